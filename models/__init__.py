@@ -1,0 +1,1 @@
+"""The architectures, their data, training and decoding."""

@@ -1,0 +1,26 @@
+"""tensorlib: a reverse-mode tensor autograd engine on NumPy and CuPy."""
+
+from tensorlib.autograd import *  # noqa: F403
+from tensorlib.backend import *  # noqa: F403
+from tensorlib.checking import *  # noqa: F403
+from tensorlib.function import *  # noqa: F403
+from tensorlib.insight.draw import *  # noqa: F403
+from tensorlib.insight.graph import *  # noqa: F403
+from tensorlib.io import *  # noqa: F403
+from tensorlib.kernels import register_kernels
+from tensorlib.ops.arithmetic import *  # noqa: F403
+from tensorlib.ops.dropout import *  # noqa: F403
+from tensorlib.ops.elementwise import *  # noqa: F403
+from tensorlib.ops.indexing import *  # noqa: F403
+from tensorlib.ops.linalg import *  # noqa: F403
+from tensorlib.ops.losses import *  # noqa: F403
+from tensorlib.ops.normalize import *  # noqa: F403
+from tensorlib.ops.reduce import *  # noqa: F403
+from tensorlib.ops.shape import *  # noqa: F403
+from tensorlib.ops.softmax import *  # noqa: F403
+from tensorlib.random import *  # noqa: F403
+from tensorlib.tensor import *  # noqa: F403
+
+register_kernels()
+
+__version__ = "0.1.0"

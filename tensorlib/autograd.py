@@ -1,0 +1,304 @@
+"""The backward pass and grad.
+
+How a gradient comes about::
+
+    b = a + a                # one Add node, two edges to a
+    c = b + b                # one Add node, two edges to the node of b
+    c.backward()             # dc/da = 4
+
+``backward_pass`` orders the nodes by counting consumers. Above, node b has two consuming edges (both from c) and is
+visited only when both have delivered: its gradient 2 then flows once, not twice. Nothing recurses, so a chain of a
+million nodes works. In ordinary passes the ops' ``backward`` get raw arrays; under ``create_graph`` the very same
+formulas get Tensors, which record a graph of the gradient in turn.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tensorlib.backend import backend_of
+from tensorlib.function import Function, as_array, recording
+from tensorlib.ops.common import sum_to
+
+if TYPE_CHECKING:
+    from tensorlib.tensor import Tensor
+
+__all__ = ["grad"]
+
+
+# ---- the backward pass ---------------------------------------------------------------------------------------
+
+
+def topological_order(roots: Sequence[Function]) -> list[Function]:
+    """Return all nodes below `roots`, every node before those that it consumed, in linear time and without recursion.
+
+    Kahn's algorithm: a node comes when the last of its consumers has.
+    """
+    consumers: dict[Function, int] = dict.fromkeys(roots, 0)
+    stack = list(consumers)
+    while stack:
+        node = stack.pop()
+        if node._edges is None:
+            raise RuntimeError(
+                f"backward: the graph behind {node.name} was already released by an earlier backward pass; "
+                "pass retain_graph=True to that pass, or compute the value again"
+            )
+        for edge in node._edges:
+            if edge is None or isinstance(edge[0], _tensor.Tensor):
+                continue
+            if edge[0] not in consumers:
+                consumers[edge[0]] = 0
+                stack.append(edge[0])
+            consumers[edge[0]] += 1
+    ready = [node for node in consumers if consumers[node] == 0]
+    order = []
+    while ready:
+        node = ready.pop()
+        order.append(node)
+        for edge in node._edges or ():
+            if edge is None or isinstance(edge[0], _tensor.Tensor):
+                continue
+            consumers[edge[0]] -= 1
+            if consumers[edge[0]] == 0:
+                ready.append(edge[0])
+    return order
+
+
+class _Gradients:
+    """The gradients on their way: one sum per (node, output) and per leaf."""
+
+    def __init__(self, create_graph: bool) -> None:
+        self.create_graph = create_graph
+        self.sums: dict[tuple[int, int], Any] = {}
+        self.owned: set[tuple[int, int]] = set()  # sums that this pass allocated and may add to in place
+
+    def add(self, key: tuple[int, int], dx: Any) -> None:
+        """Add a contribution. The first is kept as it came, the second allocates, later ones add in place."""
+        if key not in self.sums:
+            self.sums[key] = dx
+        elif key in self.owned:
+            self.sums[key] += dx
+        else:
+            self.sums[key] = as_array(self.sums[key] + dx)
+            if not self.create_graph:
+                self.owned.add(key)
+
+    def pop(self, node: Function) -> list[Any] | None:
+        """Take the finished gradients of a node's outputs, zeros where an output was not used; None if none was."""
+        dys = [self.sums.pop((id(node), k), None) for k in range(len(node._outputs))]
+        self.owned.difference_update((id(node), k) for k in range(len(node._outputs)))
+        if all(dy is None for dy in dys):
+            return None
+        if any(dy is None for dy in dys):
+            some = next(dy for dy in dys if dy is not None)
+            make = backend_of(some._array if isinstance(some, _tensor.Tensor) else some).xp.zeros
+            for k, (shape, dtype) in enumerate(node._outputs):
+                if dys[k] is None:
+                    dys[k] = _tensor.wrap(make(shape, dtype)) if self.create_graph else make(shape, dtype)
+        return dys
+
+
+def _call_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[Any, ...]:
+    """Run one node's backward and bring the results to the shapes and dtypes of its inputs."""
+    for leaf, version in node._versions:
+        if leaf.version != version:
+            raise RuntimeError(
+                f"backward: {node.name} needs the value that {leaf.name or 'a leaf'} of shape {leaf.shape} had in the "
+                f"forward pass (version {version}), but it was replaced since (version {leaf.version}); "
+                "run the backward pass before the update"
+            )
+    if create_graph:
+        twin = copy.copy(node)  # the node itself stays as it is: another pass may want arrays from it
+        twin.saved, twin.statistics = node.saved_tensors(), None
+        with recording(record=True, path=node.path):
+            dxs = twin.backward(*dys)
+    else:
+        dxs = node.backward(*dys)
+    if not isinstance(dxs, tuple):
+        dxs = (dxs,)
+    if len(dxs) != len(node.needs):
+        raise RuntimeError(f"{node.name}: backward must return {len(node.needs)} gradients, got {len(dxs)}")
+    return tuple([
+        None if dx is None or not needed else _conform(node, i, dx)
+        for i, (dx, needed) in enumerate(zip(dxs, node.needs, strict=True))
+    ])  # fmt: skip
+
+
+def _conform(node: Function, i: int, dx: Any) -> Any:
+    """Give a gradient the shape and dtype of the input it belongs to: the one place that un-broadcasts."""
+    shape, dtype = node._inputs[i]
+    if dx.shape != shape:
+        if not node.broadcasts or not _broadcasts_to(shape, dx.shape):
+            raise RuntimeError(
+                f"{node.name}: gradient for input {i} must have the input's shape {shape}, got {tuple(dx.shape)}"
+            )
+        dx = sum_to(dx, shape)
+    if dx.dtype != dtype:
+        dx = dx.astype(dtype)
+    return as_array(dx)
+
+
+def _broadcasts_to(shape: tuple[int, ...], wider: tuple[int, ...]) -> bool:
+    return len(shape) <= len(wider) and all(
+        n in (1, m) for n, m in zip(reversed(shape), reversed(wider), strict=False)
+    )
+
+
+def backward_pass(
+    outputs: Sequence[Tensor],
+    seeds: Sequence[Any],
+    targets: Sequence[Tensor] | None,
+    retain_graph: bool,
+    create_graph: bool,
+) -> tuple[dict[tuple[int, int], Any], list[Tensor]]:
+    """Carry `seeds` (arrays, or Tensors under create_graph) from `outputs` back through the graph.
+
+    Returns the gradient for every target, or for every leaf where `targets` is None, keyed by `slot_of`, and the
+    leaves that were reached. Nothing is written into any Tensor, so that an interrupted pass leaves no half of a sum.
+    """
+    gradients = _Gradients(create_graph)
+    wanted = None if targets is None else {slot_of(t) for t in targets}
+    order = topological_order([y._node for y in outputs if y._node is not None])
+    useful = None if wanted is None else _on_the_way(order, wanted)
+    found: dict[tuple[int, int], Any] = {}
+    leaves: dict[int, Tensor] = {}
+    for y, seed in zip(outputs, seeds, strict=True):
+        gradients.add(slot_of(y), seed)
+        if y._node is None:
+            leaves[id(y)] = y
+
+    order.reverse()
+    while order:
+        node = order.pop()  # popped, so that a node dies as soon as it is done
+        for k in range(len(node._outputs)):
+            if wanted is not None and (id(node), k) in wanted and (id(node), k) in gradients.sums:
+                found[id(node), k] = _kept(gradients, (id(node), k))
+        dys = gradients.pop(node)
+        if dys is not None and (useful is None or node in useful):
+            for edge, dx in zip(node._edges or (), _call_backward(node, dys, create_graph), strict=True):
+                if edge is None or dx is None:
+                    continue
+                gradients.add((id(edge[0]), edge[1]), dx)
+                if isinstance(edge[0], _tensor.Tensor):
+                    leaves[id(edge[0])] = edge[0]
+        if not retain_graph:
+            node.release()
+
+    for leaf in leaves.values():
+        if wanted is None or slot_of(leaf) in wanted:
+            found[slot_of(leaf)] = _kept(gradients, slot_of(leaf))
+    return found, list(leaves.values())
+
+
+def _on_the_way(order: Sequence[Function], wanted: set[tuple[int, int]]) -> set[Function]:
+    """Return the nodes from which some wanted slot can be reached, so that only these run."""
+    useful: set[Function] = set()
+    for node in reversed(order):
+        for edge in node._edges or ():
+            if edge is not None and ((id(edge[0]), edge[1]) in wanted or edge[0] in useful):
+                useful.add(node)
+                break
+    return useful
+
+
+def _kept(gradients: _Gradients, key: tuple[int, int]) -> Any:
+    """Return a gradient that leaves the engine: nothing else may share its memory."""
+    value = gradients.sums[key]
+    return value if key in gradients.owned else value.copy()
+
+
+def slot_of(x: Tensor) -> tuple[int, int]:
+    """Return the key under which the gradient of `x` is summed: its node and output number, or the leaf itself."""
+    return (id(x), 0) if x._node is None else (id(x._node), x._index)
+
+
+# ---- what users call -----------------------------------------------------------------------------------------
+
+
+def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -> None:
+    """Add d(output)/d(leaf) to ``leaf.grad`` for every leaf that requires a gradient.
+
+    `output` must be a scalar unless `gradient`, of the same shape, says how its elements are weighed. The graph is
+    released unless `retain_graph`. Never builds a graph itself: ``.grad`` has no history.
+    """
+    _check_differentiable(output, "backward")
+    seed = _seed(output, gradient, "backward", create_graph=False)
+    found, leaves = backward_pass([output], [seed], None, retain_graph, create_graph=False)
+    for leaf in leaves:
+        dx = found[slot_of(leaf)]
+        leaf.grad = _tensor.wrap(dx if leaf.grad is None else as_array(leaf.grad._array + dx))
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Any, ...]:
+    """Return the gradients of `outputs` with respect to `inputs`, one for each input, without touching ``.grad``.
+
+    The vector-Jacobian product: dx = sum over outputs of grad_output · d(output)/dx. `grad_outputs` may be left out
+    for scalar outputs. With `create_graph` the results are differentiable in turn (and the graph is retained). An
+    input that no output depends on is an error, or None with `allow_unused`.
+    """
+    ys = [outputs] if isinstance(outputs, _tensor.Tensor) else list(outputs)
+    xs = [inputs] if isinstance(inputs, _tensor.Tensor) else list(inputs)
+    given = [grad_outputs] if isinstance(outputs, _tensor.Tensor) and not _is_list(grad_outputs) else grad_outputs
+    given = [None] * len(ys) if given is None else list(given)
+    if len(given) != len(ys):
+        raise ValueError(f"grad: needs one grad_output for each of {len(ys)} outputs, got {len(given)}")
+    for x in xs:
+        if not x.requires_grad:
+            raise ValueError(f"grad: every input must require a gradient, but one of shape {x.shape} does not")
+    for y in ys:
+        _check_differentiable(y, "grad")
+    seeds = [_seed(y, g, "grad", create_graph) for y, g in zip(ys, given, strict=True)]
+    retain = create_graph if retain_graph is None else retain_graph
+    found, _ = backward_pass(ys, seeds, xs, retain, create_graph)
+    results = [found.get(slot_of(x)) for x in xs]
+    missing = [i for i, dx in enumerate(results) if dx is None]
+    if missing and not allow_unused:
+        raise ValueError(
+            f"grad: the outputs do not depend on input {missing[0]} of shape {xs[missing[0]].shape}; "
+            "pass allow_unused=True to get None for it"
+        )
+    return tuple(dx if dx is None or create_graph else _tensor.wrap(dx) for dx in results)
+
+
+def _is_list(x: Any) -> bool:
+    return isinstance(x, list | tuple)
+
+
+def _check_differentiable(y: Tensor, operation: str) -> None:
+    if not y.requires_grad:
+        raise RuntimeError(
+            f"{operation}: the output of shape {y.shape} does not require a gradient: no input of it did, "
+            "or it was computed inside no_grad() or after detach()"
+        )
+
+
+def _seed(y: Tensor, gradient: Any, operation: str, create_graph: bool) -> Any:
+    """Return the gradient that starts at `y`: one for a scalar, else what the caller gave, checked."""
+    if gradient is None:
+        if y.size != 1:
+            raise ValueError(
+                f"{operation}: the output must be a scalar, got shape {y.shape}; "
+                "sum it, or give the gradient of the loss with respect to it"
+            )
+        seed = y.backend.xp.ones(y.shape, y.dtype)
+        return _tensor.wrap(seed) if create_graph else seed
+    if not isinstance(gradient, _tensor.Tensor):
+        gradient = _tensor.Tensor(gradient, dtype=y.dtype, backend=y.backend)
+    if gradient.shape != y.shape:
+        raise ValueError(f"{operation}: the gradient must have the output's shape {y.shape}, got {gradient.shape}")
+    if gradient.dtype != y.dtype:
+        gradient = gradient.astype(y.dtype)
+    return gradient if create_graph else gradient._array
+
+# Tensor and the ops stand on this module, so it may import Tensor's only when everything above exists.
+import tensorlib.tensor as _tensor  # noqa: E402

@@ -1,0 +1,289 @@
+"""Function: an op and, once applied, a node of the graph; and what is recorded, per thread.
+
+``apply`` runs ``forward`` on raw arrays and, if an input requires a gradient, keeps the Function as the *node* of its
+output. Edges lead from node to node (and to leaf Tensors), never to intermediate Tensors: nothing but the graph keeps
+the graph alive, there are no reference cycles, and memory returns without the garbage collector.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from tensorlib.backend import Array, backend_of
+
+if TYPE_CHECKING:
+    from tensorlib.tensor import Tensor
+
+__all__ = ["Function", "is_grad_enabled", "module_scope", "no_grad", "record_source"]
+
+
+# ---- what is recorded, per thread ------------------------------------------------------------------------------
+
+
+class _State(NamedTuple):
+    record: bool = True  # are nodes recorded at all?
+    path: str = ""  # the module in whose forward we are, as "encoder.layers.0"
+    source: bool = False  # shall nodes note the line of the caller that made them?
+
+
+_STATE: ContextVar[_State] = ContextVar("tensorlib_state", default=_State())
+
+
+@contextmanager
+def recording(**changes: Any) -> Iterator[None]:
+    token = _STATE.set(_STATE.get()._replace(**changes))
+    try:
+        yield
+    finally:
+        _STATE.reset(token)
+
+
+def no_grad() -> Any:
+    """Record nothing inside: ``with no_grad():``, or ``@no_grad()`` above a function. Holds for this thread only."""
+    return recording(record=False)
+
+
+def is_grad_enabled() -> bool:
+    """Return True where operations are recorded, False inside `no_grad`."""
+    return _STATE.get().record
+
+
+def module_scope(path: str) -> Any:
+    """Nodes recorded inside belong to the module `path` ("decoder.layers.1"): what pictures and messages show."""
+    return recording(path=path)
+
+
+def record_source() -> Any:
+    """Nodes recorded inside note the line of code that made them, as ``file.py:12``. Costs some microseconds an op."""
+    return recording(source=True)
+
+
+# ---- the op --------------------------------------------------------------------------------------------------
+
+
+class Function:
+    """A differentiable operation; subclass it to write one.
+
+    ::
+
+        class Square(Function):
+            def forward(self, x):
+                self.save(x)
+                return x * x
+
+            def backward(self, dy):
+                (x,) = self.saved
+                return 2 * x * dy
+
+        def square(x):
+            return Square.apply(x)
+
+    ``forward`` gets raw arrays (and Python scalars as they are) for the positional arguments of ``apply``, the
+    keyword arguments unchanged, and returns an array, or a tuple of arrays. ``backward`` gets one gradient per
+    output and returns one per positional input (None: no gradient flows). It is written with operators, array
+    methods and ``namespace_of(dy)``, so that it serves arrays and, for second derivatives, Tensors.
+
+    Attributes for the writer of an op:
+        saved: what ``save`` kept: inputs or outputs. Tensors on their own nodes under create_graph.
+        statistics: anything else worth keeping *for speed*, such as LayerNorm's 1/std. None under create_graph,
+            where the formula must compute it from ``saved``: a statistic taken for a constant has a right gradient
+            and a wrong second one.
+        needs: for each input, whether its gradient is wanted. Compute no other.
+        broadcasts: set True in the class if inputs broadcast; the engine then sums gradients back to input shapes.
+    """
+
+    __slots__ = (
+        "__dict__",
+        "_arrays",
+        "_edges",
+        "_inputs",
+        "_outputs",
+        "_roles",
+        "_versions",
+        "needs",
+        "path",
+        "saved",
+        "source",
+        "statistics",
+    )
+
+    broadcasts: ClassVar[bool] = False
+
+    _arrays: tuple[Any, ...]  # the inputs of forward, while it runs
+    _edges: tuple[tuple[Function | Tensor, int] | None, ...] | None  # None: nothing recorded, or already released
+    _inputs: tuple[tuple[tuple[int, ...], Any], ...]  # (shape, dtype) of every input
+    _outputs: tuple[tuple[tuple[int, ...], Any], ...]
+    _roles: tuple[int, ...]  # for each saved array: i >= 0 input i, i < 0 output -1 - i
+    _versions: tuple[tuple[Tensor, int], ...]  # the leaves whose arrays were saved, and their versions then
+    needs: tuple[bool, ...]
+    saved: tuple[Any, ...]
+    statistics: Any
+    path: str
+    source: str | None
+
+    def forward(self, *arrays: Any, **attributes: Any) -> Any:
+        """Compute the value from raw arrays."""
+        raise NotImplementedError(f"{type(self).__name__}: forward is missing")
+
+    def backward(self, *dy: Any) -> Any:
+        """Return the gradient with respect to each input, given the gradient with respect to each output."""
+        raise NotImplementedError(f"{type(self).__name__}: backward is missing, so it has no gradient")
+
+    def save(self, *arrays: Array) -> None:
+        """Keep inputs or outputs of this op for ``backward``, in this order, as ``self.saved``."""
+        if self._edges is None:
+            return
+        roles, versions = [], []
+        for array in arrays:
+            role = next((i for i, x in enumerate(self._arrays) if x is array), -1)
+            roles.append(role)  # not an input: an output, confirmed when forward has returned
+            if role >= 0 and (edge := self._edges[role]) and isinstance(edge[0], _tensor.Tensor):
+                versions.append((edge[0], edge[0].version))
+        self.saved, self._roles, self._versions = arrays, tuple(roles), tuple(versions)
+
+    @classmethod
+    def apply(cls, *inputs: Any, **attributes: Any) -> Any:
+        """Run the op on Tensors (or anything that `Tensor` takes; Python scalars stay scalars) and record it."""
+        state = _STATE.get()
+        arrays, edges, recorded = [], [], False
+        for x in inputs:
+            if isinstance(x, _tensor.Tensor):
+                arrays.append(x._array)
+                if x.requires_grad and state.record:
+                    edges.append((x if x._node is None else x._node, x._index))
+                    recorded = True
+                    continue
+            else:
+                arrays.append(_operand(x, inputs))
+            edges.append(None)
+
+        node = cls()
+        node.saved, node.statistics = (), None
+        node._roles, node._versions = (), ()
+        node._arrays = tuple(arrays)
+        node._edges = tuple(edges) if recorded else None
+        node.needs = tuple([e is not None for e in edges])
+        try:
+            y = node.forward(*arrays, **attributes)
+        except (TypeError, ValueError) as error:
+            raise _diagnosed(cls, arrays, error) from error
+        outputs = y if isinstance(y, tuple) else (y,)
+        if recorded:
+            node._finish(state, outputs)
+        results = [_tensor.wrap(as_array(o), node if recorded else None, k) for k, o in enumerate(outputs)]
+        return tuple(results) if isinstance(y, tuple) else results[0]
+
+    @classmethod
+    def run(cls, *inputs: Any, **attributes: Any) -> Any:
+        """Use this op inside another's ``backward``: on arrays it only computes, on Tensors it is ``apply``."""
+        if any(isinstance(x, _tensor.Tensor) for x in inputs):
+            return cls.apply(*inputs, **attributes)
+        node = cls()
+        node._edges, node.needs = None, (False,) * len(inputs)
+        return node.forward(*inputs, **attributes)
+
+    def _finish(self, state: _State, outputs: tuple[Array, ...]) -> None:
+        """Turn the op that has just run into a node: note shapes and origin, let go of what was not saved."""
+        if -1 in self._roles:
+            self._roles = tuple(
+                [r if r >= 0 else self._output_role(a, outputs) for r, a in zip(self._roles, self.saved, strict=True)]
+            )
+            self.saved = tuple([as_array(a) for a in self.saved])
+        self._inputs = tuple([(x.shape, x.dtype) if hasattr(x, "shape") else ((), None) for x in self._arrays])
+        self._outputs = tuple([(y.shape, y.dtype) for y in outputs])
+        self._arrays = ()
+        self.path = state.path
+        self.source = _calling_line() if state.source else None
+
+    def _output_role(self, array: Array, outputs: tuple[Array, ...]) -> int:
+        for k, y in enumerate(outputs):
+            if y is array:
+                return -1 - k
+        raise ValueError(
+            f"{self.name}: save() keeps inputs or outputs of the op, got another array of shape {array.shape}; "
+            "put what is computed on the way into self.statistics"
+        )
+
+    @property
+    def name(self) -> str:
+        """The op's name as messages and pictures show it: the class name in snake case."""
+        return op_name(type(self))
+
+    def saved_tensors(self) -> tuple[Tensor, ...]:
+        """Return ``saved`` as Tensors on their own nodes, so that a gradient of the gradient finds its way."""
+        assert self._edges is not None
+        found = []
+        for array, role in zip(self.saved, self._roles, strict=True):
+            edge = (self, -1 - role) if role < 0 else self._edges[role]
+            if edge is None:
+                found.append(array if np.isscalar(array) else _tensor.wrap(array))
+            elif isinstance(edge[0], _tensor.Tensor):
+                found.append(edge[0])
+            else:
+                found.append(_tensor.wrap(array, edge[0], edge[1]))
+        return tuple(found)
+
+    def release(self) -> None:
+        """Let go of everything that only ``backward`` needed."""
+        self._edges, self.saved, self.statistics, self._versions = None, (), None, ()
+
+
+def op_name(cls: type[Function]) -> str:
+    """Return the class name in snake case: LayerNorm -> layer_norm."""
+    return "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
+
+
+def as_array(y: Any) -> Array:
+    """NumPy's reductions return scalars, CuPy's 0-d arrays; a Tensor always holds an array."""
+    return np.asarray(y) if isinstance(y, np.generic) else y
+
+
+def _operand(x: Any, inputs: Sequence[Any]) -> Any:
+    """Return what forward gets for an input that is no Tensor. NumPy scalars count as Python scalars: they are weak."""
+    if isinstance(x, np.generic):
+        return x.item()
+    if isinstance(x, int | float | complex | np.ndarray):
+        # An op of scalars alone (tl.exp(1.0)) makes an array; beside a Tensor a scalar adopts its dtype.
+        alone = not any(isinstance(other, _tensor.Tensor) for other in inputs)
+        return _tensor.Tensor(x)._array if alone and not isinstance(x, np.ndarray) else x
+    if hasattr(x, "dtype"):
+        return x
+    first = next((other for other in inputs if isinstance(other, _tensor.Tensor)), None)
+    return _tensor.Tensor(x, backend=None if first is None else first.backend)._array
+
+
+def _diagnosed(cls: type[Function], arrays: list[Any], error: Exception) -> Exception:
+    """Name the op in an error that NumPy or CuPy raised, and say what the operands were."""
+    name = op_name(cls)
+    if type(error) not in (TypeError, ValueError) or str(error).startswith(f"{name}:"):
+        return error
+    named = [x for x in arrays if hasattr(x, "shape")]
+    backends = [backend_of(x).name for x in named]
+    if len(set(backends)) > 1:
+        return TypeError(
+            f"{name}: operands must be on one backend, got {' and '.join(backends)}; move one with .to({backends[0]!r})"
+        )
+    shapes = [tuple(x.shape) for x in named]
+    if cls.broadcasts:
+        try:
+            np.broadcast_shapes(*shapes)
+        except ValueError:
+            return ValueError(f"{name}: shapes must broadcast, got {' and '.join(map(str, shapes))}")
+    return type(error)(f"{name}: {error} (operands of shape {', '.join(map(str, shapes)) or 'none'})")
+
+
+def _calling_line() -> str:
+    """Return ``file:line`` of the innermost frame that lies outside tensorlib and nn."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("tensorlib", "nn"):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+# Tensor and the ops stand on this module, so it may import Tensor's only when everything above exists.
+import tensorlib.tensor as _tensor  # noqa: E402

@@ -1,0 +1,32 @@
+"""Fast overrides of formulas that stand in ops/.
+
+A kernel is registered for an array type under ``functools.singledispatch``: the formula stays what is read, the kernel
+is what runs. With ``TENSORLIB_KERNELS=0`` in the environment none is registered, and everything works, only slower.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from tensorlib.ops import losses, normalize, softmax, update
+
+__all__ = ["overridable", "register_kernels"]
+
+
+def overridable() -> dict[str, Callable[..., Any]]:
+    """Return every formula that kernels may override, by name. A test walks them and compares each kernel with it."""
+    modules = (losses, normalize, softmax, update)
+    return {
+        name: formula
+        for module in modules
+        for name, formula in vars(module).items()
+        if callable(formula) and hasattr(formula, "registry")
+    }
+
+
+def register_kernels() -> None:
+    """Register the kernels for NumPy, unless the environment forbids it. Those for CuPy come with its backend."""
+    if os.environ.get("TENSORLIB_KERNELS", "1") != "0":
+        from tensorlib.kernels import cpu  # noqa: F401

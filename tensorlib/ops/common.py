@@ -1,0 +1,60 @@
+"""What several families of ops share: axes, and functions without a gradient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+from tensorlib.function import Function
+from tensorlib.backend import Array, namespace_of
+
+Axis: TypeAlias = int | tuple[int, ...] | None
+
+
+class Plain(Function):
+    """A function of the backend that has no gradient; its result is cut off from the graph."""
+
+    broadcasts = True
+
+    def forward(self, *arrays: Array, function: str, **options: Any) -> Array:
+        like = next(x for x in arrays if hasattr(x, "dtype"))
+        return getattr(namespace_of(like), function)(*arrays, **options)
+
+
+def plain(function: str, *inputs: Any, **options: Any) -> Any:
+    """Apply NumPy's or CuPy's `function` of that name, whose result (booleans, indices) has no gradient."""
+    return Plain.apply(*[x.detach() if hasattr(x, "detach") else x for x in inputs], function=function, **options)
+
+
+def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
+    """Return the axes as sorted non-negative numbers; None means all. Errors name the op."""
+    axes = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise ValueError(f"{name}: axis must lie in [{-ndim}, {ndim}) for {ndim} dimensions, got {a}")
+    normal = tuple(sorted(a % ndim for a in axes))
+    if len(set(normal)) != len(normal):
+        raise ValueError(f"{name}: axes must differ, got {axes}")
+    return normal
+
+
+def with_kept_axes(y: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    """Reshape the result of a reduction over `axes` of `shape` as if it had been made with keepdims=True."""
+    return y.reshape(tuple([1 if i in axes else n for i, n in enumerate(shape)]))
+
+
+def largest(x: Array, axes: tuple[int, ...]) -> Array:
+    """Return the maximum over `axes` with the axes kept; -inf over nothing (CuPy's max takes no `initial`)."""
+    if all(x.shape[a] for a in axes):
+        return x.max(axis=axes, keepdims=True)
+    shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)])
+    return namespace_of(x).full(shape, -math.inf, x.dtype)
+
+
+def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
+    """Sum `x` over the axes along which `shape` was broadcast to get x.shape. The adjoint of broadcast_to."""
+    lead = x.ndim - len(shape)
+    spread = tuple(range(lead)) + tuple(
+        i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1
+    )
+    return x.sum(axis=spread, keepdims=True).reshape(shape)

@@ -1,0 +1,43 @@
+"""Dropout, which remembers how its mask was drawn and not the mask."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tensorlib.function import Function
+from tensorlib.backend import Array, backend_of
+from tensorlib.random import Generator, default_generator
+
+__all__ = ["dropout"]
+
+_LEVELS = 1 << 16  # a mask is drawn from 16 random bits an element: p is rounded to a multiple of 1/65536
+
+
+class Dropout(Function):
+    """y = x · m with m = 1/(1-p) with probability 1-p, else 0 (Srivastava et al. 2014)  =>  dx = dy · m.
+
+    The op is linear, so its gradient is the op itself with the same mask, drawn again from (key, draw).
+    """
+
+    def forward(self, x: Array, p: float, key: int, draw: int) -> Array:
+        self.p, self.key, self.draw = p, key, draw
+        dropped = round(p * _LEVELS)
+        bits = backend_of(x).random_bits(key, draw, math.prod(x.shape)).reshape(x.shape)
+        return x * ((bits >= dropped) * x.dtype.type(_LEVELS / (_LEVELS - dropped)))
+
+    def backward(self, dy: Array) -> Any:
+        return Dropout.run(dy, p=self.p, key=self.key, draw=self.draw)
+
+
+def dropout(x: Any, p: float, generator: Generator | None = None) -> Any:
+    """Zero each element with probability `p` and scale the others by 1/(1-p), so that the mean stays.
+
+    Draws once from `generator`, or from the default one that ``tl.seed`` sets.
+    """
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p must lie in [0, 1), got {p}")
+    if p == 0:
+        return x
+    key, draw = (default_generator() if generator is None else generator).next_draw()
+    return Dropout.apply(x, p=p, key=key, draw=draw)

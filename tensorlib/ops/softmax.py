@@ -1,0 +1,82 @@
+"""Softmax and its logarithm."""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+from typing import Any
+
+from tensorlib.function import Function
+from tensorlib.backend import Array, namespace_of
+from tensorlib.ops.common import largest, normal_axes
+
+__all__ = ["log_softmax", "softmax"]
+
+
+class Softmax(Function):
+    """y_i = exp(x_i) / sum_j exp(x_j) along `axis`, over the visible j only; y has the shape of x."""
+
+    def forward(self, x: Array, axis: int, visible: Array | None) -> Array:
+        y = softmax_formula(x, axis, visible)
+        self.axis = axis
+        self.save(y)  # the gradient needs y alone, so x may be freed
+        return y
+
+    def backward(self, dy: Array) -> Any:
+        (y,) = self.saved
+        return softmax_gradient(dy, y, self.axis)
+
+
+@singledispatch
+def softmax_formula(x: Array, axis: int, visible: Array | None) -> Array:
+    """Shift by the largest visible element first: the result is the same, and exp cannot overflow."""
+    xp = namespace_of(x)
+    if visible is not None:
+        x = xp.where(visible, x, xp.asarray(-math.inf, x.dtype))
+    top = largest(x, (axis,))
+    e = xp.exp(x - xp.where(top == -math.inf, xp.zeros_like(top), top))  # nothing visible: exp(-inf - 0) = 0
+    total = e.sum(axis=axis, keepdims=True)
+    return e / xp.where(total == 0, xp.ones_like(total), total)
+
+
+@singledispatch
+def softmax_gradient(dy: Array, y: Array, axis: int) -> Array:
+    # dy_i/dx_j = y_i (1[i=j] - y_j)   =>   dx = y (dy - <dy, y>).  Hidden places have y = 0, hence dx = 0.
+    return y * (dy - (dy * y).sum(axis=axis, keepdims=True))
+
+
+def softmax(x: Any, axis: int = -1, visible: Any = None) -> Any:
+    """Return exp(x) normalised to sum 1 along `axis`.
+
+    Where `visible` (booleans that broadcast to x) is False, the result is 0 and no gradient flows. A stretch that sees
+    nothing gives zeros, not NaN.
+    """
+    (axis,) = normal_axes((axis,), x.ndim, "softmax")
+    if hasattr(visible, "requires_grad"):
+        visible = visible.data
+    return Softmax.apply(x, axis=axis, visible=visible)
+
+
+class LogSoftmax(Function):
+    """y_i = x_i - log sum_j exp(x_j) along `axis`.
+
+    dy_i/dx_j = 1[i=j] - exp(y_j)  =>  dx = dy - exp(y) sum(dy).
+    """
+
+    def forward(self, x: Array, axis: int) -> Array:
+        xp = namespace_of(x)
+        shifted = x - largest(x, (axis,))
+        y = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
+        self.axis = axis
+        self.save(y)
+        return y
+
+    def backward(self, dy: Array) -> Any:
+        (y,) = self.saved
+        return dy - namespace_of(y).exp(y) * dy.sum(axis=self.axis, keepdims=True)
+
+
+def log_softmax(x: Any, axis: int = -1) -> Any:
+    """Return the logarithm of softmax, computed without forming it: exact also where softmax underflows."""
+    (axis,) = normal_axes((axis,), x.ndim, "log_softmax")
+    return LogSoftmax.apply(x, axis=axis)

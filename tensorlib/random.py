@@ -1,0 +1,56 @@
+"""Seeded, counter-based generators: a random number is a pure function of (seed, number of the draw, position).
+
+So the whole state is two integers, a mask can be drawn again instead of kept, and a checkpoint can say exactly where
+the stream was.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+import numpy as np
+
+__all__ = ["Generator", "default_generator", "seed"]
+
+
+class Generator:
+    """A stream of draws. `state` is (seed, draws so far) and may be set to go back to any point.
+
+    Philox-4x64 (Salmon et al. 2011) keyed by the seed; each draw owns a stretch of 2^128 blocks of the counter.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        if not 0 <= seed < 2**128:
+            raise ValueError(f"Generator: seed must lie in [0, 2**128), got {seed}")
+        self.state: tuple[int, int] = (seed, 0)
+
+    def next_draw(self) -> tuple[int, int]:
+        """Return (key, draw) of the next draw, and move on. What a kernel needs to draw the numbers itself."""
+        key, draw = self.state
+        self.state = (key, draw + 1)
+        return key, draw
+
+    def numpy(self) -> np.random.Generator:
+        """Return a NumPy generator for the next draw: ``g.numpy().normal(size=(3, 4))``, on the host."""
+        key, draw = self.next_draw()
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, draw, 0]))
+
+    def __repr__(self) -> str:
+        return f"Generator(seed={self.state[0]}, draws={self.state[1]})"
+
+
+_DEFAULT: ContextVar[Generator | None] = ContextVar("tensorlib_generator", default=None)
+
+
+def default_generator() -> Generator:
+    """Return this context's generator, which everything random uses that was given none."""
+    generator = _DEFAULT.get()
+    if generator is None:
+        generator = Generator(0)
+        _DEFAULT.set(generator)
+    return generator
+
+
+def seed(value: int) -> None:
+    """Start the default generator anew. Two runs that seed alike draw alike."""
+    default_generator().state = Generator(value).state
