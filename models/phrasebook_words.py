@@ -1,23 +1,23 @@
 """The words of the phrasebook, and the English grammar that bends them.
 
-Tables come first as plain text, because a table of words is data; the agreement rules (plural, third person, past,
--ing, comparative, a/an) follow, each a rule with its exceptions in a table beside it.  Chinese words do not inflect,
-so the Chinese half of the grammar is word order and measure words only.
+First the agreement rules (plural, third person, past, -ing, comparative, a or an), each with a table of its
+exceptions; then the kinds of word; then the words, as plain text.  Chinese doesn't inflect: its half of the
+grammar is word order, particles and measure words.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# ---------------------------------------------------------------------------------------------------- agreement rules
+# ------------------------------------------------------------------------------------- agreement rules
 
 IRREGULAR_PLURALS = {
     "child": "children", "man": "men", "woman": "women", "mouse": "mice", "sheep": "sheep", "fish": "fish",
     "knife": "knives", "scarf": "scarves", "potato": "potatoes", "tomato": "tomatoes",
 }  # fmt: skip
 IRREGULAR_PASTS = {
-    "buy": "bought", "sell": "sold", "see": "saw", "find": "found", "lose": "lost", "eat": "ate", "drink": "drank",
-    "draw": "drew", "write": "wrote", "read": "read", "take": "took", "swim": "swam", "run": "ran", "sing": "sang",
-    "go": "went", "get": "got", "have": "had", "do": "did", "ride": "rode",
+    "buy": "bought", "sell": "sold", "see": "saw", "find": "found", "lose": "lost", "eat": "ate",
+    "run": "ran", "drink": "drank", "draw": "drew", "write": "wrote", "read": "read", "take": "took",
+    "swim": "swam", "sing": "sang", "go": "went", "get": "got", "have": "had", "do": "did", "ride": "rode",
 }  # fmt: skip
 DOUBLING = {"swim", "run", "get"}  # the last consonant doubles before -ing
 LONG_ADJECTIVES = {
@@ -85,7 +85,7 @@ def with_article(phrase: str) -> str:
     return ("an " if vowel else "a ") + phrase
 
 
-# -------------------------------------------------------------------------------------------------- kinds of word
+# --------------------------------------------------------------------------------------- kinds of word
 
 
 class Phrase(NamedTuple):
@@ -121,6 +121,11 @@ class Subject:
         return self.be == "is"
 
     @property
+    def many(self) -> bool:
+        """Tell whether these are several people; you is taken as one."""
+        return self.zh.endswith("们")
+
+    @property
     def do(self) -> str:
         """The auxiliary of questions: do you, does he."""
         return "does" if self.singular else "do"
@@ -137,11 +142,17 @@ class Subject:
 
     def does(self, verb: str) -> str:
         """Conjugate a verb phrase in the present: they swim, he swims, she washes her hands."""
-        return (third_person(verb) if self.singular else verb).format(own=self.own)
+        return self.fill(third_person(verb) if self.singular else verb)
 
-    def say(self, verb: str) -> str:
-        """Fill the possessive of a verb phrase whose form is already right: washing {own} hands."""
+    def fill(self, verb: str) -> str:
+        """Fill in whose it is, in a verb phrase whose form is right: washing {own} hands."""
         return verb.format(own=self.own)
+
+    def finite(self, verb: str, tense: str) -> str:
+        """Put a verb phrase into a tense: swam, will swim, swims."""
+        if tense == "habit":
+            return self.does(verb)
+        return self.fill(past(verb) if tense == "past" else "will " + verb)
 
 
 @dataclass(frozen=True)
@@ -161,23 +172,23 @@ class Noun:
     @property
     def mass(self) -> bool:
         """Tell whether the noun has no plural: tea, rice."""
-        return bool(self.unit) and self.unit != "pair"
+        return bool(self.unit) and not self.pair
 
     @property
-    def in_general(self) -> str:
+    def pair(self) -> bool:
+        """Tell whether the noun is plural by nature: shoes, trousers."""
+        return self.unit == "pair"
+
+    @property
+    def general(self) -> str:
         """The noun after like: cats, tea, shoes."""
         return self.en if self.unit else plural(self.en)
-
-    @property
-    def some(self) -> str:
-        """A bare Chinese object after an affirmative verb: an apple, tea."""
-        return self.en if self.unit else with_article(self.en)
 
     @property
     def any(self) -> str:
         """A bare Chinese object after a negation or in a question: any tea, any apples, but a car."""
         takes_any = self.unit or self.kind in {"fruit", "person"}
-        return "any " + self.in_general if takes_any else with_article(self.en)
+        return "any " + self.general if takes_any else with_article(self.en)
 
     @property
     def units(self) -> str:
@@ -190,12 +201,12 @@ class Noun:
         return f"{self.unit} of {self.en}" if self.unit else self.en
 
     @property
-    def bare_be(self) -> str:
+    def be(self) -> str:
         """The be of the noun without a number, read as one thing: my book is, my shoes are."""
-        return "are" if self.unit == "pair" else "is"
+        return "are" if self.pair else "is"
 
     def counted(self, amount: Phrase, adjective: Phrase = Phrase("", "")) -> Phrase:  # noqa: B008
-        """Count the noun, with its measure word: 两杯茶 two cups of tea, 一本旧书 an old book, 很多茶 a lot of tea."""
+        """Count the noun, with its measure word: 两杯茶 two cups of tea, 一本旧书 an old book."""
         measure = "" if amount.zh == "很多" else self.measure
         zh = amount.zh + measure + adjective.zh + self.zh
         many = amount.en != "a"
@@ -224,15 +235,30 @@ class Verb:
         return noun.kind in self.kinds.split() or noun.en in self.kinds.split()
 
 
-class Time(NamedTuple):
+@dataclass(frozen=True)
+class Time:
     """A time word and the tense that it asks for: past, future or habit."""
 
     zh: str
     en: str
     tense: str
 
+    def __str__(self) -> str:
+        """Read as English."""
+        return self.en
 
-# ------------------------------------------------------------------------------------------------------- tables
+    @property
+    def lead(self) -> str:
+        """What goes before the Chinese verb: 昨天, 明天会, 每天都."""
+        return self.zh + {"past": "", "future": "会", "habit": "都"}[self.tense]
+
+    @property
+    def le(self) -> str:
+        """The aspect particle after the verb: 了 for the past."""
+        return "了" if self.tense == "past" else ""
+
+
+# ---------------------------------------------------------------------------------------------- tables
 
 
 def phrases(table: str) -> tuple[Phrase, ...]:
@@ -246,10 +272,7 @@ def _subject(line: str) -> Subject:
 
 
 #   Chinese  English  be  object  own  possessive  pronoun; _ is a space
-SUBJECTS = tuple(
-    map(
-        _subject,
-        """
+_SUBJECTS = """
     我 I am me my my mine
     你 you are you your your yours
     他 he is him his his his
@@ -265,9 +288,8 @@ SUBJECTS = tuple(
     我奶奶 my_grandmother is my_grandmother her my_grandmother's my_grandmother's
     孩子们 the_children are the_children their the_children's the_children's
     学生们 the_students are the_students their the_students' the_students'
-    """.strip().split("\n"),
-    )
-)
+"""
+SUBJECTS = tuple(map(_subject, _SUBJECTS.strip().split("\n")))
 
 _NOUNS = {
     "pet": "猫 只 cat, 狗 只 dog, 鸟 只 bird, 兔子 只 rabbit, 老鼠 只 mouse",
@@ -282,10 +304,11 @@ _NOUNS = {
     "clothes": "衬衫 件 shirt, 毛衣 件 sweater, 大衣 件 coat, 裤子 条 pair of trousers, 鞋 双 pair of shoes,"
     "袜子 双 pair of socks",
     "accessory": "围巾 条 scarf, 帽子 顶 hat, 手套 双 pair of gloves",
-    "fruit": "苹果 个 apple, 橙子 个 orange, 鸡蛋 个 egg, 土豆 个 potato, 西红柿 个 tomato, 草莓 颗 strawberry",
+    "fruit": "苹果 个 apple, 橙子 个 orange, 鸡蛋 个 egg,"
+    "土豆 个 potato, 西红柿 个 tomato, 草莓 颗 strawberry",
     "dish": "米饭 碗 bowl of rice, 沙拉 盘 plate of salad, 蛋糕 块 piece of cake, 面包 片 slice of bread",
     "drink": "茶 杯 cup of tea, 咖啡 杯 cup of coffee, 水 杯 glass of water, 牛奶 杯 glass of milk,"
-    "啤酒 瓶 bottle of beer",
+    "果汁 杯 glass of juice",
     "person": "孩子 个 child, 朋友 个 friend, 儿子 个 son, 女儿 个 daughter, 姐姐 个 older sister",
     "people": "男人 个 man, 女人 个 woman, 孩子 个 child, 学生 个 student, 老师 个 teacher",
 }
@@ -315,13 +338,13 @@ VERBS = (
         "pet print ticket tool furniture vehicle clothes accessory fruit dish drink",
         "past future want bare",
     ),
-    Verb("卖", "sell", "farm vehicle clothes furniture tool", "past future"),
+    Verb("卖", "sell", "farm vehicle furniture watch phone camera computer", "past future"),
     Verb("看见", "see", "pet farm people", "past"),
     Verb("找到", "find", "print paper tool accessory", "past"),
     Verb("丢", "lose", "tool accessory ticket dictionary", "past"),
     Verb("吃", "eat", "fruit dish", "past future now habit want bare"),
     Verb("喝", "drink", "drink", "past future now habit want bare"),
-    Verb("洗", "wash", "clothes accessory fruit cup vehicle", "past future now"),
+    Verb("洗", "wash", "clothes accessory apple potato tomato strawberry cup vehicle", "past future now"),
     Verb("画", "draw", "pet farm", "past future now habit want bare"),
     Verb("读", "read", "book letter newspaper story", "past future now habit want"),
     Verb("写", "write", "letter story", "past future now want bare"),
@@ -331,24 +354,29 @@ VERBS = (
 
 # What people do. {own} is the subject's possessive.
 ACTIVITIES = phrases(
-    "游泳 swim, 跑步 run, 唱歌 sing, 跳舞 dance, 做饭 cook, 看电视 watch TV, 听音乐 listen to music, 学英语 study English,"
-    "打篮球 play basketball, 踢足球 play football, 打网球 play tennis, 弹钢琴 play the piano, 骑自行车 ride a bike,"
-    "爬山 hike, 骑马 ride a horse, 做作业 do {own} homework"
+    "游泳 swim, 跑步 run, 唱歌 sing, 跳舞 dance, 做饭 cook, 看电视 watch TV, 听音乐 listen to music,"
+    "学英语 study English, 打篮球 play basketball, 踢足球 play football, 打网球 play tennis,"
+    "弹钢琴 play the piano, 骑自行车 ride a bike, 爬山 hike, 骑马 ride a horse, 做作业 do {own} homework"
 )
 SKILLS = phrases(
-    "游泳 swim, 唱歌 sing, 跳舞 dance, 做饭 cook, 打篮球 play basketball, 踢足球 play football, 打网球 play tennis,"
-    "弹钢琴 play the piano, 骑马 ride a horse, 开车 drive, 说英语 speak English"
+    "游泳 swim, 唱歌 sing, 跳舞 dance, 做饭 cook, 打篮球 play basketball, 踢足球 play football,"
+    "打网球 play tennis, 弹钢琴 play the piano, 骑马 ride a horse, 开车 drive, 说英语 speak English"
 )
 WASHING = phrases("洗手 wash {own} hands, 洗脚 wash {own} feet, 刷牙 brush {own} teeth, 洗头 wash {own} hair")
 ROUTINES = phrases(
     "起床 get up, 睡觉 go to bed, 吃早饭 have breakfast, 吃晚饭 have dinner, 回家 go home, 上班 go to work"
 )
 HOURS = phrases("六 six, 七 seven, 八 eight, 九 nine, 十 ten")
-VENUES = (
-    (Phrase("公园", "in the park"), "跑步 跳舞 唱歌 骑自行车 踢足球"),
-    (Phrase("学校", "at school"), "唱歌 跳舞 打篮球 踢足球 打网球 弹钢琴 学英语"),
-    (Phrase("家里", "at home"), "看电视 听音乐 做饭 弹钢琴 做作业 学英语"),
-    (Phrase("图书馆", "in the library"), "学英语 做作业"),
+VENUES = tuple(
+    (Phrase(*venue.split(maxsplit=1)), activity)
+    for venue, done in {
+        "公园 in the park": "跑步 跳舞 唱歌 骑自行车 踢足球",
+        "学校 at school": "唱歌 跳舞 打篮球 踢足球 打网球 弹钢琴 学英语",
+        "家里 at home": "看电视 听音乐 做饭 弹钢琴 做作业 学英语",
+        "图书馆 in the library": "学英语 做作业",
+    }.items()
+    for activity in ACTIVITIES
+    if activity.zh in done.split()
 )
 TIMES = (
     Time("昨天", "yesterday", "past"),
@@ -361,19 +389,20 @@ TIMES = (
     Time("每天早上", "every morning", "habit"),
     Time("每个周末", "every weekend", "habit"),
 )
-YESTERDAY, TOMORROW, EVERY_DAY = TIMES[0], TIMES[3], TIMES[6]
+PAST_TIMES, FUTURE_TIMES = TIMES[:3], TIMES[3:6]
 
 PLACES = phrases(
-    "家 at home, 学校 at school, 公园 in the park, 图书馆 in the library, 医院 at the hospital, 办公室 in the office,"
-    "火车站 at the train station, 机场 at the airport, 商店 at the shop, 北京 in Beijing"
+    "家 at home, 学校 at school, 公园 in the park, 图书馆 in the library, 医院 at the hospital,"
+    "办公室 in the office, 火车站 at the train station, 机场 at the airport,"
+    "商店 at the shop, 北京 in Beijing"
 )
 TRANSPORT = phrases("坐公共汽车 by bus, 坐火车 by train, 坐出租车 by taxi, 骑自行车 by bike, 走路 on foot")
 SPOTS = phrases(
-    "桌子上 on the table, 椅子上 on the chair, 床上 on the bed, 桌子下面 under the table, 床下面 under the bed,"
-    "盒子里 in the box, 包里 in the bag, 厨房里 in the kitchen, 门后面 behind the door"
+    "桌子上 on the table, 椅子上 on the chair, 床上 on the bed, 桌子下面 under the table,"
+    "床下面 under the bed, 盒子里 in the box, 包里 in the bag, 厨房里 in the kitchen, 门后面 behind the door"
 )
 AREAS = phrases(
-    "公园里 in the park, 图书馆里 in the library, 商店里 in the shop, 花园里 in the garden, 房间里 in the room"
+    "公园里 in the park, 图书馆里 in the library, 商店里 in the shop, 花园里 in the garden,房间里 in the room"
 )
 JOBS = phrases(
     "老师 teacher, 医生 doctor, 护士 nurse, 工程师 engineer, 艺术家 artist, 司机 driver, 警察 police officer,"
@@ -382,7 +411,7 @@ JOBS = phrases(
 RELATIONS = phrases("朋友 friend, 老师 teacher, 学生 student, 邻居 neighbour, 同事 colleague")
 
 FEELINGS = phrases("累 tired, 忙 busy, 饿 hungry, 渴 thirsty, 高兴 happy, 生气 angry, 难过 sad")
-STATURES = phrases("高 tall, 忙 busy, 聪明 smart, 强壮 strong, 有钱 rich, 漂亮 beautiful")
+STATURES = phrases("高 tall, 聪明 smart, 强壮 strong, 有钱 rich, 漂亮 beautiful")
 _FASHION = "新 new, 旧 old, 贵 expensive, 便宜 cheap, 漂亮 beautiful"
 QUALITIES = {  # what may be said of a thing: This car is very expensive
     "pet": phrases("大 big, 小 small, 可爱 cute, 聪明 smart, 漂亮 beautiful"),
@@ -390,7 +419,7 @@ QUALITIES = {  # what may be said of a thing: This car is very expensive
     "print": phrases("新 new, 旧 old, 有用 useful, 有意思 interesting"),
     "paper": phrases("旧 old, 重要 important"),
     "tale": phrases("有意思 interesting"),
-    "people": phrases("高 tall, 忙 busy, 累 tired, 聪明 smart"),
+    "people": phrases("高 tall, 忙 busy, 强壮 strong, 聪明 smart"),
     "tool": phrases(_FASHION),
     "furniture": phrases(_FASHION + ", 大 big, 小 small"),
     "vehicle": phrases(_FASHION),
@@ -400,6 +429,8 @@ QUALITIES = {  # what may be said of a thing: This car is very expensive
     "dish": phrases("好吃 tasty"),
     "drink": phrases("热 hot, 贵 expensive, 便宜 cheap"),
 }
+TOO = {"big", "small", "old", "expensive", "hot", "busy"}  # 太 is too here; with praise it is so
+GOODS = "pet farm print paper tool furniture vehicle clothes accessory fruit dish drink"  # has a price
 COLOURS = phrases("红色的 red, 黑色的 black, 白色的 white, 蓝色的 blue, 橙色的 orange")
 ATTRIBUTES = {  # what may stand before a thing: an old car
     "pet": phrases("大 big, 黑色的 black, 白色的 white, 可爱的 cute"),

@@ -9,6 +9,7 @@ from tensorlib.insight.graph import *  # noqa: F403
 from tensorlib.io import *  # noqa: F403
 from tensorlib.kernels import register_kernels
 from tensorlib.ops.arithmetic import *  # noqa: F403
+from tensorlib.ops.attention import *  # noqa: F403
 from tensorlib.ops.dropout import *  # noqa: F403
 from tensorlib.ops.elementwise import *  # noqa: F403
 from tensorlib.ops.indexing import *  # noqa: F403

@@ -1,0 +1,106 @@
+"""Multi-head attention and its masks.
+
+Shape suffixes: B batch, T queries (target length), S keys (source length), D width, H heads, K head width.
+Masks are called `visible`, and True means: may be attended to. They combine with ``&``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tensorlib as tl
+from nn import init
+from nn.layers import Linear
+from nn.module import Module
+
+__all__ = ["MultiHeadAttention", "causal_mask", "padding_mask"]
+
+
+def causal_mask(length: int, backend: Any = "numpy") -> tl.Tensor:
+    """Return visible (T, T): position t sees positions 0..t and nothing later."""
+    return tl.Tensor(np.tri(length, dtype=bool), backend=backend)
+
+
+def padding_mask(lengths: Any, longest: int | None = None, backend: Any = "numpy") -> tl.Tensor:
+    """Return visible (B, S): sentence b sees its first lengths[b] places; S is `longest` or the largest length."""
+    lengths_B = np.asarray(lengths)
+    longest = int(lengths_B.max(initial=0)) if longest is None else longest
+    return tl.Tensor(np.arange(longest) < lengths_B[:, None], backend=backend)
+
+
+class MultiHeadAttention(Module):
+    """Attention by H heads of width K = D / H at once; heads concatenated and projected (Vaswani et al., 3.2.2).
+
+    One weight (D, 3D) holds the projections for queries, keys and values side by side, so that self-attention needs a
+    single product for all three.
+    """
+
+    def __init__(
+        self, width: int, heads: int, dropout: float = 0.0, generator: tl.Generator | None = None
+    ) -> None:
+        if heads < 1 or width % heads:
+            raise ValueError(f"MultiHeadAttention: heads must divide the width, got width {width} and {heads} heads")
+        self.heads, self.dropout = heads, dropout
+        self.projection = Linear(width, 3 * width, generator=generator)
+        # Drawn as three (D, D) matrices: their fan_out is D, not 3D.
+        parts = [init.xavier_uniform((width, width), generator) for _ in range(3)]
+        self.projection.weight.replace(np.concatenate(parts, axis=1))
+        self.output = Linear(width, width, generator=generator)
+
+    def forward(
+        self, x_BTD: Any, memory_BSD: Any = None, visible: Any = None, return_weights: bool = False
+    ) -> Any:
+        """Return what each of the T positions gathers: (B, T, D).
+
+        Self-attention without `memory_BSD`, else cross-attention: queries from x, keys and values from memory.
+        `visible` broadcasts to (B, H, T, S). With `return_weights`: (output, weights (B, H, T, S)).
+        """
+        if memory_BSD is None:
+            q_BHTK, k_BHSK, v_BHSK = self.queries_keys_values(x_BTD)
+        else:
+            q_BHTK = self.queries(x_BTD)
+            k_BHSK, v_BHSK = self.keys_values(memory_BSD)
+        return self.attend(q_BHTK, k_BHSK, v_BHSK, visible, return_weights)
+
+    def queries_keys_values(self, x_BTD: Any) -> tuple[Any, Any, Any]:
+        """Project x to queries, keys and values of all heads, each (B, H, T, K), in one product."""
+        q, k, v = tl.split(self.projection(x_BTD), 3, axis=-1)
+        return self._split_heads(q), self._split_heads(k), self._split_heads(v)
+
+    def queries(self, x_BTD: Any) -> Any:
+        """Project x to queries (B, H, T, K)."""
+        width = x_BTD.shape[-1]
+        weight, bias = self.projection.weight[:, :width], self.projection.bias[:width]
+        return self._split_heads(x_BTD @ weight + bias)
+
+    def keys_values(self, memory_BSD: Any) -> tuple[Any, Any]:
+        """Project memory to keys and values, each (B, H, S, K), in one product."""
+        width = memory_BSD.shape[-1]
+        weight, bias = self.projection.weight[:, width:], self.projection.bias[width:]
+        k, v = tl.split(memory_BSD @ weight + bias, 2, axis=-1)
+        return self._split_heads(k), self._split_heads(v)
+
+    def attend(self, q_BHTK: Any, k_BHSK: Any, v_BHSK: Any, visible: Any, return_weights: bool = False) -> Any:
+        """Attend with projected queries, keys and values; concatenate the heads and project: (B, T, D)."""
+        o_BHTK, weights_BHTS = tl.scaled_dot_product_attention(
+            q_BHTK,
+            k_BHSK,
+            v_BHSK,
+            visible,
+            dropout=self.dropout if self.training else 0.0,
+            return_weights=True,
+        )
+        batch, heads, length, head_width = o_BHTK.shape
+        o_BTD = o_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, heads * head_width)
+        y_BTD = self.output(o_BTD)
+        return (y_BTD, weights_BHTS) if return_weights else y_BTD
+
+    def _split_heads(self, x_BTD: Any) -> Any:
+        batch, length, width = x_BTD.shape
+        return x_BTD.reshape(batch, length, self.heads, width // self.heads).transpose(0, 2, 1, 3)
+
+    def extra_repr(self) -> str:
+        """Return the number of heads."""
+        return f"{self.heads} heads"

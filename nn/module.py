@@ -1,0 +1,224 @@
+"""Module: something with parameters that can be called. Attributes are the registry; there is no second one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Self
+
+import numpy as np
+
+import tensorlib as tl
+from tensorlib.function import module_scope
+
+__all__ = ["Module", "ModuleList", "Parameter", "Sequential"]
+
+
+class Parameter(tl.Tensor):
+    """A leaf Tensor that requires a gradient. As an attribute of a Module it is one of the module's parameters."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, dtype: Any = None, backend: Any = None) -> None:
+        super().__init__(data, requires_grad=True, dtype=dtype, backend=backend)
+
+
+class Module:
+    """Base class of everything with parameters. Subclass it, set attributes, write ``forward``.
+
+    ::
+
+        class Affine(nn.Module):
+            def __init__(self, n, m):
+                self.weight = nn.Parameter(np.zeros((n, m), "float32"))
+
+            def forward(self, x):
+                return x @ self.weight
+
+    Every attribute that is a Parameter or a Module counts, in the order of assignment. What is recorded while a module
+    is called bears its path from the root, such as "decoder.layers.1.cross_attention".
+    """
+
+    training: bool = True
+    _path: str = ""  # from the root module that this one was last attached to
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output."""
+        raise NotImplementedError(f"{type(self).__name__}: forward is missing")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with module_scope(self._path):
+            return self.forward(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, list | tuple | dict):
+            items = value.values() if isinstance(value, dict) else value
+            if any(isinstance(item, Module | Parameter) for item in items):
+                raise TypeError(
+                    f"{type(self).__name__}.{name}: modules and parameters in a plain {type(value).__name__} would not "
+                    "be found by parameters(); use nn.ModuleList"
+                )
+        object.__setattr__(self, name, value)
+        if isinstance(value, Module | Parameter):
+            self._spread_names()
+
+    def _spread_names(self) -> None:
+        """Tell every module and parameter below its path from here on up."""
+        for path, module in self.named_modules(self._path):
+            object.__setattr__(module, "_path", path)
+        for path, parameter in self.named_parameters(self._path):
+            parameter.name = path
+
+    # ---- what is inside ----
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield (name, module) for every module that is an attribute of this one."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield (path, module) for this module and all below it, each once."""
+        stack, seen = [(prefix, self)], set()
+        while stack:
+            path, module = stack.pop()
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield path, module
+            below = [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
+            stack.extend(reversed(below))
+
+    def modules(self) -> Iterator[Module]:
+        """Yield this module and all below it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """Yield (path, parameter), a parameter that is held twice (tied) once, under its first name."""
+        seen = set()
+        for path, module in self.named_modules(prefix):
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield f"{path}.{name}" if path else name, value
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield every parameter once."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def parameter_count(self) -> int:
+        """Return the number of trainable numbers."""
+        return sum(parameter.size for parameter in self.parameters())
+
+    # ---- values ----
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return a copy of every parameter, on the host, by name."""
+        return {name: np.array(parameter.numpy()) for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Replace parameters by the arrays (or Tensors) in `state`, keeping dtype and backend of each.
+
+        Raises ValueError with *all* names that are missing, unexpected or of another shape, and then changes nothing.
+        With strict=False, missing and unexpected names are passed over; shapes must agree all the same.
+        """
+        own = dict(self.named_parameters())
+        arrays = {k: v.numpy() if isinstance(v, tl.Tensor) else np.asarray(v) for k, v in state.items()}
+        problems = []
+        if strict:
+            problems += [f"missing {name}" for name in own if name not in arrays]
+            problems += [f"unexpected {name}" for name in arrays if name not in own]
+        problems += [
+            f"{name} must have shape {own[name].shape}, got {array.shape}"
+            for name, array in arrays.items()
+            if name in own and own[name].shape != array.shape
+        ]
+        if problems:
+            raise ValueError(f"load_state_dict: {type(self).__name__} does not fit: {'; '.join(problems)}")
+        for name, array in arrays.items():
+            if name in own:
+                own[name].replace(own[name].backend.asarray(array, own[name].dtype))
+
+    def to(self, backend: Any) -> Self:
+        """Move every parameter and every other Tensor held by a module to a backend, in place; return self."""
+        wanted = tl.get_backend(backend)
+        return self._convert(lambda x: wanted.asarray(x.numpy()) if x.backend is not wanted else x.data)
+
+    def astype(self, dtype: Any) -> Self:
+        """Convert every parameter and other floating Tensor to `dtype`, in place; return self."""
+        return self._convert(lambda x: x.data.astype(dtype) if x.dtype.kind == "f" else x.data)
+
+    def _convert(self, convert: Any) -> Self:
+        for module in self.modules():
+            for value in vars(module).values():
+                if isinstance(value, tl.Tensor):
+                    array = convert(value)
+                    if array is not value.data:
+                        value.replace(array)
+                        value.grad = None  # it was on the other side
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training (dropout acts); return self."""
+        for module in self.modules():
+            object.__setattr__(module, "training", mode)
+        return self
+
+    def eval(self) -> Self:
+        """Switch to evaluation (dropout does nothing); return self."""
+        return self.train(False)
+
+    # ---- as text ----
+
+    def extra_repr(self) -> str:
+        """Return what the repr shows in this module's own brackets."""
+        return ""
+
+    def __repr__(self) -> str:
+        head = f"{type(self).__name__}({self.extra_repr()})"
+        lines = [f"{head}  # {self.parameter_count():,} parameters"]
+        for name, child in self.named_children():
+            first, *rest = repr(child).split("\n")
+            lines += [f"  {name}: {first}", *[f"  {line}" for line in rest]]
+        return "\n".join(lines)
+
+
+class ModuleList(Module):
+    """A list of modules, whose names are their numbers."""
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end; return self."""
+        if not isinstance(module, Module):
+            raise TypeError(f"{type(self).__name__}: holds modules, got {type(module).__name__}")
+        setattr(self, str(len(self)), module)
+        return self
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.named_children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return (child for _, child in self.named_children())
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self)[index]
+
+
+class Sequential(ModuleList):
+    """Modules called one after the other: ``Sequential(a, b)(x)`` is ``b(a(x))``."""
+
+    def __init__(self, *modules: Module) -> None:
+        super().__init__(modules)
+
+    def forward(self, x: Any) -> Any:
+        """Return the last module's output."""
+        for module in self:
+            x = module(x)
+        return x

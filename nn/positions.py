@@ -1,0 +1,60 @@
+"""Where a token stands, added to what it is.
+
+Shape suffixes: B batch, T length, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tensorlib as tl
+from nn import init
+from nn.module import Module, Parameter
+
+__all__ = ["LearnedPositions", "SinusoidalPositions", "sinusoids"]
+
+
+def sinusoids(length: int, width: int) -> np.ndarray:
+    """Return PE (length, width): PE[t, 2i] = sin(t / 10000^(2i/D)), PE[t, 2i+1] = cos of the same angle.
+
+    Vaswani et al. 2017, section 3.5. Wavelengths run from 2 pi to 10000 · 2 pi.
+    """
+    if width % 2:
+        raise ValueError(f"sinusoids: the width must be even, for each sine has its cosine; got {width}")
+    angles = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, width)
+
+
+class SinusoidalPositions(Module):
+    """Adds fixed sinusoids; nothing to learn, and no longest length."""
+
+    def __init__(self, width: int, prepared: int = 512) -> None:
+        self.table = tl.Tensor(sinusoids(prepared, width).astype(np.float32))
+
+    def forward(self, x_BTD: Any, start: int = 0) -> Any:
+        """Return x plus the rows for positions start, start + 1, ..."""
+        end = start + x_BTD.shape[1]
+        table = self.table
+        if end > table.shape[0]:
+            rows = sinusoids(end, table.shape[1])
+            table = tl.Tensor(rows, dtype=table.dtype, backend=table.backend)
+        return x_BTD + table[start:end]
+
+
+class LearnedPositions(Module):
+    """Adds a learned vector for each position below `longest` (Vaswani et al. 2017, table 3, row E)."""
+
+    def __init__(self, width: int, longest: int, generator: tl.Generator | None = None) -> None:
+        self.weight = Parameter(init.normal((longest, width), width**-0.5, generator))
+
+    def forward(self, x_BTD: Any, start: int = 0) -> Any:
+        """Return x plus the rows for positions start, start + 1, ..."""
+        end = start + x_BTD.shape[1]
+        if end > self.weight.shape[0]:
+            raise ValueError(
+                f"LearnedPositions: has {self.weight.shape[0]} positions, got a sequence that ends at {end}; "
+                "raise max_length, or use sinusoidal positions"
+            )
+        return x_BTD + self.weight[start:end]
