@@ -118,32 +118,37 @@ def epoch_batches(
     Errors: ValueError for limits below 1, for both or none of them, and for lengths of another shape.
     """
     sizes_N2 = np.asarray(lengths, dtype=np.int64)
-    limits = [limit for limit in (tokens_per_batch, sentences_per_batch) if limit is not None]
-    if len(limits) != 1 or limits[0] < 1:
-        raise ValueError(
-            f"epoch_batches: either tokens_per_batch or sentences_per_batch, at least 1, is required; got "
-            f"{tokens_per_batch} and {sentences_per_batch}; give one of them"
-        )
     if sizes_N2.ndim != 2 or sizes_N2.shape[1] != 2:
         raise ValueError(
             f"epoch_batches: lengths of shape (examples, 2) are required, source and target; got shape "
             f"{sizes_N2.shape}; use lengths(examples)"
         )
+    limit = _the_one(tokens_per_batch, sentences_per_batch)
     bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch,)))  # every epoch draws anew
     shifts_N2 = noise * (2 * _uniform(bits, sizes_N2.size).reshape(-1, 2) - 1)
     order = _by_length(sizes_N2 + shifts_N2, ties=_uniform(bits, len(sizes_N2)))
-    if sentences_per_batch is not None:
-        cuts = list(range(sentences_per_batch, len(order), sentences_per_batch))
+    if tokens_per_batch is None:
+        cuts = list(range(limit, len(order), limit))
     else:
-        cuts = _token_cuts(sizes_N2[order].max(axis=1), limits[0])
+        cuts = _token_cuts(sizes_N2[order].max(axis=1), limit)
     groups = np.split(order, cuts) if len(order) else []
     return [groups[i] for i in np.argsort(_uniform(bits, len(groups)), kind="stable")]
 
 
+def _the_one(tokens_per_batch: int | None, sentences_per_batch: int | None) -> int:
+    given = [limit for limit in (tokens_per_batch, sentences_per_batch) if limit is not None]
+    if len(given) != 1 or given[0] < 1:
+        raise ValueError(
+            f"epoch_batches: either tokens_per_batch or sentences_per_batch, at least 1, is required; got "
+            f"{tokens_per_batch} and {sentences_per_batch}; give one of them"
+        )
+    return given[0]
+
+
 def _uniform(bits: np.random.Philox, count: int) -> NDArray[np.float64]:
-    # Of all that NumPy draws, only raw bits are promised to be the same in every version: Generator.random and
-    # shuffle are not, and a run resumed after an upgrade would see other batches.
-    return (bits.random_raw(count) >> np.uint64(11)) * 2.0**-53
+    # Of all that NumPy draws, only raw bits are promised to be the same in every version: Generator.random
+    # and shuffle are not, and a run resumed after an upgrade would see other batches.
+    return (bits.random_raw(count) >> np.uint64(11)) * np.float64(2.0**-53)  # 53 bits fill [0, 1)
 
 
 def _by_length(sizes_N2: NDArray[np.float64], ties: NDArray[np.float64]) -> NDArray[np.int64]:
