@@ -304,8 +304,7 @@ _NOUNS = {
     "clothes": "衬衫 件 shirt, 毛衣 件 sweater, 大衣 件 coat, 裤子 条 pair of trousers, 鞋 双 pair of shoes,"
     "袜子 双 pair of socks",
     "accessory": "围巾 条 scarf, 帽子 顶 hat, 手套 双 pair of gloves",
-    "fruit": "苹果 个 apple, 橙子 个 orange, 鸡蛋 个 egg,"
-    "土豆 个 potato, 西红柿 个 tomato, 草莓 颗 strawberry",
+    "fruit": "苹果 个 apple, 橙子 个 orange, 鸡蛋 个 egg,土豆 个 potato, 西红柿 个 tomato, 草莓 颗 strawberry",
     "dish": "米饭 碗 bowl of rice, 沙拉 盘 plate of salad, 蛋糕 块 piece of cake, 面包 片 slice of bread",
     "drink": "茶 杯 cup of tea, 咖啡 杯 cup of coffee, 水 杯 glass of water, 牛奶 杯 glass of milk,"
     "果汁 杯 glass of juice",
