@@ -25,13 +25,8 @@ def greedy(model: Any, sources: Sequence[Sequence[int]], max_length: int | None 
     if not sources:
         return []
     limits = [2 * len(s) + 20 if max_length is None else max_length for s in sources]
-    was_training = model.training
-    model.eval()
-    try:
-        with tl.no_grad():
-            return _greedy(model, sources, np.array(limits))
-    finally:
-        model.train(was_training)
+    with model.evaluating(), tl.no_grad():
+        return _greedy(model, sources, np.array(limits))
 
 
 def _greedy(model: Any, sources: Sequence[Sequence[int]], limits: np.ndarray) -> list[list[int]]:

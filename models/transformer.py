@@ -311,5 +311,5 @@ def _rows(x: Any, rows: np.ndarray) -> Any:
 
 
 def _for_all_queries(visible_BS: Any) -> Any:
-    """Shape a mask (B, S) for all heads and queries alike: (B, 1, 1, S)."""
-    return visible_BS.reshape(visible_BS.shape[0], 1, 1, visible_BS.shape[1])
+    """Shape a mask (B, S) for all heads and queries alike: (B, 1, 1, S), as `nn.padding_mask` has it already."""
+    return visible_BS.reshape(visible_BS.shape[0], 1, 1, visible_BS.shape[-1])

@@ -2,6 +2,7 @@
 
 from nn import init, optim, schedules
 from nn.attention import MultiHeadAttention, causal_mask, padding_mask
+from nn.functional import functional_call
 from nn.layers import Dropout, Embedding, FeedForward, LayerNorm, Linear
 from nn.losses import CrossEntropyLoss
 from nn.module import Module, ModuleList, Parameter, Sequential
@@ -22,6 +23,7 @@ __all__ = [
     "Sequential",
     "SinusoidalPositions",
     "causal_mask",
+    "functional_call",
     "init",
     "optim",
     "padding_mask",

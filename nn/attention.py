@@ -24,10 +24,13 @@ def causal_mask(length: int, backend: Any = "numpy") -> tl.Tensor:
 
 
 def padding_mask(lengths: Any, longest: int | None = None, backend: Any = "numpy") -> tl.Tensor:
-    """Return visible (B, S): sentence b sees its first lengths[b] places; S is `longest` or the largest length."""
+    """Return visible (B, 1, 1, S): in sentence b the first lengths[b] places may be seen, by all heads and queries.
+
+    S is `longest` or the largest length. ``causal_mask(T) & padding_mask(lengths)`` is (B, 1, T, T).
+    """
     lengths_B = np.asarray(lengths)
     longest = int(lengths_B.max(initial=0)) if longest is None else longest
-    return tl.Tensor(np.arange(longest) < lengths_B[:, None], backend=backend)
+    return tl.Tensor(np.arange(longest) < lengths_B[:, None, None, None], backend=backend)
 
 
 class MultiHeadAttention(Module):

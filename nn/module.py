@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -40,6 +42,7 @@ class Module:
 
     training: bool = True
     _path: str = ""  # from the root module that this one was last attached to
+    _root: weakref.ref[Module] | None = None  # that root; weak, so that no cycle holds memory
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output."""
@@ -50,23 +53,36 @@ class Module:
             return self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, list | tuple | dict):
-            items = value.values() if isinstance(value, dict) else value
-            if any(isinstance(item, Module | Parameter) for item in items):
-                raise TypeError(
-                    f"{type(self).__name__}.{name}: modules and parameters in a plain {type(value).__name__} would not "
-                    "be found by parameters(); use nn.ModuleList"
-                )
+        self._refuse_hidden(name, value)
         object.__setattr__(self, name, value)
         if isinstance(value, Module | Parameter):
             self._spread_names()
 
+    def _refuse_hidden(self, name: str, value: Any) -> None:
+        """Raise TypeError if `value` is a plain container that hides modules or parameters."""
+        if isinstance(value, list | tuple | dict | set):
+            for item in value.values() if isinstance(value, dict) else value:
+                if isinstance(item, Module | Parameter):
+                    raise TypeError(
+                        f"{type(self).__name__}.{name}: modules and parameters in a plain {type(value).__name__} "
+                        "would not be found by parameters(); use nn.ModuleList"
+                    )
+                self._refuse_hidden(name, item)
+
     def _spread_names(self) -> None:
-        """Tell every module and parameter below its path from here on up."""
-        for path, module in self.named_modules(self._path):
-            object.__setattr__(module, "_path", path)
-        for path, parameter in self.named_parameters(self._path):
-            parameter.name = path
+        """Tell every module and parameter its path from the root; what is held twice keeps its first."""
+        root, path = self._root and self._root(), ""
+        if root is None:
+            root, path = self, self._path
+        for below, module in root.named_modules(path):
+            object.__setattr__(module, "_path", below)
+            object.__setattr__(module, "_root", weakref.ref(root))
+        for below, parameter in root.named_parameters(path):
+            parameter.name = below
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What copy and pickle take. A copied module belongs to the copied root, not to the old one.
+        return {name: value for name, value in vars(self).items() if name != "_root"}
 
     # ---- what is inside ----
 
@@ -75,6 +91,7 @@ class Module:
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
+            self._refuse_hidden(name, value)  # a list may have got its modules after it was assigned
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Yield (path, module) for this module and all below it, each once."""
@@ -145,7 +162,7 @@ class Module:
 
     def astype(self, dtype: Any) -> Self:
         """Convert every parameter and other floating Tensor to `dtype`, in place; return self."""
-        return self._convert(lambda x: x.data.astype(dtype) if x.dtype.kind == "f" else x.data)
+        return self._convert(lambda x: x.data.astype(dtype, copy=False) if x.dtype.kind == "f" else x.data)
 
     def _convert(self, convert: Any) -> Self:
         for module in self.modules():
@@ -171,6 +188,17 @@ class Module:
     def eval(self) -> Self:
         """Switch to evaluation (dropout does nothing); return self."""
         return self.train(False)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[Self]:
+        """Be in evaluation mode inside: ``with model.evaluating(): ...``. After it every module is in its own again."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            yield self
+        finally:
+            for module, mode in modes:
+                object.__setattr__(module, "training", mode)
 
     # ---- as text ----
 

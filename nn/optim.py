@@ -62,24 +62,25 @@ class Optimizer:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return a copy of the state on the host: "steps", and "NAME.SLOT" for each parameter that has stepped."""
+        """Return a copy of the state on the host: "steps", and "NAME.SLOT" for each parameter, zeros before a step."""
         arrays = {"steps": np.array(self.steps)}
-        for name, state in self.state.items():
-            for slot, array in state.items():
-                arrays[f"{name}.{slot}"] = np.array(self.parameters[name].backend.to_numpy(array))
+        for name, p in self.parameters.items():
+            for slot in self.slots:
+                array = self.state[name].get(slot)
+                host = np.zeros(p.shape, p.dtype) if array is None else np.array(p.backend.to_numpy(array))
+                arrays[f"{name}.{slot}"] = host
         return arrays
 
     def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
-        """Take over a state; names or shapes that do not fit are one error, and then nothing changes."""
-        expected = {f"{n}.{s}": p.shape for n, p in self.parameters.items() for s in self.slots}
-        problems = [f"unexpected {k}" for k in arrays if k not in expected and k != "steps"]
+        """Take over a state; all names and shapes that do not fit are one error, and then nothing changes."""
+        expected = {"steps": ()} | {f"{n}.{s}": p.shape for n, p in self.parameters.items() for s in self.slots}
+        problems = [f"missing {k}" for k in expected if k not in arrays]
+        problems += [f"unexpected {k}" for k in arrays if k not in expected]
         problems += [
             f"{k} must have shape {expected[k]}, got {np.shape(v)}"
             for k, v in arrays.items()
             if k in expected and np.shape(v) != expected[k]
         ]
-        if "steps" not in arrays:
-            problems.append("missing steps")
         if problems:
             raise ValueError(f"{type(self).__name__}: the state does not fit: {'; '.join(problems)}")
         self.steps = int(arrays["steps"])
@@ -87,7 +88,6 @@ class Optimizer:
             self.state[name] = {
                 slot: parameter.backend.asarray(arrays[f"{name}.{slot}"], parameter.dtype)
                 for slot in self.slots
-                if f"{name}.{slot}" in arrays
             }
 
 
@@ -172,13 +172,15 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     if not with_grad:
         return 0.0
     total: Any = 0.0
-    for p in with_grad:
-        g = p.grad.data.reshape(-1)
-        total = total + g @ g
-    norm = math.sqrt(float(total))
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite gets an error of its own
+        for p in with_grad:
+            g = p.grad.data.reshape(-1)
+            total = total + g @ g
+    norm = math.sqrt(total.item())
     if not math.isfinite(norm):
-        bad = [p.name or str(p.shape) for p in with_grad if not bool(tl.isfinite(p.grad).all())]
-        raise ValueError(f"clip_grad_norm: gradients must be finite, but those of {', '.join(bad) or 'all'} are not")
+        bad = [p.name or str(p.shape) for p in with_grad if not tl.isfinite(p.grad).all().item()]
+        whose = f"those of {', '.join(bad)} are not" if bad else "the sum of their squares overflows"
+        raise ValueError(f"clip_grad_norm: gradients must be finite, but {whose}")
     if norm > max_norm:
         for p in with_grad:
             p.grad = (p.grad * (max_norm / norm)).detach()

@@ -38,7 +38,7 @@ class SinusoidalPositions(Module):
         end = start + x_BTD.shape[1]
         table = self.table
         if end > table.shape[0]:
-            rows = sinusoids(end, table.shape[1])
+            rows = sinusoids(end, table.shape[1]).astype(np.float32)  # as prepared: a row must not depend on `end`
             table = tl.Tensor(rows, dtype=table.dtype, backend=table.backend)
         return x_BTD + table[start:end]
 

@@ -17,7 +17,10 @@ def constant(learning_rate: float, warmup: int = 0) -> Schedule:
 
 
 def noam(width: int, warmup: int, factor: float = 1.0) -> Schedule:
-    """factor · width^-0.5 · min(step^-0.5, step · warmup^-1.5) (Vaswani et al. 2017, equation 3)."""
+    """Rise linearly, then fall with 1 / sqrt(step): factor · width^-0.5 · min(step^-0.5, step · warmup^-1.5).
+
+    Vaswani et al. 2017, equation 3.
+    """
     return lambda step: factor * width**-0.5 * min(step**-0.5, step * max(warmup, 1) ** -1.5)
 
 

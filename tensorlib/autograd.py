@@ -87,21 +87,23 @@ class _Gradients:
 
     def pop(self, node: Function) -> list[Any] | None:
         """Take the finished gradients of a node's outputs, zeros where an output was not used; None if none was."""
-        dys = [self.sums.pop((id(node), k), None) for k in range(len(node._outputs))]
-        self.owned.difference_update((id(node), k) for k in range(len(node._outputs)))
-        if all(dy is None for dy in dys):
-            return None
-        if any(dy is None for dy in dys):
+        dys, used = [], 0
+        for k in range(len(node._outputs)):
+            key = (id(node), k)
+            dys.append(self.sums.pop(key, None))
+            self.owned.discard(key)
+            used += dys[k] is not None
+        if 0 < used < len(dys):
             some = next(dy for dy in dys if dy is not None)
             make = backend_of(some._array if isinstance(some, _tensor.Tensor) else some).xp.zeros
             for k, (shape, dtype) in enumerate(node._outputs):
                 if dys[k] is None:
                     dys[k] = _tensor.wrap(make(shape, dtype)) if self.create_graph else make(shape, dtype)
-        return dys
+        return dys if used else None
 
 
 def _call_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[Any, ...]:
-    """Run one node's backward and bring the results to the shapes and dtypes of its inputs."""
+    """Run one node's backward; return one gradient for each input, as the op gave it."""
     for leaf, version in node._versions:
         if leaf.version != version:
             raise RuntimeError(
@@ -112,18 +114,15 @@ def _call_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[
     if create_graph:
         twin = copy.copy(node)  # the node itself stays as it is: another pass may want arrays from it
         twin.saved, twin.statistics = node.saved_tensors(), None
-        with recording(record=True, path=node.path):
+        with recording(path=node.path):
             dxs = twin.backward(*dys)
     else:
         dxs = node.backward(*dys)
     if not isinstance(dxs, tuple):
         dxs = (dxs,)
-    if len(dxs) != len(node.needs):
-        raise RuntimeError(f"{node.name}: backward must return {len(node.needs)} gradients, got {len(dxs)}")
-    return tuple([
-        None if dx is None or not needed else _conform(node, i, dx)
-        for i, (dx, needed) in enumerate(zip(dxs, node.needs, strict=True))
-    ])  # fmt: skip
+    if len(dxs) != len(node._inputs):
+        raise RuntimeError(f"{node.name}: backward must return {len(node._inputs)} gradients, got {len(dxs)}")
+    return dxs
 
 
 def _conform(node: Function, i: int, dx: Any) -> Any:
@@ -172,15 +171,16 @@ def backward_pass(
     order.reverse()
     while order:
         node = order.pop()  # popped, so that a node dies as soon as it is done
-        for k in range(len(node._outputs)):
-            if wanted is not None and (id(node), k) in wanted and (id(node), k) in gradients.sums:
-                found[id(node), k] = _kept(gradients, (id(node), k))
+        for key in [(id(node), k) for k in range(len(node._outputs))] if wanted else ():
+            if wanted and key in wanted and key in gradients.sums:
+                found[key] = _kept(gradients, key)
         dys = gradients.pop(node)
         if dys is not None and (useful is None or node in useful):
-            for edge, dx in zip(node._edges or (), _call_backward(node, dys, create_graph), strict=True):
+            dxs = _call_backward(node, dys, create_graph)
+            for i, (edge, dx) in enumerate(zip(node._edges or (), dxs, strict=True)):
                 if edge is None or dx is None:
                     continue
-                gradients.add((id(edge[0]), edge[1]), dx)
+                gradients.add((id(edge[0]), edge[1]), _conform(node, i, dx))
                 if isinstance(edge[0], _tensor.Tensor):
                     leaves[id(edge[0])] = edge[0]
         if not retain_graph:
@@ -259,7 +259,8 @@ def grad(
         _check_differentiable(y, "grad")
     seeds = [_seed(y, g, "grad", create_graph) for y, g in zip(ys, given, strict=True)]
     retain = create_graph if retain_graph is None else retain_graph
-    found, _ = backward_pass(ys, seeds, xs, retain, create_graph)
+    with recording(record=create_graph):
+        found, _ = backward_pass(ys, seeds, xs, retain, create_graph)
     results = [found.get(slot_of(x)) for x in xs]
     missing = [i for i, dx in enumerate(results) if dx is None]
     if missing and not allow_unused:

@@ -1,14 +1,21 @@
-"""gradcheck: analytic gradients against finite differences, to first and second order, naming op and element."""
+"""gradcheck: analytic gradients against finite differences, to first and second order, naming op and element.
+
+``check`` does so for every op in the table (optable.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tensorlib.autograd import grad
-from tensorlib.tensor import Tensor
+from tensorlib.backend import Array, Backend, get_backend
+from tensorlib.tensor import Tensor, zeros_like
+
+if TYPE_CHECKING:
+    from tensorlib.optable import Row, Sample
 
 __all__ = ["GradcheckError", "GradcheckResult", "gradcheck"]
 
@@ -48,21 +55,14 @@ def gradcheck(
     """
     if order not in (1, 2):
         raise ValueError(f"gradcheck: order must be 1 or 2, got {order}")
-    name = name or getattr(f, "__name__", "function")
+    settings = _Settings(name or str(getattr(f, "__name__", "function")), tolerance, step, backend)
     points = [np.array(a, np.float64) for a in arrays]
-    settings = _Settings(name, tolerance, step, backend)
     rng = np.random.default_rng(seed)
     cotangents = [_random_like(y, rng) for y in _values(f, points, backend)]
 
     def first_gradient(*inputs: Tensor) -> tuple[Tensor, ...]:
         xs, cs = inputs[: len(points)], inputs[len(points) :]
-        ys = [y for y in _as_tuple(f(*xs)) if y.requires_grad]
-        return tuple(
-            Tensor(np.zeros(x.shape), backend=x.backend) if dx is None else dx
-            for x, dx in zip(
-                xs, grad(ys, xs, list(cs), create_graph=True, allow_unused=True) if ys else xs, strict=True
-            )
-        )
+        return _gradients(_floating(f(*xs)), xs, cs, create_graph=True)
 
     first = _compare(settings, "first", f, points, cotangents)
     if order == 1:
@@ -83,52 +83,58 @@ def _random_like(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(rng.uniform(0.5, 1.5, x.shape) * rng.choice([-1, 1], x.shape))
 
 
-def _as_tuple(ys: Any) -> tuple[Tensor, ...]:
-    return tuple(ys) if isinstance(ys, tuple | list) else (ys,)
+def _floating(ys: Any) -> list[Tensor]:
+    """Return the outputs that have derivatives: of indices and booleans there are none."""
+    return [y for y in (ys if isinstance(ys, tuple | list) else (ys,)) if y.dtype.kind == "f"]
 
 
 def _values(f: Callable[..., Any], points: Sequence[np.ndarray], backend: Any) -> list[np.ndarray]:
-    """Return the values of f's outputs that depend on its inputs."""
     xs = [Tensor(p, requires_grad=True, backend=backend) for p in points]
-    return [y.numpy() for y in _as_tuple(f(*xs)) if y.requires_grad]
+    return [y.numpy() for y in _floating(f(*xs))]
+
+
+def _gradients(
+    ys: Sequence[Tensor], xs: Sequence[Tensor], cotangents: Sequence[Tensor], create_graph: bool = False
+) -> tuple[Tensor, ...]:
+    """Return the gradient of <cotangents, ys> with respect to each x, zeros where no path leads to it."""
+    reached = [(y, c) for y, c in zip(ys, cotangents, strict=True) if y.requires_grad]
+    if not reached:
+        return tuple(zeros_like(x) for x in xs)
+    outputs, seeds = zip(*reached, strict=True)
+    found = grad(outputs, xs, seeds, create_graph=create_graph, allow_unused=True)
+    return tuple(zeros_like(x) if dx is None else dx for x, dx in zip(xs, found, strict=True))
 
 
 def _compare(
-    settings: _Settings, order: str, f: Callable[..., Any], points: Sequence[np.ndarray], cotangents: Sequence[np.ndarray]
+    settings: _Settings,
+    order: str,
+    f: Callable[..., Any],
+    points: Sequence[np.ndarray],
+    cotangents: Sequence[np.ndarray],
 ) -> float:
     """Compare grad of <cotangents, f> with central differences at every element; return the worst relative error."""
     xs = [Tensor(p, requires_grad=True, backend=settings.backend) for p in points]
-    ys = [y for y in _as_tuple(f(*xs)) if y.requires_grad]
-    if len(ys) != len(cotangents):
-        raise GradcheckError(
-            f"{settings.name}: {order} order: {len(cotangents)} outputs should depend on the inputs, {len(ys)} do"
-        )
     seeds = [Tensor(c, backend=settings.backend) for c in cotangents]
-    gradients = grad(ys, xs, seeds, allow_unused=True)
     worst = 0.0
-    for i, (x, dx) in enumerate(zip(xs, gradients, strict=True)):
-        analytic = np.zeros(x.shape) if dx is None else dx.numpy()
-        if analytic.shape != x.shape:
-            raise GradcheckError(
-                f"{settings.name}: {order} order: the gradient of input {i} must have shape {x.shape}, "
-                f"got {analytic.shape}"
-            )
+    for i, dx in enumerate(_gradients(_floating(f(*xs)), xs, seeds)):
         numeric = _differences(settings, f, points, cotangents, i)
-        worst = max(worst, _error(settings, order, i, analytic, numeric))
+        worst = max(worst, _error(settings, order, i, dx.numpy(), numeric))
     return worst
 
 
 def _differences(
-    settings: _Settings, f: Callable[..., Any], points: Sequence[np.ndarray], cotangents: Sequence[np.ndarray], i: int
+    settings: _Settings,
+    f: Callable[..., Any],
+    points: Sequence[np.ndarray],
+    cotangents: Sequence[np.ndarray],
+    i: int,
 ) -> np.ndarray:
     """Return d<cotangents, f>/d(points[i]) by central differences of fourth order, element by element."""
 
     def loss(place: tuple[int, ...], offset: float) -> float:
         moved = [p.copy() if k == i else p for k, p in enumerate(points)]
         moved[i][place] += offset
-        return sum(
-            float(np.vdot(c, y)) for c, y in zip(cotangents, _values(f, moved, settings.backend), strict=True)
-        )
+        return sum(float(np.vdot(c, y)) for c, y in zip(cotangents, _values(f, moved, settings.backend), strict=True))
 
     numeric = np.zeros(points[i].shape)
     for place in np.ndindex(points[i].shape):
@@ -142,13 +148,95 @@ def _differences(
 def _error(settings: _Settings, order: str, i: int, analytic: np.ndarray, numeric: np.ndarray) -> float:
     if analytic.size == 0:
         return 0.0
-    scale = max(float(np.abs(numeric).max()), float(np.abs(analytic).max()), 1e-3)
-    differences = np.abs(analytic - numeric) / scale
-    place = tuple(int(k) for k in np.unravel_index(np.argmax(np.nan_to_num(differences, nan=np.inf)), differences.shape))
+    both = np.abs([analytic, numeric])
+    scale = max(float(both.max(where=np.isfinite(both), initial=0)), 1e-3)
+    with np.errstate(invalid="ignore"):
+        differences = np.nan_to_num(np.abs(analytic - numeric) / scale, nan=np.inf)
+    place = tuple(int(k) for k in np.unravel_index(np.argmax(differences), differences.shape))
     worst = float(differences[place])
-    if not worst <= settings.tolerance:  # NaN fails too
+    if worst > settings.tolerance:
         raise GradcheckError(
             f"{settings.name}: {order} order: gradient of input {i} at element {place} is {analytic[place]:.10g}, "
-            f"finite differences give {numeric[place]:.10g} (relative error {worst:.1e}, allowed {settings.tolerance:.0e})"
+            f"finite differences give {numeric[place]:.10g} "
+            f"(relative error {worst:.1e}, allowed {settings.tolerance:.0e})"
         )
     return worst
+
+
+# ---- every op in the table -----------------------------------------------------------------------------------------
+
+
+class Report(NamedTuple):
+    """What `check` found for one op: the worst errors relative to the largest element of the gradient."""
+
+    op: str
+    samples: int
+    first: float
+    second: float
+    dtype: str
+    backend: str
+    failure: str | None
+
+
+def check(names: Sequence[str] = (), backend: str | Backend = "numpy", tolerance: float = 1e-6) -> Iterator[Report]:
+    """Gradient-check the ops called `names` (by default all) at all their samples, and yield one report an op.
+
+    A failure is reported, not raised. Raises ValueError for a name that is in no row.
+    """
+    from tensorlib.optable import ROWS  # it stands on everything, and only checks need it
+
+    rows = [row for row in ROWS if row.differentiable]
+    known = [row.name for row in rows]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"check: no differentiable op is called {', '.join(unknown)}; there are {', '.join(known)}")
+    home = get_backend(backend)
+    return (_report(row, home, tolerance) for row in rows if not names or row.name in names)
+
+
+def _report(row: Row, backend: Backend, tolerance: float) -> Report:
+    first, second, failure = 0.0, 0.0, None
+    for sample in row.samples:
+        try:
+            result = check_sample(row, sample, backend, tolerance)
+        except Exception as error:  # a gradient that cannot be computed is to be reported like a wrong one
+            text = str(error) if isinstance(error, GradcheckError) else f"{row.name}: {type(error).__name__}: {error}"
+            failure = f"{text}, at {row.name}({sample})"
+            break
+        first, second = max(first, result.first), max(second, result.second or 0.0)
+    return Report(row.name, len(row.samples), first, second, "float64", backend.name, failure)
+
+
+def check_sample(row: Row, sample: Sample, backend: Backend, tolerance: float = 1e-6) -> GradcheckResult:
+    """Gradient-check one sample: to second order, and to first order with its inputs laid out in other ways."""
+    f, arrays = row.bound(sample, backend), row.arrays(sample)
+    result = gradcheck(f, *arrays, tolerance=tolerance, name=row.name, backend=backend)
+    for layout in LAYOUTS:
+
+        def arranged(*xs: Tensor, layout: Any = layout) -> Any:
+            for x in xs:
+                x.replace(layout(x.data, backend.xp))
+            return f(*xs)
+
+        name = f"{row.name} ({layout.__name__} inputs)"
+        gradcheck(arranged, *arrays, order=1, tolerance=tolerance, name=name, backend=backend)
+    return result
+
+
+def transposed(array: Array, xp: Any) -> Array:
+    """Return an equal array whose first axis is the contiguous one."""
+    return array.transpose().copy().transpose()
+
+
+def strided(array: Array, xp: Any) -> Array:
+    """Return an equal array with gaps between its elements."""
+    spaced = xp.zeros((*array.shape, 2), array.dtype)
+    spaced[..., 0] = array
+    return spaced[..., 0]
+
+
+def reversed_rows(array: Array, xp: Any) -> Array:
+    """Return an equal array whose first axis runs backwards in memory."""
+    return array[::-1].copy()[::-1] if array.ndim else array
+
+
+LAYOUTS = (transposed, strided, reversed_rows)

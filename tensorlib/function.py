@@ -32,7 +32,8 @@ class _State(NamedTuple):
     source: bool = False  # shall nodes note the line of the caller that made them?
 
 
-_STATE: ContextVar[_State] = ContextVar("tensorlib_state", default=_State())
+_NOTHING_SPECIAL = _State()
+_STATE: ContextVar[_State] = ContextVar("tensorlib_state", default=_NOTHING_SPECIAL)
 
 
 @contextmanager
@@ -98,34 +99,19 @@ class Function:
         broadcasts: set True in the class if inputs broadcast; the engine then sums gradients back to input shapes.
     """
 
-    __slots__ = (
-        "__dict__",
-        "_arrays",
-        "_edges",
-        "_inputs",
-        "_outputs",
-        "_roles",
-        "_versions",
-        "needs",
-        "path",
-        "saved",
-        "source",
-        "statistics",
-    )
-
     broadcasts: ClassVar[bool] = False
 
-    _arrays: tuple[Any, ...]  # the inputs of forward, while it runs
-    _edges: tuple[tuple[Function | Tensor, int] | None, ...] | None  # None: nothing recorded, or already released
-    _inputs: tuple[tuple[tuple[int, ...], Any], ...]  # (shape, dtype) of every input
-    _outputs: tuple[tuple[tuple[int, ...], Any], ...]
-    _roles: tuple[int, ...]  # for each saved array: i >= 0 input i, i < 0 output -1 - i
-    _versions: tuple[tuple[Tensor, int], ...]  # the leaves whose arrays were saved, and their versions then
-    needs: tuple[bool, ...]
-    saved: tuple[Any, ...]
-    statistics: Any
-    path: str
-    source: str | None
+    # Defaults stand in the class: a node writes only what it has, for writing ten attributes would cost a microsecond.
+    saved: tuple[Any, ...] = ()
+    statistics: Any = None
+    path: str = ""
+    source: str | None = None
+    _arrays: Sequence[Any] = ()  # the inputs of forward, while it runs
+    _edges: Sequence[tuple[Function | Tensor, int] | None] | None = None  # None: nothing recorded, or already released
+    _inputs: Sequence[tuple[tuple[int, ...], Any]] = ()  # (shape, dtype) of every input
+    _outputs: Sequence[tuple[tuple[int, ...], Any]] = ()
+    _roles: Sequence[int] = ()  # for each saved array: i >= 0 input i, i < 0 output -1 - i
+    _versions: Sequence[tuple[Tensor, int]] = ()  # the leaves whose arrays were saved, and their versions then
 
     def forward(self, *arrays: Any, **attributes: Any) -> Any:
         """Compute the value from raw arrays."""
@@ -135,27 +121,38 @@ class Function:
         """Return the gradient with respect to each input, given the gradient with respect to each output."""
         raise NotImplementedError(f"{type(self).__name__}: backward is missing, so it has no gradient")
 
+    @property
+    def needs(self) -> tuple[bool, ...]:
+        """For each input, whether its gradient is wanted."""
+        return tuple([edge is not None for edge in self._edges or (None,) * len(self._arrays)])
+
     def save(self, *arrays: Array) -> None:
         """Keep inputs or outputs of this op for ``backward``, in this order, as ``self.saved``."""
         if self._edges is None:
             return
-        roles, versions = [], []
+        roles = []
         for array in arrays:
-            role = next((i for i, x in enumerate(self._arrays) if x is array), -1)
-            roles.append(role)  # not an input: an output, confirmed when forward has returned
-            if role >= 0 and (edge := self._edges[role]) and isinstance(edge[0], _tensor.Tensor):
-                versions.append((edge[0], edge[0].version))
-        self.saved, self._roles, self._versions = arrays, tuple(roles), tuple(versions)
+            role = -1  # no input, so an output: confirmed when forward has returned
+            for i, x in enumerate(self._arrays):
+                if x is array:
+                    role, edge = i, self._edges[i]
+                    if edge is not None and isinstance(edge[0], _tensor.Tensor):
+                        self._versions = (*self._versions, (edge[0], edge[0].version))
+                    break
+            roles.append(role)
+        self.saved, self._roles = arrays, roles
 
     @classmethod
     def apply(cls, *inputs: Any, **attributes: Any) -> Any:
         """Run the op on Tensors (or anything that `Tensor` takes; Python scalars stay scalars) and record it."""
         state = _STATE.get()
-        arrays, edges, recorded = [], [], False
+        record, recorded = state.record, False
+        arrays: list[Any] = []
+        edges: list[tuple[Function | Tensor, int] | None] = []
         for x in inputs:
             if isinstance(x, _tensor.Tensor):
                 arrays.append(x._array)
-                if x.requires_grad and state.record:
+                if record and x.requires_grad:
                     edges.append((x if x._node is None else x._node, x._index))
                     recorded = True
                     continue
@@ -164,20 +161,24 @@ class Function:
             edges.append(None)
 
         node = cls()
-        node.saved, node.statistics = (), None
-        node._roles, node._versions = (), ()
-        node._arrays = tuple(arrays)
-        node._edges = tuple(edges) if recorded else None
-        node.needs = tuple([e is not None for e in edges])
+        if recorded:
+            node._edges = edges
+            if len(arrays) > 1 and (len(arrays) > 2 or arrays[0] is arrays[1]):
+                arrays = _told_apart(arrays)
+        node._arrays = arrays
         try:
             y = node.forward(*arrays, **attributes)
         except (TypeError, ValueError) as error:
-            raise _diagnosed(cls, arrays, error) from error
-        outputs = y if isinstance(y, tuple) else (y,)
-        if recorded:
-            node._finish(state, outputs)
-        results = [_tensor.wrap(as_array(o), node if recorded else None, k) for k, o in enumerate(outputs)]
-        return tuple(results) if isinstance(y, tuple) else results[0]
+            raise _diagnosed(node, arrays, error) from error
+        if not isinstance(y, tuple):
+            if not recorded:
+                return _tensor.wrap(as_array(y))
+            node._finish(state, (y,))
+            return _tensor.wrap(as_array(y), node)
+        if not recorded:
+            return tuple([_tensor.wrap(as_array(o)) for o in y])
+        node._finish(state, y)
+        return tuple([_tensor.wrap(as_array(o), node, k) for k, o in enumerate(y)])
 
     @classmethod
     def run(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -185,21 +186,26 @@ class Function:
         if any(isinstance(x, _tensor.Tensor) for x in inputs):
             return cls.apply(*inputs, **attributes)
         node = cls()
-        node._edges, node.needs = None, (False,) * len(inputs)
+        node._arrays = inputs
         return node.forward(*inputs, **attributes)
 
     def _finish(self, state: _State, outputs: tuple[Array, ...]) -> None:
         """Turn the op that has just run into a node: note shapes and origin, let go of what was not saved."""
         if -1 in self._roles:
-            self._roles = tuple(
-                [r if r >= 0 else self._output_role(a, outputs) for r, a in zip(self._roles, self.saved, strict=True)]
-            )
+            self._roles = [
+                r if r >= 0 else self._output_role(a, outputs) for r, a in zip(self._roles, self.saved, strict=True)
+            ]
             self.saved = tuple([as_array(a) for a in self.saved])
-        self._inputs = tuple([(x.shape, x.dtype) if hasattr(x, "shape") else ((), None) for x in self._arrays])
-        self._outputs = tuple([(y.shape, y.dtype) for y in outputs])
+        self._inputs = shapes = []
+        for x in self._arrays:
+            shapes.append((x.shape, x.dtype) if hasattr(x, "dtype") else ((), None))
+        self._outputs = shapes = []
+        for y in outputs:
+            shapes.append((y.shape, y.dtype))
         self._arrays = ()
-        self.path = state.path
-        self.source = _calling_line() if state.source else None
+        if state is not _NOTHING_SPECIAL:
+            self.path = state.path
+            self.source = _calling_line() if state.source else None
 
     def _output_role(self, array: Array, outputs: tuple[Array, ...]) -> int:
         for k, y in enumerate(outputs):
@@ -218,7 +224,7 @@ class Function:
     def saved_tensors(self) -> tuple[Tensor, ...]:
         """Return ``saved`` as Tensors on their own nodes, so that a gradient of the gradient finds its way."""
         assert self._edges is not None
-        found = []
+        found: list[Any] = []
         for array, role in zip(self.saved, self._roles, strict=True):
             edge = (self, -1 - role) if role < 0 else self._edges[role]
             if edge is None:
@@ -247,20 +253,28 @@ def as_array(y: Any) -> Array:
 def _operand(x: Any, inputs: Sequence[Any]) -> Any:
     """Return what forward gets for an input that is no Tensor. NumPy scalars count as Python scalars: they are weak."""
     if isinstance(x, np.generic):
-        return x.item()
-    if isinstance(x, int | float | complex | np.ndarray):
-        # An op of scalars alone (tl.exp(1.0)) makes an array; beside a Tensor a scalar adopts its dtype.
-        alone = not any(isinstance(other, _tensor.Tensor) for other in inputs)
-        return _tensor.Tensor(x)._array if alone and not isinstance(x, np.ndarray) else x
-    if hasattr(x, "dtype"):
+        x = x.item()
+    number = isinstance(x, (int, float, complex))
+    if not number and hasattr(x, "dtype"):
         return x
-    first = next((other for other in inputs if isinstance(other, _tensor.Tensor)), None)
-    return _tensor.Tensor(x, backend=None if first is None else first.backend)._array
+    for beside in inputs:
+        if isinstance(beside, _tensor.Tensor):
+            return x if number else _tensor.Tensor(x, backend=beside.backend)._array
+    for beside in inputs:
+        if hasattr(beside, "dtype") and not isinstance(beside, np.generic):
+            return x if number else _tensor.Tensor(x, backend=backend_of(beside))._array
+    return _tensor.Tensor(x)._array  # scalars or lists alone, as in tl.exp(1.0), make an array
 
 
-def _diagnosed(cls: type[Function], arrays: list[Any], error: Exception) -> Exception:
+def _told_apart(arrays: list[Any]) -> list[Any]:
+    """Put a view in the place of an array that comes twice, as in x * x.detach(): `save` knows inputs by identity."""
+    first = {id(x): i for i, x in reversed([*enumerate(arrays)])}
+    return [x if first[id(x)] == i or not hasattr(x, "dtype") else x[...] for i, x in enumerate(arrays)]
+
+
+def _diagnosed(node: Function, arrays: list[Any], error: Exception) -> Exception:
     """Name the op in an error that NumPy or CuPy raised, and say what the operands were."""
-    name = op_name(cls)
+    name = node.name
     if type(error) not in (TypeError, ValueError) or str(error).startswith(f"{name}:"):
         return error
     named = [x for x in arrays if hasattr(x, "shape")]
@@ -270,7 +284,7 @@ def _diagnosed(cls: type[Function], arrays: list[Any], error: Exception) -> Exce
             f"{name}: operands must be on one backend, got {' and '.join(backends)}; move one with .to({backends[0]!r})"
         )
     shapes = [tuple(x.shape) for x in named]
-    if cls.broadcasts:
+    if node.broadcasts:
         try:
             np.broadcast_shapes(*shapes)
         except ValueError:

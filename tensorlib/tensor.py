@@ -243,7 +243,7 @@ class Tensor:
     def __bool__(self) -> bool:
         if self.size != 1:
             raise ValueError(f"bool: a Tensor of shape {self.shape} has no single truth value; use .any() or .all()")
-        return bool(self._array)
+        return bool(self.item())
 
     def __float__(self) -> float:
         return float(self.item())
@@ -265,10 +265,18 @@ class Tensor:
 
 def wrap(array: Array, node: Function | None = None, index: int = 0) -> Tensor:
     """Make a Tensor around an array without copying: output number `index` of `node`, or a constant."""
-    x = object.__new__(Tensor)
-    x._array, x._node, x._index = array, node, index
-    x.requires_grad, x.grad, x.version, x.name = node is not None, None, 0, ""
+    x = _new(Tensor)
+    x._array = array
+    x._node = node
+    x._index = index
+    x.requires_grad = node is not None
+    x.grad = None
+    x.version = 0
+    x.name = ""
     return x
+
+
+_new = object.__new__
 
 
 def _new_array(data: Any, dtype: Any, backend: str | Backend | None) -> Array:

@@ -6,13 +6,14 @@ itself is gone. Nothing here recurses, so a chain of a million ops works.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tensorlib.function import Function
+from tensorlib.function import Function, op_name
 from tensorlib.tensor import Tensor
 
 __all__ = ["Edge", "Graph", "Leaf", "Node", "Source", "Value", "graph"]
@@ -141,7 +142,7 @@ class Graph:
         parts = [plural(len(self.nodes), "op")]
         if kinds["parameter"]:
             size = sum(leaf.value.size for leaf in self.parameters)
-            parts.append(f"{plural(kinds['parameter'], 'parameter')} ({plural(size, 'value')})")
+            parts.append(f"{plural(size, 'parameter')} in {plural(kinds['parameter'], 'tensor')}")
         parts += [plural(kinds[kind], kind) for kind in ("input", "constant") if kinds[kind]]
         return ", ".join([*parts, f"{bytes_for_people(self.saved_bytes)} saved for backward"])
 
@@ -221,6 +222,7 @@ class _Recorder:
         self.names = {key: name for name, x in reversed(tensors) for key in (id(x), id(x._array))}
 
     def run(self, roots: Sequence[Tensor]) -> Graph:
+        name_of = functools.cache(op_name)
         order = computation_order([root._node for root in roots if root._node is not None])
         self.numbers = {node: number for number, node in enumerate(order)}
         for root in roots:
@@ -229,7 +231,7 @@ class _Recorder:
         for number, node in enumerate(order):
             inputs = tuple([self.source(node, position) for position in range(len(node._inputs))])
             outputs = tuple([self.value(*output) for output in node._outputs])
-            self.graph.nodes.append(Node(number, node.name, node.path, node.source, inputs, outputs))
+            self.graph.nodes.append(Node(number, name_of(type(node)), node.path, node.source, inputs, outputs))
         self.graph.outputs = tuple([self.output(root) for root in roots])
         self.count_saved(order)
         return self.graph

@@ -22,7 +22,7 @@ def overridable() -> dict[str, Callable[..., Any]]:
         name: formula
         for module in modules
         for name, formula in vars(module).items()
-        if callable(formula) and hasattr(formula, "registry")
+        if hasattr(formula, "registry") and formula.__module__ == module.__name__
     }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorlib.function import Function
 from tensorlib.backend import Array, namespace_of
+from tensorlib.function import Function
 from tensorlib.ops.common import plain
 
 __all__ = [
@@ -126,7 +126,7 @@ class Power(Function):
                 dx = dz * y * x ** xp.where(y == 0, 1.0, y - 1)
         if self.needs[1]:
             at_zero = (x == 0) & (y >= 0)
-            dy = dz * x**y * xp.log(xp.where(at_zero, 1.0, x))
+            dy = dz * x**y * xp.log(xp.where(at_zero, xp.ones_like(dz), x))
         return dx, dy
 
 

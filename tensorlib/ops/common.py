@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, TypeAlias
 
-from tensorlib.function import Function
 from tensorlib.backend import Array, namespace_of
+from tensorlib.function import Function
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 
@@ -15,10 +15,17 @@ class Plain(Function):
     """A function of the backend that has no gradient; its result is cut off from the graph."""
 
     broadcasts = True
+    function = ""
 
     def forward(self, *arrays: Array, function: str, **options: Any) -> Array:
+        self.function = function
         like = next(x for x in arrays if hasattr(x, "dtype"))
         return getattr(namespace_of(like), function)(*arrays, **options)
+
+    @property
+    def name(self) -> str:
+        """The name of the backend's function."""
+        return self.function
 
 
 def plain(function: str, *inputs: Any, **options: Any) -> Any:

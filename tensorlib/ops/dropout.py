@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorlib.function import Function
 from tensorlib.backend import Array, backend_of
+from tensorlib.function import Function
 from tensorlib.random import Generator, default_generator
 
 __all__ = ["dropout"]

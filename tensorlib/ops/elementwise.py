@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorlib.function import Function
 from tensorlib.backend import Array, namespace_of
+from tensorlib.function import Function
 from tensorlib.ops.common import plain
 
 __all__ = [
@@ -173,7 +173,7 @@ class Relu(Function):
 
     def backward(self, dy: Array) -> Any:
         (y,) = self.saved
-        return dy * (y > 0)
+        return namespace_of(dy).where(y > 0, dy, 0)  # and not dy * (y > 0): an infinite dy times 0 would be NaN
 
 
 def relu(x: Any) -> Any:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.function import Function
 from tensorlib.backend import Array, backend_of, namespace_of
+from tensorlib.function import Function
+from tensorlib.ops.common import normal_axes
 
 __all__ = ["embedding", "getitem", "masked_fill", "take_along_axis", "where"]
 
@@ -131,7 +132,7 @@ class TakeAlongAxis(Function):
 
     def backward(self, dy: Array) -> Any:
         xp = backend_of(self.indices).xp
-        places = list(xp.ogrid[tuple(slice(n) for n in self.indices.shape)])
+        places = list(xp.ogrid[tuple([slice(n) for n in self.shape])])
         places[self.axis] = self.indices
         return ScatterAdd.run(dy, index=tuple(places), shape=self.shape)
 
@@ -140,7 +141,8 @@ def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
     """Return the elements of x at `indices` along `axis`; other axes as they are (torch.gather, sizes matching)."""
     indices = indices.data if hasattr(indices, "requires_grad") else indices
     indices = indices if hasattr(indices, "dtype") else x.backend.asarray(indices)
-    return TakeAlongAxis.apply(x, indices=indices, axis=axis % x.ndim)
+    (axis,) = normal_axes((axis,), x.ndim, "take_along_axis")
+    return TakeAlongAxis.apply(x, indices=indices, axis=axis)
 
 
 class Where(Function):
@@ -163,9 +165,11 @@ class Where(Function):
 def where(condition: Any, x: Any, y: Any) -> Any:
     """Return x where `condition` is True and y elsewhere; all three broadcast. The condition gets no gradient."""
     condition = condition.data if hasattr(condition, "requires_grad") else condition
+    like = next((z for z in (x, y) if hasattr(z, "requires_grad")), None)
     if not hasattr(condition, "dtype"):
-        like = next((z for z in (x, y) if hasattr(z, "requires_grad")), None)
         condition = np.asarray(condition) if like is None else like.backend.asarray(condition)
+    if not hasattr(x, "dtype") and not hasattr(y, "dtype"):  # two numbers: of float32 as in Tensor(x), on the backend
+        x = backend_of(condition).asarray(x, "float32" if float in (type(x), type(y)) else None)
     return Where.apply(x, y, condition=condition)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from tensorlib.function import Function
 from tensorlib.backend import Array
+from tensorlib.function import Function
 
 __all__ = ["matmul"]
 
@@ -31,7 +32,7 @@ class Matmul(Function):
         if not self.needs[1]:
             dy = None
         elif y.ndim == 2 and x.ndim > 2:
-            dy = x.reshape(-1, x.shape[-1]).swapaxes(0, 1) @ dz.reshape(-1, dz.shape[-1])
+            dy = rows(x).swapaxes(0, 1) @ rows(dz)
         else:
             dy = x.swapaxes(-1, -2) @ dz
         return dx, dy
@@ -39,9 +40,14 @@ class Matmul(Function):
 
 def folded_product(x: Array, y: Array) -> Array:
     """Return x @ y, with all leading axes of x folded into its rows where y is a plain matrix."""
-    if y.ndim == 2 and x.ndim > 2 and x.size:
-        return (x.reshape(-1, x.shape[-1]) @ y).reshape((*x.shape[:-1], y.shape[-1]))
+    if y.ndim == 2 and x.ndim > 2:
+        return (rows(x) @ y).reshape((*x.shape[:-1], y.shape[-1]))
     return x @ y
+
+
+def rows(x: Array) -> Array:
+    """Return x as a matrix: all axes but the last folded into one (whose size -1 could not tell where x is empty)."""
+    return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 
 
 def matmul(x: Any, y: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.function import Function
 from tensorlib.backend import Array, backend_of, namespace_of
+from tensorlib.function import Function
 
 __all__ = ["cross_entropy"]
 
@@ -47,8 +47,10 @@ def cross_entropy_formula(logits: Array, targets: Array, counted: Array, smoothi
     xp = namespace_of(logits)
     lse = log_sum_exp(xp, logits)
     chosen = xp.take_along_axis(logits, targets[:, None], axis=-1)
-    loss = (lse - (1 - smoothing) * chosen - smoothing * logits.mean(axis=-1, keepdims=True))[:, 0]
-    return xp.where(counted, loss, xp.zeros_like(loss)), lse
+    loss = lse - (1 - smoothing) * chosen
+    if smoothing:  # only then: a class ruled out by a logit of -inf would make the mean -inf, and 0 · -inf is NaN
+        loss = loss - smoothing * logits.mean(axis=-1, keepdims=True)
+    return xp.where(counted, loss[:, 0], 0), lse
 
 
 @singledispatch

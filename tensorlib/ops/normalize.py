@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Any
 
-from tensorlib.function import Function
 from tensorlib.backend import Array, namespace_of
+from tensorlib.function import Function
 
 __all__ = ["layer_norm"]
 

@@ -6,8 +6,8 @@ import builtins
 import math
 from typing import Any
 
-from tensorlib.function import Function
 from tensorlib.backend import Array, namespace_of
+from tensorlib.function import Function
 from tensorlib.ops.common import Axis, largest, normal_axes, plain, with_kept_axes
 
 __all__ = ["all", "any", "argmax", "logsumexp", "max", "mean", "sum", "var"]
@@ -31,12 +31,16 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Return the arithmetic mean over `axis` (all axes by default). The mean of nothing is NaN, as in NumPy."""
+    if x.dtype == "float16":  # a sum in float16 would overflow at 65504
+        return mean(x.astype("float32"), axis, keepdims).astype("float16")
     total = sum(x, axis, keepdims)
     return total * (math.nan if total.size and not x.size else total.size / builtins.max(x.size, 1))
 
 
 def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any:
     """Return the mean squared distance from the mean over `axis`; the divisor is n - ddof (NumPy's default: n)."""
+    if x.dtype == "float16":
+        return var(x.astype("float32"), axis, keepdims, ddof).astype("float16")
     centred = x - mean(x, axis, keepdims=True)
     n = math.prod(x.shape[a] for a in normal_axes(axis, x.ndim, "var"))
     return sum(centred * centred, axis, keepdims) / (n - ddof)
@@ -73,8 +77,8 @@ class Logsumexp(Function):
         self.axes = normal_axes(axis, x.ndim, "logsumexp")
         top = largest(x, self.axes)
         top = xp.where(xp.isfinite(top), top, 0)  # -inf - -inf would be NaN
-        with xp.errstate(divide="ignore"):  # the log of an empty sum is -inf, and that is right
-            y = xp.log(xp.exp(x - top).sum(axis=self.axes, keepdims=True)) + top
+        total = xp.exp(x - top).sum(axis=self.axes, keepdims=True)
+        y = xp.where(total == 0, -math.inf, xp.log(xp.where(total == 0, 1, total)) + top)  # log 0 without a warning
         y = y if keepdims else y.reshape(tuple([n for i, n in enumerate(x.shape) if i not in self.axes]))
         self.save(x, y)
         return y

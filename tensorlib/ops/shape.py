@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorlib.function import Function
 from tensorlib.backend import Array, namespace_of
+from tensorlib.function import Function
 from tensorlib.ops.common import normal_axes, sum_to
 
 __all__ = [
@@ -45,10 +45,11 @@ class Transpose(Function):
 def transpose(x: Any, *axes: Any) -> Any:
     """Return x with axes in the given order (a tuple or several integers); reversed if none is given."""
     order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
-    normal = tuple(a % x.ndim for a in order) if order else tuple(reversed(range(x.ndim)))
-    if sorted(normal) != list(range(x.ndim)):
+    if not order:
+        order = tuple(reversed(range(x.ndim)))
+    if len(normal_axes(order, x.ndim, "transpose")) != x.ndim:
         raise ValueError(f"transpose: axes must be a permutation of {x.ndim} axes, got {order}")
-    return Transpose.apply(x, axes=normal)
+    return Transpose.apply(x, axes=tuple(a % x.ndim for a in order))
 
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Any:

@@ -6,8 +6,8 @@ import math
 from functools import singledispatch
 from typing import Any
 
-from tensorlib.function import Function
 from tensorlib.backend import Array, namespace_of
+from tensorlib.function import Function
 from tensorlib.ops.common import largest, normal_axes
 
 __all__ = ["log_softmax", "softmax"]

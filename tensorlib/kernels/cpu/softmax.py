@@ -12,13 +12,12 @@ from tensorlib.ops.softmax import softmax_formula, softmax_gradient
 
 @softmax_formula.register(np.ndarray)
 def _(x: np.ndarray, axis: int, visible: np.ndarray | None) -> np.ndarray:
-    if visible is None:
-        y = x - largest(x, (axis,))
-    else:
-        y = np.where(visible, x, x.dtype.type(-math.inf))
-        top = largest(y, (axis,))
-        top[top == -math.inf] = 0  # nothing visible: exp(-inf - 0) = 0
-        y -= top
+    if x.dtype.kind != "f":  # what is done in place below would stay integer
+        return softmax_formula.dispatch(object)(x, axis, visible)
+    y = x if visible is None else np.where(visible, x, x.dtype.type(-math.inf))
+    top = largest(y, (axis,))
+    top[top == -math.inf] = 0  # nothing visible: exp(-inf - 0) = 0
+    y = np.subtract(y, top, out=None if visible is None else y)
     np.exp(y, out=y)
     total = y.sum(axis=axis, keepdims=True)
     total[total == 0] = 1

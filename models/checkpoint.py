@@ -1,0 +1,183 @@
+"""Checkpoints: one safetensors file holds all that going on needs, and can tell whether it is whole.
+
+Tensors: `model.NAME` and `optimizer.NAME`. Metadata, one JSON text: what `Checkpoint` has below, and a digest over
+everything, for safetensors itself notices a torn file but not a flipped bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tensorlib as tl
+from models.errors import UserError
+from models.transformer import Transformer, TransformerConfig
+
+__all__ = ["Checkpoint", "Progress", "build_model", "load_weights", "newest_checkpoint", "prune", "read_checkpoint"]
+__all__ += ["step_path", "write_checkpoint"]
+
+FORMAT = 1
+BEST = "best.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where a run stands. With the weights, the optimizer and the config it decides all that follows."""
+
+    step: int = 0
+    """Steps taken, skipped ones included."""
+    epoch: int = 0
+    """The epoch, from 0, that the next batch is of."""
+    batch: int = 0
+    """How many batches of that epoch have been used."""
+    random: tuple[int, int] = (0, 0)
+    """The state of the generator that dropout draws from."""
+    skipped: int = 0
+    """Steps skipped in a row just now, because loss or gradient was not finite."""
+    validated: int = 0
+    """The step of the latest validation."""
+    best_step: int = 0
+    """The step with the lowest validation loss."""
+    best_loss: float | None = None
+    """That loss."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds."""
+
+    model: dict[str, np.ndarray]
+    optimizer: dict[str, np.ndarray]
+    model_config: TransformerConfig
+    progress: Progress
+    config: dict[str, Any]
+    """The run's config, for people; config.toml is what counts."""
+    tokenizer: str
+    """The digest of the subword models, and of the text: a checkpoint is worth nothing with others."""
+    data: str
+
+
+def step_path(run: Path, step: int) -> Path:
+    """Return the file for a step's checkpoint."""
+    return run / f"step-{step:08d}.safetensors"
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all; equal checkpoints give equal bytes. Errors: OSError, as a full disk."""
+    tensors = {f"model.{name}": array for name, array in checkpoint.model.items()}
+    tensors |= {f"optimizer.{name}": array for name, array in checkpoint.optimizer.items()}
+    metadata = {
+        "format": FORMAT,
+        "model": asdict(checkpoint.model_config),
+        "progress": asdict(checkpoint.progress),
+        "config": checkpoint.config,
+        "tokenizer": checkpoint.tokenizer,
+        "data": checkpoint.data,
+    }
+    tl.save(tensors, path, metadata | {"digest": _digest(tensors, metadata)})
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint. Errors: `UserError` naming the file, for any that is not whole."""
+    try:
+        tensors, metadata = tl.load(path), tl.load_metadata(path)
+    except OSError as error:
+        reason = (error.strerror or "no such file").lower()
+        raise UserError(f"checkpoint {path}: a readable file is required; {reason}") from None
+    except ValueError as error:
+        reason = str(error).partition("safetensors file: ")[2] or str(error)
+        raise UserError(f"checkpoint {path}: a whole file is required; it is damaged: {reason}") from None
+    if "format" not in metadata:
+        raise UserError(f"checkpoint {path}: a file of `tensorlib train` is required; it holds only tensors")
+    digest = metadata.pop("digest", None)
+    if metadata["format"] != FORMAT:
+        raise UserError(f"checkpoint {path}: format {FORMAT} is required, got {metadata['format']!r}; train anew")
+    if digest != _digest(tensors, metadata):
+        raise UserError(f"checkpoint {path}: a whole file is required; its contents don't fit their digest")
+    return _from_parts(tensors, metadata)
+
+
+def _from_parts(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Checkpoint:
+    values = metadata["progress"] | {"random": tuple(metadata["progress"]["random"])}
+    return Checkpoint(
+        model=_part(tensors, "model."),
+        optimizer=_part(tensors, "optimizer."),
+        model_config=TransformerConfig(**metadata["model"]),
+        progress=Progress(**values),
+        config=metadata["config"],
+        tokenizer=metadata["tokenizer"],
+        data=metadata["data"],
+    )
+
+
+def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    hasher = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        hasher.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        hasher.update(array.reshape(-1).view(np.uint8).data)
+    return hasher.hexdigest()
+
+
+def build_model(config: TransformerConfig, generator: tl.Generator | None = None) -> Transformer:
+    """Return a new model. Errors: `UserError` for a config that cannot be built."""
+    try:
+        return Transformer(config, generator=generator)
+    except ValueError as error:
+        raise UserError(f"model: {error}") from None
+
+
+def load_weights(model: Transformer, checkpoint: Checkpoint, path: Path) -> None:
+    """Put a checkpoint's weights into a model. Errors: `UserError` naming what is of another model."""
+    ours, theirs = model.config, checkpoint.model_config
+    other = [
+        f"{f.name} {getattr(theirs, f.name)} where this run has {getattr(ours, f.name)}"
+        for f in fields(ours)
+        if getattr(ours, f.name) != getattr(theirs, f.name)
+    ]
+    if other:
+        raise UserError(f"checkpoint {path}: weights of this run's model are required; it has {', '.join(other)}")
+    try:
+        model.load_state_dict(checkpoint.model)
+    except ValueError as error:
+        raise UserError(f"checkpoint {path}: {error}") from None
+
+
+def newest_checkpoint(run: Path, warn: Any = None) -> tuple[Path, Checkpoint] | None:
+    """Return the newest whole step checkpoint of a run; `warn(text)` is told of each newer one that is damaged.
+
+    Errors: `UserError` when there are some and all are damaged: to begin again silently would lose them.
+    """
+    paths = step_checkpoints(run)
+    for path in reversed(paths):
+        try:
+            return path, read_checkpoint(path)
+        except UserError as error:
+            if warn:
+                warn(f"{error}; trying the one before")
+    if paths:
+        raise UserError(f"run {run}: a whole checkpoint is required; all {len(paths)} are damaged; train anew")
+    return None
+
+
+def step_checkpoints(run: Path) -> list[Path]:
+    """Return the step checkpoints of a run, oldest first."""
+    paths = (path for path in run.iterdir() if re.fullmatch(r"step-\d{8,}\.safetensors", path.name))
+    return sorted(paths, key=lambda path: int(path.stem.removeprefix("step-")))
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all step checkpoints but the newest `keep`."""
+    for path in step_checkpoints(run)[:-keep]:
+        path.unlink(missing_ok=True)

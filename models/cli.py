@@ -1,0 +1,87 @@
+"""The command `tensorlib`. Commands are imported when they are called, so that `--help` comes at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "train": ("models.train_command:train", "Train a translator: on the built-in phrasebook, or on your own text."),
+    "translate": ("models.commands:translate", "Translate text from arguments, or from standard input line by line."),
+    "evaluate": ("models.commands:evaluate", "Measure BLEU, chrF, loss and perplexity."),
+    "draw": ("models.inspect_commands:draw", "Draw the computation graph of a model's loss."),
+    "check": ("models.inspect_commands:check", "Check the gradients of every op and of the whole Transformer."),
+    "inspect": ("models.inspect_commands:inspect", "Show what is in a checkpoint, and whether it is whole."),
+    "info": ("models.inspect_commands:info", "Show versions, backends, GPU, and what does the matrix products."),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status.
+
+    0: done. 1: a check failed, or the system did (a full disk). 2: a mistake by the user. 128 + n: signal n.
+    """
+    try:
+        status = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return _say("stopped by SIGINT", 130)
+    except BrokenPipeError:
+        # Whoever read our output has left, as `head` does. Python would complain once more when it closes the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(argv: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    from models.errors import UserError
+    from models.stopping import Stopped
+
+    try:
+        return _app()(argv, print_error=False, exit_on_error=False, result_action="return_value") or 0
+    except CycloptsError as error:
+        words = " ".join(str(error).split())
+        return _say(f"{words} See `tensorlib {' '.join([*argv[:1], '--help'])}`.", 2)
+    except UserError as error:
+        return _say(str(error), 2)
+    except Stopped as stopped:
+        return _say(f"{stopped} {stopped.saved}".rstrip(), 128 + stopped.signal_number)
+    except BrokenPipeError:
+        raise
+    except MemoryError:
+        return _say("out of memory; a smaller --batch-tokens or --model.width takes less", 1)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _say(f"{error.strerror or error}{where}", 1)
+
+
+def _app() -> Any:
+    from cyclopts import App, Parameter
+
+    app = App(
+        name="tensorlib",
+        help="Train a Transformer to translate, and use it.",
+        version=_version,
+        help_format="plaintext",
+        default_parameter=Parameter(negative_iterable=()),
+    )
+    for name, (target, text) in COMMANDS.items():
+        app.command(target, name=name, help=text)
+    return app
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("tensorlib")
+
+
+def _say(text: str, status: int) -> int:
+    print(f"tensorlib: {text}", file=sys.stderr, flush=True)
+    return status

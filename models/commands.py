@@ -1,0 +1,116 @@
+"""`tensorlib translate` and `tensorlib evaluate`: a trained model at work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from models.errors import UserError
+from models.evaluation import Translator, exact_match, pair_loss, scores
+from models.loading import Loaded, load_run
+from models.phrasebook import phrasebook
+from models.text import Pair, read_parallel
+
+__all__ = ["evaluate", "translate"]
+
+
+def translate(
+    *text: Annotated[str, Parameter(allow_leading_hyphen=False)],
+    run: Path | None = None,
+    backend: str = "numpy",
+) -> int:
+    """Translate text from arguments, or from standard input line by line: N lines in, N lines out.
+
+    Args:
+        text: sentences; without any, standard input is read.
+        run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
+        backend: numpy (CPU) or cupy (a CUDA GPU).
+    """
+    loaded = load_run(run, backend)
+
+    def warn_cut(line: int) -> None:
+        most = loaded.model.config.max_length
+        print(f"tensorlib: line {line + 1}: longer than {most} subwords; the rest isn't translated", file=sys.stderr)
+
+    translator = Translator(loaded.model, loaded.tokenizer, warn_cut)
+    done = 0
+    for lines in [list(text)] if text else _lines_as_they_come(sys.stdin.buffer):
+        for output in translator.translate(lines, done):
+            sys.stdout.buffer.write(output.encode() + b"\n")
+        sys.stdout.buffer.flush()
+        done += len(lines)
+    return 0
+
+
+def _lines_as_they_come(stream: Any, most: int = 256) -> Iterator[list[str]]:
+    """Yield the lines that are there already, up to `most`, so that who types one gets an answer at once.
+
+    Lines end at newlines alone. What is not UTF-8 is read as U+FFFD: a line stays a line.
+    """
+    if stream.isatty():
+        print("Type a sentence and Enter; Ctrl-D ends.", file=sys.stderr)
+    pieces: list[bytes] = []  # of a line whose end has not come; joined once, for a line may be very long
+    while data := stream.read1(1 << 16):
+        *ended, rest = data.split(b"\n")
+        if ended:
+            ended[0] = b"".join([*pieces, ended[0]])
+            pieces = []
+        pieces.append(rest)
+        for start in range(0, len(ended), most):
+            yield [_text(line) for line in ended[start : start + most]]
+    if last := b"".join(pieces):
+        yield [_text(last)]
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "replace").removesuffix("\r")
+
+
+def evaluate(
+    *,
+    source: Path | None = None,
+    reference: Path | None = None,
+    run: Path | None = None,
+    tokenize: Literal["13a", "none", "intl", "char", "zh"] = "13a",
+    output: Path | None = None,
+    backend: str = "numpy",
+) -> int:
+    """Measure BLEU and chrF (sacrebleu, with signatures), loss and perplexity on text with known translations.
+
+    Args:
+        source: sentences, one a line. [of a run on the phrasebook: its held-out test part]
+        reference: their translations, line by line.
+        run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
+        tokenize: how BLEU finds words; none for text whose words are parted by spaces already.
+        output: a file to write the translations to.
+        backend: numpy (CPU) or cupy (a CUDA GPU).
+    """
+    if (source is None) != (reference is None):
+        raise UserError("evaluate: --source and --reference are required together; got only one of them")
+    pairs = read_parallel(source, reference) if source and reference else None
+    loaded = load_run(run, backend)
+    if pairs is None and loaded.config.data != "phrasebook":
+        raise UserError(f"evaluate: --source and --reference are required; the run of {loaded.path} has no test part")
+    pairs = phrasebook().test if pairs is None else pairs
+    outputs = Translator(loaded.model, loaded.tokenizer).translate([s for s, _ in pairs])
+    if output:
+        output.write_bytes(b"".join(line.encode() + b"\n" for line in outputs))
+    _print_scores(loaded, pairs, outputs, tokenize)
+    return 0
+
+
+def _print_scores(loaded: Loaded, pairs: Sequence[Pair], outputs: Sequence[str], tokenize: str) -> None:
+    references = [reference for _, reference in pairs]
+    score = scores(outputs, references, tokenize)
+    result, dropped = pair_loss(loaded.model, loaded.tokenizer, pairs)
+    print(f"{loaded.path}: {len(pairs):,} sentences")
+    print(f"BLEU        {score.bleu:.2f}  {score.bleu_signature}")
+    print(f"chrF        {score.chrf:.2f}  {score.chrf_signature}")
+    left_out = f", without {dropped} longer sentences" if dropped else ""
+    print(f"loss        {result.loss:.4f} nats a subword, over {result.tokens:,}{left_out}")
+    print(f"perplexity  {result.perplexity:.3f}")
+    print(f"exact       {exact_match(outputs, references):.1%}")

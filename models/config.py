@@ -1,0 +1,350 @@
+"""What a training run is told: dataclasses, presets, and how a TOML file and the command line are laid over them.
+
+A key of config.toml and a flag of the command line are the same thing: `batch_tokens = 4096` is
+`--batch-tokens 4096`, and `layers = 3` under `[model]` is `--model.layers 3`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from models.errors import UserError
+from models.transformer import TransformerConfig
+
+__all__ = ["PRESETS", "OptimConfig", "TokenizerConfig", "TrainConfig", "config_from", "config_toml"]
+__all__ += ["read_toml", "resumed", "settable", "to_dict"]
+
+# What is used where neither a TOML file nor the command line says otherwise. What is not here is as the dataclasses
+# below have it: for the model, that is the base model of Vaswani et al. 2017.
+PRESETS: dict[str, dict[str, Any]] = {
+    "phrasebook": {
+        "steps": 1200,
+        "batch_tokens": 2048,
+        "validate_every": 200,
+        "save_every": 200,
+        "tokenizer": {"vocabulary": 2000},
+        "model": {"layers": 2, "width": 128, "heads": 4, "feed_forward": 512, "dropout": 0.1, "max_length": 64},
+        "optim": {"learning_rate": 2e-3, "schedule": "cosine", "warmup": 100},
+    },
+    "files": {
+        "epochs": 10,
+        "batch_tokens": 4096,
+        "tokenizer": {"vocabulary": 8000},
+        "model": {"layers": 3, "width": 256, "heads": 8, "feed_forward": 512, "dropout": 0.1, "max_length": 256},
+        "optim": {"learning_rate": 5e-4, "schedule": "inverse-sqrt", "warmup": 1000},
+    },
+}
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How text is cut into subwords."""
+
+    vocabulary: int = 8000
+    """The most subwords of a vocabulary, specials, bytes and characters included."""
+    shared: bool = True
+    """One vocabulary for both languages, or one each."""
+    type: Literal["bpe", "unigram"] = "bpe"
+    """Byte-pair encoding, or a unigram language model."""
+    coverage: float = 1.0
+    """The part of the text whose characters get a subword; the rest is spelled in bytes."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How parameters are updated."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    """The optimizer."""
+    learning_rate: float = 5e-4
+    """The highest of the schedule; with noam, the factor in front of it."""
+    schedule: Literal["inverse-sqrt", "cosine", "noam", "constant"] = "inverse-sqrt"
+    """How the learning rate goes on after it has risen."""
+    warmup: int = 1000
+    """Steps over which the learning rate rises."""
+    final_learning_rate: float = 0.0
+    """Where a cosine ends."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Decay of the two moments of Adam and AdamW."""
+    eps: float = 1e-9
+    """What Adam and AdamW add to the denominator."""
+    momentum: float = 0.9
+    """The momentum of SGD."""
+    weight_decay: float = 0.0
+    """L2, or decoupled with AdamW."""
+    clip: float = 1.0
+    """The largest norm of the gradient; 0: any."""
+    label_smoothing: float = 0.1
+    """The part of the target's probability that is spread over all subwords."""
+    accumulate: int = 1
+    """Batches whose gradients make one step."""
+    max_skipped: int = 10
+    """Steps with a loss or gradient that is not finite are skipped; after so many in a row it ends."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that decides a training run, but for the text itself."""
+
+    data: Literal["phrasebook", "files"] = "phrasebook"
+    """The built-in phrasebook, or files, which naming one implies."""
+    train_source: str = ""
+    """Sentences to train on, one a line, UTF-8."""
+    train_target: str = ""
+    """Their translations, line by line."""
+    train_tsv: str = ""
+    """Both in one file instead, separated by a tab."""
+    valid_source: str = ""
+    """Sentences kept out of training, on which progress is measured."""
+    valid_target: str = ""
+    """Their translations."""
+    valid_tsv: str = ""
+    """Both in one file instead."""
+    backend: str = "numpy"
+    """The array library: numpy (CPU) or cupy (a CUDA GPU)."""
+    seed: int = 0
+    """Where all randomness begins: equal seeds, equal bytes."""
+    steps: int = 0
+    """Steps to train; 0: no such limit."""
+    epochs: int = 0
+    """Passes over the text; 0: no such limit."""
+    batch_tokens: int = 0
+    """Positions in a batch, padding included, on its longer side."""
+    batch_sentences: int = 0
+    """Sentences in a batch, instead of batch_tokens."""
+    validate_every: int = 0
+    """Steps between validations; 0: at the end of each epoch."""
+    save_every: int = 0
+    """Steps between checkpoints; 0: at the end of each epoch."""
+    keep: int = 3
+    """How many checkpoints stay, the newest."""
+    samples: int = 3
+    """Validation sentences whose translation is shown at each validation."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """Text to subwords."""
+    model: TransformerConfig = field(default_factory=TransformerConfig)
+    """The Transformer."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """The optimizer."""
+
+
+# Where a layer names one of these, it means: and not the others, whatever the layers below said.
+_ALTERNATIVES = (
+    (("data",), ("train_source", "train_target"), ("train_tsv",)),
+    (("data",), ("valid_source", "valid_target"), ("valid_tsv",)),
+    (("steps",), ("epochs",)),
+    (("batch_tokens",), ("batch_sentences",)),
+)
+_FILES = ("train_source", "train_target", "train_tsv", "valid_source", "valid_target", "valid_tsv")
+_FROM_TOKENIZER = ("source_vocabulary", "target_vocabulary")  # no one sets them: the tokenizer says how large it is
+_MAY_CHANGE = (*_FILES, "backend", "steps", "epochs", "validate_every", "save_every", "keep", "samples")
+
+T = TypeVar("T")
+
+
+# ---- from nested dicts to a config ----
+
+
+def config_from(*layers: tuple[str, Mapping[str, Any]]) -> TrainConfig:
+    """Lay (where it is from, nested dict) layers over the preset that fits them, the last one on top.
+
+    Errors: `UserError` naming where, and the key, for a key that there isn't, a value of another type or out of range.
+    """
+    for where, layer in layers:
+        _build(TrainConfig, layer, where)  # each by itself, so that the error can say where it is from
+    given: dict[str, Any] = {}
+    for _, layer in layers:
+        given = _overlay(given, layer)
+    named = [key for key in _FILES if given.get(key)]
+    if named and given.get("data") == "phrasebook":
+        raise UserError(f"config: text from one place is required; got data phrasebook and {_flag(named[0])}; give one")
+    given["data"] = "files" if named else given.get("data") or "phrasebook"
+    config = _build(TrainConfig, _overlay(PRESETS[given["data"]], given), "config")
+    absolute: dict[str, Any] = {
+        key: str(Path(getattr(config, key)).absolute()) for key in named
+    }  # a run resumes from any directory
+    config = dataclasses.replace(config, **absolute)
+    _check(config)
+    return config
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file. Errors: `UserError` naming the file, and the line where its syntax breaks."""
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"config {path}: a readable file is required; {(error.strerror or '').lower()}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"config {path}: TOML is required; {error or 'it is nested too deeply'}") from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a config as nested dicts of all that can be set, as TOML and JSON have it (lists, no tuples)."""
+    values = {}
+    for name in settable(type(config)):
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            value = to_dict(value)
+        values[name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def config_toml(config: TrainConfig) -> bytes:
+    """Return config.toml: complete, so that `--config` with it asks for the same run."""
+    return tomli_w.dumps(to_dict(config)).encode()
+
+
+def resumed(old: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
+    """Return the config to go on with: `old`, and of what is `given` only what doesn't make it another run.
+
+    Errors: `UserError` naming the key that can't change.
+    """
+    new = config_from(("the run's config.toml", to_dict(old)), ("command line", given))
+    was = dict(_leaves(to_dict(old)))
+    for key, value in _leaves(to_dict(new)):
+        if value != was[key] and key not in _MAY_CHANGE:
+            raise UserError(
+                f"resuming: {_flag(key)} is required to stay {was[key]!r}, as the run began; got {value!r}; leave it "
+                "out, or train anew without --resume"
+            )
+    return new
+
+
+def settable(cls: type) -> dict[str, Any]:
+    """Return the type of each field that a user may set, by name."""
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name not in _FROM_TOKENIZER}
+
+
+def _overlay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `lower` with what `upper` says on top, section by section."""
+    result = dict(lower)
+    for group in _ALTERNATIVES:
+        # data = "files" says nothing: naming files implies it
+        chosen = [keys for keys in group if any(upper.get(key) not in (None, "", 0, "files") for key in keys)]
+        for key in (key for keys in group if chosen and keys not in chosen for key in keys):
+            result.pop(key, None)
+    for key, value in upper.items():
+        result[key] = _overlay(result.get(key, {}), value) if isinstance(value, Mapping) else value
+    return result
+
+
+def _build(cls: type[T], values: Mapping[str, Any], where: str, prefix: str = "") -> T:
+    types = settable(cls)
+    for key in values:
+        if key not in types:
+            near = difflib.get_close_matches(key, types, 1) or [k for k in _leaf_names() if k.endswith("." + key)]
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; there are {', '.join(types)}"
+            raise UserError(f"{where}: unknown key {prefix}{key}{hint}")
+    built: dict[str, Any] = {
+        key: _build(types[key], _table(value, where, prefix + key), where, f"{prefix}{key}.")
+        if dataclasses.is_dataclass(types[key])
+        else _value(types[key], value, where, prefix + key)
+        for key, value in values.items()
+    }
+    return cls(**built)
+
+
+def _leaf_names() -> list[str]:
+    return [key for key, _ in _leaves(to_dict(TrainConfig()))]
+
+
+def _table(value: Any, where: str, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: {key} must be a section with keys of its own, got {value!r}; write [{key}]")
+    return value
+
+
+def _value(wanted: Any, value: Any, where: str, key: str) -> Any:
+    """Return the value as its type has it: an int counts as float, a list as tuple; nothing else is converted."""
+    origin, args = get_origin(wanted), get_args(wanted)
+    if origin is Literal:
+        good, name = value in args, "one of " + ", ".join(map(str, args))
+    elif origin is tuple:
+        good, name = isinstance(value, list | tuple) and len(value) == len(args), f"a list of {len(args)} numbers"
+        if good:
+            return tuple(_value(arg, item, where, key) for arg, item in zip(args, value, strict=True))
+    elif origin in (Union, UnionType):
+        return next((_value(arg, value, where, key) for arg in args if isinstance(value, arg)), value)
+    elif wanted is float:
+        good, name = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+        value = float(value) if good else value
+    else:
+        good = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
+        name = {int: "a whole number", str: "text in quotes", bool: "true or false"}.get(wanted, wanted.__name__)
+    if not good:
+        raise UserError(f"{where}: {key} must be {name}, got {value!r}")
+    return value
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+# ---- what can't be, told before anything is begun ----
+
+
+def _check(config: TrainConfig) -> None:
+    _check_files(config)
+    try:
+        dataclasses.replace(config.model, source_vocabulary=1, target_vocabulary=1).check()
+    except ValueError as error:
+        raise UserError(f"config: {error}") from None
+    if not (config.steps or config.epochs):
+        raise UserError("config: an end is required; got neither --steps nor --epochs above 0; give one")
+    if bool(config.batch_tokens) == bool(config.batch_sentences):
+        raise UserError(
+            f"config: either --batch-tokens or --batch-sentences is required; got {config.batch_tokens} and "
+            f"{config.batch_sentences}; give one of them, above 0"
+        )
+    if config.model.tie_embeddings and not config.tokenizer.shared:
+        raise UserError("config: tied embeddings need a shared vocabulary; leave out one of the two flags")
+    for key, value in _leaves(to_dict(config)):
+        low, high = _RANGES.get(key, (0, float("inf")))
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(n, int | float) and not low <= n <= high for n in numbers):
+            limits = f"from {low} to {high}" if high < float("inf") else f"at least {low}"
+            raise UserError(f"config: {_flag(key)} must be {limits}, got {value}")
+
+
+_RANGES = {
+    "seed": (0, 2**63 - 1),
+    "keep": (1, float("inf")),
+    "tokenizer.vocabulary": (1, 2**20),
+    "tokenizer.coverage": (0.5, 1),
+    "model.max_length": (2, float("inf")),
+    "optim.betas": (0, 1 - 1e-9),
+    "optim.momentum": (0, 1 - 1e-9),
+    "optim.label_smoothing": (0, 0.999),
+    "optim.accumulate": (1, float("inf")),
+    "optim.max_skipped": (1, float("inf")),
+}
+
+
+def _check_files(config: TrainConfig) -> None:
+    if config.data != "files":
+        return
+    for part in ("train", "valid"):
+        source, target, tsv = (getattr(config, f"{part}_{side}") for side in ("source", "target", "tsv"))
+        if not (bool(source) == bool(target) and bool(tsv) != bool(source)):
+            raise UserError(
+                f"config: --{part}-source and --{part}-target, or --{part}-tsv alone, are required; got "
+                f"{', '.join(_flag(k) for k in _FILES if k.startswith(part) and getattr(config, k)) or 'none of them'}"
+            )
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")

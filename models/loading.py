@@ -1,0 +1,55 @@
+"""From a run directory to a model that can be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from models.checkpoint import BEST, build_model, load_weights, newest_checkpoint, read_checkpoint
+from models.config import TrainConfig
+from models.errors import UserError
+from models.preparing import open_backend, tokenizer_digest
+from models.runs import find_run, read_config
+from models.text import Tokenizer
+from models.transformer import Transformer
+
+__all__ = ["Loaded", "load_run"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model, in evaluation mode, and what belongs to it."""
+
+    path: Path
+    """The checkpoint that the weights are from."""
+    config: TrainConfig
+    tokenizer: Tokenizer
+    model: Transformer
+
+
+def load_run(run: Path | None, backend: str) -> Loaded:
+    """Load the best weights of a run (the newest where None), or, where `run` is a file, of that checkpoint in it.
+
+    Errors: `UserError` naming what is missing, damaged, or of another model.
+    """
+    backend = open_backend(backend)
+    file = run if run is not None and run.is_file() else None
+    directory = find_run(file.parent if file else run)
+    config, tokenizer = read_config(directory), Tokenizer.load(directory)
+    path = file or directory / BEST
+    if file is None and not path.exists():  # stopped before its first validation
+        found = newest_checkpoint(directory)
+        if found is None:
+            raise UserError(f"run {directory}: a checkpoint is required; there is none yet; train it with --resume")
+        path, checkpoint = found
+    else:
+        checkpoint = read_checkpoint(path)
+    if checkpoint.tokenizer != tokenizer_digest(tokenizer):
+        raise UserError(
+            f"checkpoint {path}: weights of this run's model are required; it was trained with other subwords"
+        )
+    sizes: dict[str, Any] = {"source_vocabulary": tokenizer.source_size, "target_vocabulary": tokenizer.target_size}
+    model = build_model(replace(config.model, **sizes))
+    load_weights(model, checkpoint, path)
+    return Loaded(path, config, tokenizer, model.to(backend).eval())

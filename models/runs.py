@@ -1,0 +1,112 @@
+"""Run directories: made whole or not at all, and found again."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from models.config import TrainConfig, config_from, config_toml, read_toml
+from models.errors import UserError
+from models.text import Tokenizer
+from tensorlib.io import write_atomically
+
+__all__ = ["RUNS", "create_run", "find_run", "newest_run", "read_config", "refuse_existing", "write_config"]
+
+RUNS = Path("runs")
+CONFIG = "config.toml"
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse a directory that is there already: a run must not write over another. Errors: `UserError`."""
+    if out.exists() or out.is_symlink():
+        raise UserError(f"train --out {out}: a new directory is required; it exists; add --resume to go on with it")
+
+
+def create_run(config: TrainConfig, tokenizer: Tokenizer, out: Path | None) -> Path:
+    """Make the run's directory with config and tokenizer in it: `out`, or the next number in runs/.
+
+    It is filled under another name and then renamed, so that no half of it is ever seen, and two runs that begin at
+    once get two numbers. Errors: `UserError` if `out` exists or can't be made.
+    """
+    parent = out.parent if out else RUNS
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"train: a directory to write the run to is required; {parent}: {reason}") from None
+    try:
+        temporary.chmod(0o755)
+        tokenizer.save(temporary)
+        write_config(temporary, config)
+        return _rename(temporary, out) if out else _rename_to_number(temporary, parent / _name(config))
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _rename(temporary: Path, final: Path) -> Path:
+    refuse_existing(final)
+    temporary.rename(final)
+    return final
+
+
+def _rename_to_number(temporary: Path, stem: Path) -> Path:
+    while True:
+        taken = [_number(path) for path in stem.parent.glob(f"{stem.name}-*")]
+        final = stem.with_name(f"{stem.name}-{max(taken, default=0) + 1}")
+        try:
+            temporary.rename(final)  # fails where another run has just taken the number
+            return final
+        except OSError:
+            if not final.exists():
+                raise
+
+
+def _name(config: TrainConfig) -> str:
+    """Return `<data>-<model>`; own text is called after the directory it lies in."""
+    file = config.train_source or config.train_tsv
+    data = Path(file).parent.name if file else config.data
+    name = re.sub(r"[^\w.]+", "-", data).strip("-.") or "text"
+    return f"{name}-transformer"
+
+
+def _number(path: Path) -> int:
+    last = path.name.rpartition("-")[2]
+    return int(last) if re.fullmatch("[0-9]{1,9}", last) else 0
+
+
+def write_config(run: Path, config: TrainConfig) -> None:
+    """Write config.toml, whole or not at all."""
+    write_atomically(run / CONFIG, config_toml(config))
+
+
+def read_config(run: Path) -> TrainConfig:
+    """Read a run's config.toml. Errors: `UserError` naming it."""
+    path = run / CONFIG
+    return config_from((f"config {path}", read_toml(path)))
+
+
+def newest_run() -> Path:
+    """Return the run in runs/ that was begun last. Errors: `UserError` where there is none."""
+    runs = [path for path in RUNS.glob("*") if (path / CONFIG).is_file() and not path.name.startswith(".")]
+    if not runs:
+        raise UserError(f"a run is required; there is none in {RUNS.absolute()}; begin one with `tensorlib train`")
+    return max(runs, key=_begun)
+
+
+def _begun(run: Path) -> tuple[int, int]:
+    # The tokenizer is written once, when the run begins; config.toml is written anew when one resumes.
+    written = max((file.stat().st_mtime_ns for file in run.glob("tokenizer*.model")), default=0)
+    return written, _number(run)
+
+
+def find_run(run: Path | None) -> Path:
+    """Return the directory of a run: `run`, or the newest. Errors: `UserError` where that is no run."""
+    if run is None:
+        return newest_run()
+    if not (run / CONFIG).is_file():
+        raise UserError(f"--run {run}: a directory that `tensorlib train` wrote is required; it has no {CONFIG}")
+    return run

@@ -1,0 +1,146 @@
+"""`tensorlib train`: its options, made from the config's dataclasses, and what it says at the end."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from models.checkpoint import BEST, load_weights, read_checkpoint
+from models.config import PRESETS, TrainConfig, config_from, read_toml, settable
+from models.evaluation import Translator, exact_match, scores
+from models.preparing import Run, keep_memory, resume_run, start_run
+from models.progress import Display
+from models.runs import find_run
+from models.stopping import Stopper
+from models.training import Trainer
+
+__all__ = ["train"]
+
+
+def _options(cls: Any, prefix: str = "") -> type:
+    """Return a dataclass like `cls` whose fields, at all depths, are None unless the user says something.
+
+    So the command line tells what was given, and everything else comes from the TOML file and the presets.
+    """
+    docs, options = _field_docs(cls), []
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    for name, kind in settable(cls).items():
+        if dataclasses.is_dataclass(kind):
+            kind, help_text = _options(kind, f"{name}."), None
+        else:
+            help_text = f"{docs.get(name, '')} {_defaults(prefix + name, defaults[name])}".strip()
+        options.append((name, Annotated[kind | None, Parameter(help=help_text)], dataclasses.field(default=None)))
+    home = {"__module__": __name__}  # else it is "types", and cyclopts takes it for something built in
+    return dataclasses.make_dataclass(cls.__name__, options, kw_only=True, namespace=home)
+
+
+def _field_docs(cls: Any) -> dict[str, str]:
+    """Return the docstring below each field, which Python itself doesn't keep."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body
+    return {
+        field.target.id: " ".join(ast.literal_eval(text.value).split())
+        for field, text in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(field.target, ast.Name)
+    }
+
+
+def _defaults(key: str, default: Any) -> str:
+    """Say what a key is where nobody sets it: for the phrasebook, and for own text where that differs."""
+    values = []
+    for preset in PRESETS.values():
+        section, _, name = key.rpartition(".")
+        values.append((preset.get(section, {}) if section else preset).get(name, default))
+    if values[0] == values[1]:
+        return "" if values[0] in ("", 0) else f"[{values[0]}]"
+    return f"[phrasebook {values[0]}; own text {values[1]}]"
+
+
+Options = Parameter(name="*")(_options(TrainConfig))
+
+
+def train(
+    options: Options | None = None,  # type: ignore[valid-type]
+    *,
+    config: Path | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+) -> int:
+    """Train a translator: on the built-in phrasebook, or on your own text.
+
+    Defaults in brackets. A TOML file says the same under the same names: --optim.learning-rate 1e-3 is
+    learning_rate = 0.001 in its section [optim].
+
+    Args:
+        options: what decides the run.
+        config: a TOML file; the command line goes before it. Every run writes one, config.toml.
+        out: the run's directory, a new one. [runs/<data>-<model>-<number>]
+        resume: go on with the run in --out, or with the newest one.
+    """
+    began = time.monotonic()
+    given = _given(options)
+    layers = [(f"config {config}", read_toml(config))] if config else []
+    layers.append(("command line", given))
+    display = Display()
+    with Stopper() as stopper:
+        keep_memory()
+        if resume:
+            for _, layer in layers[:-1]:
+                given = {**layer, **given}
+            run = resume_run(find_run(out), given, stopper)
+        else:
+            run = start_run(config_from(*layers), out, stopper)
+        _introduce(run, display)
+        trainer = Trainer(run, display, stopper)
+        if trainer.progress.step:
+            display.line(f"going on after step {trainer.progress.step}")
+        trainer.train()
+        stopper.patient = False
+        _report(run, time.monotonic() - began)
+    return 0
+
+
+def _given(options: Any) -> dict[str, Any]:
+    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)} if options else {}
+    values = {name: _given(v) if dataclasses.is_dataclass(v) else v for name, v in values.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _introduce(run: Run, display: Display) -> None:
+    for note in [*run.corpus.notes, *run.examples.notes]:
+        display.line(note)
+    sizes = f"{len(run.examples.train):,} pairs to train on, {len(run.examples.valid):,} to validate"
+    source, target = run.tokenizer.source_size, run.tokenizer.target_size
+    subwords = f"{source:,} subwords" if run.tokenizer.shared else f"{source:,} and {target:,} subwords"
+    display.line(f"{run.path}: {sizes}, {subwords}, {run.model.parameter_count():,} parameters")
+
+
+def _report(run: Run, seconds: float) -> None:
+    """Say how good the best weights are, on text that training has not seen, and what to do with them."""
+    path = run.path / BEST
+    checkpoint = read_checkpoint(path)
+    load_weights(run.model, checkpoint, path)
+    pairs = run.corpus.test or run.corpus.valid
+    sources, references = [s for s, _ in pairs], [r for _, r in pairs]
+    outputs = Translator(run.model, run.tokenizer).translate(sources)
+    shown = list(zip(sources, references, outputs, strict=True))
+    if run.corpus.test:
+        right = exact_match(outputs, references)
+        print(f"held-out sentences translated exactly: {right:.1%} of {len(pairs):,}")
+        shown.sort(key=lambda row: row[0] != "我有一只猫")
+    else:
+        score = scores(outputs, references)
+        print(f"validation BLEU {score.bleu:.2f}  {score.bleu_signature}")
+        print(f"validation chrF {score.chrf:.2f}  {score.chrf_signature}")
+    for source, reference, output in shown[:8]:
+        print(f"    {source} -> {output}" + ("" if output == reference else f"  [{reference}]"))
+    minutes, rest = divmod(round(seconds), 60)
+    print(f"saved in {run.path} after {minutes}:{rest:02}; best at step {checkpoint.progress.best_step}. Try:")
+    print(f'    tensorlib translate --run {run.path} "{shown[0][0]}"')

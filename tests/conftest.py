@@ -1,0 +1,51 @@
+"""Array kinds, and what no test may leave behind."""
+
+import os
+import warnings
+
+import numpy as np
+import pytest
+from strict import STRICT
+
+import tensorlib as tl
+from tensorlib.backend import get_backend
+from tensorlib.random import default_generator
+
+
+def backend_named(name):
+    """Return a backend by name, or skip the test with the reason why this machine has none."""
+    if name == "strict":
+        return STRICT
+    try:
+        return get_backend(name)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["numpy", "strict", "cupy"])
+def backend(request):
+    """One array kind after another: NumPy, a stand-in that refuses what CuPy refuses, and CuPy where a GPU answers."""
+    return backend_named(request.param)
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_state():
+    """Fail the test that changes what the next one finds; give each test a default generator of its own."""
+    environment = dict(os.environ)
+    floating_errors = np.geterr()
+    filters = list(warnings.filters)
+    state = default_generator().state
+    tl.seed(0)
+    yield
+    default_generator().state = state
+    leaked = []
+    if not tl.is_grad_enabled():
+        leaked.append("grad mode is off")
+    changed = {k for k in environment.keys() | os.environ.keys() if environment.get(k) != os.environ.get(k)}
+    if changed := changed - {"PYTEST_CURRENT_TEST"}:
+        leaked.append(f"the environment differs in {', '.join(sorted(changed))}")
+    if np.geterr() != floating_errors:
+        leaked.append("np.seterr was changed")
+    if warnings.filters != filters:
+        leaked.append("the warning filters were changed")
+    assert not leaked, f"this test leaks global state: {'; '.join(leaked)}"

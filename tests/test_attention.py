@@ -1,0 +1,217 @@
+"""Multi-head attention and its masks: values against a loop over heads, gradients to second order."""
+
+import math
+
+import numpy as np
+import pytest
+
+import nn
+import tensorlib as tl
+
+
+def normal(*shape, seed=1):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def random_attention(width=4, heads=2, seed=3, **options):
+    """Return an attention in float64 whose parameters are all away from zero."""
+    attention = nn.MultiHeadAttention(width, heads, **options).astype("float64")
+    rng = np.random.default_rng(seed)
+    attention.load_state_dict({n: 0.7 * rng.standard_normal(a.shape) for n, a in attention.state_dict().items()})
+    return attention
+
+
+def by_hand(attention, x_BTD, memory_BSD, visible_BTS):
+    """Return output and weights (B, H, T, S) of `attention` in plain NumPy, a sentence and a head at a time."""
+    p = attention.state_dict()
+    batch, targets, width = x_BTD.shape
+    heads, places = attention.heads, memory_BSD.shape[1]
+    head_width = width // heads
+    w_q, w_k, w_v = np.split(p["projection.weight"], 3, axis=1)
+    b_q, b_k, b_v = np.split(p["projection.bias"], 3)
+    joined = np.zeros((batch, targets, width))
+    weights = np.zeros((batch, heads, targets, places))
+    for b, h in np.ndindex(batch, heads):
+        mine = slice(h * head_width, (h + 1) * head_width)
+        q = (x_BTD[b] @ w_q + b_q)[:, mine]
+        k = (memory_BSD[b] @ w_k + b_k)[:, mine]
+        v = (memory_BSD[b] @ w_v + b_v)[:, mine]
+        for t in range(targets):
+            seen = np.flatnonzero(visible_BTS[b, t])
+            if len(seen):
+                e = np.exp(k[seen] @ q[t] / math.sqrt(head_width))
+                weights[b, h, t, seen] = e / e.sum()
+        joined[b, :, mine] = weights[b, h] @ v
+    return joined @ p["output.weight"] + p["output.bias"], weights
+
+
+# ---- masks ----
+
+
+def test_causal_mask_sees_itself_and_what_came_before(backend):
+    mask = nn.causal_mask(3, backend)
+    assert mask.dtype == bool and mask.backend is tl.get_backend(backend)
+    np.testing.assert_array_equal(mask.numpy(), [[1, 0, 0], [1, 1, 0], [1, 1, 1]])
+
+
+def test_padding_mask_sees_the_first_places_of_each_sentence(backend):
+    mask = nn.padding_mask([2, 0, 3], backend=backend)
+    assert mask.dtype == bool and mask.shape == (3, 1, 1, 3)
+    np.testing.assert_array_equal(mask.numpy()[:, 0, 0], [[1, 1, 0], [0, 0, 0], [1, 1, 1]])
+    np.testing.assert_array_equal(nn.padding_mask([2], longest=4).numpy()[0, 0], [[1, 1, 0, 0]])
+
+
+def test_masks_combine(backend):
+    # Three sentences of three places: if the axes were taken for each other, nothing but the values would tell.
+    mask = nn.causal_mask(3, backend) & nn.padding_mask([3, 1, 2], backend=backend)
+    assert mask.shape == (3, 1, 3, 3)
+    for b, length in enumerate([3, 1, 2]):
+        expected = [[s <= t and s < length for s in range(3)] for t in range(3)]
+        np.testing.assert_array_equal(mask.numpy()[b, 0], expected)
+
+
+# ---- values ----
+
+MASKS = {
+    "none": None,
+    "causal": np.tri(3, dtype=bool),
+    "padding": (np.arange(3) < np.array([3, 1])[:, None])[:, None, None],
+    "both": np.tri(3, dtype=bool) & (np.arange(3) < np.array([3, 1])[:, None])[:, None, None],
+    "arbitrary": np.random.default_rng(8).random((2, 1, 3, 3)) < 0.5,
+    "nothing": np.zeros((1, 1, 3, 3), bool),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_self_attention_equals_a_loop_over_heads(mask):
+    attention, x = random_attention(6, 3), normal(2, 3, 6)
+    visible = MASKS[mask]
+    y, weights = attention(tl.Tensor(x), visible=None if visible is None else tl.Tensor(visible), return_weights=True)
+    full = np.broadcast_to(True if visible is None else visible, (2, 1, 3, 3))[:, 0]
+    expected, expected_weights = by_hand(attention, x, x, full)
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(weights.numpy(), expected_weights, rtol=1e-11, atol=1e-13)
+    visible_sums = np.broadcast_to(full.any(-1)[:, None], weights.shape[:-1])
+    np.testing.assert_allclose(weights.numpy().sum(-1), visible_sums, atol=1e-14)
+    assert not weights.numpy()[~np.broadcast_to(full[:, None], weights.shape)].any()
+
+
+def test_cross_attention_asks_with_x_and_answers_with_memory():
+    attention, x, memory = random_attention(4, 2), normal(2, 3, 4), normal(2, 5, 4, seed=2)
+    lengths = [5, 2]
+    y, weights = attention(tl.Tensor(x), tl.Tensor(memory), nn.padding_mask(lengths), return_weights=True)
+    visible = np.broadcast_to(np.arange(5) < np.array(lengths)[:, None, None], (2, 3, 5))
+    expected, expected_weights = by_hand(attention, x, memory, visible)
+    assert weights.shape == (2, 2, 3, 5)
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(weights.numpy(), expected_weights, rtol=1e-11, atol=1e-13)
+
+
+def test_self_attention_is_cross_attention_to_oneself():
+    attention, x = random_attention(), tl.Tensor(normal(2, 3, 4))
+    np.testing.assert_allclose(attention(x).numpy(), attention(x, x).numpy(), rtol=1e-12)
+
+
+def test_attention_agrees_on_every_backend(backend):
+    attention = random_attention().astype("float32")
+    x, memory = normal(2, 3, 4).astype(np.float32), normal(2, 5, 4, seed=2).astype(np.float32)
+    visible = nn.padding_mask([4, 0], longest=5)
+
+    def run(place):
+        attention.to(place).zero_grad()
+        inputs = [tl.Tensor(a, requires_grad=True, backend=place) for a in (x, memory)]
+        y = attention(inputs[0], inputs[1], visible.to(place)) + attention(
+            inputs[0], visible=nn.causal_mask(3, place)
+        )
+        (y * y).sum().backward()
+        return [t.numpy() for t in (y, *[i.grad for i in inputs], *[p.grad for p in attention.parameters()])]
+
+    for here, there in zip(run("numpy"), run(backend), strict=True):
+        assert there.dtype == np.float32
+        np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(6, 4), (4, 0), (2, 4)])
+def test_heads_must_divide_the_width(width, heads):
+    with pytest.raises(ValueError, match=f"heads must divide the width, got width {width} and {heads} heads"):
+        nn.MultiHeadAttention(width, heads)
+
+
+# ---- a query that sees nothing ----
+
+
+def test_attention_over_nothing_gives_zeros_and_zero_gradients():
+    q, k, v = [tl.Tensor(normal(1, 2, 3, 4, seed=s), requires_grad=True) for s in (1, 2, 3)]
+    visible = np.ones((3, 3), bool)
+    visible[1] = False
+    y = tl.scaled_dot_product_attention(q, k, v, visible)
+    assert not y.numpy()[..., 1, :].any() and y.numpy()[..., 0, :].all()
+    y.backward(tl.Tensor(normal(1, 2, 3, 4)))
+    assert not q.grad.numpy()[..., 1, :].any()
+    assert all(np.isfinite(t.grad.numpy()).all() and t.grad.numpy().any() for t in (q, k, v))
+
+
+def test_multi_head_attention_over_nothing_gives_the_bias_and_finite_gradients():
+    attention, x = random_attention(), tl.Tensor(normal(2, 3, 4), requires_grad=True)
+    y = attention(x, visible=nn.padding_mask([3, 0]))
+    bias = attention.output.bias.numpy()
+    np.testing.assert_array_equal(y.numpy()[1], np.broadcast_to(bias, (3, 4)))
+    (y * y).sum().backward()
+    assert not x.grad.numpy()[1].any()
+    assert all(np.isfinite(p.grad.numpy()).all() for p in attention.parameters())
+
+
+# ---- gradients ----
+
+
+def seen(rows):
+    return tl.Tensor(np.array(rows, bool))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "visible"),
+    [
+        ([(2, 3, 4)], None),
+        ([(2, 3, 4)], nn.causal_mask(3)),
+        ([(2, 2, 4)], nn.causal_mask(2) & nn.padding_mask([2, 1])),
+        ([(1, 2, 4), (1, 3, 4)], None),
+        ([(2, 2, 4), (2, 3, 4)], nn.padding_mask([3, 1])),
+        ([(1, 2, 4), (1, 2, 4)], seen([[1, 0], [0, 0]])),
+    ],
+    ids=["self", "self causal", "self causal padded", "cross", "cross padded", "cross with a blind query"],
+)
+def test_attention_passes_gradcheck_to_second_order(shapes, visible):
+    attention = random_attention()
+    state = attention.state_dict()
+
+    def multi_head_attention(*tensors):
+        inputs = tensors[len(state) :]
+        memory = inputs[1] if len(inputs) == 2 else None
+        parameters = dict(zip(state, tensors, strict=False))
+        return nn.functional_call(attention, parameters, inputs[0], memory, visible)
+
+    result = tl.gradcheck(
+        multi_head_attention, *state.values(), *[normal(*s, seed=i) for i, s in enumerate(shapes)]
+    )
+    assert result.first < 1e-7 and result.second < 1e-6
+
+
+def test_attention_weights_are_differentiable_too():
+    attention, x = random_attention(), normal(1, 3, 4)
+    tl.gradcheck(lambda x: attention(x, visible=nn.causal_mask(3), return_weights=True), x)
+
+
+# ---- dropout ----
+
+
+def test_dropout_acts_on_the_weights_in_training_only():
+    attention, x = random_attention(dropout=0.5), tl.Tensor(normal(2, 3, 4))
+    tl.seed(0)
+    trained, weights = attention(x, return_weights=True)
+    tl.seed(0)
+    np.testing.assert_array_equal(attention(x).numpy(), trained.numpy())
+    np.testing.assert_allclose(weights.numpy().sum(-1), 1)  # the weights as they are before dropout
+    calm = attention.eval()(x).numpy()
+    assert not np.allclose(trained.numpy(), calm)
+    np.testing.assert_array_equal(attention(x).numpy(), calm)
+    np.testing.assert_allclose(calm, by_hand(attention, x.numpy(), x.numpy(), np.ones((2, 3, 3), bool))[0])

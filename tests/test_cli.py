@@ -1,0 +1,458 @@
+"""The command line as a user meets it: what it prints, its exit status, and what it leaves behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import tensorlib as tl
+from models.checkpoint import read_checkpoint
+from models.cli import COMMANDS, main
+
+SMALL = {
+    "model.layers": 1,
+    "model.width": 16,
+    "model.heads": 2,
+    "model.feed-forward": 16,
+    "model.max-length": 24,
+    "tokenizer.vocabulary": 300,
+    "batch-sentences": 8,
+    "validate-every": 0,
+    "save-every": 0,
+}
+TEXT = {"train-tsv": "train.tsv", "valid-tsv": "valid.tsv"}
+
+
+def train_command(steps, **changes):
+    """Return the arguments of a small run on the text that `write_pairs` wrote; `_` stands for `-`, `__` for `.`."""
+    changes = {name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()}
+    options = TEXT | SMALL | {"steps": steps} | changes
+    return ["train", *[word for name, value in options.items() for word in (f"--{name}", str(value))]]
+
+
+TENSORLIB = [sys.executable, "-c", "import sys; from models.cli import main; sys.exit(main())"]
+
+
+def write_pairs(folder):
+    lines = [f"{'a b c d e'[: 1 + i % 9]} {i}\t{'e d c b a'[: 1 + i % 9]} {i}" for i in range(24)]
+    for name, part in (("train", lines), ("valid", lines[:4])):
+        (folder / f"{name}.tsv").write_text("\n".join(part) + "\n")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Work in an empty directory, with text to train on."""
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a directory in which a small run was trained, and what was printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_pairs(folder)
+    done = tensorlib(*train_command(4), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+@pytest.fixture
+def in_trained(trained, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    return trained[0]
+
+
+def tensorlib(*arguments, cwd=None, stdin=b"", **environment):
+    """Run the command in a process of its own."""
+    env = os.environ | environment
+    return subprocess.run([*TENSORLIB, *arguments], cwd=cwd, input=stdin, env=env, capture_output=True, timeout=120)
+
+
+def refusal(capsys, *arguments, status=2):
+    """Return the one line on standard error with which `arguments` are refused."""
+    capsys.readouterr()
+    assert main(list(arguments)) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("tensorlib: ")
+    return lines[0]
+
+
+# ---- help ----
+
+
+def test_help_comes_at_once_and_names_every_command():
+    best, text = 9.0, ""
+    for _ in range(3):  # the best of three, for other work on the machine
+        began = time.perf_counter()
+        text = tensorlib("--help").stdout.decode()
+        best = min(best, time.perf_counter() - began)
+    assert all(name in text for name in COMMANDS)
+    assert best < 0.6
+
+
+def test_help_does_not_import_the_engine():
+    code = "import sys; from models.cli import main; main(['--help']); sys.exit(int('numpy' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert "Usage: " in capsys.readouterr().out
+
+
+def test_the_help_of_train_tells_the_presets(capsys):
+    main(["train", "--help"])
+    words = " ".join(re.sub("[│\n]", " ", capsys.readouterr().out).split())
+    assert "--optim.learning-rate" in words
+    assert "[phrasebook 128; own text 256]" in words
+
+
+# ---- bad use ----
+
+BAD = {
+    "unknown command": ("trian", "trian"),
+    "unknown option": ("train --modle.layers 3", "--modle.layers. Did you mean --model.layers?"),
+    "not a number": ("train --steps many", "--steps"),
+    "unknown option value": ("train --optim.name adm", "adm"),
+    "missing file": ("train --train-tsv none.tsv --valid-tsv valid.tsv", "none.tsv: a readable file is required"),
+    "a directory": ("train --train-tsv . --valid-tsv valid.tsv", "it is a directory"),
+    "an empty file": ("train --train-tsv empty --valid-tsv valid.tsv", "empty: at least one line"),
+    "only blank lines": ("train --train-tsv blank --valid-tsv valid.tsv", "blank: a sentence"),
+    "unequal line counts": (
+        "train --train-source three --train-target two --valid-tsv valid.tsv",
+        "/two has 2; find the line",
+    ),
+    "invalid UTF-8": ("train --train-source latin --train-target two --valid-tsv valid.tsv", "latin:2: UTF-8"),
+    "one column": ("train --train-tsv two --valid-tsv valid.tsv", "two:1: two tab-separated columns"),
+    "no validation text": ("train --train-tsv train.tsv", "--valid-source and --valid-target"),
+    "unknown key in TOML": ("train --config bad.toml", "config bad.toml: unknown key model.layer; did you mean"),
+    "wrong type in TOML": ("train --config type.toml", "config type.toml: steps must be a whole number, got 'x'"),
+    "broken TOML": ("train --config two", "config two: TOML is required"),
+    "missing TOML": ("train --config none.toml", "config none.toml: a readable file is required"),
+    "an existing directory": ("train --out there", "there: a new directory is required"),
+    "an unwritable place": (
+        "train --train-tsv train.tsv --valid-tsv valid.tsv --tokenizer.vocabulary 300 --out two/run",
+        "two",
+    ),
+    "heads": ("train --model.heads 3", "heads must divide width, got 3 and 128"),
+    "a vocabulary too small": ("train --train-tsv train.tsv --valid-tsv valid.tsv --tokenizer.vocabulary 5", "size 5"),
+    "all sentences too long": (
+        "train --train-tsv train.tsv --valid-tsv valid.tsv --model.max-length 2 --tokenizer.vocabulary 300",
+        "--model.max-length",
+    ),
+    "unknown backend": ("train --backend tpu", "--backend tpu"),
+    "nothing to resume": ("train --resume", "there is none in"),
+    "a directory that is no run": ("train --resume --out there", "--run there"),
+    "translating without a run": ("translate hello", "there is none in"),
+    "translating with no such run": ("translate --run none hello", "--run none"),
+    "evaluating half": ("evaluate --source two", "--source and --reference are required together"),
+    "an option of a later day": ("translate --beam 4 hello", "--beam"),
+    "drawing two things": ("draw --run there --model transformer", "not both"),
+    "drawing to nowhere": ("draw --model transformer --out none/g.svg", "none"),
+    "an unknown picture": ("draw --model transformer --out g.txt", ".txt"),
+    "checking no op": ("check sofmax", "sofmax"),
+    "inspecting nothing": ("inspect none", "checkpoint none: a readable file is required"),
+    "inspecting text": ("inspect two", "checkpoint two: a whole file is required"),
+}
+
+
+@pytest.mark.parametrize("arguments, said", BAD.values(), ids=BAD)
+def test_bad_use_gives_one_line_and_status_2_and_leaves_nothing(here, capsys, arguments, said):
+    (here / "two").write_text("a\nb\n")
+    (here / "three").write_text("a\nb\nc\n")
+    (here / "latin").write_bytes(b"a\ncaf\xe9\n")
+    (here / "empty").write_bytes(b"")
+    (here / "blank").write_bytes(b"\n\n")
+    (here / "bad.toml").write_text("[model]\nlayer = 3\n")
+    (here / "type.toml").write_text("steps = 'x'\n")
+    (here / "there").mkdir()
+    before = sorted(here.rglob("*"))
+    assert said in refusal(capsys, *arguments.split())
+    assert sorted(here.rglob("*")) == before
+
+
+def test_cupy_without_a_gpu_is_one_line(here, capsys):
+    try:
+        tl.get_backend("cupy")
+    except RuntimeError:
+        assert "--backend cupy: backend: 'cupy' needs" in refusal(capsys, "train", "--backend", "cupy")
+        assert not (here / "runs").exists()
+    else:
+        pytest.skip("there is a GPU")
+
+
+def test_a_file_name_cannot_break_the_line(here, capsys):
+    assert "no\\nsuch\\x1b[31m" in refusal(capsys, "inspect", "no\nsuch\x1b[31m")
+
+
+def test_there_is_no_traceback_in_a_process_of_its_own(here):
+    done = tensorlib("train", "--train-tsv", "none.tsv", "--valid-tsv", "valid.tsv", cwd=here)
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1
+    assert not (here / "runs").exists()
+
+
+# ---- train ----
+
+
+def test_train_ends_with_scores_samples_and_what_to_type_next(trained):
+    folder, done = trained
+    out = done.stdout.decode()
+    assert re.search(r"validation BLEU \d+\.\d+  nrefs:1\|", out) and re.search(r"validation chrF \d", out)
+    run = f"runs/{folder.name}-transformer-1"
+    assert f"saved in {run} after 0:" in out and f'tensorlib translate --run {run} "a 0"' in out
+    names = {path.name for path in (folder / run).iterdir()}
+    wanted = {"config.toml", "tokenizer.model", "log.jsonl", "speed.jsonl", "best.safetensors"}
+    assert names >= wanted | {"step-00000004.safetensors"} and not any(name.startswith(".") for name in names)
+
+
+def test_train_shows_lines_where_there_is_no_terminal(trained):
+    err = trained[1].stderr.decode()
+    assert "24 pairs to train on, 4 to validate" in err and "step 3/4  validation loss" in err
+    assert "\r" not in err and "\x1b" not in err
+
+
+def test_train_on_the_phrasebook_reports_held_out_sentences(here, capsys):
+    small = [
+        word for name, value in (SMALL | {"tokenizer.vocabulary": 2000}).items() for word in (f"--{name}", str(value))
+    ]
+    assert main(["train", "--steps", "1", *small]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"held-out sentences translated exactly: \d+\.\d% of [\d,]+", out)
+    assert "\n    我有一只猫 -> " in out and 'runs/phrasebook-transformer-1 "我有一只猫"' in out
+    assert main(["evaluate"]) == 0
+    assert "exact " in capsys.readouterr().out
+
+
+def test_each_run_gets_the_next_number(here, capsys):
+    for _ in range(2):
+        assert main(train_command(1)) == 0
+    (here / "runs" / f"{here.name}-transformer-7").mkdir()
+    assert main(train_command(1)) == 0
+    runs = {path.name.rpartition("-")[2] for path in (here / "runs").iterdir()}
+    assert runs == {"1", "2", "7", "8"}
+
+
+def test_an_existing_out_is_refused_without_resume(in_trained, capsys):
+    run = str(next((in_trained / "runs").iterdir()))
+    assert "add --resume to go on with it" in refusal(capsys, *train_command(1, out=run))
+
+
+def test_resume_with_another_model_is_refused(in_trained, capsys):
+    run = str(next((in_trained / "runs").iterdir()))
+    line = refusal(capsys, "train", "--resume", "--out", run, "--model.layers", "2")
+    assert "--model.layers is required to stay 1" in line
+
+
+def test_resume_goes_on_to_more_steps(here, capsys):
+    assert main(train_command(2, out="run")) == 0
+    assert main(["train", "--resume", "--out", "run", "--steps", "5"]) == 0
+    assert "going on after step 2" in capsys.readouterr().err
+    assert read_checkpoint(here / "run" / "step-00000005.safetensors").progress.step == 5
+
+
+def test_config_toml_can_be_fed_back(in_trained, capsys, tmp_path):
+    run = next((in_trained / "runs").iterdir())
+    assert main(["train", "--config", str(run / "config.toml"), "--out", str(tmp_path / "again")]) == 0
+    for name in ("config.toml", "log.jsonl", "best.safetensors", "step-00000004.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes(), name
+
+
+def test_equal_seeds_give_equal_bytes_whatever_the_surroundings(trained, tmp_path):
+    folder, _ = trained
+    run = next((folder / "runs").iterdir())
+    files = {"train_tsv": folder / "train.tsv", "valid_tsv": folder / "valid.tsv", "out": "other"}
+    surroundings = {"PYTHONHASHSEED": "77", "LC_ALL": "C", "TZ": "Asia/Tokyo"}
+    done = tensorlib(*train_command(4, **files), cwd=tmp_path, **surroundings)
+    assert done.returncode == 0, done.stderr
+    for name in ("log.jsonl", "best.safetensors", "step-00000004.safetensors"):
+        assert (tmp_path / "other" / name).read_bytes() == (run / name).read_bytes(), name
+
+
+def test_other_seeds_give_other_weights(in_trained, tmp_path):
+    assert main(train_command(4, seed=1, out=tmp_path / "run")) == 0
+    run = next((in_trained / "runs").iterdir())
+    assert (tmp_path / "run" / "best.safetensors").read_bytes() != (run / "best.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_says_how_to_go_on_and_that_works(here, number):
+    arguments = [*TENSORLIB, *train_command(1000000, save_every=1000000, out="my run")]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    for line in process.stderr:
+        if b"validation loss" in line:
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    last = err.decode().splitlines()[-1]
+    found = re.search(r"stopped by SIG\w+ at step (\d+); saved (.*); go on with: tensorlib (.*)", last)
+    assert found and "Traceback" not in err.decode()
+    step = int(found[1])
+    assert read_checkpoint(here / found[2]).progress.step == step
+    assert found[3] == "train --resume --out 'my run'"
+    done = tensorlib("train", "--resume", "--out", "my run", "--steps", str(step + 2), cwd=here)
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (here / "my run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if entry["kind"] == "train"] == list(range(1, step + 3))
+
+
+def test_a_full_disk_is_one_line_and_no_temporary_is_left(here, capsys, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert "no space left on device" in refusal(capsys, *train_command(1), status=1).lower()
+    assert not [path for path in here.rglob("*") if path.name.startswith(".")]
+
+
+# ---- translate, evaluate ----
+
+
+def test_n_lines_in_n_lines_out(in_trained):
+    lines = [
+        b"a b 1",
+        b"",
+        b"  ",
+        b"caf\xe9 \xff",
+        "a\u2028b\x0bc\x85d".encode(),
+        b"a\rb",
+        b"x" * 300_000,
+        b"</s> <pad>",
+    ]
+    lines += ["我有一只猫".encode(), b"a\0b", b"\t", *[b"a %d" % i for i in range(600)], b"last \r"]
+    done = tensorlib("translate", stdin=b"\n".join(lines), cwd=in_trained)
+    assert done.returncode == 0, done.stderr
+    out = done.stdout.split(b"\n")
+    assert len(out) == len(lines) + 1 and out[-1] == b""
+    assert out[1] == out[2] == out[10] == b""
+    assert b"line 7: longer than 24 subwords" in done.stderr
+    again = tensorlib("translate", "a b 1", "", "a 5", cwd=in_trained).stdout.split(b"\n")
+    assert again == [out[0], b"", out[11 + 5], b""]
+
+
+def test_no_lines_give_no_lines(in_trained):
+    assert tensorlib("translate", cwd=in_trained).stdout == b""
+    assert tensorlib("translate", stdin=b"\n", cwd=in_trained).stdout == b"\n"
+
+
+def test_a_line_is_answered_before_the_next_one_comes(in_trained):
+    process = subprocess.Popen([*TENSORLIB, "translate"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    for _ in range(2):
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"\n"  # would hang if it waited for more
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_a_reader_that_leaves_ends_it_without_a_word(in_trained):
+    process = subprocess.Popen(
+        [*TENSORLIB, "translate"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    process.stdin.write(b"a b\n" * 10)
+    process.stdin.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=30) == 141
+
+
+def test_a_run_or_one_of_its_checkpoints_can_be_named(in_trained, capfdbinary):
+    run = next((in_trained / "runs").iterdir())
+    for path in (run, run / "best.safetensors", run / "step-00000004.safetensors"):
+        assert main(["translate", "--run", str(path), "a b"]) == 0
+    assert capfdbinary.readouterr().out.count(b"\n") == 3
+
+
+def test_evaluate_prints_scores_with_signatures(in_trained, capsys, tmp_path):
+    for side, text in (("source", "a 0\na  1\n\n"), ("reference", "e 0\ne  1\n\n")):
+        (tmp_path / side).write_text(text)
+    arguments = ["evaluate", "--source", str(tmp_path / "source"), "--reference", str(tmp_path / "reference")]
+    assert main([*arguments, "--tokenize", "none", "--output", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"BLEU +\d+\.\d\d  nrefs:1\|case:mixed\|eff:no\|tok:none\|smooth:exp\|version:", out)
+    assert re.search(r"chrF +\d+\.\d\d  nrefs:1\|", out)
+    loss, perplexity = (float(re.search(rf"{word} +([\d.]+)", out)[1]) for word in ("loss", "perplexity"))
+    assert perplexity == pytest.approx(2.718281828**loss, rel=1e-3)
+    assert (tmp_path / "out").read_bytes().count(b"\n") == 3
+
+
+def test_evaluate_needs_files_for_a_run_on_files(in_trained, capsys):
+    assert "has no test part" in refusal(capsys, "evaluate")
+
+
+# ---- checkpoints that don't belong ----
+
+
+def test_a_checkpoint_of_another_model_is_refused(here, capsys):
+    assert main(train_command(1, out="one")) == 0
+    assert main(train_command(1, out="two", model__layers=2)) == 0
+    assert main(train_command(1, out="three", tokenizer__vocabulary=290)) == 0
+    for other, said in (("two", "layers 2 where this run has 1"), ("three", "other subwords")):
+        best = (here / other / "best.safetensors").read_bytes()
+        (here / "one" / "best.safetensors").write_bytes(best)
+        assert said in refusal(capsys, "translate", "--run", "one", "a")
+        (here / "one" / "step-00000001.safetensors").write_bytes(best)
+        assert main(["train", "--resume", "--out", "one", "--steps", "2"]) == 2
+        assert "step-00000001.safetensors" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_damaged_checkpoint_is_refused(here, capsys):
+    assert main(train_command(1, out="run")) == 0
+    best = here / "run" / "best.safetensors"
+    data = bytearray(best.read_bytes())
+    data[-1] ^= 1
+    best.write_bytes(data)
+    for command in (["inspect", str(best)], ["translate", "--run", "run", "a"]):
+        assert f"{best.name}: a whole file is required" in refusal(capsys, *command)
+    (here / "run" / "tokenizer.model").write_bytes(b"broken")
+    assert "tokenizer.model" in refusal(capsys, "translate", "--run", "run", "a")
+
+
+def test_inspect_tells_what_is_in_a_checkpoint(in_trained, capsys):
+    best = next((in_trained / "runs").glob("*/best.safetensors"))
+    assert main(["inspect", str(best)]) == 0
+    out = capsys.readouterr().out
+    assert "whole" in out and "step " in out and "source_embedding.weight" in out
+
+
+# ---- draw, check, info ----
+
+
+def test_draw_writes_a_picture(here, capsys):
+    assert main(["draw", "--model", "transformer", "--out", "graph.dot", "--depth", "1"]) == 0
+    assert "digraph" in (here / "graph.dot").read_text()
+
+
+def test_draw_draws_a_run(in_trained, capsys, tmp_path):
+    assert main(["draw", "--out", str(tmp_path / "graph.dot")]) == 0
+    assert (tmp_path / "graph.dot").exists()
+
+
+def test_check_prints_a_row_for_each_op(capsys):
+    assert main(["check", "add", "softmax"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[0].startswith("op") and lines[2].startswith("softmax")
+
+
+def test_check_of_a_wrong_gradient_fails(capsys, monkeypatch):
+    from tensorlib.ops.elementwise import Tanh
+
+    monkeypatch.setattr(Tanh, "backward", lambda self, dy: dy * 1.001 * (1 - self.saved[0] * self.saved[0]))
+    assert main(["check", "tanh", "exp"]) == 1
+    captured = capsys.readouterr()
+    assert "WRONG" in captured.out and captured.err.startswith("tensorlib: check: tanh")
+
+
+def test_info_names_backends_and_blas():
+    out = tensorlib("info").stdout.decode()  # in a process of its own: threadpoolctl sets an environment variable
+    assert "backend numpy: yes" in out and "backend cupy: " in out and "blas: " in out

@@ -1,0 +1,164 @@
+"""Which value wins, and what a user is told about a value that can't be."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from models.config import PRESETS, TrainConfig, config_from, config_toml, read_toml, resumed, to_dict
+from models.errors import UserError
+from models.train_command import _field_docs
+
+FILES = {"train_tsv": "/text/t.tsv", "valid_tsv": "/text/v.tsv"}
+
+
+def config(**given):
+    return config_from(("command line", given))
+
+
+def refusal(*layers, **given):
+    with pytest.raises(UserError) as refused:
+        config_from(*layers, ("command line", given))
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+# ---- layers ----
+
+
+def test_the_preset_follows_the_data():
+    assert config().model.width == PRESETS["phrasebook"]["model"]["width"]
+    assert config(**FILES).model.width == PRESETS["files"]["model"]["width"]
+    assert config(**FILES).data == "files"
+
+
+def test_every_preset_makes_a_config():
+    assert config().steps == PRESETS["phrasebook"]["steps"]
+    assert config(**FILES).epochs == PRESETS["files"]["epochs"]
+
+
+def test_the_upper_layer_wins_key_by_key():
+    toml = {"seed": 1, "model": {"layers": 4, "heads": 2}}
+    made = config_from(("a.toml", toml), ("command line", {"model": {"layers": 5}}))
+    assert (made.seed, made.model.layers, made.model.heads) == (1, 5, 2)
+    assert made.model.width == PRESETS["phrasebook"]["model"]["width"]
+
+
+@pytest.mark.parametrize(
+    "given, other",
+    [({"epochs": 3}, "steps"), ({"batch_sentences": 5}, "batch_tokens")],
+)
+def test_naming_one_of_two_drops_the_other(given, other):
+    assert getattr(config(**given), other) == 0
+
+
+def test_steps_on_the_command_line_replace_epochs_of_the_file():
+    made = config_from(("a.toml", {"epochs": 4}), ("command line", {"steps": 9}))
+    assert (made.steps, made.epochs) == (9, 0)
+
+
+def test_other_data_replaces_all_of_the_files_data():
+    toml = to_dict(config(train_source="/s", train_target="/t", valid_source="/vs", valid_target="/vt"))
+    made = config_from(("a.toml", toml), ("command line", FILES))
+    assert (made.train_source, made.train_tsv, made.valid_source) == ("", "/text/t.tsv", "")
+    assert config_from(("a.toml", toml), ("command line", {"data": "phrasebook"})).train_source == ""
+
+
+def test_config_toml_asks_for_the_same_run_again(tmp_path):
+    for made in (config(seed=7, model={"dropout": 0}), config(**FILES, steps=3, optim={"betas": [0.8, 0.9]})):
+        path = tmp_path / "config.toml"
+        path.write_bytes(config_toml(made))
+        assert config_from(("config.toml", read_toml(path))) == made
+
+
+def test_config_toml_is_complete():
+    assert to_dict(config()).keys() == {f.name for f in dataclasses.fields(TrainConfig)}
+    assert "source_vocabulary" not in to_dict(config())["model"]  # the tokenizer says
+
+
+def test_relative_paths_are_kept_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config(train_tsv="t.tsv", valid_tsv="v.tsv").train_tsv == str(tmp_path / "t.tsv")
+
+
+@pytest.mark.parametrize("cls", [TrainConfig, *[f.default_factory for f in dataclasses.fields(TrainConfig)[-3:]]])
+def test_every_option_has_a_help_text(cls):
+    assert _field_docs(cls).keys() == {f.name for f in dataclasses.fields(cls)}
+
+
+# ---- refusals ----
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"modle": {}}, "unknown key modle; did you mean model?"),
+        ({"model": {"layer": 3}}, "unknown key model.layer; did you mean model.layers?"),
+        ({"learning_rate": 1e-3}, "unknown key learning_rate; did you mean optim.learning_rate?"),
+        ({"qqq": 1}, "unknown key qqq; there are data, "),
+        ({"model": {"source_vocabulary": 9}}, "unknown key model.source_vocabulary"),
+        ({"model": {"layers": "3"}}, "model.layers must be a whole number, got '3'"),
+        ({"model": {"layers": True}}, "model.layers must be a whole number, got True"),
+        ({"model": {"layers": 2.0}}, "model.layers must be a whole number, got 2.0"),
+        ({"model": 3}, "model must be a section with keys of its own, got 3"),
+        ({"optim": {"name": "adm"}}, "optim.name must be one of adam, adamw, sgd, got 'adm'"),
+        ({"optim": {"betas": [0.9]}}, "optim.betas must be a list of 2 numbers, got [0.9]"),
+        ({"optim": {"betas": [0.9, "x"]}}, "optim.betas must be a number, got 'x'"),
+        ({"tokenizer": {"shared": 1}}, "tokenizer.shared must be true or false, got 1"),
+        ({"backend": 1}, "backend must be text in quotes, got 1"),
+    ],
+)
+def test_a_key_or_type_that_is_none_is_named_with_its_file(given, said):
+    assert refusal(("config a.toml", given)).startswith(f"config a.toml: {said}")
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"optim": {"learning_rate": -1.0}}, "--optim.learning-rate must be at least 0, got -1.0"),
+        ({"optim": {"learning_rate": float("nan")}}, "--optim.learning-rate"),
+        ({"optim": {"betas": [0.9, 1.5]}}, "--optim.betas"),
+        ({"optim": {"label_smoothing": 1.0}}, "--optim.label-smoothing"),
+        ({"optim": {"accumulate": 0}}, "--optim.accumulate must be at least 1"),
+        ({"keep": 0}, "--keep must be at least 1"),
+        ({"seed": -1}, "--seed"),
+        ({"model": {"heads": 3}}, "heads must divide width, got 3 and 128"),
+        ({"model": {"norm": "both"}}, "norm must be 'post' or 'pre'"),
+        ({"model": {"dropout": 1.0}}, "dropout"),
+        ({"model": {"layers": 0}}, "layers must be at least 1, got 0"),
+        ({"steps": 0, "epochs": 0}, "neither --steps nor --epochs"),
+        ({"batch_tokens": 5, "batch_sentences": 5}, "either --batch-tokens or --batch-sentences"),
+        ({"model": {"tie_embeddings": True}, "tokenizer": {"shared": False}}, "shared vocabulary"),
+        ({"train_source": "a", "valid_tsv": "b"}, "--train-source and --train-target"),
+        ({"train_tsv": "a"}, "--valid-source and --valid-target, or --valid-tsv alone"),
+        ({"train_tsv": "a", "train_source": "b", "train_target": "c", "valid_tsv": "b"}, "--train-tsv alone"),
+        ({"data": "phrasebook", "train_tsv": "a"}, "from one place"),
+        ({"data": "files"}, "--train-source and --train-target"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(given, said):
+    assert said in refusal(**given)
+
+
+@pytest.mark.parametrize("text", [b"a = \n", b"[model\n", b"\xff\xfe", b"a = 1\na = 2\n"])
+def test_broken_toml_names_the_file(tmp_path, text):
+    path = tmp_path / "c.toml"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=f"config {path}: TOML is required; "):
+        read_toml(path)
+
+
+def test_a_missing_toml_file_is_named():
+    with pytest.raises(UserError, match=r"config nowhere\.toml: a readable file is required; no such file"):
+        read_toml(Path("nowhere.toml"))
+
+
+# ---- going on ----
+
+
+def test_a_resumed_run_may_be_longer_but_no_other():
+    old = config(seed=3)
+    assert resumed(old, {"steps": 9, "backend": "cpu"}) == dataclasses.replace(old, steps=9, backend="cpu")
+    for other in ({"seed": 4}, {"model": {"width": 64}}, {"optim": {"learning_rate": 1.0}}, FILES):
+        with pytest.raises(UserError, match="is required to stay"):
+            resumed(old, other)

@@ -1,0 +1,278 @@
+"""Optimizers against loops in plain NumPy, their state, gradient clipping, and schedules at the steps that matter."""
+
+import math
+
+import numpy as np
+import pytest
+
+import nn
+import tensorlib as tl
+from nn import optim, schedules
+
+
+class Bowl(nn.Module):
+    """A loss with a different slope in every direction: sum of (a_i x_i)^2 / 2 + 0.1 x_i^3 over two parameters."""
+
+    def __init__(self, backend="numpy", dtype="float64"):
+        rng = np.random.default_rng(0)
+        self.w = nn.Parameter(rng.standard_normal((3, 4)), dtype, backend)
+        self.b = nn.Parameter(rng.standard_normal(4), dtype, backend)
+
+    def forward(self):
+        total = 0.0
+        for p in self.parameters():
+            slopes = tl.Tensor(np.linspace(0.5, 2, p.size).reshape(p.shape), dtype=p.dtype, backend=p.backend)
+            total = total + (slopes * p * p * 0.5 + p * p * p * 0.1).sum()
+        return total
+
+    @staticmethod
+    def gradient(x):
+        return np.linspace(0.5, 2, x.size).reshape(x.shape) * x + 0.3 * x * x
+
+
+def train(model, optimizer, steps):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        model().backward()
+        optimizer.step()
+
+
+# ---- against plain NumPy ----
+
+
+def sgd(x, steps, lr, momentum=0.0, weight_decay=0.0, nesterov=False):
+    velocity = np.zeros_like(x)
+    for _ in range(steps):
+        g = Bowl.gradient(x) + weight_decay * x
+        velocity = momentum * velocity + g
+        x = x - lr * (g + momentum * velocity if nesterov else velocity)
+    return x
+
+
+def adam(x, steps, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, decoupled=False):
+    m, v = np.zeros_like(x), np.zeros_like(x)
+    for t in range(1, steps + 1):
+        g = Bowl.gradient(x)
+        if decoupled:
+            x = x - lr * weight_decay * x
+        else:
+            g = g + weight_decay * x
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        x = x - lr * (m / (1 - betas[0] ** t)) / (np.sqrt(v / (1 - betas[1] ** t)) + eps)
+    return x
+
+
+def adamw(x, steps, weight_decay=0.01, **options):
+    return adam(x, steps, weight_decay=weight_decay, decoupled=True, **options)
+
+
+CASES = [
+    (optim.SGD, sgd, {"lr": 0.05}),
+    (optim.SGD, sgd, {"lr": 0.05, "weight_decay": 0.1}),
+    (optim.SGD, sgd, {"lr": 0.02, "momentum": 0.9}),
+    (optim.SGD, sgd, {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}),
+    (optim.SGD, sgd, {"lr": 0.02, "momentum": 0.9, "nesterov": True}),
+    (optim.SGD, sgd, {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    (optim.Adam, adam, {}),
+    (optim.Adam, adam, {"lr": 0.02, "betas": (0.8, 0.98), "eps": 1e-4}),
+    (optim.Adam, adam, {"lr": 0.02, "weight_decay": 0.1}),
+    (optim.AdamW, adamw, {"lr": 0.02}),
+    (optim.AdamW, adamw, {"lr": 0.02, "betas": (0.8, 0.98), "weight_decay": 0.3}),
+]
+
+
+def make(optimizer, parameters, options):
+    options = dict(options)
+    if "lr" in options:
+        options["learning_rate"] = options.pop("lr")
+    return optimizer(parameters, **options)
+
+
+@pytest.mark.parametrize(("optimizer", "loop", "options"), CASES)
+def test_twenty_steps_equal_a_plain_loop(optimizer, loop, options):
+    bowl = Bowl()
+    start = bowl.state_dict()
+    train(bowl, make(optimizer, bowl.parameters(), options), 20)
+    for name, p in bowl.named_parameters():
+        np.testing.assert_allclose(p.numpy(), loop(start[name], 20, **options), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("optimizer", "loop", "options"), [CASES[5], CASES[8], CASES[10]])
+def test_steps_agree_on_every_backend_in_float32(optimizer, loop, options, backend):
+    bowl = Bowl(backend, "float32")
+    start = bowl.state_dict()
+    train(bowl, make(optimizer, bowl.parameters(), options), 5)
+    for name, p in bowl.named_parameters():
+        assert p.dtype == np.float32 and p.backend is tl.get_backend(backend)
+        np.testing.assert_allclose(p.numpy(), loop(start[name].astype(float), 5, **options), rtol=2e-5, atol=1e-6)
+
+
+def test_the_learning_rate_may_be_set_before_each_step():
+    bowl = Bowl()
+    expected = bowl.state_dict()["b"]
+    optimizer = optim.SGD(bowl.parameters(), 1.0)
+    for lr in (0.1, 0.01, 0.05):
+        optimizer.learning_rate = lr
+        train(bowl, optimizer, 1)
+        expected = sgd(expected, 1, lr)
+    np.testing.assert_allclose(bowl.b.numpy(), expected, rtol=1e-12)
+
+
+def test_a_parameter_without_a_gradient_stays():
+    bowl = Bowl()
+    before = bowl.state_dict()
+    optimizer = optim.AdamW(bowl.parameters(), 0.1)
+    (bowl.w * bowl.w).sum().backward()
+    optimizer.step()
+    np.testing.assert_array_equal(bowl.b.numpy(), before["b"])
+    assert not np.array_equal(bowl.w.numpy(), before["w"])
+
+
+def test_a_step_between_forward_and_backward_is_an_error_and_no_wrong_number():
+    bowl = Bowl()
+    optimizer = optim.SGD(bowl.parameters(), 0.1)
+    bowl().backward()
+    late = bowl()
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="was replaced since"):
+        late.backward()
+
+
+def test_an_optimizer_needs_parameters_of_different_names():
+    with pytest.raises(ValueError, match="SGD: needs at least one parameter, got none"):
+        optim.SGD([], 0.1)
+    with pytest.raises(ValueError, match="different names"):
+        optim.SGD([*nn.Linear(1, 1).parameters(), *nn.Linear(1, 1).parameters()], 0.1)
+    loose = optim.SGD([nn.Parameter(np.zeros(2)), nn.Parameter(np.zeros(2))], 0.1)
+    assert list(loose.parameters) == ["0", "1"]
+
+
+# ---- state ----
+
+
+@pytest.mark.parametrize(("optimizer", "loop", "options"), CASES)
+def test_state_taken_over_in_mid_run_ends_in_the_same_bytes(optimizer, loop, options):
+    straight, resumed = Bowl(dtype="float32"), Bowl(dtype="float32")
+    first = make(optimizer, straight.named_parameters(), options)
+    train(straight, first, 7)
+    resumed.load_state_dict(straight.state_dict())
+    second = make(optimizer, resumed.named_parameters(), options)
+    second.load_state_dict(first.state_dict())
+    for model, opt in ((straight, first), (resumed, second)):
+        train(model, opt, 5)
+    for name, array in straight.state_dict().items():
+        assert array.tobytes() == resumed.state_dict()[name].tobytes()
+    assert first.state_dict().keys() == second.state_dict().keys()
+    for name, array in first.state_dict().items():
+        assert array.tobytes() == second.state_dict()[name].tobytes()
+
+
+def test_state_is_named_by_parameter_complete_and_a_copy():
+    bowl = Bowl()
+    optimizer = optim.Adam(bowl.named_parameters(), 0.1)
+    assert set(optimizer.state_dict()) == {"steps", "w.m", "w.v", "b.m", "b.v"}  # also before the first step
+    train(bowl, optimizer, 1)
+    state = optimizer.state_dict()
+    assert state["steps"] == 1 and state["w.m"].any()
+    kept = state["w.m"].copy()
+    train(bowl, optimizer, 1)
+    np.testing.assert_array_equal(state["w.m"], kept)
+    optimizer.load_state_dict(state)
+    state["w.m"][:] = 99
+    np.testing.assert_array_equal(optimizer.state_dict()["w.m"], kept)
+
+
+def test_a_state_that_does_not_fit_is_refused_whole():
+    bowl = Bowl()
+    optimizer = optim.Adam(bowl.named_parameters(), 0.1)
+    train(bowl, optimizer, 2)
+    before = optimizer.state_dict()
+    state = optimizer.state_dict() | {"w.m": np.zeros(3), "c.m": np.zeros(1)}
+    del state["b.v"], state["steps"]
+    with pytest.raises(ValueError) as caught:
+        optimizer.load_state_dict(state)
+    for part in ("missing b.v", "missing steps", "unexpected c.m", "w.m must have shape (3, 4), got (3,)"):
+        assert part in str(caught.value)
+    for name, array in optimizer.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+# ---- clipping ----
+
+
+def with_gradients(backend="numpy", *, scale=1.0):
+    bowl = Bowl(backend, "float32")
+    bowl.w.grad = tl.Tensor(np.full((3, 4), 2.0 * scale), dtype="float32", backend=backend)
+    bowl.b.grad = tl.Tensor(np.full(4, -3.0 * scale), dtype="float32", backend=backend)
+    return bowl
+
+
+def test_clip_grad_norm_scales_to_the_norm_and_returns_the_norm_before(backend):
+    bowl = with_gradients(backend)
+    expected = math.sqrt(12 * 4 + 4 * 9)
+    norm = optim.clip_grad_norm(bowl.parameters(), 1.5)
+    assert isinstance(norm, float) and norm == pytest.approx(expected, rel=1e-6)
+    flat = np.concatenate([p.grad.numpy().reshape(-1) for p in bowl.parameters()])
+    assert np.linalg.norm(flat) == pytest.approx(1.5, rel=1e-6)
+    np.testing.assert_allclose(bowl.w.grad.numpy(), 2 * 1.5 / expected, rtol=1e-6)
+    assert bowl.w.grad.dtype == np.float32 and bowl.w.grad.is_leaf
+
+
+def test_clip_grad_norm_leaves_small_gradients_and_missing_ones():
+    bowl = with_gradients()
+    bowl.b.grad = None
+    before = bowl.w.grad
+    assert optim.clip_grad_norm(bowl.parameters(), 100.0) == pytest.approx(math.sqrt(48))
+    assert bowl.w.grad is before and bowl.b.grad is None
+    assert optim.clip_grad_norm(Bowl().parameters(), 1.0) == 0.0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_clip_grad_norm_refuses_what_is_not_finite_names_it_and_changes_nothing(bad, backend):
+    bowl = with_gradients(backend)
+    values = np.full(4, 5.0, np.float32)
+    values[2] = bad
+    bowl.b.grad = tl.Tensor(values, backend=backend)
+    before = bowl.w.grad
+    with pytest.raises(ValueError, match="gradients must be finite, but those of b are not"):
+        optim.clip_grad_norm(bowl.parameters(), 1.0)
+    assert bowl.w.grad is before
+    np.testing.assert_array_equal(bowl.b.grad.numpy(), values)
+
+
+def test_clip_grad_norm_says_so_when_finite_gradients_overflow():
+    with pytest.raises(ValueError, match="the sum of their squares overflows"):
+        optim.clip_grad_norm(with_gradients(scale=1e25).parameters(), 1.0)
+
+
+# ---- schedules ----
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (schedules.constant(0.3), {1: 0.3, 1000: 0.3}),
+        (schedules.constant(0.3, warmup=10), {1: 0.03, 5: 0.15, 10: 0.3, 11: 0.3}),
+        (
+            schedules.noam(512, 4000),
+            {1: 512**-0.5 * 4000**-1.5, 4000: 512**-0.5 * 4000**-0.5, 16000: 512**-0.5 * 16000**-0.5},
+        ),
+        (schedules.noam(64, 100, factor=2.0), {100: 2 / 8 / 10}),
+        (schedules.inverse_sqrt(0.5, 100), {1: 0.005, 50: 0.25, 100: 0.5, 400: 0.25, 10000: 0.05}),
+        (schedules.cosine(0.4, 10, 110), {1: 0.04, 10: 0.4, 60: 0.2, 110: 0.0, 500: 0.0}),
+        (schedules.cosine(0.4, 0, 100, final=0.1), {0: 0.4, 50: 0.25, 100: 0.1, 101: 0.1}),
+    ],
+)
+def test_schedules_at_the_steps_that_matter(schedule, expected):
+    for step, rate in expected.items():
+        assert schedule(step) == pytest.approx(rate, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    "schedule", [schedules.noam(512, 40), schedules.inverse_sqrt(1.0, 40), schedules.cosine(1.0, 40, 400)]
+)
+def test_schedules_rise_through_the_warmup_and_fall_after_it(schedule):
+    rates = [schedule(step) for step in range(1, 401)]
+    assert all(a < b for a, b in zip(rates[:39], rates[1:40], strict=True))
+    assert all(a > b for a, b in zip(rates[39:], rates[40:], strict=False))

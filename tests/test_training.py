@@ -1,0 +1,378 @@
+"""Training: a step is what it says, and a run that is stopped and goes on is the run that was never stopped."""
+
+import io
+import json
+import math
+import signal
+
+import numpy as np
+import pytest
+
+import tensorlib as tl
+from models.batching import make_batch
+from models.checkpoint import read_checkpoint
+from models.config import config_from
+from models.errors import UserError
+from models.evaluation import POSITIONS, Translator, exact_match, token_loss
+from models.preparing import keep_memory, resume_run, start_run
+from models.progress import Display
+from models.stopping import Stopped, Stopper
+from models.training import Trainer, make_optimizer, make_schedule
+from nn import optim
+
+MODEL = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 16, "dropout": 0.2, "max_length": 24}
+
+
+class StopsAt(Stopper):
+    """Is asked to stop when it is looked at for the nth time."""
+
+    def __init__(self, number, at_once=False):
+        super().__init__()
+        self.left, self.at_once = number, at_once
+
+    def check(self):
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped(signal.SIGTERM, at_once=self.at_once)
+
+
+def write_pairs(folder, count=26):
+    """Write sentences of very different lengths, so that batches differ in tokens."""
+    words = ["one", "two", "three", "four", "five", "six", "seven"]
+    lines = [f"{' '.join(words[: 1 + i % 7])} {i}\t{' '.join(words[1 + i % 7 :: -1])} {i}" for i in range(count)]
+    for name, part in (("train", lines), ("valid", lines[:5])):
+        (folder / f"{name}.tsv").write_text("\n".join(part) + "\n")
+
+
+def config_maker(folder):
+    write_pairs(folder)
+
+    def make(**given):
+        standard = {
+            "train_tsv": str(folder / "train.tsv"),
+            "valid_tsv": str(folder / "valid.tsv"),
+            "steps": 13,
+            "batch_sentences": 5,
+            "validate_every": 4,
+            "save_every": 3,
+            "keep": 99,
+            "tokenizer": {"vocabulary": 300},
+            "optim": {"accumulate": 2, "warmup": 3, "schedule": "cosine"} | given.pop("optim", {}),
+            "model": MODEL | given.pop("model", {}),
+        }
+        return config_from(("test", standard | given))
+
+    return make
+
+
+@pytest.fixture
+def make_config(tmp_path):
+    return config_maker(tmp_path)
+
+
+def trainer_for(config, out, stopper=None):
+    stopper = stopper or Stopper()
+    return Trainer(start_run(config, out, stopper), Display(io.StringIO()), stopper)
+
+
+def train(config, out, stopper=None):
+    trainer = trainer_for(config, out, stopper)
+    trainer.train()
+    return trainer
+
+
+def resume(out, stopper=None):
+    stopper = stopper or Stopper()
+    trainer = Trainer(resume_run(out, {}, stopper), Display(io.StringIO()), stopper)
+    trainer.train()
+    return trainer
+
+
+def log_of(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+# ---- stopping and going on ----
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Train a whole run: 26 pairs in batches of 5 make 6 an epoch, of which a step takes 2."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    config = config_maker(folder)()
+    train(config, folder / "run")
+    return config, folder / "run"
+
+
+def files(run):
+    names = ["config.toml", "log.jsonl", "best.safetensors", "step-00000013.safetensors"]
+    return {name: (run / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["saved", "killed"])
+@pytest.mark.parametrize("look", [1, 3, 5, 6, 7, 8, 14, 21])
+def test_a_stopped_run_ends_in_the_same_bytes(undisturbed, tmp_path, look, at_once):
+    config, whole = undisturbed
+    with pytest.raises(Stopped) as stopped:
+        train(config, tmp_path / "run", StopsAt(look, at_once))
+    if not at_once:
+        assert f"--resume --out {tmp_path / 'run'}" in stopped.value.saved
+    resume(tmp_path / "run")
+    assert files(tmp_path / "run") == files(whole)
+
+
+def test_a_run_may_be_stopped_at_every_look_in_turn(undisturbed, tmp_path):
+    config, whole = undisturbed
+    out, looks = tmp_path / "run", 0
+    with pytest.raises(Stopped):
+        train(config, out, StopsAt(1))
+    for _ in range(40):  # each time the first look may pass, the second may not
+        try:
+            resume(out, StopsAt(3))
+            break
+        except Stopped:
+            looks += 1
+    assert looks > 5 and files(out) == files(whole)
+
+
+def test_a_stop_saves_the_step_it_stopped_at(make_config, tmp_path):
+    with pytest.raises(Stopped):
+        train(make_config(validate_every=100), tmp_path / "run", StopsAt(3))
+    assert read_checkpoint(tmp_path / "run" / "step-00000002.safetensors").progress.step == 2
+    with pytest.raises(Stopped):  # even before the first step
+        train(make_config(), tmp_path / "early", StopsAt(1))
+    assert (tmp_path / "early" / "step-00000000.safetensors").exists()
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_not_the_run(undisturbed, tmp_path):
+    config, whole = undisturbed
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", StopsAt(12, at_once=True))
+    newest = max((tmp_path / "run").glob("step-*"))
+    newest.write_bytes(newest.read_bytes()[:-7])
+    resume(tmp_path / "run")
+    assert files(tmp_path / "run") == files(whole)
+
+
+def test_resuming_a_finished_run_changes_nothing(undisturbed):
+    before = files(undisturbed[1])
+    resume(undisturbed[1])
+    assert files(undisturbed[1]) == before
+
+
+def test_resuming_with_other_text_or_subwords_is_refused(make_config, tmp_path):
+    config = make_config(steps=2)
+    train(config, tmp_path / "run")
+    text = (tmp_path / "train.tsv").read_text()
+    (tmp_path / "train.tsv").write_text(text.replace("seven", "eleven"))
+    with pytest.raises(UserError, match="the data that it was trained with is required"):
+        resume(tmp_path / "run")
+    train(config, tmp_path / "other")
+    (tmp_path / "train.tsv").write_text(text)
+    (tmp_path / "run" / "tokenizer.model").write_bytes((tmp_path / "other" / "tokenizer.model").read_bytes())
+    with pytest.raises(UserError):
+        resume(tmp_path / "run")
+
+
+def test_only_the_newest_checkpoints_stay(make_config, tmp_path):
+    train(make_config(save_every=1, keep=2, steps=5), tmp_path / "run")
+    kept = sorted(path.name for path in (tmp_path / "run").glob("step-*"))
+    assert kept == ["step-00000004.safetensors", "step-00000005.safetensors"]
+
+
+# ---- what a step is ----
+
+
+def test_every_example_is_used_once_an_epoch(make_config, tmp_path):
+    trainer = trainer_for(make_config(steps=0, epochs=2), tmp_path / "run")
+    seen = []
+    while not trainer.done:
+        seen.append([tuple(row[row > 0]) for batch in trainer._next_batches() for row in batch.source_BS])
+        trainer.progress.step += 1
+    wanted = sorted(tuple(source) for source, _ in trainer.run.examples.train)
+    assert trainer.progress.step == 6  # of 6 batches an epoch, two a step
+    epochs = [sorted(source for step in steps for source in step) for steps in (seen[:3], seen[3:])]
+    assert epochs == [wanted, wanted]
+
+
+def test_the_tail_of_an_epoch_is_a_step_of_its_own(make_config, tmp_path):
+    trainer = trainer_for(make_config(steps=0, epochs=1, optim={"accumulate": 4}), tmp_path / "run")
+    assert [len(trainer._next_batches()) for _ in range(2)] == [4, 2]
+    assert trainer.done and trainer.total == 2
+
+
+def test_accumulated_batches_equal_one_large_batch(make_config, tmp_path):
+    trainer = trainer_for(make_config(model={"dropout": 0.0}, optim={"clip": 0.0}), tmp_path / "run")
+    trainer.model.astype("float64")
+    examples = trainer.run.examples.train[:20]
+    gradients = []
+    for sizes in ([20], [1, 2, 17]):  # very unlike in tokens
+        rows, parts = iter(examples), []
+        for size in sizes:
+            parts.append(make_batch([next(rows) for _ in range(size)]))
+        loss, norm = trainer._gradients(parts, sum(part.tokens for part in parts))
+        gradients.append((loss, norm, {n: p.grad.numpy() for n, p in trainer.model.named_parameters()}))
+        trainer.model.zero_grad()
+    (loss, norm, whole), (loss_parts, norm_parts, parts) = gradients
+    assert loss_parts == pytest.approx(loss, rel=1e-9) and norm_parts == pytest.approx(norm, rel=1e-9)
+    for name, gradient in whole.items():
+        np.testing.assert_allclose(parts[name], gradient, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+def state_of(trainer):
+    return {**trainer.model.state_dict(), **trainer.optimizer.state_dict()}
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_no_bit_and_is_logged(make_config, tmp_path, monkeypatch, broken):
+    trainer = trainer_for(make_config(), tmp_path / "run")
+    trainer.display.begin(0, 13)
+    trainer.step()
+    before = state_of(trainer)
+    with monkeypatch.context() as patch:
+        if broken == "loss":
+            real = tl.cross_entropy
+            patch.setattr(tl, "cross_entropy", lambda *a, **k: real(*a, **k) * float("nan"))
+        else:
+            patch.setattr(optim, "clip_grad_norm", lambda *a: (_ for _ in ()).throw(ValueError("inf")))
+        trainer.step()
+    after = state_of(trainer)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert trainer.progress.step == 2 and trainer.progress.skipped == 1
+    assert log_of(tmp_path / "run")[-1]["kind"] == "skipped"
+    trainer.step()
+    assert trainer.progress.skipped == 0
+    assert any(not np.array_equal(before[name], value) for name, value in state_of(trainer).items())
+
+
+def test_a_really_infinite_gradient_is_skipped(make_config, tmp_path):
+    trainer = trainer_for(make_config(), tmp_path / "run")
+    trainer.display.begin(0, 13)
+    for parameter in trainer.model.parameters():
+        parameter.replace(parameter.data * np.float32(1e30))
+    before = state_of(trainer)
+    trainer.step()
+    assert trainer.progress.skipped == 1
+    assert all(np.array_equal(before[name], value) for name, value in state_of(trainer).items())
+
+
+def test_too_many_skipped_steps_end_the_run(make_config, tmp_path, monkeypatch):
+    real = tl.cross_entropy
+    trainer = trainer_for(make_config(optim={"max_skipped": 3}), tmp_path / "run")
+    monkeypatch.setattr(tl, "cross_entropy", lambda *a, **k: real(*a, **k) * float("inf"))
+    with pytest.raises(UserError, match=r"3 steps in a row had none .the loss is inf"):
+        trainer.train()
+    assert [entry["kind"] for entry in log_of(tmp_path / "run")] == ["skipped"] * 3
+
+
+def test_weights_that_are_not_finite_are_never_saved(make_config, tmp_path):
+    trainer = trainer_for(make_config(), tmp_path / "run")
+    weight = next(trainer.model.parameters())
+    weight.replace(np.full(weight.shape, np.nan, np.float32))
+    with pytest.raises(UserError, match="finite weights are required"):
+        trainer.save()
+    assert not list((tmp_path / "run").glob("*.safetensors*"))
+
+
+def test_the_learning_rate_follows_the_schedule(make_config, tmp_path):
+    config = make_config(optim={"schedule": "constant", "warmup": 4, "learning_rate": 0.01})
+    train(config, tmp_path / "run")
+    rates = [entry["learning_rate"] for entry in log_of(tmp_path / "run") if entry["kind"] == "train"]
+    assert rates[:5] == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
+
+
+@pytest.mark.parametrize("name, step, rate", [("cosine", 100, 0.1), ("inverse-sqrt", 40, 0.5), ("constant", 40, 1.0)])
+def test_schedules_by_name(make_config, name, step, rate):
+    config = make_config(optim={"schedule": name, "warmup": 10, "learning_rate": 1.0, "final_learning_rate": 0.1})
+    assert make_schedule(config, 100)(step) == pytest.approx(rate)
+
+
+def test_noam_is_the_papers(make_config):
+    config = make_config(optim={"schedule": "noam", "warmup": 4, "learning_rate": 2.0})
+    assert make_schedule(config, 100)(16) == pytest.approx(2 * MODEL["width"] ** -0.5 * 16**-0.5)
+
+
+@pytest.mark.parametrize("name, kind", [("adam", optim.Adam), ("adamw", optim.AdamW), ("sgd", optim.SGD)])
+def test_optimizers_by_name(make_config, tmp_path, name, kind):
+    config = make_config(optim={"name": name, "weight_decay": 0.5, "momentum": 0.25, "betas": [0.5, 0.75]})
+    made = make_optimizer(config, trainer_for(config, tmp_path / "run").model)
+    assert type(made) is kind and made.weight_decay == 0.5
+    assert made.momentum == 0.25 if name == "sgd" else made.betas == (0.5, 0.75)
+
+
+# ---- what a run writes ----
+
+
+def test_the_log_says_what_happened(undisturbed):
+    log = log_of(undisturbed[1])
+    steps = [entry for entry in log if entry["kind"] == "train"]
+    assert [entry["step"] for entry in steps] == list(range(1, 14))
+    assert [entry["epoch"] for entry in steps] == [1 + i // 3 for i in range(13)]
+    assert [entry["step"] for entry in log if entry["kind"] == "valid"] == [4, 8, 12, 13]
+    assert all(entry["gradient_norm"] > 0 and entry["tokens"] > 0 for entry in steps)
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    best = min((entry for entry in log if entry["kind"] == "valid"), key=lambda entry: entry["loss"])
+    assert read_checkpoint(undisturbed[1] / "best.safetensors").progress.best_loss == best["loss"]
+    assert best["samples"][0].keys() == {"source", "reference", "output"}
+
+
+def test_eight_pairs_are_learned_by_heart(tmp_path):
+    write_pairs(tmp_path, 8)
+    (tmp_path / "valid.tsv").write_bytes((tmp_path / "train.tsv").read_bytes())
+    config = config_from(
+        (
+            "test",
+            {
+                "train_tsv": str(tmp_path / "train.tsv"),
+                "valid_tsv": str(tmp_path / "valid.tsv"),
+                "steps": 150,
+                "batch_sentences": 8,
+                "validate_every": 150,
+                "tokenizer": {"vocabulary": 300},
+                "model": MODEL | {"width": 64, "feed_forward": 64, "dropout": 0.0},
+                "optim": {"learning_rate": 0.01, "warmup": 20, "schedule": "cosine", "label_smoothing": 0.0},
+            },
+        )
+    )
+    trainer = train(config, tmp_path / "run")
+    assert trainer.progress.best_loss < 0.01
+    pairs = trainer.run.corpus.valid
+    outputs = Translator(trainer.model, trainer.run.tokenizer).translate([source for source, _ in pairs])
+    assert exact_match(outputs, [reference for _, reference in pairs]) == 1.0
+
+
+# ---- evaluation ----
+
+
+def test_the_token_loss_does_not_depend_on_the_batches(make_config, tmp_path):
+    trainer = trainer_for(make_config(), tmp_path / "run")
+    examples = trainer.run.examples.train
+    many = examples * (1 + POSITIONS // sum(len(s) + len(t) for s, t in examples))  # more than fit in a batch
+    one, all_of_them = token_loss(trainer.model, examples), token_loss(trainer.model, many)
+    assert all_of_them.loss == pytest.approx(one.loss, rel=1e-5)
+    assert one.tokens == sum(len(t) + 1 for _, t in examples)
+    assert one.perplexity == pytest.approx(math.exp(one.loss))
+    assert trainer.model.training  # as it was
+
+
+def test_a_translation_does_not_depend_on_its_neighbours(make_config, tmp_path):
+    trainer = train(make_config(), tmp_path / "run")
+    translator = Translator(trainer.model, trainer.run.tokenizer)
+    texts = ["one two", "", "three " * 30, "   ", "four", "one"]
+    together = translator.translate(texts)
+    assert together == [translator.translate([text])[0] for text in texts]
+    assert list(translator.stream(iter(texts), window=2)) == together
+    assert together[1] == together[3] == ""
+
+
+def test_a_line_too_long_for_the_model_is_cut_and_told(make_config, tmp_path):
+    trainer = trainer_for(make_config(), tmp_path / "run")
+    cut = []
+    translator = Translator(trainer.model, trainer.run.tokenizer, cut.append)
+    outputs = translator.translate(["one", "x" * 1_000_000, "two"], first=10)
+    assert len(outputs) == 3 and cut == [11]
+
+
+def test_keeping_memory_does_no_harm():
+    keep_memory()
+    assert np.ones(10**6).sum() == 10**6
