@@ -20,7 +20,16 @@ import tensorlib as tl
 from models.errors import UserError
 from models.transformer import Transformer, TransformerConfig
 
-__all__ = ["Checkpoint", "Progress", "build_model", "load_weights", "newest_checkpoint", "prune", "read_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Progress",
+    "build_model",
+    "digest",
+    "load_weights",
+    "newest_checkpoint",
+    "prune",
+    "read_checkpoint",
+]
 __all__ += ["step_path", "write_checkpoint"]
 
 FORMAT = 1
@@ -81,7 +90,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "tokenizer": checkpoint.tokenizer,
         "data": checkpoint.data,
     }
-    tl.save(tensors, path, metadata | {"digest": _digest(tensors, metadata)})
+    tl.save(tensors, path, metadata | {"digest": digest(tensors, metadata)})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -91,21 +100,31 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except OSError as error:
         reason = (error.strerror or "no such file").lower()
         raise UserError(f"checkpoint {path}: a readable file is required; {reason}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         reason = str(error).partition("safetensors file: ")[2] or str(error)
         raise UserError(f"checkpoint {path}: a whole file is required; it is damaged: {reason}") from None
-    if "format" not in metadata:
+    if not isinstance(metadata, dict) or "format" not in metadata:
         raise UserError(f"checkpoint {path}: a file of `tensorlib train` is required; it holds only tensors")
-    digest = metadata.pop("digest", None)
+    noted = metadata.pop("digest", None)
     if metadata["format"] != FORMAT:
         raise UserError(f"checkpoint {path}: format {FORMAT} is required, got {metadata['format']!r}; train anew")
-    if digest != _digest(tensors, metadata):
+    if noted != digest(tensors, metadata):
         raise UserError(f"checkpoint {path}: a whole file is required; its contents don't fit their digest")
-    return _from_parts(tensors, metadata)
+    try:
+        return _from_parts(tensors, metadata)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"checkpoint {path}: metadata as `tensorlib train` writes it is required; {reason}") from None
 
 
 def _from_parts(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Checkpoint:
-    values = metadata["progress"] | {"random": tuple(metadata["progress"]["random"])}
+    values = dict(metadata["progress"])
+    values["random"] = tuple(values["random"])
+    counts = [value for name, value in values.items() if name not in ("random", "best_loss")]
+    if not all(type(n) is int and n >= 0 for n in [*counts, *values["random"]]) or len(values["random"]) != 2:
+        raise ValueError(f"progress {metadata['progress']}")
+    if not (isinstance(metadata["config"], dict) and isinstance(values["best_loss"], float | None)):
+        raise TypeError(f"best loss {values['best_loss']!r}, config {type(metadata['config']).__name__}")
     return Checkpoint(
         model=_part(tensors, "model."),
         optimizer=_part(tensors, "optimizer."),
@@ -121,7 +140,8 @@ def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
-def _digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    """Return a digest over all names, types, shapes and values, and the metadata without it."""
     hasher = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])

@@ -27,13 +27,13 @@ __all__ += ["read_toml", "resumed", "settable", "to_dict"]
 # below have it: for the model, that is the base model of Vaswani et al. 2017.
 PRESETS: dict[str, dict[str, Any]] = {
     "phrasebook": {
-        "steps": 1200,
-        "batch_tokens": 2048,
+        "steps": 800,
+        "batch_tokens": 1024,
         "validate_every": 200,
         "save_every": 200,
         "tokenizer": {"vocabulary": 2000},
-        "model": {"layers": 2, "width": 128, "heads": 4, "feed_forward": 512, "dropout": 0.1, "max_length": 64},
-        "optim": {"learning_rate": 2e-3, "schedule": "cosine", "warmup": 100},
+        "model": {"layers": 2, "width": 128, "heads": 4, "feed_forward": 256, "dropout": 0.05, "max_length": 64},
+        "optim": {"learning_rate": 3e-3, "schedule": "cosine", "warmup": 100},
     },
     "files": {
         "epochs": 10,
@@ -203,12 +203,12 @@ def config_toml(config: TrainConfig) -> bytes:
     return tomli_w.dumps(to_dict(config)).encode()
 
 
-def resumed(old: TrainConfig, given: Mapping[str, Any]) -> TrainConfig:
-    """Return the config to go on with: `old`, and of what is `given` only what doesn't make it another run.
+def resumed(old: TrainConfig, *layers: tuple[str, Mapping[str, Any]]) -> TrainConfig:
+    """Return the config to go on with: `old` below the layers, which may say only what doesn't make it another run.
 
     Errors: `UserError` naming the key that can't change.
     """
-    new = config_from(("the run's config.toml", to_dict(old)), ("command line", given))
+    new = config_from(("the run's config.toml", to_dict(old)), *layers)
     was = dict(_leaves(to_dict(old)))
     for key, value in _leaves(to_dict(new)):
         if value != was[key] and key not in _MAY_CHANGE:

@@ -55,10 +55,10 @@ def start_run(config: TrainConfig, out: Path | None, stopper: Stopper) -> Run:
     return Run(create_run(config, tokenizer, out), config, corpus, tokenizer, examples, model)
 
 
-def resume_run(path: Path, given: Mapping[str, Any], stopper: Stopper) -> Run:
-    """Read again what a run was begun with; `given` is what the command line changes."""
+def resume_run(path: Path, stopper: Stopper, *layers: tuple[str, Mapping[str, Any]]) -> Run:
+    """Read again what a run was begun with; `layers`, as `config_from` takes them, may change a little."""
     old = read_config(path)
-    config = resumed(old, given)
+    config = resumed(old, *layers)
     backend = open_backend(config.backend)
     tokenizer = Tokenizer.load(path)
     corpus = read_corpus(config)

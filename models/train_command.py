@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import shlex
 import textwrap
 import time
 from itertools import pairwise
@@ -85,24 +86,19 @@ def train(
         resume: go on with the run in --out, or with the newest one.
     """
     began = time.monotonic()
-    given = _given(options)
     layers = [(f"config {config}", read_toml(config))] if config else []
-    layers.append(("command line", given))
+    layers.append(("command line", _given(options)))
     display = Display()
     with Stopper() as stopper:
         keep_memory()
-        if resume:
-            for _, layer in layers[:-1]:
-                given = {**layer, **given}
-            run = resume_run(find_run(out), given, stopper)
-        else:
-            run = start_run(config_from(*layers), out, stopper)
+        run = resume_run(find_run(out), stopper, *layers) if resume else start_run(config_from(*layers), out, stopper)
         _introduce(run, display)
         trainer = Trainer(run, display, stopper)
         if trainer.progress.step:
             display.line(f"going on after step {trainer.progress.step}")
         trainer.train()
-        stopper.patient = False
+        stopper.patient = False  # all is saved: a signal may end the report at once
+        stopper.check()
         _report(run, time.monotonic() - began)
     return 0
 
@@ -143,4 +139,9 @@ def _report(run: Run, seconds: float) -> None:
         print(f"    {source} -> {output}" + ("" if output == reference else f"  [{reference}]"))
     minutes, rest = divmod(round(seconds), 60)
     print(f"saved in {run.path} after {minutes}:{rest:02}; best at step {checkpoint.progress.best_step}. Try:")
-    print(f'    tensorlib translate --run {run.path} "{shown[0][0]}"')
+    print(f"    tensorlib translate --run {shlex.quote(str(run.path))} {_quoted(shown[0][0])}")
+
+
+def _quoted(text: str) -> str:
+    """Return text as a shell takes it: in double quotes, which read best, where these do."""
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'

@@ -49,11 +49,8 @@ class TransformerConfig:
 
     def check(self) -> None:
         """Raise ValueError, naming every field that cannot be, with its value."""
-        problems = [
-            f"{name} must be at least 1, got {getattr(self, name)}"
-            for name in ("source_vocabulary", "target_vocabulary", "layers", "width", "heads", "feed_forward", "max_length")
-            if getattr(self, name) < 1
-        ]
+        sizes = ["source_vocabulary", "target_vocabulary", "layers", "width", "heads", "feed_forward", "max_length"]
+        problems = [f"{n} must be at least 1, got {getattr(self, n)}" for n in sizes if getattr(self, n) < 1]
         if self.heads > 0 and self.width % self.heads:
             problems.append(f"heads must divide width, got {self.heads} and {self.width}")
         if self.positions == "sinusoidal" and self.width % 2:
@@ -295,7 +292,7 @@ class DecoderState:
     """For each layer, keys and values (B, H, length, K) of the tokens so far; empty before the first."""
 
     def select(self, rows: Any) -> DecoderState:
-        """Return the state of these rows (indices or booleans), in their order: to drop, repeat or reorder sentences."""
+        """Return the state of these rows (indices or booleans), in order: to drop, repeat or reorder sentences."""
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         return replace(

@@ -40,9 +40,7 @@ class MultiHeadAttention(Module):
     single product for all three.
     """
 
-    def __init__(
-        self, width: int, heads: int, dropout: float = 0.0, generator: tl.Generator | None = None
-    ) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, generator: tl.Generator | None = None) -> None:
         if heads < 1 or width % heads:
             raise ValueError(f"MultiHeadAttention: heads must divide the width, got width {width} and {heads} heads")
         self.heads, self.dropout = heads, dropout
@@ -52,9 +50,7 @@ class MultiHeadAttention(Module):
         self.projection.weight.replace(np.concatenate(parts, axis=1))
         self.output = Linear(width, width, generator=generator)
 
-    def forward(
-        self, x_BTD: Any, memory_BSD: Any = None, visible: Any = None, return_weights: bool = False
-    ) -> Any:
+    def forward(self, x_BTD: Any, memory_BSD: Any = None, visible: Any = None, return_weights: bool = False) -> Any:
         """Return what each of the T positions gathers: (B, T, D).
 
         Self-attention without `memory_BSD`, else cross-attention: queries from x, keys and values from memory.
@@ -74,15 +70,11 @@ class MultiHeadAttention(Module):
 
     def queries(self, x_BTD: Any) -> Any:
         """Project x to queries (B, H, T, K)."""
-        width = x_BTD.shape[-1]
-        weight, bias = self.projection.weight[:, :width], self.projection.bias[:width]
-        return self._split_heads(x_BTD @ weight + bias)
+        return self._split_heads(self._project(x_BTD, slice(0, x_BTD.shape[-1])))
 
     def keys_values(self, memory_BSD: Any) -> tuple[Any, Any]:
         """Project memory to keys and values, each (B, H, S, K), in one product."""
-        width = memory_BSD.shape[-1]
-        weight, bias = self.projection.weight[:, width:], self.projection.bias[width:]
-        k, v = tl.split(memory_BSD @ weight + bias, 2, axis=-1)
+        k, v = tl.split(self._project(memory_BSD, slice(memory_BSD.shape[-1], None)), 2, axis=-1)
         return self._split_heads(k), self._split_heads(v)
 
     def attend(self, q_BHTK: Any, k_BHSK: Any, v_BHSK: Any, visible: Any, return_weights: bool = False) -> Any:
@@ -99,6 +91,11 @@ class MultiHeadAttention(Module):
         o_BTD = o_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, heads * head_width)
         y_BTD = self.output(o_BTD)
         return (y_BTD, weights_BHTS) if return_weights else y_BTD
+
+    def _project(self, x: Any, columns: slice) -> Any:
+        weight, bias = self.projection.weight, self.projection.bias
+        assert bias is not None
+        return x @ weight[:, columns] + bias[columns]
 
     def _split_heads(self, x_BTD: Any) -> Any:
         batch, length, width = x_BTD.shape

@@ -19,9 +19,7 @@ __all__ = ["Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear"]
 class Linear(Module):
     """y = x W + b for x (..., D): y (..., E). The weight is (D, E), as in the papers; PyTorch's is its transpose."""
 
-    def __init__(
-        self, in_width: int, out_width: int, bias: bool = True, generator: tl.Generator | None = None
-    ) -> None:
+    def __init__(self, in_width: int, out_width: int, bias: bool = True, generator: tl.Generator | None = None) -> None:
         self.weight = Parameter(init.xavier_uniform((in_width, out_width), generator))
         self.bias = Parameter(np.zeros(out_width, np.float32)) if bias else None
 

@@ -49,6 +49,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__}: forward is missing")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what ``forward`` returns; what is recorded meanwhile bears this module's path."""
         with module_scope(self._path):
             return self.forward(*args, **kwargs)
 
@@ -71,9 +72,9 @@ class Module:
 
     def _spread_names(self) -> None:
         """Tell every module and parameter its path from the root; what is held twice keeps its first."""
-        root, path = self._root and self._root(), ""
-        if root is None:
-            root, path = self, self._path
+        root = None if self._root is None else self._root()
+        path = "" if root else self._path
+        root = root or self
         for below, module in root.named_modules(path):
             object.__setattr__(module, "_path", below)
             object.__setattr__(module, "_root", weakref.ref(root))

@@ -25,9 +25,7 @@ class Optimizer:
 
     slots: tuple[str, ...] = ()  # the arrays kept for each parameter, such as Adam's moments
 
-    def __init__(
-        self, parameters: Iterable[Parameter] | Iterable[tuple[str, Parameter]], learning_rate: float
-    ) -> None:
+    def __init__(self, parameters: Iterable[Parameter | tuple[str, Parameter]], learning_rate: float) -> None:
         pairs = [p if isinstance(p, tuple) else (p.name or str(i), p) for i, p in enumerate(parameters)]
         if not pairs:
             raise ValueError(f"{type(self).__name__}: needs at least one parameter, got none")
@@ -86,8 +84,7 @@ class Optimizer:
         self.steps = int(arrays["steps"])
         for name, parameter in self.parameters.items():
             self.state[name] = {
-                slot: parameter.backend.asarray(arrays[f"{name}.{slot}"], parameter.dtype)
-                for slot in self.slots
+                slot: parameter.backend.asarray(arrays[f"{name}.{slot}"], parameter.dtype) for slot in self.slots
             }
 
 
@@ -168,20 +165,20 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     Pascanu et al. 2013, algorithm 1. Raises ValueError, and changes nothing, where the norm is not finite. Waits for
     the GPU once.
     """
-    with_grad = [p for p in parameters if p.grad is not None]
+    with_grad = [(p, p.grad) for p in parameters if p.grad is not None]
     if not with_grad:
         return 0.0
     total: Any = 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite gets an error of its own
-        for p in with_grad:
-            g = p.grad.data.reshape(-1)
+        for _, grad in with_grad:
+            g = grad.data.reshape(-1)
             total = total + g @ g
     norm = math.sqrt(total.item())
     if not math.isfinite(norm):
-        bad = [p.name or str(p.shape) for p in with_grad if not tl.isfinite(p.grad).all().item()]
+        bad = [p.name or str(p.shape) for p, grad in with_grad if not tl.isfinite(grad).all().item()]
         whose = f"those of {', '.join(bad)} are not" if bad else "the sum of their squares overflows"
         raise ValueError(f"clip_grad_norm: gradients must be finite, but {whose}")
     if norm > max_norm:
-        for p in with_grad:
-            p.grad = (p.grad * (max_norm / norm)).detach()
+        for p, grad in with_grad:
+            p.grad = (grad * (max_norm / norm)).detach()
     return norm

@@ -140,9 +140,7 @@ def _conform(node: Function, i: int, dx: Any) -> Any:
 
 
 def _broadcasts_to(shape: tuple[int, ...], wider: tuple[int, ...]) -> bool:
-    return len(shape) <= len(wider) and all(
-        n in (1, m) for n, m in zip(reversed(shape), reversed(wider), strict=False)
-    )
+    return len(shape) <= len(wider) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(wider), strict=False))
 
 
 def backward_pass(
@@ -295,11 +293,16 @@ def _seed(y: Tensor, gradient: Any, operation: str, create_graph: bool) -> Any:
         return _tensor.wrap(seed) if create_graph else seed
     if not isinstance(gradient, _tensor.Tensor):
         gradient = _tensor.Tensor(gradient, dtype=y.dtype, backend=y.backend)
+    if gradient.backend is not y.backend:
+        raise TypeError(
+            f"{operation}: the gradient must be on the output's backend {y.backend.name}, got {gradient.backend.name}"
+        )
     if gradient.shape != y.shape:
         raise ValueError(f"{operation}: the gradient must have the output's shape {y.shape}, got {gradient.shape}")
     if gradient.dtype != y.dtype:
         gradient = gradient.astype(y.dtype)
     return gradient if create_graph else gradient._array
+
 
 # Tensor and the ops stand on this module, so it may import Tensor's only when everything above exists.
 import tensorlib.tensor as _tensor  # noqa: E402

@@ -46,7 +46,7 @@ def recording(**changes: Any) -> Iterator[None]:
 
 
 def no_grad() -> Any:
-    """Record nothing inside: ``with no_grad():``, or ``@no_grad()`` above a function. Holds for this thread only."""
+    """Record nothing inside, in this thread only: a context manager, or a decorator of functions."""
     return recording(record=False)
 
 
@@ -298,6 +298,7 @@ def _calling_line() -> str:
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("tensorlib", "nn"):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
 
 # Tensor and the ops stand on this module, so it may import Tensor's only when everything above exists.
 import tensorlib.tensor as _tensor  # noqa: E402

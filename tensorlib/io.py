@@ -19,13 +19,13 @@ _KEY = "tensorlib"  # safetensors orders several metadata keys by chance: one ke
 
 
 def save(tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write Tensors or arrays by name, and `metadata` (anything JSON holds), atomically. Equal contents, equal bytes."""
+    """Write Tensors or arrays by name, and `metadata` (what JSON holds), atomically. Equal contents, equal bytes."""
     from safetensors.numpy import save as serialise
 
     arrays = {}
     for name, value in tensors.items():
         array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
-        arrays[name] = np.ascontiguousarray(array).reshape(array.shape)  # safetensors writes raw memory, strides ignored
+        arrays[name] = np.ascontiguousarray(array).reshape(array.shape)  # safetensors ignores strides
     text = json.dumps(dict(metadata or {}), sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_atomically(path, serialise(arrays, {_KEY: text}))
 

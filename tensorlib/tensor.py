@@ -309,7 +309,9 @@ def from_numpy(array: Array) -> Tensor:
     return wrap(array)
 
 
-def full(shape: int | tuple[int, ...], value: float, dtype: Any = "float32", backend: str | Backend = "numpy") -> Tensor:
+def full(
+    shape: int | tuple[int, ...], value: float, dtype: Any = "float32", backend: str | Backend = "numpy"
+) -> Tensor:
     """Return a Tensor of this shape with every element `value`."""
     return wrap(get_backend(backend).xp.full(shape, value, dtype))
 

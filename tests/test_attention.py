@@ -120,9 +120,7 @@ def test_attention_agrees_on_every_backend(backend):
     def run(place):
         attention.to(place).zero_grad()
         inputs = [tl.Tensor(a, requires_grad=True, backend=place) for a in (x, memory)]
-        y = attention(inputs[0], inputs[1], visible.to(place)) + attention(
-            inputs[0], visible=nn.causal_mask(3, place)
-        )
+        y = attention(inputs[0], inputs[1], visible.to(place)) + attention(inputs[0], visible=nn.causal_mask(3, place))
         (y * y).sum().backward()
         return [t.numpy() for t in (y, *[i.grad for i in inputs], *[p.grad for p in attention.parameters()])]
 
@@ -190,9 +188,7 @@ def test_attention_passes_gradcheck_to_second_order(shapes, visible):
         parameters = dict(zip(state, tensors, strict=False))
         return nn.functional_call(attention, parameters, inputs[0], memory, visible)
 
-    result = tl.gradcheck(
-        multi_head_attention, *state.values(), *[normal(*s, seed=i) for i, s in enumerate(shapes)]
-    )
+    result = tl.gradcheck(multi_head_attention, *state.values(), *[normal(*s, seed=i) for i, s in enumerate(shapes)])
     assert result.first < 1e-7 and result.second < 1e-6
 
 

@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import tensorlib as tl
 from models.checkpoint import (
     Checkpoint,
     Progress,
     build_model,
+    digest,
     load_weights,
     newest_checkpoint,
     prune,
@@ -98,6 +100,39 @@ def test_another_format_or_digest_is_refused(tmp_path, metadata):
     tl.save({"x": np.zeros(2)}, tmp_path / "x.safetensors", metadata)
     with pytest.raises(UserError, match=r"x\.safetensors"):
         read_checkpoint(tmp_path / "x.safetensors")
+
+
+FORGED = {
+    "no progress": lambda m: m.pop("progress"),
+    "no config": lambda m: m.pop("config"),
+    "a text for a number": lambda m: m["progress"].update(step="5"),
+    "a negative number": lambda m: m["progress"].update(batch=-1),
+    "a random state of one": lambda m: m["progress"].update(random=[1]),
+    "a random state of none": lambda m: m["progress"].update(random=None),
+    "a list for the model": lambda m: m.update(model=[]),
+    "an unknown field": lambda m: m["model"].update(os="system"),
+    "a best loss of text": lambda m: m["progress"].update(best_loss="1"),
+}
+
+
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
+def test_strange_metadata_with_a_true_digest_is_refused(tmp_path, forge):
+    path = tmp_path / "c.safetensors"
+    write_checkpoint(path, a_checkpoint())
+    tensors, metadata = tl.load(path), tl.load_metadata(path)
+    forge(metadata)
+    del metadata["digest"]
+    tl.save(tensors, path, metadata | {"digest": digest(tensors, metadata)})
+    with pytest.raises(UserError, match=r"c\.safetensors: metadata"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "null", "[" * 100_000])
+def test_metadata_that_is_no_object_is_refused(tmp_path, text):
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(safetensors.numpy.save({"x": np.zeros(2)}, {"tensorlib": text}))
+    with pytest.raises(UserError, match=r"c\.safetensors"):
+        read_checkpoint(path)
 
 
 def test_weights_of_another_model_are_refused_with_what_differs(tmp_path):

@@ -158,7 +158,9 @@ def test_a_missing_toml_file_is_named():
 
 def test_a_resumed_run_may_be_longer_but_no_other():
     old = config(seed=3)
-    assert resumed(old, {"steps": 9, "backend": "cpu"}) == dataclasses.replace(old, steps=9, backend="cpu")
+    assert resumed(old, ("command line", {"steps": 9, "backend": "cpu"})) == dataclasses.replace(
+        old, steps=9, backend="cpu"
+    )
     for other in ({"seed": 4}, {"model": {"width": 64}}, {"optim": {"learning_rate": 1.0}}, FILES):
         with pytest.raises(UserError, match="is required to stay"):
-            resumed(old, other)
+            resumed(old, ("command line", other))

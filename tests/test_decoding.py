@@ -21,7 +21,7 @@ def fresh(variant):
 
 
 def make(variant=0):
-    """Return a model that has begun to learn to write sentences backwards: what it says differs, and so where it ends."""
+    """Return a model that has begun to learn to write backwards: what it says differs, and where it ends."""
     model = fresh(variant).astype("float64")
     model.load_state_dict(learned(variant))
     return model

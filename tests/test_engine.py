@@ -462,6 +462,8 @@ def test_mixed_backends():
             TypeError, match=r"operands must be on one backend, got (numpy and strict|strict and numpy); move"
         ):
             f()
+    with pytest.raises(TypeError, match="backward: the gradient must be on the output's backend numpy, got strict"):
+        tl.Tensor([1.0], requires_grad=True).backward(y)
     with pytest.raises(ValueError, match="backend: must be one of numpy, cpu, cupy, cuda, gpu; got 'tpu'"):
         tl.Tensor([1.0], backend="tpu")
 
@@ -568,10 +570,9 @@ def test_nodes_know_where_they_were_made():
     assert z._node.source.startswith(__file__) and z._node.path == ""
 
 
-def test_importing_takes_no_recursion_limit_with_it():
-    """A deep graph is freed at the end of the interpreter as well, without a crash."""
+def test_a_deep_graph_that_lives_to_the_end_of_the_interpreter_is_freed_without_a_crash():
     code = (
-        "import tensorlib as tl\nx = y = tl.Tensor([1.0], requires_grad=True)\nfor _ in range(200_000): y = y + 1.0\n"
+        "import tensorlib as tl\nx = y = tl.Tensor([1.0], requires_grad=True)\nfor _ in range(100_000): y = y + 1.0\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, b"")

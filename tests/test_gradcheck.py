@@ -154,6 +154,13 @@ def test_an_array_in_place_of_a_saved_tensor_fails_at_second_order_only():
     expect_failure(square, POINTS, match="square: second order")
 
 
+def test_a_gradient_that_is_wrong_for_tensors_alone_is_refused():
+    """As where a right kernel hides a wrong formula: the second derivative would agree with the wrong first one."""
+    planted = unary(lambda x: 3 * x * x * (1 if isinstance(x, np.ndarray) else 2), "split")
+    tl.gradcheck(planted, POINTS, order=1)
+    expect_failure(planted, POINTS, match="split: first order under create_graph: gradient of input 0 at element")
+
+
 def test_a_swapped_axis_is_refused():
     class RowShare(tl.Function):
         def forward(self, x):

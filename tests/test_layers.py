@@ -143,7 +143,7 @@ def test_sinusoids_are_the_formula_of_the_paper():
         angle = t / 10000 ** (2 * i / 8)
         assert table[t, 2 * i] == pytest.approx(math.sin(angle), abs=1e-15)
         assert table[t, 2 * i + 1] == pytest.approx(math.cos(angle), abs=1e-15)
-    with pytest.raises(ValueError, match="width must be even.* got 7"):
+    with pytest.raises(ValueError, match=r"width must be even.* got 7"):
         sinusoids(3, 7)
 
 

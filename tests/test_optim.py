@@ -1,6 +1,7 @@
 """Optimizers against loops in plain NumPy, their state, gradient clipping, and schedules at the steps that matter."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -274,5 +275,5 @@ def test_schedules_at_the_steps_that_matter(schedule, expected):
 )
 def test_schedules_rise_through_the_warmup_and_fall_after_it(schedule):
     rates = [schedule(step) for step in range(1, 401)]
-    assert all(a < b for a, b in zip(rates[:39], rates[1:40], strict=True))
-    assert all(a > b for a, b in zip(rates[39:], rates[40:], strict=False))
+    assert all(a < b for a, b in pairwise(rates[:40]))
+    assert all(a > b for a, b in pairwise(rates[39:]))

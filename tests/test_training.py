@@ -83,7 +83,7 @@ def train(config, out, stopper=None):
 
 def resume(out, stopper=None):
     stopper = stopper or Stopper()
-    trainer = Trainer(resume_run(out, {}, stopper), Display(io.StringIO()), stopper)
+    trainer = Trainer(resume_run(out, stopper), Display(io.StringIO()), stopper)
     trainer.train()
     return trainer
 

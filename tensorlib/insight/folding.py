@@ -4,14 +4,14 @@ A module path is a list of levels, a number belonging to the container before it
 levels decoder, layers.0, norm. At depth N, the first N levels are frames, and what lies deeper is folded into one box.
 
 A module that is called at several places (a dropout used three times) becomes several frames or boxes, one for each
-set of its ops that are connected among themselves. One box for all would draw arrows that run in circles. And a module that would be a
-frame around one op and nothing else is one box that says both.
+set of its ops that are connected among themselves. One box for all would draw arrows that run in circles. And a
+module that would be a frame around one op and nothing else is one box that says both.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from tensorlib.insight.graph import Graph, Leaf, Node, Source, Value
@@ -168,7 +168,9 @@ class _Folding:
         calls = self.calls[node.number]
         frame = self.frame(calls[: self.depth], node.path)
         if len(calls) <= self.depth:
-            return self.add(node.number, Box(f"n{node.number}", "op", frame, node.path, node, outputs=list(node.outputs)))
+            return self.add(
+                node.number, Box(f"n{node.number}", "op", frame, node.path, node, outputs=list(node.outputs))
+            )
         call = calls[self.depth]
         if call not in self.boxes:
             path = ".".join(levels_of(node.path)[: self.depth + 1])
@@ -185,7 +187,9 @@ class _Folding:
             box.parameters += leaf.value.size if leaf.kind == "parameter" else 0
             return box
         frame = self.frame(calls, path)
-        return self.add(("leaf", leaf.number), Box(f"l{leaf.number}", leaf.kind, frame, frame.path, leaf=leaf, outputs=[leaf.value]))
+        return self.add(
+            ("leaf", leaf.number), Box(f"l{leaf.number}", leaf.kind, frame, frame.path, leaf=leaf, outputs=[leaf.value])
+        )
 
     def homes_of_leaves(self) -> list[tuple[tuple[Call, ...], str]]:
         """Return for each leaf the calls it is drawn in, and a path below the innermost.
@@ -219,7 +223,6 @@ class _Folding:
         if box.kind == "module" and (box.key, source) not in self.delivered:
             self.delivered.add((box.key, source))
             box.outputs.append(source.value)
-
 
     def remove_thin_frames(self) -> None:
         for frame in self.frames.values():

@@ -6,7 +6,6 @@ itself is gone. Nothing here recurses, so a chain of a million ops works.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -174,6 +173,8 @@ def graph(y: Tensor | Sequence[Tensor], names: Mapping[str, Any] | None = None) 
     leaves a name that no module has named: ``tl.graph(y, names={"x": x, "w": w})``, or simply ``names=locals()``.
     """
     roots = [y] if isinstance(y, Tensor) else list(y)
+    if not roots:
+        raise ValueError("graph: needs at least one Tensor, got an empty sequence")
     for root in roots:
         if not isinstance(root, Tensor):
             raise TypeError(f"graph: needs a Tensor or a sequence of Tensors, got {type(root).__name__}")
@@ -222,16 +223,16 @@ class _Recorder:
         self.names = {key: name for name, x in reversed(tensors) for key in (id(x), id(x._array))}
 
     def run(self, roots: Sequence[Tensor]) -> Graph:
-        name_of = functools.cache(op_name)
         order = computation_order([root._node for root in roots if root._node is not None])
         self.numbers = {node: number for number, node in enumerate(order)}
+        name_of = {cls: op_name(cls) for cls in set(map(type, order))}
         for root in roots:
             if root._node is None:
                 self.leaf(root)
         for number, node in enumerate(order):
             inputs = tuple([self.source(node, position) for position in range(len(node._inputs))])
             outputs = tuple([self.value(*output) for output in node._outputs])
-            self.graph.nodes.append(Node(number, name_of(type(node)), node.path, node.source, inputs, outputs))
+            self.graph.nodes.append(Node(number, name_of[type(node)], node.path, node.source, inputs, outputs))
         self.graph.outputs = tuple([self.output(root) for root in roots])
         self.count_saved(order)
         return self.graph
@@ -281,7 +282,7 @@ class _Recorder:
 
     def count_saved(self, order: Sequence[Function]) -> None:
         """Count every piece of memory once, at the first node that keeps it, and that of leaves not at all."""
-        seen = set()
+        seen: set[int] = set()
         for node in order:
             seen.update(id(_owner(e[0]._array)) for e in node._edges or () if e and isinstance(e[0], Tensor))
         for node, out in zip(order, self.graph.nodes, strict=True):

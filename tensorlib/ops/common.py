@@ -18,6 +18,7 @@ class Plain(Function):
     function = ""
 
     def forward(self, *arrays: Array, function: str, **options: Any) -> Array:
+        """Call `function` of the namespace that fits the arrays."""
         self.function = function
         like = next(x for x in arrays if hasattr(x, "dtype"))
         return getattr(namespace_of(like), function)(*arrays, **options)
