@@ -13,6 +13,5 @@ class UserError(Exception):
         # A file name may hold a newline, a terminal escape or undecodable bytes. Written out, they can't
         # break the promise of one line, drive the terminal, or make the printing itself fail.
         return "".join(
-            char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-            for char in super().__str__()
+            char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in super().__str__()
         )

@@ -94,7 +94,8 @@ class Transformer(nn.Module):
             self.source_positions = nn.LearnedPositions(config.width, config.max_length, generator)
             self.target_positions = nn.LearnedPositions(config.width, config.max_length, generator)
         else:
-            self.source_positions = self.target_positions = nn.SinusoidalPositions(config.width, config.max_length)
+            self.source_positions = nn.SinusoidalPositions(config.width, config.max_length)
+            self.target_positions = nn.SinusoidalPositions(config.width, config.max_length)
         self.dropout = nn.Dropout(config.dropout)
         self.encoder = Encoder(config, generator)
         self.decoder = Decoder(config, generator)

@@ -66,9 +66,7 @@ def _cupy() -> Backend:
         ) from None
     except Exception as error:  # CuPy raises CUDARuntimeError where there is no driver or no GPU
         reason = str(error).split("\n")[0]
-        raise RuntimeError(
-            f"backend: 'cupy' needs a CUDA GPU, and none answered ({reason}); use 'numpy'"
-        ) from None
+        raise RuntimeError(f"backend: 'cupy' needs a CUDA GPU, and none answered ({reason}); use 'numpy'") from None
     if not devices:
         raise RuntimeError("backend: 'cupy' needs a CUDA GPU, found 0; use 'numpy'")
 

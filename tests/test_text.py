@@ -82,9 +82,7 @@ def test_whatever_is_written_line_by_line_is_read_back(
         (b"one\ntwo\nthr\0e", [":3:", "NUL byte", "column 4"]),
     ],
 )
-def test_text_that_is_not_utf8_is_refused_with_its_place(
-    tmp_path: Path, data: bytes, told: list[str]
-) -> None:
+def test_text_that_is_not_utf8_is_refused_with_its_place(tmp_path: Path, data: bytes, told: list[str]) -> None:
     path = write(tmp_path, "corpus.de", data)
     with pytest.raises(UserError) as caught:
         read_lines(path)
@@ -101,9 +99,7 @@ def test_the_advised_conversion_works(tmp_path: Path) -> None:
     assert read_lines(f"{path}.utf8") == ["ä", "ö"]
 
 
-def test_what_is_not_a_readable_file_is_refused_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_a_readable_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "fifo")
     os.symlink("loop", tmp_path / "loop")
     for name, told in [
@@ -332,9 +328,7 @@ def test_a_damaged_file_is_one_error_that_names_it(saved: Path, data: st.DataObj
         Subwords.load(path)
 
 
-def test_a_failed_save_leaves_the_old_file_and_no_temporary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_save_leaves_the_old_file_and_no_temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = Tokenizer.train(PAIRS, vocabulary_size=290)
     old.save(tmp_path)
 

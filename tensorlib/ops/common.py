@@ -62,7 +62,5 @@ def largest(x: Array, axes: tuple[int, ...]) -> Array:
 def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     """Sum `x` over the axes along which `shape` was broadcast to get x.shape. The adjoint of broadcast_to."""
     lead = x.ndim - len(shape)
-    spread = tuple(range(lead)) + tuple(
-        i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1
-    )
+    spread = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1)
     return x.sum(axis=spread, keepdims=True).reshape(shape)

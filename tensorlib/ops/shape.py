@@ -68,11 +68,7 @@ def expand_dims(x: Any, axis: int) -> Any:
 
 def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Any:
     """Return x without the axes of size 1 (all of them, or those named)."""
-    axes = (
-        tuple(i for i, n in enumerate(x.shape) if n == 1)
-        if axis is None
-        else normal_axes(axis, x.ndim, "squeeze")
-    )
+    axes = tuple(i for i, n in enumerate(x.shape) if n == 1) if axis is None else normal_axes(axis, x.ndim, "squeeze")
     for a in axes:
         if x.shape[a] != 1:
             raise ValueError(f"squeeze: axis {a} must have size 1, got shape {x.shape}")
@@ -176,5 +172,3 @@ class Copy(Function):
 def copy(x: Any) -> Any:
     """Return x in memory of its own, contiguous; differentiable."""
     return Copy.apply(x)
-
-

@@ -9,9 +9,7 @@ from tensorlib.ops.losses import cross_entropy_formula, cross_entropy_gradient
 
 
 @cross_entropy_formula.register(np.ndarray)
-def _(
-    logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: float) -> tuple[np.ndarray, np.ndarray]:
     rows, classes = logits.shape
     lse = np.empty((rows, 1), logits.dtype)
     loss = np.empty(rows, logits.dtype)

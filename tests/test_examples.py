@@ -1,0 +1,26 @@
+"""Every example runs, and says what it promises to show."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+SHOWS = {
+    "01_gradients": "first derivative 12.0 second 12.0",
+    "02_learn_by_heart": "我有一只猫 -> I have a cat",
+    "03_look_at_graphs": "transformer-depth-2.svg",
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_example(name, tmp_path):
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    run = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert SHOWS[name] in run.stdout  # a new example needs a line in SHOWS
