@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# What a machine with a GPU is asked: the tests on CuPy's arrays, and a training step beside PyTorch's.
+#
+#   PYTHON=python3 benchmarks/gpu.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PYTHONPATH=$PWD
+python=${PYTHON:-python3}
+
+"$python" -c 'import cupy; p = cupy.cuda.runtime.getDeviceProperties(0); print(p["name"].decode(), "CuPy", cupy.__version__)'
+"$python" -m pytest -q -k "cupy or cuda or gpu" tests
+"$python" benchmarks/step.py --backend cupy
