@@ -25,6 +25,8 @@ from nn import optim
 
 
 class Size(NamedTuple):
+    """A model and a batch, as B sentences of one length."""
+
     width: int
     heads: int
     feed_forward: int

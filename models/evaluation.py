@@ -36,19 +36,14 @@ class TokenLoss:
 
 def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[], None] = lambda: None) -> TokenLoss:
     """Return the teacher-forced loss, without label smoothing or dropout. `stop` is called between batches."""
-    was_training = model.training
-    model.eval()
     total, tokens = 0.0, 0
-    try:
-        with tl.no_grad():
-            for group in _groups([len(s) + len(t) for s, t in examples]):
-                stop()
-                batch = make_batch([examples[i] for i in group])
-                logits_BTV = model(batch.source_BS, batch.target_in_BT)
-                loss = tl.cross_entropy(logits_BTV, batch.target_out_BT, ignore_index=PAD, reduction="sum")
-                total, tokens = total + float(loss.item()), tokens + batch.tokens
-    finally:
-        model.train(was_training)
+    with model.evaluating(), tl.no_grad():
+        for group in _groups([len(s) + len(t) for s, t in examples]):
+            stop()
+            batch = make_batch([examples[i] for i in group])
+            logits_BTV = model(batch.source_BS, batch.target_in_BT)
+            loss = tl.cross_entropy(logits_BTV, batch.target_out_BT, ignore_index=PAD, reduction="sum")
+            total, tokens = total + float(loss.item()), tokens + batch.tokens
     return TokenLoss(total / max(tokens, 1), tokens)
 
 

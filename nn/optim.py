@@ -10,6 +10,7 @@ import numpy as np
 
 import tensorlib as tl
 from nn.module import Parameter
+from tensorlib.function import as_array
 from tensorlib.ops.update import adam_update, sgd_update
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm"]
@@ -17,6 +18,8 @@ __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm"]
 
 class Optimizer:
     """Updates parameters from their gradients.
+
+    Steps are counted for all parameters together: one that had no gradient so far counts as having had zeros.
 
     Args:
         parameters: ``model.parameters()``, or ``model.named_parameters()``: the names then name the state.
@@ -52,11 +55,10 @@ class Optimizer:
             for slot in self.slots:
                 if slot not in state:
                     state[slot] = parameter.backend.xp.zeros(parameter.shape, parameter.dtype)
-            self.update(parameter.data, parameter.grad.data, state)
-            parameter.replace(parameter.data)  # updated in place: the version tells the engine
+            parameter.replace(as_array(self.update(parameter.data, parameter.grad.data, state)))
 
-    def update(self, p: Any, g: Any, state: dict[str, Any]) -> None:
-        """Update the array of one parameter in place."""
+    def update(self, p: Any, g: Any, state: dict[str, Any]) -> Any:
+        """Return the new array of one parameter; update its state in place."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -103,10 +105,10 @@ class SGD(Optimizer):
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
         self.slots = ("velocity",) if momentum else ()
 
-    def update(self, p: Any, g: Any, state: dict[str, Any]) -> None:
+    def update(self, p: Any, g: Any, state: dict[str, Any]) -> Any:
         """Apply `sgd_update`."""
         velocity = state.get("velocity")
-        sgd_update(p, g, velocity, self.learning_rate, self.momentum, self.weight_decay, self.nesterov)
+        return sgd_update(p, g, velocity, self.learning_rate, self.momentum, self.weight_decay, self.nesterov)
 
 
 class Adam(Optimizer):
@@ -126,9 +128,9 @@ class Adam(Optimizer):
         super().__init__(parameters, learning_rate)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
-    def update(self, p: Any, g: Any, state: dict[str, Any]) -> None:
+    def update(self, p: Any, g: Any, state: dict[str, Any]) -> Any:
         """Apply `adam_update`."""
-        adam_update(
+        return adam_update(
             p,
             g,
             state["m"],

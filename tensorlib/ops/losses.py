@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorlib.backend import Array, backend_of, namespace_of
 from tensorlib.function import Function
+from tensorlib.ops.reduce import Logsumexp
 
 __all__ = ["cross_entropy"]
 
@@ -29,23 +30,14 @@ class CrossEntropy(Function):
 
     def backward(self, dloss: Array) -> Any:
         (logits,) = self.saved
-        xp = namespace_of(dloss)
-        lse = log_sum_exp(xp, logits) if self.statistics is None else self.statistics
+        lse = Logsumexp.run(logits, axis=-1, keepdims=True) if self.statistics is None else self.statistics
         return cross_entropy_gradient(dloss, logits, lse, self.targets, self.counted, self.smoothing)
-
-
-def log_sum_exp(xp: Any, logits: Array) -> Array:
-    """Return log sum exp over the last axis of (N, V), kept as a column (N, 1)."""
-    if hasattr(xp, "logsumexp"):
-        return xp.logsumexp(logits, axis=-1, keepdims=True)
-    top = logits.max(axis=-1, keepdims=True)
-    return xp.log(xp.exp(logits - top).sum(axis=-1, keepdims=True)) + top
 
 
 @singledispatch
 def cross_entropy_formula(logits: Array, targets: Array, counted: Array, smoothing: float) -> tuple[Array, Array]:
     xp = namespace_of(logits)
-    lse = log_sum_exp(xp, logits)
+    lse = Logsumexp.run(logits, axis=-1, keepdims=True)
     chosen = xp.take_along_axis(logits, targets[:, None], axis=-1)
     loss = lse - (1 - smoothing) * chosen
     if smoothing:  # only then: a class ruled out by a logit of -inf would make the mean -inf, and 0 · -inf is NaN
@@ -60,9 +52,10 @@ def cross_entropy_gradient(
     # dlse/dx_v = softmax(x)_v, and the rest of the loss is linear in x   =>   dx_v = dloss (softmax(x)_v - q_v)
     xp = backend_of(targets).xp
     classes = logits.shape[-1]
-    q = (xp.arange(classes) == targets[:, None]) * (1 - smoothing) + smoothing / classes
+    is_target = (xp.arange(classes) == targets[:, None]).astype(logits.dtype)
+    q = is_target * (1 - smoothing) + smoothing / classes
     weight = (dloss * counted).reshape(-1, 1)
-    return weight * (namespace_of(dloss).exp(logits - lse) - q.astype(logits.dtype))
+    return weight * (namespace_of(dloss).exp(logits - lse) - q)
 
 
 def cross_entropy(

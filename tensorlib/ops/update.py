@@ -1,6 +1,8 @@
-"""One step of each optimizer, as a formula on raw arrays, in place.
+"""One step of each optimizer, as a formula on raw arrays.
 
-They know nothing of Parameters or schedules, so that kernels can override them as they override any formula.
+The optimizer's own arrays (moments) are updated in place; the parameter comes back as a new array, for the old one may
+be saved in a graph, or be held by whoever asked for its value. The formulas know nothing of Parameters or schedules, so
+that kernels can override them as they override any formula.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ __all__ = ["adam_update", "sgd_update"]
 @singledispatch
 def sgd_update(
     p: Array, g: Array, velocity: Array | None, lr: float, momentum: float, weight_decay: float, nesterov: bool
-) -> None:
+) -> Array:
     """Stochastic gradient descent with momentum (Sutskever et al. 2013), as PyTorch defines it.
 
     g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr (v, or g' + momentum v with nesterov).
@@ -26,21 +28,21 @@ def sgd_update(
         velocity *= momentum
         velocity += g
         g = g + momentum * velocity if nesterov else velocity
-    p -= lr * g
+    return p - lr * g
 
 
 @singledispatch
 def adam_update(
     p: Array, g: Array, m: Array, v: Array, *, step: int, lr: float, beta1: float, beta2: float, eps: float,
     weight_decay: float, decoupled: bool,
-) -> None:  # fmt: skip
+) -> Array:  # fmt: skip
     """Adam (Kingma and Ba 2015, algorithm 1), or AdamW where `decoupled` (Loshchilov and Hutter 2019, algorithm 2).
 
     m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
     Weight decay is added to g, or, decoupled, subtracted from p directly: p <- p - lr weight_decay p.
     """
     if weight_decay and decoupled:
-        p *= 1 - lr * weight_decay
+        p = p * (1 - lr * weight_decay)
     elif weight_decay:
         g = g + weight_decay * p
     m *= beta1
@@ -48,4 +50,4 @@ def adam_update(
     v *= beta2
     v += (1 - beta2) * g * g
     unbiased = namespace_of(v).sqrt(v / (1 - beta2**step))
-    p -= (lr / (1 - beta1**step)) * m / (unbiased + eps)
+    return p - (lr / (1 - beta1**step)) * m / (unbiased + eps)

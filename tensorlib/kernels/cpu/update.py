@@ -14,18 +14,16 @@ from tensorlib.ops.update import adam_update
 def _(
     p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *, step: int, lr: float, beta1: float, beta2: float,
     eps: float, weight_decay: float, decoupled: bool,
-) -> None:  # fmt: skip
+) -> np.ndarray:  # fmt: skip
     options = {"step": step, "lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
     if not all(a.flags.c_contiguous for a in (p, g, m, v)):  # flattening would update a copy
-        adam_update.dispatch(object)(p, g, m, v, **options, decoupled=decoupled)
-        return
+        return adam_update.dispatch(object)(p, g, m, v, **options, decoupled=decoupled)
+    shape, updated = p.shape, np.empty(p.size, p.dtype)
     p, g, m, v = (a.reshape(-1) for a in (p, g, m, v))
     rate, root = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
     for block in row_blocks(p.size, 4 * p.itemsize):
         slope = g[block]
-        if weight_decay and decoupled:
-            p[block] *= 1 - lr * weight_decay
-        elif weight_decay:
+        if weight_decay and not decoupled:
             slope = slope + weight_decay * p[block]
         m[block] *= beta1
         scratch = slope * (1 - beta1)
@@ -39,4 +37,9 @@ def _(
         scratch += eps
         np.divide(m[block], scratch, out=scratch)
         scratch *= rate
-        p[block] -= scratch
+        if weight_decay and decoupled:
+            np.multiply(p[block], 1 - lr * weight_decay, out=updated[block])
+            updated[block] -= scratch
+        else:
+            np.subtract(p[block], scratch, out=updated[block])
+    return updated.reshape(shape)
