@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -38,12 +38,12 @@ class TransformerConfig:
     """Hidden width of the position-wise feed-forward layers."""
     dropout: float = 0.1
     """Dropout on embeddings, attention weights, hidden feed-forward values and every sub-layer's output."""
-    norm: str = "post"
+    norm: Literal["post", "pre"] = "post"
     """post: LayerNorm(x + Sublayer(x)) as in the paper; pre: x + Sublayer(LayerNorm(x)), easier to train when deep."""
-    positions: str = "sinusoidal"
+    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
     """sinusoidal or learned."""
     max_length: int = 512
-    """Longest sentence in subwords that learned positions can number; sinusoids know no longest."""
+    """Longest sentence in subwords: learned positions end here, training drops longer pairs, translating cuts them."""
     tie_embeddings: bool = False
     """Share one matrix between source embedding, target embedding and output (section 3.4); one vocabulary only."""
 
@@ -104,46 +104,48 @@ class Transformer(nn.Module):
 
     # ---- training: everything at once ----
 
-    def forward(self, source_ids_BS: Any, target_ids_BT: Any) -> Any:
+    def forward(self, source_ids: Any, target_ids: Any) -> Any:
         """Return logits (B, T, V): at t for the token after target_ids[:, :t + 1], which begin with <s>."""
-        source_visible_BS = self.visible(source_ids_BS)
-        return self.decode(target_ids_BT, self.encode(source_ids_BS, source_visible_BS), source_visible_BS)
+        visible_BS = self.visible(source_ids)
+        return self.decode(target_ids, self.encode(source_ids, visible_BS), visible_BS)
 
     def visible(self, ids_BS: Any) -> tl.Tensor:
         """Return which ids are not padding, (B, S), where the model is."""
         return tl.Tensor(np.asarray(ids_BS) != PAD, backend=self.backend)
 
-    def encode(self, source_ids_BS: Any, source_visible_BS: Any = None) -> Any:
+    def encode(self, source_ids: Any, source_visible: Any = None) -> Any:
         """Return the encoder's output, the memory (B, S, D)."""
-        visible_BS = self.visible(source_ids_BS) if source_visible_BS is None else source_visible_BS
-        x_BSD = self._embed(self.source_embedding, self.source_positions, source_ids_BS)
+        visible_BS = self.visible(source_ids) if source_visible is None else source_visible
+        x_BSD = self._embed(self.source_embedding, self.source_positions, source_ids)
         return self.encoder(x_BSD, _for_all_queries(visible_BS))
 
-    def decode(self, target_ids_BT: Any, memory_BSD: Any, source_visible_BS: Any = None) -> Any:
-        """Return logits (B, T, V) given the target so far. Each position sees itself and what came before.
+    def decode(self, target_ids: Any, memory: Any, source_visible: Any = None) -> Any:
+        """Return logits (B, T, V) for target ids (B, T) and a memory (B, S, D). Each position sees what came before.
+
+        Without `source_visible` (B, S) the whole memory is seen; give the mask that `encode` used if there is padding.
 
         Padding at the end of a target needs no mask of its own: what comes later is hidden already.
         """
-        x_BTD = self._embed(self.target_embedding, self.target_positions, target_ids_BT)
+        x_BTD = self._embed(self.target_embedding, self.target_positions, target_ids)
         causal_TT = nn.causal_mask(x_BTD.shape[1], self.backend)
-        visible = None if source_visible_BS is None else _for_all_queries(source_visible_BS)
-        return self._logits(self.decoder(x_BTD, memory_BSD, causal_TT, visible))
+        visible = None if source_visible is None else _for_all_queries(source_visible)
+        return self._logits(self.decoder(x_BTD, memory, causal_TT, visible))
 
     # ---- decoding: a token at a time ----
 
-    def start(self, memory_BSD: Any, source_visible_BS: Any = None) -> DecoderState:
+    def start(self, memory: Any, source_visible: Any = None) -> DecoderState:
         """Return the state before the first token: keys and values of the memory, computed once for all steps."""
-        visible = None if source_visible_BS is None else _for_all_queries(source_visible_BS)
-        cross = tuple(layer.cross_attention.keys_values(memory_BSD) for layer in self.decoder.layers)
+        visible = None if source_visible is None else _for_all_queries(source_visible)
+        cross = tuple(layer.cross_attention.keys_values(memory) for layer in self.decoder.layers)
         return DecoderState(length=0, visible=visible, cross=cross, own=())
 
-    def decode_step(self, ids_B: Any, state: DecoderState) -> tuple[Any, DecoderState]:
+    def decode_step(self, ids: Any, state: DecoderState) -> tuple[Any, DecoderState]:
         """Return the logits (B, V) that follow one more token for each sentence, and the state after it.
 
         Equal to the last position of `decode` on the whole prefix; the state keeps every earlier position's keys and
         values, so a step costs the same work as one position. `state` itself stays as it was.
         """
-        ids_B1 = np.asarray(ids_B)[:, None]
+        ids_B1 = np.asarray(ids)[:, None]
         x_B1D = self._embed(self.target_embedding, self.target_positions, ids_B1, state.length)
         x_B1D, own = self.decoder.step(x_B1D, state)
         return self._logits(x_B1D)[:, 0], replace(state, length=state.length + 1, own=own)
@@ -157,7 +159,10 @@ class Transformer(nn.Module):
 
     def _embed(self, embedding: Any, positions: Any, ids_BT: Any, start: int = 0) -> Any:
         """Embeddings times sqrt(D) (section 3.4), so that positions do not drown them, plus positions."""
-        x_BTD = embedding(np.asarray(ids_BT)) * math.sqrt(self.config.width)
+        ids_BT = np.asarray(ids_BT)
+        if ids_BT.ndim != 2:
+            raise ValueError(f"Transformer: ids must be (sentences, length), got shape {ids_BT.shape}")
+        x_BTD = embedding(ids_BT) * math.sqrt(self.config.width)
         return self.dropout(positions(x_BTD, start))
 
     def _logits(self, x_BTD: Any) -> Any:

@@ -43,6 +43,8 @@ class MultiHeadAttention(Module):
     def __init__(self, width: int, heads: int, dropout: float = 0.0, generator: tl.Generator | None = None) -> None:
         if heads < 1 or width % heads:
             raise ValueError(f"MultiHeadAttention: heads must divide the width, got width {width} and {heads} heads")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"MultiHeadAttention: dropout must lie in [0, 1), got {dropout}")
         self.heads, self.dropout = heads, dropout
         self.projection = Linear(width, 3 * width, generator=generator)
         # Drawn as three (D, D) matrices: their fan_out is D, not 3D.

@@ -92,7 +92,6 @@ class Module:
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
-            self._refuse_hidden(name, value)  # a list may have got its modules after it was assigned
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Yield (path, module) for this module and all below it, each once."""
@@ -152,9 +151,10 @@ class Module:
         ]
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} does not fit: {'; '.join(problems)}")
-        for name, array in arrays.items():
-            if name in own:
-                own[name].replace(own[name].backend.asarray(array, own[name].dtype))
+        fitting = [(own[name], array) for name, array in arrays.items() if name in own]
+        converted = [p.backend.asarray(array, p.dtype) for p, array in fitting]  # all, before any is replaced
+        for (p, _), array in zip(fitting, converted, strict=True):
+            p.replace(array)
 
     def to(self, backend: Any) -> Self:
         """Move every parameter and every other Tensor held by a module to a backend, in place; return self."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,8 +20,6 @@ __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm"]
 class Optimizer:
     """Updates parameters from their gradients.
 
-    Steps are counted for all parameters together: one that had no gradient so far counts as having had zeros.
-
     Args:
         parameters: ``model.parameters()``, or ``model.named_parameters()``: the names then name the state.
         learning_rate: may be set anew before any step.
@@ -29,16 +28,30 @@ class Optimizer:
     slots: tuple[str, ...] = ()  # the arrays kept for each parameter, such as Adam's moments
 
     def __init__(self, parameters: Iterable[Parameter | tuple[str, Parameter]], learning_rate: float) -> None:
-        pairs = [p if isinstance(p, tuple) else (p.name or str(i), p) for i, p in enumerate(parameters)]
-        if not pairs:
-            raise ValueError(f"{type(self).__name__}: needs at least one parameter, got none")
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            raise ValueError(f"{type(self).__name__}: parameters must have different names; pass named_parameters()")
-        self.parameters: dict[str, Parameter] = dict(pairs)
+        self.parameters = self._named(parameters)
+        if not learning_rate >= 0:
+            raise ValueError(f"{type(self).__name__}: learning_rate must not be negative, got {learning_rate}")
         self.learning_rate = learning_rate
-        self.steps = 0
-        self.state: dict[str, dict[str, Any]] = {name: {} for name in names}
+        self.steps = dict.fromkeys(self.parameters, 0)  # updates so far, of each: Adam's bias correction counts them
+        self.state: dict[str, dict[str, Any]] = {name: {} for name in self.parameters}
+
+    def _named(self, parameters: Iterable[Any]) -> dict[str, Parameter]:
+        kind = type(self).__name__
+        given = [] if isinstance(parameters, tl.Tensor) else list(parameters)
+        pairs = [p if isinstance(p, tuple) else (getattr(p, "name", "") or str(i), p) for i, p in enumerate(given)]
+        if not pairs or not all(isinstance(p, tl.Tensor) and p.is_leaf and p.requires_grad for _, p in pairs):
+            raise ValueError(
+                f"{kind}: needs an iterable of one or more parameters, leaves that require a gradient; "
+                f"got {type(parameters).__name__}; pass model.parameters()"
+            )
+        counts = Counter(name for name, _ in pairs)
+        twice = [name for name, count in counts.items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"{kind}: parameters must have different names, got {twice[0]} twice; of several models pass "
+                '[*a.named_parameters("a"), *b.named_parameters("b")]'
+            )
+        return dict(pairs)
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -47,24 +60,31 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        self.steps += 1
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
+            if parameter.grad.shape != parameter.shape:
+                raise ValueError(
+                    f"{type(self).__name__}: the gradient of {name} must have its shape {parameter.shape}, "
+                    f"got {parameter.grad.shape}"
+                )
+            self.steps[name] += 1
             state = self.state[name]
             for slot in self.slots:
                 if slot not in state:
                     state[slot] = parameter.backend.xp.zeros(parameter.shape, parameter.dtype)
-            parameter.replace(as_array(self.update(parameter.data, parameter.grad.data, state)))
+            g = parameter.grad.data.astype(parameter.dtype, copy=False)
+            parameter.replace(as_array(self.update(parameter.data, g, state, self.steps[name])))
 
-    def update(self, p: Any, g: Any, state: dict[str, Any]) -> Any:
-        """Return the new array of one parameter; update its state in place."""
+    def update(self, p: Any, g: Any, state: dict[str, Any], step: int) -> Any:
+        """Return the new array of one parameter, at its step number `step`; update its state in place."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return a copy of the state on the host: "steps", and "NAME.SLOT" for each parameter, zeros before a step."""
-        arrays = {"steps": np.array(self.steps)}
+        """Return a copy of the state on the host: "NAME.steps" and "NAME.SLOT", for each parameter; zeros at first."""
+        arrays = {}
         for name, p in self.parameters.items():
+            arrays[f"{name}.steps"] = np.array(self.steps[name])
             for slot in self.slots:
                 array = self.state[name].get(slot)
                 host = np.zeros(p.shape, p.dtype) if array is None else np.array(p.backend.to_numpy(array))
@@ -73,7 +93,8 @@ class Optimizer:
 
     def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
         """Take over a state; all names and shapes that do not fit are one error, and then nothing changes."""
-        expected = {"steps": ()} | {f"{n}.{s}": p.shape for n, p in self.parameters.items() for s in self.slots}
+        expected: dict[str, tuple[int, ...]] = {f"{name}.steps": () for name in self.parameters}
+        expected |= {f"{n}.{s}": p.shape for n, p in self.parameters.items() for s in self.slots}
         problems = [f"missing {k}" for k in expected if k not in arrays]
         problems += [f"unexpected {k}" for k in arrays if k not in expected]
         problems += [
@@ -83,8 +104,8 @@ class Optimizer:
         ]
         if problems:
             raise ValueError(f"{type(self).__name__}: the state does not fit: {'; '.join(problems)}")
-        self.steps = int(arrays["steps"])
         for name, parameter in self.parameters.items():
+            self.steps[name] = int(arrays[f"{name}.steps"])
             self.state[name] = {
                 slot: parameter.backend.asarray(arrays[f"{name}.{slot}"], parameter.dtype) for slot in self.slots
             }
@@ -102,13 +123,15 @@ class SGD(Optimizer):
         nesterov: bool = False,
     ) -> None:
         super().__init__(parameters, learning_rate)
+        if not 0 <= momentum < 1 or (nesterov and not momentum):
+            raise ValueError(f"SGD: momentum must lie in [0, 1), and in (0, 1) for nesterov; got {momentum}")
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
         self.slots = ("velocity",) if momentum else ()
 
-    def update(self, p: Any, g: Any, state: dict[str, Any]) -> Any:
+    def update(self, p: Any, g: Any, state: dict[str, Any], step: int) -> Any:
         """Apply `sgd_update`."""
         velocity = state.get("velocity")
-        return sgd_update(p, g, velocity, self.learning_rate, self.momentum, self.weight_decay, self.nesterov)
+        return sgd_update(p, g, velocity, float(self.learning_rate), self.momentum, self.weight_decay, self.nesterov)
 
 
 class Adam(Optimizer):
@@ -126,17 +149,19 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, learning_rate)
+        if not all(0 <= beta < 1 for beta in betas) or not eps >= 0:
+            raise ValueError(f"{type(self).__name__}: betas must lie in [0, 1) and eps >= 0; got {betas} and {eps}")
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
-    def update(self, p: Any, g: Any, state: dict[str, Any]) -> Any:
+    def update(self, p: Any, g: Any, state: dict[str, Any], step: int) -> Any:
         """Apply `adam_update`."""
         return adam_update(
             p,
             g,
             state["m"],
             state["v"],
-            step=self.steps,
-            lr=self.learning_rate,
+            step=step,
+            lr=float(self.learning_rate),
             beta1=self.betas[0],
             beta2=self.betas[1],
             eps=self.eps,
@@ -167,6 +192,8 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     Pascanu et al. 2013, algorithm 1. Raises ValueError, and changes nothing, where the norm is not finite. Waits for
     the GPU once.
     """
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm}")
     with_grad = [(p, p.grad) for p in parameters if p.grad is not None]
     if not with_grad:
         return 0.0

@@ -16,14 +16,16 @@ from nn.module import Module, Parameter
 __all__ = ["LearnedPositions", "SinusoidalPositions", "sinusoids"]
 
 
-def sinusoids(length: int, width: int) -> np.ndarray:
-    """Return PE (length, width): PE[t, 2i] = sin(t / 10000^(2i/D)), PE[t, 2i+1] = cos of the same angle.
+def sinusoids(length: int, width: int, start: int = 0) -> np.ndarray:
+    """Return rows start, start + 1, ... of PE, (length, width).
+
+    PE[t, 2i] = sin(t / 10000^(2i/D)), PE[t, 2i+1] = cos of the same angle.
 
     Vaswani et al. 2017, section 3.5. Wavelengths run from 2 pi to 10000 · 2 pi.
     """
     if width % 2:
         raise ValueError(f"sinusoids: the width must be even, for each sine has its cosine; got {width}")
-    angles = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
+    angles = np.arange(start, start + length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, width)
 
 
@@ -35,12 +37,11 @@ class SinusoidalPositions(Module):
 
     def forward(self, x_BTD: Any, start: int = 0) -> Any:
         """Return x plus the rows for positions start, start + 1, ..."""
-        end = start + x_BTD.shape[1]
-        table = self.table
-        if end > table.shape[0]:
-            rows = sinusoids(end, table.shape[1]).astype(np.float32)  # as prepared: a row must not depend on `end`
-            table = tl.Tensor(rows, dtype=table.dtype, backend=table.backend)
-        return x_BTD + table[start:end]
+        length, (prepared, width) = x_BTD.shape[1], self.table.shape
+        if start + length <= prepared:
+            return x_BTD + self.table[start : start + length]
+        rows = sinusoids(length, width, start).astype(np.float32)  # rounded as the prepared rows are
+        return x_BTD + tl.Tensor(rows, dtype=self.table.dtype, backend=self.table.backend)
 
 
 class LearnedPositions(Module):

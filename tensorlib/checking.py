@@ -156,7 +156,7 @@ def _error(settings: _Settings, order: str, i: int, analytic: np.ndarray, numeri
     if analytic.size == 0:
         return 0.0
     both = np.abs([analytic, numeric])
-    scale = max(float(both.max(where=np.isfinite(both), initial=0)), 1e-3)
+    scale = max(float(both.max(where=np.isfinite(both), initial=0)), 1e-5)  # below it differences are rounding
     with np.errstate(invalid="ignore"):
         differences = np.nan_to_num(np.abs(analytic - numeric) / scale, nan=np.inf)
     place = tuple(int(k) for k in np.unravel_index(np.argmax(differences), differences.shape))

@@ -152,7 +152,7 @@ class Function:
         for x in inputs:
             if isinstance(x, _tensor.Tensor):
                 arrays.append(x._array)
-                if record and x.requires_grad:
+                if record and x._requires_grad:
                     edges.append((x if x._node is None else x._node, x._index))
                     recorded = True
                     continue
@@ -248,6 +248,15 @@ def op_name(cls: type[Function]) -> str:
 def as_array(y: Any) -> Array:
     """NumPy's reductions return scalars, CuPy's 0-d arrays; a Tensor always holds an array."""
     return np.asarray(y) if isinstance(y, np.generic) else y
+
+
+def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
+    """Return x if it is a Tensor, else a constant made of it: an array as it is, numbers beside `like`."""
+    if isinstance(x, _tensor.Tensor):
+        return x
+    if like is not None:
+        return _tensor.Tensor(x, backend=like.backend)
+    return _tensor.wrap(x) if hasattr(x, "dtype") and not isinstance(x, np.generic) else _tensor.Tensor(x)
 
 
 def _operand(x: Any, inputs: Sequence[Any]) -> Any:

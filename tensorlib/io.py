@@ -13,13 +13,14 @@ import numpy as np
 
 from tensorlib.tensor import Tensor
 
-__all__ = ["load", "load_metadata", "save", "write_atomically"]
+__all__ = ["load", "load_metadata", "load_with_metadata", "save", "write_atomically"]
 
 _KEY = "tensorlib"  # safetensors orders several metadata keys by chance: one key, holding JSON, keeps bytes the same
 
 
 def save(tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
     """Write Tensors or arrays by name, and `metadata` (what JSON holds), atomically. Equal contents, equal bytes."""
+    _require_safetensors("save")
     from safetensors.numpy import save as serialise
 
     arrays = {}
@@ -32,15 +33,17 @@ def save(tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Map
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the arrays in a safetensors file by name. Raises ValueError, naming the file, if it is not whole."""
-    return _read(path)[0]
+    return load_with_metadata(path)[0]
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the metadata that `save` was given."""
-    return _read(path)[1]
+    return load_with_metadata(path)[1]
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return what `load` and `load_metadata` do, from one reading of the file."""
+    _require_safetensors("load")
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
@@ -52,6 +55,13 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str
     except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(f"load: {os.fspath(path)} is not a whole safetensors file: {error}") from None
     return arrays, metadata
+
+
+def _require_safetensors(operation: str) -> None:
+    try:
+        import safetensors  # noqa: F401
+    except ImportError:
+        raise ImportError(f"{operation}: needs the Python package safetensors; pip install safetensors") from None
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:

@@ -177,10 +177,6 @@ def _attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, visible: Any = True,
     return (weights @ v, weights) if return_weights else weights @ v
 
 
-def _split(x: np.ndarray, sections: int | list[int], axis: int = 0) -> list[np.ndarray]:
-    return np.split(x, sections if isinstance(sections, int) else np.cumsum(sections)[:-1], axis)
-
-
 def _gelu(x: np.ndarray) -> np.ndarray:
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
@@ -192,6 +188,7 @@ _BINARY = [
     at((3,), (3,)), at((), ()), at((), (2, 3)), at((2, 1, 3), (4, 1)), at((2, 3), (3,)), at((0, 3), (1, 3)),
     at((1, 1), (1,)), at((2, 3), 2.5), at(-1.5, (2,)), at((2,), np.float64(0.7)), at((2, 1), np.full((1, 3), 0.6)),
 ]  # fmt: skip
+_MASKS = [at((2, 3), (2, 3)), at((2, 3), (3,)), at((), ()), at((0,), (0,)), at((2, 1), (1, 3))]
 _COMPARED = [at((3,), (3,)), at((2, 1), (3,)), at((), ()), at((0,), (0,)), at((2, 3), 0.5), at((4,), np.ones(4))]
 _REDUCED = [
     at(()), at((2, 3)), at((2, 3), axis=0), at((2, 3), axis=-1, keepdims=True), at((2, 3, 4), axis=(0, -1)),
@@ -231,6 +228,9 @@ ROWS: list[Row] = [
     Row("logical_and", tl.logical_and, np.logical_and, _COMPARED, BOOLEAN, differentiable=False),
     Row("logical_or", tl.logical_or, np.logical_or, _COMPARED, BOOLEAN, differentiable=False),
     Row("logical_not", tl.logical_not, np.logical_not, _UNARY, BOOLEAN, differentiable=False),
+    Row("bitwise_and", tl.bitwise_and, np.bitwise_and, _MASKS, BOOLEAN, differentiable=False),
+    Row("bitwise_or", tl.bitwise_or, np.bitwise_or, _MASKS, BOOLEAN, differentiable=False),
+    Row("invert", tl.invert, np.invert, _UNARY, BOOLEAN, differentiable=False),
     # elementwise
     Row("exp", tl.exp, np.exp, _UNARY),
     Row("log", tl.log, np.log, _UNARY, POSITIVE),
@@ -293,9 +293,9 @@ ROWS: list[Row] = [
         [at((2, 3), (2, 3)), at((2, 3), (2, 3), axis=-1), at((), ()), at((3,), (3,), (3,), axis=1), at((0,), (0,))],
     ),
     Row(
-        "split", tl.split, _split,
-        [at((4, 3), 2), at((2, 6), 3, axis=-1), at((3, 5), [1, 4], axis=1), at((3,), [1, 0, 2]), at((0, 2), 1),
-         at((2, 1, 3), [1, 2], axis=2)],
+        "split", tl.split, np.split,
+        [at((4, 3), 2), at((2, 6), 3, axis=-1), at((3, 5), [1, 4], axis=1), at((3,), [1, 1, 2]), at((0, 2), 1),
+         at((2, 1, 3), [2], axis=2)],
     ),
     Row("astype", lambda x: tl.astype(x, "float64"), lambda x: x, _UNARY),
     Row("copy", tl.copy, np.copy, _UNARY),

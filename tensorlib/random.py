@@ -6,11 +6,14 @@ the stream was.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from threading import Lock
 
 import numpy as np
 
 __all__ = ["Generator", "default_generator", "seed"]
+
+
+_LOCK = Lock()  # two threads on one generator never get the same draw
 
 
 class Generator:
@@ -26,8 +29,9 @@ class Generator:
 
     def next_draw(self) -> tuple[int, int]:
         """Return (key, draw) of the next draw, and move on. What a kernel needs to draw the numbers itself."""
-        key, draw = self.state
-        self.state = (key, draw + 1)
+        with _LOCK:
+            key, draw = self.state
+            self.state = (key, draw + 1)
         return key, draw
 
     def numpy(self) -> np.random.Generator:
@@ -39,18 +43,18 @@ class Generator:
         return f"Generator(seed={self.state[0]}, draws={self.state[1]})"
 
 
-_DEFAULT: ContextVar[Generator | None] = ContextVar("tensorlib_generator", default=None)
+_DEFAULT = Generator(0)
 
 
 def default_generator() -> Generator:
-    """Return this context's generator, which everything random uses that was given none."""
-    generator = _DEFAULT.get()
-    if generator is None:
-        generator = Generator(0)
-        _DEFAULT.set(generator)
-    return generator
+    """Return the process's one default generator, which everything random uses that was given none."""
+    return _DEFAULT
 
 
 def seed(value: int) -> None:
-    """Start the default generator anew. Two runs that seed alike draw alike."""
+    """Start the default generator anew. Two runs that seed alike draw alike.
+
+    All threads draw from this one stream, no number twice; which thread gets which depends on timing, so threads whose
+    draws must repeat need generators of their own.
+    """
     default_generator().state = Generator(value).state

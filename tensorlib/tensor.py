@@ -33,7 +33,7 @@ class Tensor:
         name: where a module holds this Tensor, as "encoder.layers.0.attention.weight"; empty otherwise.
     """
 
-    __slots__ = ("__weakref__", "_array", "_index", "_node", "grad", "name", "requires_grad", "version")
+    __slots__ = ("__weakref__", "_array", "_index", "_node", "_requires_grad", "grad", "name", "version")
 
     __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ and not element by element
     __array_priority__ = 1000
@@ -42,7 +42,7 @@ class Tensor:
     _node: Function | None
     _index: int
     grad: Tensor | None
-    requires_grad: bool
+    _requires_grad: bool
     version: int
     name: str
 
@@ -54,12 +54,9 @@ class Tensor:
         backend: str | Backend | None = None,
     ) -> None:
         self._array = _new_array(data, dtype, backend)
-        if requires_grad and self._array.dtype.kind not in "fc":
-            raise TypeError(
-                f"Tensor: requires_grad needs a floating dtype, got {self._array.dtype}; pass dtype='float32'"
-            )
         self._node, self._index = None, 0
-        self.requires_grad, self.grad, self.version, self.name = requires_grad, None, 0, ""
+        self.grad, self.version, self.name = None, 0, ""
+        self.requires_grad = requires_grad
 
     # ---- the value ----
 
@@ -94,6 +91,21 @@ class Tensor:
         return backend_of(self._array)
 
     @property
+    def requires_grad(self) -> bool:
+        """Whether gradients with respect to this Tensor are wanted. May be set on leaves of a floating dtype."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        if wanted and self._array.dtype.kind != "f":
+            raise TypeError(
+                f"Tensor: requires_grad needs a real floating dtype, got {self._array.dtype}; pass dtype='float32'"
+            )
+        if self._node is not None and not wanted:
+            raise RuntimeError("requires_grad: only leaves can be told that no gradient is wanted; use x.detach()")
+        self._requires_grad = bool(wanted)
+
+    @property
     def T(self) -> Tensor:
         """The Tensor with its axes reversed."""
         return shapes.transpose(self)
@@ -125,9 +137,14 @@ class Tensor:
         return Tensor(self.numpy(), self.requires_grad, backend=wanted)
 
     def replace(self, array: Array) -> None:
-        """Put another array in this leaf's place; what optimizers and loading do. Raises the version."""
+        """Put another array of the same shape in this leaf's place; what optimizers and loading do.
+
+        Raises the version, so that a backward pass through the old value is noticed.
+        """
         if self._node is not None:
             raise RuntimeError("replace: only leaves hold a value of their own, and this Tensor was computed")
+        if array.shape != self.shape:
+            raise ValueError(f"replace: the shape must stay {self.shape}, got {array.shape}")
         self._array = array
         self.version += 1
 
@@ -166,9 +183,9 @@ class Tensor:
     __le__ = arithmetic.less_equal
     __gt__ = arithmetic.greater
     __ge__ = arithmetic.greater_equal
-    __and__ = arithmetic.logical_and
-    __or__ = arithmetic.logical_or
-    __invert__ = arithmetic.logical_not
+    __and__ = arithmetic.bitwise_and
+    __or__ = arithmetic.bitwise_or
+    __invert__ = arithmetic.invert
     __hash__ = object.__hash__
 
     def __radd__(self, other: Any) -> Tensor:
@@ -190,10 +207,10 @@ class Tensor:
         return linalg.matmul(other, self)
 
     def __rand__(self, other: Any) -> Tensor:
-        return arithmetic.logical_and(other, self)
+        return arithmetic.bitwise_and(other, self)
 
     def __ror__(self, other: Any) -> Tensor:
-        return arithmetic.logical_or(other, self)
+        return arithmetic.bitwise_or(other, self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
@@ -269,7 +286,7 @@ def wrap(array: Array, node: Function | None = None, index: int = 0) -> Tensor:
     x._array = array
     x._node = node
     x._index = index
-    x.requires_grad = node is not None
+    x._requires_grad = node is not None
     x.grad = None
     x.version = 0
     x.name = ""
@@ -288,10 +305,10 @@ def _new_array(data: Any, dtype: Any, backend: str | Backend | None) -> Array:
             data = np.asarray(data)
         except ValueError:
             raise ValueError("Tensor: nested lists must form a rectangle, got rows of different lengths") from None
-        if data.dtype.kind not in "biufc":
-            raise TypeError(f"Tensor: data must be numbers, got {data.dtype}")
         if data.dtype == np.float64 and dtype is None:
             dtype = np.float32
+    if data.dtype.kind not in "biufc":
+        raise TypeError(f"Tensor: data must be numbers, got dtype {data.dtype}")
     home = _home(data) if backend is None else get_backend(backend)
     if home is not _home(data):
         data = _home(data).to_numpy(data)

@@ -438,7 +438,7 @@ def test_backward_mistakes(backend):
         with pytest.raises(RuntimeError, match=r"backward: the output of shape .* does not require a gradient"):
             y.backward()
     with pytest.raises(
-        TypeError, match="Tensor: requires_grad needs a floating dtype, got int64; pass dtype='float32'"
+        TypeError, match="Tensor: requires_grad needs a real floating dtype, got int64; pass dtype='float32'"
     ):
         tl.Tensor([1, 2], requires_grad=True, backend=backend)
     with pytest.raises(ValueError, match=r"bool: a Tensor of shape \(2,\) has no single truth value; use .any\(\)"):

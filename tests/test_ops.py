@@ -360,7 +360,7 @@ BAD = [
     (lambda x: x.reshape(4, 2), ValueError, r"reshape: .*\(operands of shape \(2, 3\)\)"),
     (lambda x: x.squeeze(0), ValueError, r"squeeze: axis 0 must have size 1, got shape \(2, 3\)"),
     (lambda x: tl.split(x, 2, axis=1), ValueError, "split: 2 equal parts must fit axis 1 of size 3"),
-    (lambda x: tl.split(x, [1, 1], axis=1), ValueError, r"split: sizes must add up to 3, .* got \[1, 1\]"),
+    (lambda x: tl.split(x, [2, 1], axis=1), ValueError, r"split: positions must rise from 0 to 3, .* got \[2, 1\]"),
     (lambda x: tl.concatenate([]), ValueError, "concatenate: needs at least one Tensor, got none"),
     (lambda x: tl.take_along_axis(x, [[0]], axis=7), ValueError, "take_along_axis: axis must lie .* got 7"),
     (lambda x: x[5], IndexError, r"getitem: .*5.*; the Tensor has shape \(2, 3\)"),
@@ -381,3 +381,45 @@ BAD = [
 def test_mistakes_are_named_with_the_value_and_the_remedy(mistake, error, message, backend):
     with pytest.raises(error, match=message):
         mistake(tl.Tensor(np.ones((2, 3)), requires_grad=True, backend=backend))
+
+
+# ---- what a caller may do, and what is refused ----
+
+
+def test_sigmoid_keeps_its_digits_on_the_left():
+    x = np.array([-80.0, -20.0, -1.0])
+    np.testing.assert_allclose(tl.sigmoid(tl.Tensor(x)).numpy(), 1 / (1 + np.exp(-x)), rtol=1e-12)
+
+
+def test_the_caller_may_change_index_ids_and_condition_before_backward():
+    w = tl.Tensor(np.ones((3, 2)), requires_grad=True)
+    for use in (lambda i: w[i], lambda i: tl.embedding(w, i)):
+        index = np.array([0, 1])
+        y = use(index).sum()
+        index[:] = 2
+        np.testing.assert_array_equal(tl.grad(y, [w])[0].numpy(), [[1, 1], [1, 1], [0, 0]])
+    condition = np.array([True, False])
+    y = tl.where(condition, w, 0.0).sum()
+    condition[:] = False
+    np.testing.assert_array_equal(tl.grad(y, [w])[0].numpy(), [[1, 0]] * 3)
+
+
+@pytest.mark.parametrize(
+    ("visible", "error", "message"),
+    [
+        (np.array([0.0, -np.inf, 0.0]), TypeError, "softmax: visible must be boolean, .* got dtype float64"),
+        (np.ones((2, 3), bool), ValueError, r"softmax: visible must broadcast to the shape of x, \(3,\); got \(2, 3\)"),
+    ],
+)
+def test_a_mask_that_is_none_is_refused(visible, error, message):
+    with pytest.raises(error, match=message):
+        tl.softmax(tl.Tensor([1.0, 2.0, 3.0]), visible=visible)
+
+
+def test_functions_take_lists_and_arrays_too():
+    assert tl.softmax([0.0, 0.0]).numpy().tolist() == [0.5, 0.5]
+    assert tl.mean([1.0, 3.0]).item() == 2.0
+    assert tl.matmul([[1.0, 2.0]], tl.ones((2, 1))).numpy().tolist() == [[3.0]]
+    assert tl.cross_entropy(np.zeros((1, 2)), [0]).item() == pytest.approx(np.log(2))
+    assert tl.embedding(np.eye(2), [1]).numpy().tolist() == [[0.0, 1.0]]
+    assert tl.ones(3).sum(axis=np.int64(0)).item() == 3.0

@@ -141,7 +141,7 @@ def test_a_step_between_forward_and_backward_is_an_error_and_no_wrong_number():
 
 
 def test_an_optimizer_needs_parameters_of_different_names():
-    with pytest.raises(ValueError, match="SGD: needs at least one parameter, got none"):
+    with pytest.raises(ValueError, match="SGD: needs an iterable of one or more parameters"):
         optim.SGD([], 0.1)
     with pytest.raises(ValueError, match="different names"):
         optim.SGD([*nn.Linear(1, 1).parameters(), *nn.Linear(1, 1).parameters()], 0.1)
@@ -172,10 +172,10 @@ def test_state_taken_over_in_mid_run_ends_in_the_same_bytes(optimizer, loop, opt
 def test_state_is_named_by_parameter_complete_and_a_copy():
     bowl = Bowl()
     optimizer = optim.Adam(bowl.named_parameters(), 0.1)
-    assert set(optimizer.state_dict()) == {"steps", "w.m", "w.v", "b.m", "b.v"}  # also before the first step
+    assert set(optimizer.state_dict()) == {f"{p}.{s}" for p in "wb" for s in ("steps", "m", "v")}  # also before a step
     train(bowl, optimizer, 1)
     state = optimizer.state_dict()
-    assert state["steps"] == 1 and state["w.m"].any()
+    assert state["w.steps"] == 1 and state["w.m"].any()
     kept = state["w.m"].copy()
     train(bowl, optimizer, 1)
     np.testing.assert_array_equal(state["w.m"], kept)
@@ -190,13 +190,49 @@ def test_a_state_that_does_not_fit_is_refused_whole():
     train(bowl, optimizer, 2)
     before = optimizer.state_dict()
     state = optimizer.state_dict() | {"w.m": np.zeros(3), "c.m": np.zeros(1)}
-    del state["b.v"], state["steps"]
+    del state["b.v"], state["b.steps"]
     with pytest.raises(ValueError) as caught:
         optimizer.load_state_dict(state)
-    for part in ("missing b.v", "missing steps", "unexpected c.m", "w.m must have shape (3, 4), got (3,)"):
+    for part in ("missing b.v", "missing b.steps", "unexpected c.m", "w.m must have shape (3, 4), got (3,)"):
         assert part in str(caught.value)
     for name, array in optimizer.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_steps_are_counted_for_each_parameter():
+    bowl = Bowl()
+    optimizer = optim.Adam(bowl.named_parameters(), 0.1, eps=0.0)
+    for step in range(1, 6):
+        bowl.zero_grad()
+        bowl.w.grad = tl.ones_like(bowl.w)
+        if step == 5:  # the first gradient of b: its moments are corrected as at a first step, so it moves by lr
+            before = bowl.b.numpy()
+            bowl.b.grad = tl.ones_like(bowl.b)
+        optimizer.step()
+    np.testing.assert_allclose(before - bowl.b.numpy(), 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda p: optim.SGD(p, -1.0), "learning_rate must not be negative, got -1.0"),
+        (lambda p: optim.SGD(p, 0.1, nesterov=True), "momentum must lie in"),
+        (lambda p: optim.Adam(p, 0.1, betas=(1.0, 0.9)), r"betas must lie in \[0, 1\)"),
+        (lambda p: optim.Adam(p[0], 0.1), "needs an iterable of one or more parameters"),
+        (lambda p: optim.Adam([p[0] * 2], 0.1), "needs an iterable of one or more parameters"),
+        (lambda p: optim.clip_grad_norm(p, -1.0), "max_norm must be positive, got -1.0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build(list(Bowl().parameters()))
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    bowl = Bowl()
+    bowl.w.grad = tl.ones((4, 3), dtype=bowl.w.dtype)
+    with pytest.raises(ValueError, match=r"the gradient of w must have its shape \(3, 4\), got \(4, 3\)"):
+        optim.SGD(bowl.parameters(), 0.1).step()
 
 
 # ---- clipping ----

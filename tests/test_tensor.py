@@ -39,7 +39,7 @@ def test_what_cannot_be_a_tensor():
     for data in ("text", ["a"], None, {}, object()):
         with pytest.raises(TypeError, match="Tensor: data must be numbers, got "):
             tl.Tensor(data)
-    with pytest.raises(TypeError, match="requires_grad needs a floating dtype, got bool; pass dtype='float32'"):
+    with pytest.raises(TypeError, match="requires_grad needs a real floating dtype, got bool; pass dtype='float32'"):
         tl.Tensor([True], requires_grad=True)
 
 

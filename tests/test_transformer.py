@@ -512,3 +512,32 @@ def test_a_forward_pass_that_is_never_taken_back_is_freed_as_well():
         assert len(gc.get_objects()) - before < 20
     finally:
         gc.enable()
+
+
+def test_defaults_are_the_base_model_of_the_paper():
+    c = TransformerConfig()
+    assert (c.layers, c.width, c.heads, c.feed_forward, c.dropout, c.norm) == (6, 512, 8, 2048, 0.1, "post")
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_dropout_acts_where_the_paper_has_it(norm, monkeypatch):
+    config = TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=12, dropout=0.1, norm=norm)
+    model = Transformer(config)
+    shapes = []
+
+    def spy(x, p, generator=None):
+        if p:
+            shapes.append(x.shape)
+        return x
+
+    monkeypatch.setattr(tl, "dropout", spy)  # layers
+    monkeypatch.setattr("tensorlib.ops.attention.drop", spy)  # attention weights
+    model(np.full((2, 5), 4), np.full((2, 3), 4))
+    source, target = (2, 5, 8), (2, 3, 8)
+    expected = [source, (2, 2, 5, 5), source, (2, 5, 12), source]  # embedding; encoder: weights, sum, hidden, sum
+    expected += [target, (2, 2, 3, 3), target, (2, 2, 3, 5), target, (2, 3, 12), target]
+    assert shapes == expected
+    model.eval()
+    shapes.clear()
+    model(np.full((2, 5), 4), np.full((2, 3), 4))
+    assert not shapes

@@ -9,8 +9,9 @@ from tensorlib.function import Function
 from tensorlib.ops.common import plain
 
 __all__ = [
-    "add", "divide", "equal", "greater", "greater_equal", "less", "less_equal", "logical_and", "logical_not",
-    "logical_or", "maximum", "minimum", "multiply", "negative", "not_equal", "power", "subtract",
+    "add", "bitwise_and", "bitwise_or", "divide", "equal", "greater", "greater_equal", "invert", "less", "less_equal",
+    "logical_and", "logical_not", "logical_or", "maximum", "minimum", "multiply", "negative", "not_equal", "power",
+    "subtract",
 ]  # fmt: skip
 
 
@@ -211,15 +212,30 @@ def greater_equal(x: Any, y: Any) -> Any:
 
 
 def logical_and(x: Any, y: Any) -> Any:
-    """Return x and y, elementwise; the operator is ``&``."""
+    """Return whether x and y are both true (not 0), elementwise."""
     return plain("logical_and", x, y)
 
 
 def logical_or(x: Any, y: Any) -> Any:
-    """Return x or y, elementwise; the operator is ``|``."""
+    """Return whether x or y is true (not 0), elementwise."""
     return plain("logical_or", x, y)
 
 
 def logical_not(x: Any) -> Any:
-    """Return not x, elementwise; the operator is ``~``."""
+    """Return whether x is not true (0), elementwise."""
     return plain("logical_not", x)
+
+
+def bitwise_and(x: Any, y: Any) -> Any:
+    """Return x & y, elementwise: "and" of booleans, and of the bits of integers."""
+    return plain("bitwise_and", x, y)
+
+
+def bitwise_or(x: Any, y: Any) -> Any:
+    """Return x | y, elementwise: "or" of booleans, and of the bits of integers."""
+    return plain("bitwise_or", x, y)
+
+
+def invert(x: Any) -> Any:
+    """Return ~x, elementwise: "not" of booleans, and of the bits of integers."""
+    return plain("invert", x)

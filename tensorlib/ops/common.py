@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index
 from typing import Any, TypeAlias
 
 from tensorlib.backend import Array, namespace_of
@@ -36,11 +37,11 @@ def plain(function: str, *inputs: Any, **options: Any) -> Any:
 
 def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     """Return the axes as sorted non-negative numbers; None means all. Errors name the op."""
-    axes = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
+    axes = tuple(range(ndim)) if axis is None else (axis,) if hasattr(axis, "__index__") else tuple(axis)
     for a in axes:
         if not -ndim <= a < ndim:
             raise ValueError(f"{name}: axis must lie in [{-ndim}, {ndim}) for {ndim} dimensions, got {a}")
-    normal = tuple(sorted(a % ndim for a in axes))
+    normal = tuple(sorted(index(a) % ndim for a in axes))
     if len(set(normal)) != len(normal):
         raise ValueError(f"{name}: axes must differ, got {axes}")
     return normal

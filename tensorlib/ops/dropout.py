@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tensorlib.backend import Array, backend_of
-from tensorlib.function import Function
+from tensorlib.function import Function, as_tensor
 from tensorlib.random import Generator, default_generator
 
 __all__ = ["dropout"]
@@ -22,7 +22,7 @@ class Dropout(Function):
 
     def forward(self, x: Array, p: float, key: int, draw: int) -> Array:
         self.p, self.key, self.draw = p, key, draw
-        dropped = round(p * _LEVELS)
+        dropped = min(round(p * _LEVELS), _LEVELS - 1)
         bits = backend_of(x).random_bits(key, draw, math.prod(x.shape)).reshape(x.shape)
         return x * ((bits >= dropped) * x.dtype.type(_LEVELS / (_LEVELS - dropped)))
 
@@ -37,6 +37,9 @@ def dropout(x: Any, p: float, generator: Generator | None = None) -> Any:
     """
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p must lie in [0, 1), got {p}")
+    x = as_tensor(x)
+    if x.dtype.kind != "f":
+        raise TypeError(f"dropout: x must be of a floating dtype, got {x.dtype}")
     if p == 0:
         return x
     key, draw = (default_generator() if generator is None else generator).next_draw()

@@ -145,11 +145,13 @@ def tanh(x: Any) -> Any:
 class Sigmoid(Function):
     """y = 1 / (1 + e^-x)  =>  dx = dy y (1 - y).
 
-    Computed as (1 + tanh(x/2)) / 2, which is the same function and overflows nowhere.
+    Computed from e = e^-|x|, which cannot overflow: 1 / (1 + e) on the right, e / (1 + e) on the left.
     """
 
     def forward(self, x: Array) -> Array:
-        y = 0.5 * namespace_of(x).tanh(0.5 * x) + 0.5
+        xp = namespace_of(x)
+        e = xp.exp(-xp.abs(x))
+        y = xp.where(x >= 0, xp.ones_like(e), e) / (1 + e)
         self.save(y)
         return y
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.backend import Array, backend_of, namespace_of
-from tensorlib.function import Function
+from tensorlib.function import Function, as_tensor
 from tensorlib.ops.common import normal_axes
 
 __all__ = ["embedding", "getitem", "masked_fill", "take_along_axis", "where"]
@@ -50,10 +50,12 @@ def _is_basic(index: Any) -> bool:
 
 
 def _raw(index: Any) -> Any:
-    """Return an index with arrays for Tensors."""
+    """Return an index with arrays for Tensors, and copies of arrays, which the caller may change before backward."""
     if isinstance(index, tuple):
         return tuple(_raw(i) for i in index)
-    return index.data if hasattr(index, "requires_grad") else index
+    if hasattr(index, "requires_grad"):
+        return index.data
+    return index.copy() if hasattr(index, "dtype") or isinstance(index, list) else index
 
 
 def getitem(x: Any, index: Any) -> Any:
@@ -101,8 +103,8 @@ def embedding(weight: Any, ids: Any) -> Any:
     Ids outside [0, V) raise IndexError. The check needs the ids on the host, where batches come from; ids that lie on
     a GPU already are not fetched back for it.
     """
-    ids = getattr(ids, "data", ids) if hasattr(ids, "requires_grad") else ids
-    ids = ids if hasattr(ids, "dtype") else np.asarray(ids)
+    weight = as_tensor(weight)
+    ids = ids.data if hasattr(ids, "requires_grad") else ids.copy() if hasattr(ids, "dtype") else np.asarray(ids)
     if ids.size == 0 and isinstance(ids, np.ndarray):
         ids = ids.astype(np.int64)  # an empty list has no dtype to speak of
     if ids.dtype.kind not in "iu":
@@ -139,8 +141,8 @@ class TakeAlongAxis(Function):
 
 def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
     """Return the elements of x at `indices` along `axis`; other axes as they are (torch.gather, sizes matching)."""
-    indices = indices.data if hasattr(indices, "requires_grad") else indices
-    indices = indices if hasattr(indices, "dtype") else x.backend.asarray(indices)
+    x = as_tensor(x)
+    indices = indices.data if hasattr(indices, "requires_grad") else x.backend.asarray(indices)
     (axis,) = normal_axes((axis,), x.ndim, "take_along_axis")
     return TakeAlongAxis.apply(x, indices=indices, axis=axis)
 
@@ -164,7 +166,10 @@ class Where(Function):
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     """Return x where `condition` is True and y elsewhere; all three broadcast. The condition gets no gradient."""
-    condition = condition.data if hasattr(condition, "requires_grad") else condition
+    if hasattr(condition, "requires_grad"):
+        condition = condition.data
+    elif hasattr(condition, "dtype"):
+        condition = condition.copy()  # the caller may change it before backward
     like = next((z for z in (x, y) if hasattr(z, "requires_grad")), None)
     if not hasattr(condition, "dtype"):
         condition = np.asarray(condition) if like is None else like.backend.asarray(condition)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tensorlib.backend import Array
-from tensorlib.function import Function
+from tensorlib.function import Function, as_tensor
 
 __all__ = ["matmul"]
 
@@ -52,15 +52,16 @@ def rows(x: Array) -> Array:
 
 def matmul(x: Any, y: Any) -> Any:
     """Return the matrix product of x (..., n, k) and y (..., k, m): (..., n, m). Vectors act as a row or a column."""
+    x, y = as_tensor(x), as_tensor(y)
     for operand in (x, y):
-        if getattr(operand, "ndim", 0) == 0:
+        if operand.ndim == 0:
             raise ValueError("matmul: both operands must have at least one dimension, got a scalar; use *")
+    if x.shape[-1] != y.shape[max(-2, -y.ndim)]:
+        fits = x.shape[-1] == y.shape[-1]
+        hint = "; did you mean y.swapaxes(-1, -2)?" if fits else ""
+        raise ValueError(f"matmul: inner sizes must agree, got {x.shape} and {y.shape}{hint}")
     if x.ndim == 1:
         return matmul(x.reshape(1, -1), y).reshape(*y.shape[:-2], *y.shape[-1:][: y.ndim - 1])
     if y.ndim == 1:
         return matmul(x, y.reshape(-1, 1)).reshape(*x.shape[:-1])
-    if x.shape[-1] != y.shape[-2]:
-        fits = x.shape[-1] == y.shape[-1]
-        hint = "; did you mean y.swapaxes(-1, -2)?" if fits else ""
-        raise ValueError(f"matmul: inner sizes must agree, got {x.shape} and {y.shape}{hint}")
     return Matmul.apply(x, y)

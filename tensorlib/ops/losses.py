@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.backend import Array, backend_of, namespace_of
-from tensorlib.function import Function
+from tensorlib.function import Function, as_tensor
 from tensorlib.ops.reduce import Logsumexp
 
 __all__ = ["cross_entropy"]
@@ -68,12 +68,15 @@ def cross_entropy(
     """Return the cross-entropy, in nats, between `logits` (..., V) and integer `targets` (...).
 
     Rows whose target is `ignore_index` (padding) count nothing: "mean" divides by the number of the others, and is 0
-    where there is none. `reduction` is "mean", "sum" or "none" (one loss a row, the shape of targets).
+    where there is none. Targets outside [0, V) raise IndexError, if they come from the host.
+
+    `reduction` is "mean", "sum" or "none" (one loss a row, the shape of targets).
     """
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1), got {label_smoothing}")
+    logits = as_tensor(logits)
     targets = targets.data if hasattr(targets, "requires_grad") else targets
     targets = targets if hasattr(targets, "dtype") else np.asarray(targets)
     if tuple(targets.shape) != tuple(logits.shape[:-1]):

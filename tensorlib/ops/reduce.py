@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function
+from tensorlib.function import Function, as_tensor
 from tensorlib.ops.common import Axis, largest, normal_axes, plain, with_kept_axes
 
 __all__ = ["all", "any", "argmax", "logsumexp", "max", "mean", "sum", "var"]
@@ -31,6 +31,7 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Return the arithmetic mean over `axis` (all axes by default). The mean of nothing is NaN, as in NumPy."""
+    x = as_tensor(x)
     if x.dtype == "float16":  # a sum in float16 would overflow at 65504
         return mean(x.astype("float32"), axis, keepdims).astype("float16")
     total = sum(x, axis, keepdims)
@@ -39,6 +40,7 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any:
     """Return the mean squared distance from the mean over `axis`; the divisor is n - ddof (NumPy's default: n)."""
+    x = as_tensor(x)
     if x.dtype == "float16":
         return var(x.astype("float32"), axis, keepdims, ddof).astype("float16")
     centred = x - mean(x, axis, keepdims=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from tensorlib.backend import Array, namespace_of
@@ -130,16 +131,17 @@ class Split(Function):
 
 
 def split(x: Any, sections: int | list[int], axis: int = 0) -> Any:
-    """Cut x along `axis` into `sections` equal parts, or into parts of the sizes listed. Views, not copies."""
+    """Cut x along `axis` into `sections` equal parts, or, as NumPy does, before each of the positions listed."""
     (axis,) = normal_axes((axis,), x.ndim, "split")
     n = x.shape[axis]
     if isinstance(sections, int):
         if sections < 1 or n % sections:
-            raise ValueError(f"split: {sections} equal parts must fit axis {axis} of size {n}; list their sizes")
-        sections = [n // sections] * sections
-    if sum(sections) != n:
-        raise ValueError(f"split: sizes must add up to {n}, the size of axis {axis}; got {list(sections)}")
-    return Split.apply(x, sizes=list(sections), axis=axis)
+            raise ValueError(f"split: {sections} equal parts must fit axis {axis} of size {n}; list where to cut")
+        return Split.apply(x, sizes=[n // sections] * sections, axis=axis)
+    cuts = [0, *sections, n]
+    if sorted(cuts) != cuts:
+        raise ValueError(f"split: positions must rise from 0 to {n}, the size of axis {axis}; got {list(sections)}")
+    return Split.apply(x, sizes=[end - start for start, end in pairwise(cuts)], axis=axis)
 
 
 class Astype(Function):

@@ -6,8 +6,10 @@ import math
 from functools import singledispatch
 from typing import Any
 
+import numpy as np
+
 from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function
+from tensorlib.function import Function, as_tensor
 from tensorlib.ops.common import largest, normal_axes
 
 __all__ = ["log_softmax", "softmax"]
@@ -51,10 +53,23 @@ def softmax(x: Any, axis: int = -1, visible: Any = None) -> Any:
     Where `visible` (booleans that broadcast to x) is False, the result is 0 and no gradient flows. A stretch that sees
     nothing gives zeros, not NaN.
     """
+    x = as_tensor(x)
     (axis,) = normal_axes((axis,), x.ndim, "softmax")
-    if hasattr(visible, "requires_grad"):
-        visible = visible.data
-    return Softmax.apply(x, axis=axis, visible=visible)
+    return Softmax.apply(x, axis=axis, visible=None if visible is None else _mask(visible, x))
+
+
+def _mask(visible: Any, x: Any) -> Array:
+    """Return the mask as an array beside x, after checking that it is one."""
+    mask = as_tensor(visible, like=x)
+    if mask.dtype != bool:
+        raise TypeError(f"softmax: visible must be boolean, True where a place may be seen; got dtype {mask.dtype}")
+    try:
+        fits = np.broadcast_shapes(mask.shape, x.shape) == tuple(x.shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"softmax: visible must broadcast to the shape of x, {x.shape}; got {mask.shape}")
+    return mask.data
 
 
 class LogSoftmax(Function):
@@ -78,5 +93,6 @@ class LogSoftmax(Function):
 
 def log_softmax(x: Any, axis: int = -1) -> Any:
     """Return the logarithm of softmax, computed without forming it: exact also where softmax underflows."""
+    x = as_tensor(x)
     (axis,) = normal_axes((axis,), x.ndim, "log_softmax")
     return LogSoftmax.apply(x, axis=axis)
