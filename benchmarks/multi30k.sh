@@ -16,7 +16,7 @@ tensorlib train --out "$out" \
     --valid-source "$data/val.lc.norm.tok.de" --valid-target "$data/val.lc.norm.tok.en" \
     --epochs 10 --batch-sentences 128 --tokenizer.vocabulary 4000 \
     --model.layers 3 --model.width 256 --model.heads 8 --model.feed-forward 512 --model.dropout 0.1 \
-    --model.tie-embeddings --optim.learning-rate 5e-4 --optim.schedule cosine --optim.warmup 400 --optim.clip 1
+    --model.norm pre --optim.learning-rate 5e-4 --optim.schedule cosine --optim.warmup 60 --optim.clip 1
 
 # The text is tokenised already: BLEU takes the words as they are.
 tensorlib evaluate --run "$out" --tokenize none --output "$out/test.en" \

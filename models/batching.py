@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .text import BOS, EOS, PAD, Pair, Tokenizer
+from .text import Pair, Tokenizer
+from .tokens import BOS, EOS, PAD
 
 __all__ = ["Batch", "Example", "batches", "encode_pairs", "epoch_batches", "lengths", "make_batch"]
-__all__ += ["padding_efficiency", "teacher_forcing"]
+__all__ += ["teacher_forcing"]
 
 Ids = Sequence[int] | NDArray[np.integer[Any]]
 Example = tuple[Ids, Ids]  # source ids, EOS included, and target ids, without BOS and EOS
@@ -171,13 +172,6 @@ def _token_cuts(sizes: NDArray[np.int64], tokens_per_batch: int) -> list[int]:
             cuts.append(i)
             first, longest = i, size
     return cuts
-
-
-def padding_efficiency(lengths: ArrayLike, groups: Sequence[NDArray[np.int64]]) -> float:
-    """Return the part of all positions, on both sides, that holds tokens and not padding; 1.0 for none."""
-    sizes_N2 = np.asarray(lengths, dtype=np.int64)
-    padded = sum(len(group) * int(sizes_N2[group].max(axis=0).sum()) for group in groups)
-    return int(sizes_N2.sum()) / padded if padded else 1.0
 
 
 def batches(examples: Sequence[Example], groups: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:

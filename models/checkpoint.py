@@ -18,7 +18,9 @@ import numpy as np
 
 import tensorlib as tl
 from models.errors import UserError
+from models.files import require_file
 from models.transformer import Transformer, TransformerConfig
+from tensorlib.io import load_with_metadata
 
 __all__ = [
     "Checkpoint",
@@ -95,8 +97,10 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read and verify a checkpoint. Errors: `UserError` naming the file, for any that is not whole."""
+    require_file(str(path), "checkpoint", "name a file in it, such as best.safetensors")
     try:
-        tensors, metadata = tl.load(path), tl.load_metadata(path)
+        _require_safetensors(path)
+        tensors, metadata = load_with_metadata(path)
     except OSError as error:
         reason = (error.strerror or "no such file").lower()
         raise UserError(f"checkpoint {path}: a readable file is required; {reason}") from None
@@ -115,6 +119,17 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"checkpoint {path}: metadata as `tensorlib train` writes it is required; {reason}") from None
+
+
+def _require_safetensors(path: Path) -> None:
+    """Tell what never was a checkpoint, as a config.toml, from one that is damaged."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if len(start) == 9 and start[8:] != b"{":  # the length of a JSON object, and that object
+        raise UserError(
+            f"checkpoint {path}: a .safetensors file of `tensorlib train` is required; it begins with "
+            f"{start.decode('ascii', 'replace')!r}, as none does; name another file"
+        )
 
 
 def _from_parts(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Checkpoint:
@@ -155,7 +170,7 @@ def build_model(config: TransformerConfig, generator: tl.Generator | None = None
     try:
         return Transformer(config, generator=generator)
     except ValueError as error:
-        raise UserError(f"model: {error}") from None
+        raise UserError(f"model: {str(error).removeprefix('TransformerConfig: ')}") from None
 
 
 def load_weights(model: Transformer, checkpoint: Checkpoint, path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from models.terminal import command, prepare_streams, silence
 
 __all__ = ["main"]
 
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done. 1: a check failed, or the system did (a full disk). 2: a mistake by the user. 128 + n: signal n.
     """
+    prepare_streams()
     try:
         status = _run(sys.argv[1:] if argv is None else list(argv))
         sys.stdout.flush()
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say("stopped by SIGINT", 130)
     except BrokenPipeError:
         # Whoever read our output has left, as `head` does. Python would complain once more when it closes the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return 141
 
 
@@ -44,10 +46,10 @@ def _run(argv: list[str]) -> int:
     from models.stopping import Stopped
 
     try:
-        return _app()(argv, print_error=False, exit_on_error=False, result_action="return_value") or 0
+        return _app(argv[:1])(argv, print_error=False, exit_on_error=False, result_action="return_value") or 0
     except CycloptsError as error:
-        words = " ".join(str(error).split())
-        return _say(f"{words} See `tensorlib {' '.join([*argv[:1], '--help'])}`.", 2)
+        known = [name for name in argv[:1] if name in COMMANDS]
+        return _say(f"{_words(error, bool(known))} See `{' '.join([command(), *known, '--help'])}`.", 2)
     except UserError as error:
         return _say(str(error), 2)
     except Stopped as stopped:
@@ -57,11 +59,20 @@ def _run(argv: list[str]) -> int:
     except MemoryError:
         return _say("out of memory; a smaller --batch-tokens or --model.width takes less", 1)
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        return _say(f"{error.strerror or error}{where}", 1)
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(f"{where}{error.strerror or error}", 1)
 
 
-def _app() -> Any:
+def _words(error: Any, known: bool) -> str:
+    """Say in one line what the parser found wrong."""
+    unused = getattr(error, "unused_tokens", None)
+    if unused and known:  # else the command itself is none, and the parser's own words have a suggestion
+        return f"unexpected argument {unused[0]}."
+    return " ".join(str(error).split())
+
+
+def _app(called: Sequence[str]) -> Any:
+    """Return the parser. The command that is called shows its whole docstring, the others wait unimported."""
     from cyclopts import App, Parameter
 
     app = App(
@@ -70,9 +81,10 @@ def _app() -> Any:
         version=_version,
         help_format="plaintext",
         default_parameter=Parameter(negative_iterable=()),
+        suppress_keyboard_interrupt=False,  # it would end without a word
     )
     for name, (target, text) in COMMANDS.items():
-        app.command(target, name=name, help=text)
+        app.command(target, name=name, help=None if name in called else text)
     return app
 
 

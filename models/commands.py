@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from models.errors import UserError
 from models.evaluation import Translator, exact_match, pair_loss, scores
 from models.loading import Loaded, load_run
 from models.phrasebook import phrasebook
+from models.progress import bar
 from models.text import Pair, read_parallel
 
 __all__ = ["evaluate", "translate"]
@@ -91,23 +93,41 @@ def evaluate(
     """
     if (source is None) != (reference is None):
         raise UserError("evaluate: --source and --reference are required together; got only one of them")
+    if output:
+        _check_output(output)
     pairs = read_parallel(source, reference) if source and reference else None
     loaded = load_run(run, backend)
     if pairs is None and loaded.config.data != "phrasebook":
         raise UserError(f"evaluate: --source and --reference are required; the run of {loaded.path} has no test part")
     pairs = phrasebook().test if pairs is None else pairs
-    outputs = Translator(loaded.model, loaded.tokenizer).translate([s for s, _ in pairs])
+    cut: list[int] = []
+    with bar("translating", len(pairs)) as shown:
+        translator = Translator(loaded.model, loaded.tokenizer, cut.append, shown.update)
+        outputs = translator.translate([s for s, _ in pairs])
     if output:
         output.write_bytes(b"".join(line.encode() + b"\n" for line in outputs))
-    _print_scores(loaded, pairs, outputs, tokenize)
+    _print_scores(loaded, pairs, outputs, tokenize, len(cut))
     return 0
 
 
-def _print_scores(loaded: Loaded, pairs: Sequence[Pair], outputs: Sequence[str], tokenize: str) -> None:
+def _check_output(output: Path) -> None:
+    """Refuse a place that can't be written to now, not after all the work."""
+    if output.is_dir():
+        raise UserError(
+            f"evaluate: --output {output}: a file to write is required; it is a directory; name a file in it"
+        )
+    if not output.parent.is_dir():
+        raise UserError(f"evaluate: --output {output}: a directory to write to is required; make {output.parent} first")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise UserError(f"evaluate: --output {output}: a place to write to is required; permission denied")
+
+
+def _print_scores(loaded: Loaded, pairs: Sequence[Pair], outputs: Sequence[str], tokenize: str, cut: int) -> None:
     references = [reference for _, reference in pairs]
     score = scores(outputs, references, tokenize)
     result, dropped = pair_loss(loaded.model, loaded.tokenizer, pairs)
-    print(f"{loaded.path}: {len(pairs):,} sentences")
+    too_long = f", {cut:,} cut at {loaded.model.config.max_length} subwords" if cut else ""
+    print(f"{loaded.path}: {len(pairs):,} sentences{too_long}")
     print(f"BLEU        {score.bleu:.2f}  {score.bleu_signature}")
     print(f"chrF        {score.chrf:.2f}  {score.chrf_signature}")
     left_out = f", without {dropped} longer sentences" if dropped else ""

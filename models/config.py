@@ -7,17 +7,17 @@ A key of config.toml and a flag of the command line are the same thing: `batch_t
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import tomli_w
 
 from models.errors import UserError
+from models.files import read_bytes
+from models.structure import LARGEST, build, leaves, settable, to_dict
 from models.transformer import TransformerConfig
 
 __all__ = ["PRESETS", "OptimConfig", "TokenizerConfig", "TrainConfig", "config_from", "config_toml"]
@@ -120,7 +120,7 @@ class TrainConfig:
     batch_tokens: int = 0
     """Positions in a batch, padding included, on its longer side."""
     batch_sentences: int = 0
-    """Sentences in a batch, instead of batch_tokens."""
+    """Sentences in a batch, instead of --batch-tokens."""
     validate_every: int = 0
     """Steps between validations; 0: at the end of each epoch."""
     save_every: int = 0
@@ -145,10 +145,7 @@ _ALTERNATIVES = (
     (("batch_tokens",), ("batch_sentences",)),
 )
 _FILES = ("train_source", "train_target", "train_tsv", "valid_source", "valid_target", "valid_tsv")
-_FROM_TOKENIZER = ("source_vocabulary", "target_vocabulary")  # no one sets them: the tokenizer says how large it is
 _MAY_CHANGE = (*_FILES, "backend", "steps", "epochs", "validate_every", "save_every", "keep", "samples")
-
-T = TypeVar("T")
 
 
 # ---- from nested dicts to a config ----
@@ -160,7 +157,7 @@ def config_from(*layers: tuple[str, Mapping[str, Any]]) -> TrainConfig:
     Errors: `UserError` naming where, and the key, for a key that there isn't, a value of another type or out of range.
     """
     for where, layer in layers:
-        _build(TrainConfig, layer, where)  # each by itself, so that the error can say where it is from
+        build(TrainConfig, layer, where)  # each by itself, so that the error can say where it is from
     given: dict[str, Any] = {}
     for _, layer in layers:
         given = _overlay(given, layer)
@@ -168,34 +165,22 @@ def config_from(*layers: tuple[str, Mapping[str, Any]]) -> TrainConfig:
     if named and given.get("data") == "phrasebook":
         raise UserError(f"config: text from one place is required; got data phrasebook and {_flag(named[0])}; give one")
     given["data"] = "files" if named else given.get("data") or "phrasebook"
-    config = _build(TrainConfig, _overlay(PRESETS[given["data"]], given), "config")
+    config = build(TrainConfig, _overlay(PRESETS[given["data"]], given), "config")
     absolute: dict[str, Any] = {
         key: str(Path(getattr(config, key)).absolute()) for key in named
     }  # a run resumes from any directory
     config = dataclasses.replace(config, **absolute)
-    _check(config)
+    _check(config, layers)
     return config
 
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file. Errors: `UserError` naming the file, and the line where its syntax breaks."""
+    data = read_bytes(str(path), "config")
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"config {path}: a readable file is required; {(error.strerror or '').lower()}") from None
+        return tomllib.loads(data.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"config {path}: TOML is required; {error or 'it is nested too deeply'}") from None
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a config as nested dicts of all that can be set, as TOML and JSON have it (lists, no tuples)."""
-    values = {}
-    for name in settable(type(config)):
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(value):
-            value = to_dict(value)
-        values[name] = list(value) if isinstance(value, tuple) else value
-    return values
 
 
 def config_toml(config: TrainConfig) -> bytes:
@@ -209,20 +194,14 @@ def resumed(old: TrainConfig, *layers: tuple[str, Mapping[str, Any]]) -> TrainCo
     Errors: `UserError` naming the key that can't change.
     """
     new = config_from(("the run's config.toml", to_dict(old)), *layers)
-    was = dict(_leaves(to_dict(old)))
-    for key, value in _leaves(to_dict(new)):
+    was = dict(leaves(to_dict(old)))
+    for key, value in leaves(to_dict(new)):
         if value != was[key] and key not in _MAY_CHANGE:
             raise UserError(
                 f"resuming: {_flag(key)} is required to stay {was[key]!r}, as the run began; got {value!r}; leave it "
                 "out, or train anew without --resume"
             )
     return new
-
-
-def settable(cls: type) -> dict[str, Any]:
-    """Return the type of each field that a user may set, by name."""
-    hints = get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name not in _FROM_TOKENIZER}
 
 
 def _overlay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,71 +217,20 @@ def _overlay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, An
     return result
 
 
-def _build(cls: type[T], values: Mapping[str, Any], where: str, prefix: str = "") -> T:
-    types = settable(cls)
-    for key in values:
-        if key not in types:
-            near = difflib.get_close_matches(key, types, 1) or [k for k in _leaf_names() if k.endswith("." + key)]
-            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; there are {', '.join(types)}"
-            raise UserError(f"{where}: unknown key {prefix}{key}{hint}")
-    built: dict[str, Any] = {
-        key: _build(types[key], _table(value, where, prefix + key), where, f"{prefix}{key}.")
-        if dataclasses.is_dataclass(types[key])
-        else _value(types[key], value, where, prefix + key)
-        for key, value in values.items()
-    }
-    return cls(**built)
-
-
-def _leaf_names() -> list[str]:
-    return [key for key, _ in _leaves(to_dict(TrainConfig()))]
-
-
-def _table(value: Any, where: str, key: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{where}: {key} must be a section with keys of its own, got {value!r}; write [{key}]")
-    return value
-
-
-def _value(wanted: Any, value: Any, where: str, key: str) -> Any:
-    """Return the value as its type has it: an int counts as float, a list as tuple; nothing else is converted."""
-    origin, args = get_origin(wanted), get_args(wanted)
-    if origin is Literal:
-        good, name = value in args, "one of " + ", ".join(map(str, args))
-    elif origin is tuple:
-        good, name = isinstance(value, list | tuple) and len(value) == len(args), f"a list of {len(args)} numbers"
-        if good:
-            return tuple(_value(arg, item, where, key) for arg, item in zip(args, value, strict=True))
-    elif origin in (Union, UnionType):
-        return next((_value(arg, value, where, key) for arg in args if isinstance(value, arg)), value)
-    elif wanted is float:
-        good, name = isinstance(value, int | float) and not isinstance(value, bool), "a number"
-        value = float(value) if good else value
-    else:
-        good = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
-        name = {int: "a whole number", str: "text in quotes", bool: "true or false"}.get(wanted, wanted.__name__)
-    if not good:
-        raise UserError(f"{where}: {key} must be {name}, got {value!r}")
-    return value
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
 # ---- what can't be, told before anything is begun ----
 
+Layers = tuple[tuple[str, Mapping[str, Any]], ...]
 
-def _check(config: TrainConfig) -> None:
+
+def _check(config: TrainConfig, layers: Layers) -> None:
     _check_files(config)
+    _check_ranges(config, layers)
     try:
         dataclasses.replace(config.model, source_vocabulary=1, target_vocabulary=1).check()
     except ValueError as error:
-        raise UserError(f"config: {error}") from None
+        where = {_origin(f"model.{key}", layers) for key in ("width", "heads", "dropout")} - {"config"}
+        problem = str(error).removeprefix("TransformerConfig: ")
+        raise UserError(f"{where.pop() if len(where) == 1 else 'config'}: {problem}") from None
     if not (config.steps or config.epochs):
         raise UserError("config: an end is required; got neither --steps nor --epochs above 0; give one")
     if bool(config.batch_tokens) == bool(config.batch_sentences):
@@ -312,25 +240,40 @@ def _check(config: TrainConfig) -> None:
         )
     if config.model.tie_embeddings and not config.tokenizer.shared:
         raise UserError("config: tied embeddings need a shared vocabulary; leave out one of the two flags")
-    for key, value in _leaves(to_dict(config)):
-        low, high = _RANGES.get(key, (0, float("inf")))
+
+
+def _check_ranges(config: TrainConfig, layers: Layers) -> None:
+    for key, value in leaves(to_dict(config)):
+        low, high = _RANGES.get(key, (0, LARGEST))
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(n, int | float) and not low <= n <= high for n in numbers):
-            limits = f"from {low} to {high}" if high < float("inf") else f"at least {low}"
-            raise UserError(f"config: {_flag(key)} must be {limits}, got {value}")
+            limits = f"at least {low}" if high == LARGEST and all(n < low for n in numbers) else f"from {low} to {high}"
+            raise UserError(f"{_origin(key, layers)}: {_flag(key)} must be {limits}, got {value}")
 
 
-_RANGES = {
-    "seed": (0, 2**63 - 1),
-    "keep": (1, float("inf")),
+def _origin(key: str, layers: Layers) -> str:
+    """Return where a key's value is from: the uppermost layer that has it."""
+    for where, layer in reversed(layers):
+        if key in dict(leaves(layer)):
+            return where
+    return "config"
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "keep": (1, LARGEST),
     "tokenizer.vocabulary": (1, 2**20),
     "tokenizer.coverage": (0.5, 1),
-    "model.max_length": (2, float("inf")),
+    "model.layers": (1, 1000),
+    "model.width": (1, 2**20),
+    "model.heads": (1, 2**20),
+    "model.feed_forward": (1, 2**20),
+    "model.max_length": (2, 2**20),
     "optim.betas": (0, 1 - 1e-9),
     "optim.momentum": (0, 1 - 1e-9),
+    "optim.eps": (1e-16, 1),  # below that float32 loses it beside any gradient, and 0 / 0 is left
     "optim.label_smoothing": (0, 0.999),
-    "optim.accumulate": (1, float("inf")),
-    "optim.max_skipped": (1, float("inf")),
+    "optim.accumulate": (1, LARGEST),
+    "optim.max_skipped": (1, LARGEST),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from models.text import BOS, EOS, PAD
+from models.tokens import BOS, EOS, PAD
 
 __all__ = ["greedy"]
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ import numpy as np
 import tensorlib as tl
 from models.batching import Example, encode_pairs, make_batch
 from models.decoding import greedy
-from models.text import EOS, PAD, Pair, Tokenizer
+from models.text import Pair, Tokenizer
+from models.tokens import EOS, PAD
 from models.transformer import Transformer
 
 __all__ = ["Scores", "TokenLoss", "Translator", "exact_match", "pair_loss", "scores", "token_loss"]
@@ -56,20 +56,18 @@ def pair_loss(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair]) -
 class Translator:
     """Text to text, greedily. A line gives a line, whatever is in it; a blank one gives an empty one.
 
-    `cut(line)` is called with the line, counted from 0, of a text that is longer than the model reads.
+    `cut(line)` is called with the line, counted from 0, of a text that is longer than the model reads, and
+    `advance(n)` whenever n more are done.
     """
 
     def __init__(
-        self, model: Transformer, tokenizer: Tokenizer, cut: Callable[[int], None] = lambda line: None
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        cut: Callable[[int], None] = lambda line: None,
+        advance: Callable[[int], Any] = lambda n: None,
     ) -> None:
-        self.model, self.tokenizer, self.cut = model, tokenizer, cut
-
-    def stream(self, texts: Iterable[str], window: int = 512) -> Iterator[str]:
-        """Yield translations in order, as they come; up to `window` lines are sorted by length and batched."""
-        texts, done = iter(texts), 0
-        while lines := list(islice(texts, window)):
-            yield from self.translate(lines, done)
-            done += len(lines)
+        self.model, self.tokenizer, self.cut, self.advance = model, tokenizer, cut, advance
 
     def translate(self, texts: Sequence[str], first: int = 0, stop: Callable[[], None] = lambda: None) -> list[str]:
         """Return the translation of each text; `first` is the number of the first line, `stop` as in `token_loss`."""
@@ -83,6 +81,7 @@ class Translator:
             targets = greedy(self.model, [sources[i] for i in rows], max_length=max(limits))
             for i, target, limit in zip(rows, targets, limits, strict=True):
                 outputs[i] = self.tokenizer.decode_target(target[:limit])  # whatever its neighbours' limit was
+            self.advance(len(rows))
         return outputs
 
     def _encode(self, texts: Sequence[str], first: int) -> list[list[int]]:

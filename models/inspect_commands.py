@@ -19,7 +19,7 @@ from models.checkpoint import build_model, load_weights, read_checkpoint
 from models.errors import UserError
 from models.loading import load_run
 from models.preparing import open_backend
-from models.text import PAD
+from models.tokens import PAD
 from models.transformer import Transformer, TransformerConfig
 from tensorlib import checking
 
@@ -42,7 +42,7 @@ def draw(
     Args:
         run: a run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
         model: a small model without training, instead of a run's.
-        out: the picture; its ending says the format, svg, png, pdf or dot.
+        out: the picture; its ending says the format: svg, png, jpg, pdf, or dot and gv, which need no renderer.
         depth: down to which depth modules are opened; below it each is one box.
     """
     if run is not None and model is not None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from models.checkpoint import BEST, build_model, load_weights, newest_checkpoint, read_checkpoint
 from models.config import TrainConfig
 from models.errors import UserError
-from models.preparing import open_backend, tokenizer_digest
-from models.runs import find_run, read_config
+from models.preparing import model_config, open_backend, tokenizer_digest
+from models.runs import find_run, newest_run, read_config
 from models.text import Tokenizer
 from models.transformer import Transformer
 
@@ -35,7 +34,8 @@ def load_run(run: Path | None, backend: str) -> Loaded:
     """
     backend = open_backend(backend)
     file = run if run is not None and run.is_file() else None
-    directory = find_run(file.parent if file else run)
+    # of runs/ the newest that can be used: one that has just begun, or died early, has nothing to use yet
+    directory = find_run(file.parent if file else run or newest_run(trained=True))
     config, tokenizer = read_config(directory), Tokenizer.load(directory)
     path = file or directory / BEST
     if file is None and not path.exists():  # stopped before its first validation
@@ -49,7 +49,6 @@ def load_run(run: Path | None, backend: str) -> Loaded:
         raise UserError(
             f"checkpoint {path}: weights of this run's model are required; it was trained with other subwords"
         )
-    sizes: dict[str, Any] = {"source_vocabulary": tokenizer.source_size, "target_vocabulary": tokenizer.target_size}
-    model = build_model(replace(config.model, **sizes))
+    model = build_model(model_config(config, tokenizer))
     load_weights(model, checkpoint, path)
     return Loaded(path, config, tokenizer, model.to(backend).eval())

@@ -14,12 +14,12 @@ from models.checkpoint import build_model
 from models.config import TrainConfig, resumed
 from models.data import Corpus, Examples, encode_corpus, read_corpus, train_tokenizer
 from models.errors import UserError
-from models.runs import create_run, read_config, refuse_existing, write_config
+from models.runs import create_run, read_config, refuse_existing
 from models.stopping import Stopper
 from models.text import Tokenizer
-from models.transformer import Transformer
+from models.transformer import Transformer, TransformerConfig
 
-__all__ = ["Run", "keep_memory", "open_backend", "resume_run", "start_run", "tokenizer_digest"]
+__all__ = ["Run", "keep_memory", "model_config", "open_backend", "resume_run", "start_run", "tokenizer_digest"]
 
 
 @dataclass(frozen=True)
@@ -56,28 +56,32 @@ def start_run(config: TrainConfig, out: Path | None, stopper: Stopper) -> Run:
 
 
 def resume_run(path: Path, stopper: Stopper, *layers: tuple[str, Mapping[str, Any]]) -> Run:
-    """Read again what a run was begun with; `layers`, as `config_from` takes them, may change a little."""
-    old = read_config(path)
-    config = resumed(old, *layers)
+    """Read again what a run was begun with; `layers`, as `config_from` takes them, may change a little.
+
+    Nothing is written: whoever goes on with the run keeps the new config in it.
+    """
+    config = resumed(read_config(path), *layers)
     backend = open_backend(config.backend)
     tokenizer = Tokenizer.load(path)
     corpus = read_corpus(config)
     examples = encode_corpus(config, corpus, tokenizer)
     model = _new_model(config, tokenizer, backend)
     stopper.patient = True
-    if config != old:
-        write_config(path, config)
     return Run(path, config, corpus, tokenizer, examples, model)
 
 
 def _new_model(config: TrainConfig, tokenizer: Tokenizer, backend: str) -> Transformer:
     """Seed all randomness, and draw the first weights from the same stream that dropout goes on with."""
     tl.seed(config.seed)
-    sizes: dict[str, Any] = {"source_vocabulary": tokenizer.source_size, "target_vocabulary": tokenizer.target_size}
-    model = build_model(replace(config.model, **sizes), tl.default_generator())
+    model = build_model(model_config(config, tokenizer), tl.default_generator())
     model.to(backend)
     model.train()
     return model
+
+
+def model_config(config: TrainConfig, tokenizer: Tokenizer) -> TransformerConfig:
+    """Return what the model is built from: the config's, with vocabularies as large as the tokenizer's."""
+    return replace(config.model, source_vocabulary=tokenizer.source_size, target_vocabulary=tokenizer.target_size)
 
 
 def tokenizer_digest(tokenizer: Tokenizer) -> str:

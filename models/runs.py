@@ -9,10 +9,12 @@ from pathlib import Path
 
 from models.config import TrainConfig, config_from, config_toml, read_toml
 from models.errors import UserError
+from models.terminal import command
 from models.text import Tokenizer
 from tensorlib.io import write_atomically
 
-__all__ = ["RUNS", "create_run", "find_run", "newest_run", "read_config", "refuse_existing", "write_config"]
+__all__ = ["RUNS", "create_run", "find_run", "has_weights", "newest_run", "read_config", "refuse_existing"]
+__all__ += ["remove_unless_trained", "write_config"]
 
 RUNS = Path("runs")
 CONFIG = "config.toml"
@@ -89,12 +91,28 @@ def read_config(run: Path) -> TrainConfig:
     return config_from((f"config {path}", read_toml(path)))
 
 
-def newest_run() -> Path:
-    """Return the run in runs/ that was begun last. Errors: `UserError` where there is none."""
+def newest_run(trained: bool = False) -> Path:
+    """Return the run in runs/ that was begun last, of those with weights only if `trained`.
+
+    Errors: `UserError` where there is none.
+    """
     runs = [path for path in RUNS.glob("*") if (path / CONFIG).is_file() and not path.name.startswith(".")]
-    if not runs:
-        raise UserError(f"a run is required; there is none in {RUNS.absolute()}; begin one with `tensorlib train`")
-    return max(runs, key=_begun)
+    found = [path for path in runs if has_weights(path)] if trained else runs
+    if not found:
+        which = "there is none" if not runs else f"none of the {len(runs)} has a checkpoint yet"
+        raise UserError(f"a run is required; {which} in {RUNS.absolute()}; begin one with `{command()} train`")
+    return max(found, key=_begun)
+
+
+def has_weights(run: Path) -> bool:
+    """Return whether there is a checkpoint in a run's directory."""
+    return any(run.glob("*.safetensors"))
+
+
+def remove_unless_trained(run: Path) -> None:
+    """Remove a new run that has failed before its first checkpoint: nothing in it is worth going on with."""
+    if not has_weights(run):
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def _begun(run: Path) -> tuple[int, int]:
@@ -103,10 +121,10 @@ def _begun(run: Path) -> tuple[int, int]:
     return written, _number(run)
 
 
-def find_run(run: Path | None) -> Path:
-    """Return the directory of a run: `run`, or the newest. Errors: `UserError` where that is no run."""
+def find_run(run: Path | None, flag: str = "--run") -> Path:
+    """Return the directory of a run: `run`, as `flag` named it, or the newest. Errors: `UserError` where it is none."""
     if run is None:
         return newest_run()
     if not (run / CONFIG).is_file():
-        raise UserError(f"--run {run}: a directory that `tensorlib train` wrote is required; it has no {CONFIG}")
+        raise UserError(f"{flag} {run}: a directory that `tensorlib train` wrote is required; it has no {CONFIG}")
     return run

@@ -1,4 +1,4 @@
-"""Stopping when asked: Ctrl-C and SIGTERM end a run at the next good moment."""
+"""Stopping when asked: Ctrl-C, SIGTERM and a closed terminal end a run at the next good moment."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Stopped(Exception):
 
 
 class Stopper:
-    """Within this context SIGINT and SIGTERM raise `Stopped`: at once, or, while `patient`, from `check`.
+    """Within this context SIGINT, SIGTERM and SIGHUP raise `Stopped`: at once, or, while `patient`, from `check`.
 
-    A second signal doesn't wait.
+    A second signal doesn't wait. A signal that was ignored before stays so: nohup and a shell's `&` rely on it.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,9 @@ class Stopper:
         self._asked: int | None = None
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._ask) for number in heard}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -10,19 +10,20 @@ import io
 import os
 import re
 import shlex
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import sentencepiece
 
+from tensorlib.io import write_atomically
+
 from .errors import UserError
+from .files import read_bytes
+from .tokens import BOS, EOS, PAD, UNK
 
 __all__ = ["BOS", "EOS", "PAD", "UNK", "Pair", "Subwords", "Tokenizer"]
 __all__ += ["read_lines", "read_parallel", "read_tsv", "without_empty"]
-
-PAD, UNK, BOS, EOS = 0, 1, 2, 3  # the same in every vocabulary; text never becomes one of them
 
 Pair = tuple[str, str]  # a sentence and its translation
 FilePath = str | os.PathLike[str]
@@ -44,7 +45,7 @@ def read_lines(path: FilePath) -> list[str]:
     is not a readable, non-empty, regular file of UTF-8 without NUL bytes.
     """
     name = os.fspath(path)
-    data = _read_bytes(name, "reading text")
+    data = read_bytes(name, "reading text")
     _refuse_wide_encodings(name, data)
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
@@ -99,22 +100,6 @@ def without_empty(pairs: Sequence[Pair]) -> tuple[list[Pair], int]:
     """
     kept = [pair for pair in pairs if pair[0].strip() and pair[1].strip()]
     return kept, len(pairs) - len(kept)
-
-
-def _read_bytes(name: str, operation: str) -> bytes:
-    """Read a regular file; anything else is refused before it is opened, for opening a fifo would wait."""
-    try:
-        mode = os.stat(name).st_mode
-        if stat.S_ISREG(mode):
-            return Path(name).read_bytes()
-        given, remedy = "it is a fifo, socket or device", "write its contents to a file first"
-        if stat.S_ISDIR(mode):
-            given, remedy = "it is a directory", "name a file in it"
-    except OSError as error:
-        given, remedy = (error.strerror or str(error)).lower(), "check the path and its permissions"
-    except ValueError as error:  # a NUL in the name
-        given, remedy = str(error), "check the path"
-    raise UserError(f"{operation} {name}: a readable file is required; {given}; {remedy}")
 
 
 def _refuse_wide_encodings(name: str, data: bytes) -> None:
@@ -191,7 +176,7 @@ class Subwords:
     def load(cls, path: FilePath) -> "Subwords":
         """Load what `save` wrote. Errors: `UserError` naming the file when it is missing or not whole."""
         name = os.fspath(path)
-        data = _read_bytes(name, "loading tokenizer")
+        data = read_bytes(name, "loading tokenizer")
         model, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         if digest != _digest(model):
             raise UserError(
@@ -202,17 +187,7 @@ class Subwords:
 
     def save(self, path: FilePath) -> None:
         """Write one file, whole or not at all. Errors: OSError (a full disk); then an old file stands."""
-        final = Path(path)
-        temporary = final.with_name(f".{final.name}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(self.model + _digest(self.model))
-                file.flush()
-                os.fsync(file.fileno())  # or a power cut could leave the new name on missing contents
-            os.replace(temporary, final)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_atomically(path, self.model + _digest(self.model))
 
 
 class Tokenizer:

@@ -8,22 +8,29 @@ import inspect
 import shlex
 import textwrap
 import time
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from models.checkpoint import BEST, load_weights, read_checkpoint
 from models.config import PRESETS, TrainConfig, config_from, read_toml, settable
+from models.errors import UserError
 from models.evaluation import Translator, exact_match, scores
 from models.preparing import Run, keep_memory, resume_run, start_run
-from models.progress import Display
-from models.runs import find_run
-from models.stopping import Stopper
+from models.progress import Display, bar
+from models.runs import find_run, read_config, remove_unless_trained, write_config
+from models.stopping import Stopped, Stopper
+from models.terminal import command
 from models.training import Trainer
 
 __all__ = ["train"]
+
+RUN = Group("Run", sort_key=0)
+_TITLES = {"text": "Text", "tokenizer": "Tokenizer", "model": "Model", "optim": "Optimizer"}
+GROUPS = {section: Group(title, sort_key=i) for i, (section, title) in enumerate(_TITLES.items(), start=1)}
 
 
 def _options(cls: Any, prefix: str = "") -> type:
@@ -38,9 +45,15 @@ def _options(cls: Any, prefix: str = "") -> type:
             kind, help_text = _options(kind, f"{name}."), None
         else:
             help_text = f"{docs.get(name, '')} {_defaults(prefix + name, defaults[name])}".strip()
-        options.append((name, Annotated[kind | None, Parameter(help=help_text)], dataclasses.field(default=None)))
+        parameter = Parameter(help=help_text, group=_group(prefix + name))
+        options.append((name, Annotated[kind | None, parameter], dataclasses.field(default=None)))
     home = {"__module__": __name__}  # else it is "types", and cyclopts takes it for something built in
     return dataclasses.make_dataclass(cls.__name__, options, kw_only=True, namespace=home)
+
+
+def _group(key: str) -> Group:
+    section = key.partition(".")[0]
+    return GROUPS.get("text" if section == "data" or section.startswith(("train_", "valid_")) else section, RUN)
 
 
 def _field_docs(cls: Any) -> dict[str, str]:
@@ -60,7 +73,7 @@ def _defaults(key: str, default: Any) -> str:
         section, _, name = key.rpartition(".")
         values.append((preset.get(section, {}) if section else preset).get(name, default))
     if values[0] == values[1]:
-        return "" if values[0] in ("", 0) else f"[{values[0]}]"
+        return "" if values[0] == "" else f"[{values[0]}]"
     return f"[phrasebook {values[0]}; own text {values[1]}]"
 
 
@@ -70,9 +83,9 @@ Options = Parameter(name="*")(_options(TrainConfig))
 def train(
     options: Options | None = None,  # type: ignore[valid-type]
     *,
-    config: Path | None = None,
-    out: Path | None = None,
-    resume: bool = False,
+    config: Annotated[Path | None, Parameter(group=RUN)] = None,
+    out: Annotated[Path | None, Parameter(group=RUN)] = None,
+    resume: Annotated[bool, Parameter(group=RUN, negative="")] = False,
 ) -> int:
     """Train a translator: on the built-in phrasebook, or on your own text.
 
@@ -81,31 +94,70 @@ def train(
 
     Args:
         options: what decides the run.
-        config: a TOML file; the command line goes before it. Every run writes one, config.toml.
+        config: a TOML file; the command line overrides it. Every run writes one, config.toml.
         out: the run's directory, a new one. [runs/<data>-<model>-<number>]
         resume: go on with the run in --out, or with the newest one.
     """
     began = time.monotonic()
-    layers = [(f"config {config}", read_toml(config))] if config else []
-    layers.append(("command line", _given(options)))
+    layers = [*([(f"config {config}", read_toml(config))] if config else []), ("command line", _given(options))]
     display = Display()
     with Stopper() as stopper:
         keep_memory()
-        run = resume_run(find_run(out), stopper, *layers) if resume else start_run(config_from(*layers), out, stopper)
-        _introduce(run, display)
-        trainer = Trainer(run, display, stopper)
-        if trainer.progress.step:
-            display.line(f"going on after step {trainer.progress.step}")
-        trainer.train()
+        if resume:
+            run = resume_run(find_run(out, "--out"), stopper, *layers)
+            _introduce(run, display)
+            trainer = Trainer(run, display, stopper)
+            _go_on(trainer, layers)
+            trainer.train()
+        else:
+            run = start_run(config_from(*layers), out, stopper)
+            _train_new(run, display, stopper)
         stopper.patient = False  # all is saved: a signal may end the report at once
-        stopper.check()
-        _report(run, time.monotonic() - began)
+        try:
+            stopper.check()
+            _report(run, time.monotonic() - began)
+        except Stopped as stopped:
+            stopped.saved = f"after the last step; all is saved in {run.path}"
+            raise
     return 0
+
+
+def _train_new(run: Run, display: Display, stopper: Stopper) -> None:
+    """Train a new run. If it fails before its first checkpoint, its directory goes: it would only be in the way."""
+    try:
+        _introduce(run, display)
+        Trainer(run, display, stopper).train()
+    except Stopped:
+        raise
+    except Exception:
+        remove_unless_trained(run.path)
+        raise
+
+
+def _go_on(trainer: Trainer, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Say from where a run goes on, and keep its new config. Errors: `UserError` for an end that is past already."""
+    run, step = trainer.run, trainer.progress.step
+    changed = run.config != read_config(run.path)
+    if trainer.finished or (trainer.done and changed):
+        more = f"--steps N above {step}" if run.config.steps else f"--epochs N above {trainer.progress.epoch}"
+        finished = f"run {run.path}: finished at step {step}; {more} trains on"
+        if any(key in layer for _, layer in layers for key in ("steps", "epochs")):
+            raise UserError(finished)
+        trainer.display.line(finished)
+    elif step:
+        trainer.display.line(f"going on after step {step}")
+    if changed:
+        write_config(run.path, run.config)
 
 
 def _given(options: Any) -> dict[str, Any]:
     values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)} if options else {}
     values = {name: _given(v) if dataclasses.is_dataclass(v) else v for name, v in values.items()}
+    empty = [name for name, value in values.items() if value == ""]
+    if empty:  # an empty variable of a shell script; it must not mean: the phrasebook
+        raise UserError(
+            f"train: --{empty[0].replace('_', '-')} is required to name something; got nothing; leave it out"
+        )
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -125,7 +177,8 @@ def _report(run: Run, seconds: float) -> None:
     load_weights(run.model, checkpoint, path)
     pairs = run.corpus.test or run.corpus.valid
     sources, references = [s for s, _ in pairs], [r for _, r in pairs]
-    outputs = Translator(run.model, run.tokenizer).translate(sources)
+    with bar("translating", len(sources)) as waiting:
+        outputs = Translator(run.model, run.tokenizer, advance=waiting.update).translate(sources)
     shown = list(zip(sources, references, outputs, strict=True))
     if run.corpus.test:
         right = exact_match(outputs, references)
@@ -139,7 +192,7 @@ def _report(run: Run, seconds: float) -> None:
         print(f"    {source} -> {output}" + ("" if output == reference else f"  [{reference}]"))
     minutes, rest = divmod(round(seconds), 60)
     print(f"saved in {run.path} after {minutes}:{rest:02}; best at step {checkpoint.progress.best_step}. Try:")
-    print(f"    tensorlib translate --run {shlex.quote(str(run.path))} {_quoted(shown[0][0])}")
+    print(f"    {command()} translate --run {shlex.quote(str(run.path))} {_quoted(shown[0][0])}")
 
 
 def _quoted(text: str) -> str:

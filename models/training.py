@@ -33,8 +33,10 @@ from models.errors import UserError
 from models.evaluation import Translator, token_loss
 from models.preparing import Run, tokenizer_digest
 from models.progress import Display, RunLog
+from models.runs import has_weights
 from models.stopping import Stopped, Stopper
-from models.text import PAD
+from models.terminal import command
+from models.tokens import PAD
 from models.transformer import Transformer
 from nn import optim, schedules
 
@@ -76,7 +78,7 @@ class Trainer:
         self._restore()
         self.total = self._total_steps()
         self.schedule = make_schedule(self.config, self.total)
-        self.log = RunLog(run.path, self.progress.step, self.progress.validated)
+        self.log = RunLog(run.path, self.progress.step, self.progress.validated, display.line)
 
     # ---- the loop ----
 
@@ -101,6 +103,11 @@ class Trainer:
         self.save()
         path = step_path(self.run.path, self.progress.step)
         return f"at step {self.progress.step}; saved {path}; go on with: {resume_command(self.run.path)}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether all is done, the last validation too, which a stop may have broken off."""
+        return self.done and self.progress.validated == self.progress.step
 
     @property
     def done(self) -> bool:
@@ -140,7 +147,8 @@ class Trainer:
         except FloatingPointError as error:
             self._skip(epoch, str(error))
         else:
-            self.optimizer.step()
+            with np.errstate(all="ignore"):  # a learning rate far too high: the next loss tells
+                self.optimizer.step()
             p.skipped = 0
             seconds = time.perf_counter() - began
             values = {"loss": loss, "learning_rate": learning_rate, "gradient_norm": norm, "tokens": tokens}
@@ -185,9 +193,12 @@ class Trainer:
         self.display.line(f"step {p.step}: skipped, {reason}")
         if p.skipped >= most:
             raise UserError(
-                f"train: a finite loss is required; {most} steps in a row had none ({reason}); the checkpoints in "
-                f"{self.run.path} are from before; lower --optim.learning-rate, or raise --optim.warmup"
+                f"train: a finite loss is required; {most} steps in a row had none ({reason}); {self._remedy()}"
             )
+
+    def _remedy(self) -> str:
+        remedy = "lower --optim.learning-rate, or raise --optim.warmup"
+        return f"the checkpoints in {self.run.path} are from before; {remedy}" if has_weights(self.run.path) else remedy
 
     def _next_batches(self) -> list[Batch]:
         p, groups = self.progress, self._epoch(self.progress.epoch)
@@ -213,11 +224,14 @@ class Trainer:
     def validate(self) -> None:
         """Measure the loss on the validation part, translate some of it, and keep the best weights."""
         began, p, run = time.perf_counter(), self.progress, self.run
-        result = token_loss(self.model, run.examples.valid, self.stopper.check)
+        with np.errstate(all="ignore"):  # after a divergence all is infinite, and one message enough
+            result = token_loss(self.model, run.examples.valid, self.stopper.check)
+        if not math.isfinite(result.loss):
+            raise UserError(
+                f"train: a finite validation loss is required, got {result.loss} at step {p.step}; {self._remedy()}"
+            )
         pairs = run.corpus.valid[: self.config.samples]
         outputs = Translator(self.model, run.tokenizer).translate([s for s, _ in pairs], stop=self.stopper.check)
-        if not math.isfinite(result.loss):
-            raise UserError(f"train: a finite validation loss is required, got {result.loss} at step {p.step}")
         best = p.best_loss is None or result.loss < p.best_loss
         p.validated = p.step
         if best:
@@ -257,7 +271,11 @@ class Trainer:
         config = {k: v for k, v in to_dict(self.config).items() if not k.startswith(("train_", "valid_"))}
         del config["backend"]  # like the paths of the text: where a run is made is not what it is
         checkpoint = Checkpoint(state, moments, self.model.config, self.progress, config, **self._ids)
-        write_checkpoint(path, checkpoint)
+        try:
+            write_checkpoint(path, checkpoint)
+        except OSError as error:
+            kept = "; the checkpoints before it stand" if has_weights(self.run.path) else ""
+            raise OSError(error.errno, f"{error.strerror or error}{kept}", str(path)) from None
 
     def _restore(self) -> None:
         """Go to where the newest whole checkpoint stands, if there is one."""
@@ -283,4 +301,4 @@ class Trainer:
 
 def resume_command(run: Path) -> str:
     """Return what to type to go on with a run."""
-    return f"tensorlib train --resume --out {shlex.quote(str(run))}"
+    return f"{command()} train --resume --out {shlex.quote(str(run))}"

@@ -15,7 +15,7 @@ import numpy as np
 
 import nn
 import tensorlib as tl
-from models.text import PAD
+from models.tokens import PAD
 
 __all__ = ["DecoderState", "Transformer", "TransformerConfig"]
 

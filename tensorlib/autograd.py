@@ -260,9 +260,9 @@ def grad(
     with recording(record=create_graph):
         found, _ = backward_pass(ys, seeds, xs, retain, create_graph)
     results = [found.get(slot_of(x)) for x in xs]
-    for i, x in enumerate(xs):
-        if results[i] is not None and any(x is other for other in xs[:i]):
-            results[i] = results[i].copy()  # asked for twice: no two gradients share memory
+    for i, dx in enumerate(results):
+        if dx is not None and any(xs[i] is other for other in xs[:i]):
+            results[i] = dx.copy()  # asked for twice: no two gradients share memory
     missing = [i for i, dx in enumerate(results) if dx is None]
     if missing and not allow_unused:
         raise ValueError(

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 import tensorlib as tl
 from models.checkpoint import read_checkpoint
 from models.cli import COMMANDS, main
+from models.terminal import command
 
 SMALL = {
     "model.layers": 1,
@@ -115,12 +118,33 @@ def test_the_help_of_train_tells_the_presets(capsys):
     assert "[phrasebook 128; own text 256]" in words
 
 
+def test_the_help_of_train_is_whole_and_in_groups(capsys):
+    main(["train", "--help"])
+    text = capsys.readouterr().out
+    words = " ".join(re.sub("[│\n]", " ", text).split())
+    assert "Defaults in brackets" in words and "the command line overrides it" in words
+    assert all(f"─ {title} ─" in text for title in ("Run", "Text", "Tokenizer", "Model", "Optimizer"))
+    assert "equal bytes. [0]" in words and "--no-resume" not in words and "batch_tokens" not in words
+
+
+def test_the_help_of_a_command_is_its_whole_docstring(capsys):
+    main(["check", "--help"])
+    assert "Exit status 1 if one is wrong." in capsys.readouterr().out
+
+
 # ---- bad use ----
 
 BAD = {
-    "unknown command": ("trian", "trian"),
+    "unknown command": ("trian", 'Did you mean "train"?'),
     "unknown option": ("train --modle.layers 3", "--modle.layers. Did you mean --model.layers?"),
+    "an argument too many": ("train foo", "unexpected argument foo. See `tensorlib train --help`"),
     "not a number": ("train --steps many", "--steps"),
+    "infinity": ("train --optim.learning-rate inf", "optim.learning_rate must be a finite number, got inf"),
+    "infinity in TOML": ("train --config inf.toml", "config inf.toml: optim.clip must be a finite number, got inf"),
+    "a huge number": ("train --steps 99999999999999999999", "--steps must be"),
+    "a range in TOML": ("train --config range.toml", "config range.toml: --keep must be at least 1, got 0"),
+    "a config that is a fifo": ("train --config fifo", "config fifo: a readable file is required; it is a fifo"),
+    "an empty file name": ("train --train-source= --train-target=", "--train-source is required to name something"),
     "unknown option value": ("train --optim.name adm", "adm"),
     "missing file": ("train --train-tsv none.tsv --valid-tsv valid.tsv", "none.tsv: a readable file is required"),
     "a directory": ("train --train-tsv . --valid-tsv valid.tsv", "it is a directory"),
@@ -150,7 +174,7 @@ BAD = {
     ),
     "unknown backend": ("train --backend tpu", "--backend tpu"),
     "nothing to resume": ("train --resume", "there is none in"),
-    "a directory that is no run": ("train --resume --out there", "--run there"),
+    "a directory that is no run": ("train --resume --out there", "--out there"),
     "translating without a run": ("translate hello", "there is none in"),
     "translating with no such run": ("translate --run none hello", "--run none"),
     "evaluating half": ("evaluate --source two", "--source and --reference are required together"),
@@ -160,7 +184,14 @@ BAD = {
     "an unknown picture": ("draw --model transformer --out g.txt", ".txt"),
     "checking no op": ("check sofmax", "sofmax"),
     "inspecting nothing": ("inspect none", "checkpoint none: a readable file is required"),
-    "inspecting text": ("inspect two", "checkpoint two: a whole file is required"),
+    "inspecting text": ("inspect train.tsv", "checkpoint train.tsv: a .safetensors file of `tensorlib train`"),
+    "inspecting a directory": ("inspect there", "checkpoint there: a readable file is required; it is a directory"),
+    "inspecting a fifo": ("inspect fifo", "checkpoint fifo: a readable file is required; it is a fifo"),
+    "no place for the output": (
+        "evaluate --source two --reference two --output none/out",
+        "--output none/out: a directory to write to is required; make none first",
+    ),
+    "a directory for the output": ("evaluate --source two --reference two --output there", "it is a directory"),
 }
 
 
@@ -173,7 +204,10 @@ def test_bad_use_gives_one_line_and_status_2_and_leaves_nothing(here, capsys, ar
     (here / "blank").write_bytes(b"\n\n")
     (here / "bad.toml").write_text("[model]\nlayer = 3\n")
     (here / "type.toml").write_text("steps = 'x'\n")
+    (here / "range.toml").write_text("keep = 0\n")
+    (here / "inf.toml").write_text("[optim]\nclip = inf\n")
     (here / "there").mkdir()
+    os.mkfifo(here / "fifo")
     before = sorted(here.rglob("*"))
     assert said in refusal(capsys, *arguments.split())
     assert sorted(here.rglob("*")) == before
@@ -256,6 +290,63 @@ def test_resume_goes_on_to_more_steps(here, capsys):
     assert main(["train", "--resume", "--out", "run", "--steps", "5"]) == 0
     assert "going on after step 2" in capsys.readouterr().err
     assert read_checkpoint(here / "run" / "step-00000005.safetensors").progress.step == 5
+
+
+def test_resuming_what_is_finished_says_how_to_train_on(here, capsys):
+    assert main(train_command(4, out="run")) == 0
+    config = (here / "run" / "config.toml").read_bytes()
+    for steps in ("4", "2"):
+        capsys.readouterr()
+        assert main(["train", "--resume", "--out", "run", "--steps", steps]) == 2
+        assert "run run: finished at step 4; --steps N above 4 trains on" in capsys.readouterr().err
+        assert (here / "run" / "config.toml").read_bytes() == config
+    assert main(["train", "--resume", "--out", "run"]) == 0
+    assert "finished at step 4" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(here, capsys):
+    diverges = {"optim__learning_rate": "1e18", "optim__schedule": "constant", "optim__warmup": 0}
+    assert main(train_command(40, optim__max_skipped=2, out="run", **diverges)) == 2
+    captured = capsys.readouterr()
+    assert "lower --optim.learning-rate" in captured.err and "Warning" not in captured.err
+    assert not (here / "run").exists()
+
+
+def test_a_run_without_weights_is_in_nobodys_way(here, capsys):
+    assert main(train_command(1, out="runs/a-1")) == 0
+    shutil.copytree(here / "runs" / "a-1", here / "runs" / "a-2", ignore=shutil.ignore_patterns("*.safetensors"))
+    assert main(["translate", "a"]) == 0
+    shutil.rmtree(here / "runs" / "a-1")
+    assert "none of the 1 has a checkpoint yet" in refusal(capsys, "translate", "a")
+
+
+def test_a_reader_that_leaves_does_not_end_training(here):
+    line = " ".join([*map(shlex.quote, [*TENSORLIB, *train_command(3, out="run")]), "2>&1 | head -1"])
+    done = subprocess.run(line, shell=True, capture_output=True, timeout=60)
+    assert done.stdout.count(b"\n") == 1 and done.stderr == b""
+    assert read_checkpoint(here / "run" / "step-00000003.safetensors").progress.step == 3
+
+
+def test_it_works_without_standard_streams_and_in_any_encoding(in_trained):
+    closed = " ".join([*map(shlex.quote, [*TENSORLIB, "translate", "a b"]), "0<&- 1>&- 2>&-"])
+    assert subprocess.run(closed, shell=True, timeout=60).returncode == 0
+    book = tensorlib("evaluate", "--help", PYTHONIOENCODING="ascii")
+    assert book.returncode == 0 and "│" in book.stdout.decode("utf-8")
+
+
+def test_the_command_to_type_is_one_that_works(tmp_path, monkeypatch):
+    script = tmp_path / "bin" / "tensorlib"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(script)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert command() == "bin/tensorlib"
+    monkeypatch.chdir(script.parent)
+    assert command() == "./tensorlib"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert command() == "tensorlib"
 
 
 def test_config_toml_can_be_fed_back(in_trained, capsys, tmp_path):
@@ -372,11 +463,12 @@ def test_a_run_or_one_of_its_checkpoints_can_be_named(in_trained, capfdbinary):
 
 
 def test_evaluate_prints_scores_with_signatures(in_trained, capsys, tmp_path):
-    for side, text in (("source", "a 0\na  1\n\n"), ("reference", "e 0\ne  1\n\n")):
+    for side, text in (("source", f"a 0\n{'a  1' * 30}\n\n"), ("reference", "e 0\ne  1\n\n")):
         (tmp_path / side).write_text(text)
     arguments = ["evaluate", "--source", str(tmp_path / "source"), "--reference", str(tmp_path / "reference")]
     assert main([*arguments, "--tokenize", "none", "--output", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
+    assert "3 sentences, 1 cut at 24 subwords" in out
     assert re.search(r"BLEU +\d+\.\d\d  nrefs:1\|case:mixed\|eff:no\|tok:none\|smooth:exp\|version:", out)
     assert re.search(r"chrF +\d+\.\d\d  nrefs:1\|", out)
     loss, perplexity = (float(re.search(rf"{word} +([\d.]+)", out)[1]) for word in ("loss", "perplexity"))
@@ -410,8 +502,8 @@ def test_a_damaged_checkpoint_is_refused(here, capsys):
     data = bytearray(best.read_bytes())
     data[-1] ^= 1
     best.write_bytes(data)
-    for command in (["inspect", str(best)], ["translate", "--run", "run", "a"]):
-        assert f"{best.name}: a whole file is required" in refusal(capsys, *command)
+    for arguments in (["inspect", str(best)], ["translate", "--run", "run", "a"]):
+        assert f"{best.name}: a whole file is required" in refusal(capsys, *arguments)
     (here / "run" / "tokenizer.model").write_bytes(b"broken")
     assert "tokenizer.model" in refusal(capsys, "translate", "--run", "run", "a")
 

@@ -1,6 +1,7 @@
 """Which value wins, and what a user is told about a value that can't be."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,7 @@ def test_every_option_has_a_help_text(cls):
         ({"modle": {}}, "unknown key modle; did you mean model?"),
         ({"model": {"layer": 3}}, "unknown key model.layer; did you mean model.layers?"),
         ({"learning_rate": 1e-3}, "unknown key learning_rate; did you mean optim.learning_rate?"),
+        ({"learning-rate": 1e-3}, "unknown key learning-rate; did you mean optim.learning_rate?"),
         ({"qqq": 1}, "unknown key qqq; there are data, "),
         ({"model": {"source_vocabulary": 9}}, "unknown key model.source_vocabulary"),
         ({"model": {"layers": "3"}}, "model.layers must be a whole number, got '3'"),
@@ -116,16 +118,20 @@ def test_a_key_or_type_that_is_none_is_named_with_its_file(given, said):
     "given, said",
     [
         ({"optim": {"learning_rate": -1.0}}, "--optim.learning-rate must be at least 0, got -1.0"),
-        ({"optim": {"learning_rate": float("nan")}}, "--optim.learning-rate"),
+        ({"optim": {"learning_rate": 10**400}}, "optim.learning_rate must be at most 9223372036854775807"),
+        ({"optim": {"eps": 0.0}}, "--optim.eps must be from 1e-16 to 1, got 0.0"),
+        ({"model": {"width": 10**30}}, "--model.width must be from 1 to 1048576, got 1000000"),
+        ({"warmup": 5}, "unknown key warmup; did you mean optim.warmup?"),
         ({"optim": {"betas": [0.9, 1.5]}}, "--optim.betas"),
         ({"optim": {"label_smoothing": 1.0}}, "--optim.label-smoothing"),
         ({"optim": {"accumulate": 0}}, "--optim.accumulate must be at least 1"),
         ({"keep": 0}, "--keep must be at least 1"),
         ({"seed": -1}, "--seed"),
         ({"model": {"heads": 3}}, "heads must divide width, got 3 and 128"),
-        ({"model": {"norm": "both"}}, "norm must be 'post' or 'pre'"),
+        ({"model": {"norm": "both"}}, "model.norm must be one of post, pre, got 'both'"),
+        ({"steps": 2**63}, "--steps must be from 0 to 9223372036854775807"),
         ({"model": {"dropout": 1.0}}, "dropout"),
-        ({"model": {"layers": 0}}, "layers must be at least 1, got 0"),
+        ({"model": {"layers": 0}}, "--model.layers must be from 1 to 1000, got 0"),
         ({"steps": 0, "epochs": 0}, "neither --steps nor --epochs"),
         ({"batch_tokens": 5, "batch_sentences": 5}, "either --batch-tokens or --batch-sentences"),
         ({"model": {"tie_embeddings": True}, "tokenizer": {"shared": False}}, "shared vocabulary"),
@@ -138,6 +144,28 @@ def test_a_key_or_type_that_is_none_is_named_with_its_file(given, said):
 )
 def test_a_value_that_cannot_be_is_named(given, said):
     assert said in refusal(**given)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("key", ["learning_rate", "clip", "weight_decay", "eps"])
+def test_a_number_that_is_not_finite_is_refused(key, value):
+    assert f"optim.{key} must be a finite number, got {value}" in refusal(optim={key: value})
+
+
+def test_a_range_names_the_file_that_the_value_is_from():
+    toml = {"keep": 0, "optim": {"eps": 2.0}, "model": {"heads": 3}}
+    assert refusal(("config a.toml", toml)).startswith("config a.toml: --keep must")
+    assert refusal(("config a.toml", toml), keep=1).startswith("config a.toml: --optim.eps must")
+    assert refusal(("config a.toml", toml), keep=-1).startswith("command line: --keep must")
+    heads = refusal(("config a.toml", {"model": {"heads": 3}}))
+    assert heads == "config a.toml: heads must divide width, got 3 and 128"
+
+
+def test_a_config_is_a_regular_file(tmp_path):
+    os.mkfifo(tmp_path / "fifo")  # opening it would wait for ever
+    for path, said in ((tmp_path / "fifo", "it is a fifo"), (tmp_path, "it is a directory")):
+        with pytest.raises(UserError, match=said):
+            read_toml(path)
 
 
 @pytest.mark.parametrize("text", [b"a = \n", b"[model\n", b"\xff\xfe", b"a = 1\na = 2\n"])

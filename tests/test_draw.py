@@ -60,7 +60,7 @@ def test_boxes_show_name_and_shape_and_only_the_uncommon_dtype(tmp_path):
 
 
 def test_arrows_show_what_their_ends_do_not(tmp_path):
-    a, b = tl.split(leaf(2, 5), [2, 3], axis=-1)
+    a, b = tl.split(leaf(2, 5), [2], axis=-1)
     text = dot_text((a + a).sum() + b.sum(), tmp_path)
     assert "[0] (2, 2) ×2>" in text and "[1] (2, 3)>" in text
     assert "3 × (2, 4)</font>" in dot_text(sum(tl.split(leaf(2, 12), 3, axis=-1)), tmp_path)

@@ -13,7 +13,7 @@ from models.batching import make_batch
 from models.checkpoint import read_checkpoint
 from models.config import config_from
 from models.errors import UserError
-from models.evaluation import POSITIONS, Translator, exact_match, token_loss
+from models.evaluation import POSITIONS, TokenLoss, Translator, exact_match, token_loss
 from models.preparing import keep_memory, resume_run, start_run
 from models.progress import Display
 from models.stopping import Stopped, Stopper
@@ -180,6 +180,99 @@ def test_only_the_newest_checkpoints_stay(make_config, tmp_path):
     assert kept == ["step-00000004.safetensors", "step-00000005.safetensors"]
 
 
+@pytest.mark.parametrize("damage", [b"{", b"\xff\xfe", b"[]", b'{"kind": "train"}', b'{"kind": "train", "step": "x"}'])
+def test_a_damaged_line_of_the_log_is_dropped_and_told(undisturbed, tmp_path, damage):
+    config, whole = undisturbed
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", StopsAt(8))
+    log = tmp_path / "run" / "log.jsonl"
+    lines = log.read_bytes().split(b"\n")
+    log.write_bytes(b"\n".join([lines[0], damage, *lines[1:]]))
+    told = resume(tmp_path / "run").display.stream.getvalue()
+    assert f"{log}: left out line 2, which is damaged" in told
+    assert files(tmp_path / "run") == files(whole)
+
+
+def test_a_full_disk_names_the_file_and_says_what_stands(make_config, tmp_path, monkeypatch):
+    trainer = trainer_for(make_config(), tmp_path / "run")
+    trainer.save()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("models.training.write_checkpoint", full)
+    trainer.progress.step = 1
+    with pytest.raises(OSError, match=r"No space left on device; the checkpoints before it stand: .*step-00000001"):
+        trainer.save()
+
+
+# ---- what is shown while it runs ----
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def shown_on(stream, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    display = Display(stream)
+    display.begin(99, 1000)
+    display._shown = -math.inf
+    display.step(100, 7.1, 400, 9e-4, 0.1)
+    display.end()
+    return stream.getvalue()
+
+
+def test_the_bar_has_room_in_80_columns(monkeypatch):
+    text = shown_on(Terminal(), monkeypatch)
+    assert "loss 7.10 · 4.0k tok/s · lr 9e-4]" in text
+    last = next(line for line in text.split("\r") if "loss" in line)
+    assert len(last) <= 80 and "|" in last
+
+
+def test_the_bar_is_ascii_where_that_is_all_there_is(monkeypatch):
+    class Ascii(Terminal):
+        encoding = "ascii"
+
+    text = shown_on(Ascii(), monkeypatch)
+    assert "loss 7.10, 4.0k tok/s, lr 9e-4]" in text and text.isascii()
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal])
+def test_a_display_that_nobody_reads_is_quiet(kind):
+    class Closed(kind):
+        left = 2
+
+        def write(self, text):
+            self.left -= 1
+            if self.left < 0:
+                raise BrokenPipeError
+
+    display = Display(Closed())
+    display.begin(0, 10)
+    for step in range(1, 4):
+        display.step(step, 1.0, 10, 1e-3, 0.1)
+        display.line("a line")
+    display.end()
+
+
+def test_a_signal_that_was_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Stopper() as stopper:
+            stopper.patient = True
+            signal.raise_signal(signal.SIGINT)
+            stopper.check()
+            signal.raise_signal(signal.SIGHUP)
+            with pytest.raises(Stopped, match="SIGHUP"):
+                stopper.check()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 # ---- what a step is ----
 
 
@@ -260,9 +353,23 @@ def test_too_many_skipped_steps_end_the_run(make_config, tmp_path, monkeypatch):
     real = tl.cross_entropy
     trainer = trainer_for(make_config(optim={"max_skipped": 3}), tmp_path / "run")
     monkeypatch.setattr(tl, "cross_entropy", lambda *a, **k: real(*a, **k) * float("inf"))
-    with pytest.raises(UserError, match=r"3 steps in a row had none .the loss is inf"):
+    with pytest.raises(UserError, match=r"3 steps in a row had none .the loss is inf.*lower --optim.learning-rate"):
         trainer.train()
     assert [entry["kind"] for entry in log_of(tmp_path / "run")] == ["skipped"] * 3
+
+
+def test_a_divergence_is_one_error_and_no_warning(make_config, tmp_path, recwarn):
+    rate = {"learning_rate": 1e18, "schedule": "constant", "warmup": 0}
+    with pytest.raises(UserError, match=r"finite .*lower --optim\.learning-rate, or raise --optim\.warmup"):
+        train(make_config(optim=rate, validate_every=2), tmp_path / "run")
+    assert not recwarn.list
+
+
+def test_a_validation_loss_that_is_not_finite_names_the_remedy(make_config, tmp_path, monkeypatch):
+    trainer = trainer_for(make_config(), tmp_path / "run")
+    monkeypatch.setattr("models.training.token_loss", lambda *a: TokenLoss(float("nan"), 1))
+    with pytest.raises(UserError, match=r"got nan at step 0; lower --optim\.learning-rate"):
+        trainer.validate()
 
 
 def test_weights_that_are_not_finite_are_never_saved(make_config, tmp_path):
@@ -361,7 +468,6 @@ def test_a_translation_does_not_depend_on_its_neighbours(make_config, tmp_path):
     texts = ["one two", "", "three " * 30, "   ", "four", "one"]
     together = translator.translate(texts)
     assert together == [translator.translate([text])[0] for text in texts]
-    assert list(translator.stream(iter(texts), window=2)) == together
     assert together[1] == together[3] == ""
 
 

@@ -30,14 +30,8 @@ _STYLES: dict[str, dict[str, str]] = {
     "op": {"shape": "box", "style": "rounded,filled", "fillcolor": "#f1f5f9", "color": "#94a3b8"},
     "module": {"shape": "box", "style": "rounded,filled", "fillcolor": "#e0e7ff", "color": "#6366f1"},
     "parameter": {"shape": "box", "style": "filled", "fillcolor": "#fef3c7", "color": "#d97706"},
-    "input": {"shape": "ellipse", "style": "filled", "fillcolor": "#dcfce7", "color": "#16a34a", "margin": "0.01"},
-    "constant": {
-        "shape": "ellipse",
-        "style": "filled,dashed",
-        "fillcolor": "white",
-        "color": "#94a3b8",
-        "margin": "0.01",
-    },
+    "input": {"shape": "box", "style": "rounded,filled", "fillcolor": "#dcfce7", "color": "#16a34a"},
+    "constant": {"shape": "box", "style": "rounded,filled,dashed", "fillcolor": "white", "color": "#94a3b8"},
 }
 
 
@@ -150,7 +144,7 @@ class _Picture:
         dot = _graphviz().Digraph("tensorlib")
         dot.attr(rankdir="TB", bgcolor="white", fontname="Helvetica", pad="0.25", nodesep="0.25", ranksep="0.35")
         dot.attr(label=self.legend(), labelloc="b", labeljust="l", fontsize="10", fontcolor=_FAINT)
-        dot.attr("node", fontname="Helvetica", fontsize="12", fontcolor=_INK, margin="0.12,0.06", height="0.3")
+        dot.attr("node", fontname="Helvetica", fontsize="12", fontcolor=_INK, margin="0.16,0.08", height="0.3")
         dot.attr("edge", color=_FAINT, fontname="Helvetica", fontsize="9", fontcolor=_FAINT, arrowsize="0.6")
         self.write_frame(dot, self.view.root, 0)
         for arrow in self.view.arrows:
@@ -176,12 +170,18 @@ class _Picture:
         lines = [f"<b>{title}</b>" if box.kind in ("op", "module") else title]
         lines += [_small(_text(line), _INK) for line in self.value_lines(box.outputs)]
         if box.kind == "module":
-            ops = box.node.op if box.node and box.node.op != _title(box) else plural(box.ops, "op")
-            lines.append(_small(_text(" · ".join([ops, *_parameter_count(box)])), _FAINT))
+            parts = [*self.folded(box), *_parameter_count(box)]
+            lines += [_small(_text(" · ".join(parts)), _FAINT)] if parts else []
         if box.node and box.node.source:
             lines.append(_small(_text(os.path.basename(box.node.source)), _FAINT))
         attributes = {"label": f"<{_BREAK.join(lines)}>", "tooltip": _plain(_tooltip(box)), **_STYLES[box.kind]}
         return attributes | ({"penwidth": "2.5"} if box.is_output else {})
+
+    def folded(self, box: Box) -> list[str]:
+        """Say what a folded module does: its one op, unless it is called like it (dropout: dropout), or how many."""
+        if box.ops > 1:
+            return [plural(box.ops, "op")]
+        return [box.node.op] if box.node and box.node.op != _title(box) else []
 
     def value_lines(self, values: list[Value]) -> list[str]:
         """Return one line for each distinct value, four at most."""
@@ -217,7 +217,8 @@ class _Picture:
         for kind, style in _STYLES.items():
             if kind in kinds:
                 name = "folded module" if kind == "module" else kind
-                look = 'style="rounded"' if kind in ("op", "module") else ""
+                look = ",".join(word for word in style["style"].split(",") if word != "filled")
+                look = f'style="{look}"' if look else ""
                 cells.append(
                     f'<td border="1" color="{style["color"]}" bgcolor="{style["fillcolor"]}" {look}>{name}</td>'
                 )

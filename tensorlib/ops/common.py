@@ -37,13 +37,14 @@ def plain(function: str, *inputs: Any, **options: Any) -> Any:
 
 def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     """Return the axes as sorted non-negative numbers; None means all. Errors name the op."""
-    axes = tuple(range(ndim)) if axis is None else (axis,) if hasattr(axis, "__index__") else tuple(axis)
+    listed: Any = range(ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
+    axes = [index(a) for a in listed]
     for a in axes:
         if not -ndim <= a < ndim:
             raise ValueError(f"{name}: axis must lie in [{-ndim}, {ndim}) for {ndim} dimensions, got {a}")
-    normal = tuple(sorted(index(a) % ndim for a in axes))
+    normal = tuple(sorted(a % ndim for a in axes))
     if len(set(normal)) != len(normal):
-        raise ValueError(f"{name}: axes must differ, got {axes}")
+        raise ValueError(f"{name}: axes must differ, got {tuple(axes)}")
     return normal
 
 

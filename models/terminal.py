@@ -1,0 +1,46 @@
+"""Where the process runs: its standard streams, and what a user types to call it again."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TextIO
+
+__all__ = ["command", "prepare_streams", "silence"]
+
+
+def prepare_streams() -> None:
+    """Give a process that was started without standard streams empty ones, and let stdout write any text.
+
+    Translations are UTF-8 whatever the locale says, and so are the words around them.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open as long as we run
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def silence(stream: TextIO) -> None:
+    """Let a stream whose reader has left, as `head` does, lead nowhere: Python would complain when it closes it."""
+    try:
+        number = stream.fileno()
+    except (OSError, ValueError):
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def command() -> str:
+    """Return what calls this very program from a shell in this directory: `tensorlib`, or the way to it."""
+    called = sys.argv[0] if sys.argv else ""
+    if Path(called).stem != "tensorlib" or not os.path.exists(called):
+        return "tensorlib"  # inside another program
+    found = shutil.which("tensorlib")
+    if found and os.path.samefile(found, called):
+        return "tensorlib"
+    beside = os.path.join(os.curdir, os.path.relpath(called)) if os.path.dirname(os.path.relpath(called)) == "" else ""
+    return shlex.quote(min(beside or os.path.relpath(called), os.path.abspath(called), key=len))

@@ -1,0 +1,5 @@
+"""The four special ids, the same in every vocabulary; text never becomes one of them."""
+
+__all__ = ["BOS", "EOS", "PAD", "UNK"]
+
+PAD, UNK, BOS, EOS = 0, 1, 2, 3
