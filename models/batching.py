@@ -4,15 +4,19 @@ Shape suffixes: B batch (sentences), S source length, T target length. Masks are
 where an id equals PAD, and the model sees that by itself.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .text import Pair, Tokenizer
-from .tokens import BOS, EOS, PAD
+from models.tokens import BOS, EOS, PAD
+
+if TYPE_CHECKING:
+    from models.text import Pair, Tokenizer
 
 __all__ = ["Batch", "Example", "batches", "encode_pairs", "epoch_batches", "lengths", "make_batch"]
 __all__ += ["teacher_forcing"]
