@@ -18,7 +18,7 @@ from models.tokens import BOS, EOS, PAD
 if TYPE_CHECKING:
     from models.text import Pair, Tokenizer
 
-__all__ = ["Batch", "Example", "batches", "encode_pairs", "epoch_batches", "lengths", "make_batch"]
+__all__ = ["Batch", "Example", "batches", "encode_pairs", "epoch_batches", "lengths", "make_batch", "pad"]
 __all__ += ["teacher_forcing"]
 
 Ids = Sequence[int] | NDArray[np.integer[Any]]
@@ -60,13 +60,14 @@ def make_batch(examples: Sequence[Example]) -> Batch:
     if not examples:
         raise ValueError("make_batch: at least one example is required; got none; skip empty batches")
     shifted = [teacher_forcing(target) for _, target in examples]
-    source_BS, source_lengths_B = _padded([source for source, _ in examples])
-    target_in_BT, target_lengths_B = _padded([inputs for inputs, _ in shifted])
-    target_out_BT, _ = _padded([outputs for _, outputs in shifted])
+    source_BS, source_lengths_B = pad([source for source, _ in examples])
+    target_in_BT, target_lengths_B = pad([inputs for inputs, _ in shifted])
+    target_out_BT, _ = pad([outputs for _, outputs in shifted])
     return Batch(source_BS, target_in_BT, target_out_BT, source_lengths_B, target_lengths_B)
 
 
-def _padded(rows: Sequence[Ids]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def pad(rows: Sequence[Ids]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lay rows of ids side by side, filled up with PAD to the longest; return them and their lengths."""
     row_lengths = np.array([len(row) for row in rows], dtype=np.int64)
     padded = np.full((len(rows), row_lengths.max()), PAD, dtype=np.int64)
     for row, ids in zip(padded, rows, strict=True):

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from models.tokens import BOS, EOS, PAD
+from models.batching import pad
+from models.tokens import BOS, EOS
 
 __all__ = ["greedy"]
 
@@ -30,9 +31,7 @@ def greedy(model: Any, sources: Sequence[Sequence[int]], max_length: int | None 
 
 
 def _greedy(model: Any, sources: Sequence[Sequence[int]], limits: np.ndarray) -> list[list[int]]:
-    source_BS = np.full((len(sources), max(map(len, sources))), PAD)
-    for row, source in zip(source_BS, sources, strict=True):
-        row[: len(source)] = source
+    source_BS, _ = pad(sources)
     visible_BS = model.visible(source_BS)
     state = model.start(model.encode(source_BS, visible_BS), visible_BS)
 

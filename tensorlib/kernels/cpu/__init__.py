@@ -1,4 +1,4 @@
-"""Kernels for NumPy arrays: the same formulas in place, on blocks of rows that fit the cache."""
+"""Kernels for NumPy arrays: the same formulas in place, most of them on blocks of rows that fit the cache."""
 
 from tensorlib.kernels.cpu import losses, normalize, softmax, update
 
