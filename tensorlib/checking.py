@@ -1,6 +1,6 @@
 """gradcheck: analytic gradients against finite differences, to first and second order, naming op and element.
 
-``check`` does so for every op in the table (optable.py).
+``check`` does so for every op in the table (optable/).
 """
 
 from __future__ import annotations

@@ -1,0 +1,34 @@
+"""Rows of the op table: Attention."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+import tensorlib as tl
+from tensorlib.optable.row import CAUSAL, SOME, Row, at
+
+__all__ = ["ROWS"]
+
+
+def _softmax(x: np.ndarray, axis: int = -1, visible: Any = True) -> np.ndarray:
+    e = np.where(visible, np.exp(x), 0.0)
+    total = e.sum(axis=axis, keepdims=True)
+    return e / np.where(total == 0, 1, total)
+
+
+def _attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, visible: Any = True, return_weights: bool = False) -> Any:
+    weights = _softmax(q @ np.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1]), -1, visible)
+    return (weights @ v, weights) if return_weights else weights @ v
+
+
+ROWS: list[Row] = [
+    Row(
+        "scaled_dot_product_attention", tl.scaled_dot_product_attention, _attention,
+        [at((3, 2), (4, 2), (4, 3)), at((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=SOME),
+         at((3, 2), (3, 2), (3, 2), visible=CAUSAL), at((2, 1, 2), (1, 3, 2), (1, 3, 1), return_weights=True),
+         at((0, 2), (4, 2), (4, 2)), at((1, 1, 1, 2), (2, 1, 2), (2, 1, 2))],
+    ),
+]  # fmt: skip

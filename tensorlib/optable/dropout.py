@@ -1,0 +1,15 @@
+"""Rows of the op table: Dropout: which elements stay is the generator's affair, so there is no reference."""
+
+from __future__ import annotations
+
+import tensorlib as tl
+from tensorlib.optable.row import Row, at
+
+__all__ = ["ROWS"]
+
+ROWS: list[Row] = [
+    Row(
+        "dropout", lambda x, p: tl.dropout(x, p, tl.Generator(7)), None,
+        [at((3, 4), 0.5), at((7,), 0.1), at((2, 3), 0.0), at((0, 2), 0.5), at((), 0.3)],
+    ),
+]  # fmt: skip

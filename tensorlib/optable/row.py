@@ -1,0 +1,130 @@
+"""A row of the op table: an op, what NumPy makes of it, and the samples at which it is tried."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tensorlib.backend import Backend
+from tensorlib.tensor import Tensor
+
+__all__ = [
+    "BOOLEAN", "CAUSAL", "DISTINCT", "IDS", "NORMALISED", "POSITIVE", "REAL", "SOME", "UNARY", "Row", "Sample", "at",
+]  # fmt: skip
+
+Domain = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+# ---- domains: where an op is smooth ------------------------------------------------------------------------------
+
+
+def REAL(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return numbers of both signs and of magnitude 0.3 to 1.5: no kink or pole at zero is near."""
+    return np.asarray(rng.uniform(0.3, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
+
+
+def POSITIVE(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return numbers from 0.4 to 2."""
+    return np.asarray(rng.uniform(0.4, 2.0, shape))
+
+
+def DISTINCT(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return numbers around zero that all differ by at least 0.1: no two tie, and none does within a small step."""
+    n = math.prod(shape)
+    return np.asarray((rng.permutation(n) - n / 2 + rng.uniform(0.1, 0.9)).reshape(shape) * 0.1)
+
+
+def BOOLEAN(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a random mask."""
+    return np.asarray(rng.random(shape) < 0.5)
+
+
+# ---- rows and samples --------------------------------------------------------------------------------------------
+
+
+class Sample(NamedTuple):
+    """The arguments of one call. Of the positional ones, tuples are shapes still to be filled."""
+
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+    def __str__(self) -> str:
+        positional = [f"array{a.shape}" if isinstance(a, np.ndarray) else str(a) for a in self.arguments]
+        return ", ".join([*positional, *[f"{k}={_brief(v)}" for k, v in self.keywords.items()]])
+
+
+def at(*arguments: Any, **keywords: Any) -> Sample:
+    """Describe one sample: tuples are shapes, everything else is handed over as it stands."""
+    return Sample(arguments, keywords)
+
+
+def _brief(value: Any) -> str:
+    return f"array{value.shape}" if isinstance(value, np.ndarray) else str(value)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One op: its public function, what NumPy makes of it, samples, and where it is smooth.
+
+    Attributes:
+        name: the public name.
+        function: takes Tensors at the places of shapes.
+        reference: takes NumPy arrays of float64 instead, and returns what `function` should; None where NumPy has no
+            such thing.
+        samples: made by `at`.
+        domain: fills the shapes; a tuple has one domain for each shape.
+        differentiable: False where only the value can be checked.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    reference: Callable[..., Any] | None
+    samples: Sequence[Sample]
+    domain: Domain | tuple[Domain, ...] = REAL
+    differentiable: bool = True
+
+    def arrays(self, sample: Sample, dtype: Any = np.float64) -> list[np.ndarray]:
+        """Return arrays for the shapes of the sample, the same on every call."""
+        rng = np.random.default_rng(zlib.crc32(f"{self.name} {sample}".encode()))
+        shapes = [a for a in sample.arguments if isinstance(a, tuple)]
+        domains = self.domain if isinstance(self.domain, tuple) else (self.domain,) * len(shapes)
+        filled = [domain(rng, shape) for domain, shape in zip(domains, shapes, strict=True)]
+        return [a.astype(dtype) if a.dtype.kind == "f" else a for a in filled]
+
+    def bound(self, sample: Sample, backend: Backend | None) -> Callable[..., Any]:
+        """Return the op as a function of the sample's arrays alone; the reference, of NumPy arrays, without backend."""
+        function: Any = self.reference if backend is None else self.function
+        keywords = {k: _handed(v, backend) for k, v in sample.keywords.items()}
+
+        def call(*xs: Any) -> Any:
+            filled = iter(xs)
+            arguments = [next(filled) if isinstance(a, tuple) else _handed(a, backend) for a in sample.arguments]
+            return function(*arguments, **keywords)
+
+        call.__name__ = self.name
+        return call
+
+
+def _handed(value: Any, backend: Backend | None) -> Any:
+    """Return a constant argument as the op gets it: arrays as Tensors of the backend, also within an index tuple."""
+    if backend is None:
+        return value
+    if isinstance(value, np.ndarray):
+        return Tensor(value, backend=backend)
+    return tuple(_handed(v, backend) for v in value) if isinstance(value, tuple) else value
+
+
+# ---- samples and constants that several families share ----
+
+UNARY = [at(()), at((4,)), at((2, 3)), at((1, 1)), at((0, 3)), at((2, 1, 3))]
+IDS = np.array([[0, 4, 4], [1, 0, 4]])
+SOME = np.array([[True, False, True, True], [False, False, False, False], [True, True, True, True]])
+NORMALISED = [
+    at((4,)), at((2, 3)), at((2, 3), axis=0), at((2, 3, 4), axis=-2), at((2, 1)), at((0, 3)), at((1, 1, 3), axis=1),
+]  # fmt: skip
+CAUSAL = np.tril(np.ones((3, 3), bool))

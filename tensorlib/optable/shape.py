@@ -1,0 +1,54 @@
+"""Rows of the op table: Moving elements."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import tensorlib as tl
+from tensorlib.optable.row import UNARY, Row, at
+
+__all__ = ["ROWS"]
+
+ROWS: list[Row] = [
+    Row(
+        "reshape", tl.reshape, np.reshape,
+        [at((2, 3), shape) for shape in ([3, 2], [-1], [6, 1], [1, 2, -1])] + [at((), [1]), at((0, 3), [3, 0])],
+    ),
+    Row(
+        "transpose", lambda x, axes=(): tl.transpose(x, *axes), lambda x, axes=None: np.transpose(x, axes),
+        [at((2, 3)), at((2, 3, 4)), at((2, 3, 4), axes=(1, 2, 0)), at((2, 3, 4), axes=(-1, 0, 1)), at(()), at((0, 2))],
+    ),
+    Row(
+        "swapaxes", tl.swapaxes, np.swapaxes,
+        [at((2, 3), 0, 1), at((2, 3, 4), -1, -2), at((2, 3, 4), 0, -1), at((2,), 0, 0), at((0, 1, 2), 1, 2)],
+    ),
+    Row(
+        "expand_dims", tl.expand_dims, np.expand_dims,
+        [at((2, 3), 0), at((2, 3), -1), at((2, 3), 1), at((), 0), at((0,), -2)],
+    ),
+    Row(
+        "squeeze", tl.squeeze, np.squeeze,
+        [at((1, 2, 1)), at((1, 2, 1), axis=0), at((1, 2, 1), axis=-1), at((1, 1), axis=(0, 1)), at((2,)), at((0, 1))],
+    ),
+    Row(
+        "broadcast_to", lambda x, shape: tl.broadcast_to(x, shape), np.broadcast_to,
+        [at((3,), shape=(2, 3)), at((2, 1), shape=(2, 4)), at((), shape=(2, 2)), at((1, 1), shape=(3, 1)),
+         at((2,), shape=(2,)), at((1, 2), shape=(0, 2))],
+    ),
+    Row(
+        "concatenate", lambda *xs, axis=0: tl.concatenate(xs, axis), lambda *xs, axis=0: np.concatenate(xs, axis),
+        [at((2, 3), (1, 3)), at((2, 3), (2, 1), (2, 2), axis=-1), at((2, 3)), at((0, 2), (3, 2)), at((1,), (0,), (1,)),
+         at((1, 2), np.full((1, 2), 0.5), axis=1)],
+    ),
+    Row(
+        "stack", lambda *xs, axis=0: tl.stack(xs, axis), lambda *xs, axis=0: np.stack(xs, axis),
+        [at((2, 3), (2, 3)), at((2, 3), (2, 3), axis=-1), at((), ()), at((3,), (3,), (3,), axis=1), at((0,), (0,))],
+    ),
+    Row(
+        "split", tl.split, np.split,
+        [at((4, 3), 2), at((2, 6), 3, axis=-1), at((3, 5), [1, 4], axis=1), at((3,), [1, 1, 2]), at((0, 2), 1),
+         at((2, 1, 3), [2], axis=2)],
+    ),
+    Row("astype", lambda x: tl.astype(x, "float64"), lambda x: x, UNARY),
+    Row("copy", tl.copy, np.copy, UNARY),
+]  # fmt: skip

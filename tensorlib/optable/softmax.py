@@ -1,0 +1,28 @@
+"""Rows of the op table: Softmax and its logarithm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tensorlib as tl
+from tensorlib.optable.row import CAUSAL, NORMALISED, SOME, Row, at
+
+__all__ = ["ROWS"]
+
+
+def _softmax(x: np.ndarray, axis: int = -1, visible: Any = True) -> np.ndarray:
+    e = np.where(visible, np.exp(x), 0.0)
+    total = e.sum(axis=axis, keepdims=True)
+    return e / np.where(total == 0, 1, total)
+
+
+ROWS: list[Row] = [
+    Row(
+        "softmax", tl.softmax, _softmax,
+        [*NORMALISED, at((3, 4), visible=SOME), at((2, 3, 4), visible=SOME), at((3, 4), axis=0, visible=SOME),
+         at((2, 3, 3), visible=CAUSAL), at((2, 4), visible=SOME[:1])],
+    ),
+    Row("log_softmax", tl.log_softmax, lambda x, axis=-1: np.log(_softmax(x, axis)), NORMALISED),
+]  # fmt: skip

@@ -1,0 +1,23 @@
+"""What the tests of edge cases share."""
+
+import numpy as np
+
+import tensorlib as tl
+
+
+def edge(f, *values, backend, dtype="float64", cotangent=None):
+    """Return the value and the gradients of f, as NumPy arrays."""
+    xs = [tl.Tensor(v, requires_grad=True, dtype=dtype, backend=backend) for v in values]
+    y = f(*xs)
+    c = tl.Tensor(np.ones(y.shape) if cotangent is None else cotangent, dtype=y.dtype, backend=backend)
+    return y.numpy(), *[dx.numpy() for dx in tl.grad(y, xs, c)]
+
+
+def assert_edge(found, *expected):
+    for f, e in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(f, e)
+
+
+def matrix(backend):
+    """Return a Tensor of ones, (2, 3), for mistakes to be made with."""
+    return tl.Tensor(np.ones((2, 3)), requires_grad=True, backend=backend)
