@@ -3,7 +3,9 @@
 from tensorlib.autograd import *  # noqa: F403
 from tensorlib.backend import *  # noqa: F403
 from tensorlib.checking import *  # noqa: F403
+from tensorlib.checkpointing import *  # noqa: F403
 from tensorlib.function import *  # noqa: F403
+from tensorlib.hooks import *  # noqa: F403
 from tensorlib.insight.draw import *  # noqa: F403
 from tensorlib.insight.graph import *  # noqa: F403
 from tensorlib.io import *  # noqa: F403
@@ -21,6 +23,7 @@ from tensorlib.ops.shape import *  # noqa: F403
 from tensorlib.ops.softmax import *  # noqa: F403
 from tensorlib.random import *  # noqa: F403
 from tensorlib.tensor import *  # noqa: F403
+from tensorlib.transforms import *  # noqa: F403
 
 register_kernels()
 

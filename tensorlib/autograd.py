@@ -15,11 +15,11 @@ formulas get Tensors, which record a graph of the gradient in turn.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.backend import backend_of
-from tensorlib.function import Function, as_array, recording
+from tensorlib.function import Function, as_array, as_tensor, current_state, recording
 from tensorlib.ops.common import sum_to
 
 if TYPE_CHECKING:
@@ -85,6 +85,16 @@ class _Gradients:
             if not self.create_graph:
                 self.owned.add(key)
 
+    def call_hooks(self, key: tuple[int, int], hooks: Mapping[int, Any]) -> None:
+        """Give a finished gradient to each hook in the order of registration; it may return another in its place."""
+        for hook in list(hooks.values()):
+            dx = self.sums[key]
+            given = dx if isinstance(dx, _tensor.Tensor) else _tensor.wrap(dx)
+            changed = hook(given)
+            if changed is not None:
+                self.sums[key] = _replacement(hook, changed, given, self.create_graph)
+                self.owned.discard(key)
+
     def pop(self, node: Function) -> list[Any] | None:
         """Take the finished gradients of a node's outputs, zeros where an output was not used; None if none was."""
         dys, used = [], 0
@@ -102,6 +112,19 @@ class _Gradients:
         return dys if used else None
 
 
+def _replacement(hook: Any, changed: Any, dx: Tensor, create_graph: bool) -> Any:
+    """Return what a hook wants in place of dx, checked."""
+    changed = as_tensor(changed, like=dx)
+    if changed.shape != dx.shape or changed.backend is not dx.backend:
+        name = getattr(hook, "__name__", type(hook).__name__)
+        raise ValueError(
+            f"register_hook: {name} must return None or a gradient of shape {dx.shape} on {dx.backend.name}, "
+            f"got {changed.shape} on {changed.backend.name}"
+        )
+    changed = changed if changed.dtype == dx.dtype else changed.astype(dx.dtype)
+    return changed if create_graph else changed._array
+
+
 def _call_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[Any, ...]:
     """Run one node's backward; return one gradient for each input, as the op gave it."""
     for leaf, version in node._versions:
@@ -111,18 +134,35 @@ def _call_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[
                 f"forward pass (version {version}), but it was replaced since (version {leaf.version}); "
                 "run the backward pass before the update"
             )
-    if create_graph:
-        twin = copy.copy(node)  # the node itself stays as it is: another pass may want arrays from it
-        twin.saved, twin.statistics = node.saved_tensors(), None
-        with recording(path=node.path):
-            dxs = twin.backward(*dys)
-    else:
-        dxs = node.backward(*dys)
+    while node._region is not None:  # a checkpoint, and then perhaps one within it
+        node._region.restore()
+    try:
+        if create_graph:
+            twin = copy.copy(node)  # the node itself stays as it is: another pass may want arrays from it
+            twin.saved, twin.statistics = node.saved_tensors(), None
+            with recording(path=node.path):
+                dxs = twin.backward(*dys)
+        else:
+            dxs = node.backward(*dys)
+    except Exception as error:
+        raise _located(node, error) from error
     if not isinstance(dxs, tuple):
         dxs = (dxs,)
     if len(dxs) != len(node._inputs):
         raise RuntimeError(f"{node.name}: backward must return {len(node._inputs)} gradients, got {len(dxs)}")
     return dxs
+
+
+def _located(node: Function, error: Exception) -> Exception:
+    """Return the error of an op's backward with the op's name and origin in its message, of the same type if it can."""
+    message = f"{node.name}: backward failed: {type(error).__name__}: {error}; the op is {node.origin()}"
+    return type(error)(message) if type(error) in _PLAIN_ERRORS else RuntimeError(message)
+
+
+_PLAIN_ERRORS = {
+    ArithmeticError, AttributeError, FloatingPointError, IndexError, KeyError, MemoryError, NotImplementedError,
+    RuntimeError, TypeError, ValueError, ZeroDivisionError,
+}  # fmt: skip
 
 
 def _conform(node: Function, i: int, dx: Any) -> Any:
@@ -152,42 +192,56 @@ def backward_pass(
 ) -> tuple[dict[tuple[int, int], Any], list[Tensor]]:
     """Carry `seeds` (arrays, or Tensors under create_graph) from `outputs` back through the graph.
 
-    Returns the gradient for every target, or for every leaf where `targets` is None, keyed by `slot_of`, and the
-    leaves that were reached. Nothing is written into any Tensor, so that an interrupted pass leaves no half of a sum.
+    Returns the gradient for every target, or for every leaf where `targets` is None, keyed by `slot_of`; and the
+    Tensors that were reached and want it in ``.grad``: leaves, and those that called ``retain_grad``. Nothing is
+    written into any Tensor, so that an interrupted pass leaves no half of a sum.
     """
+    watch = current_state().watch
     gradients = _Gradients(create_graph)
     wanted = None if targets is None else {slot_of(t) for t in targets}
     order = topological_order([y._node for y in outputs if y._node is not None])
     useful = None if wanted is None else _on_the_way(order, wanted)
     found: dict[tuple[int, int], Any] = {}
-    leaves: dict[int, Tensor] = {}
+    reached: dict[int, Tensor] = {}
     for y, seed in zip(outputs, seeds, strict=True):
         gradients.add(slot_of(y), seed)
         if y._node is None:
-            leaves[id(y)] = y
+            reached[id(y)] = y
 
     order.reverse()
     while order:
         node = order.pop()  # popped, so that a node dies as soon as it is done
+        for k, functions in (node._hooks or {}).items():
+            if (id(node), k) in gradients.sums:
+                gradients.call_hooks((id(node), k), functions)
         for key in [(id(node), k) for k in range(len(node._outputs))] if wanted else ():
             if wanted and key in wanted and key in gradients.sums:
                 found[key] = _kept(gradients, key)
+        for k, reference in (node._retained or {}).items() if wanted is None else ():
+            if (id(node), k) in gradients.sums and (y := reference()) is not None:
+                found[slot_of(y)] = _kept(gradients, slot_of(y))
+                reached[id(y)] = y
         dys = gradients.pop(node)
         if dys is not None and (useful is None or node in useful):
             dxs = _call_backward(node, dys, create_graph)
+            if watch is not None:
+                watch.backward(node, dys, dxs)
             for i, (edge, dx) in enumerate(zip(node._edges or (), dxs, strict=True)):
                 if edge is None or dx is None:
                     continue
                 gradients.add((id(edge[0]), edge[1]), _conform(node, i, dx))
                 if isinstance(edge[0], _tensor.Tensor):
-                    leaves[id(edge[0])] = edge[0]
+                    reached[id(edge[0])] = edge[0]
         if not retain_graph:
             node.release()
 
-    for leaf in leaves.values():
-        if wanted is None or slot_of(leaf) in wanted:
-            found[slot_of(leaf)] = _kept(gradients, slot_of(leaf))
-    return found, list(leaves.values())
+    for leaf in [x for x in reached.values() if x._node is None]:
+        slot = slot_of(leaf)
+        if wanted is None or slot in wanted:
+            if hasattr(leaf, "_hooks"):
+                gradients.call_hooks(slot, leaf._hooks)
+            found[slot] = _kept(gradients, slot)
+    return found, list(reached.values())
 
 
 def _on_the_way(order: Sequence[Function], wanted: set[tuple[int, int]]) -> set[Function]:
@@ -223,10 +277,10 @@ def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -
     """
     _check_differentiable(output, "backward")
     seed = _seed(output, gradient, "backward", create_graph=False)
-    found, leaves = backward_pass([output], [seed], None, retain_graph, create_graph=False)
-    for leaf in leaves:
-        dx = found[slot_of(leaf)]
-        leaf.grad = _tensor.wrap(dx if leaf.grad is None else as_array(leaf.grad._array + dx))
+    found, reached = backward_pass([output], [seed], None, retain_graph, create_graph=False)
+    for x in reached:
+        dx = found[slot_of(x)]
+        x.grad = _tensor.wrap(dx if x.grad is None else as_array(x.grad._array + dx))
 
 
 def grad(

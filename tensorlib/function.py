@@ -26,10 +26,25 @@ __all__ = ["Function", "is_grad_enabled", "module_scope", "no_grad", "record_sou
 # ---- what is recorded, per thread ------------------------------------------------------------------------------
 
 
+class Watch:
+    """Is told of every value and gradient as it is computed, in the thread and for as long as it is set."""
+
+    def forward(self, node: Function, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
+        """`node` has computed `outputs` from `inputs`, the arguments of ``apply``. It may be recorded or not."""
+
+    def backward(self, node: Function, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
+        """`node` has computed the gradients `dxs` of its inputs from `dys`: arrays, or Tensors under create_graph."""
+
+    def detached(self, x: Tensor, y: Tensor) -> None:
+        """`y` is the value of `x` without history."""
+
+
 class _State(NamedTuple):
     record: bool = True  # are nodes recorded at all?
     path: str = ""  # the module in whose forward we are, as "encoder.layers.0"
     source: bool = False  # shall nodes note the line of the caller that made them?
+    tape: list[Any] | None = None  # where nodes are listed as they are recorded, for `checkpoint`
+    watch: Watch | None = None  # who is told of everything that is computed, for `debug`
 
 
 _NOTHING_SPECIAL = _State()
@@ -48,6 +63,11 @@ def recording(**changes: Any) -> Iterator[None]:
 def no_grad() -> Any:
     """Record nothing inside, in this thread only: a context manager, or a decorator of functions."""
     return recording(record=False)
+
+
+def current_state() -> _State:
+    """Return what is recorded in this thread, and how."""
+    return _STATE.get()
 
 
 def is_grad_enabled() -> bool:
@@ -97,9 +117,11 @@ class Function:
             and a wrong second one.
         needs: for each input, whether its gradient is wanted. Compute no other.
         broadcasts: set True in the class if inputs broadcast; the engine then sums gradients back to input shapes.
+        differentiable: set False in the class if outputs have no gradient (indices, booleans): they are constants.
     """
 
     broadcasts: ClassVar[bool] = False
+    differentiable: ClassVar[bool] = True
 
     # Defaults stand in the class: a node writes only what it has, for writing ten attributes would cost a microsecond.
     saved: tuple[Any, ...] = ()
@@ -112,6 +134,10 @@ class Function:
     _outputs: Sequence[tuple[tuple[int, ...], Any]] = ()
     _roles: Sequence[int] = ()  # for each saved array: i >= 0 input i, i < 0 output -1 - i
     _versions: Sequence[tuple[Tensor, int]] = ()  # the leaves whose arrays were saved, and their versions then
+    _hooks: dict[int, dict[int, Any]] | None = None  # by output: functions of its gradient; see Tensor.register_hook
+    _retained: dict[int, Any] | None = None  # by output: a weak reference to a Tensor that asked to retain_grad
+    _region: Any = None  # the checkpoint that can compute `saved` again
+    _cuts: Sequence[Any] = ()  # where the history of inputs was cut off, noted by `debug`
 
     def forward(self, *arrays: Any, **attributes: Any) -> Any:
         """Compute the value from raw arrays."""
@@ -146,7 +172,7 @@ class Function:
     def apply(cls, *inputs: Any, **attributes: Any) -> Any:
         """Run the op on Tensors (or anything that `Tensor` takes; Python scalars stay scalars) and record it."""
         state = _STATE.get()
-        record, recorded = state.record, False
+        record, recorded = state.record and cls.differentiable, False
         arrays: list[Any] = []
         edges: list[tuple[Function | Tensor, int] | None] = []
         for x in inputs:
@@ -170,15 +196,18 @@ class Function:
             y = node.forward(*arrays, **attributes)
         except (TypeError, ValueError) as error:
             raise _diagnosed(node, arrays, error) from error
+        if recorded:
+            node._finish(y if isinstance(y, tuple) else (y,))
+        origin = node if recorded else None
         if not isinstance(y, tuple):
-            if not recorded:
-                return _tensor.wrap(as_array(y))
-            node._finish(state, (y,))
-            return _tensor.wrap(as_array(y), node)
-        if not recorded:
-            return tuple([_tensor.wrap(as_array(o)) for o in y])
-        node._finish(state, y)
-        return tuple([_tensor.wrap(as_array(o), node, k) for k, o in enumerate(y)])
+            result = _tensor.wrap(as_array(y), origin)
+            if state is not _NOTHING_SPECIAL:
+                node._tell(state, inputs, (result,))
+            return result
+        results = tuple([_tensor.wrap(as_array(o), origin, k) for k, o in enumerate(y)])
+        if state is not _NOTHING_SPECIAL:
+            node._tell(state, inputs, results)
+        return results
 
     @classmethod
     def run(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -189,8 +218,8 @@ class Function:
         node._arrays = inputs
         return node.forward(*inputs, **attributes)
 
-    def _finish(self, state: _State, outputs: tuple[Array, ...]) -> None:
-        """Turn the op that has just run into a node: note shapes and origin, let go of what was not saved."""
+    def _finish(self, outputs: tuple[Array, ...]) -> None:
+        """Turn the op that has just run into a node: note shapes, let go of what was not saved."""
         if -1 in self._roles:
             self._roles = [
                 r if r >= 0 else self._output_role(a, outputs) for r, a in zip(self._roles, self.saved, strict=True)
@@ -203,9 +232,16 @@ class Function:
         for y in outputs:
             shapes.append((y.shape, y.dtype))
         self._arrays = ()
-        if state is not _NOTHING_SPECIAL:
-            self.path = state.path
-            self.source = _calling_line() if state.source else None
+
+    def _tell(self, state: _State, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
+        """Note where this op was called, and tell who wants to know of it."""
+        self.path = state.path
+        if state.source:
+            self.source = calling_line()
+        if state.tape is not None and self._edges is not None:
+            state.tape.append(self)
+        if state.watch is not None:
+            state.watch.forward(self, inputs, outputs)
 
     def _output_role(self, array: Array, outputs: tuple[Array, ...]) -> int:
         for k, y in enumerate(outputs):
@@ -220,6 +256,12 @@ class Function:
     def name(self) -> str:
         """The op's name as messages and pictures show it: the class name in snake case."""
         return op_name(type(self))
+
+    def origin(self) -> str:
+        """Return where this node was recorded, as messages say it: the module, and the line if it was noted."""
+        module = f"in module {self.path}" if self.path else "outside any module"
+        line = f"recorded at {self.source}" if self.source else "run the forward pass within tl.debug() to see its line"
+        return f"{module}; {line}"
 
     def saved_tensors(self) -> tuple[Tensor, ...]:
         """Return ``saved`` as Tensors on their own nodes, so that a gradient of the gradient finds its way."""
@@ -238,6 +280,8 @@ class Function:
     def release(self) -> None:
         """Let go of everything that only ``backward`` needed."""
         self._edges, self.saved, self.statistics, self._versions = None, (), None, ()
+        if self._region is not None or self._cuts:
+            self._region, self._cuts = None, ()
 
 
 def op_name(cls: type[Function]) -> str:
@@ -301,7 +345,7 @@ def _diagnosed(node: Function, arrays: list[Any], error: Exception) -> Exception
     return type(error)(f"{name}: {error} (operands of shape {', '.join(map(str, shapes)) or 'none'})")
 
 
-def _calling_line() -> str:
+def calling_line() -> str:
     """Return ``file:line`` of the innermost frame that lies outside tensorlib and nn."""
     frame = sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("tensorlib", "nn"):

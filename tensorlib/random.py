@@ -6,6 +6,9 @@ the stream was.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Lock
 
 import numpy as np
@@ -29,6 +32,10 @@ class Generator:
 
     def next_draw(self) -> tuple[int, int]:
         """Return (key, draw) of the next draw, and move on. What a kernel needs to draw the numbers itself."""
+        tape = _TAPE.get()
+        return self._advance() if tape is None else tape.next_draw(self)
+
+    def _advance(self) -> tuple[int, int]:
         with _LOCK:
             key, draw = self.state
             self.state = (key, draw + 1)
@@ -41,6 +48,56 @@ class Generator:
 
     def __repr__(self) -> str:
         return f"Generator(seed={self.state[0]}, draws={self.state[1]})"
+
+
+class DrawTape:
+    """Notes the draws that are made in this thread while it is set; `repeating` makes them once more.
+
+    That is how `checkpoint` computes a stretch twice with the same dropout masks, whichever generators they come from,
+    and without any generator moving the second time.
+    """
+
+    def __init__(self) -> None:
+        self.draws: list[tuple[int, int]] = []
+        self._outer: DrawTape | _Repeat | None = None
+
+    def next_draw(self, generator: Generator) -> tuple[int, int]:
+        draw = generator._advance() if self._outer is None else self._outer.next_draw(generator)
+        self.draws.append(draw)
+        return draw
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note the draws made inside."""
+        self._outer = _TAPE.get()
+        with _tape_set(self):
+            yield
+
+    @contextmanager
+    def repeating(self) -> Iterator[None]:
+        """Make the draws that were noted once more, in their order, whichever generator is asked."""
+        with _tape_set(_Repeat(self.draws)):
+            yield
+
+
+class _Repeat:
+    def __init__(self, draws: list[tuple[int, int]]) -> None:
+        self._draws = iter(draws)
+
+    def next_draw(self, generator: Generator) -> tuple[int, int]:
+        return next(self._draws, None) or generator._advance()  # more draws than before: checkpoint will notice
+
+
+_TAPE: ContextVar[DrawTape | _Repeat | None] = ContextVar("tensorlib_draws", default=None)
+
+
+@contextmanager
+def _tape_set(tape: DrawTape | _Repeat) -> Iterator[None]:
+    token = _TAPE.set(tape)
+    try:
+        yield
+    finally:
+        _TAPE.reset(token)
 
 
 _DEFAULT = Generator(0)

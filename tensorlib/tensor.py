@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib import autograd
+from tensorlib import autograd, hooks
 from tensorlib.backend import Array, Backend, backend_of, get_backend
-from tensorlib.function import Function
+from tensorlib.function import Function, current_state
 from tensorlib.ops import arithmetic, elementwise, indexing, linalg, reduce
 from tensorlib.ops import shape as shapes
 from tensorlib.ops import softmax as softmaxes
@@ -33,7 +33,9 @@ class Tensor:
         name: where a module holds this Tensor, as "encoder.layers.0.attention.weight"; empty otherwise.
     """
 
-    __slots__ = ("__weakref__", "_array", "_index", "_node", "_requires_grad", "grad", "name", "version")
+    __slots__ = (
+        "__weakref__", "_array", "_cut", "_hooks", "_index", "_node", "_requires_grad", "grad", "name", "version",
+    )  # fmt: skip
 
     __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ and not element by element
     __array_priority__ = 1000
@@ -45,6 +47,8 @@ class Tensor:
     _requires_grad: bool
     version: int
     name: str
+    _hooks: dict[int, Any]  # of a leaf, once there are any; those of other Tensors are with their node
+    _cut: Any  # within `debug`: where this constant's history was cut off
 
     def __init__(
         self,
@@ -127,7 +131,10 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """Return the same value without history; shares memory."""
-        return wrap(self._array)
+        constant = wrap(self._array)
+        if (watch := current_state().watch) is not None:
+            watch.detached(self, constant)
+        return constant
 
     def to(self, backend: str | Backend) -> Tensor:
         """Return a copy on another backend, without history; itself if it is there already."""
@@ -165,6 +172,9 @@ class Tensor:
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
         """Add the gradients of this scalar to ``.grad`` of every leaf that requires one; see `autograd.backward`."""
         autograd.backward(self, gradient, retain_graph)
+
+    register_hook = hooks.register_hook
+    retain_grad = hooks.retain_grad
 
     # ---- operators ----
 

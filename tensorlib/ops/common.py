@@ -16,6 +16,7 @@ class Plain(Function):
     """A function of the backend that has no gradient; its result is cut off from the graph."""
 
     broadcasts = True
+    differentiable = False
     function = ""
 
     def forward(self, *arrays: Array, function: str, **options: Any) -> Array:
@@ -32,7 +33,7 @@ class Plain(Function):
 
 def plain(function: str, *inputs: Any, **options: Any) -> Any:
     """Apply NumPy's or CuPy's `function` of that name, whose result (booleans, indices) has no gradient."""
-    return Plain.apply(*[x.detach() if hasattr(x, "detach") else x for x in inputs], function=function, **options)
+    return Plain.apply(*inputs, function=function, **options)
 
 
 def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
