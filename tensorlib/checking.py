@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ def gradcheck(
     """
     if order not in (1, 2):
         raise ValueError(f"gradcheck: order must be 1 or 2, got {order}")
-    settings = _Settings(name or str(getattr(f, "__name__", "function")), tolerance, step, backend)
+    settings = _Settings(name or str(getattr(f, "__name__", "function")), tolerance, step, backend, _input_names(f))
     points = [np.array(a, np.float64) for a in arrays]
     rng = np.random.default_rng(seed)
     cotangents = [_random_like(y, rng) for y in _values(f, points, backend)]
@@ -77,6 +78,16 @@ class _Settings(NamedTuple):
     tolerance: float
     step: float
     backend: Any
+    inputs: list[str]  # the names of the function's arguments, as far as they are known
+
+
+def _input_names(f: Callable[..., Any]) -> list[str]:
+    """Return the names of the positional arguments of `f`; none where it takes any number of them."""
+    try:
+        parameters = signature(f).parameters.values()
+    except (TypeError, ValueError):  # a builtin may have no signature
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
 def _random_like(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -162,8 +173,9 @@ def _error(settings: _Settings, order: str, i: int, analytic: np.ndarray, numeri
     place = tuple(int(k) for k in np.unravel_index(np.argmax(differences), differences.shape))
     worst = float(differences[place])
     if worst > settings.tolerance:
+        name = f" ({settings.inputs[i]})" if i < len(settings.inputs) else ""
         raise GradcheckError(
-            f"{settings.name}: {order}: gradient of input {i} at element {place} is {analytic[place]:.10g}, "
+            f"{settings.name}: {order}: gradient of input {i}{name} at element {place} is {analytic[place]:.10g}, "
             f"finite differences give {numeric[place]:.10g} "
             f"(relative error {worst:.1e}, allowed {settings.tolerance:.0e})"
         )

@@ -55,7 +55,7 @@ def test_a_right_gradient_passes_and_reports_its_errors():
 )
 def test_wrong_factors_are_refused(derivative, reported):
     message = expect_failure(unary(derivative, "cube"), POINTS, match=reported)
-    assert message.startswith("cube: first order: gradient of input 0 at element (")
+    assert message.startswith("cube: first order: gradient of input 0 (x) at element (")
 
 
 def test_nan_is_refused_at_the_element_where_it_is():
@@ -64,7 +64,7 @@ def test_nan_is_refused_at_the_element_where_it_is():
         slope[1, 2] = np.nan
         return slope
 
-    expect_failure(unary(derivative), POINTS, match=r"input 0 at element \(1, 2\) is nan", order=1)
+    expect_failure(unary(derivative), POINTS, match=r"input 0.* at element \(1, 2\) is nan", order=1)
 
 
 def test_infinity_is_refused_at_the_element_where_it_is():
@@ -73,7 +73,7 @@ def test_infinity_is_refused_at_the_element_where_it_is():
         slope[0, 1] = np.inf
         return slope
 
-    expect_failure(unary(derivative), POINTS, match=r"input 0 at element \(0, 1\) is inf", order=1)
+    expect_failure(unary(derivative), POINTS, match=r"input 0.* at element \(0, 1\) is inf", order=1)
 
 
 def test_a_single_wrong_element_is_named():
@@ -134,7 +134,7 @@ def test_a_cached_statistic_fails_at_second_order_only():
         return CachedNorm.apply(x)
 
     tl.gradcheck(cached, POINTS, order=1)
-    expect_failure(cached, POINTS, match="cached: second order: gradient of input 0 at element")
+    expect_failure(cached, POINTS, match="cached: second order: gradient of input 0.* at element")
     tl.gradcheck(lambda x: RecomputedNorm.apply(x), POINTS)
 
 
@@ -158,7 +158,7 @@ def test_a_gradient_that_is_wrong_for_tensors_alone_is_refused():
     """As where a right kernel hides a wrong formula: the second derivative would agree with the wrong first one."""
     planted = unary(lambda x: 3 * x * x * (1 if isinstance(x, np.ndarray) else 2), "split")
     tl.gradcheck(planted, POINTS, order=1)
-    expect_failure(planted, POINTS, match="split: first order under create_graph: gradient of input 0 at element")
+    expect_failure(planted, POINTS, match="split: first order under create_graph: gradient of input 0.* at element")
 
 
 def test_a_swapped_axis_is_refused():
@@ -211,7 +211,7 @@ def test_gradients_of_the_wrong_input_are_refused():
         def backward(self, dz):
             return dz * self.saved[1], dz * 0
 
-    expect_failure(lambda x, y: Scale.apply(x, y), POINTS, POINTS + 1, match="input 1 at element")
+    expect_failure(lambda x, y: Scale.apply(x, y), POINTS, POINTS + 1, match="input 1.* at element")
 
 
 def test_a_missing_sum_over_broadcast_axes_names_the_op_and_both_shapes():
@@ -255,7 +255,7 @@ def test_inputs_without_influence_and_outputs_without_derivative_are_no_error():
 def test_sizes_zero_and_one():
     for array in (np.zeros((0, 3)), np.array(1.5), np.full((1, 1), 1.5)):
         tl.gradcheck(unary(lambda x: 3 * x * x), array)
-    expect_failure(unary(lambda x: 4 * x * x), np.array(1.5), match=r"input 0 at element \(\)")
+    expect_failure(unary(lambda x: 4 * x * x), np.array(1.5), match=r"input 0.* at element \(\)")
 
 
 def test_arguments():

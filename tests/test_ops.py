@@ -175,7 +175,7 @@ def test_check_reports_instead_of_raising(monkeypatch):
 
     monkeypatch.setattr(Tanh, "backward", lambda self, dy: dy * (1 + self.saved[0] * self.saved[0]))
     (report,) = check(["tanh"])
-    assert "tanh: first order: gradient of input 0 at element ()" in report.failure
+    assert "tanh: first order: gradient of input 0 (x) at element ()" in report.failure
     monkeypatch.setattr(Tanh, "backward", lambda self, dy: dy.nonsense)
     (report,) = check(["tanh"])
     assert report.failure.startswith("tanh: AttributeError") and report.failure.endswith("at tanh(())")

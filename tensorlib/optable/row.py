@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -107,7 +108,18 @@ class Row:
             return function(*arguments, **keywords)
 
         call.__name__ = self.name
+        call.__signature__ = self._signature(sample)  # type: ignore[attr-defined]  # so that gradcheck can name inputs
         return call
+
+    def _signature(self, sample: Sample) -> inspect.Signature:
+        """Return the arguments that stand for the sample's arrays, by the names that the op gives them."""
+        names = list(inspect.signature(self.function).parameters.values())
+        several = [p for p in names if p.kind is p.VAR_POSITIONAL]
+        if several:  # concatenate(*xs): no names to give
+            return inspect.Signature(several[:1])
+        places = [i for i, a in enumerate(sample.arguments) if isinstance(a, tuple)]
+        only = inspect.Parameter.POSITIONAL_ONLY
+        return inspect.Signature([inspect.Parameter(names[i].name, only) for i in places])
 
 
 def _handed(value: Any, backend: Backend | None) -> Any:

@@ -1,0 +1,174 @@
+"""Hooks on gradients, and gradients kept for Tensors that are no leaves."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import tensorlib as tl
+
+
+def leaf(values, backend="numpy"):
+    return tl.Tensor(np.array(values, np.float64), requires_grad=True, backend=backend)
+
+
+def values(x):
+    return x.numpy().tolist()
+
+
+# ---- register_hook -------------------------------------------------------------------------------------------------
+
+
+def test_a_hook_sees_the_gradient_of_all_uses_together(backend):
+    x, seen = leaf([1.0, 2.0], backend), []
+    y = x * 3
+    y.register_hook(lambda dy: seen.append(values(dy)))
+    (y * y + y).sum().backward()
+    assert seen == [[7.0, 13.0]]  # 2 y + 1, once, and not 2 y and 1 apart
+
+
+def test_what_a_hook_returns_goes_on_in_its_place(backend):
+    x = leaf([1.0, 2.0], backend)
+    y = x * 3
+    y.register_hook(lambda dy: dy * 10)
+    y.sum().backward()
+    assert values(x.grad) == [30.0, 30.0]
+
+
+def test_hooks_of_a_leaf_change_what_it_is_given(backend):
+    x = leaf([1.0, -2.0], backend)
+    x.register_hook(lambda dx: tl.clip(dx, -1.0, 1.0) if hasattr(tl, "clip") else tl.minimum(dx, 1.0))
+    (x * x * x).sum().backward()
+    assert values(x.grad) == [1.0, 1.0]
+    assert values(tl.grad((x * 5).sum(), [x])[0]) == [1.0, 1.0]
+
+
+def test_hooks_run_in_the_order_of_registration_and_can_be_removed():
+    x = leaf([2.0])
+    first = x.register_hook(lambda dx: dx + 1)
+    x.register_hook(lambda dx: dx * 10)
+    x.sum().backward()
+    assert values(x.grad) == [20.0]
+    first.remove()
+    first.remove()  # a second time does nothing
+    assert values(tl.grad(x.sum(), [x])[0]) == [10.0]
+    with x.register_hook(lambda dx: dx * 0):
+        assert values(tl.grad(x.sum(), [x])[0]) == [0.0]
+    assert values(tl.grad(x.sum(), [x])[0]) == [10.0]
+
+
+def test_a_hook_may_be_differentiated_through():
+    x = leaf([3.0])
+    x.register_hook(lambda dx: dx * dx)
+    (dx,) = tl.grad((x * x).sum(), [x], create_graph=True)  # (2 x)^2
+    assert values(dx) == [36.0]
+    (dx2,) = tl.grad(dx.sum(), [x])  # 8 x = 24, which the hook squares in turn
+    assert values(dx2) == [576.0]
+
+
+def test_hooks_of_each_output_of_an_op_are_their_own():
+    x, seen = leaf([1.0, 2.0, 3.0, 4.0]), []
+    left, right = tl.split(x, 2)
+    right.register_hook(lambda dy: seen.append(values(dy)))
+    (left * 5 + right * 7).sum().backward()
+    (tl.split(x, 2)[0]).sum().backward()
+    assert seen == [[7.0, 7.0]]
+
+
+def test_a_hook_changes_no_gradient_that_others_share():
+    x, y = leaf([1.0]), leaf([1.0])
+
+    z = x + y
+    y.register_hook(lambda dy: dy * 2)
+    z.sum().backward()
+    assert values(x.grad) == [1.0] and values(y.grad) == [2.0]
+
+
+def test_mistakes_with_hooks_are_named():
+    x = leaf([1.0, 2.0])
+    with pytest.raises(RuntimeError, match=r"register_hook: .* this one of shape \(2,\) does not"):
+        x.detach().register_hook(print)
+    with pytest.raises(TypeError, match="register_hook: a function of the gradient is required, got int"):
+        x.register_hook(3)
+
+    def total(dx):
+        return dx.sum()
+
+    x.register_hook(total)
+    with pytest.raises(ValueError, match=r"register_hook: total must return None or .* shape \(2,\) .* got \(\)"):
+        x.sum().backward()
+    assert x.grad is None
+
+
+# ---- retain_grad ---------------------------------------------------------------------------------------------------
+
+
+def test_retain_grad_fills_grad_of_an_intermediate(backend):
+    x = leaf([1.0, 2.0], backend)
+    y = x * 3
+    z = y * y
+    assert y.grad is None
+    y.retain_grad()
+    z.sum().backward()
+    assert values(y.grad) == [6.0, 12.0] and z.grad is None
+    assert y.grad.is_leaf and not y.grad.requires_grad
+
+
+def test_retained_gradients_accumulate_as_those_of_leaves():
+    x = leaf([1.0])
+    y = x * 3
+    y.retain_grad()
+    y.retain_grad()
+    loss = y.sum()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert values(y.grad) == [2.0] and values(x.grad) == [6.0]
+    assert not np.shares_memory(y.grad.data, x.grad.data)
+
+
+def test_retain_grad_of_the_output_and_of_a_leaf():
+    x = leaf([2.0])
+    y = (x * x).sum()
+    y.retain_grad()
+    x.retain_grad()
+    y.backward()
+    assert y.grad.item() == 1.0 and values(x.grad) == [4.0]
+
+
+def test_grad_writes_no_retained_gradient():
+    x = leaf([2.0])
+    y = x * 3
+    y.retain_grad()
+    tl.grad(y.sum(), [x])
+    assert y.grad is None
+
+
+def test_retain_grad_comes_after_hooks():
+    x = leaf([2.0])
+    y = x * 3
+    y.retain_grad()
+    y.register_hook(lambda dy: dy * 4)
+    y.sum().backward()
+    assert values(y.grad) == [4.0]
+
+
+def test_retain_grad_keeps_no_tensor_alive():
+    gc.disable()
+    try:
+        x = leaf([1.0])
+        y = x * 3
+        y.retain_grad()
+        z = y.sum()
+        gone = weakref.ref(y)
+        del y
+        assert gone() is None
+        z.backward()
+        assert values(x.grad) == [3.0]
+    finally:
+        gc.enable()
+
+
+def test_retain_grad_of_a_constant_is_refused():
+    with pytest.raises(RuntimeError, match=r"retain_grad: this Tensor of shape \(1,\) does not require a gradient"):
+        tl.Tensor([1.0]).retain_grad()
