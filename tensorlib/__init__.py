@@ -12,8 +12,11 @@ from tensorlib.io import *  # noqa: F403
 from tensorlib.kernels import register_kernels
 from tensorlib.ops.arithmetic import *  # noqa: F403
 from tensorlib.ops.attention import *  # noqa: F403
+from tensorlib.ops.cumulative import *  # noqa: F403
 from tensorlib.ops.dropout import *  # noqa: F403
+from tensorlib.ops.einsum import *  # noqa: F403
 from tensorlib.ops.elementwise import *  # noqa: F403
+from tensorlib.ops.extremes import *  # noqa: F403
 from tensorlib.ops.indexing import *  # noqa: F403
 from tensorlib.ops.linalg import *  # noqa: F403
 from tensorlib.ops.losses import *  # noqa: F403

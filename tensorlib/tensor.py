@@ -10,7 +10,7 @@ import numpy as np
 from tensorlib import autograd, hooks
 from tensorlib.backend import Array, Backend, backend_of, get_backend
 from tensorlib.function import Function, current_state
-from tensorlib.ops import arithmetic, elementwise, indexing, linalg, reduce
+from tensorlib.ops import arithmetic, cumulative, elementwise, extremes, indexing, linalg, reduce
 from tensorlib.ops import shape as shapes
 from tensorlib.ops import softmax as softmaxes
 
@@ -232,17 +232,31 @@ class Tensor:
 
     abs = elementwise.abs
     all = reduce.all
+    amax = extremes.amax
+    amin = extremes.amin
     any = reduce.any
-    argmax = reduce.argmax
+    argmax = extremes.argmax
+    argmin = extremes.argmin
     astype = shapes.astype
     copy = shapes.copy
+    count_nonzero = reduce.count_nonzero
+    cumprod = cumulative.cumprod
+    cumsum = cumulative.cumsum
+    diagonal = linalg.diagonal
+    dot = linalg.dot
     exp = elementwise.exp
     log = elementwise.log
     log_softmax = softmaxes.log_softmax
+    logcumsumexp = cumulative.logcumsumexp
     logsumexp = reduce.logsumexp
     masked_fill = indexing.masked_fill
-    max = reduce.max
+    matmul = linalg.matmul
+    max = extremes.max
     mean = reduce.mean
+    min = extremes.min
+    norm = reduce.norm
+    outer = linalg.outer
+    prod = reduce.prod
     relu = elementwise.relu
     reshape = shapes.reshape
     sigmoid = elementwise.sigmoid
@@ -251,10 +265,14 @@ class Tensor:
     sqrt = elementwise.sqrt
     square = elementwise.square
     squeeze = shapes.squeeze
+    std = reduce.std
     sum = reduce.sum
     swapaxes = shapes.swapaxes
     tanh = elementwise.tanh
+    trace = linalg.trace
     transpose = shapes.transpose
+    tril = linalg.tril
+    triu = linalg.triu
     var = reduce.var
 
     # ---- as a Python object ----

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import wraps
 from operator import index
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function
+from tensorlib.function import Function, as_tensor
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 
@@ -36,10 +40,36 @@ def plain(function: str, *inputs: Any, **options: Any) -> Any:
     return Plain.apply(*inputs, function=function, **options)
 
 
+def as_tensors(xs: Sequence[Any]) -> list[Any]:
+    """Return every x as a Tensor; numbers and lists become constants beside the first that has a backend."""
+    arrays = [hasattr(x, "dtype") and not isinstance(x, np.generic) for x in xs]
+    like = as_tensor(xs[arrays.index(True)]) if any(arrays) else None
+    return [as_tensor(x) if array else as_tensor(x, like) for x, array in zip(xs, arrays, strict=True)]
+
+
+def at_least_float32(op: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate an op of x: float16 is computed in float32, and the result rounded back.
+
+    For sums and products on the way to a result that itself fits: float16 ends at 65504 and has 11 bits.
+    """
+
+    @wraps(op)
+    def widened(x: Any, *arguments: Any, **options: Any) -> Any:
+        x = as_tensor(x)
+        if x.dtype == np.float16:
+            return op(x.astype("float32"), *arguments, **options).astype("float16")
+        return op(x, *arguments, **options)
+
+    return widened
+
+
 def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     """Return the axes as sorted non-negative numbers; None means all. Errors name the op."""
     listed: Any = range(ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
-    axes = [index(a) for a in listed]
+    try:
+        axes = [index(a) for a in listed]
+    except TypeError:
+        raise TypeError(f"{name}: axis must be an integer, several or None, got {axis!r}") from None
     for a in axes:
         if not -ndim <= a < ndim:
             raise ValueError(f"{name}: axis must lie in [{-ndim}, {ndim}) for {ndim} dimensions, got {a}")
@@ -54,6 +84,16 @@ def with_kept_axes(y: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> A
     return y.reshape(tuple([1 if i in axes else n for i, n in enumerate(shape)]))
 
 
+def without_axes(y: Array, axes: tuple[int, ...]) -> Array:
+    """Reshape a result that was made with keepdims=True as if it had been made without."""
+    return y.reshape(tuple([n for i, n in enumerate(y.shape) if i not in axes]))
+
+
+def along(axis: int, part: Any) -> tuple[Any, ...]:
+    """Return the index that picks `part` (a slice) along one axis and everything along the others."""
+    return (*(slice(None),) * axis, part)
+
+
 def largest(x: Array, axes: tuple[int, ...]) -> Array:
     """Return the maximum over `axes` with the axes kept; -inf over nothing (CuPy's max takes no `initial`)."""
     if all(x.shape[a] for a in axes):
@@ -66,4 +106,6 @@ def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
     """Sum `x` over the axes along which `shape` was broadcast to get x.shape. The adjoint of broadcast_to."""
     lead = x.ndim - len(shape)
     spread = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1)
+    if x.dtype == np.float16:  # see Sum
+        return x.astype("float32").sum(axis=spread, keepdims=True).reshape(shape).astype("float16")
     return x.sum(axis=spread, keepdims=True).reshape(shape)

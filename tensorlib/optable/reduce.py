@@ -1,4 +1,4 @@
-"""Rows of the op table: Reductions."""
+"""Rows of the op table: Sums, products, moments and norms over axes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import BOOLEAN, DISTINCT, Row, at
+from tensorlib.optable.row import BOOLEAN, REAL, Row, at
 
-__all__ = ["ROWS"]
+__all__ = ["EMPTIED", "REDUCED", "ROWS", "WITH_ZEROS"]
+
+
+def WITH_ZEROS(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return numbers of which every third is 0: along some axes there is one, along others none, or several."""
+    x = REAL(rng, shape)
+    x.reshape(-1)[::3] = 0
+    return x
 
 
 def _logsumexp(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> np.ndarray:
@@ -17,24 +24,40 @@ def _logsumexp(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> np.nd
         return np.log(np.exp(x).sum(axis=axis, keepdims=keepdims))
 
 
+def _norm(x: np.ndarray, ord: float = 2, axis: Any = None, keepdims: bool = False) -> np.ndarray:
+    if ord == np.inf:
+        return np.abs(x).max(axis=axis, keepdims=keepdims)
+    return (np.abs(x) ** ord).sum(axis=axis, keepdims=keepdims) ** (1 / ord)
+
+
 REDUCED = [
     at(()), at((2, 3)), at((2, 3), axis=0), at((2, 3), axis=-1, keepdims=True), at((2, 3, 4), axis=(0, -1)),
     at((2, 1, 3), axis=1), at((2, 3), axis=()), at((0, 3), axis=1), at((2, 3), keepdims=True), at((1,), axis=0),
 ]  # fmt: skip
 EMPTIED = [at((0, 3)), at((0, 3), axis=0), at((2, 0), axis=-1, keepdims=True)]
-TRUTH = [at((2, 3)), at((2, 3), axis=0), at((4,), axis=-1), at((0, 2), axis=0), at((2, 3, 2), axis=(0, 2)), at(())]
+TRUTH = [
+    at((2, 3)), at((2, 3), axis=0), at((4,), axis=-1), at((0, 2), axis=0), at((2, 3, 2), axis=(0, 2)), at(()),
+    at((2, 3), axis=-1, keepdims=True), at((2, 1, 3), keepdims=True), at(np.array([0.0, -2.0, 0.5])),
+]  # fmt: skip
 
 ROWS: list[Row] = [
     Row("sum", tl.sum, np.sum, REDUCED + EMPTIED),
+    Row(
+        "prod", tl.prod, np.prod,
+        [*REDUCED, *EMPTIED, at((5,)), at((3, 2, 2), axis=(1, 0)), at((2, 3, 2), axis=(-2,)),
+         at((2, 2, 3), axis=(0, 2))],
+        WITH_ZEROS,
+    ),
     Row("mean", tl.mean, np.mean, REDUCED),
     Row("var", tl.var, np.var, [*REDUCED, at((2, 3), axis=1, ddof=1), at((5,), ddof=2)]),
-    Row("max", tl.max, np.max, REDUCED, DISTINCT),
-    Row("logsumexp", tl.logsumexp, _logsumexp, REDUCED + EMPTIED),
+    Row("std", tl.std, np.std, [*REDUCED, at((2, 3), axis=1, ddof=1), at((5,), ddof=2)]),
     Row(
-        "argmax", tl.argmax, np.argmax,
-        [at((4,)), at((2, 3)), at((2, 3), axis=0), at((2, 3), axis=-1), at((1, 3), axis=0), at(np.array([1, 2, 2, 0]))],
-        DISTINCT, differentiable=False,
+        "norm", tl.norm, _norm,
+        [*REDUCED, *EMPTIED, *[at((2, 3), ord=p, axis=-1) for p in (1, 2, 3, 0.5, np.inf)],
+         at((2, 3), ord=1), at((2, 3, 2), ord=2.5, axis=(0, 2), keepdims=True), at((3, 1), ord=np.inf, keepdims=True)],
     ),
+    Row("logsumexp", tl.logsumexp, _logsumexp, REDUCED + EMPTIED),
     Row("any", tl.any, np.any, TRUTH, BOOLEAN, differentiable=False),
     Row("all", tl.all, np.all, TRUTH, BOOLEAN, differentiable=False),
+    Row("count_nonzero", tl.count_nonzero, np.count_nonzero, TRUTH, BOOLEAN, differentiable=False),
 ]  # fmt: skip

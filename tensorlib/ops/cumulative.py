@@ -1,0 +1,152 @@
+"""Running sums and products along an axis.
+
+Like NumPy's, these functions flatten x where no axis is given.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tensorlib.backend import Array, namespace_of
+from tensorlib.function import Function
+from tensorlib.ops.common import along, at_least_float32, normal_axes
+
+__all__ = ["cumprod", "cumsum", "logcumsumexp"]
+
+
+class Cumsum(Function):
+    """y_k = sum of x_i over i <= k  =>  dx_i = sum of dy_k over k >= i: the running sum from the other end."""
+
+    def forward(self, x: Array, axis: int) -> Array:
+        self.axis = axis
+        return namespace_of(x).cumsum(x, axis=axis)
+
+    def backward(self, dy: Array) -> Any:
+        summed = namespace_of(dy).cumsum(reversed_along(dy, self.axis), axis=self.axis)
+        return reversed_along(summed, self.axis)
+
+
+@at_least_float32
+def cumsum(x: Any, axis: int | None = None) -> Any:
+    """Return the running sum along `axis`: y_k = x_0 + ... + x_k, of the shape of x."""
+    x, axis = _flat_or_axis(x, axis, "cumsum")
+    return Cumsum.apply(x, axis=axis)
+
+
+class Cumprod(Function):
+    """y_k = product of x_j over j <= k.
+
+    dx_i = sum over k >= i of dy_k · product of x_j over j <= k, j != i
+         = (product of x_j over j < i) · s_i   with   s_i = dy_i + x_{i+1} s_{i+1}.
+
+    Nothing is divided by x, so that this is exact at zeros, to every order.
+    """
+
+    def forward(self, x: Array, axis: int) -> Array:
+        self.axis = axis
+        self.save(x)
+        return namespace_of(x).cumprod(x, axis=axis)
+
+    def backward(self, dy: Array) -> Any:
+        (x,) = self.saved
+        return products_before(x, self.axis) * recurrence_from_the_end(dy, x, self.axis)
+
+
+@at_least_float32
+def cumprod(x: Any, axis: int | None = None) -> Any:
+    """Return the running product along `axis`: y_k = x_0 · ... · x_k, of the shape of x."""
+    x, axis = _flat_or_axis(x, axis, "cumprod")
+    return Cumprod.apply(x, axis=axis)
+
+
+class Logcumsumexp(Function):
+    """y_k = log sum of exp(x_i) over i <= k.
+
+    dx_i = sum over k >= i of dy_k exp(x_i - y_k) = exp(x_i - y_i) s_i   with   s_i = dy_i + exp(y_i - y_{i+1}) s_{i+1}.
+
+    y never falls, so no exponent is above 0 and nothing can overflow. Where y is -inf, so is x, and the gradient is 0.
+    """
+
+    def forward(self, x: Array, axis: int) -> Array:
+        xp = namespace_of(x)
+        y = x.swapaxes(0, axis)
+        step = 1
+        while step < y.shape[0]:  # y_k has the last `step` terms up to k; those of y_{k-step} double it
+            y = xp.concatenate((y[:step], xp.logaddexp(y[step:], y[:-step])))
+            step *= 2
+        self.axis = axis
+        y = y.swapaxes(0, axis).copy()
+        self.save(x, y)
+        return y
+
+    def backward(self, dy: Array) -> Any:
+        x, y = self.saved
+        xp = namespace_of(dy)
+        finite = xp.where(y == -math.inf, 0.0, y)  # -inf - -inf would be NaN
+        ratio = xp.exp(_moved_up(y, self.axis, y[along(self.axis, slice(0, 1))]) - finite)
+        return xp.exp(x - finite) * recurrence_from_the_end(dy, ratio, self.axis)
+
+
+@at_least_float32
+def logcumsumexp(x: Any, axis: int | None = None) -> Any:
+    """Return the logarithm of the running sum of exp(x) along `axis`, without overflow and exact far below 0."""
+    x, axis = _flat_or_axis(x, axis, "logcumsumexp")
+    return Logcumsumexp.apply(x if x.dtype.kind == "f" else x.astype("float64"), axis=axis)
+
+
+# ---- what they are made of ---------------------------------------------------------------------------------------
+
+
+class Recurrence(Function):
+    """y_k = x_k + a_k y_{k-1} along `axis`, from y_{-1} = 0.
+
+    With s_k = dy_k + a_{k+1} s_{k+1}, the same recurrence from the other end:  dx_k = s_k,  da_k = s_k y_{k-1}.
+
+    It takes one step after the other. Solving it with running products of a, or by doubling, would need fewer and
+    longer steps, but such a product may overflow although no y does.
+    """
+
+    def forward(self, x: Array, a: Array, axis: int) -> Array:
+        self.axis = axis
+        y = x.copy()
+        along_y, along_a = y.swapaxes(0, axis), a.swapaxes(0, axis)
+        for k in range(1, y.shape[axis]):
+            along_y[k] += along_a[k] * along_y[k - 1]
+        self.save(a, y)
+        return y
+
+    def backward(self, dy: Array) -> Any:
+        a, y = self.saved
+        s = recurrence_from_the_end(dy, a, self.axis)
+        before = _moved_up(y, self.axis, namespace_of(y).zeros_like(y[along(self.axis, slice(0, 1))]))
+        return s, s * before if self.needs[1] else None
+
+
+def recurrence_from_the_end(x: Array, a: Array, axis: int) -> Array:
+    """Return s with s_k = x_k + a_{k+1} s_{k+1}, and s = x in the last place."""
+    turned = reversed_along(a, axis)
+    factors = _moved_up(turned, axis, turned[along(axis, slice(0, 1))])  # the first of them meets y_{-1} = 0
+    return reversed_along(Recurrence.run(reversed_along(x, axis), factors, axis=axis), axis)
+
+
+def products_before(x: Array, axis: int) -> Array:
+    """Return the product of all elements before each one along `axis`; 1 in the first place."""
+    xp = namespace_of(x)
+    return xp.cumprod(_moved_up(x, axis, xp.ones_like(x[along(axis, slice(0, 1))])), axis=axis)
+
+
+def reversed_along(x: Array, axis: int) -> Array:
+    """Return x with one axis running backwards: a view."""
+    return x[along(axis, slice(None, None, -1))]
+
+
+def _moved_up(x: Array, axis: int, first: Array) -> Array:
+    """Return x moved up by one place along `axis`: `first` comes first, and the last element drops out."""
+    return namespace_of(x).concatenate((first, x[along(axis, slice(None, -1))]), axis=axis)
+
+
+def _flat_or_axis(x: Any, axis: int | None, name: str) -> tuple[Any, int]:
+    if axis is None:
+        return x.reshape(-1), 0
+    return x, normal_axes((axis,), x.ndim, name)[0]

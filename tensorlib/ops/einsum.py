@@ -1,0 +1,147 @@
+"""Sums of products in Einstein's notation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tensorlib.ops.arithmetic import multiply
+from tensorlib.ops.common import as_tensors
+from tensorlib.ops.linalg import diagonal, matmul
+from tensorlib.ops.reduce import sum
+from tensorlib.ops.shape import reshape, squeeze, transpose
+
+__all__ = ["einsum"]
+
+
+def einsum(subscripts: str, *operands: Any) -> Any:
+    """Return the sum of products that `subscripts` describes, as numpy.einsum does.
+
+    Every axis of an operand has a letter. Axes with the same letter run together; letters missing from the output,
+    after "->", are summed over::
+
+        einsum("ij,jk->ik", x, y)        # the matrix product
+        einsum("bhtk,bhsk->bhts", q, k)  # the scores of attention
+        einsum("ii", x)                  # the trace: without "->", letters that occur once remain, in alphabetic order
+        einsum("...ij->...ji", x)        # "..." stands for any further axes, which broadcast
+
+    It is a sentence of other ops: repeated letters become diagonals, letters of one operand alone are summed at once,
+    and then operands are joined from left to right, each time as one (batched) matrix product.
+    """
+    if not isinstance(subscripts, str):
+        raise TypeError(f'einsum: subscripts must come first, as in "ij,jk->ik", got {type(subscripts).__name__}')
+    xs = as_tensors(operands)
+    shapes = [x.shape for x in xs]
+    terms, output = _parsed(subscripts, shapes)
+    sizes = _sizes(subscripts, terms, shapes)
+    x, labels = _distinct(xs[0], terms[0], sizes)
+    for i, (y, term) in enumerate(zip(xs[1:], terms[1:], strict=True), start=1):
+        wanted = set(output).union(*terms[i + 1 :])
+        y, term = _distinct(y, term, sizes)
+        x, labels = _summed(x, labels, wanted.union(term))
+        y, term = _summed(y, term, wanted.union(labels))
+        x, labels = _joined(x, labels, y, term, wanted)
+    x, labels = _summed(x, labels, set(output))
+    return transpose(x, [labels.index(label) for label in output])
+
+
+# ---- reading the subscripts --------------------------------------------------------------------------------------
+# A label is a letter, or for an axis that "..." stands for, its number counted from the right: "...-1".
+
+
+def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[list[str]], list[str]]:
+    """Return the labels of each operand's axes, and those of the output's."""
+    left, arrow, right = "".join(subscripts.split()).partition("->")
+    inputs = left.split(",")
+    if len(inputs) != len(shapes):
+        raise ValueError(f"einsum: {subscripts!r} needs {len(inputs)} operands, got {len(shapes)}")
+    terms = []
+    for i, (term, shape) in enumerate(zip(inputs, shapes, strict=True)):
+        further = len(shape) - len(term.replace("...", "", 1))
+        if further < 0 or (further and "..." not in term):
+            raise ValueError(
+                f"einsum: {term!r} must have a letter for every axis, or '...', but operand {i} has shape {shape}"
+            )
+        terms.append(_labels(term, further, subscripts))
+    known = [label for term in terms for label in term]
+    further = max(len([label for label in term if label[0] == "."]) for term in terms)
+    if not arrow:
+        once = sorted(label for label in known if label[0] != "." and known.count(label) == 1)
+        return terms, _labels("...", further, subscripts) + once
+    if further and "..." not in right:
+        raise ValueError(f"einsum: the output must hold '...' as the operands do, got {right!r} in {subscripts!r}")
+    output = _labels(right, further, subscripts)
+    for label in output:
+        if label not in known:
+            raise ValueError(f"einsum: the output has {label!r}, which no operand has, in {subscripts!r}")
+        if output.count(label) > 1:
+            raise ValueError(f"einsum: the output may have {label!r} only once, in {subscripts!r}")
+    return terms, output
+
+
+def _labels(term: str, further: int, subscripts: str) -> list[str]:
+    """Return the labels of one term, whose "..." stands for `further` axes."""
+    before, _, after = term.partition("...")
+    for letter in before + after:
+        if not (letter.isascii() and letter.isalpha()):
+            raise ValueError(f"einsum: subscripts are letters, ',', '->' and '...', got {letter!r} in {subscripts!r}")
+    return [*before, *[f"...{k}" for k in range(-further, 0)], *after]
+
+
+def _sizes(subscripts: str, terms: Sequence[list[str]], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
+    """Return the size of every label; axes of size 1 broadcast."""
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, shapes, strict=True):
+        for label, n in zip(term, shape, strict=True):
+            size = sizes.setdefault(label, n)
+            if size == 1:
+                sizes[label] = n
+            repeated = term.count(label) > 1 and n != shape[term.index(label)]
+            if repeated or (n not in (1, size) and size != 1):
+                raise ValueError(
+                    f"einsum: subscript {label!r} must have one size, got {size} and {n}, "
+                    f"in {subscripts!r} of shapes {' and '.join(map(str, shapes))}"
+                )
+    return sizes
+
+
+# ---- what it is made of: each step takes and returns a Tensor and the labels of its axes -----------------------------
+
+
+def _distinct(x: Any, labels: list[str], sizes: dict[str, int]) -> tuple[Any, list[str]]:
+    """Take the diagonal over labels that repeat, and drop axes of size 1 that other operands have in full."""
+    for label in dict.fromkeys(labels):
+        while labels.count(label) > 1:
+            first = labels.index(label)
+            second = labels.index(label, first + 1)
+            x = diagonal(x, 0, first, second)
+            labels = [other for k, other in enumerate(labels) if k not in (first, second)] + [label]
+    narrow = tuple(k for k, label in enumerate(labels) if x.shape[k] == 1 != sizes[label])
+    return squeeze(x, narrow) if narrow else x, [label for k, label in enumerate(labels) if k not in narrow]
+
+
+def _summed(x: Any, labels: list[str], wanted: set[str]) -> tuple[Any, list[str]]:
+    """Sum over the labels that nothing wants any more."""
+    lone = tuple(k for k, label in enumerate(labels) if label not in wanted)
+    return sum(x, lone) if lone else x, [label for label in labels if label in wanted]
+
+
+def _joined(x: Any, x_labels: list[str], y: Any, y_labels: list[str], wanted: set[str]) -> tuple[Any, list[str]]:
+    """Multiply x and y, and sum over what both have and nothing wants any more: (batch, left, right) remain."""
+    shared = [label for label in x_labels if label in y_labels]
+    batch = [label for label in shared if label in wanted]
+    inner = [label for label in shared if label not in wanted]
+    left = [label for label in x_labels if label not in y_labels]
+    right = [label for label in y_labels if label not in x_labels]
+    size = dict(zip(y_labels + x_labels, y.shape + x.shape, strict=True))
+
+    def arranged(z: Any, labels: list[str], rows: list[str], columns: list[str]) -> Any:
+        folded = [math.prod(size[label] for label in group) for group in (rows, columns)]
+        order = [labels.index(label) for label in batch + rows + columns]
+        return reshape(transpose(z, order), (*[size[label] for label in batch], *folded))
+
+    product = matmul if inner else multiply
+    z = product(arranged(x, x_labels, left, inner), arranged(y, y_labels, inner, right))
+    labels = batch + left + right
+    return reshape(z, tuple(size[label] for label in labels)), labels

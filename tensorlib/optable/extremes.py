@@ -1,0 +1,25 @@
+"""Rows of the op table: The largest and the smallest element, and where they are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import tensorlib as tl
+from tensorlib.optable.reduce import REDUCED
+from tensorlib.optable.row import DISTINCT, Row, at
+
+__all__ = ["ROWS"]
+
+PLACES = [
+    at(()), at((4,)), at((2, 3)), at((2, 3), axis=0), at((2, 3), axis=-1), at((1, 3), axis=0), at((0, 3), axis=1),
+    at((2, 3), axis=1, keepdims=True), at((2, 3), keepdims=True), at(np.array([1, 0, 2, 2, 0])),
+]  # fmt: skip
+
+ROWS: list[Row] = [
+    Row("max", tl.max, np.max, REDUCED, DISTINCT),
+    Row("min", tl.min, np.min, REDUCED, DISTINCT),
+    Row("amax", tl.amax, np.amax, REDUCED[:6], DISTINCT),
+    Row("amin", tl.amin, np.amin, REDUCED[:6], DISTINCT),
+    Row("argmax", tl.argmax, np.argmax, PLACES, DISTINCT, differentiable=False),
+    Row("argmin", tl.argmin, np.argmin, PLACES, DISTINCT, differentiable=False),
+]  # fmt: skip
