@@ -42,6 +42,8 @@ def plain(function: str, *inputs: Any, **options: Any) -> Any:
 
 def as_tensors(xs: Sequence[Any]) -> list[Any]:
     """Return every x as a Tensor; numbers and lists become constants beside the first that has a backend."""
+    if False not in [hasattr(x, "requires_grad") for x in xs]:  # what nearly always comes, without a detour
+        return list(xs)
     arrays = [hasattr(x, "dtype") and not isinstance(x, np.generic) for x in xs]
     like = as_tensor(xs[arrays.index(True)]) if any(arrays) else None
     return [as_tensor(x) if array else as_tensor(x, like) for x, array in zip(xs, arrays, strict=True)]
@@ -69,7 +71,7 @@ def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     try:
         axes = [index(a) for a in listed]
     except TypeError:
-        raise TypeError(f"{name}: axis must be an integer, several or None, got {axis!r}") from None
+        raise TypeError(f"{name}: axis must be an integer, a tuple of integers or None, got {axis!r}") from None
     for a in axes:
         if not -ndim <= a < ndim:
             raise ValueError(f"{name}: axis must lie in [{-ndim}, {ndim}) for {ndim} dimensions, got {a}")
@@ -77,6 +79,13 @@ def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     if len(set(normal)) != len(normal):
         raise ValueError(f"{name}: axes must differ, got {tuple(axes)}")
     return normal
+
+
+def normal_axis(axis: int, ndim: int, name: str) -> int:
+    """Return one axis as a non-negative number. Errors name the op."""
+    if not hasattr(axis, "__index__"):
+        raise TypeError(f"{name}: axis must be one integer, got {axis!r}")
+    return normal_axes((axis,), ndim, name)[0]
 
 
 def with_kept_axes(y: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:

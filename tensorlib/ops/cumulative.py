@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function
-from tensorlib.ops.common import along, at_least_float32, normal_axes
+from tensorlib.ops.common import along, at_least_float32, normal_axis
 
 __all__ = ["cumprod", "cumsum", "logcumsumexp"]
 
@@ -149,4 +149,4 @@ def _moved_up(x: Array, axis: int, first: Array) -> Array:
 def _flat_or_axis(x: Any, axis: int | None, name: str) -> tuple[Any, int]:
     if axis is None:
         return x.reshape(-1), 0
-    return x, normal_axes((axis,), x.ndim, name)[0]
+    return x, normal_axis(axis, x.ndim, name)

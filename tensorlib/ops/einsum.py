@@ -56,6 +56,9 @@ def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[li
     inputs = left.split(",")
     if len(inputs) != len(shapes):
         raise ValueError(f"einsum: {subscripts!r} needs {len(inputs)} operands, got {len(shapes)}")
+    for letter in [letter for term in [*inputs, right] for letter in term.replace("...", "", 1)]:
+        if not (letter.isascii() and letter.isalpha()):
+            raise ValueError(f"einsum: subscripts are letters, ',', '->' and '...', got {letter!r} in {subscripts!r}")
     terms = []
     for i, (term, shape) in enumerate(zip(inputs, shapes, strict=True)):
         further = len(shape) - len(term.replace("...", "", 1))
@@ -63,15 +66,17 @@ def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[li
             raise ValueError(
                 f"einsum: {term!r} must have a letter for every axis, or '...', but operand {i} has shape {shape}"
             )
-        terms.append(_labels(term, further, subscripts))
+        terms.append(_labels(term, further))
     known = [label for term in terms for label in term]
     further = max(len([label for label in term if label[0] == "."]) for term in terms)
     if not arrow:
         once = sorted(label for label in known if label[0] != "." and known.count(label) == 1)
-        return terms, _labels("...", further, subscripts) + once
+        return terms, _labels("...", further) + once
     if further and "..." not in right:
-        raise ValueError(f"einsum: the output must hold '...' as the operands do, got {right!r} in {subscripts!r}")
-    output = _labels(right, further, subscripts)
+        raise ValueError(
+            f"einsum: the output must hold '...' as the operands do, got {right!r}; sum over more with .sum(axis)"
+        )
+    output = _labels(right, further)
     for label in output:
         if label not in known:
             raise ValueError(f"einsum: the output has {label!r}, which no operand has, in {subscripts!r}")
@@ -80,12 +85,9 @@ def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[li
     return terms, output
 
 
-def _labels(term: str, further: int, subscripts: str) -> list[str]:
+def _labels(term: str, further: int) -> list[str]:
     """Return the labels of one term, whose "..." stands for `further` axes."""
     before, _, after = term.partition("...")
-    for letter in before + after:
-        if not (letter.isascii() and letter.isalpha()):
-            raise ValueError(f"einsum: subscripts are letters, ',', '->' and '...', got {letter!r} in {subscripts!r}")
     return [*before, *[f"...{k}" for k in range(-further, 0)], *after]
 
 
@@ -99,8 +101,9 @@ def _sizes(subscripts: str, terms: Sequence[list[str]], shapes: Sequence[tuple[i
                 sizes[label] = n
             repeated = term.count(label) > 1 and n != shape[term.index(label)]
             if repeated or (n not in (1, size) and size != 1):
+                name = f"subscript {label!r}" if label[0] != "." else f"axis {label[3:]} of '...'"
                 raise ValueError(
-                    f"einsum: subscript {label!r} must have one size, got {size} and {n}, "
+                    f"einsum: {name} must have one size, got {size} and {n}, "
                     f"in {subscripts!r} of shapes {' and '.join(map(str, shapes))}"
                 )
     return sizes

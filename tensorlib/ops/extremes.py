@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import builtins
-from typing import Any
+from typing import Any, ClassVar
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.common import Axis, normal_axes, plain, with_kept_axes
+from tensorlib.ops.common import Axis, normal_axes, normal_axis, plain, with_kept_axes
 
 __all__ = ["amax", "amin", "argmax", "argmin", "max", "min"]
 
@@ -15,11 +15,13 @@ __all__ = ["amax", "amin", "argmax", "argmin", "max", "min"]
 class Max(Function):
     """y = max of x over `axis`  =>  dy is shared evenly by all elements that attain it (as torch.amax does)."""
 
+    method: ClassVar[str] = "max"
+
     def forward(self, x: Array, axis: Axis, keepdims: bool) -> Array:
-        self.axes = normal_axes(axis, x.ndim, self.name)
+        self.axes = normal_axes(axis, x.ndim, self.method)
         if not builtins.all(x.shape[a] for a in self.axes):
-            raise ValueError(f"{self.name}: needs at least one element along every axis reduced, got shape {x.shape}")
-        y = getattr(x, self.name)(axis=self.axes, keepdims=keepdims)
+            raise ValueError(f"{self.method}: needs at least one element along every axis reduced, got shape {x.shape}")
+        y = getattr(x, self.method)(axis=self.axes, keepdims=keepdims)
         self.save(x, y)
         return y
 
@@ -33,6 +35,8 @@ class Max(Function):
 
 class Min(Max):
     """y = min of x over `axis`; the gradient is shared as that of Max."""
+
+    method = "min"
 
 
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
@@ -70,7 +74,8 @@ def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
 
 def _place(name: str, x: Any, axis: int | None, keepdims: bool) -> Any:
     x = as_tensor(x)
-    axes = normal_axes(axis if axis is None else (axis,), x.ndim, name)
-    if not builtins.all(x.shape[a] for a in axes):
-        raise ValueError(f"{name}: needs at least one element along every axis searched, got shape {x.shape}")
+    if axis is not None:
+        axis = normal_axis(axis, x.ndim, name)
+    if not (x.size if axis is None else x.shape[axis]):
+        raise ValueError(f"{name}: needs at least one element along the axis searched, got shape {x.shape}")
     return plain(name, x, axis=axis, keepdims=keepdims)

@@ -9,7 +9,7 @@ from typing import Any
 from tensorlib.backend import Array, backend_of
 from tensorlib.function import Function, as_tensor
 from tensorlib.ops.arithmetic import multiply
-from tensorlib.ops.common import as_tensors, normal_axes
+from tensorlib.ops.common import as_tensors, normal_axes, normal_axis
 from tensorlib.ops.indexing import where
 from tensorlib.ops.reduce import sum
 
@@ -125,7 +125,7 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
 def _axis_pairs(axes: Any, x_ndim: int, y_ndim: int) -> tuple[list[int], list[int]]:
     """Return the axes of x and those of y over which `tensordot` sums, as non-negative numbers."""
     if not isinstance(axes, tuple | list):
-        n = _integer(axes, "tensordot: axes must be an integer, or a pair of lists")
+        n = _integer(axes, "tensordot: axes must be an integer, or the axes of x and those of y")
         if not 0 <= n <= min(x_ndim, y_ndim):
             raise ValueError(
                 f"tensordot: axes must lie between 0 and the number of axes of x and y, {x_ndim} and {y_ndim}; got {n}"
@@ -195,9 +195,11 @@ def _diagonal(name: str, x: Any, offset: int, axis1: int, axis2: int) -> Any:
     x = as_tensor(x)
     if x.ndim < 2:
         raise ValueError(f"{name}: needs at least two axes, got shape {x.shape}")
-    normal_axes((axis1, axis2), x.ndim, name)
+    axis1, axis2 = normal_axis(axis1, x.ndim, name), normal_axis(axis2, x.ndim, name)
+    if axis1 == axis2:
+        raise ValueError(f"{name}: axis1 and axis2 must differ, got {axis1} for both")
     offset = _integer(offset, f"{name}: offset must be an integer")
-    return Diagonal.apply(x, offset=offset, axis1=axis1 % x.ndim, axis2=axis2 % x.ndim)
+    return Diagonal.apply(x, offset=offset, axis1=axis1, axis2=axis2)
 
 
 def tril(x: Any, k: int = 0) -> Any:

@@ -115,10 +115,16 @@ def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any
 
     With n <= ddof there is nothing to divide by, and the result is NaN or infinite, as in NumPy and PyTorch.
     """
-    n = _count(x, axis, "var")
+    return _variance(x, axis, keepdims, ddof, "var")
+
+
+def _variance(x: Any, axis: Axis, keepdims: bool, ddof: int, name: str) -> Any:
+    if not isinstance(ddof, numbers.Real):
+        raise TypeError(f"{name}: ddof must be a number, got {ddof!r}")
+    n = _count(x, axis, name)
     # Moving all of x by one of its elements changes no variance and no gradient, and equal elements have variance 0
     # whatever rounding makes of their mean: three times 0.1 is not 0.3.
-    x = x - _first(x, normal_axes(axis, x.ndim, "var"))
+    x = x - _first(x, normal_axes(axis, x.ndim, name))
     centred = x - mean(x, axis, keepdims=True)
     return sum(centred * centred, axis, keepdims) / builtins.max(n - ddof, 0)
 
@@ -126,7 +132,7 @@ def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any
 @at_least_float32
 def std(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any:
     """Return the standard deviation, the square root of `var`. Its gradient is 0 where it is 0."""
-    return _root(var(x, axis, keepdims, ddof), 2)
+    return _root(_variance(x, axis, keepdims, ddof, "std"), 2)
 
 
 def _count(x: Any, axis: Axis, name: str) -> int:
