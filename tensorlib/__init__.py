@@ -10,20 +10,24 @@ from tensorlib.insight.draw import *  # noqa: F403
 from tensorlib.insight.graph import *  # noqa: F403
 from tensorlib.io import *  # noqa: F403
 from tensorlib.kernels import register_kernels
+from tensorlib.ops.activations import *  # noqa: F403
 from tensorlib.ops.arithmetic import *  # noqa: F403
 from tensorlib.ops.attention import *  # noqa: F403
 from tensorlib.ops.cumulative import *  # noqa: F403
 from tensorlib.ops.dropout import *  # noqa: F403
 from tensorlib.ops.einsum import *  # noqa: F403
 from tensorlib.ops.elementwise import *  # noqa: F403
+from tensorlib.ops.exponential import *  # noqa: F403
 from tensorlib.ops.extremes import *  # noqa: F403
 from tensorlib.ops.indexing import *  # noqa: F403
 from tensorlib.ops.linalg import *  # noqa: F403
+from tensorlib.ops.logic import *  # noqa: F403
 from tensorlib.ops.losses import *  # noqa: F403
 from tensorlib.ops.normalize import *  # noqa: F403
 from tensorlib.ops.reduce import *  # noqa: F403
 from tensorlib.ops.shape import *  # noqa: F403
 from tensorlib.ops.softmax import *  # noqa: F403
+from tensorlib.ops.trigonometric import *  # noqa: F403
 from tensorlib.random import *  # noqa: F403
 from tensorlib.tensor import *  # noqa: F403
 from tensorlib.transforms import *  # noqa: F403

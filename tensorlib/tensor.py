@@ -10,7 +10,19 @@ import numpy as np
 from tensorlib import autograd, hooks
 from tensorlib.backend import Array, Backend, backend_of, get_backend
 from tensorlib.function import Function, current_state
-from tensorlib.ops import arithmetic, cumulative, elementwise, extremes, indexing, linalg, reduce
+from tensorlib.ops import (
+    activations,
+    arithmetic,
+    cumulative,
+    elementwise,
+    exponential,
+    extremes,
+    indexing,
+    linalg,
+    logic,
+    reduce,
+    trigonometric,
+)
 from tensorlib.ops import shape as shapes
 from tensorlib.ops import softmax as softmaxes
 
@@ -182,21 +194,27 @@ class Tensor:
     __sub__ = arithmetic.subtract
     __mul__ = arithmetic.multiply
     __truediv__ = arithmetic.divide
+    __floordiv__ = arithmetic.floor_divide
+    __mod__ = arithmetic.remainder
     __pow__ = arithmetic.power
     __matmul__ = linalg.matmul
     __neg__ = arithmetic.negative
     __abs__ = elementwise.abs
     __getitem__ = indexing.getitem
-    __eq__ = arithmetic.equal
-    __ne__ = arithmetic.not_equal
-    __lt__ = arithmetic.less
-    __le__ = arithmetic.less_equal
-    __gt__ = arithmetic.greater
-    __ge__ = arithmetic.greater_equal
-    __and__ = arithmetic.bitwise_and
-    __or__ = arithmetic.bitwise_or
-    __invert__ = arithmetic.invert
+    __eq__ = logic.equal
+    __ne__ = logic.not_equal
+    __lt__ = logic.less
+    __le__ = logic.less_equal
+    __gt__ = logic.greater
+    __ge__ = logic.greater_equal
+    __and__ = logic.bitwise_and
+    __or__ = logic.bitwise_or
+    __xor__ = logic.bitwise_xor
+    __invert__ = logic.invert
     __hash__ = object.__hash__
+
+    def __pos__(self) -> Tensor:
+        return self
 
     def __radd__(self, other: Any) -> Tensor:
         return arithmetic.add(other, self)
@@ -210,6 +228,12 @@ class Tensor:
     def __rtruediv__(self, other: Any) -> Tensor:
         return arithmetic.divide(other, self)
 
+    def __rfloordiv__(self, other: Any) -> Tensor:
+        return arithmetic.floor_divide(other, self)
+
+    def __rmod__(self, other: Any) -> Tensor:
+        return arithmetic.remainder(other, self)
+
     def __rpow__(self, other: Any) -> Tensor:
         return arithmetic.power(other, self)
 
@@ -217,10 +241,13 @@ class Tensor:
         return linalg.matmul(other, self)
 
     def __rand__(self, other: Any) -> Tensor:
-        return arithmetic.bitwise_and(other, self)
+        return logic.bitwise_and(other, self)
 
     def __ror__(self, other: Any) -> Tensor:
-        return arithmetic.bitwise_or(other, self)
+        return logic.bitwise_or(other, self)
+
+    def __rxor__(self, other: Any) -> Tensor:
+        return logic.bitwise_xor(other, self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
@@ -231,44 +258,91 @@ class Tensor:
     # ---- methods, one line each ----
 
     abs = elementwise.abs
+    add = arithmetic.add
     all = reduce.all
     amax = extremes.amax
     amin = extremes.amin
     any = reduce.any
+    arccos = trigonometric.arccos
+    arcsin = trigonometric.arcsin
+    arctan = trigonometric.arctan
+    arctan2 = trigonometric.arctan2
     argmax = extremes.argmax
     argmin = extremes.argmin
     astype = shapes.astype
+    bitwise_and = logic.bitwise_and
+    bitwise_or = logic.bitwise_or
+    bitwise_xor = logic.bitwise_xor
+    ceil = elementwise.ceil
+    clip = arithmetic.clip
     copy = shapes.copy
+    cos = trigonometric.cos
+    cosh = trigonometric.cosh
     count_nonzero = reduce.count_nonzero
     cumprod = cumulative.cumprod
     cumsum = cumulative.cumsum
     diagonal = linalg.diagonal
+    divide = arithmetic.divide
     dot = linalg.dot
-    exp = elementwise.exp
-    log = elementwise.log
+    erf = elementwise.erf
+    exp = exponential.exp
+    exp2 = exponential.exp2
+    expm1 = exponential.expm1
+    floor = elementwise.floor
+    floor_divide = arithmetic.floor_divide
+    greater = logic.greater
+    greater_equal = logic.greater_equal
+    isfinite = logic.isfinite
+    isinf = logic.isinf
+    isnan = logic.isnan
+    less = logic.less
+    less_equal = logic.less_equal
+    log = exponential.log
+    log10 = exponential.log10
+    log1p = exponential.log1p
+    log2 = exponential.log2
     log_softmax = softmaxes.log_softmax
+    logaddexp = exponential.logaddexp
     logcumsumexp = cumulative.logcumsumexp
+    logical_and = logic.logical_and
+    logical_not = logic.logical_not
+    logical_or = logic.logical_or
+    logical_xor = logic.logical_xor
     logsumexp = reduce.logsumexp
     masked_fill = indexing.masked_fill
     matmul = linalg.matmul
     max = extremes.max
+    maximum = arithmetic.maximum
     mean = reduce.mean
     min = extremes.min
+    minimum = arithmetic.minimum
+    multiply = arithmetic.multiply
+    negative = arithmetic.negative
     norm = reduce.norm
+    not_equal = logic.not_equal
     outer = linalg.outer
     prod = reduce.prod
-    relu = elementwise.relu
+    reciprocal = arithmetic.reciprocal
+    relu = activations.relu
+    remainder = arithmetic.remainder
     reshape = shapes.reshape
-    sigmoid = elementwise.sigmoid
+    round = elementwise.round
+    rsqrt = elementwise.rsqrt
+    sigmoid = exponential.sigmoid
+    sign = elementwise.sign
+    sin = trigonometric.sin
+    sinh = trigonometric.sinh
     softmax = softmaxes.softmax
     split = shapes.split
     sqrt = elementwise.sqrt
     square = elementwise.square
     squeeze = shapes.squeeze
     std = reduce.std
+    subtract = arithmetic.subtract
     sum = reduce.sum
     swapaxes = shapes.swapaxes
-    tanh = elementwise.tanh
+    tan = trigonometric.tan
+    tanh = trigonometric.tanh
     trace = linalg.trace
     transpose = shapes.transpose
     tril = linalg.tril

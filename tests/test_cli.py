@@ -535,7 +535,7 @@ def test_check_prints_a_row_for_each_op(capsys):
 
 
 def test_check_of_a_wrong_gradient_fails(capsys, monkeypatch):
-    from tensorlib.ops.elementwise import Tanh
+    from tensorlib.ops.trigonometric import Tanh
 
     monkeypatch.setattr(Tanh, "backward", lambda self, dy: dy * 1.001 * (1 - self.saved[0] * self.saved[0]))
     assert main(["check", "tanh", "exp"]) == 1

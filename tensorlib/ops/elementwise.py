@@ -1,4 +1,4 @@
-"""Functions of one input, elementwise."""
+"""Functions of one input, elementwise: roots and squares, absolute value, sign and rounding, erf."""
 
 from __future__ import annotations
 
@@ -9,44 +9,7 @@ from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function
 from tensorlib.ops.common import plain
 
-__all__ = [
-    "abs", "exp", "gelu", "isfinite", "log", "relu", "rsqrt", "sigmoid", "sign", "sqrt", "square", "tanh",
-]  # fmt: skip
-
-
-class Exp(Function):
-    """y = exp(x)  =>  dx = dy y."""
-
-    def forward(self, x: Array) -> Array:
-        y = namespace_of(x).exp(x)
-        self.save(y)
-        return y
-
-    def backward(self, dy: Array) -> Any:
-        (y,) = self.saved
-        return dy * y
-
-
-def exp(x: Any) -> Any:
-    """Return e^x, elementwise."""
-    return Exp.apply(x)
-
-
-class Log(Function):
-    """y = log(x)  =>  dx = dy / x."""
-
-    def forward(self, x: Array) -> Array:
-        self.save(x)
-        return namespace_of(x).log(x)
-
-    def backward(self, dy: Array) -> Any:
-        (x,) = self.saved
-        return dy / x
-
-
-def log(x: Any) -> Any:
-    """Return the natural logarithm, elementwise."""
-    return Log.apply(x)
+__all__ = ["abs", "ceil", "erf", "floor", "round", "rsqrt", "sign", "sqrt", "square"]
 
 
 class Sqrt(Function):
@@ -103,7 +66,7 @@ def square(x: Any) -> Any:
 
 
 class Abs(Function):
-    """y = |x|  =>  dx = dy sign(x), 0 at x = 0."""
+    """y = |x|  =>  dx = dy where x > 0, -dy where x < 0, and 0 at x = 0, even of an infinite dy."""
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -111,7 +74,8 @@ class Abs(Function):
 
     def backward(self, dy: Array) -> Any:
         (x,) = self.saved
-        return dy * namespace_of(x).sign(x)
+        xp = namespace_of(dy)
+        return xp.where(x == 0, 0, xp.where(x < 0, -dy, dy))
 
 
 def abs(x: Any) -> Any:
@@ -124,91 +88,78 @@ def sign(x: Any) -> Any:
     return plain("sign", x)
 
 
-class Tanh(Function):
-    """y = tanh(x)  =>  dx = dy (1 - y^2)."""
-
-    def forward(self, x: Array) -> Array:
-        y = namespace_of(x).tanh(x)
-        self.save(y)
-        return y
-
-    def backward(self, dy: Array) -> Any:
-        (y,) = self.saved
-        return dy * (1 - y * y)
+def floor(x: Any) -> Any:
+    """Return the largest whole number that is not above x, elementwise. Its gradient is zero, so it carries none."""
+    return plain("floor", x)
 
 
-def tanh(x: Any) -> Any:
-    """Return the hyperbolic tangent, elementwise."""
-    return Tanh.apply(x)
+def ceil(x: Any) -> Any:
+    """Return the smallest whole number that is not below x, elementwise. Its gradient is zero, so it carries none."""
+    return plain("ceil", x)
 
 
-class Sigmoid(Function):
-    """y = 1 / (1 + e^-x)  =>  dx = dy y (1 - y).
+def round(x: Any, decimals: int = 0) -> Any:
+    """Return x rounded to `decimals` places, elementwise; halves go to the even neighbour, 2.5 to 2, as in NumPy.
 
-    Computed from e = e^-|x|, which cannot overflow: 1 / (1 + e) on the right, e / (1 + e) on the left.
+    Its gradient is zero, so it carries none.
     """
-
-    def forward(self, x: Array) -> Array:
-        xp = namespace_of(x)
-        e = xp.exp(-xp.abs(x))
-        y = xp.where(x >= 0, xp.ones_like(e), e) / (1 + e)
-        self.save(y)
-        return y
-
-    def backward(self, dy: Array) -> Any:
-        (y,) = self.saved
-        return dy * y * (1 - y)
+    return plain("round", x, decimals=decimals)
 
 
-def sigmoid(x: Any) -> Any:
-    """Return the logistic function 1 / (1 + e^-x), elementwise."""
-    return Sigmoid.apply(x)
-
-
-class Relu(Function):
-    """y = max(x, 0)  =>  dx = dy where x > 0, else 0 (also at 0)."""
-
-    def forward(self, x: Array) -> Array:
-        y = namespace_of(x).maximum(x, 0)
-        self.save(y)  # y > 0 exactly where x > 0, so x may be freed
-        return y
-
-    def backward(self, dy: Array) -> Any:
-        (y,) = self.saved
-        return namespace_of(dy).where(y > 0, dy, 0)  # and not dy * (y > 0): an infinite dy times 0 would be NaN
-
-
-def relu(x: Any) -> Any:
-    """Return max(x, 0), elementwise (Nair and Hinton 2010)."""
-    return Relu.apply(x)
-
-
-class Gelu(Function):
-    """y = x (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3).
-
-    dy/dx = (1 + tanh u) / 2 + x (1 - tanh^2 u) / 2 · du/dx,  du/dx = sqrt(2/pi) (1 + 3 · 0.044715 x^2).
-    """
+class Erf(Function):
+    """y = 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x  =>  dx = dy 2 / sqrt(pi) exp(-x^2)."""
 
     def forward(self, x: Array) -> Array:
         self.save(x)
-        return 0.5 * x * (1 + namespace_of(x).tanh(_GELU_SCALE * (x + _GELU_CUBIC * x * x * x)))
+        dtype = x.dtype.name if x.dtype.kind == "f" else "float64"  # integers become float64, as in NumPy's exp
+        return erf_formula(x.astype("float32" if dtype == "float16" else dtype)).astype(dtype)
 
     def backward(self, dy: Array) -> Any:
         (x,) = self.saved
-        t = namespace_of(x).tanh(_GELU_SCALE * (x + _GELU_CUBIC * x * x * x))
-        slope = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * x * x)
-        return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope)
+        xp = namespace_of(dy)
+        near = xp.clip(x, -28, 28)  # beyond, the slope is 0 in every dtype, but x^2 may be too large for one
+        return dy * (2 / math.sqrt(math.pi) * xp.exp(-near * near))
 
 
-_GELU_SCALE = math.sqrt(2 / math.pi)
-_GELU_CUBIC = 0.044715
+# Coefficients of Cody's table, the highest power first, as Horner's rule takes them.
+_NEAR_ABOVE = (
+    0.185777706184603153, 3.16112374387056560, 113.864154151050156, 377.485237685302021, 3209.37758913846947,
+)  # fmt: skip
+_NEAR_BELOW = (1.0, 23.6012909523441209, 244.024637934444173, 1282.61652607737228, 2844.23683343917062)
+_FAR_ABOVE = (
+    2.15311535474403846e-8, 0.564188496988670089, 8.88314979438837594, 66.1191906371416295, 298.635138197400131,
+    881.952221241769090, 1712.04761263407058, 2051.07837782607147, 1230.33935479799725,
+)  # fmt: skip
+_FAR_BELOW = (
+    1.0, 15.7449261107098347, 117.693950891312499, 537.181101862009858, 1621.38957456669019, 3290.79923573345963,
+    4362.61909014324716, 3439.36767414372164, 1230.33935480374942,
+)  # fmt: skip
 
 
-def gelu(x: Any) -> Any:
-    """Return the Gaussian error linear unit in its tanh form, elementwise (Hendrycks and Gimpel 2016, section 2)."""
-    return Gelu.apply(x)
+def erf_formula(x: Array) -> Array:
+    """Return erf(x) to the last digit or two, from rational approximations: near 0 of erf(x), farther of 1 - erf(|x|).
+
+    W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of Computation 23 (1969). Both
+    are computed everywhere, each from an x kept where it is good. Cody's third, for |x| > 4, is not needed: there
+    1 - erf(|x|) is below 2e-8, and beyond 6 it is no longer seen beside 1.
+    """
+    xp = namespace_of(x)
+    size = xp.abs(x)
+    squared = xp.minimum(size, 0.5) ** 2
+    near = x * (polynomial(squared, _NEAR_ABOVE) / polynomial(squared, _NEAR_BELOW))
+    far = xp.clip(size, 0.46875, 6.0)
+    rest = xp.exp(-far * far) * (polynomial(far, _FAR_ABOVE) / polynomial(far, _FAR_BELOW))
+    return xp.where(size <= 0.46875, near, xp.sign(x) * (1 - rest))
 
 
-def isfinite(x: Any) -> Any:
-    """Return True where x is neither infinite nor NaN, elementwise."""
-    return plain("isfinite", x)
+def polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
+    """Return the polynomial by Horner's rule, the coefficient of the highest power first."""
+    total = coefficients[0] * x + coefficients[1]
+    for coefficient in coefficients[2:]:
+        total = total * x + coefficient
+    return total
+
+
+def erf(x: Any) -> Any:
+    """Return the error function, elementwise: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+    return Erf.apply(x)

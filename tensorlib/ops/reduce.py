@@ -11,12 +11,12 @@ import numpy as np
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.arithmetic import not_equal
 from tensorlib.ops.common import Axis, at_least_float32, largest, normal_axes, plain, with_kept_axes, without_axes
 from tensorlib.ops.cumulative import products_before, reversed_along
 from tensorlib.ops.elementwise import abs, sqrt
 from tensorlib.ops.extremes import max
 from tensorlib.ops.indexing import where
+from tensorlib.ops.logic import not_equal
 
 __all__ = ["all", "any", "count_nonzero", "logsumexp", "mean", "norm", "prod", "std", "sum", "var"]
 

@@ -11,22 +11,22 @@ from tensorlib.optable.row import POSITIVE, UNARY, Row, at
 
 __all__ = ["ROWS"]
 
-
-def _gelu(x: np.ndarray) -> np.ndarray:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-
+STEPPED = [*UNARY, at(np.array([-2.0, -0.5, 0.0, 0.5, 1.5, 2.5, 3.0]))]
 
 ROWS: list[Row] = [
-    Row("exp", tl.exp, np.exp, UNARY),
-    Row("log", tl.log, np.log, UNARY, POSITIVE),
     Row("sqrt", tl.sqrt, np.sqrt, UNARY, POSITIVE),
     Row("rsqrt", tl.rsqrt, lambda x: 1 / np.sqrt(x), UNARY, POSITIVE),
     Row("square", tl.square, np.square, UNARY),
     Row("abs", tl.abs, np.abs, UNARY),
-    Row("sign", tl.sign, np.sign, [*UNARY, at(np.array([-2.0, 0.0, 3.0]))], differentiable=False),
-    Row("tanh", tl.tanh, np.tanh, UNARY),
-    Row("sigmoid", tl.sigmoid, lambda x: 1 / (1 + np.exp(-x)), UNARY),
-    Row("relu", tl.relu, lambda x: np.maximum(x, 0), UNARY),
-    Row("gelu", tl.gelu, _gelu, UNARY),
-    Row("isfinite", tl.isfinite, np.isfinite, [*UNARY, at(np.array([1.0, np.inf, np.nan]))], differentiable=False),
+    Row("sign", tl.sign, np.sign, STEPPED, differentiable=False),
+    Row("floor", tl.floor, np.floor, STEPPED, differentiable=False),
+    Row("ceil", tl.ceil, np.ceil, STEPPED, differentiable=False),
+    Row(
+        "round", tl.round, np.round, [*STEPPED, at((2, 3), 1), at((2, 3), decimals=2), at(np.array([14.0, 26.0]), -1)],
+        differentiable=False,
+    ),
+    Row(
+        "erf", tl.erf, np.vectorize(math.erf, otypes=[float]),
+        [*UNARY, at(np.array([-30.0, -7.0, -3.0, -0.4, 0.0, 1e-9, 0.46, 0.47, 0.5, 2.0, 4.0, 6.0]))],
+    ),
 ]  # fmt: skip
