@@ -14,9 +14,10 @@ out=${2:-runs/multi30k-de-en}
 tensorlib train --out "$out" \
     --train-source "$data/train.lc.norm.tok.de" --train-target "$data/train.lc.norm.tok.en" \
     --valid-source "$data/val.lc.norm.tok.de" --valid-target "$data/val.lc.norm.tok.en" \
-    --epochs 10 --batch-sentences 128 --tokenizer.vocabulary 4000 \
+    --epochs 10 --batch-sentences 128 --tokenizer.vocabulary 10000 \
     --model.layers 3 --model.width 256 --model.heads 8 --model.feed-forward 512 --model.dropout 0.1 \
-    --model.norm pre --optim.learning-rate 5e-4 --optim.schedule cosine --optim.warmup 60 --optim.clip 1
+    --model.norm pre --optim.learning-rate 5e-4 --optim.schedule cosine --optim.warmup 60 --optim.final-learning-rate 5e-5 \
+    --optim.clip 1
 
 # The text is tokenised already: BLEU takes the words as they are.
 tensorlib evaluate --run "$out" --tokenize none --output "$out/test.en" \
