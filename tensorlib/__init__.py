@@ -13,6 +13,8 @@ from tensorlib.kernels import register_kernels
 from tensorlib.ops.activations import *  # noqa: F403
 from tensorlib.ops.arithmetic import *  # noqa: F403
 from tensorlib.ops.attention import *  # noqa: F403
+from tensorlib.ops.convolution import *  # noqa: F403
+from tensorlib.ops.crossentropy import *  # noqa: F403
 from tensorlib.ops.cumulative import *  # noqa: F403
 from tensorlib.ops.dropout import *  # noqa: F403
 from tensorlib.ops.einsum import *  # noqa: F403
@@ -21,6 +23,7 @@ from tensorlib.ops.exponential import *  # noqa: F403
 from tensorlib.ops.extremes import *  # noqa: F403
 from tensorlib.ops.indexing import *  # noqa: F403
 from tensorlib.ops.linalg import *  # noqa: F403
+from tensorlib.ops.linear import *  # noqa: F403
 from tensorlib.ops.logic import *  # noqa: F403
 from tensorlib.ops.losses import *  # noqa: F403
 from tensorlib.ops.normalize import *  # noqa: F403

@@ -43,6 +43,8 @@ def softmax_gradients(rng, dtype):
         for axis in {0, len(shape) - 1}:
             yield normal(rng, shape, dtype), rng.random(shape).astype(dtype), axis
     yield np.broadcast_to(np.ones(1, dtype), (3, 4)), rng.random((4, 3)).astype(dtype).T, 1
+    hidden = np.array([[0.25, 0, 0.75], [0, 1, 0]], dtype)
+    yield np.array([[1, np.nan, 2], [inf, 3, -inf]], dtype), hidden, 1  # whatever comes to a hidden place is dropped
 
 
 def layer_norm_formulas(rng, dtype):
@@ -50,17 +52,18 @@ def layer_norm_formulas(rng, dtype):
         yield normal(rng, shape, dtype), normal(rng, shape[-1:], dtype), normal(rng, shape[-1:], dtype), 1e-5
     w = normal(rng, (3,), dtype)
     yield normal(rng, (3, 4), dtype).T, w, w, 0.1
-    yield normal(rng, (4, 3), "float16"), w, w, 1e-5
+    yield normal(rng, (4, 3), dtype), w.astype("float16"), w, 1e-5
+    yield normal(rng, (4, 3), dtype), w.astype("float64"), w, 1e-5
     yield np.full((2, 3), 1e4, dtype) + normal(rng, (2, 3), dtype), w, w, 1e-5
 
 
 def layer_norm_gradients(rng, dtype):
     for x, weight, _, eps in layer_norm_formulas(rng, dtype):
-        wide = x.astype("float32") if x.dtype == "float16" else x
-        mean = wide.mean(-1, keepdims=True)
-        rstd = 1 / np.sqrt(wide.var(-1, keepdims=True) + eps)
-        yield normal(rng, x.shape, x.dtype), x, weight, mean, rstd.astype(wide.dtype)
-        yield np.broadcast_to(np.ones(1, x.dtype), x.shape), x, weight, mean, rstd.astype(wide.dtype)
+        mean = x.mean(-1, keepdims=True)
+        rstd = 1 / np.sqrt(x.var(-1, keepdims=True) + eps)
+        for needs in ((True, True, True), tuple(rng.random(3) < 0.5)):
+            yield normal(rng, x.shape, x.dtype), x, weight, mean, rstd.astype(x.dtype), needs
+        yield np.broadcast_to(np.ones(1, x.dtype), x.shape), x, weight, mean, rstd.astype(x.dtype), (True, True, True)
 
 
 def cross_entropy_formulas(rng, dtype):
@@ -70,16 +73,20 @@ def cross_entropy_formulas(rng, dtype):
             yield logits, targets, rng.random(rows) < 0.7, smoothing
             yield logits, targets, np.zeros(rows, bool), smoothing
     yield np.array([[1e4, -1e4, 0], [-inf, 0, 1]], dtype), np.array([1, 2]), np.array([True, True]), 0.0
+    junk = np.array([[-inf, -inf, -inf], [0, 1, 2], [inf, np.nan, 1e30]], dtype)  # where ignored, it is never looked at
+    yield junk, np.array([0, 1, 0]), np.array([False, True, False]), 0.1
     yield normal(rng, (5, 3), dtype).T, np.array([0, 1, 4]), np.array([True, False, True]), 0.2
     yield normal(rng, (3, 5), dtype), np.array([0, 1, 4], "int32"), np.array([True, False, True]), 0.2
 
 
 def cross_entropy_gradients(rng, dtype):
     for logits, targets, counted, smoothing in cross_entropy_formulas(rng, dtype):
-        lse = np.log(np.exp(logits - logits.max(-1, keepdims=True, initial=-1e9)).sum(-1, keepdims=True))
-        lse = (lse + logits.max(-1, keepdims=True, initial=-1e9)).astype(dtype)
+        seen = np.where(counted[:, None], logits, 0)
+        top = seen.max(-1, keepdims=True, initial=-1e9)
+        lse = (np.log(np.exp(seen - top).sum(-1, keepdims=True)) + top).astype(dtype)
         yield normal(rng, (len(logits),), dtype), logits, lse, targets, counted, smoothing
         yield np.broadcast_to(np.ones(1, dtype), (len(logits),)), logits, lse, targets, counted, smoothing
+        yield np.where(counted, 1, inf).astype(dtype), logits, lse, targets, counted, smoothing
 
 
 def sgd_updates(rng, dtype):
@@ -159,7 +166,7 @@ def test_kernel_equals_formula(name, kind, dtype):
         shapes = [a.shape for a in arguments if isinstance(a, np.ndarray)]
         expected, left = run(plain, arguments, backend)
         results, changed = run(kernel, arguments, backend)
-        assert len(results) == len(expected)
+        assert len(results) == len(expected), f"{name}{shapes}: results that are None differ"
         for number, (r, e) in enumerate(zip([*results, *changed], [*expected, *left], strict=True)):
             where = f"{name}{shapes}: array {number}"
             assert (r.shape, r.dtype) == (e.shape, e.dtype), where

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tensorlib.function import as_tensor
 from tensorlib.ops.dropout import dropout as drop
 from tensorlib.ops.linalg import matmul
 from tensorlib.ops.softmax import softmax
@@ -28,8 +29,14 @@ def scaled_dot_product_attention(
     of the T queries may attend to; a query that may see nothing gets zeros. `dropout` acts on the weights. With
     `return_weights` the result is (output, weights), the weights (..., T, S) as they are before dropout.
     """
+    q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
+    if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+        raise ValueError(
+            "scaled_dot_product_attention: q (..., T, K), k (..., S, K) and v (..., S, M) must agree in K and S, "
+            f"got {q.shape}, {k.shape} and {v.shape}"
+        )
     # Scaling the queries costs T·K multiplications, scaling the scores would cost T·S.
-    scores = matmul(q * (1 / math.sqrt(q.shape[-1])), k.swapaxes(-1, -2))
+    scores = matmul(q * (1 / math.sqrt(max(q.shape[-1], 1))), k.swapaxes(-1, -2))
     weights = softmax(scores, axis=-1, visible=visible)
     output = matmul(drop(weights, dropout, generator), v)
     return (output, weights) if return_weights else output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorlib.backend import Array, backend_of
+from tensorlib.backend import Array, backend_of, namespace_of
 from tensorlib.function import Function, as_tensor
 from tensorlib.random import Generator, default_generator
 
@@ -24,7 +24,8 @@ class Dropout(Function):
         self.p, self.key, self.draw = p, key, draw
         dropped = min(round(p * _LEVELS), _LEVELS - 1)
         bits = backend_of(x).random_bits(key, draw, math.prod(x.shape)).reshape(x.shape)
-        return x * ((bits >= dropped) * x.dtype.type(_LEVELS / (_LEVELS - dropped)))
+        # Chosen, not multiplied by a mask: an infinite x times 0 would be NaN.
+        return namespace_of(x).where(bits >= dropped, x * (_LEVELS / (_LEVELS - dropped)), 0)
 
     def backward(self, dy: Array) -> Any:
         return Dropout.run(dy, p=self.p, key=self.key, draw=self.draw)

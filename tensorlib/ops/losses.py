@@ -1,116 +1,145 @@
-"""Cross-entropy from logits."""
+"""Losses between numbers, between probabilities: sentences made of ops."""
 
 from __future__ import annotations
 
 import math
-from functools import singledispatch
 from typing import Any
 
-import numpy as np
-
-from tensorlib.backend import Array, backend_of, namespace_of
+from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.reduce import Logsumexp
+from tensorlib.ops.arithmetic import minimum
+from tensorlib.ops.elementwise import Sigmoid
+from tensorlib.ops.indexing import where
 
-__all__ = ["cross_entropy"]
+__all__ = ["binary_cross_entropy_with_logits", "huber_loss", "kl_div", "l1_loss", "mse_loss"]
 
 
-class CrossEntropy(Function):
-    """loss_n = -sum_v q_nv log softmax(x_n)_v, with q the smoothed target; 0 for rows that are ignored.
+def mse_loss(x: Any, targets: Any, reduction: str = "mean") -> Any:
+    """Return the squared error (x - targets)^2, of inputs of one shape.
 
-    q puts 1 - e + e/V on the target and e/V on each other class: Szegedy et al. 2016 (section 7), as PyTorch does.
-    As q sums to 1, loss_n = logsumexp(x_n) - (1 - e) x_n,target - e mean(x_n).
+    `reduction` is "mean" (over all elements), "sum" or "none".
     """
-
-    def forward(self, logits: Array, targets: Array, counted: Array, smoothing: float) -> Array:
-        self.targets, self.counted, self.smoothing = targets, counted, smoothing
-        loss, self.statistics = cross_entropy_formula(logits, targets, counted, smoothing)
-        self.save(logits)
-        return loss
-
-    def backward(self, dloss: Array) -> Any:
-        (logits,) = self.saved
-        lse = Logsumexp.run(logits, axis=-1, keepdims=True) if self.statistics is None else self.statistics
-        return cross_entropy_gradient(dloss, logits, lse, self.targets, self.counted, self.smoothing)
+    check_reduction("mse_loss", reduction)
+    x, targets = _pair("mse_loss", x, targets)
+    if x.dtype == "float16":  # squares and sums would overflow at 65504
+        return mse_loss(x.astype("float32"), targets, reduction).astype("float16")
+    return _reduced((x - targets).square(), reduction)
 
 
-@singledispatch
-def cross_entropy_formula(logits: Array, targets: Array, counted: Array, smoothing: float) -> tuple[Array, Array]:
-    xp = namespace_of(logits)
-    lse = Logsumexp.run(logits, axis=-1, keepdims=True)
-    chosen = xp.take_along_axis(logits, targets[:, None], axis=-1)
-    loss = lse - (1 - smoothing) * chosen
-    if smoothing:  # only then: a class ruled out by a logit of -inf would make the mean -inf, and 0 · -inf is NaN
-        loss = loss - smoothing * logits.mean(axis=-1, keepdims=True)
-    return xp.where(counted, loss[:, 0], 0), lse
+def l1_loss(x: Any, targets: Any, reduction: str = "mean") -> Any:
+    """Return the absolute error |x - targets|, of inputs of one shape; its gradient is 0 where they are equal.
 
-
-@singledispatch
-def cross_entropy_gradient(
-    dloss: Array, logits: Array, lse: Array, targets: Array, counted: Array, smoothing: float
-) -> Array:
-    # dlse/dx_v = softmax(x)_v, and the rest of the loss is linear in x   =>   dx_v = dloss (softmax(x)_v - q_v)
-    xp = backend_of(targets).xp
-    classes = logits.shape[-1]
-    is_target = (xp.arange(classes) == targets[:, None]).astype(logits.dtype)
-    q = is_target * (1 - smoothing) + smoothing / classes
-    weight = (dloss * counted).reshape(-1, 1)
-    return weight * (namespace_of(dloss).exp(logits - lse) - q)
-
-
-def cross_entropy(
-    logits: Any,
-    targets: Any,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-) -> Any:
-    """Return the cross-entropy, in nats, between `logits` (..., V) and integer `targets` (...).
-
-    Rows whose target is `ignore_index` (padding) count nothing: "mean" divides by the number of the others, and is 0
-    where there is none. Targets outside [0, V) raise IndexError, if they come from the host.
-
-    `reduction` is "mean", "sum" or "none" (one loss a row, the shape of targets).
+    `reduction` is "mean" (over all elements), "sum" or "none".
     """
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"cross_entropy: reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1), got {label_smoothing}")
-    logits = as_tensor(logits)
-    targets = targets.data if hasattr(targets, "requires_grad") else targets
-    targets = targets if hasattr(targets, "dtype") else np.asarray(targets)
-    if tuple(targets.shape) != tuple(logits.shape[:-1]):
-        raise ValueError(
-            f"cross_entropy: targets must have the shape of logits without the last axis, {logits.shape[:-1]}; "
-            f"got {tuple(targets.shape)}"
-        )
-    classes, shape = logits.shape[-1], logits.shape[:-1]
-    if isinstance(targets, np.ndarray):  # on the host the check is free; ids on a GPU are not fetched for it
-        _check_targets(targets, classes, ignore_index)
-        targets = targets if logits.backend.xp is np else logits.backend.asarray(targets)
-    xp = logits.backend.xp
-    flat = targets.reshape(-1)
-    counted = flat != ignore_index
-    losses = CrossEntropy.apply(
-        logits.reshape(math.prod(shape), classes),
-        targets=xp.where(counted, flat, xp.zeros_like(flat)),
-        counted=counted,
-        smoothing=label_smoothing,
-    )
+    check_reduction("l1_loss", reduction)
+    x, targets = _pair("l1_loss", x, targets)
+    if x.dtype == "float16":
+        return l1_loss(x.astype("float32"), targets, reduction).astype("float16")
+    return _reduced((x - targets).abs(), reduction)
+
+
+def huber_loss(x: Any, targets: Any, delta: float = 1.0, reduction: str = "mean") -> Any:
+    """Return e^2 / 2 where the error e = |x - targets| is at most `delta`, and delta (e - delta / 2) beyond.
+
+    Quadratic near zero, linear far out, with a slope that is nowhere larger than delta (Huber 1964). `x` and `targets`
+    have one shape. `reduction` is "mean" (over all elements), "sum" or "none".
+    """
+    check_reduction("huber_loss", reduction)
+    if not delta > 0:
+        raise ValueError(f"huber_loss: delta must be larger than 0, got {delta}")
+    x, targets = _pair("huber_loss", x, targets)
+    if x.dtype == "float16":
+        return huber_loss(x.astype("float32"), targets, delta, reduction).astype("float16")
+    error = (x - targets).abs()
+    near = minimum(error, delta)
+    return _reduced(near * (error - 0.5 * near), reduction)  # both cases at once, and no square that could overflow
+
+
+class Softplus(Function):
+    """y = log(1 + e^x)  =>  dx = dy sigmoid(x). Computed as max(x, 0) + log(1 + e^-|x|), which cannot overflow."""
+
+    def forward(self, x: Array) -> Array:
+        self.save(x)
+        xp = namespace_of(x)
+        return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
+
+    def backward(self, dy: Array) -> Any:
+        (x,) = self.saved
+        return dy * Sigmoid.run(x)
+
+
+def binary_cross_entropy_with_logits(logits: Any, targets: Any, pos_weight: Any = None, reduction: str = "mean") -> Any:
+    """Return -(w t log p + (1 - t) log(1 - p)), in nats, with p = sigmoid(logits), t the targets, w `pos_weight`.
+
+    `logits` and `targets` (numbers from 0 to 1) have one shape, to which `pos_weight` broadcasts: how much more a
+    positive counts than a negative, one number a class, say. Exact where p rounds to 0 or 1, as
+    -log sigmoid(x) = softplus(-x) and -log(1 - sigmoid(x)) = softplus(x).
+
+    `reduction` is "mean" (over all elements), "sum" or "none".
+    """
+    name = "binary_cross_entropy_with_logits"
+    check_reduction(name, reduction)
+    logits, targets = _pair(name, logits, targets)
+    if logits.dtype == "float16":
+        wide = logits.astype("float32")
+        return binary_cross_entropy_with_logits(wide, targets, pos_weight, reduction).astype("float16")
+    positive = targets * Softplus.apply(-logits)
+    if pos_weight is not None:
+        positive = positive * pos_weight
+        if positive.shape != logits.shape:
+            raise ValueError(
+                f"{name}: pos_weight must broadcast to the shape of logits, {logits.shape}; "
+                f"got {as_tensor(pos_weight).shape}"
+            )
+    return _reduced(positive + (1 - targets) * Softplus.apply(logits), reduction)
+
+
+def kl_div(log_probs: Any, targets: Any, reduction: str = "mean", log_target: bool = False) -> Any:
+    """Return the terms of the Kullback-Leibler divergence of q from p, p (log p - log q), in nats.
+
+    `log_probs` are log q, the model's; `targets` are p, or log p with `log_target`, of the same shape. A place with
+    p = 0 counts nothing, whatever log q is there, and passes no gradient.
+
+    `reduction` is "sum", "batchmean" (the sum by the size of the first axis: the divergence proper), "mean" (over all
+    elements, classes too, as in PyTorch) or "none".
+    """
+    check_reduction("kl_div", reduction, ("mean", "sum", "none", "batchmean"))
+    log_probs, targets = _pair("kl_div", log_probs, targets)
+    if log_probs.dtype == "float16":
+        return kl_div(log_probs.astype("float32"), targets, reduction, log_target).astype("float16")
+    impossible = targets == (-math.inf if log_target else 0)  # there both factors become 0: 0 · inf would be NaN
+    log_q = where(impossible, 0.0, log_probs)
+    if log_target:
+        terms = targets.exp() * (where(impossible, 0.0, targets) - log_q)
+    else:
+        terms = targets * (where(impossible, 1.0, targets).log() - log_q)
+    if reduction == "batchmean":
+        if not terms.ndim:
+            raise ValueError("kl_div: reduction 'batchmean' needs an axis for the batch, got shape ()")
+        return terms.sum() / max(terms.shape[0], 1)
+    return _reduced(terms, reduction)
+
+
+# ---- what they share ---------------------------------------------------------------------------------------------
+
+
+def check_reduction(name: str, reduction: str, allowed: tuple[str, ...] = ("mean", "sum", "none")) -> None:
+    """Raise ValueError, naming the op, for a reduction that is not among those allowed."""
+    if reduction not in allowed:
+        listed = ", ".join(map(repr, allowed[:-1]))
+        raise ValueError(f"{name}: reduction must be {listed} or {allowed[-1]!r}, got {reduction!r}")
+
+
+def _pair(name: str, x: Any, targets: Any) -> tuple[Any, Any]:
+    """Return both as Tensors of one shape: broadcasting (N,) against (N, 1) would compare all with all."""
+    x = as_tensor(x)
+    targets = as_tensor(targets, like=x)
+    if x.shape != targets.shape:
+        raise ValueError(f"{name}: both arguments must have the same shape, got {x.shape} and {targets.shape}")
+    return x, targets
+
+
+def _reduced(losses: Any, reduction: str) -> Any:
     if reduction == "none":
-        return losses.reshape(shape)
-    if reduction == "sum":
-        return losses.sum()
-    # The count stays on the device as an array: fetching it would wait for the GPU at every step.
-    return losses.sum() / xp.maximum(counted.sum(), 1).astype(losses.dtype)
-
-
-def _check_targets(targets: np.ndarray, classes: int, ignore_index: int) -> None:
-    if targets.dtype.kind not in "iu":
-        raise TypeError(f"cross_entropy: targets must be integers, got dtype {targets.dtype}")
-    bad = ((targets < 0) | (targets >= classes)) & (targets != ignore_index)
-    if bad.any():
-        position = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise IndexError(
-            f"cross_entropy: target {int(targets[position])} at position {position} is outside the {classes} classes"
-        )
+        return losses
+    return losses.sum() if reduction == "sum" else losses.mean()

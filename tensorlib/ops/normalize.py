@@ -1,14 +1,25 @@
-"""Layer normalisation."""
+"""Normalisation: of rows, of channels, of vectors to length 1."""
 
 from __future__ import annotations
 
+import math
 from functools import singledispatch
 from typing import Any
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function
+import numpy as np
 
-__all__ = ["layer_norm"]
+from tensorlib.backend import Array, namespace_of
+from tensorlib.function import Function, as_tensor
+from tensorlib.ops.arithmetic import maximum
+from tensorlib.ops.common import Axis
+from tensorlib.ops.elementwise import rsqrt
+from tensorlib.ops.indexing import where
+from tensorlib.ops.shape import broadcast_to
+
+__all__ = ["batch_norm", "cosine_similarity", "layer_norm", "normalize", "rms_norm"]
+
+
+# ---- over the last axis ------------------------------------------------------------------------------------------
 
 
 class LayerNorm(Function):
@@ -23,40 +34,175 @@ class LayerNorm(Function):
     def backward(self, dy: Array) -> Any:
         x, weight = self.saved
         mean, rstd = self.statistics or layer_norm_statistics(x, self.eps)
-        return layer_norm_gradient(dy, x, weight, mean, rstd)
+        return layer_norm_gradient(dy, x, weight, mean, rstd, self.needs)
 
 
 def layer_norm_statistics(x: Array, eps: float) -> tuple[Array, Array]:
-    """Return the mean and 1 / sqrt(variance + eps) over the last axis; for float16 computed in float32."""
-    wide = x.astype("float32") if x.dtype == "float16" else x
-    mean = wide.mean(axis=-1, keepdims=True)
-    centred = wide - mean
-    return mean, 1 / namespace_of(x).sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)
+    """Return the mean and 1 / sqrt(variance + eps) over the last axis."""
+    width = max(x.shape[-1], 1)  # the mean of nothing would warn
+    mean = x.sum(axis=-1, keepdims=True) / width
+    centred = x - mean
+    return mean, 1 / namespace_of(x).sqrt((centred * centred).sum(axis=-1, keepdims=True) / width + eps)
 
 
 @singledispatch
 def layer_norm_formula(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, tuple[Array, Array]]:
     mean, rstd = layer_norm_statistics(x, eps)
-    y = (x - mean) * rstd * weight + bias
-    return y.astype(x.dtype), (mean, rstd)
+    return (x - mean) * rstd * weight + bias, (mean, rstd)
 
 
 @singledispatch
-def layer_norm_gradient(dy: Array, x: Array, weight: Array, mean: Array, rstd: Array) -> tuple[Array, Array, Array]:
+def layer_norm_gradient(
+    dy: Array, x: Array, weight: Array, mean: Array, rstd: Array, needs: tuple[bool, ...]
+) -> tuple[Array | None, Array | None, Array | None]:
     # With h = (x - mean) rstd and g = dy weight:  dmean/dx_j = 1/D,  drstd/dx_j = -rstd^2 h_j / D
     # => dx = rstd (g - mean(g) - h mean(g h)),   dweight = sum of dy h,   dbias = sum of dy over all rows.
+    dx = dweight = dbias = None
+    rows, width = tuple(range(x.ndim - 1)), max(x.shape[-1], 1)
     h = (x - mean) * rstd
-    g = dy * weight
-    dx = rstd * (g - g.mean(axis=-1, keepdims=True) - h * (g * h).mean(axis=-1, keepdims=True))
-    rows = tuple(range(x.ndim - 1))
-    return dx, (dy * h).sum(axis=rows), dy.sum(axis=rows)
+    if needs[0]:
+        g = dy * weight
+        dx = rstd * (g - (g.sum(axis=-1, keepdims=True) + h * (g * h).sum(axis=-1, keepdims=True)) / width)
+    if needs[1]:
+        dweight = (dy * h).sum(axis=rows)
+    if needs[2]:
+        dbias = dy.sum(axis=rows)
+    return dx, dweight, dbias
 
 
-def layer_norm(x: Any, weight: Any, bias: Any, eps: float = 1e-5) -> Any:
-    """Return x (..., D) normalised to mean 0 and variance 1 over its last axis, times `weight` plus `bias` (D,)."""
-    if x.ndim == 0 or x.shape[-1:] != weight.shape or weight.shape != bias.shape:
-        raise ValueError(
-            f"layer_norm: weight and bias must have the size of the last axis of x, got x {x.shape}, "
-            f"weight {weight.shape}, bias {bias.shape}"
-        )
+def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+    """Return x (..., D) normalised to mean 0 and variance 1 over its last axis, times `weight` plus `bias` (D,).
+
+    Without weight the scale is 1, without bias the shift is 0. Ba et al. 2016, section 3.
+    """
+    x = _floating("layer_norm", x)
+    weight, bias = _per_feature("layer_norm", x, -1, weight=weight, bias=bias)
+    if x.dtype == "float16":  # its statistics would overflow at 65504
+        return layer_norm(x.astype("float32"), weight, bias, eps).astype("float16")
+    xp, width = x.backend.xp, x.shape[-1:]
+    weight = xp.ones(width, x.dtype) if weight is None else weight
+    bias = xp.zeros(width, x.dtype) if bias is None else bias
     return LayerNorm.apply(x, weight, bias, eps=eps)
+
+
+def rms_norm(x: Any, weight: Any = None, eps: float = 1e-6) -> Any:
+    """Return x / sqrt(mean(x^2) + eps) over the last axis of x (..., D), times `weight` (D,) if there is one.
+
+    Zhang and Sennrich 2019, equation 4: layer normalisation without the mean.
+    """
+    x = _floating("rms_norm", x)
+    (weight,) = _per_feature("rms_norm", x, -1, weight=weight)
+    if x.dtype == "float16":
+        return rms_norm(x.astype("float32"), weight, eps).astype("float16")
+    y = x * rsqrt(x.square().mean(axis=-1, keepdims=True) + eps)
+    return y if weight is None else y * weight
+
+
+# ---- over the batch ----------------------------------------------------------------------------------------------
+
+
+def batch_norm(
+    x: Any,
+    weight: Any = None,
+    bias: Any = None,
+    mean: Any = None,
+    var: Any = None,
+    eps: float = 1e-5,
+    return_statistics: bool = False,
+) -> Any:
+    """Return (x - mean) / sqrt(var + eps) · weight + bias, one mean and variance for each channel.
+
+    Axis 1 of x (B, C, ...) is the channels; `weight`, `bias`, `mean` and `var` are (C,). Without `mean` and `var` they
+    are those of the batch, over all axes but axis 1, with divisor n, and gradients flow through them (training); with
+    both they are constants, or whatever the caller computed (evaluation). With `return_statistics` the result is
+    (y, mean, var), from which a module keeps its running averages. Ioffe and Szegedy 2015, algorithm 1.
+    """
+    x = _floating("batch_norm", x)
+    if (mean is None) != (var is None):
+        raise ValueError(f"batch_norm: mean and var go together, got only {'mean' if var is None else 'var'}")
+    weight, bias, mean, var = _per_feature("batch_norm", x, 1, weight=weight, bias=bias, mean=mean, var=var)
+    if x.dtype == "float16":
+        found = batch_norm(x.astype("float32"), weight, bias, mean, var, eps, return_statistics=True)
+        y, mean, var = (z.astype("float16") for z in found)
+        return (y, mean, var) if return_statistics else y
+    others = (0, *range(2, x.ndim))
+
+    def per_channel(z: Any) -> Any:
+        return z.reshape(-1, *(1,) * (x.ndim - 2))
+
+    if mean is None:
+        mean = x.mean(axis=others)
+        var = (x - per_channel(mean)).square().mean(axis=others)
+    scale = rsqrt(var + eps)
+    y = (x - per_channel(mean)) * per_channel(scale if weight is None else scale * weight)
+    y = y if bias is None else y + per_channel(bias)
+    return (y, mean, var) if return_statistics else y
+
+
+# ---- to length 1 -------------------------------------------------------------------------------------------------
+
+
+def normalize(x: Any, ord: float = 2, axis: Axis = -1, eps: float = 1e-12) -> Any:
+    """Return x / max(norm, eps), its norm over `axis` being (sum |x|^ord)^(1/ord): vectors of length 1.
+
+    `ord` is 1 or more; inf means the largest |x|. A vector of zeros stays one, with gradient dy / eps.
+    """
+    x = _floating("normalize", x)
+    if not ord >= 1:
+        raise ValueError(f"normalize: ord must be 1 or more (below it there is no norm), got {ord}")
+    if x.dtype == "float16":
+        return normalize(x.astype("float32"), ord, axis, eps).astype("float16")
+    return x / maximum(_norm(x, ord, axis), eps)
+
+
+def _norm(x: Any, ord: float, axis: Axis) -> Any:
+    """Return the norm with axes kept; at a vector of zeros it has gradient 0, where the root's would be infinite."""
+    if ord == math.inf:
+        return x.abs().max(axis=axis, keepdims=True)
+    total = (x.square() if ord == 2 else x.abs() ** ord).sum(axis=axis, keepdims=True)
+    nothing = total == 0
+    rest = where(nothing, 1.0, total)
+    return where(nothing, 0.0, rest.sqrt() if ord == 2 else rest ** (1 / ord))
+
+
+def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Any:
+    """Return the cosine of the angle between x and y along `axis`: <x, y> / (max(|x|, eps) max(|y|, eps)).
+
+    Shapes broadcast; the result lacks `axis`. A vector of zeros has cosine 0 with everything, and finite gradients.
+    """
+    x = as_tensor(x)
+    y = as_tensor(y, like=x)
+    try:
+        shape = np.broadcast_shapes(x.shape, y.shape)
+    except ValueError:
+        raise ValueError(f"cosine_similarity: shapes must broadcast, got {x.shape} and {y.shape}") from None
+    if x.dtype == "float16":
+        return cosine_similarity(x.astype("float32"), y, axis, eps).astype("float16")
+    x, y = (normalize(broadcast_to(z, shape), 2, axis, eps) for z in (x, y))
+    return (x * y).sum(axis=axis)
+
+
+# ---- what is given, checked --------------------------------------------------------------------------------------
+
+
+def _floating(name: str, x: Any) -> Any:
+    x = as_tensor(x)
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name}: x must be of a floating dtype, got {x.dtype}; use x.astype('float32')")
+    return x
+
+
+def _per_feature(name: str, x: Any, axis: int, **given: Any) -> list[Any]:
+    """Return what is given as Tensors, None where it isn't, after checking that each has the size of that axis of x."""
+    if x.ndim < (axis + 1 if axis >= 0 else 1):
+        raise ValueError(f"{name}: x must have {'a last axis' if axis < 0 else 'an axis 1'}, got shape {x.shape}")
+    found = []
+    for argument, z in given.items():
+        z = None if z is None else as_tensor(z, like=x)
+        if z is not None and z.shape != (x.shape[axis],):
+            raise ValueError(
+                f"{name}: {argument} must have the size of {'the last axis' if axis < 0 else 'axis 1'} of x, "
+                f"({x.shape[axis]},) for x {x.shape}; got {z.shape}"
+            )
+        found.append(z)
+    return found

@@ -43,7 +43,9 @@ def softmax_formula(x: Array, axis: int, visible: Array | None) -> Array:
 
 @singledispatch
 def softmax_gradient(dy: Array, y: Array, axis: int) -> Array:
-    # dy_i/dx_j = y_i (1[i=j] - y_j)   =>   dx = y (dy - <dy, y>).  Hidden places have y = 0, hence dx = 0.
+    # dy_i/dx_j = y_i (1[i=j] - y_j)   =>   dx = y (dy - <dy, y>).  Hidden places have y = 0, hence dx = 0, also
+    # where what arrives there is infinite or NaN, as it is from the logarithm of that 0.
+    dy = namespace_of(dy).where(y == 0, 0, dy)
     return y * (dy - (dy * y).sum(axis=axis, keepdims=True))
 
 
@@ -54,6 +56,8 @@ def softmax(x: Any, axis: int = -1, visible: Any = None) -> Any:
     nothing gives zeros, not NaN.
     """
     x = as_tensor(x)
+    if x.dtype == "float16":  # the sum of 100,000 exponentials would overflow at 65504
+        return softmax(x.astype("float32"), axis, visible).astype("float16")
     (axis,) = normal_axes((axis,), x.ndim, "softmax")
     return Softmax.apply(x, axis=axis, visible=None if visible is None else _mask(visible, x))
 
@@ -80,8 +84,10 @@ class LogSoftmax(Function):
 
     def forward(self, x: Array, axis: int) -> Array:
         xp = namespace_of(x)
-        shifted = x - largest(x, (axis,))
-        y = shifted - xp.log(xp.exp(shifted).sum(axis=axis, keepdims=True))
+        top = largest(x, (axis,))
+        shifted = x - xp.where(top == -math.inf, xp.zeros_like(top), top)  # -inf - -inf would be NaN
+        total = xp.exp(shifted).sum(axis=axis, keepdims=True)
+        y = shifted - xp.log(xp.where(total == 0, xp.ones_like(total), total))
         self.axis = axis
         self.save(y)
         return y
@@ -92,7 +98,12 @@ class LogSoftmax(Function):
 
 
 def log_softmax(x: Any, axis: int = -1) -> Any:
-    """Return the logarithm of softmax, computed without forming it: exact also where softmax underflows."""
+    """Return the logarithm of softmax, computed without forming it: exact also where softmax underflows.
+
+    A stretch that is -inf throughout stays so.
+    """
     x = as_tensor(x)
+    if x.dtype == "float16":
+        return log_softmax(x.astype("float32"), axis).astype("float16")
     (axis,) = normal_axes((axis,), x.ndim, "log_softmax")
     return LogSoftmax.apply(x, axis=axis)

@@ -1,44 +1,83 @@
-"""Rows of the op table: Losses."""
+"""Rows of the op table: Losses between numbers, and between probabilities."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import IDS, Row, at
+from tensorlib.optable.row import POSITIVE, Row, at
 
 __all__ = ["ROWS"]
 
 
-def _softmax(x: np.ndarray, axis: int = -1, visible: Any = True) -> np.ndarray:
-    e = np.where(visible, np.exp(x), 0.0)
-    total = e.sum(axis=axis, keepdims=True)
-    return e / np.where(total == 0, 1, total)
+def NEAR(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return numbers near -0.5 and 0.5."""
+    return np.asarray(rng.choice([-0.5, 0.5], shape) + rng.uniform(-0.1, 0.1, shape))
 
 
-def _cross_entropy(
-    logits: np.ndarray,
-    targets: np.ndarray,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-) -> Any:
-    log_probs = np.log(_softmax(logits))
-    counted = targets != ignore_index
-    one_hot = np.eye(logits.shape[-1])[np.where(counted, targets, 0)]
-    smoothed = (1 - label_smoothing) * one_hot + label_smoothing / logits.shape[-1]
-    losses = np.where(counted, -(smoothed * log_probs).sum(-1), 0.0)
-    return {"none": losses, "sum": losses.sum(), "mean": losses.sum() / max(counted.sum(), 1)}[reduction]
+def FAR(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return numbers near -3, 0 and 3: from NEAR's, on both sides, they differ by about 0.5 or by more than 2."""
+    return np.asarray(rng.choice([-3.0, 0.0, 3.0], shape) + rng.uniform(-0.1, 0.1, shape))
 
+
+def _reduced(terms: Callable[..., np.ndarray]) -> Callable[..., Any]:
+    """Return the loss made of these terms: what every loss of this family does with `reduction`."""
+
+    def loss(*arguments: Any, reduction: str = "mean", **keywords: Any) -> Any:
+        found = terms(*arguments, **keywords)
+        if reduction == "batchmean":
+            return found.sum() / max(len(found), 1)
+        if reduction == "none":
+            return found
+        return found.sum() if reduction == "sum" else found.mean()
+
+    return loss
+
+
+@_reduced
+def _huber(x: np.ndarray, targets: np.ndarray, delta: float = 1.0) -> np.ndarray:
+    error = np.abs(x - targets)
+    return np.where(error <= delta, error**2 / 2, delta * (error - delta / 2))
+
+
+@_reduced
+def _binary(logits: np.ndarray, targets: np.ndarray, pos_weight: Any = 1.0) -> np.ndarray:
+    p = 1 / (1 + np.exp(-logits))
+    return -(pos_weight * targets * np.log(p) + (1 - targets) * np.log(1 - p))
+
+
+@_reduced
+def _kl_div(log_probs: np.ndarray, targets: np.ndarray, log_target: bool = False) -> np.ndarray:
+    log_p = targets if log_target else np.log(np.where(targets == 0, 1, targets))
+    p = np.exp(targets) if log_target else targets
+    return p * (log_p - log_probs)
+
+
+PAIRS = [
+    at((2, 3), (2, 3)), at((4,), (4,), reduction="none"), at((), ()), at((2, 1, 3), (2, 1, 3), reduction="sum"),
+    at((0, 3), (0, 3), reduction="sum"),
+]  # fmt: skip
 
 ROWS: list[Row] = [
     Row(
-        "cross_entropy", tl.cross_entropy, _cross_entropy,
-        [at((3, 5), IDS[0]), at((2, 3, 5), IDS, ignore_index=0), at((2, 3, 5), IDS, label_smoothing=0.1),
-         at((2, 3, 5), IDS, ignore_index=4, label_smoothing=0.2, reduction="sum"),
-         at((3, 5), IDS[0], reduction="none"), at((2, 3), np.array([7, 7]), ignore_index=7), at((5,), np.array(2)),
-         at((0, 3), np.zeros(0, int)), at((2, 1), np.array([0, 0])), at((2, 5), np.array([1, -100]))],
+        "mse_loss", tl.mse_loss, _reduced(lambda x, targets: (x - targets) ** 2),
+        [*PAIRS, at((2, 2), np.array([[2.4, -2.0], [0.0, 2.1]]))],
+    ),
+    Row("l1_loss", tl.l1_loss, _reduced(lambda x, targets: np.abs(x - targets)), PAIRS, (NEAR, FAR)),
+    Row(
+        "huber_loss", tl.huber_loss, _huber, [*PAIRS, at((3, 2), (3, 2), delta=0.1), at((3,), (3,), 9.0)], (NEAR, FAR),
+    ),
+    Row(
+        "binary_cross_entropy_with_logits", tl.binary_cross_entropy_with_logits, _binary,
+        [*PAIRS, at((2, 3), (2, 3), (3,)), at((2, 3), np.eye(3)[:2], 2.5), at((2,), (2,), np.full((1,), 0.5))],
+    ),
+    Row(
+        "kl_div", tl.kl_div, _kl_div,
+        [*PAIRS, at((2, 3), (2, 3), reduction="batchmean"), at((2, 3), np.eye(3)[:2], reduction="batchmean"),
+         at((2, 3), (2, 3), log_target=True, reduction="none")],
+        POSITIVE,
     ),
 ]  # fmt: skip

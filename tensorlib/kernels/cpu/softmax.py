@@ -27,6 +27,10 @@ def _(x: np.ndarray, axis: int, visible: np.ndarray | None) -> np.ndarray:
 
 @softmax_gradient.register(np.ndarray)
 def _(dy: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
-    dx = dy * y
-    dx -= y * dx.sum(axis=axis, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        dx = dy * y
+        total = dx.sum(axis=axis, keepdims=True)
+    if not np.isfinite(total).all():  # a gradient that is infinite or NaN, perhaps at hidden places only
+        return softmax_gradient.dispatch(object)(dy, y, axis)
+    dx -= y * total
     return dx

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tensorlib.kernels.cpu.blocks import row_blocks
-from tensorlib.ops.losses import cross_entropy_formula, cross_entropy_gradient
+from tensorlib.ops.crossentropy import cross_entropy_formula, cross_entropy_gradient
 
 
 @cross_entropy_formula.register(np.ndarray)
@@ -14,7 +14,7 @@ def _(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: f
     lse = np.empty((rows, 1), logits.dtype)
     loss = np.empty(rows, logits.dtype)
     for block in row_blocks(rows, classes * logits.itemsize):
-        x = logits[block]
+        x = _without_ignored(logits[block], counted[block])
         top = x.max(axis=-1, keepdims=True)
         e = x - top
         np.exp(e, out=e)
@@ -39,13 +39,18 @@ def _(
 ) -> np.ndarray:
     rows, classes = logits.shape
     dx = np.empty((rows, classes), logits.dtype)
-    weight = (dloss * counted).astype(logits.dtype).reshape(-1, 1)
+    weight = np.where(counted, dloss, 0).astype(logits.dtype).reshape(-1, 1)
     for block in row_blocks(rows, classes * logits.itemsize):
         p = dx[block]
-        np.subtract(logits[block], lse[block], out=p)
+        np.subtract(_without_ignored(logits[block], counted[block]), lse[block], out=p)
         np.exp(p, out=p)
         if smoothing:
             p -= smoothing / classes
         p[np.arange(len(p)), targets[block]] -= 1 - smoothing
         p *= weight[block]
     return dx
+
+
+def _without_ignored(x: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Return x with zeros in ignored rows, which may hold anything; x itself where all rows count."""
+    return x if counted.all() else np.where(counted[:, None], x, x.dtype.type(0))

@@ -1,0 +1,223 @@
+"""Convolution and pooling: what is done to every window of the trailing axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import product
+from operator import index
+from typing import Any, NamedTuple
+
+from tensorlib.backend import Array, namespace_of
+from tensorlib.function import Function, as_tensor
+from tensorlib.ops.linalg import matmul
+
+__all__ = ["avg_pool", "conv1d", "conv2d", "max_pool"]
+
+# In shapes: B batch, C channels in, O channels out, G groups, K places of a window, N windows.
+
+
+# ---- windows -----------------------------------------------------------------------------------------------------
+
+
+class Grid(NamedTuple):
+    """Where windows lie along the trailing axes of an array: one entry an axis."""
+
+    sizes: tuple[int, ...]  # of the array without padding
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """The sizes with padding on both sides."""
+        return tuple([n + 2 * p for n, p in zip(self.sizes, self.padding, strict=True)])
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of windows along each axis; 0 or less where the window is larger than the padded array."""
+        axes = zip(self.padded, self.kernel, self.stride, self.dilation, strict=True)
+        return tuple([(n - (k - 1) * d - 1) // s + 1 for n, k, s, d in axes])
+
+    @property
+    def inner(self) -> tuple[Any, ...]:
+        """The index of the array within the padded one."""
+        return (..., *[slice(p, p + n) for n, p in zip(self.sizes, self.padding, strict=True)])
+
+    def places(self) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
+        """Yield each place within the window, and the index that takes this place of all windows."""
+        for place in product(*map(range, self.kernel)):
+            starts = [i * d for i, d in zip(place, self.dilation, strict=True)]
+            spans = zip(starts, self.counts, self.stride, strict=True)
+            yield place, (..., *[slice(i, i + (n - 1) * s + 1, s) for i, n, s in spans])
+
+
+class Windows(Function):
+    """y[place, ..., window] = the element of x (..., *sizes) at that place of that window, or `fill` in the padding.
+
+    y is (*kernel, ..., *counts): the places stand in front, so that everything is copied and reduced in long stretches.
+    An element that lies in several windows gets the gradients of all: dx = dy added back (SumWindows).
+    """
+
+    def forward(self, x: Array, grid: Grid, fill: float = 0) -> Array:
+        self.grid = grid
+        xp, lead = namespace_of(x), x.shape[: x.ndim - len(grid.sizes)]
+        padded = x
+        if any(grid.padding):
+            padded = xp.full((*lead, *grid.padded), fill, x.dtype)
+            padded[grid.inner] = x
+        y = xp.empty((*grid.kernel, *lead, *grid.counts), x.dtype)
+        for place, everywhere in grid.places():
+            y[place] = padded[everywhere]
+        return y
+
+    def backward(self, dy: Array) -> Any:
+        return SumWindows.run(dy, grid=self.grid)
+
+
+class SumWindows(Function):
+    """y = zeros, to which each window of x (*kernel, ..., *counts) is added at its place. The adjoint of Windows.
+
+    And so  dx = the windows of dy. Always added in the same order, so the same bits on every run.
+    """
+
+    def forward(self, x: Array, grid: Grid) -> Array:
+        self.grid = grid
+        n = len(grid.sizes)
+        y = namespace_of(x).zeros((*x.shape[n : x.ndim - n], *grid.padded), x.dtype)
+        for place, everywhere in grid.places():
+            y[everywhere] += x[place]
+        return y[grid.inner]
+
+    def backward(self, dy: Array) -> Any:
+        return Windows.run(dy, grid=self.grid)
+
+
+# ---- convolution -------------------------------------------------------------------------------------------------
+
+
+def conv1d(
+    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    """Return the convolution of x (B, C, L) with weight (O, C / groups, K), plus bias (O,): (B, O, L').
+
+    As `conv2d`, along one axis.
+    """
+    return _convolution("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d(
+    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    """Return the convolution of x (B, C, H, W) with weight (O, C / groups, kh, kw), plus bias (O,): (B, O, H', W').
+
+    y[b, o, i, j] = bias[o] + sum over c, p, q of weight[o, c, p, q] x[b, c, i s + p d, j s + q d], with stride s,
+    dilation d and `padding` zeros around x; H' = (H + 2 padding - dilation (kh - 1) - 1) // stride + 1. The three are
+    integers, or pairs for height and width. With `groups` the channels fall into so many groups, and outputs see the
+    inputs of their own. It is the matrix product of weights and windows (Chellapilla et al. 2006).
+    """
+    return _convolution("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
+
+
+def _convolution(
+    name: str, n: int, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Any:
+    x = as_tensor(x)
+    weight = as_tensor(weight, like=x)
+    bias = None if bias is None else as_tensor(bias, like=x)
+    _check_channels(name, n, x, weight, bias, groups)
+    grid = _grid(name, x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    batch, outputs, within, places = x.shape[0], weight.shape[0], weight.shape[1], math.prod(weight.shape[2:])
+    windows = batch * math.prod(grid.counts)
+
+    # Channels before batch, places before channels: for one group the reshaping below then copies nothing.
+    x_KCBN = Windows.apply(x.swapaxes(0, 1), grid=grid)
+    x_GKN = x_KCBN.reshape(places, groups, within, windows).swapaxes(0, 1).reshape(groups, places * within, windows)
+    w_GOCK = weight.reshape(groups, outputs // groups, within, places)
+    w_GOK = w_GOCK.swapaxes(2, 3).reshape(groups, outputs // groups, places * within)
+    y = matmul(w_GOK, x_GKN).reshape(outputs, batch, *grid.counts).swapaxes(0, 1)
+    return y if bias is None else y + bias.reshape(outputs, *(1,) * n)
+
+
+def _check_channels(name: str, n: int, x: Any, weight: Any, bias: Any, groups: int) -> None:
+    axes = "L" if n == 1 else "H, W"
+    if x.ndim != n + 2 or weight.ndim != n + 2:
+        raise ValueError(
+            f"{name}: x must be (B, C, {axes}) and weight (O, C / groups, {'K' if n == 1 else 'kh, kw'}), "
+            f"got {x.shape} and {weight.shape}"
+        )
+    if groups < 1 or x.shape[1] % groups or weight.shape[0] % groups:
+        raise ValueError(
+            f"{name}: groups must divide the channels in, {x.shape[1]}, and out, {weight.shape[0]}; got {groups}"
+        )
+    if weight.shape[1] * groups != x.shape[1]:
+        raise ValueError(
+            f"{name}: weight must have {x.shape[1] // groups} channels in axis 1 for x {x.shape} and groups={groups}, "
+            f"got {weight.shape}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"{name}: bias must have shape {weight.shape[:1]}, one for each output; got {bias.shape}")
+
+
+# ---- pooling -----------------------------------------------------------------------------------------------------
+
+
+def max_pool(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Any:
+    """Return the largest element of each window of x (B, C, ...), over any number of trailing axes.
+
+    `kernel_size` is an integer for all axes after the first two, or a tuple, one size for each trailing axis to pool.
+    `stride` is the kernel's size by default. Padding never wins. Tied elements share the gradient evenly, as in `max`.
+    """
+    x = as_tensor(x)
+    grid = _pool_grid("max_pool", x, kernel_size, stride, padding)
+    lowest = -math.inf if x.dtype.kind == "f" else x.backend.xp.iinfo(x.dtype).min
+    return Windows.apply(x, grid=grid, fill=lowest).max(axis=tuple(range(len(grid.kernel))))
+
+
+def avg_pool(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Any:
+    """Return the mean of each window of x (B, C, ...), over any number of trailing axes.
+
+    `kernel_size` is an integer for all axes after the first two, or a tuple, one size for each trailing axis to pool.
+    `stride` is the kernel's size by default. The zeros of the padding count as elements, as in PyTorch.
+    """
+    x = as_tensor(x)
+    grid = _pool_grid("avg_pool", x, kernel_size, stride, padding)
+    return Windows.apply(x, grid=grid).mean(axis=tuple(range(len(grid.kernel))))
+
+
+def _pool_grid(name: str, x: Any, kernel_size: Any, stride: Any, padding: Any) -> Grid:
+    n = len(kernel_size) if isinstance(kernel_size, tuple | list) else x.ndim - 2
+    if not 1 <= n <= x.ndim:
+        raise ValueError(f"{name}: kernel_size {kernel_size} must have axes of x to pool, got x {x.shape}")
+    kernel = _per_axis(name, "kernel_size", kernel_size, n, 1)
+    grid = _grid(name, x.shape[x.ndim - n :], kernel, kernel if stride is None else stride, padding, 1)
+    if any(2 * p > k for p, k in zip(grid.padding, kernel, strict=True)):
+        raise ValueError(f"{name}: padding must be at most half of kernel_size {kernel}, got {grid.padding}")
+    return grid
+
+
+# ---- what is given, checked --------------------------------------------------------------------------------------
+
+
+def _grid(name: str, sizes: tuple[int, ...], kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any) -> Grid:
+    n = len(sizes)
+    stride, dilation = _per_axis(name, "stride", stride, n, 1), _per_axis(name, "dilation", dilation, n, 1)
+    grid = Grid(tuple(sizes), tuple(kernel), stride, _per_axis(name, "padding", padding, n, 0), dilation)
+    if min(grid.counts) < 1 or min(kernel) < 1:
+        raise ValueError(
+            f"{name}: the window must have a size and fit into the padded x, got kernel {grid.kernel} "
+            f"with dilation {dilation} for sizes {grid.padded}"
+        )
+    return grid
+
+
+def _per_axis(name: str, argument: str, value: Any, n: int, least: int) -> tuple[int, ...]:
+    """Return one integer for each of n axes from an integer or a tuple of n."""
+    try:
+        values = tuple(map(index, value)) if isinstance(value, tuple | list) else (index(value),) * n
+    except TypeError:
+        raise TypeError(f"{name}: {argument} must be an integer or a tuple of {n}, got {value!r}") from None
+    if len(values) != n or min(values) < least:
+        raise ValueError(f"{name}: {argument} must be an integer or a tuple of {n}, {least} or more; got {value!r}")
+    return values

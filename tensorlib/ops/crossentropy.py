@@ -1,0 +1,201 @@
+"""Cross-entropy from logits, and from log-probabilities."""
+
+from __future__ import annotations
+
+import math
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+
+from tensorlib.backend import Array, backend_of, namespace_of
+from tensorlib.function import Function, as_tensor
+from tensorlib.ops.indexing import take_along_axis, where
+from tensorlib.ops.losses import check_reduction
+from tensorlib.ops.reduce import Logsumexp
+from tensorlib.ops.softmax import log_softmax
+
+__all__ = ["cross_entropy", "nll_loss"]
+
+
+class CrossEntropy(Function):
+    """loss_n = -sum_v q_nv log softmax(x_n)_v, with q the smoothed target; 0 for rows that are ignored.
+
+    q puts 1 - e + e/V on the target and e/V on each other class: Szegedy et al. 2016 (section 7), as PyTorch does.
+    As q sums to 1, loss_n = logsumexp(x_n) - (1 - e) x_n,target - e mean(x_n).
+    """
+
+    def forward(self, logits: Array, targets: Array, counted: Array, smoothing: float) -> Array:
+        self.targets, self.counted, self.smoothing = targets, counted, smoothing
+        loss, self.statistics = cross_entropy_formula(logits, targets, counted, smoothing)
+        self.save(logits)
+        return loss
+
+    def backward(self, dloss: Array) -> Any:
+        (logits,) = self.saved
+        lse = self.statistics
+        if lse is None:
+            lse = Logsumexp.run(_without_ignored(logits, self.counted), axis=-1, keepdims=True)
+        return cross_entropy_gradient(dloss, logits, lse, self.targets, self.counted, self.smoothing)
+
+
+def _without_ignored(logits: Array, counted: Array) -> Array:
+    """Return the logits with zeros in ignored rows: these may hold anything, and inf - inf would be NaN."""
+    return namespace_of(logits).where(counted[:, None], logits, 0)
+
+
+@singledispatch
+def cross_entropy_formula(logits: Array, targets: Array, counted: Array, smoothing: float) -> tuple[Array, Array]:
+    xp = namespace_of(logits)
+    logits = _without_ignored(logits, counted)
+    lse = Logsumexp.run(logits, axis=-1, keepdims=True)
+    chosen = xp.take_along_axis(logits, targets[:, None], axis=-1)
+    loss = lse - (1 - smoothing) * chosen
+    if smoothing:  # only then: a class ruled out by a logit of -inf would make the mean -inf, and 0 · -inf is NaN
+        loss = loss - smoothing * logits.mean(axis=-1, keepdims=True)
+    return xp.where(counted, loss[:, 0], 0), lse
+
+
+@singledispatch
+def cross_entropy_gradient(
+    dloss: Array, logits: Array, lse: Array, targets: Array, counted: Array, smoothing: float
+) -> Array:
+    # dlse/dx_v = softmax(x)_v, and the rest of the loss is linear in x   =>   dx_v = dloss (softmax(x)_v - q_v)
+    xp, here = backend_of(targets).xp, namespace_of(dloss)
+    classes = logits.shape[-1]
+    is_target = (xp.arange(classes) == targets[:, None]).astype(logits.dtype)
+    q = is_target * (1 - smoothing) + smoothing / classes
+    weight = here.where(counted, dloss, 0).reshape(-1, 1)
+    return weight * (here.exp(_without_ignored(logits, counted) - lse) - q)
+
+
+def cross_entropy(
+    logits: Any,
+    targets: Any,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Any:
+    """Return the cross-entropy, in nats, between `logits` (..., V) and integer `targets` (...).
+
+    Rows whose target is `ignore_index` (padding) count nothing, whatever their logits hold: "mean" divides by the
+    number of the others, and is 0 where there is none. Targets outside [0, V) raise IndexError, if they come from
+    the host.
+
+    `targets` may also be probabilities (..., V) of a floating dtype, which may have a gradient themselves; none of
+    their rows is ignored. A class of probability 0 counts nothing, even where its logit is -inf.
+
+    `reduction` is "mean", "sum" or "none" (one loss a row, the shape of logits without the last axis).
+    """
+    check_reduction("cross_entropy", reduction)
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1), got {label_smoothing}")
+    logits = _scores("cross_entropy", logits)
+    if logits.dtype == "float16":  # the sum of 100,000 exponentials would overflow at 65504
+        wide = logits.astype("float32")
+        return cross_entropy(wide, targets, ignore_index, label_smoothing, reduction).astype("float16")
+    classes, shape = logits.shape[-1], logits.shape[:-1]
+    if _are_probabilities(targets, logits):
+        return _soft_cross_entropy(logits, as_tensor(targets, like=logits), label_smoothing, reduction)
+    targets, counted = _classes("cross_entropy", logits, targets, ignore_index)
+    losses = CrossEntropy.apply(
+        logits.reshape(math.prod(shape), classes),
+        targets=targets.reshape(-1),
+        counted=counted.reshape(-1),
+        smoothing=label_smoothing,
+    )
+    return _over_counted(losses.reshape(shape), counted, reduction)
+
+
+def _soft_cross_entropy(logits: Any, targets: Any, label_smoothing: float, reduction: str) -> Any:
+    q = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
+    log_probs = log_softmax(logits)
+    ruled_out = (q == 0) & (log_probs == -math.inf)  # 0 · -inf would be NaN
+    losses = -(q * where(ruled_out, 0.0, log_probs)).sum(axis=-1)
+    return _over_counted(losses, logits.backend.xp.ones(losses.shape, bool), reduction)
+
+
+def nll_loss(log_probs: Any, targets: Any, ignore_index: int = -100, reduction: str = "mean") -> Any:
+    """Return -log_probs[..., target]: the loss of log-probabilities (..., V) for integer `targets` (...).
+
+    Of the output of `log_softmax` it is the cross-entropy. Rows whose target is `ignore_index` count nothing: "mean"
+    divides by the number of the others, and is 0 where there is none. Targets outside [0, V) raise IndexError, if
+    they come from the host. `reduction` is "mean", "sum" or "none" (the shape of targets).
+    """
+    check_reduction("nll_loss", reduction)
+    log_probs = _scores("nll_loss", log_probs)
+    if log_probs.dtype == "float16":
+        return nll_loss(log_probs.astype("float32"), targets, ignore_index, reduction).astype("float16")
+    targets, counted = _classes("nll_loss", log_probs, targets, ignore_index)
+    chosen = take_along_axis(log_probs, targets.reshape(*targets.shape, 1), axis=-1).reshape(targets.shape)
+    return _over_counted(where(counted, -chosen, 0.0), counted, reduction)
+
+
+def _over_counted(losses: Any, counted: Array, reduction: str) -> Any:
+    """Reduce one loss a row, 0 for rows that are ignored; the mean is over the rows that count."""
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return losses.sum()
+    # The count stays on the device as an array: fetching it would wait for the GPU at every step.
+    return losses.sum() / losses.backend.xp.maximum(counted.sum(), 1).astype(losses.dtype)
+
+
+# ---- what is given, checked --------------------------------------------------------------------------------------
+
+
+def _scores(name: str, x: Any) -> Any:
+    """Return logits or log-probabilities as a Tensor (..., V)."""
+    x = as_tensor(x)
+    if x.dtype.kind != "f":
+        raise TypeError(
+            f"{name}: the first argument must be of a floating dtype, got {x.dtype}; use .astype('float32')"
+        )
+    if not x.ndim or not x.shape[-1]:
+        raise ValueError(f"{name}: the last axis of the first argument must be the classes, got shape {x.shape}")
+    return x
+
+
+def _are_probabilities(targets: Any, logits: Any) -> bool:
+    """Say whether targets are floating numbers, one for each logit."""
+    targets = targets if hasattr(targets, "dtype") else np.asarray(targets)
+    return targets.dtype.kind == "f" and tuple(targets.shape) == tuple(logits.shape)
+
+
+def _classes(name: str, scores: Any, targets: Any, ignore_index: int) -> tuple[Array, Array]:
+    """Return targets as an array of class numbers beside the scores, 0 where ignored, and which are counted."""
+    targets = targets.data if hasattr(targets, "requires_grad") else targets
+    targets = targets if hasattr(targets, "dtype") else np.asarray(targets)
+    if targets.size == 0 and isinstance(targets, np.ndarray):
+        targets = targets.astype(np.int64)  # an empty list has no dtype to speak of
+    shape, classes, home = tuple(scores.shape[:-1]), scores.shape[-1], scores.backend
+    if targets.dtype.kind not in "iu":
+        also = f", or probabilities of shape {(*shape, classes)}" if name == "cross_entropy" else ""
+        raise TypeError(
+            f"{name}: targets must be integers of shape {shape}{also}; got dtype {targets.dtype} of shape "
+            f"{tuple(targets.shape)}"
+        )
+    if tuple(targets.shape) != shape:
+        raise ValueError(
+            f"{name}: targets must have the shape of the first argument without the last axis, {shape}; "
+            f"got {tuple(targets.shape)}"
+        )
+    if isinstance(targets, np.ndarray):  # on the host the check is free; ids on a GPU are not fetched for it
+        _check_range(name, targets, classes, ignore_index)
+        targets = targets if home.xp is np else home.asarray(targets)
+    elif backend_of(targets) is not home:
+        raise TypeError(
+            f"{name}: targets must be on the backend of the first argument, {home.name}, or on the host; "
+            f"got {backend_of(targets).name}"
+        )
+    counted = targets != ignore_index
+    return home.xp.where(counted, targets, home.xp.zeros_like(targets)), counted
+
+
+def _check_range(name: str, targets: np.ndarray, classes: int, ignore_index: int) -> None:
+    bad = ((targets < 0) | (targets >= classes)) & (targets != ignore_index)
+    if bad.any():
+        position = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise IndexError(
+            f"{name}: target {int(targets[position])} at position {position} is outside the {classes} classes"
+        )
