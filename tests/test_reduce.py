@@ -154,6 +154,19 @@ def test_norms_of_whole_numbers_are_exact(backend):
     assert np.isnan(tl.norm(tl.Tensor([3.0, nan], backend=backend)).item())
 
 
+def test_logsumexp_of_huge_numbers(backend):
+    for dtype in ("float32", "float64"):
+        value, dx = edge(tl.logsumexp, [1e30, -1e30], backend=backend, dtype=dtype)
+        assert_edge((value, dx), np.asarray(1e30, dtype), [1, 0])
+
+
+def test_means_and_variances_in_half_precision_do_not_overflow(backend):
+    x = tl.Tensor(np.full((1, 4096), 300.0, "float16"), backend=backend)
+    assert tl.mean(x).dtype == np.float16 and tl.mean(x).item() == 300
+    wave = np.tile(np.array([-100.0, 100.0], "float16"), 2048)[None]
+    assert tl.var(tl.Tensor(wave, backend=backend)).item() == 10000
+
+
 # ---- mistakes ----------------------------------------------------------------------------------------------------
 
 BAD = [

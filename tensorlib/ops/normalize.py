@@ -115,16 +115,16 @@ def batch_norm(
     Axis 1 of x (B, C, ...) is the channels; `weight`, `bias`, `mean` and `var` are (C,). Without `mean` and `var` they
     are those of the batch, over all axes but axis 1, with divisor n, and gradients flow through them (training); with
     both they are constants, or whatever the caller computed (evaluation). With `return_statistics` the result is
-    (y, mean, var), from which a module keeps its running averages. Ioffe and Szegedy 2015, algorithm 1.
+    (y, mean, var), from which a module keeps its running averages; of float16 they are float32. Ioffe and Szegedy
+    2015, algorithm 1.
     """
     x = _floating("batch_norm", x)
     if (mean is None) != (var is None):
         raise ValueError(f"batch_norm: mean and var go together, got only {'mean' if var is None else 'var'}")
     weight, bias, mean, var = _per_feature("batch_norm", x, 1, weight=weight, bias=bias, mean=mean, var=var)
     if x.dtype == "float16":
-        found = batch_norm(x.astype("float32"), weight, bias, mean, var, eps, return_statistics=True)
-        y, mean, var = (z.astype("float16") for z in found)
-        return (y, mean, var) if return_statistics else y
+        y, mean, var = batch_norm(x.astype("float32"), weight, bias, mean, var, eps, return_statistics=True)
+        return (y.astype("float16"), mean, var) if return_statistics else y.astype("float16")
     others = (0, *range(2, x.ndim))
 
     def per_channel(z: Any) -> Any:
