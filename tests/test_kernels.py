@@ -89,6 +89,13 @@ def cross_entropy_gradients(rng, dtype):
         yield np.where(counted, 1, inf).astype(dtype), logits, lse, targets, counted, smoothing
 
 
+def dropout_formulas(rng, dtype):
+    for shape in [*SHAPES, ()]:
+        yield normal(rng, shape, dtype), rng.random(shape) < 0.7, 1 / 0.7
+    yield np.array([inf, -inf, np.nan, 1, 2], dtype), np.array([False, False, False, True, False]), 2.0
+    yield np.array([inf, 3, np.nan, 1e30], dtype), np.array([True, False, True, False]), 1.5
+
+
 def sgd_updates(rng, dtype):
     for shape in SHAPES:
         p, g, velocity = (normal(rng, shape, dtype) for _ in range(3))
@@ -117,6 +124,7 @@ SAMPLES = {
     "layer_norm_gradient": layer_norm_gradients,
     "cross_entropy_formula": cross_entropy_formulas,
     "cross_entropy_gradient": cross_entropy_gradients,
+    "dropout_formula": dropout_formulas,
     "sgd_update": sgd_updates,
     "adam_update": adam_updates,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import singledispatch
 from typing import Any
 
 from tensorlib.backend import Array, backend_of, namespace_of
@@ -24,11 +25,16 @@ class Dropout(Function):
         self.p, self.key, self.draw = p, key, draw
         dropped = min(round(p * _LEVELS), _LEVELS - 1)
         bits = backend_of(x).random_bits(key, draw, math.prod(x.shape)).reshape(x.shape)
-        # Chosen, not multiplied by a mask: an infinite x times 0 would be NaN.
-        return namespace_of(x).where(bits >= dropped, x * (_LEVELS / (_LEVELS - dropped)), 0)
+        return dropout_formula(x, bits >= dropped, _LEVELS / (_LEVELS - dropped))
 
     def backward(self, dy: Array) -> Any:
         return Dropout.run(dy, p=self.p, key=self.key, draw=self.draw)
+
+
+@singledispatch
+def dropout_formula(x: Array, kept: Array, scale: float) -> Array:
+    """Choose, where a product with the mask would make NaN of an infinite x times 0."""
+    return namespace_of(x).where(kept, x * scale, 0)
 
 
 def dropout(x: Any, p: float, generator: Generator | None = None) -> Any:

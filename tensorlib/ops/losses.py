@@ -85,9 +85,8 @@ def binary_cross_entropy_with_logits(logits: Any, targets: Any, pos_weight: Any 
         return binary_cross_entropy_with_logits(wide, targets, pos_weight, reduction).astype("float16")
     positive = targets * Softplus.apply(-logits)
     if pos_weight is not None:
-        positive = positive * (
-            pos_weight if isinstance(pos_weight, int | float) else as_tensor(pos_weight, like=logits)
-        )
+        number = isinstance(pos_weight, int | float)
+        positive = positive * (pos_weight if number else as_tensor(pos_weight, like=logits))
         if positive.shape != logits.shape:
             raise ValueError(
                 f"{name}: pos_weight must broadcast to the shape of logits, {logits.shape}; "

@@ -14,16 +14,17 @@ def _(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: f
     lse = np.empty((rows, 1), logits.dtype)
     loss = np.empty(rows, logits.dtype)
     for block in row_blocks(rows, classes * logits.itemsize):
-        x = _without_ignored(logits[block], counted[block])
+        x, ignored = logits[block], ~counted[block]
         top = x.max(axis=-1, keepdims=True)
+        top[ignored] = 0
         e = x - top
+        e[ignored] = 0  # what an ignored row holds is not looked at; here as in the formula it counts as zeros
+        chosen = np.take_along_axis(e, targets[block, None], axis=-1)[:, 0]
+        expected = (1 - smoothing) * chosen + smoothing * e.mean(axis=-1) if smoothing else chosen
         np.exp(e, out=e)
-        np.log(e.sum(axis=-1, keepdims=True), out=lse[block])
-        lse[block] += top
-        chosen = np.take_along_axis(x, targets[block, None], axis=-1)
-        loss[block] = (lse[block] - (1 - smoothing) * chosen)[:, 0]
-        if smoothing:
-            loss[block] -= smoothing * x.mean(axis=-1)
+        total = np.log(e.sum(axis=-1, keepdims=True))
+        loss[block] = total[:, 0] - expected
+        np.add(total, top, out=lse[block])
     loss[~counted] = 0
     return loss, lse
 
@@ -42,15 +43,11 @@ def _(
     weight = np.where(counted, dloss, 0).astype(logits.dtype).reshape(-1, 1)
     for block in row_blocks(rows, classes * logits.itemsize):
         p = dx[block]
-        np.subtract(_without_ignored(logits[block], counted[block]), lse[block], out=p)
+        np.subtract(logits[block], lse[block], out=p)
+        p[~counted[block]] = 0
         np.exp(p, out=p)
         if smoothing:
             p -= smoothing / classes
         p[np.arange(len(p)), targets[block]] -= 1 - smoothing
         p *= weight[block]
     return dx
-
-
-def _without_ignored(x: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Return x with zeros in ignored rows, which may hold anything; x itself where all rows count."""
-    return x if counted.all() else np.where(counted[:, None], x, x.dtype.type(0))
