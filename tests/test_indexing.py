@@ -27,6 +27,10 @@ def test_the_caller_may_change_index_ids_and_condition_before_backward():
     np.testing.assert_array_equal(tl.grad(y, [w])[0].numpy(), [[1, 0]] * 3)
 
 
+def test_embedding_takes_lists_too():
+    assert tl.embedding(np.eye(2), [1]).numpy().tolist() == [[0.0, 1.0]]
+
+
 # ---- mistakes ----------------------------------------------------------------------------------------------------
 
 BAD = [

@@ -167,6 +167,11 @@ def test_means_and_variances_in_half_precision_do_not_overflow(backend):
     assert tl.var(tl.Tensor(wave, backend=backend)).item() == 10000
 
 
+def test_lists_and_axes_of_numpy_are_taken_too():
+    assert tl.mean([1.0, 3.0]).item() == 2.0
+    assert tl.ones(3).sum(axis=np.int64(0)).item() == 3.0
+
+
 # ---- mistakes ----------------------------------------------------------------------------------------------------
 
 BAD = [

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.function import as_tensor
 from tensorlib.ops.arithmetic import minimum
-from tensorlib.ops.elementwise import Sigmoid
+from tensorlib.ops.exponential import softplus
 from tensorlib.ops.indexing import where
 
 __all__ = ["binary_cross_entropy_with_logits", "huber_loss", "kl_div", "l1_loss", "mse_loss"]
@@ -55,19 +54,6 @@ def huber_loss(x: Any, targets: Any, delta: float = 1.0, reduction: str = "mean"
     return _reduced(near * (error - 0.5 * near), reduction)  # both cases at once, and no square that could overflow
 
 
-class Softplus(Function):
-    """y = log(1 + e^x)  =>  dx = dy sigmoid(x). Computed as max(x, 0) + log(1 + e^-|x|), which cannot overflow."""
-
-    def forward(self, x: Array) -> Array:
-        self.save(x)
-        xp = namespace_of(x)
-        return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
-
-    def backward(self, dy: Array) -> Any:
-        (x,) = self.saved
-        return dy * Sigmoid.run(x)
-
-
 def binary_cross_entropy_with_logits(logits: Any, targets: Any, pos_weight: Any = None, reduction: str = "mean") -> Any:
     """Return -(w t log p + (1 - t) log(1 - p)), in nats, with p = sigmoid(logits), t the targets, w `pos_weight`.
 
@@ -83,7 +69,7 @@ def binary_cross_entropy_with_logits(logits: Any, targets: Any, pos_weight: Any 
     if logits.dtype == "float16":
         wide = logits.astype("float32")
         return binary_cross_entropy_with_logits(wide, targets, pos_weight, reduction).astype("float16")
-    positive = targets * Softplus.apply(-logits)
+    positive = targets * softplus(-logits)
     if pos_weight is not None:
         number = isinstance(pos_weight, int | float)
         positive = positive * (pos_weight if number else as_tensor(pos_weight, like=logits))
@@ -92,7 +78,7 @@ def binary_cross_entropy_with_logits(logits: Any, targets: Any, pos_weight: Any 
                 f"{name}: pos_weight must broadcast to the shape of logits, {logits.shape}; "
                 f"got {as_tensor(pos_weight).shape}"
             )
-    return _reduced(positive + (1 - targets) * Softplus.apply(logits), reduction)
+    return _reduced(positive + (1 - targets) * softplus(logits), reduction)
 
 
 def kl_div(log_probs: Any, targets: Any, reduction: str = "mean", log_target: bool = False) -> Any:
