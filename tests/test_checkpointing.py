@@ -16,7 +16,7 @@ def weights(backend="numpy"):
 
 
 def block(w):
-    """A stretch with saved inputs, saved outputs, statistics and dropout."""
+    """Return a stretch with saved inputs, saved outputs, statistics and dropout."""
 
     def f(h):
         h = tl.dropout(tl.tanh(h @ w), 0.5)

@@ -94,9 +94,6 @@ def test_triangles_and_diagonals_keep_the_dtype(backend):
     assert_edge([tl.Tensor([[1, 2], [3, 4]], backend=backend).trace().numpy()], 5)
 
 
-import tensorlib as tl
-
-
 def test_lists_are_taken_too():
     assert tl.matmul([[1.0, 2.0]], tl.ones((2, 1))).numpy().tolist() == [[3.0]]
 

@@ -189,9 +189,25 @@ def logaddexp(x: Any, y: Any) -> Any:
     return Logaddexp.apply(x, y)
 
 
+class Softplus(Function):
+    """y = log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), which cannot overflow  =>  dx = dy sigmoid(x).
+
+    logaddexp(x, 0) is the same, but NumPy's takes some twenty times as long.
+    """
+
+    def forward(self, x: Array) -> Array:
+        self.save(x)
+        xp = namespace_of(x)
+        return xp.maximum(x, 0) + xp.log1p(xp.exp(-abs(x)))
+
+    def backward(self, dy: Array) -> Any:
+        (x,) = self.saved
+        return dy * Sigmoid.run(x)
+
+
 def softplus(x: Any) -> Any:
     """Return log(1 + e^x), elementwise, without overflow: a smooth relu (Dugas et al. 2001)."""
-    return logaddexp(x, 0)
+    return Softplus.apply(x)
 
 
 def log_sigmoid(x: Any) -> Any:
