@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import singledispatch
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy as np
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
 from tensorlib.ops.arithmetic import maximum
-from tensorlib.ops.common import Axis
+from tensorlib.ops.common import Axis, at_least_float32
 from tensorlib.ops.elementwise import rsqrt
-from tensorlib.ops.indexing import where
+from tensorlib.ops.reduce import norm
 from tensorlib.ops.shape import broadcast_to
 
 __all__ = ["batch_norm", "cosine_similarity", "layer_norm", "normalize", "rms_norm"]
@@ -70,6 +69,7 @@ def layer_norm_gradient(
     return dx, dweight, dbias
 
 
+@at_least_float32
 def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
     """Return x (..., D) normalised to mean 0 and variance 1 over its last axis, times `weight` plus `bias` (D,).
 
@@ -77,14 +77,13 @@ def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) 
     """
     x = _floating("layer_norm", x)
     weight, bias = _per_feature("layer_norm", x, -1, weight=weight, bias=bias)
-    if x.dtype == "float16":  # its statistics would overflow at 65504
-        return layer_norm(x.astype("float32"), weight, bias, eps).astype("float16")
     xp, width = x.backend.xp, x.shape[-1:]
     weight = xp.ones(width, x.dtype) if weight is None else weight
     bias = xp.zeros(width, x.dtype) if bias is None else bias
     return LayerNorm.apply(x, weight, bias, eps=eps)
 
 
+@at_least_float32
 def rms_norm(x: Any, weight: Any = None, eps: float = 1e-6) -> Any:
     """Return x / sqrt(mean(x^2) + eps) over the last axis of x (..., D), times `weight` (D,) if there is one.
 
@@ -92,8 +91,6 @@ def rms_norm(x: Any, weight: Any = None, eps: float = 1e-6) -> Any:
     """
     x = _floating("rms_norm", x)
     (weight,) = _per_feature("rms_norm", x, -1, weight=weight)
-    if x.dtype == "float16":
-        return rms_norm(x.astype("float32"), weight, eps).astype("float16")
     y = x * rsqrt(x.square().mean(axis=-1, keepdims=True) + eps)
     return y if weight is None else y * weight
 
@@ -142,6 +139,7 @@ def batch_norm(
 # ---- to length 1 -------------------------------------------------------------------------------------------------
 
 
+@at_least_float32
 def normalize(x: Any, ord: float = 2, axis: Axis = -1, eps: float = 1e-12) -> Any:
     """Return x / max(norm, eps), its norm over `axis` being (sum |x|^ord)^(1/ord): vectors of length 1.
 
@@ -150,21 +148,10 @@ def normalize(x: Any, ord: float = 2, axis: Axis = -1, eps: float = 1e-12) -> An
     x = _floating("normalize", x)
     if not ord >= 1:
         raise ValueError(f"normalize: ord must be 1 or more (below it there is no norm), got {ord}")
-    if x.dtype == "float16":
-        return normalize(x.astype("float32"), ord, axis, eps).astype("float16")
-    return x / maximum(_norm(x, ord, axis), eps)
+    return x / maximum(norm(x, ord, axis, keepdims=True), eps)
 
 
-def _norm(x: Any, ord: float, axis: Axis) -> Any:
-    """Return the norm with axes kept; at a vector of zeros it has gradient 0, where the root's would be infinite."""
-    if ord == math.inf:
-        return x.abs().max(axis=axis, keepdims=True)
-    total = (x.square() if ord == 2 else x.abs() ** ord).sum(axis=axis, keepdims=True)
-    nothing = total == 0
-    rest = where(nothing, 1.0, total)
-    return where(nothing, 0.0, rest.sqrt() if ord == 2 else rest ** (1 / ord))
-
-
+@at_least_float32
 def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Any:
     """Return the cosine of the angle between x and y along `axis`: <x, y> / (max(|x|, eps) max(|y|, eps)).
 
@@ -176,8 +163,6 @@ def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Any:
         shape = np.broadcast_shapes(x.shape, y.shape)
     except ValueError:
         raise ValueError(f"cosine_similarity: shapes must broadcast, got {x.shape} and {y.shape}") from None
-    if x.dtype == "float16":
-        return cosine_similarity(x.astype("float32"), y, axis, eps).astype("float16")
     x, y = (normalize(broadcast_to(z, shape), 2, axis, eps) for z in (x, y))
     return (x * y).sum(axis=axis)
 
