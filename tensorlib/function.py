@@ -189,7 +189,10 @@ class Function:
         node = cls()
         if recorded:
             node._edges = edges
-            if len(arrays) > 1 and (len(arrays) > 2 or arrays[0] is arrays[1]):
+            if len(arrays) == 2:
+                if arrays[0] is arrays[1]:  # x + x, without a detour
+                    arrays[1] = arrays[1][...]
+            elif len(arrays) > 2:
                 arrays = _told_apart(arrays)
         node._arrays = arrays
         try:
