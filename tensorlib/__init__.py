@@ -8,6 +8,7 @@ from tensorlib.function import *  # noqa: F403
 from tensorlib.hooks import *  # noqa: F403
 from tensorlib.insight.draw import *  # noqa: F403
 from tensorlib.insight.graph import *  # noqa: F403
+from tensorlib.interop import *  # noqa: F403
 from tensorlib.io import *  # noqa: F403
 from tensorlib.kernels import register_kernels
 from tensorlib.ops.activations import *  # noqa: F403

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from os.path import basename
 from typing import Any
 
 import numpy as np
 
-from tensorlib import autograd, hooks
+from tensorlib import autograd, hooks, interop
 from tensorlib.backend import Array, Backend, backend_of, get_backend
-from tensorlib.function import Function, current_state
+from tensorlib.function import Function, as_array, current_state
 from tensorlib.ops import (
     activations,
     arithmetic,
@@ -26,7 +27,7 @@ from tensorlib.ops import (
 from tensorlib.ops import shape as shapes
 from tensorlib.ops import softmax as softmaxes
 
-__all__ = ["Tensor", "from_numpy", "full", "ones", "ones_like", "zeros", "zeros_like"]
+__all__ = ["Tensor", "full", "ones", "ones_like", "zeros", "zeros_like"]
 
 
 class Tensor:
@@ -113,6 +114,8 @@ class Tensor:
 
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:
+        if not isinstance(wanted, bool | np.bool_):  # Tensor([1.0], "float64") would ask for a gradient, unseen
+            raise TypeError(f"Tensor: requires_grad must be True or False, got {wanted!r}; is it meant as dtype=?")
         if wanted and self._array.dtype.kind != "f":
             raise TypeError(
                 f"Tensor: requires_grad needs a real floating dtype, got {self._array.dtype}; pass dtype='float32'"
@@ -132,13 +135,20 @@ class Tensor:
         return self._node is None
 
     def numpy(self) -> np.ndarray:
-        """Return the value on the host: a view on NumPy, a copy (which waits for the GPU) on CuPy."""
+        """Return the value on the host: this Tensor's own memory on NumPy, a copy (which waits for the GPU) on CuPy.
+
+        Whoever writes into it changes a value that graphs may have saved, unseen: write into ``x.numpy().copy()``.
+        It stays as it is when an optimizer or ``load_state_dict`` gives the Tensor another value.
+        """
         return self.backend.to_numpy(self._array)
 
     def item(self) -> Any:
         """Return the only element as a Python number. Waits for the GPU."""
+        return self._only("item")
+
+    def _only(self, operation: str) -> Any:
         if self.size != 1:
-            raise ValueError(f"item: needs exactly one element, got shape {self.shape}")
+            raise ValueError(f"{operation}: needs exactly one element, got shape {self.shape}; use .numpy() for all")
         return self._array.item()
 
     def detach(self) -> Tensor:
@@ -156,12 +166,18 @@ class Tensor:
         return Tensor(self.numpy(), self.requires_grad, backend=wanted)
 
     def replace(self, array: Array) -> None:
-        """Put another array of the same shape in this leaf's place; what optimizers and loading do.
+        """Put another array of the same shape in this leaf's place, not a copy; what optimizers and loading do.
 
         Raises the version, so that a backward pass through the old value is noticed.
         """
         if self._node is not None:
             raise RuntimeError("replace: only leaves hold a value of their own, and this Tensor was computed")
+        if not isinstance(array, np.ndarray):
+            array = as_array(array)
+            if isinstance(array, Tensor) or not hasattr(array, "dtype"):
+                raise TypeError(f"replace: needs an array, got {interop.kind_of(array)}; pass tl.Tensor(x).data")
+        if self._requires_grad and array.dtype.kind != "f":
+            raise TypeError(f"replace: a Tensor that requires a gradient needs a floating dtype, got {array.dtype}")
         if array.shape != self.shape:
             raise ValueError(f"replace: the shape must stay {self.shape}, got {array.shape}")
         self._array = array
@@ -172,17 +188,20 @@ class Tensor:
 
         return tensorlib
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if self.requires_grad:
-            raise TypeError("numpy: this Tensor requires a gradient, which NumPy would lose; use x.detach().numpy()")
-        if self.backend.xp is not np:
-            raise TypeError(f"numpy: this Tensor is on backend {self.backend.name!r}; use x.numpy()")
-        return np.array(self._array, dtype=dtype, copy=copy)
+    __array__ = interop.to_host_array
+    __dlpack__ = interop.to_dlpack
+    __dlpack_device__ = interop.dlpack_device
+    __cuda_array_interface__ = property(interop.cuda_array_interface)
+    __copy__ = interop.shallow_copy
+    __deepcopy__ = interop.deep_copy
+    __reduce__ = interop.reduced
 
     # ---- the gradient ----
 
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
         """Add the gradients of this scalar to ``.grad`` of every leaf that requires one; see `autograd.backward`."""
+        if isinstance(gradient, bool):
+            raise TypeError(f"backward: the gradient must be numbers, got {gradient}; is it meant as retain_graph=?")
         autograd.backward(self, gradient, retain_graph)
 
     register_hook = hooks.register_hook
@@ -353,33 +372,56 @@ class Tensor:
 
     def __len__(self) -> int:
         if not self.ndim:
-            raise TypeError("len: a 0-d Tensor has no length")
+            raise TypeError("len: a 0-d Tensor has no length; its value is x.item()")
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
+        if not self.ndim:
+            raise TypeError("iter: a 0-d Tensor cannot be iterated over; its value is x.item()")
+        if not len(self):
+            return iter(())
+        # One node with an output for each row: as many nodes x[i] would each make a gradient of the size of x.
+        return (row.reshape(self.shape[1:]) for row in shapes.split(self, len(self)))
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(arithmetic.equal(self, value).any().item())
 
     def __bool__(self) -> bool:
         if self.size != 1:
             raise ValueError(f"bool: a Tensor of shape {self.shape} has no single truth value; use .any() or .all()")
-        return bool(self.item())
+        return bool(self._array.item())
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._only("float"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._only("int"))
+
+    def __index__(self) -> int:
+        if self.ndim or self.dtype.kind not in "iu":
+            raise TypeError(
+                f"index: needs a 0-d Tensor of integers, got shape {self.shape} and dtype {self.dtype}; see int(x)"
+            )
+        return self._array.item()
+
+    def __format__(self, spec: str) -> str:
+        return format(self._only(f"format {spec!r}"), spec) if spec else str(self)
 
     def __repr__(self) -> str:
-        values = np.array2string(self.numpy(), precision=4, threshold=20, edgeitems=2, prefix="Tensor(")
+        kind = type(self).__name__
+        values = np.array2string(self.numpy(), precision=4, threshold=20, edgeitems=2, prefix=f"{kind}(")
         parts = [values, f"shape={self.shape}", f"dtype={self.dtype}"]
         if self.backend.name != "numpy":
             parts.append(f"backend={self.backend.name}")
         if self._node is not None:
-            parts.append(f"from={self._node.name}")
+            where = f" in {self._node.path}" if self._node.path else ""
+            line = f" at {basename(self._node.source)}" if self._node.source else ""
+            parts.append(f"from={self._node.name}{where}{line}")
         elif self.requires_grad:
             parts.append("requires_grad=True")
-        return f"Tensor({', '.join(parts)})"
+        if self.name:
+            parts.append(f"name={self.name}")
+        return f"{kind}({', '.join(parts)})"
 
 
 def wrap(array: Array, node: Function | None = None, index: int = 0) -> Tensor:
@@ -403,29 +445,33 @@ def _new_array(data: Any, dtype: Any, backend: str | Backend | None) -> Array:
     if isinstance(data, Tensor):
         data = data._array
     if not hasattr(data, "dtype"):
+        given = data
         try:
-            data = np.asarray(data)
+            data = np.asarray(given)
         except ValueError:
             raise ValueError("Tensor: nested lists must form a rectangle, got rows of different lengths") from None
+        if data.dtype == object:
+            raise TypeError(f"Tensor: data must be numbers, got {_what_is_no_number(given, data)}")
         if data.dtype == np.float64 and dtype is None:
             dtype = np.float32
-    if data.dtype.kind not in "biufc":
-        raise TypeError(f"Tensor: data must be numbers, got dtype {data.dtype}")
-    home = _home(data) if backend is None else get_backend(backend)
-    if home is not _home(data):
-        data = _home(data).to_numpy(data)
-    return home.asarray(data, dtype)
+    interop.check_numbers("Tensor", data.dtype)
+    own = backend_of(data)
+    home = own if backend is None else get_backend(backend)
+    if home is not own:
+        data = own.to_numpy(data)
+    array = home.asarray(data, dtype)
+    if dtype is not None:
+        interop.check_numbers("Tensor", array.dtype)
+    return array
 
 
-def _home(array: Array) -> Backend:
-    return backend_of(array)
-
-
-def from_numpy(array: Array) -> Tensor:
-    """Return a Tensor that *shares* the array's memory: later changes of the array show in it."""
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"from_numpy: needs a numpy.ndarray, got {type(array).__name__}")
-    return wrap(array)
+def _what_is_no_number(given: Any, objects: np.ndarray) -> str:
+    """Name the culprit among data that NumPy could only keep as objects."""
+    for x in objects.reshape(-1):
+        if not isinstance(x, bool | int | float | complex):
+            inside = "" if x is given else f"{interop.kind_of(given)} with "
+            return f"{inside}{interop.kind_of(x)}{'; call it first' if callable(x) else ''}"
+    return "an integer of more than 64 bits"
 
 
 def full(

@@ -1,8 +1,12 @@
 """Tensor as a value: how it is made, converted, shown and indexed."""
 
+import inspect
+
 import numpy as np
 import pytest
+from strict import STRICT
 
+import nn
 import tensorlib as tl
 from tensorlib.backend import backend_of, get_backend, namespace_of
 
@@ -29,8 +33,6 @@ def test_tensor_copies_and_from_numpy_shares(backend):
     assert copied[0].item() == 1 and again[0].item() == 1 and again.backend is backend
     assert shared[0].item() == 9 and shared.data is array
     assert np.shares_memory(shared.numpy(), array)
-    with pytest.raises(TypeError, match=r"from_numpy: needs a numpy\.ndarray, got list"):
-        tl.from_numpy([1.0])
 
 
 def test_what_cannot_be_a_tensor():
@@ -143,7 +145,129 @@ def test_repr(backend):
     assert repr(x) == f"Tensor([1.  2.5], shape=(2,), dtype=float32{suffix}, requires_grad=True)"
     assert repr(x * 2) == f"Tensor([2. 5.], shape=(2,), dtype=float32{suffix}, from=multiply)"
     assert repr(tl.Tensor(3, backend=backend)) == f"Tensor(3, shape=(), dtype=int64{suffix})"
+    assert repr(tl.zeros((0, 3), backend=backend)) == f"Tensor([], shape=(0, 3), dtype=float32{suffix})"
+    assert repr(tl.Tensor(True, backend=backend)) == f"Tensor(True, shape=(), dtype=bool{suffix})"
     assert len(repr(tl.zeros((100, 100), backend=backend))) < 300
+    assert repr(x.detach()) == str(x.detach()) == f"{x.detach()}"
+
+
+def test_repr_shows_where_a_tensor_comes_from():
+    x = tl.Tensor([1.0], requires_grad=True)
+    x.name = "encoder.weight"
+    assert repr(x).endswith("requires_grad=True, name=encoder.weight)")
+    assert repr(nn.Parameter([[1.0], [2.0]])) == (
+        "Parameter([[1.]\n           [2.]], shape=(2, 1), dtype=float32, requires_grad=True)"
+    )
+    with tl.record_source(), tl.module_scope("encoder.layers.0"):
+        line, y = inspect.currentframe().f_lineno, x + 1
+    assert repr(y).endswith(f"from=add in encoder.layers.0 at test_tensor.py:{line})")
+    y.backward()
+    assert "from=add" in repr(y)  # also when the graph is gone
+
+
+def test_format_is_that_of_the_number(backend):
+    loss = tl.Tensor([[2.34567]], requires_grad=True, backend=backend) * 1
+    assert f"{loss:.3f} {loss:10.1e}|{tl.Tensor(7, backend=backend):03d}" == "2.346    2.3e+00|007"
+    with pytest.raises(ValueError, match=r"format '\.2f': needs exactly one element, got shape \(3,\)"):
+        f"{tl.zeros(3, backend=backend):.2f}"
+
+
+# ---- as a Python object ----
+
+
+def test_iteration_gives_rows_and_the_gradient_flows_through_them(backend):
+    x = tl.Tensor(np.arange(6.0).reshape(3, 2), requires_grad=True, backend=backend)
+    for i, row in enumerate(x):
+        np.testing.assert_array_equal(row.numpy(), x.numpy()[i])
+        (row * (i + 1)).sum().backward(retain_graph=True)
+    np.testing.assert_array_equal(x.grad.numpy(), [[1, 1], [2, 2], [3, 3]])
+    x.grad = None
+    first, _, last = x  # what is not used has no gradient
+    a, b = first
+    (a * 2 + b * 3 + last.sum()).backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [[2, 3], [0, 0], [1, 1]])
+    assert list(tl.zeros((0, 4), backend=backend)) == []
+    assert [row.shape for row in tl.zeros((2, 0), backend=backend)] == [(0,), (0,)]
+    with pytest.raises(TypeError, match=r"iter: a 0-d Tensor cannot be iterated over; its value is x\.item\(\)"):
+        list(a)
+    with pytest.raises(ValueError, match="too many values to unpack"):
+        a, b = x
+
+
+def test_all_rows_come_from_one_node():
+    # x[i] for each of n rows would make n gradients of the size of x.
+    rows = list(tl.Tensor(np.ones((50, 2)), requires_grad=True))
+    assert len({id(row._node._edges[0][0]) for row in rows}) == 1
+
+
+def test_a_whole_number_is_an_index(backend):
+    n = tl.Tensor(3, backend=backend)
+    assert list(range(n)) == [0, 1, 2] and "abcd"[n] == "d"
+    np.testing.assert_array_equal(np.arange(5)[n:], [3, 4])
+    for x, given in (
+        (tl.Tensor(3.0), r"got shape \(\) and dtype float32; see int\(x\)"),
+        (tl.Tensor([3]), r"got shape \(1,\) and dtype int64"),
+        (tl.Tensor(True), r"got shape \(\) and dtype bool"),
+    ):
+        with pytest.raises(TypeError, match=f"index: needs a 0-d Tensor of integers, {given}"):
+            range(5)[x]
+
+
+def test_in_asks_for_a_value(backend):
+    x = tl.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True, backend=backend)
+    assert 3 in x and 2.0 in x and np.float64(4) in x and 5 not in x and 0 not in tl.zeros((0,), backend=backend)
+    with pytest.raises(TypeError, match="Tensor: data must be numbers, got dtype <U1"):
+        "a" in x  # noqa: B015
+
+
+TWO = tl.Tensor([1.0, 2.0], requires_grad=True)
+BAD = [
+    (lambda: tl.Tensor(None), TypeError, "Tensor: data must be numbers, got NoneType"),
+    (lambda: tl.Tensor([None]), TypeError, "data must be numbers, got list with NoneType"),
+    (lambda: tl.Tensor(nn.Linear(2, 2)), TypeError, "data must be numbers, got Linear; call it first"),
+    (lambda: tl.relu(nn.Linear(2, 2)), TypeError, "data must be numbers, got Linear; call it first"),
+    (lambda: TWO @ nn.Linear(2, 2), TypeError, "data must be numbers, got Linear; call it first"),
+    (lambda: tl.Tensor(x for x in (1, 2)), TypeError, "data must be numbers, got generator"),
+    (lambda: tl.Tensor(2**70), TypeError, "data must be numbers, got an integer of more than 64 bits"),
+    (lambda: tl.Tensor([1.0], dtype=object), TypeError, "data must be numbers, got dtype object"),
+    (lambda: tl.Tensor([1.0], dtype="flaot32"), TypeError, "flaot32"),
+    (lambda: tl.Tensor([1.0], "float64"), TypeError, r"requires_grad must be True or False, got 'float64'.*dtype="),
+    (lambda: tl.Tensor(2, 3), TypeError, "requires_grad must be True or False, got 3"),
+    (lambda: tl.Tensor([1], requires_grad=True), TypeError, "needs a real floating dtype, got int64"),
+    (lambda: tl.Tensor([1.0], backend="cud"), ValueError, "must be one of numpy, cpu, cupy, cuda, gpu; got 'cud'"),
+    (lambda: TWO.to("float64"), ValueError, "backend: must be one of .* got 'float64'"),
+    (lambda: TWO.to(3), ValueError, "backend: must be one of .* got 3"),
+    (lambda: TWO.astype("flaot32"), TypeError, "flaot32"),
+    (lambda: TWO.item(), ValueError, r"item: needs exactly one element, got shape \(2,\); use \.numpy\(\) for all"),
+    (lambda: tl.zeros(0).item(), ValueError, r"item: needs exactly one element, got shape \(0,\)"),
+    (lambda: float(TWO), ValueError, r"float: needs exactly one element, got shape \(2,\)"),
+    (lambda: int(TWO), ValueError, r"int: needs exactly one element, got shape \(2,\)"),
+    (lambda: bool(TWO == TWO), ValueError, r"bool: a Tensor of shape \(2,\) has no single truth value; use \.any"),
+    (lambda: bool(tl.zeros(0)), ValueError, r"bool: a Tensor of shape \(0,\) has no single truth value"),
+    (lambda: len(tl.Tensor(1.0)), TypeError, r"len: a 0-d Tensor has no length; its value is x\.item\(\)"),
+    (lambda: TWO.__setitem__(0, 1.0), TypeError, r"setitem: Tensors are values.*use tl\.where\(mask, new, x\)"),
+    (lambda: setattr(TWO, "data", 1.0), AttributeError, "data"),
+    (lambda: TWO.requires_gard, AttributeError, "requires_gard"),
+    (lambda: TWO.replace(tl.zeros(2)), TypeError, r"replace: needs an array, got Tensor; pass tl\.Tensor\(x\)\.data"),
+    (lambda: TWO.replace([1.0, 2.0]), TypeError, "replace: needs an array, got list"),
+    (lambda: TWO.replace(np.zeros(3)), ValueError, r"replace: the shape must stay \(2,\), got \(3,\)"),
+    (lambda: TWO.replace(np.zeros(2, int)), TypeError, "replace: .* needs a floating dtype, got int64"),
+    (lambda: (TWO * 1).replace(np.zeros(2)), RuntimeError, "replace: only leaves hold a value of their own"),
+    (lambda: setattr(TWO * 1, "requires_grad", False), RuntimeError, r"only leaves .* use x\.detach\(\)"),
+    (lambda: TWO.backward(), ValueError, r"backward: the output must be a scalar, got shape \(2,\); sum it"),
+    (lambda: TWO.detach().sum().backward(), RuntimeError, r"backward: the output of shape \(\) does not require"),
+    (lambda: TWO.sum().backward(True), TypeError, r"gradient must be numbers, got True; is it meant as retain_graph"),
+    (lambda: TWO.backward([1.0]), ValueError, r"must have the output's shape \(2,\), got \(1,\)"),
+    (lambda: TWO.backward("ones"), TypeError, "data must be numbers, got dtype <U4"),
+    (lambda: TWO.backward(tl.ones(2, backend=STRICT)), TypeError, "on the output's backend numpy, got strict"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_mistakes_are_named_with_what_was_given(call, error, message):
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
 
 
 def test_every_method_is_the_function_of_that_name(backend):
