@@ -12,6 +12,7 @@ import numpy as np
 
 import tensorlib as tl
 from nn import init
+from nn.checks import check_fraction, check_size, with_width
 from nn.layers import Linear
 from nn.module import Module
 
@@ -20,6 +21,7 @@ __all__ = ["MultiHeadAttention", "causal_mask", "padding_mask"]
 
 def causal_mask(length: int, backend: Any = "numpy") -> tl.Tensor:
     """Return visible (T, T): position t sees positions 0..t and nothing later."""
+    check_size("causal_mask", least=0, length=length)
     return tl.Tensor(np.tri(length, dtype=bool), backend=backend)
 
 
@@ -28,8 +30,17 @@ def padding_mask(lengths: Any, longest: int | None = None, backend: Any = "numpy
 
     S is `longest` or the largest length. ``causal_mask(T) & padding_mask(lengths)`` is (B, 1, T, T).
     """
-    lengths_B = np.asarray(lengths)
+    lengths_B = lengths.numpy() if isinstance(lengths, tl.Tensor) else np.asarray(lengths)
+    if lengths_B.ndim != 1 or (lengths_B.size and lengths_B.dtype.kind not in "iu"):
+        raise ValueError(
+            "padding_mask: lengths must be one integer for each sentence, got shape "
+            f"{lengths_B.shape} and dtype {lengths_B.dtype}"
+        )
     longest = int(lengths_B.max(initial=0)) if longest is None else longest
+    check_size("padding_mask", least=0, longest=longest)
+    if (outside := (lengths_B < 0) | (lengths_B > longest)).any():
+        b = int(outside.argmax())
+        raise ValueError(f"padding_mask: lengths must lie in [0, {longest}], got {lengths_B[b]} for sentence {b}")
     return tl.Tensor(np.arange(longest) < lengths_B[:, None, None, None], backend=backend)
 
 
@@ -41,10 +52,11 @@ class MultiHeadAttention(Module):
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, generator: tl.Generator | None = None) -> None:
+        check_size("MultiHeadAttention", width=width)
+        check_size("MultiHeadAttention", least=0, heads=heads)
         if heads < 1 or width % heads:
             raise ValueError(f"MultiHeadAttention: heads must divide the width, got width {width} and {heads} heads")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"MultiHeadAttention: dropout must lie in [0, 1), got {dropout}")
+        check_fraction("MultiHeadAttention", dropout=dropout)
         self.heads, self.dropout = heads, dropout
         self.projection = Linear(width, 3 * width, generator=generator)
         # Drawn as three (D, D) matrices: their fan_out is D, not 3D.
@@ -58,9 +70,16 @@ class MultiHeadAttention(Module):
         Self-attention without `memory_BSD`, else cross-attention: queries from x, keys and values from memory.
         `visible` broadcasts to (B, H, T, S). With `return_weights`: (output, weights (B, H, T, S)).
         """
+        width, weight = self.output.weight.shape[0], self.output.weight
+        x_BTD = with_width(self, x_BTD, width, weight, "B, T")
         if memory_BSD is None:
             q_BHTK, k_BHSK, v_BHSK = self.queries_keys_values(x_BTD)
         else:
+            memory_BSD = with_width(self, memory_BSD, width, weight, "B, S", "memory")
+            if len({x_BTD.shape[0], memory_BSD.shape[0]} - {1}) > 1:
+                raise ValueError(
+                    f"{self.label()}: x and memory must be of one batch, got {x_BTD.shape} and {memory_BSD.shape}"
+                )
             q_BHTK = self.queries(x_BTD)
             k_BHSK, v_BHSK = self.keys_values(memory_BSD)
         return self.attend(q_BHTK, k_BHSK, v_BHSK, visible, return_weights)

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import tensorlib as tl
+from nn.checks import misfits
 from nn.module import Module, Parameter
+from tensorlib.interop import kind_of
 
 __all__ = ["functional_call"]
 
@@ -31,12 +33,13 @@ def functional_call(module: Module, tensors: Mapping[str, tl.Tensor], *args: Any
 @contextmanager
 def _replaced(module: Module, tensors: Mapping[str, tl.Tensor]) -> Iterator[None]:
     own = dict(module.named_parameters())
-    problems = [f"unexpected {name}" for name in tensors if name not in own]
-    problems += [
-        f"{name} must have shape {own[name].shape}, got {x.shape}"
-        for name, x in tensors.items()
-        if name in own and own[name].shape != x.shape
-    ]
+    wrong = (
+        [tensors] if not isinstance(tensors, Mapping) else [x for x in tensors.values() if not isinstance(x, tl.Tensor)]
+    )
+    if wrong:
+        raise TypeError(f"functional_call: needs a mapping of names to Tensors, got {kind_of(wrong[0])}")
+    given = {name: x.shape for name, x in tensors.items()}
+    problems = misfits({name: own[name].shape for name in own if name in given}, given)
     if problems:
         raise ValueError(f"functional_call: {type(module).__name__} does not fit: {'; '.join(problems)}")
     instead = {id(own[name]): x for name, x in tensors.items()}

@@ -11,6 +11,7 @@ import numpy as np
 
 import tensorlib as tl
 from nn import init
+from nn.checks import check_flag, check_fraction, check_generator, check_number, check_size, with_width
 from nn.module import Module, Parameter
 
 __all__ = ["Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear"]
@@ -20,12 +21,14 @@ class Linear(Module):
     """y = x W + b for x (..., D): y (..., E). The weight is (D, E), as in the papers; PyTorch's is its transpose."""
 
     def __init__(self, in_width: int, out_width: int, bias: bool = True, generator: tl.Generator | None = None) -> None:
+        check_size("Linear", in_width=in_width, out_width=out_width)
+        check_flag("Linear", bias=bias)
         self.weight = Parameter(init.xavier_uniform((in_width, out_width), generator))
         self.bias = Parameter(np.zeros(out_width, np.float32)) if bias else None
 
     def forward(self, x: Any) -> Any:
         """Return x W + b."""
-        y = x @ self.weight
+        y = with_width(self, x, self.weight.shape[0], self.weight) @ self.weight
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
@@ -38,6 +41,7 @@ class Embedding(Module):
     """A table of V rows of width D: ids (...) become vectors (..., D). Rows start normal with variance 1/D."""
 
     def __init__(self, vocabulary: int, width: int, generator: tl.Generator | None = None) -> None:
+        check_size("Embedding", vocabulary=vocabulary, width=width)
         self.weight = Parameter(init.normal((vocabulary, width), width**-0.5, generator))
 
     def forward(self, ids: Any) -> Any:
@@ -53,12 +57,15 @@ class LayerNorm(Module):
     """Normalise the last axis to mean 0 and variance 1, then scale and shift (Ba et al. 2016)."""
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
+        check_size("LayerNorm", width=width)
+        check_number("LayerNorm", above=True, eps=eps)
         self.weight = Parameter(np.ones(width, np.float32))
         self.bias = Parameter(np.zeros(width, np.float32))
         self.eps = eps
 
     def forward(self, x: Any) -> Any:
         """Return (x - mean) / sqrt(var + eps) · weight + bias."""
+        x = with_width(self, x, self.weight.shape[0], self.weight)
         return tl.layer_norm(x, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
@@ -70,8 +77,8 @@ class Dropout(Module):
     """In training, zero each element with probability `p` and scale the others by 1/(1-p); else do nothing."""
 
     def __init__(self, p: float, generator: tl.Generator | None = None) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"Dropout: p must lie in [0, 1), got {p}")
+        check_fraction("Dropout", p=p)
+        check_generator("Dropout", generator)
         self.p, self.generator = p, generator
 
     def forward(self, x: Any) -> Any:
@@ -89,6 +96,8 @@ class FeedForward(Module):
     def __init__(
         self, width: int, hidden_width: int, dropout: float = 0.0, generator: tl.Generator | None = None
     ) -> None:
+        check_size("FeedForward", width=width, hidden_width=hidden_width)
+        check_fraction("FeedForward", dropout=dropout)
         self.hidden = Linear(width, hidden_width, generator=generator)
         self.dropout = Dropout(dropout)
         self.output = Linear(hidden_width, width, generator=generator)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.function import module_scope
+from nn.checks import misfits
+from nn.hooks import Handle, Hooks, call_with_hooks
+from tensorlib.function import _STATE
+from tensorlib.interop import kind_of
 
 __all__ = ["Module", "ModuleList", "Parameter", "Sequential"]
 
@@ -43,6 +47,8 @@ class Module:
     training: bool = True
     _path: str = ""  # from the root module that this one was last attached to
     _root: weakref.ref[Module] | None = None  # that root; weak, so that no cycle holds memory
+    _hooks: Hooks | None = None
+    _pre_hooks: Hooks | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output."""
@@ -50,25 +56,67 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``forward`` returns; what is recorded meanwhile bears this module's path."""
-        with module_scope(self._path):
+        # `module_scope` says the same; written out it costs half of it, at each call of each module.
+        token = _STATE.set(_STATE.get()._replace(path=self._path))
+        try:
+            if self._hooks or self._pre_hooks:
+                return call_with_hooks(self, args, kwargs)
             return self.forward(*args, **kwargs)
+        finally:
+            _STATE.reset(token)
+
+    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> Handle:
+        """Have ``hook(module, args, output)`` called after ``forward``; what it returns replaces the output.
+
+        None changes nothing. Hooks run in the order of registration, each with what the one before made of the
+        output. ``handle.remove()`` takes the hook out again, and so does the end of ``with``::
+
+            with model.encoder.register_forward_hook(lambda module, args, output: seen.append(output)):
+                model(source, target)
+        """
+        return self._register("_hooks", hook)
+
+    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> Handle:
+        """Have ``hook(module, args)`` called before ``forward``; a tuple that it returns replaces the arguments.
+
+        A single value stands for a tuple of one, None changes nothing. Arguments by keyword pass the hooks by.
+        """
+        return self._register("_pre_hooks", hook)
+
+    def _register(self, kind: str, hook: Any) -> Handle:
+        if getattr(self, kind) is None:
+            object.__setattr__(self, kind, {})
+        return Handle(getattr(self, kind), hook)
+
+    def label(self) -> str:
+        """Return how messages call this module: its class, and its path if it has one: "Linear encoder.0.hidden"."""
+        return f"{type(self).__name__} {self._path}".rstrip()
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._refuse_hidden(name, value)
+        held = vars(self).get(name)
+        if isinstance(held, Module | Parameter) and value is not None:
+            kind = Module if isinstance(held, Module) else Parameter
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"{type(self).__name__}.{name}: holds a {kind.__name__} and would lose it to a {kind_of(value)}; "
+                    + ("use nn.Parameter(x), or .replace(array)" if kind is Parameter else "del it first")
+                )
         object.__setattr__(self, name, value)
         if isinstance(value, Module | Parameter):
             self._spread_names()
 
-    def _refuse_hidden(self, name: str, value: Any) -> None:
-        """Raise TypeError if `value` is a plain container that hides modules or parameters."""
+    def _refuse_hidden(self, name: str, value: Any, every: bool = True) -> None:
+        """Raise TypeError if `value` is a plain container that hides modules or parameters (as its first, or any)."""
         if isinstance(value, list | tuple | dict | set):
-            for item in value.values() if isinstance(value, dict) else value:
+            items = value.values() if isinstance(value, dict) else value
+            for item in items if every else islice(items, 1):
                 if isinstance(item, Module | Parameter):
                     raise TypeError(
                         f"{type(self).__name__}.{name}: modules and parameters in a plain {type(value).__name__} "
                         "would not be found by parameters(); use nn.ModuleList"
                     )
-                self._refuse_hidden(name, item)
+                self._refuse_hidden(name, item, every)
 
     def _spread_names(self) -> None:
         """Tell every module and parameter its path from the root; what is held twice keeps its first."""
@@ -114,6 +162,7 @@ class Module:
         seen = set()
         for path, module in self.named_modules(prefix):
             for name, value in vars(module).items():
+                module._refuse_hidden(name, value, every=False)  # it may have been put into the list later
                 if isinstance(value, Parameter) and id(value) not in seen:
                     seen.add(id(value))
                     yield f"{path}.{name}" if path else name, value
@@ -138,17 +187,13 @@ class Module:
         Raises ValueError with *all* names that are missing, unexpected or of another shape, and then changes nothing.
         With strict=False, missing and unexpected names are passed over; shapes must agree all the same.
         """
+        if not isinstance(state, Mapping):
+            remedy = "; tl.load(path) reads a file" if isinstance(state, str) else "; give its state_dict()"
+            raise TypeError(f"load_state_dict: needs a mapping of names to arrays, got {kind_of(state)}{remedy}")
         own = dict(self.named_parameters())
         arrays = {k: v.numpy() if isinstance(v, tl.Tensor) else np.asarray(v) for k, v in state.items()}
-        problems = []
-        if strict:
-            problems += [f"missing {name}" for name in own if name not in arrays]
-            problems += [f"unexpected {name}" for name in arrays if name not in own]
-        problems += [
-            f"{name} must have shape {own[name].shape}, got {array.shape}"
-            for name, array in arrays.items()
-            if name in own and own[name].shape != array.shape
-        ]
+        shapes = {name: p.shape for name, p in own.items()}
+        problems = misfits(shapes, {name: array.shape for name, array in arrays.items()}, strict)
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} does not fit: {'; '.join(problems)}")
         fitting = [(own[name], array) for name, array in arrays.items() if name in own]
@@ -163,6 +208,8 @@ class Module:
 
     def astype(self, dtype: Any) -> Self:
         """Convert every parameter and other floating Tensor to `dtype`, in place; return self."""
+        if np.dtype(dtype).kind != "f":
+            raise TypeError(f"astype: parameters need a floating dtype, got {np.dtype(dtype)}")
         return self._convert(lambda x: x.data.astype(dtype, copy=False) if x.dtype.kind == "f" else x.data)
 
     def _convert(self, convert: Any) -> Self:
@@ -182,6 +229,8 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training (dropout acts); return self."""
+        if not isinstance(mode, bool):
+            raise TypeError(f"train: mode must be True or False, got {kind_of(mode)}; this trains nothing by itself")
         for module in self.modules():
             object.__setattr__(module, "training", mode)
         return self
@@ -226,7 +275,12 @@ class ModuleList(Module):
     def append(self, module: Module) -> Self:
         """Add a module at the end; return self."""
         if not isinstance(module, Module):
-            raise TypeError(f"{type(self).__name__}: holds modules, got {type(module).__name__}")
+            remedy = ""
+            if isinstance(module, list | tuple):
+                remedy = f"; write {type(self).__name__}(*modules)"
+            elif isinstance(module, type):
+                remedy = "; call it"
+            raise TypeError(f"{type(self).__name__}: holds modules, got {kind_of(module)}{remedy}")
         setattr(self, str(len(self)), module)
         return self
 
@@ -237,7 +291,12 @@ class ModuleList(Module):
         return (child for _, child in self.named_children())
 
     def __getitem__(self, index: int) -> Module:
-        return list(self)[index]
+        held = list(self)
+        try:
+            return held[index]
+        except IndexError:
+            message = f"{type(self).__name__}: index {index} is out of range, for it holds {len(held)} modules"
+            raise IndexError(message) from None
 
 
 class Sequential(ModuleList):

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from nn.module import Parameter
+from nn.checks import check_flag, check_fraction, check_number, misfits
+from nn.module import Module, Parameter
+from tensorlib.backend import backend_of
 from tensorlib.function import as_array
+from tensorlib.interop import kind_of
 from tensorlib.ops.update import adam_update, sgd_update
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm"]
@@ -29,27 +32,47 @@ class Optimizer:
 
     def __init__(self, parameters: Iterable[Parameter | tuple[str, Parameter]], learning_rate: float) -> None:
         self.parameters = self._named(parameters)
-        if not learning_rate >= 0:
-            raise ValueError(f"{type(self).__name__}: learning_rate must not be negative, got {learning_rate}")
         self.learning_rate = learning_rate
         self.steps = dict.fromkeys(self.parameters, 0)  # updates so far, of each: Adam's bias correction counts them
         self.state: dict[str, dict[str, Any]] = {name: {} for name in self.parameters}
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        kind = type(self).__name__
+        if name == "learning_rate":
+            if callable(value):
+                raise TypeError(f"{kind}: learning_rate must be a number, got a function; set it to schedule(step)")
+            check_number(kind, learning_rate=value)
+        elif name == "lr":
+            raise AttributeError(f"{kind}: lr is called learning_rate, got lr = {value}")
+        object.__setattr__(self, name, value)
+
     def _named(self, parameters: Iterable[Any]) -> dict[str, Parameter]:
         kind = type(self).__name__
-        given = [] if isinstance(parameters, tl.Tensor) else list(parameters)
-        pairs = [p if isinstance(p, tuple) else (getattr(p, "name", "") or str(i), p) for i, p in enumerate(given)]
-        if not pairs or not all(isinstance(p, tl.Tensor) and p.is_leaf and p.requires_grad for _, p in pairs):
-            raise ValueError(
-                f"{kind}: needs an iterable of one or more parameters, leaves that require a gradient; "
-                f"got {type(parameters).__name__}; pass model.parameters()"
-            )
-        counts = Counter(name for name, _ in pairs)
-        twice = [name for name, count in counts.items() if count > 1]
+        pairs: list[tuple[str, Any]] = []
+        for i, p in enumerate(_listed(kind, parameters)):
+            pairs.append(p if isinstance(p, tuple) and len(p) == 2 else (getattr(p, "name", "") or str(i), p))
+        for name, p in pairs:
+            if not isinstance(p, tl.Tensor):
+                raise TypeError(f"{kind}: needs parameters, got {kind_of(p)} among them; pass model.parameters()")
+            if not (p.is_leaf and p.requires_grad):
+                what = "requires no gradient" if p.is_leaf else "was computed"
+                raise ValueError(f"{kind}: needs leaves that require a gradient, but {name} of shape {p.shape} {what}")
+        first: dict[int, str] = {}
+        for name, p in pairs:
+            if id(p) in first:
+                raise ValueError(
+                    f"{kind}: {name} is given twice, first as {first[id(p)]}; each step would count double"
+                )
+            first[id(p)] = name
+        twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
         if twice:
             raise ValueError(
                 f"{kind}: parameters must have different names, got {twice[0]} twice; of several models pass "
                 '[*a.named_parameters("a"), *b.named_parameters("b")]'
+            )
+        if not pairs:
+            raise ValueError(
+                f"{kind}: needs one or more parameters, got none; a generator is empty once it was used up"
             )
         return dict(pairs)
 
@@ -63,18 +86,26 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
-            if parameter.grad.shape != parameter.shape:
-                raise ValueError(
-                    f"{type(self).__name__}: the gradient of {name} must have its shape {parameter.shape}, "
-                    f"got {parameter.grad.shape}"
-                )
-            self.steps[name] += 1
+            g = self._gradient(name, parameter).astype(parameter.dtype, copy=False)
             state = self.state[name]
             for slot in self.slots:
-                if slot not in state:
-                    state[slot] = parameter.backend.xp.zeros(parameter.shape, parameter.dtype)
-            g = parameter.grad.data.astype(parameter.dtype, copy=False)
+                state[slot] = _beside(parameter, state.get(slot))
+            self.steps[name] += 1
             parameter.replace(as_array(self.update(parameter.data, g, state, self.steps[name])))
+
+    def _gradient(self, name: str, parameter: Parameter) -> Any:
+        """Return the array of a parameter's gradient, after checking that it fits."""
+        grad, kind = parameter.grad, type(self).__name__
+        if not isinstance(grad, tl.Tensor):
+            raise TypeError(f"{kind}: the gradient of {name} must be a Tensor, got {kind_of(grad)}")
+        if grad.shape != parameter.shape:
+            raise ValueError(f"{kind}: the gradient of {name} must have its shape {parameter.shape}, got {grad.shape}")
+        if type(grad.data) is not type(parameter.data):
+            raise TypeError(
+                f"{kind}: the gradient of {name} must be on its backend {parameter.backend.name}, "
+                f"got {grad.backend.name}; move the model before the backward pass"
+            )
+        return grad.data
 
     def update(self, p: Any, g: Any, state: dict[str, Any], step: int) -> Any:
         """Return the new array of one parameter, at its step number `step`; update its state in place."""
@@ -95,13 +126,11 @@ class Optimizer:
         """Take over a state; all names and shapes that do not fit are one error, and then nothing changes."""
         expected: dict[str, tuple[int, ...]] = {f"{name}.steps": () for name in self.parameters}
         expected |= {f"{n}.{s}": p.shape for n, p in self.parameters.items() for s in self.slots}
-        problems = [f"missing {k}" for k in expected if k not in arrays]
-        problems += [f"unexpected {k}" for k in arrays if k not in expected]
-        problems += [
-            f"{k} must have shape {expected[k]}, got {np.shape(v)}"
-            for k, v in arrays.items()
-            if k in expected and np.shape(v) != expected[k]
-        ]
+        if not isinstance(arrays, Mapping):
+            raise TypeError(
+                f"{type(self).__name__}: the state must be a mapping of names to arrays, got {kind_of(arrays)}"
+            )
+        problems = misfits(expected, {name: np.shape(array) for name, array in arrays.items()})
         if problems:
             raise ValueError(f"{type(self).__name__}: the state does not fit: {'; '.join(problems)}")
         for name, parameter in self.parameters.items():
@@ -123,8 +152,11 @@ class SGD(Optimizer):
         nesterov: bool = False,
     ) -> None:
         super().__init__(parameters, learning_rate)
-        if not 0 <= momentum < 1 or (nesterov and not momentum):
-            raise ValueError(f"SGD: momentum must lie in [0, 1), and in (0, 1) for nesterov; got {momentum}")
+        check_fraction("SGD", momentum=momentum)
+        check_number("SGD", weight_decay=weight_decay)
+        check_flag("SGD", nesterov=nesterov)
+        if nesterov and not momentum:
+            raise ValueError(f"SGD: momentum must lie in (0, 1) for nesterov, got {momentum}; 0.9 is usual")
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
         self.slots = ("velocity",) if momentum else ()
 
@@ -149,8 +181,11 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(parameters, learning_rate)
-        if not all(0 <= beta < 1 for beta in betas) or not eps >= 0:
-            raise ValueError(f"{type(self).__name__}: betas must lie in [0, 1) and eps >= 0; got {betas} and {eps}")
+        kind = type(self).__name__
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise ValueError(f"{kind}: betas must be two numbers, as (0.9, 0.999); got {betas}")
+        check_fraction(kind, **{"betas[0]": betas[0], "betas[1]": betas[1]})
+        check_number(kind, eps=eps, weight_decay=weight_decay)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def update(self, p: Any, g: Any, state: dict[str, Any], step: int) -> Any:
@@ -186,21 +221,44 @@ class AdamW(Adam):
         super().__init__(parameters, learning_rate, betas, eps, weight_decay)
 
 
+def _listed(operation: str, parameters: Any) -> list[Any]:
+    """Return the parameters as a list; say what to pass where they come in another form."""
+    if isinstance(parameters, Module | tl.Tensor | Mapping | str) or not isinstance(parameters, Iterable):
+        remedy = "[x]" if isinstance(parameters, tl.Tensor) else "model.parameters()"
+        raise TypeError(
+            f"{operation}: needs an iterable of one or more parameters, got {kind_of(parameters)}; pass {remedy}"
+        )
+    return list(parameters)
+
+
+def _beside(parameter: Parameter, array: Any) -> Any:
+    """Return an array of the optimizer's state where the parameter is now: it may have been moved or converted."""
+    if array is None:
+        return parameter.backend.xp.zeros(parameter.shape, parameter.dtype)
+    if type(array) is not type(parameter.data):
+        return parameter.backend.asarray(backend_of(array).to_numpy(array), parameter.dtype)
+    return array if array.dtype == parameter.dtype else array.astype(parameter.dtype)
+
+
 def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     """Scale all gradients so that their joint Euclidean norm is at most `max_norm`; return the norm before.
 
     Pascanu et al. 2013, algorithm 1. Raises ValueError, and changes nothing, where the norm is not finite. Waits for
     the GPU once.
     """
-    if not max_norm > 0:
-        raise ValueError(f"clip_grad_norm: max_norm must be positive, got {max_norm}")
-    with_grad = [(p, p.grad) for p in parameters if p.grad is not None]
+    check_number("clip_grad_norm", above=True, finite=False, max_norm=max_norm)
+    listed = _listed("clip_grad_norm", parameters)
+    wrong = [p for p in listed if not isinstance(p, tl.Tensor)]
+    if wrong:
+        raise TypeError(f"clip_grad_norm: needs parameters, got {kind_of(wrong[0])}; pass model.parameters()")
+    with_grad = [(p, p.grad) for p in listed if p.grad is not None]
     if not with_grad:
         return 0.0
     total: Any = 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite gets an error of its own
         for _, grad in with_grad:
             g = grad.data.reshape(-1)
+            g = g.astype("float32") if g.dtype == "float16" else g  # whose squares overflow at 256
             total = total + g @ g
     norm = math.sqrt(total.item())
     if not math.isfinite(norm):

@@ -11,6 +11,7 @@ import numpy as np
 
 import tensorlib as tl
 from nn import init
+from nn.checks import check_size, with_width
 from nn.module import Module, Parameter
 
 __all__ = ["LearnedPositions", "SinusoidalPositions", "sinusoids"]
@@ -23,6 +24,8 @@ def sinusoids(length: int, width: int, start: int = 0) -> np.ndarray:
 
     Vaswani et al. 2017, section 3.5. Wavelengths run from 2 pi to 10000 · 2 pi.
     """
+    check_size("sinusoids", width=width)
+    check_size("sinusoids", least=0, length=length, start=start)
     if width % 2:
         raise ValueError(f"sinusoids: the width must be even, for each sine has its cosine; got {width}")
     angles = np.arange(start, start + length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
@@ -33,11 +36,15 @@ class SinusoidalPositions(Module):
     """Adds fixed sinusoids; nothing to learn, and no longest length."""
 
     def __init__(self, width: int, prepared: int = 512) -> None:
+        check_size("SinusoidalPositions", prepared=prepared)
         self.table = tl.Tensor(sinusoids(prepared, width).astype(np.float32))
 
     def forward(self, x_BTD: Any, start: int = 0) -> Any:
         """Return x plus the rows for positions start, start + 1, ..."""
-        length, (prepared, width) = x_BTD.shape[1], self.table.shape
+        check_size("SinusoidalPositions", least=0, start=start)
+        prepared, width = self.table.shape
+        x_BTD = with_width(self, x_BTD, width, self.table, "B, T")
+        length = x_BTD.shape[1]
         if start + length <= prepared:
             return x_BTD + self.table[start : start + length]
         rows = sinusoids(length, width, start).astype(np.float32)  # rounded as the prepared rows are
@@ -48,10 +55,13 @@ class LearnedPositions(Module):
     """Adds a learned vector for each position below `longest` (Vaswani et al. 2017, table 3, row E)."""
 
     def __init__(self, width: int, longest: int, generator: tl.Generator | None = None) -> None:
+        check_size("LearnedPositions", width=width, longest=longest)
         self.weight = Parameter(init.normal((longest, width), width**-0.5, generator))
 
     def forward(self, x_BTD: Any, start: int = 0) -> Any:
         """Return x plus the rows for positions start, start + 1, ..."""
+        check_size("LearnedPositions", least=0, start=start)  # -1 would take the last row, unseen
+        x_BTD = with_width(self, x_BTD, self.weight.shape[1], self.weight, "B, T")
         end = start + x_BTD.shape[1]
         if end > self.weight.shape[0]:
             raise ValueError(

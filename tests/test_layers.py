@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from strict import STRICT
 
 import nn
 import tensorlib as tl
@@ -42,9 +43,19 @@ def test_linear_is_x_w_plus_b(backend):
     assert [name for name, _ in nn.Linear(3, 4, bias=False).named_parameters()] == ["weight"]
 
 
-def test_linear_of_the_wrong_width_names_both_shapes():
-    with pytest.raises(ValueError, match=r"matmul: inner sizes must agree, got \(2, 4\) and \(3, 4\)"):
-        nn.Linear(3, 4)(tl.zeros((2, 4)))
+def test_layers_take_lists_and_arrays_like_tensors(backend):
+    x = [[1.0, -2.0, 3.0]]
+    for layer in (nn.Linear(3, 2), nn.LayerNorm(3), nn.FeedForward(3, 4)):
+        layer.to(backend)
+        expected = layer(tl.Tensor(x, backend=backend)).numpy()
+        np.testing.assert_array_equal(layer(x).numpy(), expected)
+        np.testing.assert_array_equal(layer(tl.Tensor(x, backend=backend).data).numpy(), expected)
+
+
+def test_a_layer_in_a_model_is_named_by_its_path():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.LayerNorm(4)))
+    with pytest.raises(ValueError, match=r"LayerNorm 1\.0: x must have shape \(\.\.\., 4\), got \(5, 3\)"):
+        model(tl.zeros((5, 2)))
 
 
 def test_embedding_picks_rows_and_adds_up_their_gradients(backend):
@@ -143,8 +154,6 @@ def test_sinusoids_are_the_formula_of_the_paper():
         angle = t / 10000 ** (2 * i / 8)
         assert table[t, 2 * i] == pytest.approx(math.sin(angle), abs=1e-15)
         assert table[t, 2 * i + 1] == pytest.approx(math.cos(angle), abs=1e-15)
-    with pytest.raises(ValueError, match=r"width must be even.* got 7"):
-        sinusoids(3, 7)
 
 
 def test_sinusoidal_positions_know_no_longest_and_depend_on_the_position_alone(backend):
@@ -253,7 +262,122 @@ def test_dropout_draws_from_its_own_generator_or_from_the_seeded_one(backend):
     np.testing.assert_array_equal(nn.Dropout(0.5)(x).numpy(), b)
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.0, 1.5])
-def test_dropout_refuses_what_is_no_probability(p):
-    with pytest.raises(ValueError, match=rf"Dropout: p must lie in \[0, 1\), got {p}"):
-        nn.Dropout(p)
+# ---- mistakes ----
+
+X = tl.zeros((2, 3, 4))
+IDS = np.array([[0, 1]])
+STRANGE = tl.zeros((2, 3, 4), backend=STRICT)
+LOGITS = tl.zeros((2, 5))
+
+BAD = [
+    (lambda: nn.Linear(3, -4), ValueError, "Linear: out_width must be an integer of at least 1, got -4"),
+    (lambda: nn.Linear(0, 4), ValueError, "Linear: in_width must be an integer of at least 1, got 0"),
+    (lambda: nn.Linear(3, 4.0), TypeError, r"Linear: out_width must be an integer of at least 1, got 4\.0"),
+    (lambda: nn.Linear((3, 4), 2), TypeError, r"in_width must be an integer of at least 1, got \(3, 4\)"),
+    (lambda: nn.Linear(3, 4, 0.1), TypeError, r"Linear: bias must be True or False, got 0\.1; name your arguments"),
+    (lambda: nn.Linear(3, 4, generator=7), TypeError, r"must be a tl\.Generator, got 7; pass tl\.Generator\(7\)"),
+    (lambda: nn.Linear(5, 4)(X), ValueError, r"Linear: x must have shape \(\.\.\., 5\), got \(2, 3, 4\)$"),
+    (lambda: nn.Linear(3, 4)(X), ValueError, r"got \(2, 3, 4\); did you mean x\.swapaxes\(-1, -2\)\?"),
+    (lambda: nn.Linear(1, 4)(1.0), ValueError, r"Linear: x must have shape \(\.\.\., 1\), got \(\)"),
+    (lambda: nn.Linear(2, 4)(IDS), TypeError, "Linear: x must be of a floating dtype, got int64; embed ids"),
+    (lambda: nn.Linear(4, 4)(nn.Linear), TypeError, "data must be numbers, got the class Linear; call it first"),
+    (lambda: nn.Linear(4, 4)(STRANGE), TypeError, "matmul: operands must be on one backend, got strict and numpy"),
+    (lambda: nn.Embedding(-5, 3), ValueError, "Embedding: vocabulary must be an integer of at least 1, got -5"),
+    (lambda: nn.Embedding(5, 0), ValueError, "Embedding: width must be an integer of at least 1, got 0"),
+    (lambda: nn.Embedding("words", 3), TypeError, "Embedding: vocabulary must be an integer .* got 'words'"),
+    (lambda: nn.Embedding(5, 3)(IDS + 0.5), TypeError, "embedding: token ids must be integers, got dtype float64"),
+    (lambda: nn.Embedding(5, 3)(IDS > 0), TypeError, "embedding: token ids must be integers, got dtype bool"),
+    (lambda: nn.Embedding(5, 3)([[0, 7]]), IndexError, r"token id 7 at position \(0, 1\) is outside .* 5"),
+    (lambda: nn.LayerNorm(-1), ValueError, "LayerNorm: width must be an integer of at least 1, got -1"),
+    (lambda: nn.LayerNorm((3, 4)), TypeError, r"LayerNorm: width must be an integer of at least 1, got \(3, 4\)"),
+    (lambda: nn.LayerNorm(4, eps=0), ValueError, "LayerNorm: eps must be positive, got 0"),
+    (lambda: nn.LayerNorm(4, eps="small"), TypeError, "eps must be positive, got 'small', which is no number"),
+    (lambda: nn.LayerNorm(3)(X), ValueError, r"LayerNorm: x must have shape \(\.\.\., 3\), got \(2, 3, 4\)"),
+    (lambda: nn.LayerNorm(2)(IDS), TypeError, "LayerNorm: x must be of a floating dtype, got int64"),
+    (lambda: nn.LayerNorm(1)(2.0), ValueError, r"LayerNorm: x must have shape \(\.\.\., 1\), got \(\)"),
+    (lambda: nn.Dropout(-0.1), ValueError, r"Dropout: p must lie in \[0, 1\), got -0\.1"),
+    (lambda: nn.Dropout(1.0), ValueError, r"Dropout: p must lie in \[0, 1\), got 1\.0"),
+    (lambda: nn.Dropout(50), ValueError, r"Dropout: p must lie in \[0, 1\), got 50"),
+    (lambda: nn.Dropout(math.nan), ValueError, r"Dropout: p must lie in \[0, 1\), got nan"),
+    (lambda: nn.Dropout(None), TypeError, r"p must lie in \[0, 1\), got None, which is no number"),
+    (lambda: nn.Dropout(0.5, 42), TypeError, r"Dropout: generator must be a tl\.Generator, got 42"),
+    (lambda: nn.Dropout(0.5)(IDS), TypeError, "dropout: x must be of a floating dtype, got int64"),
+    (lambda: nn.FeedForward(-4, 8), ValueError, "FeedForward: width must be an integer of at least 1, got -4"),
+    (lambda: nn.FeedForward(4, 0), ValueError, "FeedForward: hidden_width must be an integer of at least 1, got 0"),
+    (lambda: nn.FeedForward(4, 8, dropout=2), ValueError, r"FeedForward: dropout must lie in \[0, 1\), got 2"),
+    (lambda: nn.FeedForward(4, 8, generator="x"), TypeError, r"generator must be a tl\.Generator, got 'x'"),
+    (lambda: nn.FeedForward(5, 8)(X), ValueError, r"Linear hidden: x must have shape \(\.\.\., 5\), got \(2, 3, 4\)"),
+    (lambda: nn.FeedForward(2, 8)(IDS), TypeError, "Linear hidden: x must be of a floating dtype, got int64"),
+    (lambda: nn.MultiHeadAttention(6, 4), ValueError, "heads must divide the width, got width 6 and 4 heads"),
+    (lambda: nn.MultiHeadAttention(6, -2), ValueError, "heads must be an integer of at least 0, got -2"),
+    (lambda: nn.MultiHeadAttention(0, 1), ValueError, "MultiHeadAttention: width must be an integer .* got 0"),
+    (lambda: nn.MultiHeadAttention(4, 2.0), TypeError, r"heads must be an integer of at least 0, got 2\.0"),
+    (lambda: nn.MultiHeadAttention(4, 2, dropout=1), ValueError, r"dropout must lie in \[0, 1\), got 1"),
+    (lambda: nn.MultiHeadAttention(4, 2)(X[0]), ValueError, r"x must have shape \(B, T, 4\), got \(3, 4\)"),
+    (lambda: nn.MultiHeadAttention(6, 2)(X), ValueError, r"x must have shape \(B, T, 6\), got \(2, 3, 4\)"),
+    (lambda: nn.MultiHeadAttention(4, 2)(X, X[..., :2]), ValueError, r"memory must .* \(B, S, 4\), got \(2, 3, 2\)"),
+    (
+        lambda: nn.MultiHeadAttention(4, 2)(X, tl.zeros((5, 3, 4))),
+        ValueError,
+        r"x and memory must be of one batch, got \(2, 3, 4\) and \(5, 3, 4\)",
+    ),
+    (lambda: nn.MultiHeadAttention(4, 2)(X, visible=np.ones((3, 3))), TypeError, "visible must be boolean.*float64"),
+    (
+        lambda: nn.MultiHeadAttention(4, 2)(X, visible=nn.causal_mask(5)),
+        ValueError,
+        r"visible must broadcast to the shape of x, \(2, 2, 3, 3\); got \(5, 5\)",
+    ),
+    (lambda: nn.causal_mask(-1), ValueError, "causal_mask: length must be an integer of at least 0, got -1"),
+    (lambda: nn.causal_mask(X), TypeError, "causal_mask: length must be an integer of at least 0, got Tensor"),
+    (lambda: nn.causal_mask(3, "cud"), ValueError, "backend: .* got 'cud'"),
+    (lambda: nn.padding_mask([2, -1]), ValueError, r"lengths must lie in \[0, 2\], got -1 for sentence 1"),
+    (lambda: nn.padding_mask([2, 5], longest=4), ValueError, r"lengths must lie in \[0, 4\], got 5 for sentence 1"),
+    (lambda: nn.padding_mask([2.0]), ValueError, "one integer for each sentence, got .* dtype float64"),
+    (lambda: nn.padding_mask(IDS), ValueError, r"one integer for each sentence, got shape \(1, 2\)"),
+    (lambda: nn.padding_mask(3), ValueError, r"one integer for each sentence, got shape \(\)"),
+    (lambda: nn.padding_mask([1], longest=-1), ValueError, "padding_mask: longest must be .* got -1"),
+    (lambda: sinusoids(3, 7), ValueError, "sinusoids: the width must be even.* got 7"),
+    (lambda: sinusoids(-3, 4), ValueError, "sinusoids: length must be an integer of at least 0, got -3"),
+    (lambda: sinusoids(3, 4, start=-1), ValueError, "sinusoids: start must be an integer of at least 0, got -1"),
+    (lambda: nn.SinusoidalPositions(7), ValueError, "the width must be even.* got 7"),
+    (lambda: nn.SinusoidalPositions(4, prepared=0), ValueError, "SinusoidalPositions: prepared must be .* got 0"),
+    (lambda: nn.SinusoidalPositions(4)(X[0]), ValueError, r"x must have shape \(B, T, 4\), got \(3, 4\)"),
+    (lambda: nn.SinusoidalPositions(6)(X), ValueError, r"x must have shape \(B, T, 6\), got \(2, 3, 4\)"),
+    (lambda: nn.SinusoidalPositions(4)(X, start=-1), ValueError, "SinusoidalPositions: start must be .* got -1"),
+    (lambda: nn.LearnedPositions(4, 0), ValueError, "LearnedPositions: longest must be .* at least 1, got 0"),
+    (lambda: nn.LearnedPositions(4, 9)(X[0]), ValueError, r"x must have shape \(B, T, 4\), got \(3, 4\)"),
+    (lambda: nn.LearnedPositions(1, 9)(X), ValueError, r"x must have shape \(B, T, 1\), got \(2, 3, 4\)"),
+    (lambda: nn.LearnedPositions(4, 9)(X, start=-1), ValueError, "LearnedPositions: start must be .* got -1"),
+    (lambda: nn.LearnedPositions(4, 9)(X, start=8), ValueError, "has 9 positions, got a sequence that ends at 11"),
+    (lambda: nn.CrossEntropyLoss(reduction="avg")(LOGITS, [0, 1]), ValueError, "reduction must be .* got 'avg'"),
+    (lambda: nn.CrossEntropyLoss(label_smoothing=1.5)(LOGITS, [0, 1]), ValueError, r"label_smoothing .* got 1\.5"),
+    (lambda: nn.CrossEntropyLoss()(LOGITS, [0, 5]), IndexError, "target 5 at position .* outside the 5 classes"),
+    (lambda: nn.CrossEntropyLoss()(LOGITS, [0.0, 1.0]), TypeError, "targets must be integers, got dtype float64"),
+    (lambda: nn.CrossEntropyLoss()(LOGITS, [[0, 1]]), ValueError, r"targets must have the shape .* got \(1, 2\)"),
+    (lambda: nn.CrossEntropyLoss()(nn.Linear(1, 1), [0]), TypeError, "data must be numbers, got Linear; call it"),
+    (lambda: init.normal((2, 3), -1.0), ValueError, r"normal: std must not be negative, got -1\.0"),
+    (lambda: init.normal((2, -3), 1.0), ValueError, "normal: size must be an integer of at least 0, got -3"),
+    (lambda: init.normal((2, 3.0), 1.0), TypeError, r"normal: size must be an integer of at least 0, got 3\.0"),
+    (lambda: init.normal((2, 3), 1.0, 5), TypeError, r"normal: generator must be a tl\.Generator, got 5"),
+    (lambda: init.uniform((2, 3), math.inf), ValueError, "uniform: bound must be finite, got inf"),
+    (lambda: init.uniform((2, 3), "wide"), TypeError, "uniform: bound must not be negative, got 'wide'"),
+    (lambda: init.xavier_uniform(5), ValueError, r"xavier_uniform: shape must be \(in, \.\.\., out\), got 5"),
+    (lambda: init.xavier_uniform((5,)), ValueError, r"xavier_uniform: shape must be \(in, \.\.\., out\), got \(5,\)"),
+    (lambda: init.xavier_normal((5, 3), gain=-2.0), ValueError, r"xavier_normal: gain must not be negative, got -2\.0"),
+    (lambda: init.kaiming_uniform((0, 3)), ValueError, "kaiming_uniform: fan_in must be .* at least 1, got 0"),
+    (lambda: init.kaiming_normal(()), ValueError, r"kaiming_normal: shape must be .* got \(\)"),
+    (lambda: init.lecun_normal((-2, 3)), ValueError, "lecun_normal: fan_in must be .* at least 1, got -2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_mistakes_are_named_with_what_was_given(call, error, message):
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_padding_mask_takes_lengths_from_any_backend(backend):
+    lengths = tl.Tensor([2, 0], backend=backend)
+    np.testing.assert_array_equal(nn.padding_mask(lengths).numpy()[:, 0, 0], [[1, 1], [0, 0]])
+    assert nn.padding_mask([], backend=backend).shape == (0, 1, 1, 0)

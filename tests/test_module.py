@@ -8,6 +8,7 @@ import pytest
 
 import nn
 import tensorlib as tl
+from nn import optim
 
 
 class Pair(nn.Module):
@@ -96,6 +97,38 @@ def test_tied_parameters_come_once_under_their_first_name(share):
     assert list(tree.state_dict()) == names(tree)
     tree.load_state_dict(tree.state_dict())
     assert tree.branches[1].first.weight is tree.branches[0].first.weight
+
+
+def test_a_parameter_or_module_is_not_lost_to_an_assignment_by_mistake():
+    pair = Pair()
+    with pytest.raises(
+        TypeError, match=r"Pair\.scale: holds a Parameter and would lose it to a numpy\.ndarray; use nn"
+    ):
+        pair.scale = np.ones(2)
+    with pytest.raises(TypeError, match=r"Pair\.first: holds a Module and would lose it to a float; del it first"):
+        pair.first = 3.0
+    assert names(pair) == names(Pair())
+    with pytest.raises(AttributeError, match="frist"):
+        pair.frist  # noqa: B018
+
+
+def test_modules_put_into_a_plain_list_later_are_refused_by_whatever_needs_them():
+    tree = Tree()
+    tree.layers = []
+    tree.layers.append(nn.Linear(1, 1))
+    for look in (tree.state_dict, lambda: list(tree.parameters()), lambda: optim.SGD(tree.parameters(), 0.1)):
+        with pytest.raises(
+            TypeError, match=r"Tree\.layers: .* would not be found by parameters\(\); use nn\.ModuleList"
+        ):
+            look()
+
+
+def test_a_module_within_a_list_has_a_state_of_its_own():
+    tree = Tree()
+    branch = tree.branches[1]
+    assert list(branch.state_dict()) == names(Pair())
+    branch.load_state_dict(tree.branches[0].state_dict())
+    np.testing.assert_array_equal(branch.scale.numpy(), tree.branches[0].scale.numpy())
 
 
 @pytest.mark.parametrize("container", [list, tuple, lambda x: {"a": x[0]}, lambda x: [[x[0]], []], lambda x: {x[0]}])
@@ -194,6 +227,160 @@ def test_a_copied_module_is_a_module_of_its_own(duplicate):
     for name, parameter in tree.named_parameters():
         assert dict(twin.named_parameters())[name] is not parameter
         assert not np.shares_memory(dict(twin.named_parameters())[name].numpy(), parameter.numpy())
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_tied_parameters_stay_tied_in_a_copy(duplicate):
+    tree = Tree()
+    tree.branches[1].first.weight = tree.branches[0].first.weight
+    tree.trunk.weight.grad = tl.ones_like(tree.trunk.weight)
+    tree.trunk.bias.requires_grad = False
+    twin = duplicate(tree)
+    assert twin.branches[1].first.weight is twin.branches[0].first.weight
+    assert names(twin) == names(tree) and [p.name for p in twin.parameters()] == names(tree)
+    assert all(type(p) is nn.Parameter for p in twin.parameters())
+    np.testing.assert_array_equal(twin.trunk.weight.grad.numpy(), 1)
+    assert twin.trunk.weight.requires_grad and not twin.trunk.bias.requires_grad
+    assert type(twin.branches[0].table) is tl.Tensor
+
+
+def test_a_module_copied_on_a_backend_stays_there(backend):
+    tree = Tree().to(backend)
+    twin = copy.deepcopy(tree)
+    assert all(p.backend is tl.get_backend(backend) for p in twin.parameters())
+    twin.trunk.weight.replace(twin.trunk.weight.data * 2)
+    assert not np.array_equal(twin.trunk.weight.numpy(), tree.trunk.weight.numpy())
+
+
+def test_a_module_that_keeps_a_computed_tensor_says_so_when_copied():
+    pair = Pair()
+    pair.last = pair(tl.zeros((1, 2)))
+    with pytest.raises(RuntimeError, match=r"deepcopy: only leaves.* was computed by add; use x\.detach\(\)"):
+        copy.deepcopy(pair)
+
+
+# ---- hooks ----
+
+
+def doubling(module, args, output):
+    return output * 2
+
+
+def test_a_forward_hook_sees_the_call_and_may_replace_the_output():
+    linear, x = nn.Linear(2, 3), tl.Tensor([[1.0, 2.0]])
+    plain = linear(x)
+    seen = []
+    first = linear.register_forward_hook(lambda *call: seen.append(call))
+    second = linear.register_forward_hook(doubling)
+    third = linear.register_forward_hook(lambda module, args, output: output + 1)  # sees what the second made
+    np.testing.assert_array_equal(linear(x).numpy(), (plain * 2 + 1).numpy())
+    module, args, output = seen.pop()
+    assert module is linear and args == (x,) and isinstance(args, tuple)
+    np.testing.assert_array_equal(output.numpy(), plain.numpy())
+    second.remove()
+    np.testing.assert_array_equal(linear(x).numpy(), (plain + 1).numpy())
+    first.remove(), third.remove(), first.remove()  # twice is no mistake
+    assert linear(x).numpy().tolist() == plain.numpy().tolist() and len(seen) == 1
+
+
+def test_a_pre_hook_may_replace_the_arguments():
+    pair, x = Pair(), tl.Tensor([[1.0, 2.0]])
+    order = []
+    pair.first.register_forward_pre_hook(lambda module, args: order.append(1))
+    pair.first.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    pair.first.register_forward_pre_hook(lambda module, args: args[0] + 1)  # one value stands for a tuple of one
+    pair.first.register_forward_hook(lambda module, args, output: order.append(args[0].numpy().tolist()))
+    np.testing.assert_array_equal(pair.first(x).numpy(), nn.functional_call(copy_of(pair.first), {}, x * 2 + 1).numpy())
+    assert order == [1, [[3.0, 5.0]]]
+
+
+def copy_of(linear):
+    """Return a layer of the same values without hooks."""
+    twin = nn.Linear(*linear.weight.shape)
+    twin.load_state_dict(linear.state_dict())
+    return twin
+
+
+def test_arguments_by_keyword_pass_pre_hooks_by():
+    attention = nn.MultiHeadAttention(4, 2)
+    attention.register_forward_pre_hook(lambda module, args: args)
+    x = tl.ones((1, 3, 4))
+    y, weights = attention(x, return_weights=True)
+    assert y.shape == (1, 3, 4) and weights.shape == (1, 2, 3, 3)
+
+
+def test_a_handle_is_a_context_manager_also_after_an_exception():
+    linear, x = nn.Linear(2, 2), tl.ones((1, 2))
+    plain = linear(x).numpy()
+    with linear.register_forward_hook(doubling) as handle:
+        np.testing.assert_array_equal(linear(x).numpy(), plain * 2)
+        assert handle is not None
+    with pytest.raises(KeyError), linear.register_forward_hook(doubling):
+        raise KeyError
+    np.testing.assert_array_equal(linear(x).numpy(), plain)
+
+
+def test_a_removed_hook_leaves_a_later_one_alone():
+    linear, x = nn.Linear(2, 2), tl.ones((1, 2))
+    plain = linear(x).numpy()
+    gone = linear.register_forward_hook(doubling)
+    gone.remove()
+    linear.register_forward_hook(doubling)
+    gone.remove()
+    np.testing.assert_array_equal(linear(x).numpy(), plain * 2)
+
+
+def test_a_hook_may_remove_itself_while_it_runs():
+    linear, x, calls = nn.Linear(2, 2), tl.ones((1, 2)), []
+    handle = linear.register_forward_hook(lambda *call: (calls.append(1), handle.remove(), None)[2])
+    linear.register_forward_hook(lambda *call: calls.append(2))
+    linear(x), linear(x)
+    assert calls == [1, 2, 2]
+
+
+def test_gradients_flow_through_hooks_and_nodes_bear_the_path():
+    pair = Pair()
+    found = []
+    pair.second.register_forward_hook(lambda module, args, output: found.append(output * 3) or found[-1])
+    pair(tl.ones((1, 2))).sum().backward()
+    assert found[0]._node.path == "second"
+    twin = copy_without_hooks(pair)
+    (twin.second(tl.relu(twin.first(tl.ones((1, 2))))) * 3 * twin.scale + twin.table).sum().backward()
+    np.testing.assert_array_equal(pair.first.weight.grad.numpy(), twin.first.weight.grad.numpy())
+
+
+def copy_without_hooks(pair):
+    twin = Pair()
+    twin.load_state_dict(pair.state_dict())
+    return twin
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copied_module_has_hooks_of_its_own(duplicate):
+    linear, x = nn.Linear(2, 2), tl.ones((1, 2))
+    plain = linear(x).numpy()
+    handle = linear.register_forward_hook(doubling)
+    twin = duplicate(linear)
+    handle.remove()
+    np.testing.assert_array_equal(linear(x).numpy(), plain)
+    np.testing.assert_array_equal(twin(x).numpy(), plain * 2)
+    twin.register_forward_hook(doubling)
+    np.testing.assert_array_equal(twin(x).numpy(), plain * 4)
+
+
+def test_hooks_are_neither_state_nor_shown():
+    linear = nn.Linear(2, 2)
+    before = repr(linear), list(linear.state_dict())
+    linear.register_forward_hook(doubling)
+    assert (repr(linear), list(linear.state_dict())) == before
+
+
+def test_a_call_gives_the_path_back_also_after_an_exception():
+    tree = Tree()
+    with tl.module_scope("outside"):
+        with pytest.raises(ValueError, match="Linear trunk: x must have shape"):
+            tree(tl.ones((1, 7)))
+        assert (tree.trunk.weight * 1)._node.path == "outside"
 
 
 # ---- modes, dtypes, backends ----
@@ -310,8 +497,43 @@ def test_functional_call_leaves_other_parameters_and_gives_everything_back_after
     scale = pair.scale
     zero = nn.functional_call(pair, {"scale": tl.zeros(2)}, tl.Tensor([[1.0, 2.0]]))
     np.testing.assert_array_equal(zero.numpy(), 0)
-    with pytest.raises(ValueError, match="matmul"):
+    with pytest.raises(ValueError, match=r"Linear first: x must have shape \(\.\.\., 2\), got \(1, 9\)"):
         nn.functional_call(pair, {"scale": tl.zeros(2)}, tl.zeros((1, 9)))
     assert pair.scale is scale
     with pytest.raises(ValueError, match=r"unexpected nobody; scale must have shape \(2,\), got \(3,\)"):
         nn.functional_call(pair, {"scale": tl.zeros(3), "nobody": tl.zeros(1)}, tl.zeros((1, 2)))
+
+
+# ---- mistakes ----
+
+BAD = [
+    (lambda: nn.Parameter(np.arange(3)), TypeError, "needs a real floating dtype, got int64"),
+    (lambda: Pair().load_state_dict("model.safetensors"), TypeError, r"names to arrays, got str; tl\.load\(path\)"),
+    (lambda: Pair().load_state_dict(Pair()), TypeError, r"names to arrays, got test_module\.Pair; give its state_dict"),
+    (lambda: Pair().load_state_dict({}), ValueError, "missing scale; missing first.weight"),
+    (lambda: nn.functional_call(Pair(), Pair().parameters(), 1), TypeError, "names to Tensors, got generator"),
+    (lambda: nn.functional_call(Pair(), {"scale": np.ones(2)}, 1), TypeError, r"to Tensors, got numpy\.ndarray"),
+    (lambda: Pair().to("cud"), ValueError, "must be one of numpy, cpu, cupy, cuda, gpu; got 'cud'"),
+    (lambda: Pair().to("float64"), ValueError, "got 'float64'"),
+    (lambda: Pair().astype("int64"), TypeError, "astype: parameters need a floating dtype, got int64"),
+    (lambda: Pair().astype("flaot32"), TypeError, "flaot32"),
+    (lambda: Pair().train([1]), TypeError, "train: mode must be True or False, got list"),
+    (lambda: Pair().train("yes"), TypeError, "train: mode must be True or False, got str"),
+    (lambda: nn.Module()(1), NotImplementedError, "Module: forward is missing"),
+    (lambda: nn.ModuleList([nn.Linear(1, 1)])(1), NotImplementedError, "ModuleList: forward is missing"),
+    (lambda: nn.ModuleList([tl.relu]), TypeError, "ModuleList: holds modules, got function"),
+    (lambda: nn.ModuleList([nn.Linear]), TypeError, "ModuleList: holds modules, got the class Linear; call it"),
+    (lambda: nn.ModuleList([None]), TypeError, "ModuleList: holds modules, got NoneType"),
+    (lambda: nn.Sequential([nn.Linear(1, 1)]), TypeError, r"Sequential: holds modules, got list; .*Sequential\(\*"),
+    (lambda: nn.ModuleList()[0], IndexError, "ModuleList: index 0 is out of range, for it holds 0 modules"),
+    (lambda: nn.Linear(1, 1).register_forward_hook(3), TypeError, "a hook must be callable, got int"),
+    (lambda: nn.Linear(1, 1).register_forward_pre_hook(None), TypeError, "a hook must be callable, got NoneType"),
+    (lambda: nn.Linear(1, 1)(nn.Linear(1, 1)), TypeError, "data must be numbers, got Linear; call it first"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD)
+def test_mistakes_are_named_with_what_was_given(call, error, message):
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,99 @@
+"""What layers, optimizers and schedules ask of their settings, each said once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from operator import index
+from typing import TYPE_CHECKING, Any
+
+import tensorlib as tl
+from tensorlib.interop import kind_of
+
+if TYPE_CHECKING:
+    from nn.module import Module
+
+__all__ = ["check_flag", "check_fraction", "check_generator", "check_number", "check_size", "misfits", "with_width"]
+
+
+def check_size(where: str, least: int = 1, **sizes: Any) -> None:
+    """Raise unless every size is an integer and not below `least`: TypeError or ValueError that names it."""
+    for name, size in sizes.items():
+        wanted = f"{where}: {name} must be an integer of at least {least}, got"
+        try:
+            low = index(size) < least
+        except TypeError:
+            raise TypeError(f"{wanted} {_shown(size)}") from None
+        if low or isinstance(size, bool):
+            raise ValueError(f"{wanted} {size}")
+
+
+def check_fraction(where: str, **fractions: Any) -> None:
+    """Raise unless every number lies in [0, 1)."""
+    for name, p in fractions.items():
+        _check_real(where, name, p, "must lie in [0, 1)")
+        if not 0 <= p < 1:
+            raise ValueError(f"{where}: {name} must lie in [0, 1), got {p}")
+
+
+def check_number(where: str, above: bool = False, finite: bool = True, **numbers: Any) -> None:
+    """Raise unless every number is finite (if asked for) and not negative, or, with `above`, greater than zero."""
+    for name, x in numbers.items():
+        rule = "must be positive" if above else "must not be negative"
+        _check_real(where, name, x, rule)
+        if math.isnan(x) or (finite and math.isinf(x)):
+            raise ValueError(f"{where}: {name} must be finite, got {x}")
+        if not (x > 0 if above else x >= 0):
+            raise ValueError(f"{where}: {name} {rule}, got {x}")
+
+
+def _check_real(where: str, name: str, x: Any, rule: str) -> None:
+    if not isinstance(x, Real) or isinstance(x, bool):  # NumPy's scalars are Real; a Tensor is not
+        raise TypeError(f"{where}: {name} {rule}, got {_shown(x)}, which is no number")
+
+
+def check_flag(where: str, **flags: Any) -> None:
+    """Raise unless every setting is True or False: an argument in the wrong place counts as True without a word."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"{where}: {name} must be True or False, got {_shown(flag)}; name your arguments")
+
+
+def check_generator(where: str, generator: Any) -> None:
+    """Raise unless this is a `tensorlib.Generator` or None."""
+    if generator is not None and not isinstance(generator, tl.Generator):
+        remedy = f"tl.Generator({generator})" if isinstance(generator, int) else "tl.Generator(seed)"
+        raise TypeError(f"{where}: generator must be a tl.Generator, got {_shown(generator)}; pass {remedy}")
+
+
+def with_width(layer: Module, x: Any, width: int, like: tl.Tensor, axes: str = "...", what: str = "x") -> tl.Tensor:
+    """Return x as a Tensor of floating numbers beside `like`; raise unless its shape is (axes, width)."""
+    if not isinstance(x, tl.Tensor):
+        x = tl.Tensor(x, backend=None if hasattr(x, "dtype") else like.backend)
+    right = x.ndim >= 1 if axes == "..." else x.ndim == axes.count(",") + 2
+    if not right or x.shape[-1] != width:
+        hint = "; did you mean x.swapaxes(-1, -2)?" if right and x.ndim > 1 and x.shape[-2] == width else ""
+        raise ValueError(f"{layer.label()}: {what} must have shape ({axes}, {width}), got {x.shape}{hint}")
+    if x.dtype.kind not in "fc":
+        raise TypeError(
+            f"{layer.label()}: {what} must be of a floating dtype, got {x.dtype}; embed ids, or x.astype('float32')"
+        )
+    return x
+
+
+def misfits(
+    expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], strict: bool = True
+) -> list[str]:
+    """Say how the shapes of what is given differ from those expected; without `strict`, names may differ."""
+    problems = [f"missing {name}" for name in expected if name not in given] if strict else []
+    problems += [f"unexpected {name}" for name in given if name not in expected] if strict else []
+    return problems + [
+        f"{name} must have shape {expected[name]}, got {shape}"
+        for name, shape in given.items()
+        if name in expected and expected[name] != shape
+    ]
+
+
+def _shown(x: Any) -> str:
+    return repr(x) if isinstance(x, int | float | str | tuple | None) else kind_of(x)
