@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nn.module import Module
 
-__all__ = ["Handle", "Hooks", "call_with_hooks"]
+__all__ = ["Hooks", "call_with_hooks"]
 
 Hooks = dict[int, Callable[..., Any]]  # in order of registration
-
-
-class Handle:
-    """What registering a hook returns: ``remove()`` takes the hook out again, and so does the end of a ``with``."""
-
-    def __init__(self, hooks: Hooks, hook: Callable[..., Any]) -> None:
-        if not callable(hook):
-            raise TypeError(f"register_hook: a hook must be callable, got {type(hook).__name__}")
-        self._hooks: Hooks | None = hooks
-        self._number = max(hooks, default=0) + 1
-        hooks[self._number] = hook
-
-    def remove(self) -> None:
-        """Take the hook out. Doing so twice is no mistake."""
-        if self._hooks is not None:
-            self._hooks.pop(self._number, None)
-        self._hooks = None  # its number may be given to another
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.remove()
 
 
 def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 import tensorlib as tl
 from nn.checks import misfits
-from nn.hooks import Handle, Hooks, call_with_hooks
+from nn.hooks import Hooks, call_with_hooks
 from tensorlib.function import _STATE
 from tensorlib.interop import kind_of
 
@@ -65,7 +65,7 @@ class Module:
         finally:
             _STATE.reset(token)
 
-    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> Handle:
+    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> tl.HookHandle:
         """Have ``hook(module, args, output)`` called after ``forward``; what it returns replaces the output.
 
         None changes nothing. Hooks run in the order of registration, each with what the one before made of the
@@ -76,17 +76,19 @@ class Module:
         """
         return self._register("_hooks", hook)
 
-    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> Handle:
+    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> tl.HookHandle:
         """Have ``hook(module, args)`` called before ``forward``; a tuple that it returns replaces the arguments.
 
         A single value stands for a tuple of one, None changes nothing. Arguments by keyword pass the hooks by.
         """
         return self._register("_pre_hooks", hook)
 
-    def _register(self, kind: str, hook: Any) -> Handle:
+    def _register(self, kind: str, hook: Any) -> tl.HookHandle:
+        if not callable(hook):
+            raise TypeError(f"{type(self).__name__}: a hook must be callable, got {kind_of(hook)}")
         if getattr(self, kind) is None:
             object.__setattr__(self, kind, {})
-        return Handle(getattr(self, kind), hook)
+        return tl.HookHandle(getattr(self, kind), hook)
 
     def label(self) -> str:
         """Return how messages call this module: its class, and its path if it has one: "Linear encoder.0.hidden"."""

@@ -19,6 +19,8 @@ class HookHandle:
 
     def __init__(self, hooks: dict[int, Any], hook: Any) -> None:
         self._hooks, self._number = hooks, next(HookHandle._numbers)
+        while self._number in hooks:  # by one that came with a copy out of another process
+            self._number = next(HookHandle._numbers)
         hooks[self._number] = hook
 
     def remove(self) -> None:

@@ -131,7 +131,10 @@ def shallow_copy(x: Tensor) -> Tensor:
 
 
 def deep_copy(x: Tensor, memo: dict[int, Any]) -> Tensor:
-    """Return a leaf with memory of its own, on the same backend; what ``copy.deepcopy`` does. Tied stays tied."""
+    """Return a leaf with memory of its own, on the same backend; what ``copy.deepcopy`` does. Tied stays tied.
+
+    Hooks on its gradient belong to the old leaf: they often hold on to what they were made for.
+    """
     _refuse_history(x, "deepcopy")
     attributes = copy.deepcopy(getattr(x, "__dict__", {}), memo)
     grad = None if x.grad is None else x.grad.detach().copy()

@@ -384,7 +384,7 @@ class Tensor:
         return (row.reshape(self.shape[1:]) for row in shapes.split(self, len(self)))
 
     def __contains__(self, value: Any) -> bool:
-        return bool(arithmetic.equal(self, value).any().item())
+        return bool(logic.equal(self, value).any().item())
 
     def __bool__(self) -> bool:
         if self.size != 1:

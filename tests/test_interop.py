@@ -344,6 +344,14 @@ def test_weights_of_a_gpu_come_back_on_the_host_where_there_is_none(monkeypatch)
     np.testing.assert_array_equal(y.numpy(), [[1, -2, 3]])
 
 
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, through_pickle])
+def test_hooks_on_the_gradient_stay_behind(duplicate):
+    x, calls = leaf(), []
+    x.register_hook(calls.append)
+    duplicate(x).sum().backward()
+    assert not calls
+
+
 def test_what_is_not_contiguous_comes_back_equal():
     x = tl.from_numpy(np.arange(6.0).reshape(2, 3).T[::-1])
     for y in (copy.deepcopy(x), through_pickle(x)):

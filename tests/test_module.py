@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from itertools import count
 
 import numpy as np
 import pytest
@@ -364,6 +365,17 @@ def test_a_copied_module_has_hooks_of_its_own(duplicate):
     handle.remove()
     np.testing.assert_array_equal(linear(x).numpy(), plain)
     np.testing.assert_array_equal(twin(x).numpy(), plain * 2)
+    twin.register_forward_hook(doubling)
+    np.testing.assert_array_equal(twin(x).numpy(), plain * 4)
+
+
+def test_a_hook_from_another_process_is_not_overwritten(monkeypatch):
+    linear, x = nn.Linear(2, 2), tl.ones((1, 2))
+    plain = linear(x).numpy()
+    monkeypatch.setattr(tl.HookHandle, "_numbers", count())
+    linear.register_forward_hook(doubling)
+    twin = pickle.loads(pickle.dumps(linear))
+    monkeypatch.setattr(tl.HookHandle, "_numbers", count())  # as a new process begins
     twin.register_forward_hook(doubling)
     np.testing.assert_array_equal(twin(x).numpy(), plain * 4)
 
