@@ -15,6 +15,7 @@ from tensorlib.ops.activations import *  # noqa: F403
 from tensorlib.ops.arithmetic import *  # noqa: F403
 from tensorlib.ops.attention import *  # noqa: F403
 from tensorlib.ops.convolution import *  # noqa: F403
+from tensorlib.ops.creation import *  # noqa: F403
 from tensorlib.ops.crossentropy import *  # noqa: F403
 from tensorlib.ops.cumulative import *  # noqa: F403
 from tensorlib.ops.dropout import *  # noqa: F403
@@ -22,15 +23,19 @@ from tensorlib.ops.einsum import *  # noqa: F403
 from tensorlib.ops.elementwise import *  # noqa: F403
 from tensorlib.ops.exponential import *  # noqa: F403
 from tensorlib.ops.extremes import *  # noqa: F403
+from tensorlib.ops.gathering import *  # noqa: F403
 from tensorlib.ops.indexing import *  # noqa: F403
 from tensorlib.ops.linalg import *  # noqa: F403
 from tensorlib.ops.linear import *  # noqa: F403
 from tensorlib.ops.logic import *  # noqa: F403
 from tensorlib.ops.losses import *  # noqa: F403
 from tensorlib.ops.normalize import *  # noqa: F403
+from tensorlib.ops.rearrange import *  # noqa: F403
 from tensorlib.ops.reduce import *  # noqa: F403
+from tensorlib.ops.sampling import *  # noqa: F403
 from tensorlib.ops.shape import *  # noqa: F403
 from tensorlib.ops.softmax import *  # noqa: F403
+from tensorlib.ops.sorting import *  # noqa: F403
 from tensorlib.ops.trigonometric import *  # noqa: F403
 from tensorlib.random import *  # noqa: F403
 from tensorlib.tensor import *  # noqa: F403

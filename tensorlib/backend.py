@@ -32,14 +32,15 @@ class Backend:
         """Return the array on the host: the same memory on NumPy, a copy (which waits) on a GPU."""
         return array
 
-    def random_bits(self, key: int, draw: int, count: int) -> Array:
-        """Return `count` random uint16 numbers, a pure function of (key, draw).
+    def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Array:
+        """Return `count` random numbers of an unsigned dtype, all bits random: a pure function of (key, draw).
 
         Philox-4x64 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The draw's number stands in
-        the third word of the counter, so that every draw has 2^128 blocks of its own.
+        the third word of the counter, so that every draw has 2^128 blocks of its own. A narrow dtype cuts each word
+        of 64 bits into several numbers, the lowest bits first.
         """
-        bits = np.random.Philox(key=key, counter=[0, 0, draw, 0]).random_raw(-(-count // 4))
-        return bits.view(np.uint16)[:count]
+        words = -(-count * np.dtype(dtype).itemsize // 8)
+        return np.random.Philox(key=key, counter=[0, 0, draw, 0]).random_raw(words).view(dtype)[:count]
 
     def scatter_add(self, total: Array, index: Any, values: Array) -> None:
         """Do ``total[index] += values`` in place, where an index that occurs k times receives k contributions."""
@@ -82,10 +83,12 @@ def _cupy() -> Backend:
         def to_numpy(self, array: Array) -> np.ndarray:
             return cupy.asnumpy(array)
 
-        def random_bits(self, key: int, draw: int, count: int) -> Array:
-            return cuda.random_bits(key, draw, count)
+        def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Array:
+            return cuda.random_bits(key, draw, count, dtype)
 
         def scatter_add(self, total: Array, index: Any, values: Array) -> None:
+            if total.dtype == np.int64:  # a GPU adds uint64 atomically, which is the same bits
+                total, values = total.view(np.uint64), values.astype(np.int64).view(np.uint64)
             cupy.add.at(total, index, values)
 
     backend = CuPy()
@@ -100,7 +103,7 @@ def get_backend(name: str | Backend) -> Backend:
     """
     if isinstance(name, Backend):
         return name
-    if name not in _NAMES:
+    if not isinstance(name, str) or name not in _NAMES:
         raise ValueError(f"backend: must be one of {', '.join(_NAMES)}; got {name!r}")
     return _NUMPY if _NAMES[name] == "numpy" else _cupy()
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from tensorlib.autograd import grad
 from tensorlib.backend import Array, Backend, get_backend
-from tensorlib.tensor import Tensor, zeros_like
+from tensorlib.ops.creation import zeros_like
+from tensorlib.tensor import Tensor
 
 if TYPE_CHECKING:
     from tensorlib.optable import Row, Sample

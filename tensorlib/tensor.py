@@ -18,16 +18,19 @@ from tensorlib.ops import (
     elementwise,
     exponential,
     extremes,
+    gathering,
     indexing,
     linalg,
     logic,
+    rearrange,
     reduce,
+    sorting,
     trigonometric,
 )
 from tensorlib.ops import shape as shapes
 from tensorlib.ops import softmax as softmaxes
 
-__all__ = ["Tensor", "full", "ones", "ones_like", "zeros", "zeros_like"]
+__all__ = ["Tensor"]
 
 
 class Tensor:
@@ -288,10 +291,12 @@ class Tensor:
     arctan2 = trigonometric.arctan2
     argmax = extremes.argmax
     argmin = extremes.argmin
+    argsort = sorting.argsort
     astype = shapes.astype
     bitwise_and = logic.bitwise_and
     bitwise_or = logic.bitwise_or
     bitwise_xor = logic.bitwise_xor
+    broadcast_to = shapes.broadcast_to
     ceil = elementwise.ceil
     clip = arithmetic.clip
     copy = shapes.copy
@@ -307,10 +312,14 @@ class Tensor:
     exp = exponential.exp
     exp2 = exponential.exp2
     expm1 = exponential.expm1
+    flatten = shapes.flatten
+    flip = rearrange.flip
     floor = elementwise.floor
     floor_divide = arithmetic.floor_divide
+    gather = gathering.gather
     greater = logic.greater
     greater_equal = logic.greater_equal
+    index_add = gathering.index_add
     isfinite = logic.isfinite
     isinf = logic.isinf
     isnan = logic.isnan
@@ -335,6 +344,7 @@ class Tensor:
     mean = reduce.mean
     min = extremes.min
     minimum = arithmetic.minimum
+    moveaxis = shapes.moveaxis
     multiply = arithmetic.multiply
     negative = arithmetic.negative
     norm = reduce.norm
@@ -344,14 +354,20 @@ class Tensor:
     reciprocal = arithmetic.reciprocal
     relu = activations.relu
     remainder = arithmetic.remainder
+    repeat = rearrange.repeat
     reshape = shapes.reshape
+    roll = rearrange.roll
     round = elementwise.round
     rsqrt = elementwise.rsqrt
+    scatter = gathering.scatter
+    scatter_add = gathering.scatter_add
+    searchsorted = sorting.searchsorted
     sigmoid = exponential.sigmoid
     sign = elementwise.sign
     sin = trigonometric.sin
     sinh = trigonometric.sinh
     softmax = softmaxes.softmax
+    sort = sorting.sort
     split = shapes.split
     sqrt = elementwise.sqrt
     square = elementwise.square
@@ -360,8 +376,11 @@ class Tensor:
     subtract = arithmetic.subtract
     sum = reduce.sum
     swapaxes = shapes.swapaxes
+    take = gathering.take
     tan = trigonometric.tan
     tanh = trigonometric.tanh
+    tile = rearrange.tile
+    topk = sorting.topk
     trace = linalg.trace
     transpose = shapes.transpose
     tril = linalg.tril
@@ -472,30 +491,3 @@ def _what_is_no_number(given: Any, objects: np.ndarray) -> str:
             inside = "" if x is given else f"{interop.kind_of(given)} with "
             return f"{inside}{interop.kind_of(x)}{'; call it first' if callable(x) else ''}"
     return "an integer of more than 64 bits"
-
-
-def full(
-    shape: int | tuple[int, ...], value: float, dtype: Any = "float32", backend: str | Backend = "numpy"
-) -> Tensor:
-    """Return a Tensor of this shape with every element `value`."""
-    return wrap(get_backend(backend).xp.full(shape, value, dtype))
-
-
-def zeros(shape: int | tuple[int, ...], dtype: Any = "float32", backend: str | Backend = "numpy") -> Tensor:
-    """Return a Tensor of zeros."""
-    return full(shape, 0, dtype, backend)
-
-
-def ones(shape: int | tuple[int, ...], dtype: Any = "float32", backend: str | Backend = "numpy") -> Tensor:
-    """Return a Tensor of ones."""
-    return full(shape, 1, dtype, backend)
-
-
-def zeros_like(x: Tensor) -> Tensor:
-    """Return zeros with the shape, dtype and backend of x."""
-    return wrap(x.backend.xp.zeros(x.shape, x.dtype))
-
-
-def ones_like(x: Tensor) -> Tensor:
-    """Return ones with the shape, dtype and backend of x."""
-    return wrap(x.backend.xp.ones(x.shape, x.dtype))

@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 from tensorlib.autograd import grad
 from tensorlib.function import as_tensor, recording
+from tensorlib.ops.creation import ones_like, zeros_like
 from tensorlib.ops.shape import copy, reshape, stack
-from tensorlib.tensor import Tensor, ones_like, wrap, zeros_like
+from tensorlib.tensor import Tensor, wrap
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vjp"]
 

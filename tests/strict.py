@@ -218,6 +218,8 @@ class _Function:
         """CuPy has this for add, subtract, maximum, minimum and the bitwise ufuncs."""
         if self.name not in ("add", "subtract", "maximum", "minimum", "bitwise_and", "bitwise_or", "bitwise_xor"):
             raise NotImplementedError(f"`{self.name}.at` is not supported yet")
+        if total.dtype.char not in "iILQefd":
+            raise TypeError(f"cupyx.scatter_{self.name} does not support {total.dtype}")
         self.function.at(total._host, index_of(index), unwrapped(values))
 
     def reduceat(self, array: StrictArray, indices: Any, axis: int = 0) -> StrictArray:
@@ -256,10 +258,12 @@ class StrictBackend(Backend):
     def to_numpy(self, array: StrictArray) -> np.ndarray:
         return array.get()
 
-    def random_bits(self, key: int, draw: int, count: int) -> StrictArray:
-        return StrictArray(super().random_bits(key, draw, count))
+    def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> StrictArray:
+        return StrictArray(super().random_bits(key, draw, count, dtype))
 
     def scatter_add(self, total: StrictArray, index: Any, values: StrictArray) -> None:
+        if total.dtype == np.int64:
+            total, values = total.view(np.uint64), values.astype(np.int64).view(np.uint64)
         xp.add.at(total, index, values)
 
 

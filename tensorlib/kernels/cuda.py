@@ -23,11 +23,12 @@ def _kernel(name: str) -> Any:
     return cupy.RawKernel(source(name), name)
 
 
-def random_bits(key: int, draw: int, count: int) -> Any:
-    """Return `count` uint16 numbers, the same as NumPy's backend returns for (key, draw)."""
-    blocks = -(-count // 16)  # a block of the counter is 4 words of 64 bits: 16 numbers
+def random_bits(key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
+    """Return `count` numbers of an unsigned dtype, the same as NumPy's backend returns for (key, draw)."""
+    blocks = -(-count * cupy.dtype(dtype).itemsize // 32)  # a block of the counter is 4 words of 64 bits
     words = cupy.empty(4 * blocks, cupy.uint64)
     low, high = key & (2**64 - 1), key >> 64
     arguments = (cupy.uint64(low), cupy.uint64(high), cupy.uint64(draw), cupy.uint64(blocks), words)
-    _kernel("philox")((-(-blocks // _THREADS),), (_THREADS,), arguments)
-    return words.view(cupy.uint16)[:count]
+    if blocks:  # a grid of no threads cannot be launched
+        _kernel("philox")((-(-blocks // _THREADS),), (_THREADS,), arguments)
+    return words.view(dtype)[:count]

@@ -8,9 +8,8 @@ import numpy as np
 
 from tensorlib.backend import Array, backend_of, namespace_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.common import normal_axes
 
-__all__ = ["embedding", "getitem", "masked_fill", "take_along_axis", "where"]
+__all__ = ["embedding", "getitem", "masked_fill", "where"]
 
 
 class Getitem(Function):
@@ -34,8 +33,8 @@ class ScatterAdd(Function):
         self.index = index
         backend = backend_of(x)
         y = backend.xp.zeros(shape, x.dtype)
-        if _is_basic(index):
-            y[index] = x  # slices and integers pick no element twice
+        if _is_basic(index, masks=True):
+            y[index] = x  # slices, integers and masks pick no element twice
         else:
             backend.scatter_add(y, index, x)
         return y
@@ -44,23 +43,101 @@ class ScatterAdd(Function):
         return dy[self.index]
 
 
-def _is_basic(index: Any) -> bool:
-    parts = index if isinstance(index, tuple) else (index,)
-    return all(p is None or p is Ellipsis or isinstance(p, int | slice | np.integer) for p in parts)
+def _is_basic(index: Any, masks: bool = False) -> bool:
+    """Tell whether an index consists of slices and integers alone (and, if allowed, of boolean masks)."""
+    return all(
+        p is None or p is Ellipsis or isinstance(p, int | slice | np.integer) or (masks and _is_mask(p))
+        for p in as_tuple(index)
+    )
 
 
-def _raw(index: Any) -> Any:
-    """Return an index with arrays for Tensors, and copies of arrays, which the caller may change before backward."""
-    if isinstance(index, tuple):
-        return tuple(_raw(i) for i in index)
-    if hasattr(index, "requires_grad"):
-        return index.data
-    return index.copy() if hasattr(index, "dtype") or isinstance(index, list) else index
+def as_tuple(given: Any) -> tuple[Any, ...]:
+    """Return one index, or one option for all axes, as a tuple of one."""
+    return given if isinstance(given, tuple) else (given,)
 
 
 def getitem(x: Any, index: Any) -> Any:
-    """Return x[index]: slices, integers, ellipsis, None, boolean masks, integer arrays (repetitions count)."""
-    return Getitem.apply(x, index=_raw(index))
+    """Return x[index]: slices, integers, ellipsis, None, boolean masks, integer arrays (repetitions count).
+
+    Integers in lists and arrays of the host are checked; those that lie on a GPU are not fetched for it, and wrap
+    around there. A boolean mask decides about the shape of the result: on a GPU it is waited for.
+    """
+    x = as_tensor(x)
+    return Getitem.apply(x, index=index if _is_basic(index) else _ready(index, x))
+
+
+def _ready(index: Any, x: Any) -> Any:
+    """Return an index whose lists, arrays and Tensors are arrays beside x, checked and out of the caller's reach."""
+    parts = [p if _is_basic(p) or _is_array(p) else as_tensor(p).data for p in as_tuple(index)]
+    taken = [p.ndim if _is_mask(p) else 0 if p is None or p is Ellipsis or isinstance(p, bool) else 1 for p in parts]
+    if sum(taken) > x.ndim:
+        raise IndexError(f"getitem: too many indices, {sum(taken)} axes are indexed; the Tensor has shape {x.shape}")
+    ready, axis = [], 0
+    for part, axes in zip(parts, taken, strict=True):
+        if _is_mask(part):
+            if part.shape != x.shape[axis : axis + axes]:
+                raise IndexError(
+                    f"getitem: a mask must have the sizes of the axes it stands for, {x.shape[axis : axis + axes]}; "
+                    f"got shape {part.shape}"
+                )
+            ready.append(on_backend_of(x, part, "getitem", "a mask"))
+        elif not _is_basic(part):
+            ready.append(integer_indices(part, x, x.shape[axis], f"the size of axis {axis}", "getitem"))
+        else:
+            ready.append(part)
+        axis += x.ndim - sum(taken) if part is Ellipsis else axes
+    return tuple(ready) if isinstance(index, tuple) else ready[0]
+
+
+def _is_array(part: Any) -> bool:
+    return hasattr(part, "dtype") and not isinstance(part, np.generic)
+
+
+def _is_mask(part: Any) -> bool:
+    return hasattr(part, "dtype") and part.dtype.kind == "b"
+
+
+# ---- indices from the caller -----------------------------------------------------------------------------------
+
+
+def integer_indices(indices: Any, x: Any, size: int, what: str, name: str, negative: bool = True) -> Array:
+    """Return `indices` as an array of integers on the backend of the Tensor x, a copy unless they are a Tensor.
+
+    CuPy wraps what is out of range silently, where NumPy raises. So what comes from the host is checked here: each
+    must lie in [-size, size), or in [0, size) where `negative` is False. What lies on a GPU is not fetched for it.
+    """
+    if not _is_array(indices):
+        indices = as_tensor(indices).data
+        if not indices.size:
+            indices = indices.astype(np.int64)  # an empty list has no dtype to speak of
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"{name}: indices must be integers, got dtype {indices.dtype}")
+    array = on_backend_of(x, indices, name, "indices")
+    host = array if isinstance(array, np.ndarray) else indices
+    if isinstance(host, np.ndarray):
+        check_range(host, size, what, name, -size if negative else 0)
+    return array
+
+
+def check_range(indices: np.ndarray, size: int, what: str, name: str, low: int = 0) -> None:
+    """Raise IndexError naming the first index outside [low, size), and its position."""
+    bad = (indices < low) | (indices >= size)
+    if bad.any():
+        position = tuple(int(i) for i in np.argwhere(bad)[0])
+        place = f" at position {position}" if position else ""
+        raise IndexError(f"{name}: indices must lie in [{low}, {size}), {what}; got {int(indices[position])}{place}")
+
+
+def on_backend_of(x: Any, given: Any, name: str, what: str) -> Array:
+    """Return the array of a Tensor, which must be beside x, or a copy there of an array, which may be on the host."""
+    tensor = hasattr(given, "requires_grad")
+    home = backend_of(given.data if tensor else given)
+    if home is not x.backend and (tensor or home.xp is not np):
+        raise TypeError(
+            f"{name}: {what} must be on one backend with x, {x.backend.name}, got {home.name}; "
+            f"move with .to({x.backend.name!r})"
+        )
+    return given.data if tensor else x.backend.asarray(given)  # the caller may change an array before backward
 
 
 class Embedding(Function):
@@ -125,28 +202,6 @@ def check_ids(ids: np.ndarray, vocabulary: int) -> None:
         )
 
 
-class TakeAlongAxis(Function):
-    """y[.., i, ..] = x[.., indices[.., i, ..], ..]  =>  dx is dy added back at these places."""
-
-    def forward(self, x: Array, indices: Array, axis: int) -> Array:
-        self.shape, self.indices, self.axis = x.shape, indices, axis
-        return namespace_of(x).take_along_axis(x, indices, axis=axis)
-
-    def backward(self, dy: Array) -> Any:
-        xp = backend_of(self.indices).xp
-        places = list(xp.ogrid[tuple([slice(n) for n in self.shape])])
-        places[self.axis] = self.indices
-        return ScatterAdd.run(dy, index=tuple(places), shape=self.shape)
-
-
-def take_along_axis(x: Any, indices: Any, axis: int) -> Any:
-    """Return the elements of x at `indices` along `axis`; other axes as they are (torch.gather, sizes matching)."""
-    x = as_tensor(x)
-    indices = indices.data if hasattr(indices, "requires_grad") else x.backend.asarray(indices)
-    (axis,) = normal_axes((axis,), x.ndim, "take_along_axis")
-    return TakeAlongAxis.apply(x, indices=indices, axis=axis)
-
-
 class Where(Function):
     """z = x where the condition holds, else y  =>  dz goes to the one that was chosen."""
 
@@ -166,13 +221,15 @@ class Where(Function):
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     """Return x where `condition` is True and y elsewhere; all three broadcast. The condition gets no gradient."""
-    if hasattr(condition, "requires_grad"):
-        condition = condition.data
-    elif hasattr(condition, "dtype"):
-        condition = condition.copy()  # the caller may change it before backward
     like = next((z for z in (x, y) if hasattr(z, "requires_grad")), None)
-    if not hasattr(condition, "dtype"):
-        condition = np.asarray(condition) if like is None else like.backend.asarray(condition)
+    if like is not None:
+        condition = on_backend_of(
+            like, condition if _is_array(condition) else np.asarray(condition), "where", "the condition"
+        )
+    elif hasattr(condition, "requires_grad"):
+        condition = condition.data
+    else:
+        condition = condition.copy() if _is_array(condition) else np.asarray(condition)
     if not hasattr(x, "dtype") and not hasattr(y, "dtype"):  # two numbers: of float32 as in Tensor(x), on the backend
         x = backend_of(condition).asarray(x, "float32" if float in (type(x), type(y)) else None)
     return Where.apply(x, y, condition=condition)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function
-from tensorlib.ops.common import normal_axes, sum_to
+from tensorlib.function import Function, as_tensor
+from tensorlib.ops.common import Axis, normal_axes, sum_to
+from tensorlib.ops.creation import checked_dtype, checked_shape
 
 __all__ = [
-    "astype", "broadcast_to", "concatenate", "copy", "expand_dims", "reshape", "split", "squeeze", "stack",
-    "swapaxes", "transpose",
+    "astype", "broadcast_to", "concatenate", "copy", "expand_dims", "flatten", "moveaxis", "reshape", "split",
+    "squeeze", "stack", "swapaxes", "transpose", "unstack",
 ]  # fmt: skip
 
 
@@ -32,6 +36,17 @@ def reshape(x: Any, *shape: Any) -> Any:
     return Reshape.apply(x, shape=wanted)
 
 
+def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Any:
+    """Return x with the axes from `start_axis` to `end_axis`, both included, made one; a 0-d x becomes (1,)."""
+    x = as_tensor(x)
+    if x.ndim == 0:
+        return reshape(x, 1)
+    (start,), (end,) = normal_axes((start_axis,), x.ndim, "flatten"), normal_axes((end_axis,), x.ndim, "flatten")
+    if start > end:
+        raise ValueError(f"flatten: start_axis must not lie behind end_axis, got {start_axis} and {end_axis}")
+    return Reshape.apply(x, shape=(*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
+
+
 class Transpose(Function):
     """y = x with permuted axes  =>  dx = dy with the inverse permutation."""
 
@@ -45,6 +60,7 @@ class Transpose(Function):
 
 def transpose(x: Any, *axes: Any) -> Any:
     """Return x with axes in the given order (a tuple or several integers); reversed if none is given."""
+    x = as_tensor(x)
     order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
     if not order:
         order = tuple(reversed(range(x.ndim)))
@@ -55,20 +71,37 @@ def transpose(x: Any, *axes: Any) -> Any:
 
 def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     """Return x with two axes exchanged."""
+    x = as_tensor(x)
     order = list(range(x.ndim))
     normal_axes((axis1,), x.ndim, "swapaxes"), normal_axes((axis2,), x.ndim, "swapaxes")
     order[axis1], order[axis2] = order[axis2], order[axis1]
     return Transpose.apply(x, axes=tuple(order))
 
 
-def expand_dims(x: Any, axis: int) -> Any:
-    """Return x with a new axis of size 1 at `axis`."""
-    (at,) = normal_axes((axis,), x.ndim + 1, "expand_dims")
-    return Reshape.apply(x, shape=(*x.shape[:at], 1, *x.shape[at:]))
+def moveaxis(x: Any, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Any:
+    """Return x with the axes `source` at the places `destination`, the others in their old order."""
+    x = as_tensor(x)
+    sources = tuple(source) if isinstance(source, tuple | list) else (source,)
+    places = tuple(destination) if isinstance(destination, tuple | list) else (destination,)
+    normal_axes(sources, x.ndim, "moveaxis"), normal_axes(places, x.ndim, "moveaxis")
+    if len(sources) != len(places):
+        raise ValueError(f"moveaxis: each axis needs one destination, got {sources} to {places}")
+    moved = {place % x.ndim: axis % x.ndim for axis, place in zip(sources, places, strict=True)}
+    others = iter([axis for axis in range(x.ndim) if axis not in moved.values()])
+    return Transpose.apply(x, axes=tuple([moved[i] if i in moved else next(others) for i in range(x.ndim)]))
 
 
-def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Any:
+def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Any:
+    """Return x with new axes of size 1, which stand at `axis` in the result."""
+    x = as_tensor(x)
+    ndim = x.ndim + (len(axis) if isinstance(axis, tuple | list) else 1)
+    axes, sizes = normal_axes(axis, ndim, "expand_dims"), iter(x.shape)
+    return Reshape.apply(x, shape=tuple([1 if i in axes else next(sizes) for i in range(ndim)]))
+
+
+def squeeze(x: Any, axis: Axis = None) -> Any:
     """Return x without the axes of size 1 (all of them, or those named)."""
+    x = as_tensor(x)
     axes = tuple(i for i, n in enumerate(x.shape) if n == 1) if axis is None else normal_axes(axis, x.ndim, "squeeze")
     for a in axes:
         if x.shape[a] != 1:
@@ -87,9 +120,17 @@ class BroadcastTo(Function):
         return sum_to(dy, self.shape)
 
 
-def broadcast_to(x: Any, shape: tuple[int, ...]) -> Any:
+def broadcast_to(x: Any, shape: int | tuple[int, ...]) -> Any:
     """Return x repeated to `shape` by NumPy's broadcasting rules, without copying."""
-    return BroadcastTo.apply(x, shape=tuple(shape))
+    x = as_tensor(x)
+    wanted = checked_shape("broadcast_to", shape)
+    fits = zip(reversed(x.shape), reversed(wanted), strict=False)
+    if len(wanted) < x.ndim or any(n not in (1, m) for n, m in fits):
+        raise ValueError(
+            f"broadcast_to: only axes of size 1 and new leading axes can grow, got {x.shape} for {wanted}; "
+            "tl.expand_dims adds axes elsewhere"
+        )
+    return BroadcastTo.apply(x, shape=wanted)
 
 
 class Concatenate(Function):
@@ -105,15 +146,37 @@ class Concatenate(Function):
 
 def concatenate(xs: Any, axis: int = 0) -> Any:
     """Join Tensors along an existing axis; all other sizes must agree."""
-    if len(xs) == 0:
-        raise ValueError("concatenate: needs at least one Tensor, got none")
+    xs = _tensors(xs, axis, "concatenate")
     (axis,) = normal_axes((axis,), xs[0].ndim, "concatenate")
+    for i, x in enumerate(xs):
+        if x.ndim != xs[0].ndim or any(
+            a != axis and n != m for a, (n, m) in enumerate(zip(x.shape, xs[0].shape, strict=True))
+        ):
+            raise ValueError(
+                f"concatenate: shapes must agree but for axis {axis}, got {xs[0].shape} first and {x.shape} as "
+                f"number {i}; tl.stack joins along a new axis"
+            )
     return Concatenate.apply(*xs, axis=axis)
 
 
 def stack(xs: Any, axis: int = 0) -> Any:
     """Join Tensors of one shape along a new axis."""
+    xs = _tensors(xs, axis, "stack")
+    for i, x in enumerate(xs):
+        if x.shape != xs[0].shape:
+            raise ValueError(f"stack: shapes must be equal, got {xs[0].shape} first and {x.shape} as number {i}")
+    (axis,) = normal_axes((axis,), xs[0].ndim + 1, "stack")
     return concatenate([expand_dims(x, axis) for x in xs], axis)
+
+
+def _tensors(xs: Any, axis: Any, name: str) -> list[Any]:
+    """Return the Tensors to be joined; lists and numbers among them come to the backend of the first Tensor."""
+    if hasattr(axis, "shape") and hasattr(xs, "shape"):
+        raise TypeError(f"{name}: the Tensors go into one list, {name}([x, y]); got them as two arguments")
+    if not len(xs):
+        raise ValueError(f"{name}: needs at least one Tensor, got none")
+    like = next((x for x in xs if hasattr(x, "requires_grad")), None)
+    return [x if hasattr(x, "requires_grad") else as_tensor(x, None if hasattr(x, "dtype") else like) for x in xs]
 
 
 class Split(Function):
@@ -132,16 +195,26 @@ class Split(Function):
 
 def split(x: Any, sections: int | list[int], axis: int = 0) -> Any:
     """Cut x along `axis` into `sections` equal parts, or, as NumPy does, before each of the positions listed."""
+    x = as_tensor(x)
     (axis,) = normal_axes((axis,), x.ndim, "split")
     n = x.shape[axis]
-    if isinstance(sections, int):
-        if sections < 1 or n % sections:
-            raise ValueError(f"split: {sections} equal parts must fit axis {axis} of size {n}; list where to cut")
-        return Split.apply(x, sizes=[n // sections] * sections, axis=axis)
-    cuts = [0, *sections, n]
+    given = checked_shape("split", sections, "sections")
+    if np.ndim(sections) == 0:
+        (parts,) = given
+        if parts < 1 or n % parts:
+            raise ValueError(f"split: {parts} equal parts must fit axis {axis} of size {n}; list where to cut")
+        return Split.apply(x, sizes=[n // parts] * parts, axis=axis)
+    cuts = [0, *given, n]
     if sorted(cuts) != cuts:
-        raise ValueError(f"split: positions must rise from 0 to {n}, the size of axis {axis}; got {list(sections)}")
+        raise ValueError(f"split: positions must rise from 0 to {n}, the size of axis {axis}; got {list(given)}")
     return Split.apply(x, sizes=[end - start for start, end in pairwise(cuts)], axis=axis)
+
+
+def unstack(x: Any, axis: int = 0) -> tuple[Any, ...]:
+    """Return the slices of x along `axis`, without that axis: the inverse of stack."""
+    x = as_tensor(x)
+    (axis,) = normal_axes((axis,), x.ndim, "unstack")
+    return tuple([squeeze(part, axis) for part in split(x, x.shape[axis], axis)]) if x.shape[axis] else ()
 
 
 class Astype(Function):
@@ -157,8 +230,8 @@ class Astype(Function):
 
 def astype(x: Any, dtype: Any) -> Any:
     """Return x converted to `dtype`. Differentiable between floating dtypes, detached for others."""
-    floating = namespace_of(x.data).dtype(dtype).kind in "fc"
-    return Astype.apply(x if floating else x.detach(), dtype=dtype)
+    x, dtype = as_tensor(x), checked_dtype("astype", dtype)
+    return Astype.apply(x if dtype.kind in "fc" else x.detach(), dtype=dtype)
 
 
 class Copy(Function):

@@ -16,7 +16,10 @@ ROWS: list[Row] = [
             0, -1, slice(None, None, 2), slice(None, None, -1), slice(4, None), (1, 2), (..., 0), None, (),
             (slice(None), None, 1), [0, 0, 3], IDS[:, :2] % 4, (IDS % 4, IDS % 3), np.array([], int), np.array(2),
             (slice(1, 3), np.array([2, 0, 2])), (np.array([1, 1]), None, slice(0, 2)),
-            np.array([True, False, True, True]), np.zeros((4, 3), bool),
+            np.array([True, False, True, True]), np.zeros((4, 3), bool), -IDS % 3 - 3,
+            (slice(0, 1), [True, False, True]),
+            (np.array([True, False, True, True]), np.array([2, 0, 0])), (..., None, np.array([[0, 2]]), None), True,
+            (np.array([0, 0]), slice(1, None)), (None, np.array([3, 3]), ..., np.array([1, 1])),
         )] + [at((), index=()), at((), index=None), at((0, 2), index=slice(None))],
     ),
     Row(
@@ -24,12 +27,6 @@ ROWS: list[Row] = [
         [at((5, 3), IDS), at((5,), IDS), at((5, 2, 2), IDS[0]), at((5, 3), np.array(4)),
          at((1, 2), np.zeros(3, int)), at((5, 3), np.zeros((2, 0), int)),
          at((5, 0), IDS), at((5, 2), IDS.astype("uint8"))],
-    ),
-    Row(
-        "take_along_axis", tl.take_along_axis, np.take_along_axis,
-        [at((2, 5), IDS, axis=1), at((2, 5), IDS, axis=-1), at((5, 3), IDS, axis=0), at((5,), IDS[0], axis=0),
-         at((2, 5), np.zeros((2, 0), int), axis=1), at((1, 5), IDS, axis=1), at((2, 5), IDS[:1], axis=1),
-         at((2, 2, 5), np.array([[[1], [1]], [[0], [4]]]), axis=2)],
     ),
     Row(
         "where", lambda x, y, condition: tl.where(condition, x, y), lambda x, y, condition: np.where(condition, x, y),

@@ -9,6 +9,13 @@ from tensorlib.optable.row import UNARY, Row, at
 
 __all__ = ["ROWS"]
 
+
+def _flatten(x: np.ndarray, start: int = 0, end: int = -1) -> np.ndarray:
+    x = x.reshape(1) if x.ndim == 0 else x
+    start, end = start % x.ndim, end % x.ndim
+    return x.reshape(*x.shape[:start], int(np.prod(x.shape[start : end + 1])), *x.shape[end + 1 :])
+
+
 ROWS: list[Row] = [
     Row(
         "reshape", tl.reshape, np.reshape,
@@ -23,8 +30,19 @@ ROWS: list[Row] = [
         [at((2, 3), 0, 1), at((2, 3, 4), -1, -2), at((2, 3, 4), 0, -1), at((2,), 0, 0), at((0, 1, 2), 1, 2)],
     ),
     Row(
+        "moveaxis", tl.moveaxis, np.moveaxis,
+        [at((2, 3, 4), 0, -1), at((2, 3, 4), -1, 0), at((2, 3, 4), source=(0, 2), destination=(1, 0)),
+         at((2, 1, 3), source=(-1, 0), destination=(-2, -1)), at((3,), 0, 0), at((0, 2), 0, 1)],
+    ),
+    Row(
+        "flatten", tl.flatten, _flatten,
+        [at((2, 3, 4)), at((2, 3, 4), 1), at((2, 3, 4), 0, -2), at((2, 3), -1, -1), at(()), at((2, 0, 3), 1),
+         at((1, 1))],
+    ),
+    Row(
         "expand_dims", tl.expand_dims, np.expand_dims,
-        [at((2, 3), 0), at((2, 3), -1), at((2, 3), 1), at((), 0), at((0,), -2)],
+        [at((2, 3), 0), at((2, 3), -1), at((2, 3), 1), at((), 0), at((0,), -2), at((2, 3), axis=(0, -1)),
+         at((2,), axis=(-2, 0))],
     ),
     Row(
         "squeeze", tl.squeeze, np.squeeze,
@@ -48,6 +66,10 @@ ROWS: list[Row] = [
         "split", tl.split, np.split,
         [at((4, 3), 2), at((2, 6), 3, axis=-1), at((3, 5), [1, 4], axis=1), at((3,), [1, 1, 2]), at((0, 2), 1),
          at((2, 1, 3), [2], axis=2)],
+    ),
+    Row(
+        "unstack", tl.unstack, lambda x, axis=0: [np.take(x, i, axis) for i in range(x.shape[axis])],
+        [at((3, 2)), at((3, 2), axis=-1), at((2, 1, 3), axis=1), at((1,)), at((2, 0)), at((2, 3, 1), axis=0)],
     ),
     Row("astype", lambda x: tl.astype(x, "float64"), lambda x: x, UNARY),
     Row("copy", tl.copy, np.copy, UNARY),

@@ -1,0 +1,152 @@
+"""Tensors made from nothing but numbers. They are constants: none has a history."""
+
+from __future__ import annotations
+
+import math
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from tensorlib.backend import Backend, get_backend
+from tensorlib.function import as_tensor
+
+__all__ = ["arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "zeros", "zeros_like"]
+
+Shape = int | tuple[int, ...]
+
+
+def full(shape: Shape, value: float, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
+    """Return a Tensor of this shape with every element `value`."""
+    return _filled("full", shape, value, dtype, backend)
+
+
+def zeros(shape: Shape, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
+    """Return a Tensor of zeros."""
+    return _filled("zeros", shape, 0, dtype, backend)
+
+
+def ones(shape: Shape, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
+    """Return a Tensor of ones."""
+    return _filled("ones", shape, 1, dtype, backend)
+
+
+def full_like(x: Any, value: float, dtype: Any = None, backend: str | Backend | None = None) -> Any:
+    """Return a Tensor with the shape of x, and its dtype and backend if no other is given; every element `value`."""
+    return _alike("full_like", x, value, dtype, backend)
+
+
+def zeros_like(x: Any, dtype: Any = None, backend: str | Backend | None = None) -> Any:
+    """Return zeros with the shape of x, and its dtype and backend if no other is given."""
+    return _alike("zeros_like", x, 0, dtype, backend)
+
+
+def ones_like(x: Any, dtype: Any = None, backend: str | Backend | None = None) -> Any:
+    """Return ones with the shape of x, and its dtype and backend if no other is given."""
+    return _alike("ones_like", x, 1, dtype, backend)
+
+
+def _filled(name: str, shape: Any, value: Any, dtype: Any, backend: str | Backend) -> Any:
+    sizes, kind = checked_shape(name, shape), checked_dtype(name, dtype)
+    return as_tensor(get_backend(backend).xp.full(sizes, fitting(name, value, kind), kind))
+
+
+def _alike(name: str, x: Any, value: Any, dtype: Any, backend: str | Backend | None) -> Any:
+    x = as_tensor(x)
+    kind, home = (x.dtype if dtype is None else dtype), (x.backend if backend is None else backend)
+    return _filled(name, x.shape, value, kind, home)
+
+
+def arange(
+    start: float,
+    stop: float | None = None,
+    step: float = 1,
+    dtype: Any = None,
+    backend: str | Backend = "numpy",
+) -> Any:
+    """Return start, start + step, ... up to but without `stop`; ``arange(n)`` counts from 0.
+
+    Integers give int64, as NumPy's do; a Python float among them gives float32. Computed in float64, so that a float32
+    result is the exact one rounded.
+    """
+    first, last = (0, start) if stop is None else (start, stop)
+    numbers = {"start": number("arange", "start", first), "stop": number("arange", "stop", last)}
+    numbers["step"] = number("arange", "step", step)
+    if step == 0 or not all(map(math.isfinite, numbers.values())):
+        given = ", ".join(f"{k}={v}" for k, v in numbers.items())
+        raise ValueError(f"arange: needs finite numbers and a step that is not 0, got {given}")
+    whole = all(isinstance(n, int) for n in numbers.values())
+    kind = checked_dtype("arange", ("int64" if whole else "float32") if dtype is None else dtype)
+    xp = get_backend(backend).xp
+    return as_tensor(xp.arange(*numbers.values(), dtype="int64" if whole else "float64").astype(kind))
+
+
+def linspace(
+    start: float,
+    stop: float,
+    num: int = 50,
+    endpoint: bool = True,
+    dtype: Any = "float32",
+    backend: str | Backend = "numpy",
+) -> Any:
+    """Return `num` numbers evenly spread from `start` to `stop`, which is the last of them unless endpoint=False."""
+    ends = [number("linspace", "start", start), number("linspace", "stop", stop)]
+    (count,), kind = checked_shape("linspace", num, "num"), checked_dtype("linspace", dtype)
+    return as_tensor(get_backend(backend).xp.linspace(*ends, count, endpoint=endpoint).astype(kind))
+
+
+def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
+    """Return a matrix (n, m), by default square, with ones on diagonal number k (above the main one if positive)."""
+    sizes, kind = checked_shape("eye", (n, n if m is None else m)), checked_dtype("eye", dtype)
+    return as_tensor(get_backend(backend).xp.eye(*sizes, k=index(k), dtype=kind))
+
+
+# ---- what the caller gave ----------------------------------------------------------------------------------------
+
+
+def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]:
+    """Return a shape, given as one integer or several, as a tuple; sizes are integers and not negative."""
+    several = isinstance(shape, tuple | list) or (isinstance(shape, np.ndarray) and shape.ndim == 1)
+    wanted = f"{name}: {what} needs {'integers' if several else 'an integer'} >= 0, got {_brief(shape)}"
+    try:
+        sizes = tuple([index(n) for n in (shape if several else (shape,))])
+    except TypeError:
+        raise TypeError(wanted) from None
+    if any(n < 0 for n in sizes):
+        raise ValueError(wanted)
+    return sizes
+
+
+def checked_dtype(name: str, dtype: Any) -> np.dtype:
+    """Return a dtype of numbers, given as a name, a type or itself."""
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = None
+    if dtype is None or kind is None or kind.kind not in "biufc":
+        hint = f"; a shape of several axes goes into a tuple, as {name}((2, 3))" if isinstance(dtype, int) else ""
+        raise TypeError(f"{name}: dtype must be one of numbers, as 'float32' or 'int64'; got {_brief(dtype)}{hint}")
+    return kind
+
+
+def number(name: str, what: str, value: Any) -> Any:
+    """Return a number as Python's own, whichever it was; a Tensor or an array is none."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if not isinstance(value, (int, float, complex)):
+        raise TypeError(f"{name}: {what} must be a number, got {_brief(value)}")
+    return value
+
+
+def fitting(name: str, value: Any, dtype: np.dtype) -> Any:
+    """Return a number that elements of `dtype` can hold: NumPy would cut 0.5 and NaN down to some integer."""
+    value = number(name, "the value", value)
+    bounds = np.iinfo(dtype) if dtype.kind in "iu" else None
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if bounds is not None and not (whole and bounds.min <= value <= bounds.max):
+        raise ValueError(f"{name}: dtype {dtype} cannot hold {value}; pass another dtype")
+    return value
+
+
+def _brief(value: Any) -> str:
+    return f"a {type(value).__name__} of shape {value.shape}" if hasattr(value, "shape") else repr(value)

@@ -1,0 +1,170 @@
+"""Random Tensors. They are constants; a gradient goes through mean + std * tl.normal(shape), written out.
+
+Each call makes one draw from a generator, by default the one that ``tl.seed`` sets, and what it returns is a pure
+function of (seed, number of the draw, position): NumPy and CuPy draw the same numbers, up to the rounding of logarithm
+and cosine.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tensorlib.backend import Array, Backend, get_backend
+from tensorlib.function import as_tensor
+from tensorlib.ops.common import normal_axes
+from tensorlib.ops.creation import Shape, checked_dtype, checked_shape, number
+from tensorlib.ops.indexing import getitem
+from tensorlib.ops.shape import broadcast_to
+from tensorlib.random import Generator, default_generator
+
+__all__ = ["bernoulli", "categorical", "gumbel", "normal", "permutation", "uniform"]
+
+_MANTISSA = {2: 11, 4: 24, 8: 53}  # bits of a floating number of so many bytes
+
+
+def uniform(
+    shape: Shape,
+    low: float = 0.0,
+    high: float = 1.0,
+    dtype: Any = "float32",
+    generator: Generator | None = None,
+    backend: str | Backend = "numpy",
+) -> Any:
+    """Return numbers spread evenly over [low, high): low + (high - low) u, u a multiple of 2^-24 (float64: 2^-53)."""
+    sizes, kind = checked_shape("uniform", shape), _floating("uniform", dtype)
+    low, high = float(number("uniform", "low", low)), float(number("uniform", "high", high))
+    if not 0 <= high - low <= float(np.finfo(kind).max):
+        raise ValueError(
+            f"uniform: low must not exceed high, nor high - low what {kind} can hold; got {low} and {high}"
+        )
+    kept = _MANTISSA[kind.itemsize]
+    bits, home = _bits("uniform", math.prod(sizes), kind.itemsize, generator, backend)
+    u = (bits >> (8 * kind.itemsize - kept)).astype(kind) * 2.0**-kept
+    below = float(np.nextafter(kind.type(high), kind.type(low)))  # rounding must not reach high
+    return as_tensor(home.xp.minimum(low + (high - low) * u, below).reshape(sizes))
+
+
+def normal(
+    shape: Shape,
+    mean: float = 0.0,
+    std: float = 1.0,
+    dtype: Any = "float32",
+    generator: Generator | None = None,
+    backend: str | Backend = "numpy",
+) -> Any:
+    """Return normal numbers of this mean and standard deviation, by the formula of Box and Muller (1958).
+
+    Of u, v uniform in (0, 1], r = sqrt(-2 log u) and the angle 2 pi v make two independent ones: r cos, r sin.
+    The finest u, 2^-33 (float64: 2^-65), lets them reach 6.7 (9.4) standard deviations.
+    """
+    sizes, kind = checked_shape("normal", shape), _floating("normal", dtype)
+    mean, std = float(number("normal", "mean", mean)), float(number("normal", "std", std))
+    if not std >= 0:
+        raise ValueError(f"normal: std must be at least 0, got {std}")
+    count = math.prod(sizes)
+    u, home = _open_uniform("normal", count + count % 2, kind, generator, backend)
+    xp, pairs = home.xp, u.reshape(-1, 2)
+    radius, angle = xp.sqrt(-2 * xp.log(pairs[:, :1])), 2 * math.pi * pairs[:, 1:]
+    z = xp.concatenate((radius * xp.cos(angle), radius * xp.sin(angle)), axis=1).reshape(-1)[:count]
+    return as_tensor((mean + std * z).astype(kind).reshape(sizes))
+
+
+def gumbel(
+    shape: Shape,
+    dtype: Any = "float32",
+    generator: Generator | None = None,
+    backend: str | Backend = "numpy",
+) -> Any:
+    """Return numbers of the standard Gumbel distribution, -log(-log(1 - u)): P(g <= x) = exp(-exp(-x)).
+
+    u is fine near 0, where g is large, so that the long tail is drawn out to 22.8 (float64: 45).
+    """
+    sizes, kind = checked_shape("gumbel", shape), _floating("gumbel", dtype)
+    u, home = _open_uniform("gumbel", math.prod(sizes), kind, generator, backend)
+    xp = home.xp
+    u = xp.minimum(u, 1 - 2.0 ** -_MANTISSA[u.dtype.itemsize])  # a u rounded to 1 would give -inf
+    return as_tensor((-xp.log(-xp.log1p(-u))).astype(kind).reshape(sizes))
+
+
+def bernoulli(
+    p: Any,
+    shape: Shape | None = None,
+    dtype: Any = "float32",
+    generator: Generator | None = None,
+    backend: str | Backend | None = None,
+) -> Any:
+    """Return 1 with probability `p` and else 0. A Tensor `p` broadcasts to `shape`, by default its own; no gradient."""
+    kind = checked_dtype("bernoulli", dtype)
+    given = as_tensor(p if hasattr(p, "dtype") else np.asarray(p, np.float64)).detach()
+    if isinstance(given.data, np.ndarray):  # on the host the check is free; a p on a GPU is not fetched for it
+        within = (given.data >= 0) & (given.data <= 1)
+        if not within.all():
+            raise ValueError(f"bernoulli: p must lie in [0, 1], got {given.data[~within][0]}")
+    home = given.backend if backend is None else get_backend(backend)
+    sizes = checked_shape("bernoulli", given.shape if shape is None else shape)
+    likely = broadcast_to(given, sizes).to(home)
+    bits, _ = _bits("bernoulli", math.prod(sizes), 8, generator, home)
+    u = (bits >> 11).astype("float64").reshape(sizes) * 2.0**-53
+    return as_tensor((u < likely.data).astype(kind))
+
+
+def categorical(logits: Any, axis: int = -1, generator: Generator | None = None) -> Any:
+    """Return for each distribution softmax(logits) along `axis` an index drawn from it, int64; the axis is gone.
+
+    The index of the largest of logits + gumbel noise is so distributed (Gumbel 1954; Maddison et al. 2014). Classes
+    with logits of -inf are never drawn, unless all are. No gradient.
+    """
+    x = as_tensor(logits).detach()
+    if x.dtype.kind != "f":
+        raise TypeError(f"categorical: logits must be of a floating dtype, got {x.dtype}")
+    (axis,) = normal_axes((axis,), x.ndim, "categorical")
+    if not x.shape[axis]:
+        raise ValueError(f"categorical: needs at least one class along axis {axis}, got shape {x.shape}")
+    wide = x.astype("float32") if x.dtype.itemsize == 2 else x
+    return (wide + gumbel(x.shape, wide.dtype, generator, x.backend)).argmax(axis=axis)
+
+
+def permutation(x: Any, generator: Generator | None = None, backend: str | Backend = "numpy") -> Any:
+    """Return the integers below x in random order, or of a Tensor x the slices along axis 0, differentiable."""
+    if not isinstance(x, (int, np.integer)):
+        x = as_tensor(x)
+        if not x.ndim:
+            raise TypeError("permutation: x must be an integer or have an axis to be permuted, got a 0-d Tensor")
+        return getitem(x, permutation(x.shape[0], generator, x.backend))
+    (count,) = checked_shape("permutation", x, "x")
+    bits, home = _bits("permutation", count, 8, generator, backend)
+    return as_tensor(home.xp.argsort(bits, kind="stable").astype("int64"))
+
+
+# ---- from bits to numbers ----------------------------------------------------------------------------------------
+
+
+def _bits(
+    name: str, count: int, size: int, generator: Generator | None, backend: str | Backend
+) -> tuple[Array, Backend]:
+    """Make one draw: return `count` random unsigned integers of `size` bytes, and the backend on which they lie."""
+    stream = default_generator() if generator is None else generator
+    if not isinstance(stream, Generator):
+        raise TypeError(f"{name}: generator must be a tl.Generator, as tl.Generator(seed); got {generator!r}")
+    home = get_backend(backend)
+    key, draw = stream.next_draw()
+    return home.random_bits(key, draw, count, f"uint{8 * size}"), home
+
+
+def _open_uniform(
+    name: str, count: int, dtype: np.dtype, generator: Generator | None, backend: str | Backend
+) -> tuple[Array, Backend]:
+    """Return numbers in (0, 1], finer the closer to 0: no logarithm of them is infinite. float16 is left to float32."""
+    size = max(dtype.itemsize, 4)
+    bits, home = _bits(name, count, size, generator, backend)
+    return (bits.astype(f"float{8 * size}") + 0.5) * 2.0 ** (-8 * size), home
+
+
+def _floating(name: str, dtype: Any) -> np.dtype:
+    kind = checked_dtype(name, dtype)
+    if kind.kind != "f" or kind.itemsize not in _MANTISSA:
+        raise TypeError(f"{name}: dtype must be 'float16', 'float32' or 'float64', got {kind}")
+    return kind

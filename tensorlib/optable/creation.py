@@ -1,0 +1,63 @@
+"""Rows of the op table: Tensors made from numbers. An array gives the backend, and a shape where one is needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tensorlib as tl
+from tensorlib.optable.row import Row, at
+
+__all__ = ["ROWS"]
+
+
+def _of_shape(name: str) -> Row:
+    """Return the row of a function that takes a shape."""
+    ours, numpys = getattr(tl, name), getattr(np, name)
+    return Row(
+        name,
+        lambda x, *a, dtype="float32": ours(x.shape, *a, dtype=dtype, backend=x.backend),
+        lambda x, *a, dtype="float32": numpys(x.shape, *a, dtype=dtype),
+        [at(np.ones(shape), *([2] * (name == "full")), **options) for shape, options in (
+            ((), {}), ((3,), {}), ((2, 1), {"dtype": "int64"}), ((0, 2), {"dtype": "float64"}),
+            ((2, 3), {"dtype": "bool"}),
+        )],
+        differentiable=False,
+    )  # fmt: skip
+
+
+def _like(name: str) -> Row:
+    """Return the row of a function that takes a Tensor for a model."""
+    extra = [2] * (name == "full_like")
+    samples = [at(shape, *extra) for shape in ((), (2, 3), (0, 2))]
+    samples += [at((2, 1), *extra, dtype="int64"), at(np.array([1, 2]), *extra), at(np.array([True]), *extra)]
+    return Row(name, getattr(tl, name), getattr(np, name), samples, differentiable=False)
+
+
+def _counted(name: str, samples: list[Any]) -> Row:
+    """Return the row of a function of numbers alone; float64 unless the sample says otherwise."""
+    ours, numpys = getattr(tl, name), getattr(np, name)
+    return Row(
+        name, lambda x, *a, **k: ours(*a, **{"dtype": "float64", **k}, backend=x.backend),
+        lambda x, *a, **k: numpys(*a, **{"dtype": "float64", **k}),
+        [at(np.zeros(0), *sample[0], **sample[1]) for sample in samples], differentiable=False,
+    )  # fmt: skip
+
+
+ROWS: list[Row] = [
+    _of_shape("full"), _of_shape("zeros"), _of_shape("ones"), _like("full_like"), _like("zeros_like"),
+    _like("ones_like"),
+    _counted("arange", [
+        ([5], {}), ([5], {"dtype": None}), ([2, 9, 3], {"dtype": None}), ([9, 2, -3], {"dtype": "int32"}),
+        ([0.0, 1.0, 0.25], {}),
+        ([1, 0, 0.5], {}), ([-1.5], {}), ([0], {"dtype": "uint8"}), ([1.0, -1.0, -0.3], {}),
+    ]),
+    _counted("linspace", [
+        ([0, 1], {}), ([0, 1, 5], {"dtype": "float32"}), ([2, -2, 4], {"endpoint": False}), ([0, 1, 0], {}),
+        ([3, 4, 1], {}),
+        ([0, 8, 5], {"dtype": "int64"}),
+    ]),
+    _counted("eye", [([3], {}), ([2, 4], {"dtype": "float32"}), ([0], {}), ([3, 3, -1], {"dtype": "int64"}),
+    ([3], {"k": 1})]),
+]  # fmt: skip
