@@ -26,9 +26,11 @@ class Generator:
     """
 
     def __init__(self, seed: int = 0) -> None:
+        if not isinstance(seed, int | np.integer):
+            raise TypeError(f"Generator: seed must be an integer, got {seed!r}")
         if not 0 <= seed < 2**128:
             raise ValueError(f"Generator: seed must lie in [0, 2**128), got {seed}")
-        self.state: tuple[int, int] = (seed, 0)
+        self.state: tuple[int, int] = (int(seed), 0)
 
     def next_draw(self) -> tuple[int, int]:
         """Return (key, draw) of the next draw, and move on. What a kernel needs to draw the numbers itself."""

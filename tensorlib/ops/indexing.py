@@ -68,7 +68,7 @@ def getitem(x: Any, index: Any) -> Any:
 
 def _ready(index: Any, x: Any) -> Any:
     """Return an index whose lists, arrays and Tensors are arrays beside x, checked and out of the caller's reach."""
-    parts = [p if _is_basic(p) or _is_array(p) else as_tensor(p).data for p in as_tuple(index)]
+    parts = [p if _is_basic(p) or _is_array(p) else _listed(p) for p in as_tuple(index)]
     taken = [p.ndim if _is_mask(p) else 0 if p is None or p is Ellipsis or isinstance(p, bool) else 1 for p in parts]
     if sum(taken) > x.ndim:
         raise IndexError(f"getitem: too many indices, {sum(taken)} axes are indexed; the Tensor has shape {x.shape}")
@@ -83,10 +83,19 @@ def _ready(index: Any, x: Any) -> Any:
             ready.append(on_backend_of(x, part, "getitem", "a mask"))
         elif not _is_basic(part):
             ready.append(integer_indices(part, x, x.shape[axis], f"the size of axis {axis}", "getitem"))
+        elif isinstance(part, int | np.integer) and not isinstance(part, bool):  # beside arrays CuPy wraps it as well
+            check_range(np.asarray(part), x.shape[axis], f"the size of axis {axis}", "getitem", -x.shape[axis])
+            ready.append(int(part))
         else:
             ready.append(part)
         axis += x.ndim - sum(taken) if part is Ellipsis else axes
     return tuple(ready) if isinstance(index, tuple) else ready[0]
+
+
+def _listed(part: Any) -> np.ndarray:
+    """Return numbers or nested lists as an array of the host; an empty list has no dtype to speak of."""
+    array = as_tensor(part).data
+    return array if array.size else array.astype(np.int64)
 
 
 def _is_array(part: Any) -> bool:
@@ -106,10 +115,7 @@ def integer_indices(indices: Any, x: Any, size: int, what: str, name: str, negat
     CuPy wraps what is out of range silently, where NumPy raises. So what comes from the host is checked here: each
     must lie in [-size, size), or in [0, size) where `negative` is False. What lies on a GPU is not fetched for it.
     """
-    if not _is_array(indices):
-        indices = as_tensor(indices).data
-        if not indices.size:
-            indices = indices.astype(np.int64)  # an empty list has no dtype to speak of
+    indices = indices if _is_array(indices) else _listed(indices)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{name}: indices must be integers, got dtype {indices.dtype}")
     array = on_backend_of(x, indices, name, "indices")
@@ -209,7 +215,11 @@ class Where(Function):
 
     def forward(self, x: Array, y: Array, condition: Array) -> Array:
         self.condition = condition
-        return namespace_of(condition).where(condition, x, y)
+        try:
+            return namespace_of(condition).where(condition, x, y)
+        except ValueError:
+            shapes = " and ".join([str(np.shape(z) if np.isscalar(z) else z.shape) for z in (condition, x, y)])
+            raise ValueError(f"where: condition, x and y must broadcast, got shapes {shapes}") from None
 
     def backward(self, dz: Array) -> Any:
         xp = namespace_of(dz)
