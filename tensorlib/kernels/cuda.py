@@ -31,4 +31,4 @@ def random_bits(key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
     arguments = (cupy.uint64(low), cupy.uint64(high), cupy.uint64(draw), cupy.uint64(blocks), words)
     if blocks:  # a grid of no threads cannot be launched
         _kernel("philox")((-(-blocks // _THREADS),), (_THREADS,), arguments)
-    return words.view(dtype)[:count]
+    return words.view(cupy.dtype(dtype))[:count]
