@@ -46,7 +46,7 @@ class ScatterAdd(Function):
 def _is_basic(index: Any, masks: bool = False) -> bool:
     """Tell whether an index consists of slices and integers alone (and, if allowed, of boolean masks)."""
     return all(
-        p is None or p is Ellipsis or isinstance(p, int | slice | np.integer) or (masks and _is_mask(p))
+        p is None or p is Ellipsis or isinstance(p, (int, slice, np.integer)) or (masks and _is_mask(p))
         for p in as_tuple(index)
     )
 
