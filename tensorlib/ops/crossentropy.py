@@ -10,7 +10,8 @@ import numpy as np
 
 from tensorlib.backend import Array, backend_of, namespace_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.indexing import take_along_axis, where
+from tensorlib.ops.gathering import take_along_axis
+from tensorlib.ops.indexing import where
 from tensorlib.ops.losses import check_reduction
 from tensorlib.ops.reduce import Logsumexp
 from tensorlib.ops.softmax import log_softmax
