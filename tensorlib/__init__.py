@@ -6,7 +6,9 @@ from tensorlib.checking import *  # noqa: F403
 from tensorlib.checkpointing import *  # noqa: F403
 from tensorlib.function import *  # noqa: F403
 from tensorlib.hooks import *  # noqa: F403
+from tensorlib.insight.debug import *  # noqa: F403
 from tensorlib.insight.draw import *  # noqa: F403
+from tensorlib.insight.explain import *  # noqa: F403
 from tensorlib.insight.graph import *  # noqa: F403
 from tensorlib.interop import *  # noqa: F403
 from tensorlib.io import *  # noqa: F403

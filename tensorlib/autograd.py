@@ -140,7 +140,7 @@ def _call_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[
         if create_graph:
             twin = copy.copy(node)  # the node itself stays as it is: another pass may want arrays from it
             twin.saved, twin.statistics = node.saved_tensors(), None
-            with recording(path=node.path):
+            with recording(path=node.path, watch=None):  # the gradients are watched, not the steps towards them
                 dxs = twin.backward(*dys)
         else:
             dxs = node.backward(*dys)
@@ -149,7 +149,10 @@ def _call_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[
     if not isinstance(dxs, tuple):
         dxs = (dxs,)
     if len(dxs) != len(node._inputs):
-        raise RuntimeError(f"{node.name}: backward must return {len(node._inputs)} gradients, got {len(dxs)}")
+        raise RuntimeError(
+            f"{node.name}: backward must return {len(node._inputs)} gradients, got {len(dxs)}; "
+            f"the op is {node.origin()}"
+        )
     return dxs
 
 
@@ -168,15 +171,33 @@ _PLAIN_ERRORS = {
 def _conform(node: Function, i: int, dx: Any) -> Any:
     """Give a gradient the shape and dtype of the input it belongs to: the one place that un-broadcasts."""
     shape, dtype = node._inputs[i]
-    if dx.shape != shape:
+    try:
+        fits = dx.shape == shape
+    except AttributeError:
+        raise TypeError(
+            f"{node.name}: backward must return arrays, got {type(dx).__name__} for input {i}; "
+            f"the op is {node.origin()}"
+        ) from None
+    if not fits:
         if not node.broadcasts or not _broadcasts_to(shape, dx.shape):
             raise RuntimeError(
-                f"{node.name}: gradient for input {i} must have the input's shape {shape}, got {tuple(dx.shape)}"
+                f"{node.name}: gradient for input {i} must have the input's shape {shape}, got {tuple(dx.shape)}; "
+                f"the op is {node.origin()}"
             )
         dx = sum_to(dx, shape)
     if dx.dtype != dtype:
         dx = dx.astype(dtype)
     return as_array(dx)
+
+
+def _conformed(node: Function, dxs: Sequence[Any]) -> tuple[Any, ...]:
+    """Return what of these gradients flows on: those that are wanted, each of the shape of its input."""
+    return tuple(
+        [
+            None if edge is None or dx is None else _conform(node, i, dx)
+            for i, (edge, dx) in enumerate(zip(node._edges or (), dxs, strict=True))
+        ]
+    )
 
 
 def _broadcasts_to(shape: tuple[int, ...], wider: tuple[int, ...]) -> bool:
@@ -197,6 +218,7 @@ def backward_pass(
     written into any Tensor, so that an interrupted pass leaves no half of a sum.
     """
     watch = current_state().watch
+    runs_hooks = watch is None or watch.runs_hooks
     gradients = _Gradients(create_graph)
     wanted = None if targets is None else {slot_of(t) for t in targets}
     order = topological_order([y._node for y in outputs if y._node is not None])
@@ -211,7 +233,7 @@ def backward_pass(
     order.reverse()
     while order:
         node = order.pop()  # popped, so that a node dies as soon as it is done
-        for k, functions in (node._hooks or {}).items():
+        for k, functions in (node._hooks or {}).items() if runs_hooks else ():
             if (id(node), k) in gradients.sums:
                 gradients.call_hooks((id(node), k), functions)
         for key in [(id(node), k) for k in range(len(node._outputs))] if wanted else ():
@@ -225,6 +247,7 @@ def backward_pass(
         if dys is not None and (useful is None or node in useful):
             dxs = _call_backward(node, dys, create_graph)
             if watch is not None:
+                dxs = _conformed(node, dxs)
                 watch.backward(node, dys, dxs)
             for i, (edge, dx) in enumerate(zip(node._edges or (), dxs, strict=True)):
                 if edge is None or dx is None:
@@ -238,8 +261,10 @@ def backward_pass(
     for leaf in [x for x in reached.values() if x._node is None]:
         slot = slot_of(leaf)
         if wanted is None or slot in wanted:
-            if hasattr(leaf, "_hooks"):
+            if runs_hooks and hasattr(leaf, "_hooks"):
                 gradients.call_hooks(slot, leaf._hooks)
+            if watch is not None:
+                watch.arrived(leaf, gradients.sums[slot])
             found[slot] = _kept(gradients, slot)
     return found, list(reached.values())
 

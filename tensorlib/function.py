@@ -7,6 +7,7 @@ the graph alive, there are no reference cycles, and memory returns without the g
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,14 +30,22 @@ __all__ = ["Function", "is_grad_enabled", "module_scope", "no_grad", "record_sou
 class Watch:
     """Is told of every value and gradient as it is computed, in the thread and for as long as it is set."""
 
+    runs_hooks = True  # does a backward pass under this watch call the hooks on gradients?
+
     def forward(self, node: Function, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
         """`node` has computed `outputs` from `inputs`, the arguments of ``apply``. It may be recorded or not."""
 
     def backward(self, node: Function, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
-        """`node` has computed the gradients `dxs` of its inputs from `dys`: arrays, or Tensors under create_graph."""
+        """`node` has computed the gradients `dxs` of its inputs from `dys`: arrays, or Tensors under create_graph.
 
-    def detached(self, x: Tensor, y: Tensor) -> None:
-        """`y` is the value of `x` without history."""
+        None stands for a gradient that is not wanted, or that the op does not give.
+        """
+
+    def arrived(self, leaf: Tensor, dx: Any) -> None:
+        """`dx`, an array or a Tensor, is the whole gradient of `leaf`, after its hooks."""
+
+    def detached(self, x: Tensor, y: Tensor, how: str) -> None:
+        """`y` is the value of `x` without history, made by the method `how`."""
 
 
 class _State(NamedTuple):
@@ -263,7 +272,11 @@ class Function:
     def origin(self) -> str:
         """Return where this node was recorded, as messages say it: the module, and the line if it was noted."""
         module = f"in module {self.path}" if self.path else "outside any module"
-        line = f"recorded at {self.source}" if self.source else "run the forward pass within tl.debug() to see its line"
+        line = (
+            f"recorded at {shown_line(self.source)}"
+            if self.source
+            else "run the forward pass within tl.debug() to see its line"
+        )
         return f"{module}; {line}"
 
     def saved_tensors(self) -> tuple[Tensor, ...]:
@@ -349,11 +362,22 @@ def _diagnosed(node: Function, arrays: list[Any], error: Exception) -> Exception
 
 
 def calling_line() -> str:
-    """Return ``file:line`` of the innermost frame that lies outside tensorlib and nn."""
+    """Return ``file:line`` of the innermost frame that lies outside tensorlib and nn, and what they call through."""
     frame = sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("tensorlib", "nn"):
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USERS:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+_NOT_THE_USERS = ("tensorlib", "nn", "functools", "contextlib")  # a formula is called through functools.singledispatch
+
+
+def shown_line(source: str) -> str:
+    """Return a ``file:line`` as messages show it: from the current directory, if the file lies in it."""
+    try:
+        return source.removeprefix(os.path.join(os.getcwd(), ""))
+    except OSError:  # the current directory is gone
+        return source
 
 
 # Tensor and the ops stand on this module, so it may import Tensor's only when everything above exists.

@@ -77,6 +77,8 @@ class Tensor:
         self._node, self._index = None, 0
         self.grad, self.version, self.name = None, 0, ""
         self.requires_grad = requires_grad
+        if isinstance(data, Tensor):
+            data._left_history(self, "Tensor(...)")
 
     # ---- the value ----
 
@@ -156,17 +158,20 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """Return the same value without history; shares memory."""
-        constant = wrap(self._array)
-        if (watch := current_state().watch) is not None:
-            watch.detached(self, constant)
-        return constant
+        return self._left_history(wrap(self._array), "detach")
 
     def to(self, backend: str | Backend) -> Tensor:
         """Return a copy on another backend, without history; itself if it is there already."""
         wanted = get_backend(backend)
         if wanted is self.backend:
             return self
-        return Tensor(self.numpy(), self.requires_grad, backend=wanted)
+        return self._left_history(Tensor(self.numpy(), self.requires_grad, backend=wanted), "to")
+
+    def _left_history(self, copy: Tensor, how: str) -> Tensor:
+        """Return `copy`, which has this value and not this history; tell who watches."""
+        if (watch := current_state().watch) is not None:
+            watch.detached(self, copy, how)
+        return copy
 
     def replace(self, array: Array) -> None:
         """Put another array of the same shape in this leaf's place, not a copy; what optimizers and loading do.

@@ -90,7 +90,7 @@ def index_of(index: Any) -> Any:
 class StrictArray:
     """An array that knows its values and will not tell NumPy."""
 
-    __slots__ = ("_host",)
+    __slots__ = ("__weakref__", "_host")
     __array_ufunc__ = None
     __array_priority__ = 100
 
