@@ -13,6 +13,8 @@ SHOWS = {
     "01_gradients": "first derivative 12.0 second 12.0",
     "02_learn_by_heart": "我有一只猫 -> I have a cat",
     "03_look_at_graphs": "transformer-depth-2.svg",
+    "04_your_own_op": "Frozen: second order: ",
+    "05_why_is_my_gradient_zero": "100 % of units dead",
 }
 
 
