@@ -155,6 +155,13 @@ def test_a_part_that_is_cut_off_is_noted():
     assert_says(tl.explain(p, loss), "fine", "note: a part of its use is cut off: cut by detach at ")
 
 
+def test_what_an_op_cuts_off_of_itself_is_no_news():
+    p = leaf([0.5, 2.0])
+    with tl.debug():
+        loss = (tl.hardtanh(p) + tl.where(p > 0, p, 0.0)).sum()
+    assert tl.explain(p, loss).notes == []
+
+
 # ---- zero -------------------------------------------------------------------------------------------------------
 
 MASK = np.array([[True, False], [True, False]])
@@ -172,6 +179,7 @@ ZEROS = [
     ),
     (lambda p: tl.maximum(p, 9.0), "zeroed by maximum at ", "the other input is larger at 100 % of the places"),
     (lambda p: tl.minimum(p, -9.0), "zeroed by minimum at ", "the other input is smaller at 100 % of the places"),
+    (lambda p: tl.clip(p, 5.0, 9.0), "zeroed by clip at ", "100 % of the values lie outside of its bounds"),
     (lambda p: tl.masked_fill(p, p < 9, 0.0), "zeroed by where at ", "chooses this input at 0 % of the places"),
     (lambda p: tl.softmax(p), "zeroed by softmax at ", "the same for all classes, and probabilities sum to 1"),
     (lambda p: tl.softmax(p * 1000.0)[:, 0], "zeroed by softmax at ", "saturated: its largest output is 1 in 100 %"),

@@ -29,7 +29,7 @@ def why_zero(node: Function, position: int, dys: Sequence[Any] | None = None) ->
     explain = _REASONS.get(node.name)
     try:
         text = explain(node, position, dys) if explain else ""
-    except (AttributeError, IndexError, ValueError):  # an op of the user's that bears a name of ours
+    except (AttributeError, IndexError, KeyError, ValueError):  # an op of the user's that bears a name of ours
         text = ""
     if not text and dys is not None:
         top = max([float(number(namespace_of(dy).abs(dy).max())) for dy in dys if dy.size])
@@ -51,7 +51,7 @@ def _dead_units(node: Function, position: int, dys: Any) -> str:
 
 
 def _other_factor(node: Function, position: int, dys: Any) -> str:
-    other = node.saved[1 - position]
+    other = {role: array for array, role in zip(node.saved, node._roles, strict=True)}[1 - position]
     zero = _share(other == 0) if hasattr(other, "dtype") else float(other == 0)
     name = "the number" if not hasattr(other, "dtype") else _named(node, 1 - position)
     if zero == 1:
@@ -127,12 +127,10 @@ def _targets(node: Any, position: int, dys: Any) -> str:
     return "the targets are predicted with certainty" if dys is not None else ""
 
 
-def _outside(node: Function, position: int, dys: Any) -> str:
-    x = node.saved[0]
-    low, high = (getattr(node, name, None) for name in ("low", "high"))
-    if low is None or high is None or hasattr(low, "shape") or hasattr(high, "shape"):
-        return "the values lie outside of its bounds" if dys is not None else ""
-    return f"{percent(_share((x < low) | (x > high)))} of the values lie outside of [{low:g}, {high:g}]"
+def _outside(node: Any, position: int, dys: Any) -> str:
+    x, *bounds = node.saved
+    low, high = bounds[0] if node.has_low else -math.inf, bounds[-1] if node.has_high else math.inf
+    return f"{percent(_share((x < low) | (x > high)))} of the values lie outside of its bounds"
 
 
 def _flat(node: Function, position: int, dys: Any) -> str:
@@ -144,6 +142,6 @@ _REASONS: dict[str, Callable[[Any, int, Any], str]] = {
     "minimum": _larger, "dropout": _dropped, "max": _attained, "min": _attained, "embedding": _rows,
     "getitem": _picked, "take_along_axis": _picked, "softmax": _saturated_softmax, "log_softmax": _saturated_softmax,
     "sigmoid": _saturated, "tanh": _saturated, "power": _at_zero, "square": _at_zero, "abs": _at_zero,
-    "cross_entropy": _targets, "clip": _outside, "hardtanh": _outside, "round": _flat, "floor": _flat, "ceil": _flat,
+    "cross_entropy": _targets, "clip": _outside, "round": _flat, "floor": _flat, "ceil": _flat,
     "sign": _flat, "trunc": _flat, "rint": _flat,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,13 +20,15 @@ class Cut:
     Attributes:
         reason: how: "detach", "no_grad", "argmax", ...; "" where several constants, cut off earlier, were put together.
         source, path: the line and the module.
+        by_engine: whether one of the engine's own functions did it on the way to what it is asked for.
         origins: what was cut off, as edges (node or leaf, output), and earlier cuts. They live as long as the constant.
     """
 
-    __slots__ = ("op", "origins", "path", "reason", "source")
+    __slots__ = ("by_engine", "op", "origins", "path", "reason", "source")
 
     def __init__(self, reason: str, op: str, source: str | None, path: str, origins: Sequence[Any]) -> None:
         self.reason, self.op, self.source, self.path, self.origins = reason, op, source, path, tuple(origins)
+        self.by_engine = reason == "no gradient"  # a comparison that makes a mask is no mistake
 
     def __str__(self) -> str:
         where = place(self.source, self.path)
@@ -56,6 +59,7 @@ class CutTracker:
         if x._requires_grad:
             state = current_state()
             y._cut = Cut("detach", how, calling_line(), state.path, [_edge(x)])
+            y._cut.by_engine = _caller_of_tensor().startswith("tensorlib.")
         elif (cut := cut_of(x)) is not None:
             y._cut = cut
         else:
@@ -105,6 +109,14 @@ class CutTracker:
             known[key] = weakref.ref(y._array, lambda _: known.pop(key, None)), y._cut
         except TypeError:  # no array type need allow weak references
             return
+
+
+def _caller_of_tensor() -> str:
+    """Return the module that called the method of Tensor which led here."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__") in (__name__, "tensorlib.insight.debug", "tensorlib.tensor"):
+        frame = frame.f_back
+    return frame.f_globals.get("__name__", "")
 
 
 def _edge(x: Tensor) -> tuple[Function | Tensor, int]:

@@ -105,14 +105,15 @@ def _forward_report(
 def backward_report(node: Function, dys: Sequence[Any], i: int, dx: Any) -> str:
     """Return the line that says that the gradient of input `i` came out as NaN or Inf, and what is known of it."""
     found, gradients = range_of(dx), [range_of(dy) for dy in dys]
-    saved = [range_of(x) for x in node.saved]
+    ranges = zip(node._roles, map(range_of, node.saved), strict=True)
+    saved = {role: x for role, x in ranges if x is not None}
     assert found is not None
     edge = (node._edges or ())[i]
     name = edge[0].name if edge is not None and isinstance(edge[0], Tensor) else ""
     given = [f"{'dy' if len(dys) == 1 else f'dy {k}'} is {dy}" for k, dy in enumerate(gradients)]
-    for role, x in zip(node._roles, saved, strict=True):
+    for role, x in saved.items():
         what = f"input {role}" if role >= 0 else "the output" if len(dys) == 1 else f"output {-1 - role}"
-        given += [f"{what} was {x}"] if x is not None else []
+        given.append(f"{what} was {x}")
     parts = [
         f"{node.name}: backward: the gradient of input {i}{f' ({name})' if name else ''} must be finite, "
         f"got {found.holds()} in {plural(found.size, 'element')}",

@@ -327,7 +327,7 @@ def _shares(parts: Sequence[tuple[float, str]]) -> str:
 
 def _notes(x: Tensor, loss: Tensor, order: Sequence[Function], hops: Sequence[Hop]) -> list[str]:
     notes = []
-    if cuts := cuts_between(x, loss, order):
+    if cuts := [cut for cut in cuts_between(x, loss, order) if not cut.by_engine]:
         ways = list(dict.fromkeys(str(cut) for cut in reversed(cuts)))
         notes.append(f"note: a part of its use is cut off: {'; '.join(ways[:3])}")
     if x._node is not None:

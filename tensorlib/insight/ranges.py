@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,15 +119,18 @@ _FORWARD: list[_Rule] = [
      "a row of -Inf alone, or +Inf, has no softmax: pass visible= to tl.softmax, or mask with a large finite number"),
 ]  # fmt: skip
 
+# The same, on the ranges of what was saved: of inputs 0 and 1 (x, y), and of the output (z).
 _BACKWARD: list[_Rule] = [
-    ({"sqrt", "norm"}, lambda *saved: any(x.zeros for x in saved),
+    ({"sqrt"}, lambda x, y, z: z.zeros > 0,
      "the slope of a square root at 0 is infinite: keep it away from 0, as in tl.sqrt(x + 1e-12)"),
-    ({"log", "log2", "log10", "log1p"}, lambda x: x.zeros > 0 or x.low <= -1,
+    ({"log", "log2", "log10"}, lambda x, y, z: x.zeros > 0,
      "the slope of log at 0 is infinite: keep x above 0, as in tl.log(x + 1e-6)"),
-    ({"divide"}, lambda x, y: y.zeros > 0, "the slope of x / y at y = 0 is infinite: keep y away from 0"),
-    ({"power"}, lambda x, y: x.zeros > 0 and y.low < 1, "the slope of x^y at 0 is infinite for y < 1: keep x above 0"),
-    ({"rsqrt", "reciprocal"}, lambda *saved: True, "its slope at 0 is infinite: add a small number to x"),
-    ({"arcsin", "arccos"}, lambda *saved: True, "the slope at -1 and 1 is infinite: keep x inside by tl.clip"),
+    ({"divide"}, lambda x, y, z: y.zeros > 0, "the slope of x / y at y = 0 is infinite: keep y away from 0"),
+    ({"power"}, lambda x, y, z: x.zeros > 0 and y.low < 1,
+     "the slope of x^y at 0 is infinite for y < 1: keep x above 0"),
+    ({"rsqrt", "reciprocal"}, lambda x, y, z: z.infs > 0, "the slope at 0 is infinite: add a small number to x"),
+    ({"arcsin", "arccos"}, lambda x, y, z: x.low <= -1 or x.high >= 1,
+     "the slope at -1 and 1 is infinite: keep x inside by tl.clip"),
 ]  # fmt: skip
 
 
@@ -145,20 +149,21 @@ def remedy_forward(op: str, inputs: Sequence[Range | None], output: Range) -> st
     return _first(_FORWARD, op, inputs) or _overflow(output)
 
 
-def remedy_backward(op: str, dys: Sequence[Range | None], saved: Sequence[Range | None], dx: Range) -> str:
-    """Return what happened and what to do where the backward of `op` made NaN or Inf."""
+def remedy_backward(op: str, dys: Sequence[Range | None], saved: Mapping[int, Range], dx: Range) -> str:
+    """Return what happened and what to do where the backward of `op` made NaN or Inf; `saved` by role: input, or -1."""
     if any(dy is not None and (dy.nans or dy.infs) for dy in dys):
         return (
             "the gradient of its output was so already: look at the gradient given to backward(), "
             "at hooks, and for a sum of gradients that overflows"
         )
-    text = _first(_BACKWARD, op, saved)
+    unknown = Range((), "", 0)
+    text = _first(_BACKWARD, op, [saved.get(role, unknown) for role in (0, 1, -1)])
     if text and dx.nans and any(dy is not None and dy.zeros for dy in dys):
         return (
             f"{text}. Where dy is 0, 0 · Inf is NaN: a tl.where after {op} hides the value and not the slope; "
             f"put one before it, as in tl.{op}(tl.where(ok, x, 1))"
         )
-    spoiled = next((x for x in saved if x is not None and (x.nans or x.infs)), None)
+    spoiled = next((x for x in saved.values() if x.nans or x.infs), None)
     if not text and spoiled is not None:
         return f"the forward pass had {spoiled.holds()} already: run it within tl.debug()"
     return text or _overflow(dx)
@@ -167,12 +172,8 @@ def remedy_backward(op: str, dys: Sequence[Range | None], saved: Sequence[Range 
 def _first(rules: list[_Rule], op: str, ranges: Sequence[Range | None]) -> str:
     known = [x for x in ranges if x is not None]
     for ops, condition, text in rules:
-        if op in ops and len(known) == len(ranges):
-            try:
-                if condition(*known):
-                    return text
-            except TypeError:  # another number of arrays than the rule is about
-                continue
+        if op in ops and len(known) == len(signature(condition).parameters) and condition(*known):
+            return text
     return ""
 
 
