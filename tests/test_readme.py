@@ -10,6 +10,7 @@ import pytest
 from models import Transformer, TransformerConfig
 from models.cli import COMMANDS
 from models.phrasebook import phrasebook
+from tensorlib.optable import ROWS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,6 +52,9 @@ def test_commands_are_all_there_and_no_other():
 def test_counts():
     book = phrasebook()
     assert f"{sum(map(len, (book.train, book.valid, book.test))):,} everyday sentences" in README
+    rows = [row for row in ROWS if row.differentiable]
+    assert f"{len(ROWS)} functions on arrays" in README and f"{len(rows)} of them differentiable" in README
+    assert f"every differentiable op, {sum(len(row.samples) for row in rows):,} samples" in README
     base = Transformer(TransformerConfig(source_vocabulary=1, target_vocabulary=1))
     ends = (base.source_embedding, base.target_embedding, base.output)
     body = base.parameter_count() - sum(m.parameter_count() for m in ends)
