@@ -53,6 +53,31 @@ def test_sort_argsort_and_topk_agree(a, data):
         np.testing.assert_array_equal(indices.numpy(), np.take(order.numpy(), range(k), axis))
 
 
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_topk_of_what_differs_of_ties_and_of_nan_is_the_start_of_argsort(axis, k, backend):
+    rng = np.random.default_rng(0)
+    distinct, ties = rng.permutation(48).reshape(6, 8).astype("float32"), rng.integers(0, 3, (6, 8))
+    for a in (distinct, ties, np.where(ties == 2, np.nan, distinct), np.where(ties == 2, np.inf, distinct)):
+        x = tl.Tensor(a, backend=backend)
+        for largest in (True, False):
+            values, indices = tl.topk(x, k, axis, largest)
+            expected = np.take(tl.argsort(x, axis, descending=largest).numpy(), range(k), axis)
+            np.testing.assert_array_equal(indices.numpy(), expected)
+            np.testing.assert_array_equal(values.numpy(), np.take_along_axis(a, expected, axis))
+
+
+def test_topk_sorts_only_what_it_returns(monkeypatch):
+    from tensorlib.ops import sorting
+
+    sorted_sizes = []
+    monkeypatch.setattr(sorting, "plain", lambda name, x, **o: sorted_sizes.append(x.size) or tl.Tensor(
+        np.argsort(x.numpy(), axis=o["axis"], kind="stable")))  # fmt: skip
+    x = np.random.default_rng(0).permutation(2000).reshape(2, 1000)
+    np.testing.assert_array_equal(tl.topk(x, 3)[0].numpy(), -np.sort(-x)[:, :3])
+    assert sorted_sizes == [6]
+
+
 def test_searchsorted_takes_numbers_lists_and_tensors(backend):
     x = tl.Tensor([1.0, 2.0, 2.0, 3.0], backend=backend)
     for side, expected in (("left", [1, 0, 4]), ("right", [3, 0, 4])):
@@ -76,6 +101,7 @@ def test_methods_are_the_functions(backend):
 BAD = [
     (lambda x: x.sort(2), ValueError, r"sort: axis must lie in \[-2, 2\) for 2 dimensions, got 2"),
     (lambda x: x[0, 0].sort(), ValueError, r"sort: axis must lie in \[0, 0\) for 0 dimensions, got -1"),
+    (lambda x: x.sort(1.5), TypeError, "sort: axis must be one integer, got 1.5"),
     (lambda x: x.argsort(-3), ValueError, r"argsort: axis must lie in \[-2, 2\) for 2 dimensions, got -3"),
     (lambda x: x.topk(4), ValueError, r"topk: k must lie in \[0, 3\], the size of axis 1; got 4"),
     (lambda x: x.topk(-1), ValueError, "topk: k needs an integer >= 0, got -1"),

@@ -14,7 +14,7 @@ import numpy as np
 
 from tensorlib.backend import Array, Backend, get_backend
 from tensorlib.function import as_tensor
-from tensorlib.ops.common import normal_axes
+from tensorlib.ops.common import normal_axis
 from tensorlib.ops.creation import Shape, checked_dtype, checked_shape, number
 from tensorlib.ops.indexing import getitem
 from tensorlib.ops.shape import broadcast_to
@@ -120,7 +120,7 @@ def categorical(logits: Any, axis: int = -1, generator: Generator | None = None)
     x = as_tensor(logits).detach()
     if x.dtype.kind != "f":
         raise TypeError(f"categorical: logits must be of a floating dtype, got {x.dtype}")
-    (axis,) = normal_axes((axis,), x.ndim, "categorical")
+    axis = normal_axis(axis, x.ndim, "categorical")
     if not x.shape[axis]:
         raise ValueError(f"categorical: needs at least one class along axis {axis}, got shape {x.shape}")
     wide = x.astype("float32") if x.dtype.itemsize == 2 else x
