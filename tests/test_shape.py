@@ -25,6 +25,16 @@ def test_lists_and_arrays_are_accepted_like_tensors():
             np.testing.assert_array_equal(found.numpy(), expected)
 
 
+def test_arguments_have_the_names_that_numpy_gives_them():
+    a = np.arange(6.0).reshape(2, 3)
+    x = tl.Tensor(a)
+    for name, options in (("reshape", {"shape": (3, 2)}), ("reshape", {"shape": 6}), ("transpose", {"axes": (1, 0)}),
+                          ("transpose", {"axes": None}), ("full_like", {"fill_value": 2.0})):  # fmt: skip
+        np.testing.assert_array_equal(getattr(tl, name)(x, **options).numpy(), getattr(np, name)(a, **options))
+    np.testing.assert_array_equal(tl.full((2,), fill_value=3).numpy(), [3, 3])
+    np.testing.assert_array_equal(tl.split(x, indices_or_sections=[1], axis=1)[1].numpy(), a[:, 1:])
+
+
 def test_split_takes_numpy_integers_and_positions(backend):
     x = tl.Tensor(np.arange(6.0), backend=backend)
     for sections in (np.int64(2), [3], (3,), np.array([3])):

@@ -16,9 +16,9 @@ __all__ = ["arange", "eye", "full", "full_like", "linspace", "ones", "ones_like"
 Shape = int | tuple[int, ...]
 
 
-def full(shape: Shape, value: float, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
-    """Return a Tensor of this shape with every element `value`."""
-    return _filled("full", shape, value, dtype, backend)
+def full(shape: Shape, fill_value: float, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
+    """Return a Tensor of this shape with every element `fill_value`."""
+    return _filled("full", shape, fill_value, dtype, backend)
 
 
 def zeros(shape: Shape, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
@@ -31,9 +31,9 @@ def ones(shape: Shape, dtype: Any = "float32", backend: str | Backend = "numpy")
     return _filled("ones", shape, 1, dtype, backend)
 
 
-def full_like(x: Any, value: float, dtype: Any = None, backend: str | Backend | None = None) -> Any:
-    """Return a Tensor with the shape of x, and its dtype and backend if no other is given; every element `value`."""
-    return _alike("full_like", x, value, dtype, backend)
+def full_like(x: Any, fill_value: float, dtype: Any = None, backend: str | Backend | None = None) -> Any:
+    """Return a Tensor of `fill_value` with the shape of x, and its dtype and backend if no other is given."""
+    return _alike("full_like", x, fill_value, dtype, backend)
 
 
 def zeros_like(x: Any, dtype: Any = None, backend: str | Backend | None = None) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tensorlib.backend import Array, backend_of, namespace_of
 from tensorlib.function import Function, as_tensor
+from tensorlib.ops.creation import number
 from tensorlib.random import Generator, default_generator
 
 __all__ = ["dropout"]
@@ -42,6 +43,7 @@ def dropout(x: Any, p: float, generator: Generator | None = None) -> Any:
 
     Draws once from `generator`, or from the default one that ``tl.seed`` sets.
     """
+    p = float(number("dropout", "p", p))
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p must lie in [0, 1), got {p}")
     x = as_tensor(x)

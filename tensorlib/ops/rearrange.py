@@ -9,7 +9,7 @@ import numpy as np
 
 from tensorlib.backend import Array, backend_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.common import Axis, normal_axes
+from tensorlib.ops.common import Axis, normal_axes, normal_axis
 from tensorlib.ops.creation import checked_shape, fitting
 from tensorlib.ops.gathering import take
 from tensorlib.ops.indexing import as_tuple, getitem
@@ -54,7 +54,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     x = as_tensor(x)
     if axis is None:
         return repeat(reshape(x, x.size), repeats, 0)
-    (axis,) = normal_axes((axis,), x.ndim, "repeat")
+    axis = normal_axis(axis, x.ndim, "repeat")
     counts, n = as_tensor(repeats).numpy(), x.shape[axis]
     if not counts.size:
         counts = counts.astype(np.int64)

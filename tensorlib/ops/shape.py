@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.common import Axis, normal_axes, sum_to
+from tensorlib.ops.common import Axis, normal_axes, normal_axis, sum_to
 from tensorlib.ops.creation import checked_dtype, checked_shape
 
 __all__ = [
@@ -30,9 +30,10 @@ class Reshape(Function):
         return dy.reshape(self.shape)
 
 
-def reshape(x: Any, *shape: Any) -> Any:
-    """Return x with another shape, given as a tuple or as several integers; -1 is worked out."""
-    wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+def reshape(x: Any, *sizes: Any, shape: Any = None) -> Any:
+    """Return x with another shape, given as a tuple (NumPy's `shape`) or as several integers; -1 is worked out."""
+    sizes = (shape,) if shape is not None and not sizes else sizes
+    wanted = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
     return Reshape.apply(x, shape=wanted)
 
 
@@ -58,10 +59,15 @@ class Transpose(Function):
         return dy.transpose(self.inverse)
 
 
-def transpose(x: Any, *axes: Any) -> Any:
-    """Return x with axes in the given order (a tuple or several integers); reversed if none is given."""
+def transpose(x: Any, *order: Any, axes: Any = None) -> Any:
+    """Return x with axes in the given order (a tuple or several integers); reversed if none is given.
+
+    The order may be given by name too, as NumPy's `axes`.
+    """
     x = as_tensor(x)
-    order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
+    order = (axes,) if axes is not None and not order else order
+    order = tuple(order[0]) if len(order) == 1 and isinstance(order[0], tuple | list) else order
+    order = () if order == (None,) else order
     if not order:
         order = tuple(reversed(range(x.ndim)))
     if len(normal_axes(order, x.ndim, "transpose")) != x.ndim:
@@ -147,7 +153,7 @@ class Concatenate(Function):
 def concatenate(xs: Any, axis: int = 0) -> Any:
     """Join Tensors along an existing axis; all other sizes must agree."""
     xs = _tensors(xs, axis, "concatenate")
-    (axis,) = normal_axes((axis,), xs[0].ndim, "concatenate")
+    axis = normal_axis(axis, xs[0].ndim, "concatenate")
     for i, x in enumerate(xs):
         if x.ndim != xs[0].ndim or any(
             a != axis and n != m for a, (n, m) in enumerate(zip(x.shape, xs[0].shape, strict=True))
@@ -165,7 +171,7 @@ def stack(xs: Any, axis: int = 0) -> Any:
     for i, x in enumerate(xs):
         if x.shape != xs[0].shape:
             raise ValueError(f"stack: shapes must be equal, got {xs[0].shape} first and {x.shape} as number {i}")
-    (axis,) = normal_axes((axis,), xs[0].ndim + 1, "stack")
+    axis = normal_axis(axis, xs[0].ndim + 1, "stack")
     return concatenate([expand_dims(x, axis) for x in xs], axis)
 
 
@@ -193,13 +199,13 @@ class Split(Function):
         return Concatenate.run(*dys, axis=self.axis)
 
 
-def split(x: Any, sections: int | list[int], axis: int = 0) -> Any:
-    """Cut x along `axis` into `sections` equal parts, or, as NumPy does, before each of the positions listed."""
+def split(x: Any, indices_or_sections: int | list[int], axis: int = 0) -> Any:
+    """Cut x along `axis` into so many equal parts, or, as NumPy does, before each of the positions listed."""
     x = as_tensor(x)
-    (axis,) = normal_axes((axis,), x.ndim, "split")
+    axis = normal_axis(axis, x.ndim, "split")
     n = x.shape[axis]
-    given = checked_shape("split", sections, "sections")
-    if np.ndim(sections) == 0:
+    given = checked_shape("split", indices_or_sections, "sections")
+    if np.ndim(indices_or_sections) == 0:
         (parts,) = given
         if parts < 1 or n % parts:
             raise ValueError(f"split: {parts} equal parts must fit axis {axis} of size {n}; list where to cut")
@@ -213,7 +219,7 @@ def split(x: Any, sections: int | list[int], axis: int = 0) -> Any:
 def unstack(x: Any, axis: int = 0) -> tuple[Any, ...]:
     """Return the slices of x along `axis`, without that axis: the inverse of stack."""
     x = as_tensor(x)
-    (axis,) = normal_axes((axis,), x.ndim, "unstack")
+    axis = normal_axis(axis, x.ndim, "unstack")
     return tuple([squeeze(part, axis) for part in split(x, x.shape[axis], axis)]) if x.shape[axis] else ()
 
 
