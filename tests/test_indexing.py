@@ -259,6 +259,8 @@ BAD = [
      "one_hot: dtype must be one of numbers, .* got 'float33'"),
     (lambda x: tl.masked_fill(x, np.zeros((4, 3), bool), 0.0), ValueError,
      r"where: .* got shapes \(4, 3\) and \(\) and \(2, 3\)"),
+    (lambda x: tl.masked_fill(x, np.ones(3), 0.0), TypeError, "masked_fill: mask must be boolean, got dtype float64"),
+    (lambda x: tl.embedding(x[0, 0], [0]), ValueError, "embedding: weight must be a table .* got a 0-d Tensor"),
 ]  # fmt: skip
 
 
@@ -266,6 +268,20 @@ BAD = [
 def test_mistakes_are_named_with_the_value_and_the_remedy(mistake, error, message, backend):
     with pytest.raises(error, match=message):
         mistake(matrix(backend))
+
+
+def test_sources_and_ids_elsewhere_are_refused():
+    here, there = tl.Tensor(np.ones((2, 3))), tl.Tensor(np.ones((2, 3)), backend=STRICT)
+    for x, source in ((here, there), (there, here)):
+        for use, name in (
+            (lambda x, s: tl.index_add(x, 0, [0, 1], s), "index_add"),
+            (lambda x, s: tl.scatter(x, 0, [[0]], s), "scatter"),
+            (lambda x, s: tl.scatter_add(x, 0, [[0]], s), "scatter_add"),
+        ):
+            with pytest.raises(TypeError, match=rf"{name}: x and source must be on one backend, got {x.backend.name}"):
+                use(x, source)
+    with pytest.raises(TypeError, match=r"embedding: ids must be on the backend of weight, numpy, .* got strict"):
+        tl.embedding(here, tl.Tensor([0], backend=STRICT))
 
 
 def test_a_tensor_of_indices_elsewhere_is_refused():

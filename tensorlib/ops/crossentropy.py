@@ -97,7 +97,9 @@ def cross_entropy(
         return cross_entropy(wide, targets, ignore_index, label_smoothing, reduction).astype("float16")
     classes, shape = logits.shape[-1], logits.shape[:-1]
     if _are_probabilities(targets, logits):
-        return _soft_cross_entropy(logits, as_tensor(targets, like=logits), label_smoothing, reduction)
+        targets = as_tensor(targets, like=logits)
+        _check_backend("cross_entropy", targets.data, logits)
+        return _soft_cross_entropy(logits, targets, label_smoothing, reduction)
     targets, counted = _classes("cross_entropy", logits, targets, ignore_index)
     losses = CrossEntropy.apply(
         logits.reshape(math.prod(shape), classes),
@@ -184,13 +186,19 @@ def _classes(name: str, scores: Any, targets: Any, ignore_index: int) -> tuple[A
     if isinstance(targets, np.ndarray):  # on the host the check is free; ids on a GPU are not fetched for it
         _check_range(name, targets, classes, ignore_index)
         targets = targets if home.xp is np else home.asarray(targets)
-    elif backend_of(targets) is not home:
-        raise TypeError(
-            f"{name}: targets must be on the backend of the first argument, {home.name}, or on the host; "
-            f"got {backend_of(targets).name}"
-        )
+    else:
+        _check_backend(name, targets, scores)
     counted = targets != ignore_index
     return home.xp.where(counted, targets, home.xp.zeros_like(targets)), counted
+
+
+def _check_backend(name: str, targets: Array, scores: Any) -> None:
+    if backend_of(targets) is not scores.backend:
+        also = "" if isinstance(targets, np.ndarray) else ", or on the host"
+        raise TypeError(
+            f"{name}: targets must be on the backend of the first argument, {scores.backend.name}{also}; "
+            f"got {backend_of(targets).name}"
+        )
 
 
 def _check_range(name: str, targets: np.ndarray, classes: int, ignore_index: int) -> None:

@@ -66,7 +66,7 @@ def index_add(x: Any, axis: int, index: Any, source: Any) -> Any:
     `index` has one axis; `source` has the shape of x, but len(index) along `axis`. Equal indices add up.
     """
     x = as_tensor(x)
-    source = as_tensor(source, like=x)
+    source = _beside(x, source, "index_add")
     axis, found = _along(x, index, axis, "index_add", negative=False)
     if found.ndim != 1:
         raise ValueError(f"index_add: index must have one axis, got shape {found.shape}; scatter_add takes more")
@@ -87,7 +87,7 @@ def scatter_add(x: Any, axis: int, index: Any, source: Any) -> Any:
     _check_within(x, found, axis, "scatter_add")
     if _is_number(source):
         source = broadcast_to(as_tensor(source, like=x).astype(x.dtype), found.shape)
-    source = _read_by(found, as_tensor(source, like=x), "scatter_add")
+    source = _read_by(found, _beside(x, source, "scatter_add"), "scatter_add")
     return x + ScatterAdd.apply(source, index=_places(x, found.shape, found, axis), shape=x.shape)
 
 
@@ -101,7 +101,7 @@ def scatter(x: Any, axis: int, index: Any, source: Any) -> Any:
     axis, found = _along(x, index, axis, "scatter", negative=False)
     _check_within(x, found, axis, "scatter")
     number = _is_number(source)
-    source = source if number else _read_by(found, as_tensor(source, like=x), "scatter")
+    source = source if number else _read_by(found, _beside(x, source, "scatter"), "scatter")
     if not found.size:
         return x.copy()
     # Which source stands at each place of x: its number from 1, or 0 where none does. A GPU has this for uint64 only.
@@ -157,6 +157,17 @@ def _read_by(indices: Array, source: Any, name: str) -> Any:
             f"{name}: source must be a number or at least as large as index, {indices.shape}; got shape {source.shape}"
         )
     return source if source.shape == indices.shape else source[tuple([slice(n) for n in indices.shape])]
+
+
+def _beside(x: Any, source: Any, name: str) -> Any:
+    """Return `source` as a Tensor, which must be on the backend of x."""
+    source = as_tensor(source, like=x)
+    if source.backend is not x.backend:
+        raise TypeError(
+            f"{name}: x and source must be on one backend, got {x.backend.name} and {source.backend.name}; "
+            f"move one with .to({x.backend.name!r})"
+        )
+    return source
 
 
 def _is_number(source: Any) -> bool:

@@ -192,9 +192,16 @@ def embedding(weight: Any, ids: Any) -> Any:
         ids = ids.astype(np.int64)  # an empty list has no dtype to speak of
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: token ids must be integers, got dtype {ids.dtype}")
+    if not weight.ndim:
+        raise ValueError("embedding: weight must be a table (V, D) of rows, got a 0-d Tensor")
     if isinstance(ids, np.ndarray):
         check_ids(ids, weight.shape[0])
         ids = ids if weight.backend.xp is np else weight.backend.asarray(ids)
+    elif backend_of(ids) is not weight.backend:
+        raise TypeError(
+            f"embedding: ids must be on the backend of weight, {weight.backend.name}, or on the host; "
+            f"got {backend_of(ids).name}"
+        )
     return Embedding.apply(weight, ids=ids)
 
 
@@ -247,4 +254,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 
 def masked_fill(x: Any, mask: Any, value: float) -> Any:
     """Return x with `value` where `mask` is True; no gradient flows there."""
+    x, mask = as_tensor(x), mask if hasattr(mask, "dtype") else np.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(f"masked_fill: mask must be boolean, got dtype {mask.dtype}; compare first, as in mask != 0")
     return where(mask, value, x)
