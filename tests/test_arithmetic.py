@@ -39,6 +39,17 @@ def test_power_at_zero(backend):
         assert_edge(edge(lambda x: x**0.5, 0, backend=backend), 0, inf)
 
 
+@pytest.mark.parametrize("exponent", [3, 4, 3.0])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "int64"])
+def test_cubes_and_fourth_powers_are_numpys(exponent, dtype, backend):
+    a = np.array([-3, -1, 0, 2, 11]).astype(dtype)
+    y = tl.Tensor(a, backend=backend) ** exponent
+    assert y.dtype == (a**exponent).dtype
+    np.testing.assert_allclose(y.numpy(), a**exponent, rtol=1e-6)
+    value, dx = edge(lambda x: x**exponent, [-2, 0, inf], backend=backend)
+    assert_edge((value, dx), [(-2) ** exponent, 0, inf], [exponent * (-2) ** (exponent - 1), 0, inf])
+
+
 def test_an_infinite_gradient_of_a_power_is_not_made_nan(backend):
     assert_edge(edge(lambda x: x**0, 3, backend=backend, cotangent=inf)[1:], 0)
     assert_edge(edge(lambda y: tl.power(0, y), 2, backend=backend, cotangent=inf)[1:], 0)

@@ -139,6 +139,8 @@ class Power(Function):
 
     def forward(self, x: Array, y: Array) -> Array:
         self.save(x, y)
+        if isinstance(y, int | float) and y in (3, 4) and x.dtype in ("float32", "float64"):
+            return x * x * x if y == 3 else (x * x) ** 2  # NumPy's own power takes some twenty times as long
         return x**y
 
     def backward(self, dz: Array) -> Any:
