@@ -16,6 +16,11 @@ def test_kinks(backend):
     assert_edge(edge(tl.softsign, [-1, 0, 1], backend=backend), [-0.5, 0, 0.5], [0.25, 1, 0.25])
 
 
+def test_relu_of_nan_is_nan_with_its_gradient(backend):
+    """As in PyTorch; a gradient of 0 would hide it."""
+    assert_edge(edge(tl.relu, [np.nan, -1], backend=backend), [np.nan, 0], [1, 0])
+
+
 def test_hardtanh_stops_the_gradient_at_its_bounds(backend):
     assert_edge(edge(tl.hardtanh, [-2, -1, 0, 1, 2], backend=backend), [-1, -1, 0, 1, 1], [0, 0, 1, 0, 0])
     assert_edge(edge(lambda x: tl.hardtanh(x, 0, 6), [0, 3, 6], backend=backend), [0, 3, 6], [0, 1, 0])

@@ -141,6 +141,23 @@ def test_functions_of_integers_that_numpy_lacks_give_float64(backend):
         assert f(x * x + 1).dtype == "float64"
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "bool", "int64"])
+def test_small_integers_do_not_wrap_around(dtype, backend):
+    """-x of a uint8 is 256 - x, of a boolean an error, and NumPy's exponential of either is float16."""
+    a = np.array([[3, 1, 2], [0, 5, 4]]).astype(dtype)
+    x, wide = (tl.Tensor(z, backend=backend) for z in (a, a.astype("float64")))
+    for f in (tl.sigmoid, tl.softplus, tl.log_sigmoid, tl.silu, tl.mish, tl.elu, tl.gelu, tl.softsign, tl.softmax,
+              tl.log_softmax, tl.logsumexp, tl.logcumsumexp, tl.var, tl.std, tl.norm):  # fmt: skip
+        assert f(x).dtype == "float64"
+        np.testing.assert_array_equal(f(x).numpy(), f(wide).numpy(), err_msg=f.__name__)
+    for loss in (tl.mse_loss, tl.l1_loss, tl.huber_loss):
+        assert loss(x, x[::-1]).item() == loss(wide, wide[::-1]).item()
+
+
+def test_the_square_of_booleans_is_numpys(backend):
+    assert tl.square(tl.Tensor([True, False], backend=backend)).dtype == np.square(np.array([True, False])).dtype
+
+
 def test_numbers_and_lists_and_arrays_are_taken(backend):
     assert tl.cos(0.0).item() == 1 and tl.exp2([1.0, 3.0]).numpy().tolist() == [2, 8]
     assert tl.log_sigmoid(0.0).item() == pytest.approx(-math.log(2))

@@ -227,5 +227,14 @@ def test_targets_on_another_backend_are_refused():
     with pytest.raises(TypeError, match=r"cross_entropy: targets must be on the backend .* numpy, .* got strict"):
         entropy(matrix("numpy"), tl.Tensor([0, 1], backend=STRICT))
     assert entropy(matrix(STRICT), tl.Tensor([0, 1])).item() == pytest.approx(math.log(3))
-    with pytest.raises(TypeError, match="subtract: operands must be on one backend, got numpy and strict"):
+    with pytest.raises(TypeError, match=r"mse_loss: both arguments .* on one backend, got numpy and strict"):
         tl.mse_loss(matrix("numpy"), matrix(STRICT))
+    for here, there in (("numpy", STRICT), (STRICT, "numpy")):
+        with pytest.raises(TypeError, match="cross_entropy: targets must be on the backend of the first argument"):
+            entropy(matrix(here), matrix(there))
+
+
+@pytest.mark.parametrize("weight", [2, 2.0, np.int64(2), np.float64(2), np.float32(2)])
+def test_a_number_as_pos_weight_widens_nothing(weight):
+    loss = tl.binary_cross_entropy_with_logits(tl.zeros((2,)), [1.0, 0.0], pos_weight=weight)
+    assert loss.dtype == "float32" and loss.item() == pytest.approx(1.5 * math.log(2))

@@ -8,7 +8,7 @@ from typing import Any
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
 from tensorlib.ops.arithmetic import clip
-from tensorlib.ops.common import normal_axes
+from tensorlib.ops.common import as_floating, normal_axis
 from tensorlib.ops.elementwise import Erf
 from tensorlib.ops.elementwise import abs as absolute
 from tensorlib.ops.exponential import expm1, sigmoid, softplus
@@ -23,16 +23,16 @@ __all__ = ["elu", "gelu", "glu", "hardtanh", "leaky_relu", "mish", "relu", "silu
 
 
 class Relu(Function):
-    """y = max(x, 0)  =>  dx = dy where x > 0, else 0 (also at 0)."""
+    """y = max(x, 0)  =>  dx = 0 where x <= 0 (also at 0), else dy: a NaN stays one, and gets its gradient."""
 
     def forward(self, x: Array) -> Array:
         y = namespace_of(x).maximum(x, 0)
-        self.save(y)  # y > 0 exactly where x > 0, so x may be freed
+        self.save(y)  # y <= 0 exactly where x <= 0, so x may be freed
         return y
 
     def backward(self, dy: Array) -> Any:
         (y,) = self.saved
-        return namespace_of(dy).where(y > 0, dy, 0)  # and not dy * (y > 0): an infinite dy times 0 would be NaN
+        return namespace_of(dy).where(y <= 0, 0, dy)  # and not dy * (y > 0): an infinite dy times 0 would be NaN
 
 
 def relu(x: Any) -> Any:
@@ -48,7 +48,7 @@ def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
 
 def elu(x: Any, alpha: float = 1.0) -> Any:
     """Return x where x > 0, else alpha (e^x - 1), elementwise (Clevert, Unterthiner and Hochreiter 2016, eq. 15)."""
-    x = as_tensor(x)
+    x = as_floating(x)
     return where(x > 0, x, alpha * expm1(clip(x, max=0)))  # clipped, for e^1000 overflows where it is not chosen, too
 
 
@@ -65,19 +65,19 @@ def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
 
 def softsign(x: Any) -> Any:
     """Return x / (1 + |x|), elementwise (Bergstra et al. 2009)."""
-    x = as_tensor(x)
+    x = as_floating(x)
     return x / (1 + absolute(x))
 
 
 def silu(x: Any) -> Any:
     """Return x sigmoid(x), elementwise: also called swish (Elfwing et al. 2017; Ramachandran et al. 2017)."""
-    x = as_tensor(x)
+    x = as_floating(x)
     return x * sigmoid(x)
 
 
 def mish(x: Any) -> Any:
     """Return x tanh(softplus(x)), elementwise (Misra 2019)."""
-    x = as_tensor(x)
+    x = as_floating(x)
     return x * tanh(softplus(x))
 
 
@@ -143,7 +143,7 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     forms = {"none": Gelu, "tanh": GeluTanh}
     if approximate not in forms:
         raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
-    x = as_tensor(x)
+    x = as_floating(x)
     if x.dtype == "float16":  # its digits would cancel in 1 + erf on the left
         return gelu(x.astype("float32"), approximate).astype("float16")
     return forms[approximate].apply(x)
@@ -169,7 +169,7 @@ def swiglu(x: Any, axis: int = -1) -> Any:
 
 def _halves(x: Any, axis: int, name: str) -> Any:
     x = as_tensor(x)
-    (axis,) = normal_axes((axis,), x.ndim, name)
+    axis = normal_axis(axis, x.ndim, name)
     if x.shape[axis] % 2:
         raise ValueError(f"{name}: the size along axis {axis} must be even, to be halved, got shape {x.shape}")
     return split(x, 2, axis)

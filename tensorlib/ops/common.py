@@ -65,6 +65,16 @@ def at_least_float32(op: Callable[..., Any]) -> Callable[..., Any]:
     return widened
 
 
+def as_floating(x: Any) -> Any:
+    """Return x as a Tensor of a floating dtype; integers and booleans become float64.
+
+    For functions that NumPy lacks: their formulas would wrap around in small integers (-x of a uint8), or end in
+    float16, which NumPy makes of the exponentials of these.
+    """
+    x = as_tensor(x)
+    return x if x.dtype.kind == "f" else x.astype("float64")
+
+
 def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     """Return the axes as sorted non-negative numbers; None means all. Errors name the op."""
     listed: Any = range(ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)

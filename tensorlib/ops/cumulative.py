@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function
-from tensorlib.ops.common import along, at_least_float32, normal_axis
+from tensorlib.ops.common import along, as_floating, at_least_float32, normal_axis
 
 __all__ = ["cumprod", "cumsum", "logcumsumexp"]
 
@@ -92,7 +92,7 @@ class Logcumsumexp(Function):
 def logcumsumexp(x: Any, axis: int | None = None) -> Any:
     """Return the logarithm of the running sum of exp(x) along `axis`, without overflow and exact far below 0."""
     x, axis = _flat_or_axis(x, axis, "logcumsumexp")
-    return Logcumsumexp.apply(x if x.dtype.kind == "f" else x.astype("float64"), axis=axis)
+    return Logcumsumexp.apply(as_floating(x), axis=axis)
 
 
 # ---- what they are made of ---------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Square(Function):
 
     def forward(self, x: Array) -> Array:
         self.save(x)
-        return x * x
+        return namespace_of(x).square(x)
 
     def backward(self, dy: Array) -> Any:
         (x,) = self.saved
@@ -154,9 +154,11 @@ def erf_formula(x: Array) -> Array:
 
 def polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
     """Return the polynomial by Horner's rule, the coefficient of the highest power first."""
-    total = coefficients[0] * x + coefficients[1]
-    for coefficient in coefficients[2:]:
-        total = total * x + coefficient
+    total = coefficients[0] * x
+    for coefficient in coefficients[1:-1]:
+        total += coefficient  # in place: fresh arrays would cost more than the arithmetic
+        total *= x
+    total += coefficients[-1]
     return total
 
 

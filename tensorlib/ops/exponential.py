@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.function import Function
 from tensorlib.ops.arithmetic import namespace_among
+from tensorlib.ops.common import as_floating
 
 __all__ = [
     "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "log_sigmoid", "logaddexp", "sigmoid", "softplus",
@@ -157,7 +158,7 @@ class Sigmoid(Function):
 
 def sigmoid(x: Any) -> Any:
     """Return the logistic function 1 / (1 + e^-x), elementwise."""
-    return Sigmoid.apply(x)
+    return Sigmoid.apply(as_floating(x))
 
 
 class Logaddexp(Function):
@@ -207,9 +208,9 @@ class Softplus(Function):
 
 def softplus(x: Any) -> Any:
     """Return log(1 + e^x), elementwise, without overflow: a smooth relu (Dugas et al. 2001)."""
-    return Softplus.apply(x)
+    return Softplus.apply(as_floating(x))
 
 
 def log_sigmoid(x: Any) -> Any:
     """Return log(sigmoid(x)) = -log(1 + e^-x), elementwise, without overflow: near x far below 0."""
-    return -softplus(-as_tensor(x))
+    return -softplus(-as_floating(x))

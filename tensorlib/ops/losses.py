@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from tensorlib.function import as_tensor
 from tensorlib.ops.arithmetic import minimum
+from tensorlib.ops.common import as_floating
 from tensorlib.ops.exponential import softplus
 from tensorlib.ops.indexing import where
 
@@ -71,7 +74,7 @@ def binary_cross_entropy_with_logits(logits: Any, targets: Any, pos_weight: Any 
         return binary_cross_entropy_with_logits(wide, targets, pos_weight, reduction).astype("float16")
     positive = targets * softplus(-logits)
     if pos_weight is not None:
-        number = isinstance(pos_weight, int | float)
+        number = isinstance(pos_weight, (int, float, np.generic))
         positive = positive * (pos_weight if number else as_tensor(pos_weight, like=logits))
         if positive.shape != logits.shape:
             raise ValueError(
@@ -121,6 +124,13 @@ def _pair(name: str, x: Any, targets: Any) -> tuple[Any, Any]:
     """Return both as Tensors of one shape: broadcasting (N,) against (N, 1) would compare all with all."""
     x = as_tensor(x)
     targets = as_tensor(targets, like=x)
+    if targets.backend is not x.backend:
+        raise TypeError(
+            f"{name}: both arguments must be on one backend, got {x.backend.name} and {targets.backend.name}; "
+            f"move one with .to({x.backend.name!r})"
+        )
+    if x.dtype.kind != "f" and targets.dtype.kind != "f":
+        x = as_floating(x)  # differences of two uint8 would wrap around
     if x.shape != targets.shape:
         raise ValueError(f"{name}: both arguments must have the same shape, got {x.shape} and {targets.shape}")
     return x, targets

@@ -11,7 +11,16 @@ import numpy as np
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.common import Axis, at_least_float32, largest, normal_axes, plain, with_kept_axes, without_axes
+from tensorlib.ops.common import (
+    Axis,
+    as_floating,
+    at_least_float32,
+    largest,
+    normal_axes,
+    plain,
+    with_kept_axes,
+    without_axes,
+)
 from tensorlib.ops.cumulative import products_before, reversed_along
 from tensorlib.ops.elementwise import abs, sqrt
 from tensorlib.ops.extremes import max
@@ -96,7 +105,7 @@ class Logsumexp(Function):
 @at_least_float32
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Return log(sum(exp(x))) over `axis` without overflow; -inf over nothing."""
-    return Logsumexp.apply(x, axis=axis, keepdims=keepdims)
+    return Logsumexp.apply(as_floating(x), axis=axis, keepdims=keepdims)
 
 
 # ---- moments -----------------------------------------------------------------------------------------------------
@@ -121,7 +130,7 @@ def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any
 def _variance(x: Any, axis: Axis, keepdims: bool, ddof: int, name: str) -> Any:
     if not isinstance(ddof, numbers.Real):
         raise TypeError(f"{name}: ddof must be a number, got {ddof!r}")
-    n = _count(x, axis, name)
+    n, x = _count(x, axis, name), as_floating(x)
     # Moving all of x by one of its elements changes no variance and no gradient, and equal elements have variance 0
     # whatever rounding makes of their mean: three times 0.1 is not 0.3.
     x = x - _first(x, normal_axes(axis, x.ndim, name))
@@ -165,8 +174,7 @@ def norm(x: Any, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> A
     if isinstance(ord, bool) or not isinstance(ord, numbers.Real) or not ord > 0:
         raise ValueError(f"norm: ord must be a number above 0, or math.inf, got {ord!r}; the Frobenius norm has ord=2")
     axes = normal_axes(axis, x.ndim, "norm")
-    if x.dtype.kind != "f":
-        x = x.astype("float64")
+    x = as_floating(x)
     if ord == math.inf:
         return max(abs(x), axes, keepdims)
     if ord == 1:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.common import largest, normal_axes
+from tensorlib.ops.common import as_floating, largest, normal_axis
 
 __all__ = ["log_softmax", "softmax"]
 
@@ -55,10 +55,10 @@ def softmax(x: Any, axis: int = -1, visible: Any = None) -> Any:
     Where `visible` (booleans that broadcast to x) is False, the result is 0 and no gradient flows. A stretch that sees
     nothing gives zeros, not NaN.
     """
-    x = as_tensor(x)
+    x = as_floating(x)
     if x.dtype == "float16":  # the sum of 100,000 exponentials would overflow at 65504
         return softmax(x.astype("float32"), axis, visible).astype("float16")
-    (axis,) = normal_axes((axis,), x.ndim, "softmax")
+    axis = normal_axis(axis, x.ndim, "softmax")
     return Softmax.apply(x, axis=axis, visible=None if visible is None else _mask(visible, x))
 
 
@@ -102,8 +102,8 @@ def log_softmax(x: Any, axis: int = -1) -> Any:
 
     A stretch that is -inf throughout stays so.
     """
-    x = as_tensor(x)
+    x = as_floating(x)
     if x.dtype == "float16":
         return log_softmax(x.astype("float32"), axis).astype("float16")
-    (axis,) = normal_axes((axis,), x.ndim, "log_softmax")
+    axis = normal_axis(axis, x.ndim, "log_softmax")
     return LogSoftmax.apply(x, axis=axis)
