@@ -13,8 +13,8 @@ import numpy as np
 import tensorlib as tl
 from nn.checks import misfits
 from nn.hooks import Hooks, call_with_hooks
-from tensorlib.function import _STATE
 from tensorlib.interop import kind_of
+from tensorlib.recording import STATE
 
 __all__ = ["Module", "ModuleList", "Parameter", "Sequential"]
 
@@ -57,13 +57,13 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what ``forward`` returns; what is recorded meanwhile bears this module's path."""
         # `module_scope` says the same; written out it costs half of it, at each call of each module.
-        token = _STATE.set(_STATE.get()._replace(path=self._path))
+        token = STATE.set(STATE.get()._replace(path=self._path))
         try:
             if self._hooks or self._pre_hooks:
                 return call_with_hooks(self, args, kwargs)
             return self.forward(*args, **kwargs)
         finally:
-            _STATE.reset(token)
+            STATE.reset(token)
 
     def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> tl.HookHandle:
         """Have ``hook(module, args, output)`` called after ``forward``; what it returns replaces the output.

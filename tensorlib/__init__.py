@@ -40,6 +40,7 @@ from tensorlib.ops.softmax import *  # noqa: F403
 from tensorlib.ops.sorting import *  # noqa: F403
 from tensorlib.ops.trigonometric import *  # noqa: F403
 from tensorlib.random import *  # noqa: F403
+from tensorlib.recording import *  # noqa: F403
 from tensorlib.tensor import *  # noqa: F403
 from tensorlib.transforms import *  # noqa: F403
 

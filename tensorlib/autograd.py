@@ -19,8 +19,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.backend import backend_of
-from tensorlib.function import Function, as_array, as_tensor, current_state, recording
+from tensorlib.function import Function, as_array, as_tensor
 from tensorlib.ops.common import sum_to
+from tensorlib.recording import current_state, recording
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor

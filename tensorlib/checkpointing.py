@@ -6,8 +6,9 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tensorlib.function import Function, current_state, recording
+from tensorlib.function import Function
 from tensorlib.random import DrawTape
+from tensorlib.recording import current_state, recording
 
 __all__ = ["checkpoint"]
 

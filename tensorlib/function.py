@@ -1,4 +1,4 @@
-"""Function: an op and, once applied, a node of the graph; and what is recorded, per thread.
+"""Function: an op and, once applied, a node of the graph.
 
 ``apply`` runs ``forward`` on raw arrays and, if an input requires a gradient, keeps the Function as the *node* of its
 output. Edges lead from node to node (and to leaf Tensors), never to intermediate Tensors: nothing but the graph keeps
@@ -7,94 +7,18 @@ the graph alive, there are no reference cycles, and memory returns without the g
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from tensorlib.backend import Array, backend_of
+from tensorlib.recording import NOTHING_SPECIAL, STATE, State, calling_line, shown_line
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
 
-__all__ = ["Function", "is_grad_enabled", "module_scope", "no_grad", "record_source"]
-
-
-# ---- what is recorded, per thread ------------------------------------------------------------------------------
-
-
-class Watch:
-    """Is told of every value and gradient as it is computed, in the thread and for as long as it is set."""
-
-    runs_hooks = True  # does a backward pass under this watch call the hooks on gradients?
-
-    def forward(self, node: Function, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
-        """`node` has computed `outputs` from `inputs`, the arguments of ``apply``. It may be recorded or not."""
-
-    def backward(self, node: Function, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
-        """`node` has computed the gradients `dxs` of its inputs from `dys`: arrays, or Tensors under create_graph.
-
-        None stands for a gradient that is not wanted, or that the op does not give.
-        """
-
-    def arrived(self, leaf: Tensor, dx: Any) -> None:
-        """`dx`, an array or a Tensor, is the whole gradient of `leaf`, after its hooks."""
-
-    def detached(self, x: Tensor, y: Tensor, how: str) -> None:
-        """`y` is the value of `x` without history, made by the method `how`."""
-
-
-class _State(NamedTuple):
-    record: bool = True  # are nodes recorded at all?
-    path: str = ""  # the module in whose forward we are, as "encoder.layers.0"
-    source: bool = False  # shall nodes note the line of the caller that made them?
-    tape: list[Any] | None = None  # where nodes are listed as they are recorded, for `checkpoint`
-    watch: Watch | None = None  # who is told of everything that is computed, for `debug`
-
-
-_NOTHING_SPECIAL = _State()
-_STATE: ContextVar[_State] = ContextVar("tensorlib_state", default=_NOTHING_SPECIAL)
-
-
-@contextmanager
-def recording(**changes: Any) -> Iterator[None]:
-    token = _STATE.set(_STATE.get()._replace(**changes))
-    try:
-        yield
-    finally:
-        _STATE.reset(token)
-
-
-def no_grad() -> Any:
-    """Record nothing inside, in this thread only: a context manager, or a decorator of functions."""
-    return recording(record=False)
-
-
-def current_state() -> _State:
-    """Return what is recorded in this thread, and how."""
-    return _STATE.get()
-
-
-def is_grad_enabled() -> bool:
-    """Return True where operations are recorded, False inside `no_grad`."""
-    return _STATE.get().record
-
-
-def module_scope(path: str) -> Any:
-    """Nodes recorded inside belong to the module `path` ("decoder.layers.1"): what pictures and messages show."""
-    return recording(path=path)
-
-
-def record_source() -> Any:
-    """Nodes recorded inside note the line of code that made them, as ``file.py:12``. Costs some microseconds an op."""
-    return recording(source=True)
-
-
-# ---- the op --------------------------------------------------------------------------------------------------
+__all__ = ["Function"]
 
 
 class Function:
@@ -180,7 +104,7 @@ class Function:
     @classmethod
     def apply(cls, *inputs: Any, **attributes: Any) -> Any:
         """Run the op on Tensors (or anything that `Tensor` takes; Python scalars stay scalars) and record it."""
-        state = _STATE.get()
+        state = STATE.get()
         record, recorded = state.record and cls.differentiable, False
         arrays: list[Any] = []
         edges: list[tuple[Function | Tensor, int] | None] = []
@@ -213,11 +137,11 @@ class Function:
         origin = node if recorded else None
         if not isinstance(y, tuple):
             result = _tensor.wrap(as_array(y), origin)
-            if state is not _NOTHING_SPECIAL:
+            if state is not NOTHING_SPECIAL:
                 node._tell(state, inputs, (result,))
             return result
         results = tuple([_tensor.wrap(as_array(o), origin, k) for k, o in enumerate(y)])
-        if state is not _NOTHING_SPECIAL:
+        if state is not NOTHING_SPECIAL:
             node._tell(state, inputs, results)
         return results
 
@@ -245,7 +169,7 @@ class Function:
             shapes.append((y.shape, y.dtype))
         self._arrays = ()
 
-    def _tell(self, state: _State, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
+    def _tell(self, state: State, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
         """Note where this op was called, and tell who wants to know of it."""
         self.path = state.path
         if state.source:
@@ -359,25 +283,6 @@ def _diagnosed(node: Function, arrays: list[Any], error: Exception) -> Exception
         except ValueError:
             return ValueError(f"{name}: shapes must broadcast, got {' and '.join(map(str, shapes))}")
     return type(error)(f"{name}: {error} (operands of shape {', '.join(map(str, shapes)) or 'none'})")
-
-
-def calling_line() -> str:
-    """Return ``file:line`` of the innermost frame that lies outside tensorlib and nn, and what they call through."""
-    frame = sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USERS:
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-_NOT_THE_USERS = ("tensorlib", "nn", "functools", "contextlib")  # a formula is called through functools.singledispatch
-
-
-def shown_line(source: str) -> str:
-    """Return a ``file:line`` as messages show it: from the current directory, if the file lies in it."""
-    try:
-        return source.removeprefix(os.path.join(os.getcwd(), ""))
-    except OSError:  # the current directory is gone
-        return source
 
 
 # Tensor and the ops stand on this module, so it may import Tensor's only when everything above exists.

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib import autograd, hooks, interop
 from tensorlib.backend import Array, Backend, backend_of, get_backend
-from tensorlib.function import Function, as_array, current_state
+from tensorlib.function import Function, as_array
 from tensorlib.ops import (
     activations,
     arithmetic,
@@ -29,6 +29,7 @@ from tensorlib.ops import (
 )
 from tensorlib.ops import shape as shapes
 from tensorlib.ops import softmax as softmaxes
+from tensorlib.recording import current_state
 
 __all__ = ["Tensor"]
 

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from tensorlib.autograd import grad
-from tensorlib.function import as_tensor, recording
+from tensorlib.function import as_tensor
 from tensorlib.ops.creation import ones_like, zeros_like
 from tensorlib.ops.shape import copy, reshape, stack
+from tensorlib.recording import recording
 from tensorlib.tensor import Tensor, wrap
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vjp"]

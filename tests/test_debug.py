@@ -14,7 +14,7 @@ import pytest
 import nn
 import tensorlib as tl
 from models import Transformer, TransformerConfig
-from tensorlib.function import current_state
+from tensorlib.recording import current_state
 
 
 def leaf(values, backend="numpy", **options):

@@ -7,8 +7,9 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tensorlib.function import Function, calling_line, current_state
+from tensorlib.function import Function
 from tensorlib.insight.ranges import place
+from tensorlib.recording import calling_line, current_state
 from tensorlib.tensor import Tensor
 
 __all__ = ["Cut", "CutTracker", "cut_of"]

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.function import Function, Watch, recording, shown_line
+from tensorlib.function import Function
 from tensorlib.insight.cuts import CutTracker
 from tensorlib.insight.graph import plural
 from tensorlib.insight.ranges import Range, all_finite, range_of, remedy_backward, remedy_forward
+from tensorlib.recording import Watch, recording, shown_line
 from tensorlib.tensor import Tensor
 
 __all__ = ["debug"]

@@ -10,10 +10,11 @@ import numpy as np
 
 from tensorlib.autograd import backward_pass, slot_of
 from tensorlib.backend import namespace_of
-from tensorlib.function import Function, Watch, recording
+from tensorlib.function import Function
 from tensorlib.insight.blame import why_zero
 from tensorlib.insight.debug import backward_report
 from tensorlib.insight.ranges import number
+from tensorlib.recording import Watch, recording
 from tensorlib.tensor import Tensor
 
 __all__ = ["Contribution", "Flow", "Flows", "Hop", "flow_of", "measure"]

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorlib.backend import backend_of, namespace_of
-from tensorlib.function import Function, shown_line
+from tensorlib.function import Function
+from tensorlib.recording import shown_line
 
 __all__ = ["Range", "all_finite", "number", "op_at", "place", "range_of", "remedy_backward", "remedy_forward"]
 
