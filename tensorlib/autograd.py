@@ -15,11 +15,11 @@ formulas get Tensors, which record a graph of the gradient in turn.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tensorlib.backend import backend_of
-from tensorlib.function import Function, as_array, as_tensor
+from tensorlib.function import Function, as_array, replaced_since
+from tensorlib.gradients import Gradients, slot_of
 from tensorlib.ops.common import sum_to
 from tensorlib.recording import current_state, recording
 
@@ -67,74 +67,11 @@ def topological_order(roots: Sequence[Function]) -> list[Function]:
     return order
 
 
-class _Gradients:
-    """The gradients on their way: one sum per (node, output) and per leaf."""
-
-    def __init__(self, create_graph: bool) -> None:
-        self.create_graph = create_graph
-        self.sums: dict[tuple[int, int], Any] = {}
-        self.owned: set[tuple[int, int]] = set()  # sums that this pass allocated and may add to in place
-
-    def add(self, key: tuple[int, int], dx: Any) -> None:
-        """Add a contribution. The first is kept as it came, the second allocates, later ones add in place."""
-        if key not in self.sums:
-            self.sums[key] = dx
-        elif key in self.owned:
-            self.sums[key] += dx
-        else:
-            self.sums[key] = as_array(self.sums[key] + dx)
-            if not self.create_graph:
-                self.owned.add(key)
-
-    def call_hooks(self, key: tuple[int, int], hooks: Mapping[int, Any]) -> None:
-        """Give a finished gradient to each hook in the order of registration; it may return another in its place."""
-        for hook in list(hooks.values()):
-            dx = self.sums[key]
-            given = dx if isinstance(dx, _tensor.Tensor) else _tensor.wrap(dx)
-            changed = hook(given)
-            if changed is not None:
-                self.sums[key] = _replacement(hook, changed, given, self.create_graph)
-                self.owned.discard(key)
-
-    def pop(self, node: Function) -> list[Any] | None:
-        """Take the finished gradients of a node's outputs, zeros where an output was not used; None if none was."""
-        dys, used = [], 0
-        for k in range(len(node._outputs)):
-            key = (id(node), k)
-            dys.append(self.sums.pop(key, None))
-            self.owned.discard(key)
-            used += dys[k] is not None
-        if 0 < used < len(dys):
-            some = next(dy for dy in dys if dy is not None)
-            make = backend_of(some._array if isinstance(some, _tensor.Tensor) else some).xp.zeros
-            for k, (shape, dtype) in enumerate(node._outputs):
-                if dys[k] is None:
-                    dys[k] = _tensor.wrap(make(shape, dtype)) if self.create_graph else make(shape, dtype)
-        return dys if used else None
-
-
-def _replacement(hook: Any, changed: Any, dx: Tensor, create_graph: bool) -> Any:
-    """Return what a hook wants in place of dx, checked."""
-    changed = as_tensor(changed, like=dx)
-    if changed.shape != dx.shape or changed.backend is not dx.backend:
-        name = getattr(hook, "__name__", type(hook).__name__)
-        raise ValueError(
-            f"register_hook: {name} must return None or a gradient of shape {dx.shape} on {dx.backend.name}, "
-            f"got {changed.shape} on {changed.backend.name}"
-        )
-    changed = changed if changed.dtype == dx.dtype else changed.astype(dx.dtype)
-    return changed if create_graph else changed._array
-
-
 def _call_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[Any, ...]:
     """Run one node's backward; return one gradient for each input, as the op gave it."""
     for leaf, version in node._versions:
         if leaf.version != version:
-            raise RuntimeError(
-                f"backward: {node.name} needs the value that {leaf.name or 'a leaf'} of shape {leaf.shape} had in the "
-                f"forward pass (version {version}), but it was replaced since (version {leaf.version}); "
-                "run the backward pass before the update"
-            )
+            raise replaced_since(node.name, leaf, version)
     while node._region is not None:  # a checkpoint, and then perhaps one within it
         node._region.restore()
     try:
@@ -219,31 +156,16 @@ def backward_pass(
     written into any Tensor, so that an interrupted pass leaves no half of a sum.
     """
     watch = current_state().watch
-    runs_hooks = watch is None or watch.runs_hooks
-    gradients = _Gradients(create_graph)
     wanted = None if targets is None else {slot_of(t) for t in targets}
+    gradients = Gradients(create_graph, wanted, runs_hooks=watch is None or watch.runs_hooks)
+    gradients.start(outputs, seeds)
     order = topological_order([y._node for y in outputs if y._node is not None])
     useful = None if wanted is None else _on_the_way(order, wanted)
-    found: dict[tuple[int, int], Any] = {}
-    reached: dict[int, Tensor] = {}
-    for y, seed in zip(outputs, seeds, strict=True):
-        gradients.add(slot_of(y), seed)
-        if y._node is None:
-            reached[id(y)] = y
-
     order.reverse()
     while order:
         node = order.pop()  # popped, so that a node dies as soon as it is done
-        for k, functions in (node._hooks or {}).items() if runs_hooks else ():
-            if (id(node), k) in gradients.sums:
-                gradients.call_hooks((id(node), k), functions)
-        for key in [(id(node), k) for k in range(len(node._outputs))] if wanted else ():
-            if wanted and key in wanted and key in gradients.sums:
-                found[key] = _kept(gradients, key)
-        for k, reference in (node._retained or {}).items() if wanted is None else ():
-            if (id(node), k) in gradients.sums and (y := reference()) is not None:
-                found[slot_of(y)] = _kept(gradients, slot_of(y))
-                reached[id(y)] = y
+        if wanted or node._hooks or node._retained:
+            gradients.finish(node)
         dys = gradients.pop(node)
         if dys is not None and (useful is None or node in useful):
             dxs = _call_backward(node, dys, create_graph)
@@ -255,19 +177,11 @@ def backward_pass(
                     continue
                 gradients.add((id(edge[0]), edge[1]), _conform(node, i, dx))
                 if isinstance(edge[0], _tensor.Tensor):
-                    reached[id(edge[0])] = edge[0]
+                    gradients.reached[id(edge[0])] = edge[0]
         if not retain_graph:
             node.release()
-
-    for leaf in [x for x in reached.values() if x._node is None]:
-        slot = slot_of(leaf)
-        if wanted is None or slot in wanted:
-            if runs_hooks and hasattr(leaf, "_hooks"):
-                gradients.call_hooks(slot, leaf._hooks)
-            if watch is not None:
-                watch.arrived(leaf, gradients.sums[slot])
-            found[slot] = _kept(gradients, slot)
-    return found, list(reached.values())
+    gradients.finish_leaves(watch)
+    return gradients.found, list(gradients.reached.values())
 
 
 def _on_the_way(order: Sequence[Function], wanted: set[tuple[int, int]]) -> set[Function]:
@@ -281,17 +195,6 @@ def _on_the_way(order: Sequence[Function], wanted: set[tuple[int, int]]) -> set[
     return useful
 
 
-def _kept(gradients: _Gradients, key: tuple[int, int]) -> Any:
-    """Return a gradient that leaves the engine: nothing else may share its memory."""
-    value = gradients.sums[key]
-    return value if key in gradients.owned else value.copy()
-
-
-def slot_of(x: Tensor) -> tuple[int, int]:
-    """Return the key under which the gradient of `x` is summed: its node and output number, or the leaf itself."""
-    return (id(x), 0) if x._node is None else (id(x._node), x._index)
-
-
 # ---- what users call -----------------------------------------------------------------------------------------
 
 
@@ -303,10 +206,12 @@ def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -
     """
     _check_differentiable(output, "backward")
     seed = _seed(output, gradient, "backward", create_graph=False)
-    found, reached = backward_pass([output], [seed], None, retain_graph, create_graph=False)
-    for x in reached:
-        dx = found[slot_of(x)]
-        x.grad = _tensor.wrap(dx if x.grad is None else as_array(x.grad._array + dx))
+    with recording(record=False):  # what hooks compute is not recorded, here as in `grad`
+        found, reached = backward_pass([output], [seed], None, retain_graph, create_graph=False)
+    dxs = [found[slot_of(x)] for x in reached]
+    sums = [dx if x.grad is None else as_array(x.grad._array + dx) for x, dx in zip(reached, dxs, strict=True)]
+    for x, total in zip(reached, sums, strict=True):  # an error above has changed no .grad
+        x.grad = _tensor.wrap(total)
 
 
 def grad(
@@ -335,14 +240,14 @@ def grad(
             raise ValueError(f"grad: every input must require a gradient, but one of shape {x.shape} does not")
     for y in ys:
         _check_differentiable(y, "grad")
-    seeds = [_seed(y, g, "grad", create_graph) for y, g in zip(ys, given, strict=True)]
     retain = create_graph if retain_graph is None else retain_graph
     with recording(record=create_graph):
+        seeds = [_seed(y, g, "grad", create_graph) for y, g in zip(ys, given, strict=True)]
         found, _ = backward_pass(ys, seeds, xs, retain, create_graph)
-    results = [found.get(slot_of(x)) for x in xs]
-    for i, dx in enumerate(results):
-        if dx is not None and any(xs[i] is other for other in xs[:i]):
-            results[i] = dx.copy()  # asked for twice: no two gradients share memory
+        results = [found.get(slot_of(x)) for x in xs]
+        for i, dx in enumerate(results):
+            if dx is not None and any(xs[i] is other for other in xs[:i]):
+                results[i] = dx.copy()  # asked for twice: no two gradients share memory
     missing = [i for i, dx in enumerate(results) if dx is None]
     if missing and not allow_unused:
         raise ValueError(

@@ -6,9 +6,10 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tensorlib.function import Function
+from tensorlib.function import Function, op_name, replaced_since
 from tensorlib.random import DrawTape
 from tensorlib.recording import current_state, recording
+from tensorlib.tensor import Tensor
 
 __all__ = ["checkpoint"]
 
@@ -22,21 +23,42 @@ def checkpoint(f: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     to whatever else `f` uses, such as the parameters of modules.
 
     `f` must do the same the second time: the same ops on the same values. A generator of tensorlib is no obstacle,
-    for its draws are repeated; any other state that f changes is.
+    for its draws are repeated; any other state that f changes is. A Tensor that f read and whose value was replaced
+    since, as by an optimizer, is an error, and so are other ops or other shapes than before.
     """
     state = current_state()
     if not state.record:
         return f(*inputs, **options)
-    tape: list[Function] = []
-    draws = DrawTape()
+    tape, draws = _Tape(), DrawTape()
     with draws.noting(), recording(tape=tape):
         outputs = f(*inputs, **options)
     region = _Region(f, inputs, options, draws, tape)
-    for node in tape:
+    for node in tape.nodes:
         node.saved, node.statistics, node._region = (), None, region
     if state.tape is not None:  # a checkpoint within a checkpoint
         state.tape.extend(tape)
     return outputs
+
+
+class _Tape:
+    """Lists the nodes recorded in a stretch, and the leaves that it reads, constants too: these weakly."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Function] = []
+        self.leaves: dict[int, weakref.ref[Tensor]] = {}
+
+    def ran(self, node: Function, inputs: Sequence[Any]) -> None:
+        """List an op that has run in this thread; it may be recorded or not."""
+        if node._edges is not None:
+            self.nodes.append(node)
+        for x in inputs:
+            if isinstance(x, Tensor) and x._node is None:
+                self.leaves[id(x)] = weakref.ref(x)
+
+    def extend(self, inner: _Tape) -> None:
+        """Take over what ran in a stretch within this one."""
+        self.nodes += inner.nodes
+        self.leaves |= inner.leaves
 
 
 class _Region:
@@ -48,29 +70,37 @@ class _Region:
         inputs: Sequence[Any],
         options: dict[str, Any],
         draws: DrawTape,
-        nodes: Sequence[Function],
+        tape: _Tape,
     ) -> None:
         self.function, self.inputs, self.options, self.draws = function, inputs, options, draws
-        self.nodes = [weakref.ref(node) for node in nodes]
-        self.ops = [node.name for node in nodes]
+        self.nodes = [weakref.ref(node) for node in tape.nodes]
+        self.ops = _what_ran(tape)
+        # As it stands after the stretch: what this itself has replaced, such as a running mean, is its own affair.
+        self.versions = [(leaf, x.version) for leaf in tape.leaves.values() if (x := leaf()) is not None]
+
+    def held(self) -> list[Any]:
+        """Return the arrays of the inputs, which are kept in order to run again."""
+        return [x.data for x in (*self.inputs, *self.options.values()) if isinstance(x, Tensor)]
 
     def restore(self) -> None:
         """Run the function again, and hand what each op saves to the node that forgot it."""
-        tape: list[Function] = []
+        for reference, version in self.versions:
+            if (leaf := reference()) is not None and leaf.version != version:
+                raise replaced_since("a checkpoint", leaf, version)
+        tape = _Tape()
         with self.draws.repeating(), recording(record=True, tape=tape, watch=None):
             self.function(*self.inputs, **self.options)
-        again = [node.name for node in tape]
-        if again != self.ops:
+        if (again := _what_ran(tape)) != self.ops:
             raise RuntimeError(
                 f"checkpoint: the function must run the same ops again; it ran {_difference(self.ops, again)}; "
                 "does it depend on state that has changed since the forward pass?"
             )
-        originals = {id(new): old() for new, old in zip(tape, self.nodes, strict=True)}
-        for new in tape:
+        originals = {id(new): old() for new, old in zip(tape.nodes, self.nodes, strict=True)}
+        for new in tape.nodes:
             old = originals[id(new)]
             if old is not None and old._region is self:
                 old.saved, old.statistics, old._region = new.saved, new.statistics, new._region
-        for inner in {id(new._region): new._region for new in tape if new._region is not None}.values():
+        for inner in {id(new._region): new._region for new in tape.nodes if new._region is not None}.values():
             inner.nodes = [_same(ref, originals) for ref in inner.nodes]
 
 
@@ -80,8 +110,18 @@ def _same(reference: Any, originals: dict[int, Any]) -> Any:
     return weakref.ref(original) if original is not None else lambda: None
 
 
-def _difference(before: Sequence[str], again: Sequence[str]) -> str:
+def _what_ran(tape: _Tape) -> list[tuple[Any, ...]]:
+    """Return each op with the shapes and dtypes of its outputs."""
+    return [(type(node), *node._outputs) for node in tape.nodes]
+
+
+def _difference(before: Sequence[tuple[Any, ...]], again: Sequence[tuple[Any, ...]]) -> str:
     for i, (old, new) in enumerate(zip(before, again, strict=False)):
         if old != new:
-            return f"{new} where it ran {old} before (op {i} of {len(before)})"
+            of_old, of_new = (" and ".join(f"{shape} {dtype}" for shape, dtype in op[1:]) for op in (old, new))
+            named = new[0] is old[0]
+            return (
+                f"{op_name(new[0])}{f' to {of_new}' if named else ''} where it ran "
+                f"{op_name(old[0])}{f' to {of_old}' if named else ''} before (op {i} of {len(before)})"
+            )
     return f"{len(again)} ops where it ran {len(before)} before"

@@ -174,8 +174,8 @@ class Function:
         self.path = state.path
         if state.source:
             self.source = calling_line()
-        if state.tape is not None and self._edges is not None:
-            state.tape.append(self)
+        if state.tape is not None:
+            state.tape.ran(self, inputs)
         if state.watch is not None:
             state.watch.forward(self, inputs, outputs)
 
@@ -217,11 +217,24 @@ class Function:
                 found.append(_tensor.wrap(array, edge[0], edge[1]))
         return tuple(found)
 
+    def saved_by_role(self) -> list[tuple[int, Any]]:
+        """Return the saved arrays, each with its role (see `_roles`); none while a checkpoint has forgotten them."""
+        return list(zip(self._roles, self.saved, strict=True)) if self.saved else []
+
     def release(self) -> None:
         """Let go of everything that only ``backward`` needed."""
         self._edges, self.saved, self.statistics, self._versions = None, (), None, ()
         if self._region is not None or self._cuts:
             self._region, self._cuts = None, ()
+
+
+def replaced_since(what: str, leaf: Tensor, version: int) -> RuntimeError:
+    """Return the error for a leaf that has another value now than it had, with this version, in the forward pass."""
+    return RuntimeError(
+        f"backward: {what} needs the value that {leaf.name or 'a leaf'} of shape {leaf.shape} had in the "
+        f"forward pass (version {version}), but it was replaced since (version {leaf.version}); "
+        "run the backward pass before the update"
+    )
 
 
 def op_name(cls: type[Function]) -> str:

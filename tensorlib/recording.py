@@ -45,7 +45,7 @@ class State(NamedTuple):
     record: bool = True  # are nodes recorded at all?
     path: str = ""  # the module in whose forward we are, as "encoder.layers.0"
     source: bool = False  # shall nodes note the line of the caller that made them?
-    tape: list[Any] | None = None  # where nodes are listed as they are recorded, for `checkpoint`
+    tape: Any = None  # its method `ran` is told of every op and what it was given, for `checkpoint`
     watch: Watch | None = None  # who is told of everything that is computed, for `debug`
 
 

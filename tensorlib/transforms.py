@@ -160,4 +160,5 @@ def _rows(y: Tensor, xs: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
         rows.append(_pull([y], xs, [wrap(unit.reshape(y.shape))], create_graph))
     if not rows:
         return [wrap(x.backend.xp.zeros((*y.shape, *x.shape), x.dtype)) for x in xs]
-    return [reshape(stack([row[k] for row in rows]), (*y.shape, *x.shape)) for k, x in enumerate(xs)]
+    with recording(record=create_graph):  # wanted, it is there also within no_grad
+        return [reshape(stack([row[k] for row in rows]), (*y.shape, *x.shape)) for k, x in enumerate(xs)]

@@ -367,6 +367,36 @@ def test_threads_on_separate_graphs():
         np.testing.assert_array_equal(dx, 50 * 21)
 
 
+def test_threads_with_everything_on():
+    """Hooks, checkpoints, debug, second derivatives and generators of their own, in four threads at once."""
+
+    def work(number):
+        found, own = [], tl.Generator(number)
+        for _ in range(10):
+            x, seen = leaf(np.full(20, 1.0 + number)), []
+            x.register_hook(seen.append)
+            with tl.debug(), tl.module_scope(f"thread{number}"):
+                y = tl.checkpoint(lambda x: tl.dropout(tl.exp(x / 4), 0.5, own) * x, x)
+                assert y._node.path == f"thread{number}"
+                (dx,) = tl.grad(y.sum(), [x], create_graph=True)
+                (dx * dx).sum().backward()
+            found.append((dx.numpy().tobytes(), x.grad.numpy().tobytes(), len(seen)))
+        return found
+
+    alone, together, start = [work(n) for n in range(4)], {}, threading.Barrier(4)
+
+    def run(number):
+        start.wait()
+        together[number] = work(number)
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[n] for n in range(4)] == alone
+
+
 # ---- accidents ---------------------------------------------------------------------------------------------------
 
 
@@ -396,6 +426,32 @@ def test_an_accident_in_backward_leaves_the_engine_usable_and_grads_untouched(op
     assert tl.is_grad_enabled()
     (x * w).backward()
     assert_grad(x, [4])
+
+
+def test_an_accident_while_gradients_are_written_writes_none():
+    x, w = leaf([1.0, 2.0]), leaf([1.0, 2.0])
+    for wrong, other in ((x, w), (w, x)):  # whichever comes first
+        wrong.grad, other.grad = tl.ones(3), None
+        with pytest.raises(ValueError, match="broadcast"):
+            (x * w).sum().backward()
+        assert other.grad is None
+
+
+def test_exceptions_keep_nothing_alive():
+    def run():
+        x = leaf(np.ones(5))
+        hidden = tl.exp(x)
+        for mistake in (
+            lambda: Failing.apply(hidden * hidden).sum().backward(),
+            lambda: tl.grad(Failing.apply(hidden * hidden).sum(), [x], create_graph=True),
+            lambda: tl.add(hidden, np.ones(3)),
+            lambda: tl.debug()(tl.log)(hidden * 0),
+        ):
+            with pytest.raises((ValueError, FloatingPointError)):
+                mistake()
+        return weakref.ref(hidden.data)
+
+    assert without_collector(run)() is None
 
 
 @pytest.mark.parametrize("op", [Failing, Interrupted])

@@ -38,7 +38,7 @@ def test_what_a_hook_returns_goes_on_in_its_place(backend):
 
 def test_hooks_of_a_leaf_change_what_it_is_given(backend):
     x = leaf([1.0, -2.0], backend)
-    x.register_hook(lambda dx: tl.clip(dx, -1.0, 1.0) if hasattr(tl, "clip") else tl.minimum(dx, 1.0))
+    x.register_hook(lambda dx: tl.clip(dx, -1.0, 1.0))
     (x * x * x).sum().backward()
     assert values(x.grad) == [1.0, 1.0]
     assert values(tl.grad((x * 5).sum(), [x])[0]) == [1.0, 1.0]
@@ -99,6 +99,62 @@ def test_mistakes_with_hooks_are_named():
     with pytest.raises(ValueError, match=r"register_hook: total must return None or .* shape \(2,\) .* got \(\)"):
         x.sum().backward()
     assert x.grad is None
+
+
+def test_what_a_hook_computes_is_recorded_under_create_graph_only():
+    x, w, recorded = leaf([1.0]), leaf([3.0]), []
+    x.register_hook(lambda dx: recorded.append((dx * w).requires_grad))
+    (x * x).sum().backward()
+    tl.grad((x * x).sum(), [x])
+    tl.grad((x * x).sum(), [x], create_graph=True)
+    assert recorded == [False, False, True]
+
+
+def test_a_gradient_that_a_hook_keeps_shares_no_memory_with_grad():
+    x, y, seen = leaf([1.0]), leaf([2.0]), []
+    x.register_hook(lambda dx: seen.append((x, dx)))
+    y.register_hook(lambda dy: seen.append((y, dy * 2)) or seen[-1][1])
+    (x * x + y * y).sum().backward()
+    assert len(seen) == 2 and (values(x.grad), values(y.grad)) == ([2.0], [8.0])
+    for z, dz in seen:
+        assert values(dz) == values(z.grad) and not np.shares_memory(dz.data, z.grad.data)
+
+
+def test_a_hook_may_register_another_on_the_same_op():
+    x, seen = leaf([1.0, 2.0]), []
+    left, right = tl.split(x, 2)
+    left.register_hook(lambda dy: right.register_hook(seen.append) and None)
+    (left + right).sum().backward()
+    assert values(x.grad) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_an_accident_in_a_hook_writes_no_gradient(error):
+    x, w, calls = leaf([1.0]), leaf([2.0]), []
+
+    def failing(dx):
+        calls.append(dx)
+        if len(calls) == 1:
+            raise error("in the hook")
+
+    loss = (x * w).sum()
+    w.register_hook(failing)
+    with pytest.raises(error, match="in the hook"):
+        loss.backward(retain_graph=True)
+    assert x.grad is None and w.grad is None and tl.is_grad_enabled()
+    loss.backward()
+    assert values(x.grad) == [2.0] and values(w.grad) == [1.0]
+
+
+def test_a_hundred_thousand_hooks_on_a_chain():
+    x, count = leaf([1.0]), []
+    y = x
+    for _ in range(100_000):
+        y = y + 1.0
+        y.register_hook(lambda dy: count.append(1))
+    assert tl.explain(x, y.sum()).verdict == "fine" and not count
+    y.sum().backward()
+    assert len(count) == 100_000 and values(x.grad) == [1.0]
 
 
 # ---- retain_grad ---------------------------------------------------------------------------------------------------

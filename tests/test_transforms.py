@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import tensorlib as tl
+from tensorlib.backend import get_backend
+from tensorlib.optable import ROWS
 
 A = np.random.default_rng(0).standard_normal((3, 4))
 X, V, U = (np.random.default_rng(i).standard_normal(n) for i, n in ((1, 4), (2, 4), (3, 3)))
@@ -123,6 +125,43 @@ def test_they_work_where_nothing_is_recorded():
     with tl.no_grad():
         close(tl.jacobian(lambda x: x * x, tl.Tensor(X)), np.diag(2 * X))
     assert tl.is_grad_enabled()
+
+
+def test_they_are_differentiable_where_that_is_asked_for_within_no_grad():
+    x = tl.Tensor(X, requires_grad=True)
+    total = (x * x).sum()
+    with tl.no_grad():
+        matrix = tl.jacobian(lambda x: x**3, x, create_graph=True)
+        twice = tl.grad(total, [x, x], create_graph=True)
+    close(tl.grad((matrix * matrix).sum(), [x])[0], 36 * X**3)
+    close(tl.grad(twice[1].sum(), [x])[0], np.full(4, 2.0))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("row", [row for row in ROWS if row.differentiable], ids=lambda row: row.name)
+def test_both_products_of_every_op_agree(row, dtype):
+    """<u, J v> = <J^T u, v>: through the op's gradient once, and through the gradient of that."""
+    sample = row.samples[0]
+    f = row.bound(sample, get_backend("numpy"))
+    arrays = tuple(a for a in row.arrays(sample, dtype))
+    rng = np.random.default_rng(0)
+
+    def floats(*xs):
+        ys = f(*xs)
+        return tuple(y for y in (ys if isinstance(ys, tuple | list) else (ys,)) if y.dtype.kind == "f")
+
+    vs = tuple(tl.Tensor(rng.standard_normal(a.shape).astype(dtype)) for a in arrays)
+    ys, along = tl.jvp(floats, arrays, vs)
+    us = tuple(tl.Tensor(rng.standard_normal(y.shape).astype(y.dtype)) for y in ys)
+    _, back = tl.vjp(floats, arrays, us)
+    assert [d.dtype for d in along] == [y.dtype for y in ys] and [d.dtype for d in back] == [a.dtype for a in arrays]
+    left, right = (
+        [(u.numpy().astype(float) * d.numpy()) for u, d in pairs]
+        for pairs in (zip(us, along, strict=True), zip(vs, back, strict=True))
+    )
+    scale = sum(np.abs(p).sum() for p in (*left, *right))
+    tolerance = {"float16": 2e-2, "float32": 1e-5, "float64": 1e-13}[dtype]
+    assert abs(sum(p.sum() for p in left) - sum(p.sum() for p in right)) <= tolerance * scale
 
 
 def test_dtypes_are_kept_and_arrays_taken():

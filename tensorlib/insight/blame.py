@@ -51,7 +51,7 @@ def _dead_units(node: Function, position: int, dys: Any) -> str:
 
 
 def _other_factor(node: Function, position: int, dys: Any) -> str:
-    other = {role: array for array, role in zip(node.saved, node._roles, strict=True)}[1 - position]
+    other = dict(node.saved_by_role())[1 - position]
     zero = _share(other == 0) if hasattr(other, "dtype") else float(other == 0)
     name = "the number" if not hasattr(other, "dtype") else _named(node, 1 - position)
     if zero == 1:

@@ -106,8 +106,7 @@ def _forward_report(
 def backward_report(node: Function, dys: Sequence[Any], i: int, dx: Any) -> str:
     """Return the line that says that the gradient of input `i` came out as NaN or Inf, and what is known of it."""
     found, gradients = range_of(dx), [range_of(dy) for dy in dys]
-    ranges = zip(node._roles, map(range_of, node.saved), strict=True)
-    saved = {role: x for role, x in ranges if x is not None}
+    saved = {role: x for role, array in node.saved_by_role() if (x := range_of(array)) is not None}
     assert found is not None
     edge = (node._edges or ())[i]
     name = edge[0].name if edge is not None and isinstance(edge[0], Tensor) else ""

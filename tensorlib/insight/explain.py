@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tensorlib.autograd import slot_of, topological_order
+from tensorlib.autograd import topological_order
 from tensorlib.function import Function
+from tensorlib.gradients import slot_of
 from tensorlib.insight.blame import percent, why_zero
 from tensorlib.insight.cuts import cut_of, cuts_between
 from tensorlib.insight.flow import Contribution, Flow, Flows, Hop, measure
@@ -169,7 +170,7 @@ def _why_unreached(x: Tensor, loss: Tensor, order: Sequence[Function]) -> list[s
                     f"another Tensor called {x.name} is in the graph: it was replaced, before or after the forward "
                     "pass; ask about the one that the module held then"
                 )
-        for array, role in zip(node.saved, node._roles, strict=True):
+        for role, array in node.saved_by_role():
             if array is x._array and role >= 0 and (node._edges or ())[role] is None:
                 reasons.append(
                     f"{op_at(node)} uses its value as a constant: it was detached, or requires_grad was set too late"

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorlib.autograd import backward_pass, slot_of
+from tensorlib.autograd import backward_pass
 from tensorlib.backend import namespace_of
 from tensorlib.function import Function
+from tensorlib.gradients import slot_of
 from tensorlib.insight.blame import why_zero
 from tensorlib.insight.debug import backward_report
 from tensorlib.insight.ranges import number

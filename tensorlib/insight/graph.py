@@ -269,7 +269,7 @@ class _Recorder:
     def constant(self, node: Function, position: int, value: Value) -> int | None:
         if not value.dtype:
             return None
-        array = next((a for a, role in zip(node.saved, node._roles, strict=True) if role == position), None)
+        array = dict(node.saved_by_role()).get(position)
         if array is None:
             return self.new_leaf("constant", "", value)
         if id(array) not in self.leaf_of:
@@ -286,7 +286,8 @@ class _Recorder:
         for node in order:
             seen.update(id(_owner(e[0]._array)) for e in node._edges or () if e and isinstance(e[0], Tensor))
         for node, out in zip(order, self.graph.nodes, strict=True):
-            for array in _arrays_in([node.saved, node.statistics]):
+            held = [] if node._region is None else node._region.held()
+            for array in _arrays_in([node.saved, node.statistics, held]):
                 memory = _owner(array)
                 if id(memory) not in seen:
                     seen.add(id(memory))
