@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib.backend import Array, get_backend
+from tensorlib.backend import Array, Backend, backend_of, get_backend
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -22,6 +22,40 @@ _BACKENDS = {1: "numpy", 2: "cupy", 13: "cupy"}  # of DLPack's device types: the
 
 
 # ---- in --------------------------------------------------------------------------------------------------------
+
+
+def new_array(data: Any, dtype: Any, backend: str | Backend | None) -> Array:
+    """Return a copy of `data` as `Tensor` holds it. Python floats become float32, what has a dtype keeps it."""
+    if isinstance(data, _tensor.Tensor):
+        data = data._array
+    if not hasattr(data, "dtype"):
+        given = data
+        try:
+            data = np.asarray(given)
+        except ValueError:
+            raise ValueError("Tensor: nested lists must form a rectangle, got rows of different lengths") from None
+        if data.dtype == object:
+            raise TypeError(f"Tensor: data must be numbers, got {_what_is_no_number(given, data)}")
+        if data.dtype == np.float64 and dtype is None:
+            dtype = np.float32
+    check_numbers("Tensor", data.dtype)
+    own = backend_of(data)
+    home = own if backend is None else get_backend(backend)
+    if home is not own:
+        data = own.to_numpy(data)
+    array = home.asarray(data, dtype)
+    if dtype is not None:
+        check_numbers("Tensor", array.dtype)
+    return array
+
+
+def _what_is_no_number(given: Any, objects: np.ndarray) -> str:
+    """Name the culprit among data that NumPy could only keep as objects."""
+    for x in objects.reshape(-1):
+        if not isinstance(x, bool | int | float | complex):
+            inside = "" if x is given else f"{kind_of(given)} with "
+            return f"{inside}{kind_of(x)}{'; call it first' if callable(x) else ''}"
+    return "an integer of more than 64 bits"
 
 
 def from_numpy(array: Array) -> Tensor:

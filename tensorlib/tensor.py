@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os.path import basename
 from typing import Any
 
@@ -32,6 +32,15 @@ from tensorlib.ops import softmax as softmaxes
 from tensorlib.recording import current_state
 
 __all__ = ["Tensor"]
+
+
+def reflected(op: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Any]:
+    """Return the method for the operator with the Tensor on its right, as in ``2 - x``."""
+
+    def method(self: Tensor, other: Any) -> Any:
+        return op(other, self)
+
+    return method
 
 
 class Tensor:
@@ -74,7 +83,7 @@ class Tensor:
         dtype: Any = None,
         backend: str | Backend | None = None,
     ) -> None:
-        self._array = _new_array(data, dtype, backend)
+        self._array = interop.new_array(data, dtype, backend)
         self._node, self._index = None, 0
         self.grad, self.version, self.name = None, 0, ""
         self.requires_grad = requires_grad
@@ -240,42 +249,20 @@ class Tensor:
     __xor__ = logic.bitwise_xor
     __invert__ = logic.invert
     __hash__ = object.__hash__
+    __radd__ = reflected(arithmetic.add)
+    __rsub__ = reflected(arithmetic.subtract)
+    __rmul__ = reflected(arithmetic.multiply)
+    __rtruediv__ = reflected(arithmetic.divide)
+    __rfloordiv__ = reflected(arithmetic.floor_divide)
+    __rmod__ = reflected(arithmetic.remainder)
+    __rpow__ = reflected(arithmetic.power)
+    __rmatmul__ = reflected(linalg.matmul)
+    __rand__ = reflected(logic.bitwise_and)
+    __ror__ = reflected(logic.bitwise_or)
+    __rxor__ = reflected(logic.bitwise_xor)
 
     def __pos__(self) -> Tensor:
         return self
-
-    def __radd__(self, other: Any) -> Tensor:
-        return arithmetic.add(other, self)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return arithmetic.subtract(other, self)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return arithmetic.multiply(other, self)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return arithmetic.divide(other, self)
-
-    def __rfloordiv__(self, other: Any) -> Tensor:
-        return arithmetic.floor_divide(other, self)
-
-    def __rmod__(self, other: Any) -> Tensor:
-        return arithmetic.remainder(other, self)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return arithmetic.power(other, self)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return linalg.matmul(other, self)
-
-    def __rand__(self, other: Any) -> Tensor:
-        return logic.bitwise_and(other, self)
-
-    def __ror__(self, other: Any) -> Tensor:
-        return logic.bitwise_or(other, self)
-
-    def __rxor__(self, other: Any) -> Tensor:
-        return logic.bitwise_xor(other, self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
@@ -463,37 +450,3 @@ def wrap(array: Array, node: Function | None = None, index: int = 0) -> Tensor:
 
 
 _new = object.__new__
-
-
-def _new_array(data: Any, dtype: Any, backend: str | Backend | None) -> Array:
-    """Return a new array of `data`. Python floats become float32, everything that has a dtype keeps it."""
-    if isinstance(data, Tensor):
-        data = data._array
-    if not hasattr(data, "dtype"):
-        given = data
-        try:
-            data = np.asarray(given)
-        except ValueError:
-            raise ValueError("Tensor: nested lists must form a rectangle, got rows of different lengths") from None
-        if data.dtype == object:
-            raise TypeError(f"Tensor: data must be numbers, got {_what_is_no_number(given, data)}")
-        if data.dtype == np.float64 and dtype is None:
-            dtype = np.float32
-    interop.check_numbers("Tensor", data.dtype)
-    own = backend_of(data)
-    home = own if backend is None else get_backend(backend)
-    if home is not own:
-        data = own.to_numpy(data)
-    array = home.asarray(data, dtype)
-    if dtype is not None:
-        interop.check_numbers("Tensor", array.dtype)
-    return array
-
-
-def _what_is_no_number(given: Any, objects: np.ndarray) -> str:
-    """Name the culprit among data that NumPy could only keep as objects."""
-    for x in objects.reshape(-1):
-        if not isinstance(x, bool | int | float | complex):
-            inside = "" if x is given else f"{interop.kind_of(given)} with "
-            return f"{inside}{interop.kind_of(x)}{'; call it first' if callable(x) else ''}"
-    return "an integer of more than 64 bits"
