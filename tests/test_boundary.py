@@ -61,6 +61,21 @@ def test_a_package_imports_only_those_below_it(file):
     assert not imported(file) & {*above, "tests", "benchmarks", "examples", "torch", "jax"}
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "tensorlib/ops").glob("*.py")), ids=lambda file: file.stem)
+def test_ops_know_of_the_engine_what_an_op_of_ones_own_needs(file):
+    """Tensors come by way of `Function` and `as_tensor`: so tensor.py may hang every op on Tensor as a method."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            known = name.startswith("tensorlib.ops.") or name in (
+                "tensorlib.backend",
+                "tensorlib.function",
+                "tensorlib.random",
+            )
+            assert known or not name.startswith(("tensorlib", "nn", "models")), f"{file.name}:{node.lineno}: {name}"
+
+
 def loaded_by(code):
     """Return the modules that are in a fresh interpreter after `code`."""
     program = f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"

@@ -107,6 +107,8 @@ def test_lists_are_taken_too():
 
 BAD = [
     (lambda x: tl.softmax(x, axis=2), ValueError, r"softmax: axis must lie in \[-2, 2\) for 2 dimensions, got 2"),
+    (lambda x: tl.softmax(x, axis=None), TypeError, "^softmax: axis must be one integer, got None"),
+    (lambda x: tl.log_softmax(x, (0, 1)), TypeError, r"log_softmax: axis must be one integer, got \(0, 1\)"),
     (lambda x: tl.log_softmax(x, -3), ValueError, r"log_softmax: axis must lie in \[-2, 2\) .* got -3"),
     (lambda x: x[0, 0].softmax(), ValueError, "softmax: axis must lie in .* 0 dimensions, got -1"),
     (lambda x: attention(x, x[:, :2], x), ValueError, r"must agree in K and S, got \(2, 3\), \(2, 2\) and \(2, 3\)"),

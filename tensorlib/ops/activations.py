@@ -8,7 +8,7 @@ from typing import Any
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
 from tensorlib.ops.arithmetic import clip
-from tensorlib.ops.common import as_floating, normal_axis
+from tensorlib.ops.common import as_floating, at_least_float32, normal_axis
 from tensorlib.ops.elementwise import Erf
 from tensorlib.ops.elementwise import abs as absolute
 from tensorlib.ops.exponential import expm1, sigmoid, softplus
@@ -134,6 +134,7 @@ def tanh_of_cubic(x: Array) -> tuple[Array, Array]:
     return xp.tanh(_GELU_SCALE * (near + _GELU_CUBIC * near * near * near)), near
 
 
+@at_least_float32  # the digits of float16 would cancel in 1 + erf on the left
 def gelu(x: Any, approximate: str = "none") -> Any:
     """Return the Gaussian error linear unit x P(x), elementwise, P(x) the share of a normal distribution below x.
 
@@ -144,8 +145,6 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     if approximate not in forms:
         raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
     x = as_floating(x)
-    if x.dtype == "float16":  # its digits would cancel in 1 + erf on the left
-        return gelu(x.astype("float32"), approximate).astype("float16")
     return forms[approximate].apply(x)
 
 

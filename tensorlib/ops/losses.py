@@ -9,13 +9,14 @@ import numpy as np
 
 from tensorlib.function import as_tensor
 from tensorlib.ops.arithmetic import minimum
-from tensorlib.ops.common import as_floating
+from tensorlib.ops.common import as_floating, at_least_float32
 from tensorlib.ops.exponential import softplus
 from tensorlib.ops.indexing import where
 
 __all__ = ["binary_cross_entropy_with_logits", "huber_loss", "kl_div", "l1_loss", "mse_loss"]
 
 
+@at_least_float32  # squares and sums would overflow at 65504
 def mse_loss(x: Any, targets: Any, reduction: str = "mean") -> Any:
     """Return the squared error (x - targets)^2, of inputs of one shape.
 
@@ -23,11 +24,10 @@ def mse_loss(x: Any, targets: Any, reduction: str = "mean") -> Any:
     """
     check_reduction("mse_loss", reduction)
     x, targets = _pair("mse_loss", x, targets)
-    if x.dtype == "float16":  # squares and sums would overflow at 65504
-        return mse_loss(x.astype("float32"), targets, reduction).astype("float16")
     return _reduced((x - targets).square(), reduction)
 
 
+@at_least_float32
 def l1_loss(x: Any, targets: Any, reduction: str = "mean") -> Any:
     """Return the absolute error |x - targets|, of inputs of one shape; its gradient is 0 where they are equal.
 
@@ -35,11 +35,10 @@ def l1_loss(x: Any, targets: Any, reduction: str = "mean") -> Any:
     """
     check_reduction("l1_loss", reduction)
     x, targets = _pair("l1_loss", x, targets)
-    if x.dtype == "float16":
-        return l1_loss(x.astype("float32"), targets, reduction).astype("float16")
     return _reduced((x - targets).abs(), reduction)
 
 
+@at_least_float32
 def huber_loss(x: Any, targets: Any, delta: float = 1.0, reduction: str = "mean") -> Any:
     """Return e^2 / 2 where the error e = |x - targets| is at most `delta`, and delta (e - delta / 2) beyond.
 
@@ -50,8 +49,6 @@ def huber_loss(x: Any, targets: Any, delta: float = 1.0, reduction: str = "mean"
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be larger than 0, got {delta}")
     x, targets = _pair("huber_loss", x, targets)
-    if x.dtype == "float16":
-        return huber_loss(x.astype("float32"), targets, delta, reduction).astype("float16")
     error = (x - targets).abs()
     near = minimum(error, delta)
     return _reduced(near * (error - 0.5 * near), reduction)  # both cases at once, and no square that could overflow

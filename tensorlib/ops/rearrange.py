@@ -126,7 +126,7 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     if isinstance(pad_width, dict):
         pairs = np.zeros((ndim, 2), np.int64)
         for axis, width in pad_width.items():
-            pairs[normal_axes((axis,), ndim, "pad")[0]] = _widths(width, 1)[0]
+            pairs[normal_axis(axis, ndim, "pad")] = _widths(width, 1)[0]
         return [(int(before), int(after)) for before, after in pairs]
     try:
         given = np.asarray(pad_width)

@@ -42,7 +42,7 @@ def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Any:
     x = as_tensor(x)
     if x.ndim == 0:
         return reshape(x, 1)
-    (start,), (end,) = normal_axes((start_axis,), x.ndim, "flatten"), normal_axes((end_axis,), x.ndim, "flatten")
+    start, end = (normal_axis(axis, x.ndim, "flatten") for axis in (start_axis, end_axis))
     if start > end:
         raise ValueError(f"flatten: start_axis must not lie behind end_axis, got {start_axis} and {end_axis}")
     return Reshape.apply(x, shape=(*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
@@ -79,7 +79,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     """Return x with two axes exchanged."""
     x = as_tensor(x)
     order = list(range(x.ndim))
-    normal_axes((axis1,), x.ndim, "swapaxes"), normal_axes((axis2,), x.ndim, "swapaxes")
+    axis1, axis2 = (normal_axis(axis, x.ndim, "swapaxes") for axis in (axis1, axis2))
     order[axis1], order[axis2] = order[axis2], order[axis1]
     return Transpose.apply(x, axes=tuple(order))
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.common import as_floating, largest, normal_axis
+from tensorlib.ops.common import as_floating, at_least_float32, largest, normal_axis
 
 __all__ = ["log_softmax", "softmax"]
 
@@ -49,6 +49,7 @@ def softmax_gradient(dy: Array, y: Array, axis: int) -> Array:
     return y * (dy - (dy * y).sum(axis=axis, keepdims=True))
 
 
+@at_least_float32  # the sum of 100,000 exponentials would overflow at 65504
 def softmax(x: Any, axis: int = -1, visible: Any = None) -> Any:
     """Return exp(x) normalised to sum 1 along `axis`.
 
@@ -56,8 +57,6 @@ def softmax(x: Any, axis: int = -1, visible: Any = None) -> Any:
     nothing gives zeros, not NaN.
     """
     x = as_floating(x)
-    if x.dtype == "float16":  # the sum of 100,000 exponentials would overflow at 65504
-        return softmax(x.astype("float32"), axis, visible).astype("float16")
     axis = normal_axis(axis, x.ndim, "softmax")
     return Softmax.apply(x, axis=axis, visible=None if visible is None else _mask(visible, x))
 
@@ -97,13 +96,12 @@ class LogSoftmax(Function):
         return dy - namespace_of(y).exp(y) * dy.sum(axis=self.axis, keepdims=True)
 
 
+@at_least_float32
 def log_softmax(x: Any, axis: int = -1) -> Any:
     """Return the logarithm of softmax, computed without forming it: exact also where softmax underflows.
 
     A stretch that is -inf throughout stays so.
     """
     x = as_floating(x)
-    if x.dtype == "float16":
-        return log_softmax(x.astype("float32"), axis).astype("float16")
     axis = normal_axis(axis, x.ndim, "log_softmax")
     return LogSoftmax.apply(x, axis=axis)
