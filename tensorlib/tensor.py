@@ -1,4 +1,4 @@
-"""Tensor: a value, its gradient, and one line per method that leads to an op."""
+"""Tensor: a value, its gradient, and one line per method that leads to an op. Long, for a third of it is that list."""
 
 from __future__ import annotations
 

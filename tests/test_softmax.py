@@ -105,6 +105,13 @@ def test_lists_are_taken_too():
 
 # ---- mistakes ----------------------------------------------------------------------------------------------------
 
+
+def test_lists_come_to_the_backend_of_the_tensor_beside_them(backend):
+    v = tl.Tensor([[3.0, 4.0]], backend=backend)
+    assert attention([[1.0]], [[2.0]], v).backend is backend
+    assert tl.stack([[[1.0, 2.0]], v]).backend is backend
+
+
 BAD = [
     (lambda x: tl.softmax(x, axis=2), ValueError, r"softmax: axis must lie in \[-2, 2\) for 2 dimensions, got 2"),
     (lambda x: tl.softmax(x, axis=None), TypeError, "^softmax: axis must be one integer, got None"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorlib.function import as_tensor
+from tensorlib.ops.common import as_tensors
 from tensorlib.ops.dropout import dropout as drop
 from tensorlib.ops.linalg import matmul
 from tensorlib.ops.softmax import softmax
@@ -29,7 +29,7 @@ def scaled_dot_product_attention(
     of the T queries may attend to; a query that may see nothing gets zeros. `dropout` acts on the weights. With
     `return_weights` the result is (output, weights), the weights (..., T, S) as they are before dropout.
     """
-    q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
+    q, k, v = as_tensors((q, k, v))
     if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
         raise ValueError(
             "scaled_dot_product_attention: q (..., T, K), k (..., S, K) and v (..., S, M) must agree in K and S, "

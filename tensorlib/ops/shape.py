@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.common import Axis, normal_axes, normal_axis, sum_to
+from tensorlib.ops.common import Axis, as_tensors, normal_axes, normal_axis, sum_to
 from tensorlib.ops.creation import checked_dtype, checked_shape
 
 __all__ = [
@@ -181,8 +181,7 @@ def _tensors(xs: Any, axis: Any, name: str) -> list[Any]:
         raise TypeError(f"{name}: the Tensors go into one list, {name}([x, y]); got them as two arguments")
     if not len(xs):
         raise ValueError(f"{name}: needs at least one Tensor, got none")
-    like = next((x for x in xs if hasattr(x, "requires_grad")), None)
-    return [x if hasattr(x, "requires_grad") else as_tensor(x, None if hasattr(x, "dtype") else like) for x in xs]
+    return as_tensors(list(xs))
 
 
 class Split(Function):
