@@ -7,6 +7,7 @@ from nn.layers import Dropout, Embedding, FeedForward, LayerNorm, Linear
 from nn.losses import CrossEntropyLoss
 from nn.module import Module, ModuleList, Parameter, Sequential
 from nn.positions import LearnedPositions, SinusoidalPositions
+from tensorlib.messages import unknown_name
 
 __all__ = [
     "CrossEntropyLoss",
@@ -29,3 +30,19 @@ __all__ = [
     "padding_mask",
     "schedules",
 ]
+
+_OTHER_NAMES = {  # what PyTorch calls it, and what to write here
+    "ReLU": "tl.relu in forward", "GELU": "tl.gelu in forward", "Tanh": "tl.tanh in forward",
+    "Sigmoid": "tl.sigmoid in forward", "SiLU": "tl.silu in forward", "Softmax": "tl.softmax in forward",
+    "MSELoss": "tl.mse_loss(x, targets)", "L1Loss": "tl.l1_loss(x, targets)", "KLDivLoss": "tl.kl_div(log_probs, p)",
+    "NLLLoss": "tl.nll_loss(log_probs, targets)", "HuberLoss": "tl.huber_loss(x, targets)",
+    "BCEWithLogitsLoss": "tl.binary_cross_entropy_with_logits(logits, targets)",
+    "Conv1d": "tl.conv1d, with Parameters", "Conv2d": "tl.conv2d, with Parameters", "MaxPool2d": "tl.max_pool",
+    "AvgPool2d": "tl.avg_pool", "MultiheadAttention": "nn.MultiHeadAttention", "utils": "nn.optim.clip_grad_norm",
+    "Flatten": "x.reshape in forward", "F": "tl itself: tl.softmax(x, axis=-1)",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """Raise AttributeError with the word that is used here for what PyTorch calls `name`."""
+    raise AttributeError(unknown_name("nn", name, __all__, _OTHER_NAMES))

@@ -10,6 +10,7 @@ import tensorlib as tl
 from nn.checks import misfits
 from nn.module import Module, Parameter
 from tensorlib.interop import kind_of
+from tensorlib.messages import unknown_name
 
 __all__ = ["functional_call"]
 
@@ -56,3 +57,9 @@ def _replaced(module: Module, tensors: Mapping[str, tl.Tensor]) -> Iterator[None
     finally:
         for holder, attribute, parameter in places:
             object.__setattr__(holder, attribute, parameter)
+
+
+def __getattr__(name: str) -> object:
+    """Raise AttributeError: whoever comes from PyTorch looks here for what stands in tensorlib."""
+    here = {name: f"tl.{name}(...), with axis= for dim="} if hasattr(tl, name) else {}
+    raise AttributeError(unknown_name("nn.functional", name, __all__, here))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import tensorlib as tl
+from tensorlib.interop import kind_of
+
 if TYPE_CHECKING:
     from nn.module import Module
 
@@ -23,5 +26,10 @@ def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any
     for hook in list((module._hooks or {}).values()):
         replaced = hook(module, args, output)
         if replaced is not None:
+            if isinstance(output, tl.Tensor) and not isinstance(replaced, tl.Tensor):
+                raise TypeError(
+                    f"{module.label()}: a forward hook must return None or a Tensor in place of the output, got "
+                    f"{kind_of(replaced)}; it would cut the gradient off"
+                )
             output = replaced
     return output

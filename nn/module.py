@@ -14,9 +14,20 @@ import tensorlib as tl
 from nn.checks import misfits
 from nn.hooks import Hooks, call_with_hooks
 from tensorlib.interop import kind_of
+from tensorlib.messages import unknown_name
 from tensorlib.recording import STATE
 
 __all__ = ["Module", "ModuleList", "Parameter", "Sequential"]
+
+
+_OTHER_NAMES = {  # what PyTorch calls it, and what to write here
+    "cuda": "model.to('cupy')", "cpu": "model.to('numpy')", "half": "model.astype('float16')",
+    "float": "model.astype('float32')", "double": "model.astype('float64')", "buffers": "model.parameters()",
+    "children": "[module for name, module in model.named_children()]", "append": "nn.ModuleList",
+    "register_parameter": "model.name = nn.Parameter(x)", "register_buffer": "model.name = x, an array or Tensor",
+    "add_module": "model.name = module", "apply": "for module in model.modules()",
+    "requires_grad_": "p.requires_grad = False for each of model.parameters()",
+}  # fmt: skip
 
 
 class Parameter(tl.Tensor):
@@ -93,6 +104,13 @@ class Module:
     def label(self) -> str:
         """Return how messages call this module: its class, and its path if it has one: "Linear encoder.0.hidden"."""
         return f"{type(self).__name__} {self._path}".rstrip()
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for names that there are not. A property that raised AttributeError speaks for itself.
+        if name.startswith("_") or hasattr(type(self), name):
+            return object.__getattribute__(self, name)
+        known = {*dir(type(self)), *vars(self)}
+        raise AttributeError(unknown_name(type(self).__name__, name, known, _OTHER_NAMES))
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._refuse_hidden(name, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -29,6 +29,12 @@ class Optimizer:
     """
 
     slots: tuple[str, ...] = ()  # the arrays kept for each parameter, such as Adam's moments
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Make an optimizer, unless it is asked for in PyTorch's words."""
+        if "lr" in options:
+            raise TypeError(f"{cls.__name__}: lr is called learning_rate, got lr={options['lr']}")
+        return super().__new__(cls)
 
     def __init__(self, parameters: Iterable[Parameter | tuple[str, Parameter]], learning_rate: float) -> None:
         self.parameters = self._named(parameters)

@@ -13,6 +13,8 @@ from tensorlib.insight.graph import *  # noqa: F403
 from tensorlib.interop import *  # noqa: F403
 from tensorlib.io import *  # noqa: F403
 from tensorlib.kernels import register_kernels
+from tensorlib.messages import FUNCTION_NAMES as _FUNCTION_NAMES
+from tensorlib.messages import unknown_name as _unknown_name
 from tensorlib.ops.activations import *  # noqa: F403
 from tensorlib.ops.arithmetic import *  # noqa: F403
 from tensorlib.ops.attention import *  # noqa: F403
@@ -47,3 +49,8 @@ from tensorlib.transforms import *  # noqa: F403
 register_kernels()
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Raise AttributeError with the word that is used here for what others call `name`."""
+    raise AttributeError(_unknown_name("tensorlib", name, globals(), _FUNCTION_NAMES))

@@ -15,11 +15,12 @@ formulas get Tensors, which record a graph of the gradient in turn.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.function import Function, as_array, replaced_since
 from tensorlib.gradients import Gradients, slot_of
+from tensorlib.messages import shown
 from tensorlib.ops.common import sum_to
 from tensorlib.recording import current_state, recording
 
@@ -229,12 +230,14 @@ def grad(
     for scalar outputs. With `create_graph` the results are differentiable in turn (and the graph is retained). An
     input that no output depends on is an error, or None with `allow_unused`.
     """
-    ys = [outputs] if isinstance(outputs, _tensor.Tensor) else list(outputs)
-    xs = [inputs] if isinstance(inputs, _tensor.Tensor) else list(inputs)
+    ys, xs = _listed(outputs), _listed(inputs)
     given = [grad_outputs] if isinstance(outputs, _tensor.Tensor) and not _is_list(grad_outputs) else grad_outputs
     given = [None] * len(ys) if given is None else list(given)
     if len(given) != len(ys):
         raise ValueError(f"grad: needs one grad_output for each of {len(ys)} outputs, got {len(given)}")
+    for what, one in [("output", y) for y in ys] + [("input", x) for x in xs]:
+        if not isinstance(one, _tensor.Tensor):
+            raise TypeError(f"grad: every {what} must be a Tensor, got {shown(one)}; call grad(outputs, inputs)")
     for x in xs:
         if not x.requires_grad:
             raise ValueError(f"grad: every input must require a gradient, but one of shape {x.shape} does not")
@@ -255,6 +258,11 @@ def grad(
             "pass allow_unused=True to get None for it"
         )
     return tuple(dx if dx is None or create_graph else _tensor.wrap(dx) for dx in results)
+
+
+def _listed(x: Any) -> list[Any]:
+    """Return one Tensor, or several (of a generator, as parameters() is, too), as a list."""
+    return [x] if hasattr(x, "shape") or not isinstance(x, Iterable) else list(x)
 
 
 def _is_list(x: Any) -> bool:

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tensorlib.messages import shown
+
 __all__ = ["Array", "Backend", "backend_of", "get_backend", "namespace_of"]
 
 Array: TypeAlias = Any
@@ -104,7 +106,7 @@ def get_backend(name: str | Backend) -> Backend:
     if isinstance(name, Backend):
         return name
     if not isinstance(name, str) or name not in _NAMES:
-        raise ValueError(f"backend: must be one of {', '.join(_NAMES)}; got {name!r}")
+        raise ValueError(f"backend: must be one of {', '.join(_NAMES)}; got {shown(name)}")
     return _NUMPY if _NAMES[name] == "numpy" else _cupy()
 
 
@@ -113,7 +115,13 @@ def backend_of(array: Array) -> Backend:
     """Return the backend that `array` belongs to. Further array types register themselves here."""
     if type(array).__module__.partition(".")[0] == "cupy":
         return _cupy()
-    raise TypeError(f"backend_of: needs an array of NumPy or CuPy, got {type(array).__name__}")
+    kind = type(array)
+    if not hasattr(array, "__dlpack__"):
+        raise TypeError(f"backend_of: needs an array of NumPy or CuPy, got {kind.__name__}")
+    raise TypeError(
+        f"backend_of: needs an array of NumPy or CuPy, got {kind.__module__.partition('.')[0]}.{kind.__name__}; "
+        "tl.from_dlpack(x) makes it a Tensor"
+    )
 
 
 @backend_of.register(np.ndarray)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tensorlib.function import Function, op_name, replaced_since
+from tensorlib.messages import shown
 from tensorlib.random import DrawTape
 from tensorlib.recording import current_state, recording
 from tensorlib.tensor import Tensor
@@ -26,6 +27,10 @@ def checkpoint(f: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     for its draws are repeated; any other state that f changes is. A Tensor that f read and whose value was replaced
     since, as by an optimizer, is an error, and so are other ops or other shapes than before.
     """
+    if not callable(f):
+        raise TypeError(
+            f"checkpoint: a function and then its inputs are required, as checkpoint(f, x); got {shown(f)} first"
+        )
     state = current_state()
     if not state.record:
         return f(*inputs, **options)

@@ -7,12 +7,14 @@ the graph alive, there are no reference cycles, and memory returns without the g
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from tensorlib.backend import Array, backend_of
+from tensorlib.messages import shown, unknown_name
 from tensorlib.recording import NOTHING_SPECIAL, STATE, State, calling_line, shown_line
 
 if TYPE_CHECKING:
@@ -71,6 +73,18 @@ class Function:
     _retained: dict[int, Any] | None = None  # by output: a weak reference to a Tensor that asked to retain_grad
     _region: Any = None  # the checkpoint that can compute `saved` again
     _cuts: Sequence[Any] = ()  # where the history of inputs was cut off, noted by `debug`
+
+    def __init_subclass__(cls) -> None:
+        """Refuse an op in PyTorch's form when it is defined."""
+        for method in ("forward", "backward"):
+            if isinstance(vars(cls).get(method), staticmethod):
+                raise TypeError(
+                    f"{cls.__name__}: {method} must be a method, got a staticmethod; write def {method}(self, ...), "
+                    "with self in the place of ctx"
+                )
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(unknown_name(type(self).__name__, name, dir(type(self)), _OTHER_NAMES))
 
     def forward(self, *arrays: Any, **attributes: Any) -> Any:
         """Compute the value from raw arrays."""
@@ -131,7 +145,7 @@ class Function:
         try:
             y = node.forward(*arrays, **attributes)
         except (TypeError, ValueError) as error:
-            raise _diagnosed(node, arrays, error) from error
+            raise _diagnosed(node, arrays, attributes, error) from error
         if recorded:
             node._finish(y if isinstance(y, tuple) else (y,))
         origin = node if recorded else None
@@ -165,8 +179,14 @@ class Function:
         for x in self._arrays:
             shapes.append((x.shape, x.dtype) if hasattr(x, "dtype") else ((), None))
         self._outputs = shapes = []
-        for y in outputs:
-            shapes.append((y.shape, y.dtype))
+        try:
+            for y in outputs:
+                shapes.append((y.shape, y.dtype))
+        except AttributeError:
+            raise TypeError(
+                f"{self.name}: forward must return an array, or a tuple of arrays, got {shown(y)}; "
+                "use arrays of tl.namespace_of(x)"
+            ) from None
         self._arrays = ()
 
     def _tell(self, state: State, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
@@ -237,6 +257,12 @@ def replaced_since(what: str, leaf: Tensor, version: int) -> RuntimeError:
     )
 
 
+_OTHER_NAMES = {  # what PyTorch's ctx calls it
+    "save_for_backward": "self.save(...)", "saved_tensor": "self.saved", "needs_input_grad": "self.needs",
+    "mark_non_differentiable": "differentiable = False in the class", "ctx": "self",
+}  # fmt: skip
+
+
 def op_name(cls: type[Function]) -> str:
     """Return the class name in snake case: LayerNorm -> layer_norm."""
     return "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
@@ -251,9 +277,22 @@ def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
     """Return x if it is a Tensor, else a constant made of it: an array as it is, numbers beside `like`."""
     if isinstance(x, _tensor.Tensor):
         return x
-    if like is not None:
-        return _tensor.Tensor(x, backend=like.backend)
-    return _tensor.wrap(x) if hasattr(x, "dtype") and not isinstance(x, np.generic) else _tensor.Tensor(x)
+    try:
+        if like is not None:
+            return _tensor.Tensor(x, backend=like.backend)
+        array = hasattr(x, "dtype") and not isinstance(x, np.generic)
+        return _tensor.wrap(_checked(x)) if array else _tensor.Tensor(x)
+    except (TypeError, ValueError) as error:
+        raise _by_name(error, "Tensor") from None
+
+
+def _checked(array: Any) -> Array:
+    """Return an array that the caller gave: of NumPy or CuPy, and of numbers."""
+    if type(array) is not np.ndarray:
+        backend_of(array)  # which explains itself to whoever comes with an array of another library
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"Tensor: data must be numbers, got dtype {array.dtype}")
+    return array
 
 
 def _operand(x: Any, inputs: Sequence[Any]) -> Any:
@@ -261,15 +300,18 @@ def _operand(x: Any, inputs: Sequence[Any]) -> Any:
     if isinstance(x, np.generic):
         x = x.item()
     number = isinstance(x, (int, float, complex))
-    if not number and hasattr(x, "dtype"):
-        return x
-    for beside in inputs:
-        if isinstance(beside, _tensor.Tensor):
-            return x if number else _tensor.Tensor(x, backend=beside.backend)._array
-    for beside in inputs:
-        if hasattr(beside, "dtype") and not isinstance(beside, np.generic):
-            return x if number else _tensor.Tensor(x, backend=backend_of(beside))._array
-    return _tensor.Tensor(x)._array  # scalars or lists alone, as in tl.exp(1.0), make an array
+    try:
+        if not number and hasattr(x, "dtype"):
+            return _checked(x)
+        for beside in inputs:
+            if isinstance(beside, _tensor.Tensor):
+                return x if number else _tensor.Tensor(x, backend=beside.backend)._array
+        for beside in inputs:
+            if hasattr(beside, "dtype") and not isinstance(beside, np.generic):
+                return x if number else _tensor.Tensor(x, backend=backend_of(beside))._array
+        return _tensor.Tensor(x)._array  # scalars or lists alone, as in tl.exp(1.0), make an array
+    except (TypeError, ValueError) as error:
+        raise _by_name(error, "Tensor") from None
 
 
 def _told_apart(arrays: list[Any]) -> list[Any]:
@@ -278,11 +320,11 @@ def _told_apart(arrays: list[Any]) -> list[Any]:
     return [x if first[id(x)] == i or not hasattr(x, "dtype") else x[...] for i, x in enumerate(arrays)]
 
 
-def _diagnosed(node: Function, arrays: list[Any], error: Exception) -> Exception:
+def _diagnosed(node: Function, arrays: list[Any], options: dict[str, Any], error: Exception) -> Exception:
     """Name the op in an error that NumPy or CuPy raised, and say what the operands were."""
-    name = node.name
-    if type(error) not in (TypeError, ValueError) or str(error).startswith(f"{name}:"):
-        return error
+    name = called_op(node.name)
+    if str(error).startswith(f"{node.name}:"):
+        return _by_name(error, node.name) if type(error) in (TypeError, ValueError) else error
     named = [x for x in arrays if hasattr(x, "shape")]
     backends = [backend_of(x).name for x in named]
     if len(set(backends)) > 1:
@@ -295,7 +337,40 @@ def _diagnosed(node: Function, arrays: list[Any], error: Exception) -> Exception
             np.broadcast_shapes(*shapes)
         except ValueError:
             return ValueError(f"{name}: shapes must broadcast, got {' and '.join(map(str, shapes))}")
-    return type(error)(f"{name}: {error} (operands of shape {', '.join(map(str, shapes)) or 'none'})")
+    if isinstance(error, TypeError) and "boolean" in str(error):
+        symbol = {"negative": "~ x", "subtract": "x ^ y"}.get(name)
+        return TypeError(
+            f"{name}: booleans are no numbers, got {' and '.join([str(x.dtype) for x in named])}; "
+            f"use {f'{symbol}, or ' if symbol else ''}x.astype('float32')"
+        )
+    if isinstance(error, TypeError) and "ufunc" in str(error):  # NumPy's words are about C types
+        dtypes = " and ".join([str(x.dtype) for x in named])
+        return TypeError(f"{name}: operands must be of a dtype that has it, got {dtypes}; use x.astype('float32')")
+    if type(error) not in (TypeError, ValueError):
+        return error
+    given = [f"shape {', '.join(map(str, shapes)) or 'none'}", *[f"{k}={shown(v)}" for k, v in options.items()]]
+    return type(error)(f"{name}: {str(error).partition(chr(10))[0]} (operands of {', '.join(given)})")
+
+
+def called_op(otherwise: str) -> str:
+    """Return the public function that the user called to get here, for an error to name: "mse_loss", not "subtract"."""
+    name, frame = otherwise, sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("tensorlib", "functools"):
+        if frame.f_code.co_name == "_call_backward":
+            return otherwise
+        if frame.f_code.co_name in frame.f_globals.get("__all__", ()):
+            name = frame.f_code.co_name
+        elif frame.f_code.co_name == "widened":  # at_least_float32, around the op
+            name = frame.f_locals["op"].__name__
+        frame = frame.f_back
+    return name
+
+
+def _by_name(error: Exception, speaker: str) -> Exception:
+    """Return the error with the function that the user called in the place of the `speaker`, who stands before ":"."""
+    text = str(error)
+    said, colon, rest = text.partition(": ")
+    return type(error)(f"{called_op(speaker)}: {rest}") if colon and said in (speaker, "backend_of") else error
 
 
 # Tensor and the ops stand on this module, so it may import Tensor's only when everything above exists.

@@ -70,8 +70,8 @@ class Gradients:
         for leaf in [x for x in self.reached.values() if x._node is None]:
             slot = slot_of(leaf)
             if self.wanted is None or slot in self.wanted:
-                if self.runs_hooks and hasattr(leaf, "_hooks"):
-                    self.call_hooks(slot, leaf._hooks)
+                if self.runs_hooks and (hooks := getattr(leaf, "_hooks", None)):
+                    self.call_hooks(slot, hooks)
                 if watch is not None:
                     watch.arrived(leaf, self.sums[slot])
                 self.keep(slot)

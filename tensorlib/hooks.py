@@ -52,9 +52,10 @@ def register_hook(x: Tensor, hook: Any) -> HookHandle:
         if x._node._hooks is None:
             x._node._hooks = {}
         return HookHandle(x._node._hooks.setdefault(x._index, {}), hook)
-    if not hasattr(x, "_hooks"):
-        x._hooks = {}
-    return HookHandle(x._hooks, hook)
+    hooks = getattr(x, "_hooks", None)
+    if hooks is None:
+        hooks = x._hooks = {}
+    return HookHandle(hooks, hook)
 
 
 def retain_grad(x: Tensor) -> None:

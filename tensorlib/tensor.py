@@ -11,6 +11,7 @@ import numpy as np
 from tensorlib import autograd, hooks, interop
 from tensorlib.backend import Array, Backend, backend_of, get_backend
 from tensorlib.function import Function, as_array
+from tensorlib.messages import TENSOR_NAMES, shown, unknown_name
 from tensorlib.ops import (
     activations,
     arithmetic,
@@ -73,7 +74,7 @@ class Tensor:
     _requires_grad: bool
     version: int
     name: str
-    _hooks: dict[int, Any]  # of a leaf, once there are any; those of other Tensors are with their node
+    _hooks: dict[int, Any] | None  # of a leaf, once there are any; those of other Tensors are with their node
     _cut: Any  # within `debug`: where this constant's history was cut off
 
     def __init__(
@@ -85,10 +86,16 @@ class Tensor:
     ) -> None:
         self._array = interop.new_array(data, dtype, backend)
         self._node, self._index = None, 0
-        self.grad, self.version, self.name = None, 0, ""
+        self.grad, self.version, self.name, self._hooks = None, 0, "", None
         self.requires_grad = requires_grad
         if isinstance(data, Tensor):
             data._left_history(self, "Tensor(...)")
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for names that there are not: whoever comes from PyTorch is told the word for it here.
+        if name.startswith("_") or name in vars(Tensor):  # a property that raised AttributeError speaks for itself
+            return object.__getattribute__(self, name)
+        raise AttributeError(unknown_name(type(self).__name__, name, dir(type(self)), TENSOR_NAMES))
 
     # ---- the value ----
 
@@ -96,6 +103,12 @@ class Tensor:
     def data(self) -> Array:
         """The raw array of NumPy or CuPy, not a copy. Changing it in place is invisible to the engine: don't."""
         return self._array
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        raise AttributeError(
+            f"Tensor: data cannot be set, got {shown(value)}; give a leaf another value by x.replace(array)"
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:

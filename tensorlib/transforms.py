@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from tensorlib.autograd import grad
 from tensorlib.function import as_tensor
+from tensorlib.messages import shown
 from tensorlib.ops.creation import ones_like, zeros_like
 from tensorlib.ops.shape import copy, reshape, stack
 from tensorlib.recording import recording
@@ -104,6 +105,8 @@ def _run(
 
     It gets Tensors of its own, so that what else f may hold of the inputs does not count as the input.
     """
+    if not callable(f):
+        raise TypeError(f"{name}: a function and then its inputs are required, as {name}(f, x); got {shown(f)} first")
     xs = [as_tensor(x) for x in (inputs if _is_many(inputs) else [inputs])]
     for i, x in enumerate(xs):
         if x.dtype.kind != "f":

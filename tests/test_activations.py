@@ -118,9 +118,9 @@ BAD = [
     (lambda x: tl.glu(x, axis=2), ValueError, r"glu: axis must lie in \[-2, 2\) for 2 dimensions, got 2"),
     (lambda x: tl.swiglu(x[0, 0]), ValueError, r"swiglu: axis must lie in \[0, 0\) for 0 dimensions, got -1"),
     (lambda x: tl.hardtanh(x, 1, -1), ValueError, r"hardtanh: min_val must not be above max_val, got 1 and -1; exch"),
-    (lambda x: tl.leaky_relu(x, [0.1, 0.2]), ValueError, r"multiply: shapes must broadcast, got \(2,\) and \(2, 3\)"),
-    (lambda x: tl.elu(x, "1"), TypeError, r"Tensor: data must be numbers, got dtype <U1"),
-    (lambda x: tl.relu("x"), TypeError, r"Tensor: data must be numbers, got dtype <U1"),
+    (lambda x: tl.leaky_relu(x, [0.1, 0.2]), ValueError, r"leaky_relu: shapes must broadcast, got \(2,\) and \(2, 3\)"),
+    (lambda x: tl.elu(x, "1"), TypeError, r"elu: data must be numbers, got dtype <U1"),
+    (lambda x: tl.relu("x"), TypeError, r"relu: data must be numbers, got dtype <U1"),
 ]  # fmt: skip
 
 

@@ -71,9 +71,15 @@ def test_ops_know_of_the_engine_what_an_op_of_ones_own_needs(file):
             known = name.startswith("tensorlib.ops.") or name in (
                 "tensorlib.backend",
                 "tensorlib.function",
+                "tensorlib.messages",
                 "tensorlib.random",
             )
             assert known or not name.startswith(("tensorlib", "nn", "models")), f"{file.name}:{node.lineno}: {name}"
+
+
+def test_messages_know_of_nothing():
+    """So everything may word its errors by them, the backends too."""
+    assert not imported(ROOT / "tensorlib/messages.py") & {"numpy", *PACKAGES}
 
 
 def loaded_by(code):

@@ -74,7 +74,7 @@ BAD = [
     (lambda: tl.full(2, 300, "uint8"), ValueError, "full: dtype uint8 cannot hold 300"),
     (lambda: tl.full(2, float("nan"), "int64"), ValueError, "full: dtype int64 cannot hold nan"),
     (lambda: tl.full_like([1, 2], 0.5), ValueError, "full_like: dtype int64 cannot hold 0.5"),
-    (lambda: tl.zeros_like("abc"), TypeError, "Tensor: data must be numbers"),
+    (lambda: tl.zeros_like("abc"), TypeError, "zeros_like: data must be numbers"),
     (lambda: tl.arange(0, 5, 0), ValueError, "arange: .* a step that is not 0, got start=0, stop=5, step=0"),
     (lambda: tl.arange(float("inf")), ValueError, "arange: needs finite numbers .* stop=inf"),
     (lambda: tl.arange([3]), TypeError, r"arange: stop must be a number, got \[3\]"),

@@ -72,7 +72,7 @@ BAD = [
     (lambda x: x.logcumsumexp(axis=1.0), TypeError, "logcumsumexp: axis must be one integer, got 1.0"),
     (lambda x: x.logcumsumexp(dim=1), TypeError, r"logcumsumexp\(\) got an unexpected keyword argument 'dim'"),
     (lambda x: tl.cumsum(x[0, 0], axis=0), ValueError, r"cumsum: axis must lie in \[0, 0\) for 0 dimensions, got 0"),
-    (lambda x: tl.cumprod("12"), TypeError, "Tensor: data must be numbers, got dtype <U2"),
+    (lambda x: tl.cumprod("12"), TypeError, "cumprod: data must be numbers, got dtype <U2"),
 ]  # fmt: skip
 
 

@@ -186,7 +186,7 @@ BAD = [
     (lambda x: entropy(x, [0, 3]), IndexError, r"cross_entropy: target 3 at position \(1,\) is outside the 3"),
     (lambda x: entropy(x, [-1, 0]), IndexError, r"cross_entropy: target -1 at position \(0,\)"),
     (lambda x: entropy(x, [0.0, 1.0]), TypeError, r"cross_entropy: .* integers .*\(2,\), or probabilities .*\(2, 3\); "
-                                                  r"got dtype float64 of shape \(2,\)"),
+                                                  r"got dtype float32 of shape \(2,\)"),
     (lambda x: entropy(x, [0]), ValueError, r"cross_entropy: targets must have .*\(2,\); got \(1,\)"),
     (lambda x: entropy(x, [0, 1], reduction="avg"), ValueError, "cross_entropy: reduction must be .* got 'avg'"),
     (lambda x: entropy(x, [0, 1], label_smoothing=1), ValueError, "label_smoothing must lie in .* got 1"),
@@ -194,7 +194,7 @@ BAD = [
     (lambda x: entropy(x[:, :0], [0, 1]), ValueError, r"cross_entropy: .* must be the classes, got shape \(2, 0\)"),
     (lambda x: entropy(x[0, 0], 0), ValueError, r"cross_entropy: .* must be the classes, got shape \(\)"),
     (lambda x: tl.nll_loss(x, [0, 5]), IndexError, r"nll_loss: target 5 at position \(1,\) is outside the 3"),
-    (lambda x: tl.nll_loss(x, [0.0, 1.0]), TypeError, "nll_loss: targets must be integers .* got dtype float64"),
+    (lambda x: tl.nll_loss(x, [0.0, 1.0]), TypeError, "nll_loss: targets must be integers .* got dtype float32"),
     (lambda x: tl.nll_loss(x, [[0, 1]]), ValueError, r"nll_loss: targets must have .*\(2,\); got \(1, 2\)"),
     (lambda x: tl.nll_loss(x, [0, 1], reduction=None), ValueError, "nll_loss: reduction must be .* got None"),
     (lambda x: tl.mse_loss(x, x[0]), ValueError, r"mse_loss: .* the same shape, got \(2, 3\) and \(3,\)"),

@@ -106,7 +106,7 @@ BAD = [
     (lambda x: x.moveaxis((0, 0), (0, 1)), ValueError, r"moveaxis: axes must differ, got \(0, 0\)"),
     (lambda x: x.flatten(1, 0), ValueError, "flatten: start_axis must not lie behind end_axis, got 1 and 0"),
     (lambda x: x.flatten(2), ValueError, "flatten: axis must lie .* got 2"),
-    (lambda x: x.reshape(4, 2), ValueError, r"reshape: .*\(operands of shape \(2, 3\)\)"),
+    (lambda x: x.reshape(4, 2), ValueError, r"reshape: .*\(operands of shape \(2, 3\), shape=\(4, 2\)\)"),
     (lambda x: x.reshape(-1, -1), ValueError, "reshape: can only specify one unknown dimension"),
     (lambda x: x.squeeze(0), ValueError, r"squeeze: axis 0 must have size 1, got shape \(2, 3\)"),
     (lambda x: tl.expand_dims(x, 3), ValueError, "expand_dims: axis must lie .* got 3"),

@@ -122,7 +122,7 @@ BAD = [
     (lambda x: attention(x, x, x[:1]), ValueError, r"must agree in K and S, .* and \(1, 3\)"),
     (lambda x: attention(x[0], x, x), ValueError, r"scaled_dot_product_attention: .* got \(3,\), \(2, 3\)"),
     (lambda x: attention(x, x, x, visible=[[True] * 3]), ValueError, r"must broadcast .* \(2, 2\); got \(1, 3\)"),
-    (lambda x: attention(x, x, x, dropout=1.5), ValueError, r"dropout: p must lie in \[0, 1\), got 1.5"),
+    (lambda x: attention(x, x, x, dropout=1.5), ValueError, r"attention: dropout must lie in \[0, 1\), got 1.5"),
 ]  # fmt: skip
 
 

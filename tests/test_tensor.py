@@ -216,7 +216,7 @@ def test_a_whole_number_is_an_index(backend):
 def test_in_asks_for_a_value(backend):
     x = tl.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True, backend=backend)
     assert 3 in x and 2.0 in x and np.float64(4) in x and 5 not in x and 0 not in tl.zeros((0,), backend=backend)
-    with pytest.raises(TypeError, match="Tensor: data must be numbers, got dtype <U1"):
+    with pytest.raises(TypeError, match="equal: data must be numbers, got dtype <U1"):
         "a" in x  # noqa: B015
 
 

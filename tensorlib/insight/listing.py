@@ -37,7 +37,13 @@ class Step:
 
 
 def listing(steps: Sequence[Step]) -> list[str]:
-    """Return the steps as lines, each with the norm after it; stretches within one module as one line if need be."""
+    """Return the steps as lines, each with the norm after it; stretches within one module as one line if need be.
+
+    Where the gradient has become zero there is nothing more to see: what lies behind is one line.
+    """
+    zero = next((i + 1 for i, step in enumerate(steps) if step.after == 0), len(steps))
+    if len(steps) - zero > 1:
+        return [*listing(steps[:zero]), _line(0, f"and so through {len(steps) - zero:,} more ops", "")]
     start = f"{steps[0].before:>10.3g}  the loss"
     if len(steps) < LINES:
         return [start, *[_line(step.after, step.op, place(step.source, step.module)) for step in steps]]

@@ -7,8 +7,10 @@ from typing import Any
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
+from tensorlib.messages import shown
 from tensorlib.ops.arithmetic import clip
 from tensorlib.ops.common import as_floating, at_least_float32, normal_axis
+from tensorlib.ops.creation import real
 from tensorlib.ops.elementwise import Erf
 from tensorlib.ops.elementwise import abs as absolute
 from tensorlib.ops.exponential import expm1, sigmoid, softplus
@@ -54,6 +56,7 @@ def elu(x: Any, alpha: float = 1.0) -> Any:
 
 def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
     """Return x limited to [min_val, max_val], elementwise; at the bounds the gradient is 0 (clip passes it there)."""
+    min_val, max_val = real("hardtanh", "min_val", min_val), real("hardtanh", "max_val", max_val)
     if min_val > max_val:
         raise ValueError(f"hardtanh: min_val must not be above max_val, got {min_val} and {max_val}; exchange them")
     x = as_tensor(x)
@@ -142,8 +145,8 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     up to 5e-4, and is quicker.
     """
     forms = {"none": Gelu, "tanh": GeluTanh}
-    if approximate not in forms:
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    if not isinstance(approximate, str) or approximate not in forms:
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {shown(approximate)}")
     x = as_floating(x)
     return forms[approximate].apply(x)
 

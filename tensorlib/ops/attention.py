@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorlib.ops.common import as_tensors
+from tensorlib.ops.common import as_tensors, check_flag
+from tensorlib.ops.dropout import checked_probability
 from tensorlib.ops.dropout import dropout as drop
 from tensorlib.ops.linalg import matmul
 from tensorlib.ops.softmax import softmax
@@ -29,6 +30,8 @@ def scaled_dot_product_attention(
     of the T queries may attend to; a query that may see nothing gets zeros. `dropout` acts on the weights. With
     `return_weights` the result is (output, weights), the weights (..., T, S) as they are before dropout.
     """
+    check_flag("scaled_dot_product_attention", "return_weights", return_weights)
+    dropout = checked_probability("scaled_dot_product_attention", "dropout", dropout)
     q, k, v = as_tensors((q, k, v))
     if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
         raise ValueError(

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.function import Function, as_tensor, called_op
+from tensorlib.messages import shown
 
 Axis: TypeAlias = int | tuple[int, ...] | None
 
@@ -77,24 +78,48 @@ def as_floating(x: Any) -> Any:
 
 def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     """Return the axes as sorted non-negative numbers; None means all. Errors name the op."""
-    listed: Any = range(ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
+    if type(axis) is int and -ndim <= axis < ndim:  # what nearly always comes, without a detour
+        return (axis % ndim,)
+    if axis is None:
+        return tuple(range(ndim))
+    listed: Any = axis if isinstance(axis, tuple | list) else (axis,)
     try:
         axes = [index(a) for a in listed]
     except TypeError:
-        raise TypeError(f"{name}: axis must be an integer, a tuple of integers or None, got {axis!r}") from None
-    for a in axes:
+        hint = f"; tl.{name}imum(x, y) takes two Tensors" if name in ("max", "min") and hasattr(axis, "dtype") else ""
+        raise TypeError(
+            f"{called_op(name)}: axis must be an integer, a tuple of integers or None, got {shown(axis)}{hint}"
+        ) from None
+    for a, given in zip(axes, listed, strict=True):
+        if given is True or given is False:  # index(True) is 1
+            raise TypeError(
+                f"{called_op(name)}: axis must be an integer, got {given}; is it meant as keepdims={given}?"
+            )
         if not -ndim <= a < ndim:
-            raise ValueError(f"{name}: axis must lie in [{-ndim}, {ndim}) for {ndim} dimensions, got {a}")
+            raise ValueError(f"{called_op(name)}: axis must lie in [{-ndim}, {ndim}) for {ndim} dimensions, got {a}")
     normal = tuple(sorted(a % ndim for a in axes))
     if len(set(normal)) != len(normal):
-        raise ValueError(f"{name}: axes must differ, got {tuple(axes)}")
+        raise ValueError(f"{called_op(name)}: axes must differ, got {tuple(axes)}")
     return normal
+
+
+def reduced_axes(axis: Axis, keepdims: bool, ndim: int, name: str) -> tuple[int, ...]:
+    """Return the axes as `normal_axes` does, after a look at `keepdims`: x.sum(0, 1) would sum over axis 0 alone."""
+    if keepdims is not False and keepdims is not True:
+        check_flag(name, "keepdims", keepdims, f"; several axes go into a tuple, {name}(x, axis=(0, 1))")
+    return normal_axes(axis, ndim, name)
+
+
+def check_flag(name: str, what: str, value: Any, remedy: str = "") -> None:
+    """Raise TypeError unless an option is True or False: another value, in the wrong place, would count as True."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{called_op(name)}: {what} must be True or False, got {shown(value)}{remedy}")
 
 
 def normal_axis(axis: int, ndim: int, name: str) -> int:
     """Return one axis as a non-negative number. Errors name the op."""
     if not hasattr(axis, "__index__"):
-        raise TypeError(f"{name}: axis must be one integer, got {axis!r}")
+        raise TypeError(f"{called_op(name)}: axis must be one integer, got {shown(axis)}")
     return normal_axes((axis,), ndim, name)[0]
 
 

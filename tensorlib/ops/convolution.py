@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
+from tensorlib.messages import shown
+from tensorlib.ops.creation import whole
 from tensorlib.ops.linalg import matmul
 
 __all__ = ["avg_pool", "conv1d", "conv2d", "max_pool"]
@@ -147,7 +149,7 @@ def _check_channels(name: str, n: int, x: Any, weight: Any, bias: Any, groups: i
             f"{name}: x must be (B, C, {axes}) and weight (O, C / groups, {'K' if n == 1 else 'kh, kw'}), "
             f"got {x.shape} and {weight.shape}"
         )
-    if groups < 1 or x.shape[1] % groups or weight.shape[0] % groups:
+    if whole(name, "groups", groups) < 1 or x.shape[1] % groups or weight.shape[0] % groups:
         raise ValueError(
             f"{name}: groups must divide the channels in, {x.shape[1]}, and out, {weight.shape[0]}; got {groups}"
         )
@@ -217,7 +219,9 @@ def _per_axis(name: str, argument: str, value: Any, n: int, least: int) -> tuple
     try:
         values = tuple(map(index, value)) if isinstance(value, tuple | list) else (index(value),) * n
     except TypeError:
-        raise TypeError(f"{name}: {argument} must be an integer or a tuple of {n}, got {value!r}") from None
+        raise TypeError(f"{name}: {argument} must be an integer or a tuple of {n}, got {shown(value)}") from None
     if len(values) != n or min(values) < least:
-        raise ValueError(f"{name}: {argument} must be an integer or a tuple of {n}, {least} or more; got {value!r}")
+        raise ValueError(
+            f"{name}: {argument} must be an integer or a tuple of {n}, {least} or more; got {shown(value)}"
+        )
     return values

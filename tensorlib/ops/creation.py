@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tensorlib.backend import Backend, get_backend
-from tensorlib.function import as_tensor
+from tensorlib.function import as_tensor, called_op
+from tensorlib.messages import shown
 
 __all__ = ["arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "zeros", "zeros_like"]
 
@@ -70,8 +71,8 @@ def arange(
     result is the exact one rounded.
     """
     first, last = (0, start) if stop is None else (start, stop)
-    numbers = {"start": number("arange", "start", first), "stop": number("arange", "stop", last)}
-    numbers["step"] = number("arange", "step", step)
+    numbers = {"start": real("arange", "start", first), "stop": real("arange", "stop", last)}
+    numbers["step"] = real("arange", "step", step)
     if step == 0 or not all(map(math.isfinite, numbers.values())):
         given = ", ".join(f"{k}={v}" for k, v in numbers.items())
         raise ValueError(f"arange: needs finite numbers and a step that is not 0, got {given}")
@@ -90,15 +91,17 @@ def linspace(
     backend: str | Backend = "numpy",
 ) -> Any:
     """Return `num` numbers evenly spread from `start` to `stop`, which is the last of them unless endpoint=False."""
-    ends = [number("linspace", "start", start), number("linspace", "stop", stop)]
-    (count,), kind = checked_shape("linspace", num, "num"), checked_dtype("linspace", dtype)
+    if not isinstance(endpoint, bool | np.bool_):
+        raise TypeError(f"linspace: endpoint must be True or False, got {shown(endpoint)}")
+    ends = [real("linspace", "start", start), real("linspace", "stop", stop)]
+    count, kind = checked_size("linspace", "num", num), checked_dtype("linspace", dtype)
     return as_tensor(get_backend(backend).xp.linspace(*ends, count, endpoint=endpoint).astype(kind))
 
 
 def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
     """Return a matrix (n, m), by default square, with ones on diagonal number k (above the main one if positive)."""
     sizes, kind = checked_shape("eye", (n, n if m is None else m)), checked_dtype("eye", dtype)
-    return as_tensor(get_backend(backend).xp.eye(*sizes, k=index(k), dtype=kind))
+    return as_tensor(get_backend(backend).xp.eye(*sizes, k=whole("eye", "k", k), dtype=kind))
 
 
 # ---- what the caller gave ----------------------------------------------------------------------------------------
@@ -107,13 +110,14 @@ def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = "float32", backen
 def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]:
     """Return a shape, given as one integer or several, as a tuple; sizes are integers and not negative."""
     several = isinstance(shape, tuple | list) or (isinstance(shape, np.ndarray) and shape.ndim == 1)
-    wanted = f"{name}: {what} needs {'integers' if several else 'an integer'} >= 0, got {_brief(shape)}"
     try:
         sizes = tuple([index(n) for n in (shape if several else (shape,))])
+        wrong: type[Exception] | None = ValueError if any(n < 0 for n in sizes) else None
     except TypeError:
-        raise TypeError(wanted) from None
-    if any(n < 0 for n in sizes):
-        raise ValueError(wanted)
+        wrong = TypeError
+    if wrong:
+        needs = "integers" if several else "an integer"
+        raise wrong(f"{called_op(name)}: {what} needs {needs} >= 0, got {shown(shape)}") from None
     return sizes
 
 
@@ -125,7 +129,7 @@ def checked_dtype(name: str, dtype: Any) -> np.dtype:
         kind = None
     if dtype is None or kind is None or kind.kind not in "biufc":
         hint = f"; a shape of several axes goes into a tuple, as {name}((2, 3))" if isinstance(dtype, int) else ""
-        raise TypeError(f"{name}: dtype must be one of numbers, as 'float32' or 'int64'; got {_brief(dtype)}{hint}")
+        raise TypeError(f"{name}: dtype must be one of numbers, as 'float32' or 'int64'; got {shown(dtype)}{hint}")
     return kind
 
 
@@ -134,8 +138,31 @@ def number(name: str, what: str, value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if not isinstance(value, (int, float, complex)):
-        raise TypeError(f"{name}: {what} must be a number, got {_brief(value)}")
+        raise TypeError(f"{called_op(name)}: {what} must be a number, got {shown(value)}")
     return value
+
+
+def real(name: str, what: str, value: Any) -> Any:
+    """Return a number that is not complex, as `number` does."""
+    value = number(name, what, value)
+    if isinstance(value, complex):
+        raise TypeError(f"{called_op(name)}: {what} must be a real number, got {value}")
+    return value
+
+
+def whole(name: str, what: str, value: Any) -> int:
+    """Return an integer as Python's own, whichever it was."""
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{called_op(name)}: {what} must be an integer, got {shown(value)}") from None
+
+
+def checked_size(name: str, what: str, value: Any) -> int:
+    """Return one integer >= 0."""
+    if isinstance(value, tuple | list):
+        raise TypeError(f"{called_op(name)}: {what} must be one integer, got {shown(value)}")
+    return checked_shape(name, value, what)[0]
 
 
 def fitting(name: str, value: Any, dtype: np.dtype) -> Any:
@@ -146,7 +173,3 @@ def fitting(name: str, value: Any, dtype: np.dtype) -> Any:
     if bounds is not None and not (whole and bounds.min <= value <= bounds.max):
         raise ValueError(f"{name}: dtype {dtype} cannot hold {value}; pass another dtype")
     return value
-
-
-def _brief(value: Any) -> str:
-    return f"a {type(value).__name__} of shape {value.shape}" if hasattr(value, "shape") else repr(value)

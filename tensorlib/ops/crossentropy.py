@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorlib.backend import Array, backend_of, namespace_of
 from tensorlib.function import Function, as_tensor
+from tensorlib.ops.creation import real, whole
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where
 from tensorlib.ops.losses import check_reduction
@@ -89,6 +90,7 @@ def cross_entropy(
     `reduction` is "mean", "sum" or "none" (one loss a row, the shape of logits without the last axis).
     """
     check_reduction("cross_entropy", reduction)
+    label_smoothing = real("cross_entropy", "label_smoothing", label_smoothing)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1), got {label_smoothing}")
     logits = _scores("cross_entropy", logits)
@@ -96,6 +98,7 @@ def cross_entropy(
         wide = logits.astype("float32")
         return cross_entropy(wide, targets, ignore_index, label_smoothing, reduction).astype("float16")
     classes, shape = logits.shape[-1], logits.shape[:-1]
+    targets = targets if hasattr(targets, "dtype") else as_tensor(targets).data
     if _are_probabilities(targets, logits):
         targets = as_tensor(targets, like=logits)
         _check_backend("cross_entropy", targets.data, logits)
@@ -129,6 +132,7 @@ def nll_loss(log_probs: Any, targets: Any, ignore_index: int = -100, reduction: 
     log_probs = _scores("nll_loss", log_probs)
     if log_probs.dtype == "float16":
         return nll_loss(log_probs.astype("float32"), targets, ignore_index, reduction).astype("float16")
+    targets = targets if hasattr(targets, "dtype") else as_tensor(targets).data
     targets, counted = _classes("nll_loss", log_probs, targets, ignore_index)
     chosen = take_along_axis(log_probs, targets.reshape(*targets.shape, 1), axis=-1).reshape(targets.shape)
     return _over_counted(where(counted, -chosen, 0.0), counted, reduction)
@@ -161,14 +165,13 @@ def _scores(name: str, x: Any) -> Any:
 
 def _are_probabilities(targets: Any, logits: Any) -> bool:
     """Say whether targets are floating numbers, one for each logit."""
-    targets = targets if hasattr(targets, "dtype") else np.asarray(targets)
     return targets.dtype.kind == "f" and tuple(targets.shape) == tuple(logits.shape)
 
 
 def _classes(name: str, scores: Any, targets: Any, ignore_index: int) -> tuple[Array, Array]:
     """Return targets as an array of class numbers beside the scores, 0 where ignored, and which are counted."""
+    ignore_index = whole(name, "ignore_index", ignore_index)
     targets = targets.data if hasattr(targets, "requires_grad") else targets
-    targets = targets if hasattr(targets, "dtype") else np.asarray(targets)
     if targets.size == 0 and isinstance(targets, np.ndarray):
         targets = targets.astype(np.int64)  # an empty list has no dtype to speak of
     shape, classes, home = tuple(scores.shape[:-1]), scores.shape[-1], scores.backend

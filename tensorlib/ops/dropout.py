@@ -7,8 +7,9 @@ from functools import singledispatch
 from typing import Any
 
 from tensorlib.backend import Array, backend_of, namespace_of
-from tensorlib.function import Function, as_tensor
-from tensorlib.ops.creation import number
+from tensorlib.function import Function, as_tensor, called_op
+from tensorlib.messages import shown
+from tensorlib.ops.creation import real
 from tensorlib.random import Generator, default_generator
 
 __all__ = ["dropout"]
@@ -38,14 +39,24 @@ def dropout_formula(x: Array, kept: Array, scale: float) -> Array:
     return namespace_of(x).where(kept, x * scale, 0)
 
 
+def checked_probability(name: str, what: str, p: Any) -> float:
+    """Return how much is dropped, a number in [0, 1)."""
+    p = real(name, what, p)
+    if not 0 <= p < 1:
+        raise ValueError(f"{name}: {what} must lie in [0, 1), got {p}")
+    return p
+
+
 def dropout(x: Any, p: float, generator: Generator | None = None) -> Any:
     """Zero each element with probability `p` and scale the others by 1/(1-p), so that the mean stays.
 
     Draws once from `generator`, or from the default one that ``tl.seed`` sets.
     """
-    p = float(number("dropout", "p", p))
-    if not 0 <= p < 1:
-        raise ValueError(f"dropout: p must lie in [0, 1), got {p}")
+    p = checked_probability("dropout", "p", p)
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(
+            f"{called_op('dropout')}: generator must be a tl.Generator, as tl.Generator(seed); got {shown(generator)}"
+        )
     x = as_tensor(x)
     if x.dtype.kind != "f":
         raise TypeError(f"dropout: x must be of a floating dtype, got {x.dtype}")

@@ -8,6 +8,7 @@ from typing import Any
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function
 from tensorlib.ops.common import plain
+from tensorlib.ops.creation import whole
 
 __all__ = ["abs", "ceil", "erf", "floor", "round", "rsqrt", "sign", "sqrt", "square"]
 
@@ -103,7 +104,7 @@ def round(x: Any, decimals: int = 0) -> Any:
 
     Its gradient is zero, so it carries none.
     """
-    return plain("round", x, decimals=decimals)
+    return plain("round", x, decimals=whole("round", "decimals", decimals))
 
 
 class Erf(Function):

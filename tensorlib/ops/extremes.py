@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
-from tensorlib.ops.common import Axis, normal_axes, normal_axis, plain, with_kept_axes
+from tensorlib.ops.common import Axis, check_flag, normal_axis, plain, reduced_axes, with_kept_axes
 
 __all__ = ["amax", "amin", "argmax", "argmin", "max", "min"]
 
@@ -18,7 +18,7 @@ class Max(Function):
     method: ClassVar[str] = "max"
 
     def forward(self, x: Array, axis: Axis, keepdims: bool) -> Array:
-        self.axes = normal_axes(axis, x.ndim, self.method)
+        self.axes = reduced_axes(axis, keepdims, x.ndim, self.method)
         if not builtins.all(x.shape[a] for a in self.axes):
             raise ValueError(f"{self.method}: needs at least one element along every axis reduced, got shape {x.shape}")
         y = getattr(x, self.method)(axis=self.axes, keepdims=keepdims)
@@ -74,6 +74,7 @@ def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
 
 def _place(name: str, x: Any, axis: int | None, keepdims: bool) -> Any:
     x = as_tensor(x)
+    check_flag(name, "keepdims", keepdims)
     if axis is not None:
         axis = normal_axis(axis, x.ndim, name)
     if not (x.size if axis is None else x.shape[axis]):

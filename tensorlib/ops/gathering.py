@@ -14,7 +14,7 @@ import numpy as np
 from tensorlib.backend import Array
 from tensorlib.function import as_tensor
 from tensorlib.ops.common import normal_axis
-from tensorlib.ops.creation import checked_dtype, checked_shape
+from tensorlib.ops.creation import checked_dtype, checked_size
 from tensorlib.ops.indexing import Getitem, ScatterAdd, integer_indices, where
 from tensorlib.ops.shape import broadcast_to, reshape
 
@@ -118,7 +118,7 @@ def scatter(x: Any, axis: int, index: Any, source: Any) -> Any:
 def one_hot(ids: Any, classes: int, dtype: Any = "float32") -> Any:
     """Return y (*ids.shape, classes) that is 1 where the last index is the id and 0 elsewhere. No gradient."""
     ids, kind = as_tensor(ids), checked_dtype("one_hot", dtype)
-    (classes,) = checked_shape("one_hot", classes, "classes")
+    classes = checked_size("one_hot", "classes", classes)
     found = integer_indices(ids, ids, classes, "the number of classes", "one_hot", negative=False)
     return as_tensor((found[..., None] == ids.backend.xp.arange(classes)).astype(kind))
 

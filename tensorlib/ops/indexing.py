@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.backend import Array, backend_of, namespace_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.function import Function, as_tensor, called_op
 
 __all__ = ["embedding", "getitem", "masked_fill", "where"]
 
@@ -140,7 +140,7 @@ def on_backend_of(x: Any, given: Any, name: str, what: str) -> Array:
     home = backend_of(given.data if tensor else given)
     if home is not x.backend and (tensor or home.xp is not np):
         raise TypeError(
-            f"{name}: {what} must be on one backend with x, {x.backend.name}, got {home.name}; "
+            f"{called_op(name)}: {what} must be on one backend with x, {x.backend.name}, got {home.name}; "
             f"move with .to({x.backend.name!r})"
         )
     return given.data if tensor else x.backend.asarray(given)  # the caller may change an array before backward
@@ -187,7 +187,7 @@ def embedding(weight: Any, ids: Any) -> Any:
     a GPU already are not fetched back for it.
     """
     weight = as_tensor(weight)
-    ids = ids.data if hasattr(ids, "requires_grad") else ids.copy() if hasattr(ids, "dtype") else np.asarray(ids)
+    ids = ids.data if hasattr(ids, "requires_grad") else ids.copy() if hasattr(ids, "dtype") else as_tensor(ids).data
     if ids.size == 0 and isinstance(ids, np.ndarray):
         ids = ids.astype(np.int64)  # an empty list has no dtype to speak of
     if ids.dtype.kind not in "iu":
@@ -239,14 +239,18 @@ class Where(Function):
 def where(condition: Any, x: Any, y: Any) -> Any:
     """Return x where `condition` is True and y elsewhere; all three broadcast. The condition gets no gradient."""
     like = next((z for z in (x, y) if hasattr(z, "requires_grad")), None)
-    if like is not None:
-        condition = on_backend_of(
-            like, condition if _is_array(condition) else np.asarray(condition), "where", "the condition"
+    if not _is_array(condition):
+        condition = as_tensor(condition).data
+    if condition.dtype.kind not in "biu":
+        raise TypeError(
+            f"{called_op('where')}: the condition must be boolean, got {condition.dtype}; compare first, as in x > 0"
         )
+    if like is not None:
+        condition = on_backend_of(like, condition, "where", "the condition")
     elif hasattr(condition, "requires_grad"):
         condition = condition.data
     else:
-        condition = condition.copy() if _is_array(condition) else np.asarray(condition)
+        condition = condition.copy()
     if not hasattr(x, "dtype") and not hasattr(y, "dtype"):  # two numbers: of float32 as in Tensor(x), on the backend
         x = backend_of(condition).asarray(x, "float32" if float in (type(x), type(y)) else None)
     return Where.apply(x, y, condition=condition)
@@ -254,7 +258,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 
 def masked_fill(x: Any, mask: Any, value: float) -> Any:
     """Return x with `value` where `mask` is True; no gradient flows there."""
-    x, mask = as_tensor(x), mask if hasattr(mask, "dtype") else np.asarray(mask)
+    x, mask = as_tensor(x), mask if hasattr(mask, "dtype") else as_tensor(mask).data
     if mask.dtype != bool:
         raise TypeError(f"masked_fill: mask must be boolean, got dtype {mask.dtype}; compare first, as in mask != 0")
     return where(mask, value, x)

@@ -8,6 +8,7 @@ from typing import Any
 
 from tensorlib.backend import Array, backend_of
 from tensorlib.function import Function, as_tensor
+from tensorlib.messages import shown
 from tensorlib.ops.arithmetic import multiply
 from tensorlib.ops.common import as_tensors, normal_axes, normal_axis
 from tensorlib.ops.indexing import where
@@ -227,4 +228,4 @@ def _integer(value: Any, rule: str) -> int:
     try:
         return index(value)
     except TypeError:
-        raise TypeError(f"{rule}, got {value!r}") from None
+        raise TypeError(f"{rule}, got {shown(value)}") from None

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from tensorlib.function import as_tensor
+from tensorlib.messages import shown
 from tensorlib.ops.arithmetic import minimum
-from tensorlib.ops.common import as_floating, at_least_float32
+from tensorlib.ops.common import as_floating, at_least_float32, check_flag
+from tensorlib.ops.creation import real
 from tensorlib.ops.exponential import softplus
 from tensorlib.ops.indexing import where
 
@@ -46,6 +48,7 @@ def huber_loss(x: Any, targets: Any, delta: float = 1.0, reduction: str = "mean"
     have one shape. `reduction` is "mean" (over all elements), "sum" or "none".
     """
     check_reduction("huber_loss", reduction)
+    delta = real("huber_loss", "delta", delta)
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be larger than 0, got {delta}")
     x, targets = _pair("huber_loss", x, targets)
@@ -91,6 +94,7 @@ def kl_div(log_probs: Any, targets: Any, reduction: str = "mean", log_target: bo
     elements, classes too, as in PyTorch) or "none".
     """
     check_reduction("kl_div", reduction, ("mean", "sum", "none", "batchmean"))
+    check_flag("kl_div", "log_target", log_target)
     log_probs, targets = _pair("kl_div", log_probs, targets)
     if log_probs.dtype == "float16":
         return kl_div(log_probs.astype("float32"), targets, reduction, log_target).astype("float16")
@@ -112,9 +116,9 @@ def kl_div(log_probs: Any, targets: Any, reduction: str = "mean", log_target: bo
 
 def check_reduction(name: str, reduction: str, allowed: tuple[str, ...] = ("mean", "sum", "none")) -> None:
     """Raise ValueError, naming the op, for a reduction that is not among those allowed."""
-    if reduction not in allowed:
+    if not isinstance(reduction, str) or reduction not in allowed:
         listed = ", ".join(map(repr, allowed[:-1]))
-        raise ValueError(f"{name}: reduction must be {listed} or {allowed[-1]!r}, got {reduction!r}")
+        raise ValueError(f"{name}: reduction must be {listed} or {allowed[-1]!r}, got {shown(reduction)}")
 
 
 def _pair(name: str, x: Any, targets: Any) -> tuple[Any, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.function import Function, as_tensor, called_op
 from tensorlib.ops.arithmetic import maximum
-from tensorlib.ops.common import Axis, at_least_float32
+from tensorlib.ops.common import Axis, at_least_float32, check_flag
+from tensorlib.ops.creation import real
 from tensorlib.ops.elementwise import rsqrt
 from tensorlib.ops.reduce import norm
 from tensorlib.ops.shape import broadcast_to
@@ -80,7 +81,7 @@ def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) 
     xp, width = x.backend.xp, x.shape[-1:]
     weight = xp.ones(width, x.dtype) if weight is None else weight
     bias = xp.zeros(width, x.dtype) if bias is None else bias
-    return LayerNorm.apply(x, weight, bias, eps=eps)
+    return LayerNorm.apply(x, weight, bias, eps=_not_negative("layer_norm", eps))
 
 
 @at_least_float32
@@ -91,7 +92,7 @@ def rms_norm(x: Any, weight: Any = None, eps: float = 1e-6) -> Any:
     """
     x = _floating("rms_norm", x)
     (weight,) = _per_feature("rms_norm", x, -1, weight=weight)
-    y = x * rsqrt(x.square().mean(axis=-1, keepdims=True) + eps)
+    y = x * rsqrt(x.square().mean(axis=-1, keepdims=True) + _not_negative("rms_norm", eps))
     return y if weight is None else y * weight
 
 
@@ -115,7 +116,8 @@ def batch_norm(
     (y, mean, var), from which a module keeps its running averages; of float16 they are float32. Ioffe and Szegedy
     2015, algorithm 1.
     """
-    x = _floating("batch_norm", x)
+    check_flag("batch_norm", "return_statistics", return_statistics)
+    x, eps = _floating("batch_norm", x), _not_negative("batch_norm", eps)
     if (mean is None) != (var is None):
         raise ValueError(f"batch_norm: mean and var go together, got only {'mean' if var is None else 'var'}")
     weight, bias, mean, var = _per_feature("batch_norm", x, 1, weight=weight, bias=bias, mean=mean, var=var)
@@ -146,9 +148,9 @@ def normalize(x: Any, ord: float = 2, axis: Axis = -1, eps: float = 1e-12) -> An
     `ord` is 1 or more; inf means the largest |x|. A vector of zeros stays one, with gradient dy / eps.
     """
     x = _floating("normalize", x)
-    if not ord >= 1:
+    if not real("normalize", "ord", ord) >= 1:
         raise ValueError(f"normalize: ord must be 1 or more (below it there is no norm), got {ord}")
-    return x / maximum(norm(x, ord, axis, keepdims=True), eps)
+    return x / maximum(norm(x, ord, axis, keepdims=True), _not_negative("normalize", eps))
 
 
 @at_least_float32
@@ -168,6 +170,13 @@ def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Any:
 
 
 # ---- what is given, checked --------------------------------------------------------------------------------------
+
+
+def _not_negative(name: str, eps: Any) -> float:
+    eps = real(name, "eps", eps)
+    if not eps >= 0:
+        raise ValueError(f"{called_op(name)}: eps must be at least 0, got {eps}")
+    return eps
 
 
 def _floating(name: str, x: Any) -> Any:

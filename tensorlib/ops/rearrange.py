@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from operator import index
 from typing import Any
 
 import numpy as np
 
 from tensorlib.backend import Array, backend_of
 from tensorlib.function import Function, as_tensor
+from tensorlib.messages import shown
 from tensorlib.ops.common import Axis, normal_axes, normal_axis
-from tensorlib.ops.creation import checked_shape, fitting
+from tensorlib.ops.creation import checked_shape, fitting, whole
 from tensorlib.ops.gathering import take
 from tensorlib.ops.indexing import as_tuple, getitem
 from tensorlib.ops.shape import broadcast_to, concatenate, expand_dims, reshape, split
@@ -34,13 +34,12 @@ def roll(x: Any, shift: int | tuple[int, ...], axis: Axis = None) -> Any:
     if axis is None:
         return reshape(roll(reshape(x, x.size), shift, 0), x.shape)
     shifts, axes = as_tuple(shift), as_tuple(axis)
+    shifts = tuple([whole("roll", "shift", amount) for amount in shifts])
+    normal = [normal_axes((a,), x.ndim, "roll")[0] for a in axes]
     if len(shifts) != len(axes) and 1 not in (len(shifts), len(axes)):
         raise ValueError(f"roll: needs one shift for each axis, got shifts {shifts} for axes {axes}")
-    for a, amount in np.broadcast(np.array(axes, object), np.array(shifts, object)):
-        (a,) = normal_axes((a,), x.ndim, "roll")
-        if isinstance(amount, float) or hasattr(amount, "shape"):
-            raise TypeError(f"roll: shift must be an integer, got {amount!r}")
-        if step := index(amount) % max(x.shape[a], 1):
+    for a, amount in np.broadcast(normal, shifts):
+        if step := int(amount) % max(x.shape[a], 1):
             front, back = split(x, [x.shape[a] - step], axis=a)
             x = concatenate([back, front], axis=a)
     return x
@@ -104,11 +103,11 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float =
     element, "reflect" mirrors at the outermost element, "symmetric" behind it, and "wrap" goes on at the other end.
     """
     x = as_tensor(x)
-    widths = _widths(pad_width, x.ndim)
+    widths = _widths(pad_width.numpy() if hasattr(pad_width, "requires_grad") else pad_width, x.ndim)
     if mode == "constant":
         return Pad.apply(x, widths=widths, value=fitting("pad", constant_values, x.dtype))
-    if mode not in _PICKING:
-        raise ValueError(f"pad: mode must be 'constant', {', '.join(map(repr, _PICKING))}; got {mode!r}")
+    if not isinstance(mode, str) or mode not in _PICKING:
+        raise ValueError(f"pad: mode must be 'constant', {', '.join(map(repr, _PICKING))}; got {shown(mode)}")
     for axis, (before, after) in enumerate(widths):
         if before or after:
             if not x.shape[axis]:
@@ -134,8 +133,8 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     except ValueError:
         raise ValueError(
             f"pad: pad_width must be a number, (before, after), or one such pair for each of {ndim} axes; "
-            f"got {pad_width}"
+            f"got {shown(pad_width)}"
         ) from None
     if given.dtype.kind not in "iu" or (given < 0).any():
-        raise ValueError(f"pad: pad_width must be of integers >= 0, got {pad_width}; slices cut off")
+        raise ValueError(f"pad: pad_width must be of integers >= 0, got {shown(pad_width)}; slices cut off")
     return [(int(before), int(after)) for before, after in pairs]

@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
+from tensorlib.messages import shown
 from tensorlib.ops.common import (
     Axis,
     as_floating,
@@ -18,6 +19,7 @@ from tensorlib.ops.common import (
     largest,
     normal_axes,
     plain,
+    reduced_axes,
     with_kept_axes,
     without_axes,
 )
@@ -37,7 +39,7 @@ class Sum(Function):
     """y = sum of x over `axis`  =>  every summand gets the whole dy."""
 
     def forward(self, x: Array, axis: Axis, keepdims: bool) -> Array:
-        self.shape, self.axes = x.shape, normal_axes(axis, x.ndim, "sum")
+        self.shape, self.axes = x.shape, reduced_axes(axis, keepdims, x.ndim, "sum")
         if x.dtype == np.float16:  # 70,000 ones are no more than 2048 in float16, which adds 1 to 2048 in vain
             return x.sum(axis=self.axes, dtype="float32", keepdims=keepdims).astype("float16")
         return x.sum(axis=self.axes, keepdims=keepdims)
@@ -59,7 +61,7 @@ class Prod(Function):
     """
 
     def forward(self, x: Array, axis: Axis, keepdims: bool) -> Array:
-        self.axes = normal_axes(axis, x.ndim, "prod")
+        self.axes = reduced_axes(axis, keepdims, x.ndim, "prod")
         self.save(x)
         return x.prod(axis=self.axes, keepdims=keepdims)
 
@@ -86,7 +88,7 @@ class Logsumexp(Function):
 
     def forward(self, x: Array, axis: Axis, keepdims: bool) -> Array:
         xp = namespace_of(x)
-        self.axes = normal_axes(axis, x.ndim, "logsumexp")
+        self.axes = reduced_axes(axis, keepdims, x.ndim, "logsumexp")
         top = largest(x, self.axes)
         top = xp.where(xp.isfinite(top), top, 0)  # -inf - -inf would be NaN
         total = xp.exp(x - top).sum(axis=self.axes, keepdims=True)
@@ -129,8 +131,9 @@ def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any
 
 def _variance(x: Any, axis: Axis, keepdims: bool, ddof: int, name: str) -> Any:
     if not isinstance(ddof, numbers.Real):
-        raise TypeError(f"{name}: ddof must be a number, got {ddof!r}")
-    n, x = _count(x, axis, name), as_floating(x)
+        raise TypeError(f"{name}: ddof must be a number, got {shown(ddof)}")
+    n = _count(x, axis, name)
+    x = as_floating(x)
     # Moving all of x by one of its elements changes no variance and no gradient, and equal elements have variance 0
     # whatever rounding makes of their mean: three times 0.1 is not 0.3.
     x = x - _first(x, normal_axes(axis, x.ndim, name))
@@ -172,8 +175,10 @@ def norm(x: Any, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> A
     overflows on the way to a norm that doesn't.
     """
     if isinstance(ord, bool) or not isinstance(ord, numbers.Real) or not ord > 0:
-        raise ValueError(f"norm: ord must be a number above 0, or math.inf, got {ord!r}; the Frobenius norm has ord=2")
-    axes = normal_axes(axis, x.ndim, "norm")
+        raise ValueError(
+            f"norm: ord must be a number above 0, or math.inf, got {shown(ord)}; the Frobenius norm has ord=2"
+        )
+    axes = reduced_axes(axis, keepdims, x.ndim, "norm")
     x = as_floating(x)
     if ord == math.inf:
         return max(abs(x), axes, keepdims)
@@ -206,13 +211,13 @@ def _power_of_magnitude(x: Any, ord: float) -> Any:
 def any(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Return whether any element is true (not 0) over `axis` (all axes by default)."""
     x = as_tensor(x)
-    return plain("any", x, axis=normal_axes(axis, x.ndim, "any"), keepdims=keepdims)
+    return plain("any", x, axis=reduced_axes(axis, keepdims, x.ndim, "any"), keepdims=keepdims)
 
 
 def all(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Return whether all elements are true (not 0) over `axis` (all axes by default)."""
     x = as_tensor(x)
-    return plain("all", x, axis=normal_axes(axis, x.ndim, "all"), keepdims=keepdims)
+    return plain("all", x, axis=reduced_axes(axis, keepdims, x.ndim, "all"), keepdims=keepdims)
 
 
 def count_nonzero(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from tensorlib.backend import Array, Backend, get_backend
-from tensorlib.function import as_tensor
+from tensorlib.function import as_tensor, called_op
+from tensorlib.messages import shown
 from tensorlib.ops.common import normal_axis
-from tensorlib.ops.creation import Shape, checked_dtype, checked_shape, number
+from tensorlib.ops.creation import Shape, checked_dtype, checked_shape, checked_size, real
 from tensorlib.ops.indexing import getitem
 from tensorlib.ops.shape import broadcast_to
 from tensorlib.random import Generator, default_generator
@@ -35,7 +36,7 @@ def uniform(
 ) -> Any:
     """Return numbers spread evenly over [low, high): low + (high - low) u, u a multiple of 2^-24 (float64: 2^-53)."""
     sizes, kind = checked_shape("uniform", shape), _floating("uniform", dtype)
-    low, high = float(number("uniform", "low", low)), float(number("uniform", "high", high))
+    low, high = float(real("uniform", "low", low)), float(real("uniform", "high", high))
     if not 0 <= high - low <= float(np.finfo(kind).max):
         raise ValueError(
             f"uniform: low must not exceed high, nor high - low what {kind} can hold; got {low} and {high}"
@@ -61,7 +62,7 @@ def normal(
     The finest u, 2^-33 (float64: 2^-65), lets them reach 6.7 (9.4) standard deviations.
     """
     sizes, kind = checked_shape("normal", shape), _floating("normal", dtype)
-    mean, std = float(number("normal", "mean", mean)), float(number("normal", "std", std))
+    mean, std = float(real("normal", "mean", mean)), float(real("normal", "std", std))
     if not std >= 0:
         raise ValueError(f"normal: std must be at least 0, got {std}")
     count = math.prod(sizes)
@@ -98,7 +99,7 @@ def bernoulli(
 ) -> Any:
     """Return 1 with probability `p` and else 0. A Tensor `p` broadcasts to `shape`, by default its own; no gradient."""
     kind = checked_dtype("bernoulli", dtype)
-    given = as_tensor(p if hasattr(p, "dtype") else np.asarray(p, np.float64)).detach()
+    given = as_tensor(p).detach() if hasattr(p, "dtype") or not isinstance(p, float) else as_tensor(np.array(p))
     if isinstance(given.data, np.ndarray):  # on the host the check is free; a p on a GPU is not fetched for it
         within = (given.data >= 0) & (given.data <= 1)
         if not within.all():
@@ -134,7 +135,7 @@ def permutation(x: Any, generator: Generator | None = None, backend: str | Backe
         if not x.ndim:
             raise TypeError("permutation: x must be an integer or have an axis to be permuted, got a 0-d Tensor")
         return getitem(x, permutation(x.shape[0], generator, x.backend))
-    (count,) = checked_shape("permutation", x, "x")
+    count = checked_size("permutation", "x", x)
     bits, home = _bits("permutation", count, 8, generator, backend)
     return as_tensor(home.xp.argsort(bits, kind="stable").astype("int64"))
 
@@ -148,7 +149,9 @@ def _bits(
     """Make one draw: return `count` random unsigned integers of `size` bytes, and the backend on which they lie."""
     stream = default_generator() if generator is None else generator
     if not isinstance(stream, Generator):
-        raise TypeError(f"{name}: generator must be a tl.Generator, as tl.Generator(seed); got {generator!r}")
+        raise TypeError(
+            f"{called_op(name)}: generator must be a tl.Generator, as tl.Generator(seed); got {shown(generator)}"
+        )
     home = get_backend(backend)
     key, draw = stream.next_draw()
     return home.random_bits(key, draw, count, f"uint{8 * size}"), home

@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorlib.backend import Array, namespace_of
 from tensorlib.function import Function, as_tensor
+from tensorlib.messages import shown
 from tensorlib.ops.common import Axis, as_tensors, normal_axes, normal_axis, sum_to
 from tensorlib.ops.creation import checked_dtype, checked_shape
 
@@ -24,7 +25,10 @@ class Reshape(Function):
 
     def forward(self, x: Array, shape: tuple[int, ...]) -> Array:
         self.shape = x.shape
-        return x.reshape(shape)
+        try:
+            return x.reshape(shape)
+        except TypeError:
+            raise TypeError(f"reshape: shape needs integers, got {shown(shape)}") from None
 
     def backward(self, dy: Array) -> Any:
         return dy.reshape(self.shape)
@@ -71,7 +75,8 @@ def transpose(x: Any, *order: Any, axes: Any = None) -> Any:
     if not order:
         order = tuple(reversed(range(x.ndim)))
     if len(normal_axes(order, x.ndim, "transpose")) != x.ndim:
-        raise ValueError(f"transpose: axes must be a permutation of {x.ndim} axes, got {order}")
+        hint = f"; x.swapaxes{order} exchanges two" if len(order) == 2 else ""
+        raise ValueError(f"transpose: axes must be a permutation of {x.ndim} axes, got {order}{hint}")
     return Transpose.apply(x, axes=tuple(a % x.ndim for a in order))
 
 
@@ -179,6 +184,8 @@ def _tensors(xs: Any, axis: Any, name: str) -> list[Any]:
     """Return the Tensors to be joined; lists and numbers among them come to the backend of the first Tensor."""
     if hasattr(axis, "shape") and hasattr(xs, "shape"):
         raise TypeError(f"{name}: the Tensors go into one list, {name}([x, y]); got them as two arguments")
+    if not isinstance(xs, tuple | list) and not (hasattr(xs, "shape") and xs.ndim):
+        raise TypeError(f"{name}: needs a list of Tensors, got {shown(xs)}")
     if not len(xs):
         raise ValueError(f"{name}: needs at least one Tensor, got none")
     return as_tensors(list(xs))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.function import Function, as_tensor, called_op
 from tensorlib.ops.common import as_floating, at_least_float32, largest, normal_axis
 
 __all__ = ["log_softmax", "softmax"]
@@ -65,13 +65,15 @@ def _mask(visible: Any, x: Any) -> Array:
     """Return the mask as an array beside x, after checking that it is one."""
     mask = as_tensor(visible, like=x)
     if mask.dtype != bool:
-        raise TypeError(f"softmax: visible must be boolean, True where a place may be seen; got dtype {mask.dtype}")
+        name = called_op("softmax")
+        raise TypeError(f"{name}: visible must be boolean, True where a place may be seen; got dtype {mask.dtype}")
     try:
         fits = np.broadcast_shapes(mask.shape, x.shape) == tuple(x.shape)
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f"softmax: visible must broadcast to the shape of x, {x.shape}; got {mask.shape}")
+        name = called_op("softmax")
+        raise ValueError(f"{name}: visible must broadcast to the shape of x, {x.shape}; got {mask.shape}")
     return mask.data
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from tensorlib.function import as_tensor
-from tensorlib.ops.common import normal_axis, plain
-from tensorlib.ops.creation import checked_shape
+from tensorlib.messages import shown
+from tensorlib.ops.common import check_flag, normal_axis, plain
+from tensorlib.ops.creation import checked_size
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.rearrange import flip
 from tensorlib.ops.shape import reshape
@@ -21,6 +22,7 @@ def argsort(x: Any, axis: int | None = -1, descending: bool = False) -> Any:
 
     Equal elements keep their order either way. NaN counts as larger than every number.
     """
+    check_flag("argsort", "descending", descending)
     x = as_tensor(x).detach()
     if axis is None:
         return argsort(reshape(x, x.size), 0, descending)
@@ -47,7 +49,8 @@ def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Any, Any
     """
     x = as_tensor(x)
     axis = normal_axis(axis, x.ndim, "topk")
-    (count,) = checked_shape("topk", k, "k")
+    count = checked_size("topk", "k", k)
+    check_flag("topk", "largest", largest)
     if count > x.shape[axis]:
         raise ValueError(f"topk: k must lie in [0, {x.shape[axis]}], the size of axis {axis}; got {k}")
     first = (*[slice(None)] * axis, slice(count))
@@ -83,8 +86,8 @@ def searchsorted(sorted: Any, values: Any, side: str = "left") -> Any:
 
     Among equal elements it goes to the left, before them, or with side="right" behind them.
     """
-    if side not in ("left", "right"):
-        raise ValueError(f"searchsorted: side must be 'left' or 'right', got {side!r}")
+    if not isinstance(side, str) or side not in ("left", "right"):
+        raise ValueError(f"searchsorted: side must be 'left' or 'right', got {shown(side)}")
     like = values if hasattr(values, "requires_grad") else None
     sorted = as_tensor(sorted, None if hasattr(sorted, "dtype") else like)
     if sorted.ndim != 1:
