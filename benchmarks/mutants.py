@@ -45,18 +45,10 @@ WORK = ROOT / "build" / "mutants"
 EXPLANATIONS = Path(__file__).with_name("mutation") / "survivors.toml"
 REQUIRED = 0.95
 COPIED = (
-    "tensorlib",
-    "nn",
-    "models",
-    "tests",
-    "benchmarks",
-    "pyproject.toml",
-    "README.md",
-    "CONTRIBUTING.md",
-    "examples",
-)
+    "tensorlib", "nn", "models", "tests", "benchmarks", "examples", "pyproject.toml", "README.md", "CONTRIBUTING.md",
+)  # fmt: skip
+WITH_MODELS = ("test_checkpointing.py", "test_debug.py", "test_explain.py")  # which use a model as an example
 LEFT_OUT = ("test_mutants.py", "test_random_programs.py")
-WITH_MODELS = ("test_checkpointing.py", "test_debug.py", "test_explain.py")
 
 
 # ---- copies in which tests run -----------------------------------------------------------------------------------
@@ -113,7 +105,7 @@ class Workplace:
 
 
 def engine_tests() -> list[str]:
-    """Return the tests of the engine: those that import no model, and those that only use one as an example."""
+    """Return the tests of the engine: those that import no model, but for an example."""
     chosen = [p for p in sorted(ROOT.glob("tests/test_*.py")) if p.name not in LEFT_OUT]
     return [f"tests/{p.name}" for p in chosen if p.name in WITH_MODELS or "models" not in imported_by(p)]
 

@@ -1,6 +1,5 @@
 """The mutation run: what it finds to change, what it leaves alone, and a whole run in small."""
 
-import ast
 import json
 import sys
 from pathlib import Path
@@ -114,10 +113,10 @@ def test_every_mutant_of_the_engine_is_other_python_under_a_name_of_its_own(muta
     found = mutants.find_mutants(sources)
     assert len(found) == len({m.key for m in found}) > 500
     assert {m.path for m in found} >= {"tensorlib/autograd.py", "tensorlib/ops/softmax.py"}
-    trees = {path: ast.dump(ast.parse(source)) for path, source in sources.items()}
-    for mutant in found[::7]:  # each costs a millisecond or two
+    for mutant in found[::3]:
         changed = mutant.apply(sources[mutant.path])
-        assert ast.dump(ast.parse(changed)) != trees[mutant.path], mutant.key
+        assert changed != sources[mutant.path], mutant.key
+        compile(changed, mutant.path, "exec")  # which is not to run it
 
 
 def test_an_explanation_that_belongs_to_no_mutant_any_more_is_told(mutants, monkeypatch, tmp_path):

@@ -84,7 +84,7 @@ class Changes:
         """Return a node as it is written, in parentheses where it may need them."""
         start, end = self._span(node)
         text = self.source[start:end].decode()
-        simple = isinstance(node, ast.Name | ast.Constant | ast.Call | ast.Attribute | ast.Subscript)
+        simple = isinstance(node, ast.Name | ast.Constant | ast.Call | ast.Attribute | ast.Subscript | ast.Starred)
         return text if simple else f"({text})"
 
     def all(self) -> Iterator[tuple[ast.stmt, Change]]:
