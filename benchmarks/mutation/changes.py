@@ -165,7 +165,7 @@ class Changes:
         if not isinstance(target, ast.Tuple):
             return
         for i in range(len(target.elts) - 1):
-            names = [self._text(e) for e in target.elts]
+            names = [ast.unparse(e) for e in target.elts]  # brackets around *rest would be no Python
             names[i], names[i + 1] = names[i + 1], names[i]
             yield target, "saved values exchanged", ", ".join(names)
 
