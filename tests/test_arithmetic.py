@@ -211,3 +211,8 @@ def test_mixed_backends_are_named(op):
     x, y = matrix("numpy"), matrix(STRICT)
     with pytest.raises(TypeError, match=rf"{op.__name__}: operands must be on one backend, got numpy and strict; move"):
         op(x, y)
+
+
+def test_at_a_bound_of_clip_the_gradient_is_all_x_s(backend):
+    found = edge(tl.clip, [1, 2, 0, 3], [1, 1, 1, 1], [2, 2, 2, 2], backend=backend)
+    assert_edge(found, [1, 2, 1, 2], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1])

@@ -7,6 +7,7 @@ import pytest
 from edges import assert_edge, edge, matrix
 
 import tensorlib as tl
+from tensorlib.ops.convolution import Grid, SumWindows
 
 
 def test_convolution_by_hand(backend):
@@ -106,3 +107,11 @@ BAD = [
 def test_mistakes_are_named_with_the_value_and_the_remedy(mistake, error, message, backend):
     with pytest.raises(error, match=message):
         mistake(matrix(backend))
+
+
+def test_adding_windows_back_is_right_to_second_order():
+    """It is no public function, so no row of the table checks it."""
+    grid = Grid(sizes=(4, 3), kernel=(2, 2), stride=(1, 1), padding=(1, 0), dilation=(1, 1))
+    x = np.random.default_rng(0).normal(size=(*grid.kernel, 2, *grid.counts))
+    tl.gradcheck(lambda x: SumWindows.apply(x, grid=grid), x)
+    tl.gradcheck(lambda x: SumWindows.apply(x * x, grid=grid), x)

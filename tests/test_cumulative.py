@@ -7,6 +7,7 @@ import pytest
 from edges import assert_edge, edge, matrix
 
 import tensorlib as tl
+from tensorlib.ops.cumulative import Recurrence
 
 
 def test_the_running_product_is_exact_through_zeros(backend):
@@ -80,3 +81,11 @@ BAD = [
 def test_mistakes_are_named_with_the_value_and_the_remedy(mistake, error, message, backend):
     with pytest.raises(error, match=message):
         mistake(matrix(backend))
+
+
+def test_the_recurrence_behind_running_products_is_right_to_second_order():
+    """It is no public function, so no row of the table checks it."""
+    rng = np.random.default_rng(0)
+    for axis, shape in ((0, (4,)), (1, (2, 3)), (0, (3, 2))):
+        x, a = rng.normal(size=shape), rng.normal(size=shape)
+        tl.gradcheck(lambda x, a, axis=axis: Recurrence.apply(x, a, axis=axis), x, a)

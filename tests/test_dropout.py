@@ -48,3 +48,9 @@ BAD = [
 def test_mistakes_are_named_with_the_value_and_the_remedy(mistake, error, message, backend):
     with pytest.raises(error, match=message):
         mistake(matrix(backend))
+
+
+def test_a_probability_next_to_1_keeps_one_element_in_65536(backend):
+    y = tl.dropout(tl.ones(1_000_000, backend=backend), 1 - 1e-9, tl.Generator(1)).numpy()
+    kept = y[y != 0]
+    assert 3 <= kept.size <= 40 and set(kept.tolist()) == {65536.0}

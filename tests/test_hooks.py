@@ -228,3 +228,17 @@ def test_retain_grad_keeps_no_tensor_alive():
 def test_retain_grad_of_a_constant_is_refused():
     with pytest.raises(RuntimeError, match=r"retain_grad: this Tensor of shape \(1,\) does not require a gradient"):
         tl.Tensor([1.0]).retain_grad()
+
+
+def test_gradients_keep_the_dtype_of_what_they_belong_to():
+    """Whatever a hook returns, or the caller starts with."""
+    x = tl.Tensor([1.0, 2.0], requires_grad=True)
+    x.register_hook(lambda dx: np.array([3.0, 4.0]))
+    (x * 2).sum().backward()
+    assert x.grad.dtype == np.float32 and values(x.grad) == [3.0, 4.0]
+    y = tl.Tensor([1.0, 2.0], requires_grad=True)
+    y.backward(np.array([5.0, 6.0]))
+    assert y.grad.dtype == np.float32 and values(y.grad) == [5.0, 6.0]
+    z = tl.Tensor([1.0, 2.0], requires_grad=True)
+    z.backward(tl.Tensor(np.array([5.0, 6.0])))
+    assert z.grad.dtype == np.float32
