@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as shapes
 from strict import STRICT
 
 import tensorlib as tl
+from tensorlib.ops.indexing import ScatterAdd, SumRows
 
 IDS = np.array([[0, 2, 2], [1, 0, 2]])
 
@@ -294,3 +295,10 @@ def test_a_tensor_of_indices_elsewhere_is_refused():
     ):  # fmt: skip
         with pytest.raises(TypeError, match=rf"{name}: .* on one backend with x, strict, got numpy; move with .to\("):
             use()
+
+
+def test_the_adjoints_of_reading_are_right_to_second_order():
+    """They are no public functions, so no row of the table checks them."""
+    rng, ids = np.random.default_rng(0), np.array([2, 0, 2])
+    tl.gradcheck(lambda x: SumRows.apply(x * x, ids=ids, rows=4), rng.normal(size=(3, 2)))
+    tl.gradcheck(lambda x: ScatterAdd.apply(x * x, index=ids, shape=(4, 2)), rng.normal(size=(3, 2)))
