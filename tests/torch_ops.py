@@ -220,6 +220,13 @@ def as_rows(loss, t, targets, **options):
     return y.reshape(targets.shape) if options["reduction"] == "none" else y
 
 
+def logcumsumexp(t, axis):
+    """Write out what torch.logcumsumexp does: its second derivative is wrong where a cotangent is zero."""
+    if t.shape[axis] == 0:
+        return t.logcumsumexp(axis)
+    return torch.stack([t.narrow(axis, 0, k + 1).logsumexp(axis) for k in range(t.shape[axis])], axis)
+
+
 def attention(x, y, visible):
     """Write out what F.scaled_dot_product_attention does: that has no second derivative."""
     scores = x @ y.swapaxes(-1, -2) / math.sqrt(x.shape[-1])
@@ -313,7 +320,7 @@ OPS = [
     # running along an axis
     row("cumsum", lambda t, axis: t.cumsum(axis), an_axis),
     row("cumprod", lambda t, axis: t.cumprod(axis), an_axis),
-    row("logcumsumexp", lambda t, axis: t.logcumsumexp(axis), an_axis),
+    row("logcumsumexp", logcumsumexp, an_axis),
     row("softmax", lambda t, axis: t.softmax(axis), an_axis),
     row("softmax visible", lambda t, visible: t.masked_fill(~T(visible), -math.inf).softmax(-1),
         also(when(len, anything), visible=mask)),
