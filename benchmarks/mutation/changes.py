@@ -90,6 +90,7 @@ class Changes:
     def all(self) -> Iterator[tuple[ast.stmt, Change]]:
         """Yield each change with the statement that holds it."""
         flowing = self.derivatives.names(self.formula)
+        self.reaching = self.derivatives.leading_on(self.formula, flowing)
         self.nullable: set[str] = set()  # names that may be None
         for node in ast.walk(self.formula.node):
             if isinstance(node, ast.Assign):
@@ -115,6 +116,9 @@ class Changes:
             old, new = OPERATORS[type(statement.op)]
             text = f"{self._text(statement.target)} {new}= {self._text(statement.value)}"
             yield statement, f"{old}= to {new}=", text
+        given = targets(statement.targets) if isinstance(statement, ast.Assign) else set()
+        if given and not given & self.reaching:
+            flowing = set()  # what is only compared may be constant
         for expression in own_expressions(statement):
             yield from self._of_expression(expression)
             for use in self.derivatives.uses(expression, flowing):

@@ -168,6 +168,8 @@ class Derivatives:
             return
         if isinstance(node, ast.Compare) or (isinstance(node, ast.Attribute) and node.attr in CONSTANT_ATTRIBUTES):
             return
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.FloorDiv):
+            return
         if isinstance(node, ast.Call) and called_name(node) in self.constant:
             return
         children: Iterable[ast.AST] = ast.iter_child_nodes(node)
@@ -200,6 +202,21 @@ class Derivatives:
                 if "self.saved" in ast.unparse(value) or self.any_use(value, names):
                     names |= targets(places)
         return names
+
+    def leading_on(self, formula: Formula, names: set[str]) -> set[str]:
+        """Return those of the names that reach the result with their derivative, and not in comparisons alone."""
+        assigned = [n for n in ast.walk(formula.node) if isinstance(n, ast.Assign) and targets(n.targets)]
+        others = [n for n in ast.walk(formula.node) if isinstance(n, ast.Return | ast.Expr | ast.AugAssign | ast.For)]
+        others += [n for n in ast.walk(formula.node) if isinstance(n, ast.Assign) and n not in assigned]
+        ends = [n.iter if isinstance(n, ast.For) else n.value for n in others]
+        reaching = {use.id for end in ends if end is not None for use in self.uses(end, names)}
+        before = -1
+        while len(reaching) != before:
+            before = len(reaching)
+            for node in assigned:
+                if targets(node.targets) & reaching:
+                    reaching |= {use.id for use in self.uses(node.value, names)}
+        return reaching
 
 
 def called_name(call: ast.Call) -> str:
