@@ -7,14 +7,14 @@ the graph alive, there are no reference cycles, and memory returns without the g
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from tensorlib.backend import Array, backend_of
-from tensorlib.messages import shown, unknown_name
+from tensorlib.diagnosis import by_name, diagnosed
+from tensorlib.messages import CONTEXT_NAMES, shown, unknown_name
 from tensorlib.recording import NOTHING_SPECIAL, STATE, State, calling_line, shown_line
 
 if TYPE_CHECKING:
@@ -84,7 +84,10 @@ class Function:
                 )
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(unknown_name(type(self).__name__, name, dir(type(self)), _OTHER_NAMES))
+        # Only for names that there are not. Python itself asks for some (copying does), and needs no advice.
+        if name.startswith("_"):
+            return object.__getattribute__(self, name)
+        raise AttributeError(unknown_name(type(self).__name__, name, dir(type(self)), CONTEXT_NAMES))
 
     def forward(self, *arrays: Any, **attributes: Any) -> Any:
         """Compute the value from raw arrays."""
@@ -145,7 +148,7 @@ class Function:
         try:
             y = node.forward(*arrays, **attributes)
         except (TypeError, ValueError) as error:
-            raise _diagnosed(node, arrays, attributes, error) from error
+            raise diagnosed(node, arrays, attributes, error) from error
         if recorded:
             node._finish(y if isinstance(y, tuple) else (y,))
         origin = node if recorded else None
@@ -257,12 +260,6 @@ def replaced_since(what: str, leaf: Tensor, version: int) -> RuntimeError:
     )
 
 
-_OTHER_NAMES = {  # what PyTorch's ctx calls it
-    "save_for_backward": "self.save(...)", "saved_tensor": "self.saved", "needs_input_grad": "self.needs",
-    "mark_non_differentiable": "differentiable = False in the class", "ctx": "self",
-}  # fmt: skip
-
-
 def op_name(cls: type[Function]) -> str:
     """Return the class name in snake case: LayerNorm -> layer_norm."""
     return "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
@@ -283,7 +280,7 @@ def as_tensor(x: Any, like: Tensor | None = None) -> Tensor:
         array = hasattr(x, "dtype") and not isinstance(x, np.generic)
         return _tensor.wrap(_checked(x)) if array else _tensor.Tensor(x)
     except (TypeError, ValueError) as error:
-        raise _by_name(error, "Tensor") from None
+        raise by_name(error, "Tensor") from None
 
 
 def _checked(array: Any) -> Array:
@@ -311,66 +308,13 @@ def _operand(x: Any, inputs: Sequence[Any]) -> Any:
                 return x if number else _tensor.Tensor(x, backend=backend_of(beside))._array
         return _tensor.Tensor(x)._array  # scalars or lists alone, as in tl.exp(1.0), make an array
     except (TypeError, ValueError) as error:
-        raise _by_name(error, "Tensor") from None
+        raise by_name(error, "Tensor") from None
 
 
 def _told_apart(arrays: list[Any]) -> list[Any]:
     """Put a view in the place of an array that comes twice, as in x * x.detach(): `save` knows inputs by identity."""
     first = {id(x): i for i, x in reversed([*enumerate(arrays)])}
     return [x if first[id(x)] == i or not hasattr(x, "dtype") else x[...] for i, x in enumerate(arrays)]
-
-
-def _diagnosed(node: Function, arrays: list[Any], options: dict[str, Any], error: Exception) -> Exception:
-    """Name the op in an error that NumPy or CuPy raised, and say what the operands were."""
-    name = called_op(node.name)
-    if str(error).startswith(f"{node.name}:"):
-        return _by_name(error, node.name) if type(error) in (TypeError, ValueError) else error
-    named = [x for x in arrays if hasattr(x, "shape")]
-    backends = [backend_of(x).name for x in named]
-    if len(set(backends)) > 1:
-        return TypeError(
-            f"{name}: operands must be on one backend, got {' and '.join(backends)}; move one with .to({backends[0]!r})"
-        )
-    shapes = [tuple(x.shape) for x in named]
-    if node.broadcasts:
-        try:
-            np.broadcast_shapes(*shapes)
-        except ValueError:
-            return ValueError(f"{name}: shapes must broadcast, got {' and '.join(map(str, shapes))}")
-    if isinstance(error, TypeError) and "boolean" in str(error):
-        symbol = {"negative": "~ x", "subtract": "x ^ y"}.get(name)
-        return TypeError(
-            f"{name}: booleans are no numbers, got {' and '.join([str(x.dtype) for x in named])}; "
-            f"use {f'{symbol}, or ' if symbol else ''}x.astype('float32')"
-        )
-    if isinstance(error, TypeError) and "ufunc" in str(error):  # NumPy's words are about C types
-        dtypes = " and ".join([str(x.dtype) for x in named])
-        return TypeError(f"{name}: operands must be of a dtype that has it, got {dtypes}; use x.astype('float32')")
-    if type(error) not in (TypeError, ValueError):
-        return error
-    given = [f"shape {', '.join(map(str, shapes)) or 'none'}", *[f"{k}={shown(v)}" for k, v in options.items()]]
-    return type(error)(f"{name}: {str(error).partition(chr(10))[0]} (operands of {', '.join(given)})")
-
-
-def called_op(otherwise: str) -> str:
-    """Return the public function that the user called to get here, for an error to name: "mse_loss", not "subtract"."""
-    name, frame = otherwise, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("tensorlib", "functools"):
-        if frame.f_code.co_name == "_call_backward":
-            return otherwise
-        if frame.f_code.co_name in frame.f_globals.get("__all__", ()):
-            name = frame.f_code.co_name
-        elif frame.f_code.co_name == "widened":  # at_least_float32, around the op
-            name = frame.f_locals["op"].__name__
-        frame = frame.f_back
-    return name
-
-
-def _by_name(error: Exception, speaker: str) -> Exception:
-    """Return the error with the function that the user called in the place of the `speaker`, who stands before ":"."""
-    text = str(error)
-    said, colon, rest = text.partition(": ")
-    return type(error)(f"{called_op(speaker)}: {rest}") if colon and said in (speaker, "backend_of") else error
 
 
 # Tensor and the ops stand on this module, so it may import Tensor's only when everything above exists.

@@ -61,6 +61,12 @@ TENSOR_NAMES = {
     "gelu": "tl.gelu(x)", "silu": "tl.silu(x)", "nbytes": "x.data.nbytes", "itemsize": "x.dtype.itemsize",
 }  # fmt: skip
 
+# The same of what PyTorch's ctx has, for whoever writes an op.
+CONTEXT_NAMES = {
+    "save_for_backward": "self.save(...)", "saved_tensor": "self.saved", "needs_input_grad": "self.needs",
+    "mark_non_differentiable": "differentiable = False in the class", "ctx": "self",
+}  # fmt: skip
+
 # The same of functions.
 FUNCTION_NAMES = {
     "cat": "tl.concatenate", "concat": "tl.concatenate", "unsqueeze": "tl.expand_dims", "permute": "tl.transpose",

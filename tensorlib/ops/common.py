@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor, called_op
+from tensorlib.diagnosis import called_op
+from tensorlib.function import Function, as_tensor
 from tensorlib.messages import shown
 
 Axis: TypeAlias = int | tuple[int, ...] | None
@@ -120,7 +121,7 @@ def normal_axis(axis: int, ndim: int, name: str) -> int:
     """Return one axis as a non-negative number. Errors name the op."""
     if not hasattr(axis, "__index__"):
         raise TypeError(f"{called_op(name)}: axis must be one integer, got {shown(axis)}")
-    return normal_axes((axis,), ndim, name)[0]
+    return normal_axes(axis, ndim, name)[0]
 
 
 def with_kept_axes(y: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:

@@ -7,7 +7,8 @@ from functools import singledispatch
 from typing import Any
 
 from tensorlib.backend import Array, backend_of, namespace_of
-from tensorlib.function import Function, as_tensor, called_op
+from tensorlib.diagnosis import called_op
+from tensorlib.function import Function, as_tensor
 from tensorlib.messages import shown
 from tensorlib.ops.creation import real
 from tensorlib.random import Generator, default_generator

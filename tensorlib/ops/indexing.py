@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from tensorlib.backend import Array, backend_of, namespace_of
-from tensorlib.function import Function, as_tensor, called_op
+from tensorlib.diagnosis import called_op
+from tensorlib.function import Function, as_tensor
 
 __all__ = ["embedding", "getitem", "masked_fill", "where"]
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor, called_op
+from tensorlib.diagnosis import called_op
+from tensorlib.function import Function, as_tensor
 from tensorlib.ops.arithmetic import maximum
 from tensorlib.ops.common import Axis, at_least_float32, check_flag
 from tensorlib.ops.creation import real

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from tensorlib.backend import Array, Backend, get_backend
-from tensorlib.function import as_tensor, called_op
+from tensorlib.diagnosis import called_op
+from tensorlib.function import as_tensor
 from tensorlib.messages import shown
 from tensorlib.ops.common import normal_axis
 from tensorlib.ops.creation import Shape, checked_dtype, checked_shape, checked_size, real

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor, called_op
+from tensorlib.diagnosis import called_op
+from tensorlib.function import Function, as_tensor
 from tensorlib.ops.common import as_floating, at_least_float32, largest, normal_axis
 
 __all__ = ["log_softmax", "softmax"]
