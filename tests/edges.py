@@ -1,6 +1,7 @@
 """What the tests of edge cases share."""
 
 import numpy as np
+import pytest
 
 import tensorlib as tl
 
@@ -21,3 +22,27 @@ def assert_edge(found, *expected):
 def matrix(backend):
     """Return a Tensor of ones, (2, 3), for mistakes to be made with."""
     return tl.Tensor(np.ones((2, 3)), requires_grad=True, backend=backend)
+
+
+def refused(table):
+    """Return a test of (call, error, message): each call is refused, on one line that matches the message."""
+
+    @pytest.mark.parametrize(("call", "error", "message"), table)
+    def test(call, error, message):
+        with pytest.raises(error, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+    return test
+
+
+def refused_of_a_matrix(table):
+    """Return the same test of calls that get a matrix, on every backend."""
+
+    @pytest.mark.parametrize(("call", "error", "message"), table)
+    def test(call, error, message, backend):
+        with pytest.raises(error, match=message) as caught:
+            call(matrix(backend))
+        assert "\n" not in str(caught.value)
+
+    return test

@@ -4,7 +4,7 @@ from math import inf, nan
 
 import numpy as np
 import pytest
-from edges import edge, matrix
+from edges import edge, refused_of_a_matrix
 
 import tensorlib as tl
 
@@ -44,10 +44,7 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("mistake", "error", "message"), BAD, ids=[str(i) for i in range(len(BAD))])
-def test_mistakes_are_named_with_the_value_and_the_remedy(mistake, error, message, backend):
-    with pytest.raises(error, match=message):
-        mistake(matrix(backend))
+test_mistakes_are_named_with_the_value_and_the_remedy = refused_of_a_matrix(BAD)
 
 
 def test_a_probability_next_to_1_keeps_one_element_in_65536(backend):

@@ -6,6 +6,7 @@ from itertools import count
 
 import numpy as np
 import pytest
+from edges import refused
 
 import nn
 import tensorlib as tl
@@ -544,8 +545,4 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "error", "message"), BAD)
-def test_mistakes_are_named_with_what_was_given(call, error, message):
-    with pytest.raises(error, match=message) as caught:
-        call()
-    assert "\n" not in str(caught.value)
+test_mistakes_are_named_with_what_was_given = refused(BAD)

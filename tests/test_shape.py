@@ -1,8 +1,7 @@
 """Moving elements: edge cases, and mistakes."""
 
 import numpy as np
-import pytest
-from edges import edge, matrix
+from edges import edge, refused_of_a_matrix
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -153,7 +152,4 @@ BAD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("mistake", "error", "message"), BAD, ids=[b[2].partition(":")[0] for b in BAD])
-def test_mistakes_are_named_with_the_value_and_the_remedy(mistake, error, message, backend):
-    with pytest.raises(error, match=message):
-        mistake(matrix(backend))
+test_mistakes_are_named_with_the_value_and_the_remedy = refused_of_a_matrix(BAD)
