@@ -49,7 +49,7 @@ def _run(argv: list[str]) -> int:
         return _app(argv[:1])(argv, print_error=False, exit_on_error=False, result_action="return_value") or 0
     except CycloptsError as error:
         known = [name for name in argv[:1] if name in COMMANDS]
-        return _say(f"{_words(error, bool(known))} See `{' '.join([command(), *known, '--help'])}`.", 2)
+        return _say(f"{_words(error, argv if known else [])} See `{' '.join([command(), *known, '--help'])}`.", 2)
     except UserError as error:
         return _say(str(error), 2)
     except Stopped as stopped:
@@ -63,11 +63,12 @@ def _run(argv: list[str]) -> int:
         return _say(f"{where}{error.strerror or error}", 1)
 
 
-def _words(error: Any, known: bool) -> str:
-    """Say in one line what the parser found wrong."""
+def _words(error: Any, argv: list[str]) -> str:
+    """Say in one line what the parser found wrong; argv is empty where the command is none, which it words itself."""
     unused = getattr(error, "unused_tokens", None)
-    if unused and known:  # else the command itself is none, and the parser's own words have a suggestion
-        return f"unexpected argument {unused[0]}."
+    if unused and argv:
+        twice = [option for option in unused if option.startswith("--") and argv.count(option) > 1]
+        return f"{twice[0]} is given twice." if twice else f"unexpected argument {unused[0]}."
     return " ".join(str(error).split())
 
 

@@ -1,7 +1,8 @@
 """The frames of the phrasebook: sentences with gaps, in both languages, a function for each family.
 
 A frame is written as `Chinese = English`; the words come from `phrasebook_words`, and so does the English agreement
-that Chinese leaves unsaid. Every Chinese sentence has exactly one English translation.
+that Chinese leaves unsaid. Every Chinese sentence has exactly one English translation. Long, for it
+is a table, one family after the other.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 First the agreement rules (plural, third person, past, -ing, comparative, a or an), each with a table of its
 exceptions; then the kinds of word; then the words, as plain text.  Chinese doesn't inflect: its half of the
-grammar is word order, particles and measure words.
+grammar is word order, particles and measure words. Long, for most of it is lists of words.
 """
 
 from dataclasses import dataclass

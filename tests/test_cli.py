@@ -138,6 +138,7 @@ BAD = {
     "unknown command": ("trian", 'Did you mean "train"?'),
     "unknown option": ("train --modle.layers 3", "--modle.layers. Did you mean --model.layers?"),
     "an argument too many": ("train foo", "unexpected argument foo. See `tensorlib train --help`"),
+    "an option twice": ("train --model.norm pre --seed 3 --model.norm post", "--model.norm is given twice. See"),
     "not a number": ("train --steps many", "--steps"),
     "infinity": ("train --optim.learning-rate inf", "optim.learning_rate must be a finite number, got inf"),
     "infinity in TOML": ("train --config inf.toml", "config inf.toml: optim.clip must be a finite number, got inf"),

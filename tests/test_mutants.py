@@ -187,3 +187,10 @@ def test_a_run_kills_what_a_test_notices_lists_what_none_does_and_goes_on_where_
     lines = (project / "build/log.jsonl").read_text()
     mutants.main(["--jobs", "1", "Tripled"])
     assert (project / "build/log.jsonl").read_text() == lines, "what is known is not run again"
+
+
+def test_every_function_of_the_engine_that_is_to_be_mutated_exists(mutants):
+    from mutation.formulas import ENGINE, ENGINE_FUNCTIONS
+
+    sources = {path: (ROOT / path).read_bytes() for path in mutants.engine_files(ROOT)}
+    assert {m.where for m in mutants.find_mutants(sources) if m.path in ENGINE} == ENGINE_FUNCTIONS

@@ -367,3 +367,29 @@ def test_ops_on_random_shapes(op):
             if tddx is not None and tddx.abs().max() > 0:
                 (ddx,) = tl.grad(dx, [x], [tl.Tensor(v)])
                 close(ddx, tddx, f"{op}, second derivative")
+
+
+# ---- memory shared with PyTorch ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64", "uint8", "bool"])
+def test_dlpack_shares_memory_with_pytorch_both_ways(dtype):
+    for array in (np.arange(6).reshape(2, 3).astype(dtype), np.zeros((0, 2), dtype), np.array(1, dtype)):
+        theirs = torch.from_dlpack(tl.from_numpy(array))
+        ours = tl.from_dlpack(theirs)
+        assert str(theirs.dtype) == f"torch.{dtype}" and ours.dtype == dtype
+        np.testing.assert_array_equal(ours.numpy(), array)
+        theirs.fill_(1)
+        assert (array == 1).all() and (ours.numpy() == 1).all()
+
+
+def test_a_transposed_tensor_of_pytorch_comes_as_it_is():
+    theirs = torch.arange(6.0).reshape(2, 3).T
+    np.testing.assert_array_equal(tl.from_dlpack(theirs).numpy(), [[0, 3], [1, 4], [2, 5]])
+
+
+def test_a_tensor_that_requires_a_gradient_is_not_handed_over():
+    with pytest.raises(Exception, match="requires a gradient"):
+        torch.from_dlpack(tl.Tensor([1.0], requires_grad=True))
+    with pytest.raises(Exception, match="require"):
+        tl.from_dlpack(torch.ones(2, requires_grad=True))

@@ -110,7 +110,7 @@ def cross_entropy(
         counted=counted.reshape(-1),
         smoothing=label_smoothing,
     )
-    return _over_counted(losses.reshape(shape), counted, reduction)
+    return losses.reshape(shape) if reduction == "none" else _over_counted(losses, counted, reduction)
 
 
 def _soft_cross_entropy(logits: Any, targets: Any, label_smoothing: float, reduction: str) -> Any:
