@@ -632,3 +632,25 @@ def test_a_deep_graph_that_lives_to_the_end_of_the_interpreter_is_freed_without_
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+class OneWay(tl.Function):
+    """x + y, of which y is told nothing."""
+
+    broadcasts = True
+
+    def forward(self, x, y):
+        return x + y
+
+    def backward(self, dz):
+        return dz, None
+
+
+def test_an_op_may_let_no_gradient_flow_to_an_input():
+    x, y = leaf([1.0]), leaf([2.0])
+    OneWay.apply(x, y).sum().backward()
+    assert_grad(x, [1])
+    assert y.grad is None
+    (OneWay.apply(x, y) + y * 3).sum().backward()
+    assert_grad(y, [3])
+    assert tl.grad(OneWay.apply(x, y), [y], allow_unused=True) == (None,)
