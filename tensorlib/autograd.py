@@ -169,13 +169,14 @@ def backward_pass(
             gradients.finish(node)
         dys = gradients.pop(node)
         if dys is not None and (useful is None or node in useful):
-            dxs = _conformed(node, _call_backward(node, dys, create_graph))
-            if watch is not None:
+            dxs = _call_backward(node, dys, create_graph)
+            if watch is not None:  # it sees gradients as they flow on; without it a list for each node is saved
+                dxs = _conformed(node, dxs)
                 watch.backward(node, dys, dxs)
-            for edge, dx in zip(node._edges or (), dxs, strict=True):
+            for i, (edge, dx) in enumerate(zip(node._edges or (), dxs, strict=True)):
                 if edge is None or dx is None:
                     continue
-                gradients.add((id(edge[0]), edge[1]), dx)
+                gradients.add((id(edge[0]), edge[1]), _conform(node, i, dx))
                 if isinstance(edge[0], _tensor.Tensor):
                     gradients.reached[id(edge[0])] = edge[0]
         if not retain_graph:
