@@ -1,138 +1,116 @@
-"""One training step of the encoder-decoder (forward, backward, Adam) beside PyTorch eager, in turn, in one run.
+"""One training step of the encoder-decoder (forward, backward, Adam), beside PyTorch and JAX, in turn, in one run.
 
-    python benchmarks/step.py [tiny|small|base ...] [--backend numpy|cupy] [--rounds 10]
+    python benchmarks/step.py [tiny|small|base ...] [--rounds 10] [--coretype unset|Haswell|asis] [--threads N]
+    python benchmarks/step.py base --only tensorlib "PyTorch eager" --json times.json
+    python benchmarks/step.py --backend cupy          # on a GPU, beside PyTorch eager
 
-Post-norm, dropout 0.1, label smoothing 0.1, float32. PyTorch is measured where it is installed; its peer is built from
-torch.nn's own layers. Prints the median step of each, their ratio, and which BLAS kernel NumPy's products ran on.
+Post-norm, dropout 0.1 on embeddings, attention, hidden values and sub-layers, label smoothing 0.1, float32. Every
+contestant lives in its own process, with the same number of threads, and takes its turn while the others sleep; steps
+before the first round warm up and don't count. Peers are written as their users write them (`contestants/`); those that
+are not installed are left out (extra `peers`). HIPS autograd is none: it is the same NumPy, without fused ops, JAX's
+dropout keys or a float32 it keeps to.
+
+Prints for each size the median step, its quartiles, how many times faster tensorlib is, target tokens/s, peak memory,
+and what of it was there before the model (the library); and the share of the peak of NumPy's BLAS, measured in the same
+rounds, at which tensorlib's matrix products would run if they were all it does.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from threadpoolctl import threadpool_info
+from measure import (
+    OURS,
+    Starter,
+    Worker,
+    describe,
+    duration,
+    environment,
+    interleave,
+    megabytes,
+    parser,
+    quartiles,
+    ratios,
+    started,
+    table,
+)
+from sizes import SIZES, Size, step_flops
 
-import tensorlib as tl
-from models.preparing import keep_memory
-from models.transformer import Transformer, TransformerConfig
-from nn import optim
-
-
-class Size(NamedTuple):
-    """A model and a batch, as B sentences of one length."""
-
-    width: int
-    heads: int
-    feed_forward: int
-    layers: int
-    vocabulary: int
-    batch: int
-    length: int
-
-
-SIZES = {
-    "tiny": Size(64, 4, 256, 2, 1000, 32, 16),
-    "small": Size(256, 4, 1024, 3, 8000, 64, 32),
-    "base": Size(512, 8, 2048, 6, 10000, 32, 32),
+PEAK = "BLAS peak"
+CONTESTANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    OURS: ("contestants.ours:step", {}),
+    "PyTorch eager": ("contestants.torch_step:step", {}),
+    "torch.compile": ("contestants.torch_step:step", {"compiled": True}),
+    "JAX jit": ("contestants.jax_step:step", {}),
 }
 
 
-def ids(size: Size) -> np.ndarray:
-    return np.random.default_rng(0).integers(4, size.vocabulary, (size.batch, size.length))
+def starters(size: Size, backend: str, only: Sequence[str], env: Mapping[str, str]) -> dict[str, Starter]:
+    """Return how to start each contestant that is asked for."""
+    if backend == "numpy":
+        made = {name: (target, {**more, "size": size}) for name, (target, more) in CONTESTANTS.items()}
+        made[PEAK] = ("contestants.ours:blas_peak", {})
+    else:
+        made = {
+            OURS: ("contestants.ours:step", {"size": size, "backend": backend}),
+            "PyTorch eager": ("contestants.torch_step:step", {"size": size, "device": "cuda"}),
+        }
+    return {name: partial(Worker, *what, env) for name, what in made.items() if not only or name in only}
 
 
-def our_step(size: Size, backend: str) -> Callable[[], Any]:
-    config = TransformerConfig(
-        size.vocabulary, size.vocabulary, size.layers, size.width, size.heads, size.feed_forward, dropout=0.1
-    )
-    model = Transformer(config).to(backend)
-    optimizer = optim.Adam(model.named_parameters(), 1e-4)
-    tokens = ids(size)
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = tl.cross_entropy(model(tokens, tokens), tokens, label_smoothing=0.1)
-        loss.backward()
-        optimizer.step()
-        return loss.item()  # waits for the device
-
-    return step
+def measure(size: Size, options: argparse.Namespace, say_what: bool) -> dict[str, dict[str, Any]]:
+    """Return for each contestant its raw times and all else that it said."""
+    env = environment(options.threads, options.coretype)
+    with started(starters(size, options.backend, options.only, env)) as workers:
+        if say_what:
+            print(describe(workers, env), flush=True)
+        times = interleave(workers, options.rounds)
+        return {
+            name: {"seconds": times[name], "value": worker.value, **worker.ready, **worker.finish()}
+            for name, worker in workers.items()
+        }
 
 
-def torch_step(size: Size, device: str) -> Callable[[], Any]:
-    import torch
-
-    class Peer(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.source = torch.nn.Embedding(size.vocabulary, size.width)
-            self.target = torch.nn.Embedding(size.vocabulary, size.width)
-            self.body = torch.nn.Transformer(
-                size.width, size.heads, size.layers, size.layers, size.feed_forward, 0.1, batch_first=True
-            )
-            self.dropout = torch.nn.Dropout(0.1)
-            self.output = torch.nn.Linear(size.width, size.vocabulary, bias=False)
-
-        def forward(self, x: Any) -> Any:
-            causal = torch.nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device)
-            source, target = self.dropout(self.source(x)), self.dropout(self.target(x))
-            return self.output(self.body(source, target, tgt_mask=causal, tgt_is_causal=True))
-
-    model = Peer().to(device)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-4)
-    tokens = torch.tensor(ids(size), device=device)
-
-    def step() -> float:
-        optimizer.zero_grad()
-        logits = model(tokens).flatten(0, 1)
-        loss = torch.nn.functional.cross_entropy(logits, tokens.flatten(), label_smoothing=0.1)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
-
-
-def measure(steps: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Return the median milliseconds of each, taken in turn so that a slow moment of the machine meets all."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for round_number in range(rounds + 2):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            step()
-            if round_number >= 2:  # the first ones warm up
-                times[name].append((time.perf_counter() - began) * 1e3)
-    return {name: statistics.median(t) for name, t in times.items()}
+def report(name: str, size: Size, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the table of one size, and a line about the peak of BLAS."""
+    spread = {who: quartiles(result["seconds"]) for who, result in found.items()}
+    rest = [who for who in found if who != PEAK]
+    faster = ratios({who: spread[who][1] for who in rest})
+    rows = []
+    for who in rest:
+        low, median, high = spread[who]
+        times = [duration(median), f"{duration(low)} .. {duration(high)}", f"{faster[who]:.2f}" if faster else "-"]
+        memory = [megabytes(found[who]["peak"]), megabytes(found[who]["resident"])]
+        rows.append([who, *times, f"{size.tokens / median:,.0f}", *memory, f"{found[who]['value']:.3f}"])
+    heads = ["median step", "quartiles", f"{OURS} is faster by", "target tokens/s", "peak memory", "library's", "loss"]
+    text = f"\n{table([name, *heads], rows)}" if rows else ""
+    if PEAK in found:
+        peak = found[PEAK]["flops"] / min(found[PEAK]["seconds"])
+        text += f"\n\n{name}: BLAS peak {peak / 1e9:.0f} GFLOP/s; "
+        text += f"matrix products of a step {step_flops(size) / 1e9:.1f} GFLOP"
+        if OURS in found:
+            text += f", so {OURS} runs at {step_flops(size) / spread[OURS][1] / peak:.0%} of the peak"
+    return text
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", nargs="*", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--backend", default="numpy")
-    parser.add_argument("--rounds", type=int, default=10)
-    options = parser.parse_args()
-    keep_memory()
-    for blas in threadpool_info():
-        print(f"{blas['internal_api']} {blas.get('architecture', '')}, {blas['num_threads']} threads", end="; ")
-    print(f"OPENBLAS_CORETYPE={os.environ.get('OPENBLAS_CORETYPE', 'unset')}")
-    for name in options.sizes:
-        size = SIZES[name]
-        steps = {"tensorlib": our_step(size, options.backend)}
-        try:
-            steps["PyTorch"] = torch_step(size, "cpu" if options.backend == "numpy" else "cuda")
-        except ImportError:
-            print("PyTorch is not installed: no peer")
-        medians = measure(steps, options.rounds)
-        text = ", ".join(f"{peer} {ms:.1f} ms" for peer, ms in medians.items())
-        ratio = f"; ratio {medians['PyTorch'] / medians['tensorlib']:.2f}" if "PyTorch" in medians else ""
-        tokens = size.batch * size.length / medians["tensorlib"] * 1e3
-        print(f"{name}: {text}{ratio}; {tokens:,.0f} target tokens/s")
+    arguments = parser(__doc__, rounds=10)
+    arguments.add_argument("sizes", nargs="*", default=list(SIZES), choices=list(SIZES), metavar="|".join(SIZES))
+    arguments.add_argument("--backend", default="numpy", choices=["numpy", "cupy"])
+    arguments.add_argument("--only", nargs="+", default=[], choices=[*CONTESTANTS, PEAK], metavar="CONTESTANT")
+    arguments.add_argument("--json", type=Path, help="write all raw times to this file")
+    options = arguments.parse_args()
+    results = {}
+    for i, name in enumerate(options.sizes):
+        results[name] = measure(SIZES[name], options, say_what=i == 0)
+        print(report(name, SIZES[name], results[name]), flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,232 @@
+"""What every benchmark here shares: workers in processes of their own, taking turns, and tables of what they took.
+
+One contestant runs at a time while the others sleep, round by round, so that a slow moment of the machine meets all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+HERE = Path(__file__).resolve().parent
+REST = 0.06  # seconds before a turn: a library's idle threads spin for up to some 30 ms after its last step
+TURN = 0.2  # seconds of steps in a turn; steps that take longer come one in a turn
+OURS = "tensorlib"
+
+
+class Missing(Exception):
+    """A contestant's library is not installed."""
+
+
+# ---- processes ---------------------------------------------------------------------------------------------------
+
+
+def environment(threads: int, coretype: str = "asis", **more: str) -> dict[str, str]:
+    """Return the environment of a worker: so many threads, and which kernels OpenBLAS is to take.
+
+    `coretype` is "asis" (whatever this process has), "unset" (OpenBLAS's own choice) or a name such as "Haswell".
+    """
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TENSORLIB_THREADS", "BENCHMARK_THREADS")
+    found = {**os.environ, **dict.fromkeys(names, str(threads))}
+    found["PYTHONPATH"] = os.pathsep.join(p for p in (str(HERE.parent), os.environ.get("PYTHONPATH")) if p)
+    if coretype == "unset":
+        found.pop("OPENBLAS_CORETYPE", None)
+        found.pop("OPENBLAS_L2_SIZE", None)
+    elif coretype != "asis":
+        found["OPENBLAS_CORETYPE"] = coretype
+    return {**found, **more}
+
+
+class Worker:
+    """One contestant in a process of its own. `target` is "module:function", called with `arguments`."""
+
+    def __init__(self, target: str, arguments: Mapping[str, Any], env: Mapping[str, str]) -> None:
+        command = [sys.executable, str(HERE / "worker.py"), target, json.dumps(arguments)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=dict(env), text=True)
+        try:
+            self.ready = self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, name: str = "step", count: int = 1, calls: int = 1) -> list[float]:
+        """Return the seconds that each of `count` steps took, or, with more `calls`, the mean of so many at a time."""
+        answer = self._ask({"run": name, "count": count, "calls": calls})
+        self.value = answer["value"]  # what the last step returned
+        return answer["seconds"]
+
+    def finish(self) -> dict[str, Any]:
+        """Return the peak memory in bytes ("peak"), and what else the contestant has to say at the end."""
+        return self._ask({"finish": True})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        answer = json.loads(line) if line else {"error": f"the worker died: status {self.process.wait()}"}
+        if "missing" in answer:
+            raise Missing(answer["missing"])
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream:
+                stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+Starter = Callable[[], Worker]
+
+
+@contextmanager
+def started(starters: Mapping[str, Starter]) -> Iterable[dict[str, Worker]]:
+    """Start a worker for each name, one after another; say which are left out because a library is missing."""
+    with ExitStack() as stack:
+        workers = {}
+        for name, start in starters.items():
+            try:
+                workers[name] = stack.enter_context(start())
+            except Missing as missing:
+                print(f"{name} is left out: {missing}", flush=True)
+        yield workers
+
+
+def interleave(workers: Mapping[str, Worker], rounds: int, warmups: int = 3, step: str = "step") -> dict[str, list]:
+    """Return the seconds of each worker's steps, taken in turn; who begins changes from round to round.
+
+    Short steps come several to a turn, and the turn's first is not counted: it finds cold caches and sleeping threads,
+    as no step of a training run does.
+    """
+    times: dict[str, list[float]] = {name: [] for name in workers}
+    counts = {}
+    for name, worker in workers.items():
+        counts[name] = per_turn(min(worker.run(step, warmups)))
+    names = list(workers)
+    for i in range(rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            time.sleep(REST)
+            times[name] += taken(workers[name].run(step, counts[name]))
+    return times
+
+
+def per_turn(seconds: float) -> int:
+    """Return how many steps of this length make a turn: one that is long, or one uncounted and some counted."""
+    return 1 if seconds >= TURN else 1 + math.ceil(TURN / max(seconds, TURN / 50))
+
+
+def taken(seconds: Sequence[float]) -> list[float]:
+    """Return the steps of a turn that count."""
+    return list(seconds[1:] if len(seconds) > 1 else seconds)
+
+
+# ---- figures -----------------------------------------------------------------------------------------------------
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the first quartile, the median and the third quartile."""
+    if len(values) == 1:
+        return (values[0],) * 3
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def ratios(medians: Mapping[str, float], to: str = OURS) -> dict[str, float]:
+    """Return for each name how many times faster `to` does the same work; nothing without `to`."""
+    return {name: median / medians[to] for name, median in medians.items()} if to in medians else {}
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table whose columns line up: the first to the left, the others to the right."""
+    rows = [list(heads), *map(list, rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    lines = [
+        " | ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    rule = "|".join("-" * (w + 1) + ":" if i else "-" * (w + 2) for i, w in enumerate(widths))
+    return "\n".join([f"| {lines[0]} |", f"|{rule}|", *[f"| {line} |" for line in lines[1:]]])
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that reads best."""
+    scale, unit = next((s, u) for s, u, least in ((1, "s", 10), (1e3, "ms", 1e-3), (1e6, "us", 0)) if seconds >= least)
+    return f"{seconds * scale:.{1 if seconds * scale >= 10 else 2}f} {unit}"
+
+
+def megabytes(count: float) -> str:
+    """Return bytes as MB."""
+    return f"{count / 1e6:,.0f} MB"
+
+
+# ---- what was running --------------------------------------------------------------------------------------------
+
+
+def processor() -> str:
+    """Return the CPU's name, and how many cores this process may use."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {cores()} cores"
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def describe(workers: Mapping[str, Worker], env: Mapping[str, str]) -> str:
+    """Return lines that say what was running: machine, versions, and each worker's BLAS and threads."""
+    core = env.get("OPENBLAS_CORETYPE", "unset")
+    lines = [f"{processor()}; Python {platform.python_version()}; OPENBLAS_CORETYPE={core}"]
+    for name, worker in workers.items():
+        pools = [
+            " ".join(str(p[k]) for k in ("internal_api", "version", "architecture") if p.get(k))
+            + f" x{p['num_threads']}"
+            for p in worker.ready["pools"]
+        ]
+        lines.append(f"{name}: {worker.ready['library']}; {', '.join(pools) or 'no pool that threadpoolctl knows'}")
+    return "\n".join(lines)
+
+
+def parser(description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+    """Return a parser with the options that the benchmarks share."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--threads", type=int, default=cores(), help="for every contestant; default: one a core")
+    made.add_argument(
+        "--coretype",
+        default="unset",
+        help="OPENBLAS_CORETYPE of the workers: unset (default; OpenBLAS chooses), asis, or a name such as Haswell",
+    )
+    if rounds is not None:
+        made.add_argument("--rounds", type=int, default=rounds)
+    return made
