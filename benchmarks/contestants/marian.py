@@ -1,0 +1,67 @@
+"""PyTorch with transformers: greedy decoding with a MarianMTModel of the same sizes, as its users call `generate`."""
+
+from __future__ import annotations
+
+import torch
+import transformers
+from sizes import Size
+from transformers import MarianConfig, MarianMTModel
+
+from contestants import Contestant
+
+PAD = 0
+
+
+def decoding(size: list[int], batches: list[list[list[int]]]) -> Contestant:
+    """Greedy decoding of batches of sources, each target as long as its batch's longest source."""
+    shape = Size(*size)
+    torch.manual_seed(0)
+    longest = max(len(source) for sources in batches for source in sources)
+    model = MarianMTModel(config_of(shape, longest + 2)).eval()
+    model.generation_config.eos_token_id = None  # so that no sentence ends early, at no cost
+    model.generation_config.forced_eos_token_id = None
+    padded = [tensors(sources) for sources in batches]
+
+    def step() -> int:
+        count = 0
+        for ids, visible in padded:
+            length = ids.shape[1]
+            made = model.generate(
+                input_ids=ids,
+                attention_mask=visible,
+                num_beams=1,
+                do_sample=False,
+                use_cache=True,
+                max_new_tokens=length,
+                min_new_tokens=length,
+            )
+            count += made[:, 1:].numel()  # the first is the start token
+        return count
+
+    return Contestant(f"PyTorch {torch.__version__}, transformers {transformers.__version__}", {"step": step})
+
+
+def config_of(size: Size, positions: int) -> MarianConfig:
+    half = {"layers": size.layers, "attention_heads": size.heads, "ffn_dim": size.feed_forward}
+    return MarianConfig(
+        vocab_size=size.vocabulary,
+        d_model=size.width,
+        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in half.items()},
+        max_position_embeddings=positions,
+        activation_function="relu",
+        scale_embedding=True,
+        share_encoder_decoder_embeddings=False,
+        decoder_vocab_size=size.vocabulary,
+        tie_word_embeddings=False,
+        pad_token_id=PAD,
+        decoder_start_token_id=PAD,
+        eos_token_id=3,
+        bos_token_id=2,
+        forced_eos_token_id=None,
+    )
+
+
+def tensors(sources: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return padded ids and the attention mask."""
+    rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(s) for s in sources], batch_first=True, padding_value=PAD)
+    return rows, (rows != PAD).long()

@@ -1,0 +1,52 @@
+"""tensorlib: greedy decoding, and whether decoding with kept keys and values equals decoding without."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sizes import Size
+
+import tensorlib as tl
+from contestants import Contestant
+from contestants.ours import LIBRARY, keep_memory, model_of
+from models.batching import pad
+from models.decoding import greedy
+from models.tokens import BOS, EOS
+
+
+def decoding(size: list[int], batches: list[list[list[int]]]) -> Contestant:
+    """Greedy decoding of batches of sources, each target as long as its batch's longest source."""
+    keep_memory()
+    model = model_of(Size(*size), dropout=0.0).eval()
+    weight = model.output.weight.numpy().copy()
+    weight[:, EOS] = 0  # its logit is 0, so another's is larger: no sentence ends early
+    model.output.weight.replace(weight)
+
+    def step() -> int:
+        targets = [greedy(model, sources, max_length=max(map(len, sources))) for sources in batches]
+        return sum(len(target) for batch in targets for target in batch)
+
+    return Contestant(LIBRARY, {"step": step, "check": lambda: check(model, batches)})
+
+
+def check(model: Any, batches: list[list[list[int]]]) -> dict[str, Any]:
+    """Decode once more, reading the whole prefix again for each token; compare tokens and logits."""
+    different, farthest, total = 0, 0.0, 0
+    with tl.no_grad():
+        for sources in batches:
+            length = max(map(len, sources))
+            cached = np.array(greedy(model, sources, max_length=length))
+            source_BS, _ = pad(sources)
+            visible_BS = model.visible(source_BS)
+            memory_BSD = model.encode(source_BS, visible_BS)
+            state = model.start(memory_BSD, visible_BS)
+            prefix_BT = np.full((len(sources), 1), BOS)
+            for _ in range(length):
+                full_BV = model.decode(prefix_BT, memory_BSD, visible_BS).numpy()[:, -1]
+                step_BV, state = model.decode_step(prefix_BT[:, -1], state)
+                farthest = max(farthest, float(np.abs(full_BV - step_BV.numpy()).max()))
+                prefix_BT = np.concatenate([prefix_BT, full_BV.argmax(-1)[:, None]], axis=1)
+            different += int((cached != prefix_BT[:, 1:]).sum())
+            total += cached.size
+    return {"tokens": total, "different": different, "farthest": farthest}

@@ -1,0 +1,81 @@
+"""The same training run with kernels on and off, on one thread and on two: how far apart the losses come.
+
+    python benchmarks/curves.py [--size tiny|small|base] [--steps 60] [--coretype unset|Haswell|asis]
+
+A model learns to write sentences backwards, in a fresh process for each combination. Prints the losses side by side,
+the largest relative difference between kernels on and off, and whether runs on one and on two threads end in the same
+bits (a hash of all weights, and every loss). The exit status is 1 where kernels on end in other bits on two threads
+than on one, or in losses that differ by more than 1e-3 from those with kernels off.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from measure import Worker, environment, parser, processor, table
+from sizes import SIZES, Size
+
+TARGET = "contestants.ours:copying"
+TOLERANCE = 1e-3  # float32 rounding, grown over the steps
+
+
+class Run(NamedTuple):
+    """One training run."""
+
+    losses: list[float]
+    hash: str
+
+
+def run(size: Size, steps: int, kernels: bool, threads: int, coretype: str) -> Run:
+    """Train in a process of its own."""
+    env = environment(threads, coretype, TENSORLIB_KERNELS=str(int(kernels)))
+    with Worker(TARGET, {"size": size}, env) as worker:
+        losses = []
+        for _ in range(steps):
+            worker.run()
+            losses.append(worker.value)
+        return Run(losses, worker.finish()["hash"])
+
+
+def largest_difference(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the largest difference of two losses of one step, relative to the loss."""
+    return max(abs(x - y) / abs(y) for x, y in zip(a, b, strict=True))
+
+
+def report(runs: Mapping[tuple[bool, int], Run], steps: int) -> tuple[str, bool]:
+    """Return what to print, and whether the runs agree."""
+    shown = sorted({0, 1, *range(9, steps, 10), steps - 1} & set(range(steps)))
+    heads = [f"kernels {'on' if on else 'off'}, {n} thread{'s' * (n > 1)}" for on, n in runs]
+    text = table(["step", *heads], [[str(i + 1), *(f"{r.losses[i]:.7f}" for r in runs.values())] for i in shown])
+    difference = largest_difference(runs[True, 1].losses, runs[False, 1].losses)
+    text += f"\n\nkernels on and off: losses differ by at most {difference:.1e} of the loss"
+    agree = difference <= TOLERANCE
+    for on in (True, False):
+        same = runs[on, 1] == runs[on, 2]
+        text += (
+            f"\nkernels {'on' if on else 'off'}, 1 and 2 threads: {'the same bits' if same else 'NOT the same bits'}"
+        )
+        agree = agree and same
+    return text, agree
+
+
+def main() -> int:
+    arguments = parser(__doc__)
+    arguments.add_argument("--size", default="tiny", choices=list(SIZES))
+    arguments.add_argument("--steps", type=int, default=60)
+    options = arguments.parse_args()
+    print(f"{processor()}; size {options.size}", flush=True)
+    runs = {
+        (kernels, threads): run(SIZES[options.size], options.steps, kernels, threads, options.coretype)
+        for kernels in (True, False)
+        for threads in (1, 2)
+    }
+    text, agree = report(runs, options.steps)
+    print(text)
+    return 0 if agree else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
