@@ -1,8 +1,10 @@
-"""What the engine itself costs: a recorded op above NumPy's own, a long chain, memory without the garbage collector.
+"""What the engine itself costs: a recorded op, a long chain, memory without the garbage collector, a small expression.
 
     python benchmarks/engine.py
 
-Timings are medians; run it on a machine that does nothing else.
+The op is set beside NumPy's own, the expression beside PyTorch's. Timings are medians, of what is compared in turn; run
+it on a machine that does nothing else. PyTorch is measured where it is installed (extra `peers`), in this process:
+nothing here is large enough for a second thread.
 """
 
 from __future__ import annotations
@@ -13,28 +15,64 @@ import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from measure import processor
 
 import tensorlib as tl
 
 
-def microseconds(f: Callable[[], object], calls: int = 20_000, rounds: int = 15) -> float:
-    """Return the median time of a call over `rounds` rounds."""
-    times = []
+def microseconds(*fs: Callable[[], object], calls: int = 20_000, rounds: int = 15) -> list[float]:
+    """Return the median time of a call of each function over `rounds` rounds, in which they take turns."""
+    times: list[list[float]] = [[] for _ in fs]
     for _ in range(rounds):
-        began = time.perf_counter()
-        for _ in range(calls):
-            f()
-        times.append((time.perf_counter() - began) / calls * 1e6)
-    return statistics.median(times)
+        for f, taken in zip(fs, times, strict=True):
+            began = time.perf_counter()
+            for _ in range(calls):
+                f()
+            taken.append((time.perf_counter() - began) / calls * 1e6)
+    return list(map(statistics.median, times))
 
 
 def recorded_op() -> None:
     a = np.ones(10, np.float32)
     x = tl.Tensor(a, requires_grad=True)
-    numpy, ours = microseconds(lambda: a + a), microseconds(lambda: x + x)
+    numpy, ours = microseconds(lambda: a + a, lambda: x + x)
     print(f"add of 10 elements: NumPy {numpy:.2f} us, recorded {ours:.2f} us, so {ours - numpy:.2f} us on top")
+
+
+def expression(x: Any, y: Any, exp: Callable[[Any], Any], tanh: Callable[[Any], Any]) -> Any:
+    """Return a scalar made by 12 ops."""
+    a = x * y + x
+    b = tanh(a - y) * exp(-x)
+    return (b * b + a / (y * y)) * b
+
+
+def forward_backward(x: Any, y: Any, exp: Callable[[Any], Any], tanh: Callable[[Any], Any]) -> Callable[[], object]:
+    def step() -> None:
+        x.grad = y.grad = None
+        expression(x, y, exp, tanh).backward()
+
+    return step
+
+
+def scalar_expression() -> None:
+    x, y = tl.Tensor(0.5, requires_grad=True), tl.Tensor(1.5, requires_grad=True)
+    steps = [forward_backward(x, y, tl.exp, tl.tanh)]
+    try:
+        import torch
+
+        u, v = torch.tensor(0.5, requires_grad=True), torch.tensor(1.5, requires_grad=True)
+        steps.append(forward_backward(u, v, torch.exp, torch.tanh))
+    except ImportError:
+        pass
+    times = microseconds(*steps, calls=2000)
+    text = f"tensorlib {times[0]:.1f} us"
+    if len(times) > 1:
+        assert x.grad is not None and abs(x.grad.item() - u.grad.item()) < 1e-5
+        text += f", PyTorch {torch.__version__} {times[1]:.1f} us, so {times[1] / times[0]:.2f} times as fast"
+    print(f"scalar expression of 12 ops, forward and backward: {text}")
 
 
 def long_chain(length: int = 1_000_000) -> None:
@@ -72,7 +110,8 @@ def memory(steps: int = 2000) -> None:
 
 
 if __name__ == "__main__":
-    print(f"Python {platform.python_version()}, NumPy {np.__version__}, {platform.machine()}")
+    print(f"{processor()}; Python {platform.python_version()}, NumPy {np.__version__}")
     recorded_op()
     long_chain()
     memory()
+    scalar_expression()  # last: it imports PyTorch

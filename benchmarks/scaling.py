@@ -1,0 +1,137 @@
+"""How time and peak memory of a training step grow with batch, length, width, vocabulary and depth, one at a time.
+
+    python benchmarks/scaling.py [length vocabulary attention ...] [--quick] [--coretype unset] [--threads N]
+
+"attention" is causal attention alone, with dropout, one sentence of 4 heads of width 64, forward and backward, up to a
+few thousand positions. Each point is a fresh process, tensorlib and PyTorch eager in turn, and the least time of a few
+steps counts. Memory is the peak less what the process held with its libraries before there was a model. Prints a table
+of each and draws them to `benchmarks/pictures/scaling.svg` where matplotlib is installed (extra `plot`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from measure import HERE, OURS, REST, Missing, Worker, duration, environment, megabytes, parser, processor, table
+from sizes import Size
+
+CENTRE = Size(width=256, heads=4, feed_forward=1024, layers=2, vocabulary=4000, batch=16, length=32)
+POINTS: dict[str, Sequence[int]] = {
+    "batch": (4, 8, 16, 32, 64, 128),
+    "length": (16, 32, 64, 128, 256, 512),
+    "width": (64, 128, 256, 512, 1024),
+    "vocabulary": (1000, 4000, 16000, 32000, 64000),
+    "depth": (1, 2, 4, 8),
+    "attention": (256, 512, 1024, 2048, 4096),
+}
+HEADS, HEAD_WIDTH = 4, 64  # of attention alone
+SIDES = {OURS: "contestants.ours", "PyTorch eager": "contestants.torch_step"}
+PICTURE = HERE / "pictures" / "scaling.svg"
+
+
+class Point(NamedTuple):
+    """What was measured where one size has one value."""
+
+    seconds: float
+    memory: int
+
+
+def size_with(what: str, value: int) -> Size:
+    """Return CENTRE with one size changed; the feed-forward width and the heads go with the width."""
+    if what == "width":
+        return CENTRE._replace(width=value, feed_forward=4 * value, heads=value // HEAD_WIDTH)
+    return CENTRE._replace(**{"layers" if what == "depth" else what: value})
+
+
+def arguments_of(what: str, value: int) -> tuple[str, dict[str, Any]]:
+    """Return which function of a side builds the contestant, and its arguments."""
+    if what == "attention":
+        return "attention", {"heads": HEADS, "length": value, "width": HEAD_WIDTH}
+    return "step", {"size": size_with(what, value)}
+
+
+def measure(target: str, arguments: Mapping[str, Any], env: Mapping[str, str], steps: int) -> Point:
+    """Return the least time of a step and the memory that steps take, in a fresh process."""
+    with Worker(target, arguments, env) as worker:
+        worker.run(count=2)
+        time.sleep(REST)
+        least = min(worker.run(count=steps))
+        return Point(least, worker.finish()["peak"] - worker.ready["resident"])
+
+
+def curve(what: str, values: Sequence[int], env: Mapping[str, str], steps: int) -> dict[str, list[Point]]:
+    """Return the points of each side that is installed."""
+    found: dict[str, list[Point]] = {side: [] for side in SIDES}
+    for value in values:
+        function, arguments = arguments_of(what, value)
+        for side in list(found):
+            try:
+                found[side].append(measure(f"{SIDES[side]}:{function}", arguments, env, steps))
+            except Missing as missing:
+                print(f"{side} is left out: {missing}")
+                del found[side]
+    return found
+
+
+def report(what: str, values: Sequence[int], found: Mapping[str, Sequence[Point]]) -> str:
+    rows = [
+        [
+            f"{value:,}",
+            *(duration(p[i].seconds) for p in found.values()),
+            *(megabytes(p[i].memory) for p in found.values()),
+        ]
+        for i, value in enumerate(values)
+    ]
+    return table([what, *(f"{side}, time" for side in found), *(f"{side}, memory" for side in found)], rows)
+
+
+def draw(curves: Mapping[str, Mapping[str, Sequence[Point]]], values: Mapping[str, Sequence[int]], path: Path) -> None:
+    """Draw time above and memory below for each size that was changed. The same figures give the same bytes."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "tensorlib"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, len(curves), figsize=(3 * len(curves), 5.5), squeeze=False, layout="constrained")
+    for column, (what, sides) in enumerate(curves.items()):
+        for row, (label, field, scale) in enumerate([("time, ms", "seconds", 1e3), ("memory, MB", "memory", 1e-6)]):
+            ax = axes[row, column]
+            for side, points in sides.items():
+                ax.loglog(
+                    values[what], [getattr(p, field) * scale for p in points], marker="o", markersize=3, label=side
+                )
+            ax.set_xticks(values[what], [f"{v:,}" for v in values[what]], rotation=60)
+            ax.minorticks_off()
+            ax.grid(alpha=0.3)
+            ax.set(title=what if row == 0 else "", ylabel=label if column == 0 else "")
+    axes[0, 0].legend(fontsize="small")
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("what", nargs="*", default=list(POINTS), choices=list(POINTS), metavar="|".join(POINTS))
+    arguments.add_argument("--quick", action="store_true", help="only the three smallest values of each")
+    arguments.add_argument("--steps", type=int, default=4, help="timed steps a point")
+    options = arguments.parse_args()
+    env = environment(options.threads, options.coretype)
+    values = {what: POINTS[what][:3] if options.quick else POINTS[what] for what in options.what}
+    print(f"{processor()}, {options.threads} threads; where nothing else is said: {CENTRE}", flush=True)
+    curves = {}
+    for what in values:
+        curves[what] = curve(what, values[what], env, options.steps)
+        print(f"\n{report(what, values[what], curves[what])}", flush=True)
+    try:
+        draw(curves, values, PICTURE)
+        print(f"\ndrawn to {PICTURE.relative_to(HERE.parent)}")
+    except ImportError as missing:
+        print(f"\nno picture: {missing}")
+
+
+if __name__ == "__main__":
+    main()
