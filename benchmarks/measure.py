@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 
 HERE = Path(__file__).resolve().parent
-REST = 0.06  # seconds before a turn: a library's idle threads spin for up to some 30 ms after its last step
-TURN = 0.2  # seconds of steps in a turn; steps that take longer come one in a turn
+REST = 0.12  # seconds before a turn: idle threads of OpenBLAS spin for up to some 90 ms after their last product
+TURN = 0.2  # seconds of counted steps in a turn, at least
 OURS = "tensorlib"
 
 
@@ -121,8 +121,8 @@ def started(starters: Mapping[str, Starter]) -> Iterable[dict[str, Worker]]:
 def interleave(workers: Mapping[str, Worker], rounds: int, warmups: int = 3, step: str = "step") -> dict[str, list]:
     """Return the seconds of each worker's steps, taken in turn; who begins changes from round to round.
 
-    Short steps come several to a turn, and the turn's first is not counted: it finds cold caches and sleeping threads,
-    as no step of a training run does.
+    The first step of a turn is not counted: it finds cold caches, sleeping threads, and memory that a library freed and
+    the system, or the host of a virtual machine, has taken back meanwhile, as no step of a training run does.
     """
     times: dict[str, list[float]] = {name: [] for name in workers}
     counts = {}
@@ -132,18 +132,13 @@ def interleave(workers: Mapping[str, Worker], rounds: int, warmups: int = 3, ste
     for i in range(rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
             time.sleep(REST)
-            times[name] += taken(workers[name].run(step, counts[name]))
+            times[name] += workers[name].run(step, counts[name])[1:]
     return times
 
 
 def per_turn(seconds: float) -> int:
-    """Return how many steps of this length make a turn: one that is long, or one uncounted and some counted."""
-    return 1 if seconds >= TURN else 1 + math.ceil(TURN / max(seconds, TURN / 50))
-
-
-def taken(seconds: Sequence[float]) -> list[float]:
-    """Return the steps of a turn that count."""
-    return list(seconds[1:] if len(seconds) > 1 else seconds)
+    """Return how many steps of this length make a turn: one that is not counted, and some that are."""
+    return 1 + math.ceil(TURN / max(seconds, TURN / 50))
 
 
 # ---- figures -----------------------------------------------------------------------------------------------------

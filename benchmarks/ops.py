@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from contestants.shapes import SHAPES
-from measure import OURS, Worker, describe, duration, environment, parser, ratios, started, table
+from measure import OURS, REST, Worker, describe, duration, environment, parser, ratios, started, table
 
 SIDES = {OURS: "contestants.ours_ops:every", "PyTorch eager": "contestants.torch_ops:every"}
-REST, LONG = 0.04, 0.02  # seconds: before a turn, and of a turn
+LONG = 0.02  # seconds of a turn
 
 
 def compare(workers: Mapping[str, Worker], op: str, rounds: int) -> dict[str, float]:

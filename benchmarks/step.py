@@ -5,10 +5,10 @@
     python benchmarks/step.py --backend cupy          # on a GPU, beside PyTorch eager
 
 Post-norm, dropout 0.1 on embeddings, attention, hidden values and sub-layers, label smoothing 0.1, float32. Every
-contestant lives in its own process, with the same number of threads, and takes its turn while the others sleep; steps
-before the first round warm up and don't count. Peers are written as their users write them (`contestants/`); those that
-are not installed are left out (extra `peers`). HIPS autograd is none: it is the same NumPy, without fused ops, JAX's
-dropout keys or a float32 it keeps to.
+contestant lives in its own process, with the same number of threads, and takes its turn while the others sleep; what
+warms up, before the first round and at the beginning of each turn, doesn't count. Peers are written as their users
+write them (`contestants/`): PyTorch, eager and compiled, JAX, HIPS autograd. Those that are not installed are left out
+(extra `peers`).
 
 Prints for each size the median step, its quartiles, how many times faster tensorlib is, target tokens/s, peak memory,
 and what of it was there before the model (the library); and the share of the peak of NumPy's BLAS, measured in the same
@@ -47,6 +47,7 @@ CONTESTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "PyTorch eager": ("contestants.torch_step:step", {}),
     "torch.compile": ("contestants.torch_step:step", {"compiled": True}),
     "JAX jit": ("contestants.jax_step:step", {}),
+    "HIPS autograd": ("contestants.hips_step:step", {}),
 }
 
 
