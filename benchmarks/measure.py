@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -106,7 +106,7 @@ Starter = Callable[[], Worker]
 
 
 @contextmanager
-def started(starters: Mapping[str, Starter]) -> Iterable[dict[str, Worker]]:
+def started(starters: Mapping[str, Starter]) -> Iterator[dict[str, Worker]]:
     """Start a worker for each name, one after another; say which are left out because a library is missing."""
     with ExitStack() as stack:
         workers = {}
@@ -128,17 +128,57 @@ def interleave(workers: Mapping[str, Worker], rounds: int, warmups: int = 3, ste
     counts = {}
     for name, worker in workers.items():
         counts[name] = per_turn(min(worker.run(step, warmups)))
-    names = list(workers)
+    names, alone = list(workers), Disturbance()
     for i in range(rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
             time.sleep(REST)
-            times[name] += workers[name].run(step, counts[name])[1:]
+            with alone.while_runs(workers[name]):
+                times[name] += workers[name].run(step, counts[name])[1:]
+    alone.complain()
     return times
 
 
 def per_turn(seconds: float) -> int:
     """Return how many steps of this length make a turn: one that is not counted, and some that are."""
     return 1 + math.ceil(TURN / max(seconds, TURN / 50))
+
+
+class Disturbance:
+    """How much of the processor went elsewhere during the turns: to other processes, or to a virtual machine's host."""
+
+    def __init__(self) -> None:
+        self.seconds = self.others = self.stolen = 0.0
+
+    @contextmanager
+    def while_runs(self, worker: Worker) -> Iterator[None]:
+        """Add up what happens while a worker takes its turn."""
+        before = self._now(worker.process.pid)
+        yield
+        seconds, own, busy, stolen = (b - a for a, b in zip(before, self._now(worker.process.pid), strict=True))
+        self.seconds += seconds
+        self.others += max(0.0, busy - own)
+        self.stolen += stolen
+
+    def _now(self, pid: int) -> tuple[float, float, float, float]:
+        """Return the time, and the processor's seconds so far: of this process, of all, and those stolen."""
+        try:
+            tick = os.sysconf("SC_CLK_TCK")
+            all_of_them = [int(word) / tick for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+            own = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):
+            return time.perf_counter(), 0.0, 0.0, 0.0
+        user, nice, system, _idle, _wait, irq, soft_irq, stolen = all_of_them
+        return time.perf_counter(), (int(own[11]) + int(own[12])) / tick, user + nice + system + irq + soft_irq, stolen
+
+    def complain(self) -> None:
+        """Print a warning if the figures are not to be trusted."""
+        others, stolen = (x / max(self.seconds, 1e-9) for x in (self.others, self.stolen))
+        if max(others, stolen) > 0.05:
+            print(
+                f"NOT QUIET: during the turns other processes took {others:.0%} of a core and the host {stolen:.0%}; "
+                "measure again when the machine has nothing else to do",
+                flush=True,
+            )
 
 
 # ---- figures -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from measure import HERE, OURS, REST, Missing, Worker, duration, environment, megabytes, parser, processor, table
+from measure import (
+    HERE,
+    OURS,
+    REST,
+    Disturbance,
+    Missing,
+    Worker,
+    duration,
+    environment,
+    megabytes,
+    parser,
+    processor,
+    table,
+)
 from sizes import Size
 
 CENTRE = Size(width=256, heads=4, feed_forward=1024, layers=2, vocabulary=4000, batch=16, length=32)
@@ -58,7 +71,10 @@ def measure(target: str, arguments: Mapping[str, Any], env: Mapping[str, str], s
     with Worker(target, arguments, env) as worker:
         worker.run(count=2)
         time.sleep(REST)
-        least = min(worker.run(count=steps))
+        alone = Disturbance()
+        with alone.while_runs(worker):
+            least = min(worker.run(count=steps))
+        alone.complain()
         return Point(least, worker.finish()["peak"] - worker.ready["resident"])
 
 

@@ -150,6 +150,19 @@ def test_workers_take_turns(measure, fake, monkeypatch):
         assert (a.value, b.value) == (2 + 4 * 3, 100 + 2 + 4 * 3)
 
 
+def test_a_machine_that_does_other_things_is_named(measure, monkeypatch, capsys):
+    worker = type("Worker", (), {"process": type("Process", (), {"pid": 1})})
+    for busy, stolen in [(2.05, 0.0), (3.0, 0.0), (2.0, 0.5)]:
+        alone = measure.Disturbance()
+        moments = iter([(10.0, 5.0, 100.0, 0.0), (11.0, 7.0, 100.0 + busy, stolen)])  # the worker: 2 cores for 1 second
+        monkeypatch.setattr(alone, "_now", lambda pid, moments=moments: next(moments))
+        with alone.while_runs(worker):
+            pass
+        alone.complain()
+    first, second = capsys.readouterr().out.splitlines()
+    assert "other processes took 100% of a core and the host 0%" in first and "the host 50%" in second
+
+
 def test_a_step_that_fails_says_why(fake):
     with fake() as worker, pytest.raises(RuntimeError, match="ZeroDivisionError"):
         worker.run("broken")
