@@ -109,6 +109,23 @@ class Transformer(nn.Module):
         visible_BS = self.visible(source_ids)
         return self.decode(target_ids, self.encode(source_ids, visible_BS), visible_BS)
 
+    def loss(
+        self,
+        source_ids: Any,
+        target_ids: Any,
+        next_ids: Any,
+        label_smoothing: float = 0.0,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> Any:
+        """Return the cross-entropy of the tokens next_ids (B, T), each of which follows target_ids[:, :t + 1].
+
+        The same as ``tl.cross_entropy(model(source_ids, target_ids), next_ids, ignore_index=PAD, ...)``, in one op from
+        the decoder's output to the loss, which never holds the logits of a whole batch.
+        """
+        visible_BS = self.visible(source_ids)
+        x_BTD = self._decode(target_ids, self.encode(source_ids, visible_BS), visible_BS)
+        return tl.linear_cross_entropy(x_BTD, self._output_weight(), next_ids, None, PAD, label_smoothing, reduction)
+
     def visible(self, ids_BS: Any) -> tl.Tensor:
         """Return which ids are not padding, (B, S), where the model is."""
         return tl.Tensor(np.asarray(ids_BS) != PAD, backend=self.backend)
@@ -126,10 +143,13 @@ class Transformer(nn.Module):
 
         Padding at the end of a target needs no mask of its own: what comes later is hidden already.
         """
+        return self._logits(self._decode(target_ids, memory, source_visible))
+
+    def _decode(self, target_ids: Any, memory: Any, source_visible: Any) -> Any:
+        """Return the decoder's output (B, T, D), from which the logits are made."""
         x_BTD = self._embed(self.target_embedding, self.target_positions, target_ids)
-        causal_TT = nn.causal_mask(x_BTD.shape[1], self.backend)
         visible = None if source_visible is None else _for_all_queries(source_visible)
-        return self._logits(self.decoder(x_BTD, memory, causal_TT, visible))
+        return self.decoder(x_BTD, memory, visible)
 
     # ---- decoding: a token at a time ----
 
@@ -166,9 +186,11 @@ class Transformer(nn.Module):
         return self.dropout(positions(x_BTD, start))
 
     def _logits(self, x_BTD: Any) -> Any:
-        if self.config.tie_embeddings:
-            return x_BTD @ self.source_embedding.weight.swapaxes(0, 1)
-        return self.output(x_BTD)
+        return tl.linear(x_BTD, self._output_weight()) if self.config.tie_embeddings else self.output(x_BTD)
+
+    def _output_weight(self) -> Any:
+        """Return the matrix (D, V) from the decoder's output to the logits."""
+        return self.source_embedding.weight.swapaxes(0, 1) if self.config.tie_embeddings else self.output.weight
 
 
 class Encoder(nn.Module):
@@ -209,10 +231,10 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config, generator) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else None
 
-    def forward(self, x_BTD: Any, memory_BSD: Any, causal_TT: Any, visible: Any) -> Any:
+    def forward(self, x_BTD: Any, memory_BSD: Any, visible: Any) -> Any:
         """Return the vectors (B, T, D) from which the logits are made."""
         for layer in self.layers:
-            x_BTD = layer(x_BTD, memory_BSD, causal_TT, visible)
+            x_BTD = layer(x_BTD, memory_BSD, visible)
         return x_BTD if self.norm is None else self.norm(x_BTD)
 
     def step(self, x_B1D: Any, state: DecoderState) -> tuple[Any, tuple[Any, ...]]:
@@ -237,9 +259,9 @@ class DecoderLayer(nn.Module):
         self.feed_forward = nn.FeedForward(width, config.feed_forward, config.dropout, generator)
         self.feed_forward_residual = AddNorm(config)
 
-    def forward(self, x_BTD: Any, memory_BSD: Any, causal_TT: Any, visible: Any) -> Any:
+    def forward(self, x_BTD: Any, memory_BSD: Any, visible: Any) -> Any:
         """Return the layer's output (B, T, D)."""
-        x_BTD = self.attention_residual(x_BTD, lambda x: self.attention(x, visible=causal_TT))
+        x_BTD = self.attention_residual(x_BTD, lambda x: self.attention(x, causal=True))
         x_BTD = self.cross_attention_residual(x_BTD, lambda x: self.cross_attention(x, memory_BSD, visible))
         return self.feed_forward_residual(x_BTD, self.feed_forward)
 
@@ -276,8 +298,11 @@ class AddNorm(nn.Module):
     def forward(self, x: Any, sublayer: Callable[[Any], Any]) -> Any:
         """Return x with the sub-layer's output added."""
         if self.order == "post":
-            return self.norm(x + self.dropout(sublayer(x)))
-        return x + self.dropout(sublayer(self.norm(x)))
+            return self.norm(self._added(x, sublayer(x)))
+        return self._added(x, sublayer(self.norm(x)))
+
+    def _added(self, x: Any, y: Any) -> Any:
+        return tl.add_dropout(x, y, self.dropout.p, self.dropout.generator) if self.training else x + y
 
     def extra_repr(self) -> str:
         """Return the order."""

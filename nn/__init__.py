@@ -3,7 +3,7 @@
 from nn import init, optim, schedules
 from nn.attention import MultiHeadAttention, causal_mask, padding_mask
 from nn.functional import functional_call
-from nn.layers import Dropout, Embedding, FeedForward, LayerNorm, Linear
+from nn.layers import Dropout, Embedding, FeedForward, LayerNorm, Linear, LinearRelu
 from nn.losses import CrossEntropyLoss
 from nn.module import Module, ModuleList, Parameter, Sequential
 from nn.positions import LearnedPositions, SinusoidalPositions
@@ -17,6 +17,7 @@ __all__ = [
     "LayerNorm",
     "LearnedPositions",
     "Linear",
+    "LinearRelu",
     "Module",
     "ModuleList",
     "MultiHeadAttention",

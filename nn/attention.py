@@ -64,11 +64,19 @@ class MultiHeadAttention(Module):
         self.projection.weight.replace(np.concatenate(parts, axis=1))
         self.output = Linear(width, width, generator=generator)
 
-    def forward(self, x_BTD: Any, memory_BSD: Any = None, visible: Any = None, return_weights: bool = False) -> Any:
+    def forward(
+        self,
+        x_BTD: Any,
+        memory_BSD: Any = None,
+        visible: Any = None,
+        return_weights: bool = False,
+        causal: bool = False,
+    ) -> Any:
         """Return what each of the T positions gathers: (B, T, D).
 
         Self-attention without `memory_BSD`, else cross-attention: queries from x, keys and values from memory.
-        `visible` broadcasts to (B, H, T, S). With `return_weights`: (output, weights (B, H, T, S)).
+        `visible` broadcasts to (B, H, T, S); with `causal`, position t sees none after t, which takes no mask and no
+        memory. With `return_weights`: (output, weights (B, H, T, S)).
         """
         width, weight = self.output.weight.shape[0], self.output.weight
         x_BTD = with_width(self, x_BTD, width, weight, "B, T")
@@ -82,7 +90,7 @@ class MultiHeadAttention(Module):
                 )
             q_BHTK = self.queries(x_BTD)
             k_BHSK, v_BHSK = self.keys_values(memory_BSD)
-        return self.attend(q_BHTK, k_BHSK, v_BHSK, visible, return_weights)
+        return self.attend(q_BHTK, k_BHSK, v_BHSK, visible, return_weights, causal)
 
     def queries_keys_values(self, x_BTD: Any) -> tuple[Any, Any, Any]:
         """Project x to queries, keys and values of all heads, each (B, H, T, K), in one product."""
@@ -98,16 +106,15 @@ class MultiHeadAttention(Module):
         k, v = tl.split(self._project(memory_BSD, slice(memory_BSD.shape[-1], None)), 2, axis=-1)
         return self._split_heads(k), self._split_heads(v)
 
-    def attend(self, q_BHTK: Any, k_BHSK: Any, v_BHSK: Any, visible: Any, return_weights: bool = False) -> Any:
+    def attend(
+        self, q_BHTK: Any, k_BHSK: Any, v_BHSK: Any, visible: Any, return_weights: bool = False, causal: bool = False
+    ) -> Any:
         """Attend with projected queries, keys and values; concatenate the heads and project: (B, T, D)."""
-        o_BHTK, weights_BHTS = tl.scaled_dot_product_attention(
-            q_BHTK,
-            k_BHSK,
-            v_BHSK,
-            visible,
-            dropout=self.dropout if self.training else 0.0,
-            return_weights=True,
+        p = self.dropout if self.training else 0.0
+        attended = tl.scaled_dot_product_attention(
+            q_BHTK, k_BHSK, v_BHSK, visible, dropout=p, return_weights=return_weights, causal=causal
         )
+        o_BHTK, weights_BHTS = attended if return_weights else (attended, None)
         batch, heads, length, head_width = o_BHTK.shape
         o_BTD = o_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, heads * head_width)
         y_BTD = self.output(o_BTD)
@@ -116,7 +123,7 @@ class MultiHeadAttention(Module):
     def _project(self, x: Any, columns: slice) -> Any:
         weight, bias = self.projection.weight, self.projection.bias
         assert bias is not None
-        return x @ weight[:, columns] + bias[columns]
+        return tl.linear(x, weight[:, columns], bias[columns])
 
     def _split_heads(self, x_BTD: Any) -> Any:
         batch, length, width = x_BTD.shape

@@ -14,7 +14,7 @@ from nn import init
 from nn.checks import check_flag, check_fraction, check_generator, check_number, check_size, with_width
 from nn.module import Module, Parameter
 
-__all__ = ["Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear"]
+__all__ = ["Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear", "LinearRelu"]
 
 
 class Linear(Module):
@@ -28,13 +28,37 @@ class Linear(Module):
 
     def forward(self, x: Any) -> Any:
         """Return x W + b."""
-        y = with_width(self, x, self.weight.shape[0], self.weight) @ self.weight
-        return y if self.bias is None else y + self.bias
+        return tl.linear(with_width(self, x, self.weight.shape[0], self.weight), self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Return widths and whether there is a bias."""
         rows, columns = self.weight.shape
         return f"{rows} -> {columns}{'' if self.bias is not None else ', no bias'}"
+
+
+class LinearRelu(Linear):
+    """y = dropout(max(x W + b, 0)): a dense layer, its ReLU, and in training dropout, in one op."""
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        generator: tl.Generator | None = None,
+    ) -> None:
+        super().__init__(in_width, out_width, bias, generator)
+        check_fraction("LinearRelu", dropout=dropout)
+        self.dropout = dropout
+
+    def forward(self, x: Any) -> Any:
+        """Return dropout(relu(x W + b)); without the dropout in evaluation."""
+        x = with_width(self, x, self.weight.shape[0], self.weight)
+        return tl.linear_relu(x, self.weight, self.bias, self.dropout if self.training else 0.0)
+
+    def extra_repr(self) -> str:
+        """Return widths, and the probability of dropout."""
+        return f"{super().extra_repr()}, dropout={self.dropout}"
 
 
 class Embedding(Module):
@@ -98,10 +122,9 @@ class FeedForward(Module):
     ) -> None:
         check_size("FeedForward", width=width, hidden_width=hidden_width)
         check_fraction("FeedForward", dropout=dropout)
-        self.hidden = Linear(width, hidden_width, generator=generator)
-        self.dropout = Dropout(dropout)
+        self.hidden = LinearRelu(width, hidden_width, dropout, generator=generator)
         self.output = Linear(hidden_width, width, generator=generator)
 
     def forward(self, x: Any) -> Any:
         """Return the output for x (..., D): (..., D)."""
-        return self.output(self.dropout(tl.relu(self.hidden(x))))
+        return self.output(self.hidden(x))

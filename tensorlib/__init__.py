@@ -31,6 +31,7 @@ from tensorlib.ops.gathering import *  # noqa: F403
 from tensorlib.ops.indexing import *  # noqa: F403
 from tensorlib.ops.linalg import *  # noqa: F403
 from tensorlib.ops.linear import *  # noqa: F403
+from tensorlib.ops.linear_cross_entropy import *  # noqa: F403
 from tensorlib.ops.logic import *  # noqa: F403
 from tensorlib.ops.losses import *  # noqa: F403
 from tensorlib.ops.normalize import *  # noqa: F403
@@ -44,6 +45,7 @@ from tensorlib.ops.trigonometric import *  # noqa: F403
 from tensorlib.random import *  # noqa: F403
 from tensorlib.recording import *  # noqa: F403
 from tensorlib.tensor import *  # noqa: F403
+from tensorlib.threads import *  # noqa: F403
 from tensorlib.transforms import *  # noqa: F403
 
 register_kernels()

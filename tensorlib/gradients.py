@@ -30,6 +30,7 @@ class Gradients:
         self.create_graph, self.wanted, self.runs_hooks = create_graph, wanted, runs_hooks
         self.sums: dict[tuple[int, int], Any] = {}
         self.owned: set[tuple[int, int]] = set()  # sums that this pass allocated and may add to in place
+        self.fresh: set[tuple[int, int]] = set()  # first contributions that share their memory with nothing
         self.found: dict[tuple[int, int], Any] = {}
         self.reached: dict[int, Tensor] = {}  # leaves and Tensors that retain their gradient, by id
 
@@ -40,14 +41,20 @@ class Gradients:
             if y._node is None:
                 self.reached[id(y)] = y
 
-    def add(self, key: tuple[int, int], dx: Any) -> None:
-        """Add a contribution. The first is kept as it came, the second allocates, later ones add in place."""
+    def add(self, key: tuple[int, int], dx: Any, fresh: bool = False) -> None:
+        """Add a contribution. The first is kept as it came, the second allocates, later ones add in place.
+
+        A `fresh` one is an array that nothing else refers to: it may leave the engine as it is.
+        """
         if key not in self.sums:
             self.sums[key] = dx
+            if fresh:
+                self.fresh.add(key)
         elif key in self.owned:
             self.sums[key] += dx
         else:
             self.sums[key] = as_array(self.sums[key] + dx)
+            self.fresh.discard(key)
             if not self.create_graph:
                 self.owned.add(key)
 
@@ -79,7 +86,8 @@ class Gradients:
     def keep(self, key: tuple[int, int]) -> None:
         """Set a gradient aside, if there is one, to leave the engine: nothing else may share its memory."""
         if key in self.sums:
-            self.found[key] = self.sums[key] if key in self.owned else self.sums[key].copy()
+            unshared = key in self.owned or key in self.fresh
+            self.found[key] = self.sums[key] if unshared else self.sums[key].copy()
 
     def call_hooks(self, key: tuple[int, int], hooks: Mapping[int, Any]) -> None:
         """Give a finished gradient to each hook in the order of registration; it may return another in its place."""
@@ -92,6 +100,7 @@ class Gradients:
             if changed is not None:
                 self.sums[key] = _replacement(hook, changed, given, self.create_graph)
             self.owned.discard(key)  # the hook may have kept what it was given, or what it returned
+            self.fresh.discard(key)
 
     def pop(self, node: Function) -> list[Any] | None:
         """Take the finished gradients of a node's outputs, zeros where an output was not used; None if none was."""

@@ -126,7 +126,8 @@ def test_attention_agrees_on_every_backend(backend):
 
     for here, there in zip(run("numpy"), run(backend), strict=True):
         assert there.dtype == np.float32
-        np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-5)
+        # The gradient of a key's bias is a sum of large numbers that is 0: what is left of it is rounding.
+        np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-6 * np.abs(here).max())
 
 
 @pytest.mark.parametrize(("width", "heads"), [(6, 4), (4, 0), (2, 4)])
@@ -205,7 +206,7 @@ def test_dropout_acts_on_the_weights_in_training_only():
     tl.seed(0)
     trained, weights = attention(x, return_weights=True)
     tl.seed(0)
-    np.testing.assert_array_equal(attention(x).numpy(), trained.numpy())
+    np.testing.assert_allclose(attention(x).numpy(), trained.numpy(), rtol=1e-13)  # by another way: a kernel's
     np.testing.assert_allclose(weights.numpy().sum(-1), 1)  # the weights as they are before dropout
     calm = attention.eval()(x).numpy()
     assert not np.allclose(trained.numpy(), calm)

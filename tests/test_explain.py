@@ -219,13 +219,13 @@ def test_a_dead_relu_is_found_through_what_lies_before_it():
     with tl.debug():
         loss = net(tl.Tensor(random(5, 4))).sum()
     answer = tl.explain(net.hidden.weight, loss)
-    assert_says(answer, "zero", "hidden.weight (4, 6) float32: its gradient is zero: zeroed by relu at ")
+    assert_says(answer, "zero", "hidden.weight (4, 6) float32: its gradient is zero: zeroed by linear_relu at ")
     assert "100 % of units dead" in answer.reasons[0]
-    assert [step.op for step in answer.path] == ["sum", "add", "matmul", "relu", "add", "matmul"]
-    assert [step.after > 0 for step in answer.path] == [True, True, True, False, False, False]
+    assert [step.op for step in answer.path] == ["sum", "linear", "linear_relu"]
+    assert [step.after > 0 for step in answer.path] == [True, True, False]
     assert answer.path[-1].module == "hidden" and "test_explain.py" in answer.path[-1].source
     last = tl.explain(net.output.weight, loss)
-    assert "zeroed by matmul" in str(last) and "the other factor, what relu at" in str(last)
+    assert "zeroed by linear" in str(last) and "the other factor, what linear_relu at" in str(last)
 
 
 def test_equal_reasons_are_counted_and_many_are_cut_short():
@@ -367,7 +367,8 @@ def test_in_the_transformer_a_detach_and_a_dead_unit_are_found():
     with tl.debug():
         loss = tl.cross_entropy(model(ids, ids), ids)
     answer = tl.explain(model.decoder.layers[0].feed_forward.hidden.weight, loss)
-    assert_says(answer, "zero", "zeroed by relu at ", "(in decoder.layers.0.feed_forward): 100 % of units dead")
+    where = "(in decoder.layers.0.feed_forward.hidden)"
+    assert_says(answer, "zero", "zeroed by linear_relu at ", f"{where}: 100 % of units dead")
 
 
 def test_a_checkpoint_is_looked_into():

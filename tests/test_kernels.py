@@ -10,6 +10,8 @@ import pytest
 from conftest import backend_named
 
 from tensorlib.kernels import overridable
+from tensorlib.ops.attention import Places, attention_formula
+from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula
 
 SHAPES = [(2, 3), (1, 1), (5, 1), (1, 7), (0, 4), (3, 0, 4), (2, 3, 5), (33, 257), (4,), (2000, 300)]
 inf = np.inf
@@ -90,10 +92,125 @@ def cross_entropy_gradients(rng, dtype):
 
 
 def dropout_formulas(rng, dtype):
-    for shape in [*SHAPES, ()]:
-        yield normal(rng, shape, dtype), rng.random(shape) < 0.7, 1 / 0.7
-    yield np.array([inf, -inf, np.nan, 1, 2], dtype), np.array([False, False, False, True, False]), 2.0
-    yield np.array([inf, 3, np.nan, 1e30], dtype), np.array([True, False, True, False]), 1.5
+    for shape in [*SHAPES, (), (3, 400_000)]:
+        yield normal(rng, shape, dtype), 0.3, 2**70 + 5, 7
+    yield np.array([inf, -inf, np.nan, 1, 2], dtype), 0.5, 1, 2
+    yield normal(rng, (40, 30), dtype).T, 0.1, 1, 2
+
+
+def add_dropout_formulas(rng, dtype):
+    for shape in [*SHAPES, (), (3, 400_000)]:
+        yield normal(rng, shape, dtype), normal(rng, shape, dtype), 0.3, 5, 7
+    yield np.zeros(6, dtype), np.array([inf, -inf, np.nan, 1, 2, 3], dtype), 0.5, 1, 2
+    yield normal(rng, (40, 30), dtype).T, np.broadcast_to(normal(rng, (40,), dtype), (30, 40)), 0.1, 1, 2
+
+
+# Sizes on both sides of where a kernel begins to cut, and of where it cuts along the other side.
+PRODUCTS = [(2, 3, 4), (1, 1, 1), (0, 3, 2), (3, 0, 2), (2, 3, 0), (40, 30, 50), (700, 64, 80), (70, 300, 900)]
+
+
+def products(rng, dtype):
+    for n, k, m in PRODUCTS:
+        yield normal(rng, (n, k), dtype), normal(rng, (k, m), dtype)
+        yield normal(rng, (k, n), dtype).T, normal(rng, (m, k), dtype).T
+        yield normal(rng, (2, n, k), dtype), normal(rng, (k, m), dtype)
+        yield normal(rng, (2, n, k), dtype), normal(rng, (2, k, m), dtype)
+    yield normal(rng, (40, 30), dtype), normal(rng, (30, 50), "float64")
+    yield np.arange(6).reshape(2, 3), np.arange(6).reshape(3, 2)
+    yield normal(rng, (3,), dtype), normal(rng, (3, 2), dtype)
+
+
+def linear_formulas(rng, dtype):
+    for n, k, m in PRODUCTS:
+        weight, bias = normal(rng, (k, m), dtype), normal(rng, (m,), dtype)
+        yield normal(rng, (n, k), dtype), weight
+        yield normal(rng, (n, k), dtype), weight, bias
+        yield normal(rng, (n, 3, k), dtype).swapaxes(0, 1), weight, bias
+        yield normal(rng, (k,), dtype), weight, bias
+    yield normal(rng, (3, 4), dtype), normal(rng, (4, 2), "float64"), normal(rng, (2,), dtype)
+
+
+def linear_gradients(rng, dtype):
+    for arguments in linear_formulas(rng, dtype):
+        x, weight = arguments[:2]
+        dz = normal(rng, (*x.shape[:-1], weight.shape[1]), np.result_type(x, weight))
+        for needs in ((True, True, True), tuple((rng.random(3) < 0.5).tolist())):
+            yield dz, x, weight, needs[: len(arguments)]
+        yield np.broadcast_to(np.ones(1, dz.dtype), dz.shape), x, weight, (True, True, True)
+
+
+def linear_relu_formulas(rng, dtype):
+    for arguments in linear_formulas(rng, dtype):
+        x, weight, bias = (*arguments, None)[:3]
+        yield x, weight, bias, 0.0, 0, 0
+        yield x, weight, bias, 0.3, 5, 7
+
+
+def linear_relu_gradients(rng, dtype):
+    for shape in SHAPES:
+        yield normal(rng, shape, dtype), np.maximum(normal(rng, shape, dtype), 0), 1.5
+    yield np.array([inf, np.nan, inf, 2, 3], dtype), np.array([0, 0, 1, np.nan, -0.0], dtype), 2.0
+
+
+def attentions(rng, dtype):
+    """Short ones, of which a block holds several sentences, and long ones, of whose one head it holds a part."""
+    for lead, t, s, k, m in [((2, 3), 4, 5, 6, 6), ((), 3, 4, 2, 3), ((5,), 1, 1, 1, 1), ((60, 4), 30, 30, 8, 8),
+                             ((2, 2), 450, 450, 4, 4), ((1, 2), 300, 700, 3, 5)]:  # fmt: skip
+        q, key, v = (normal(rng, (*lead, n, w), dtype) / 3 for n, w in ((t, k), (s, k), (s, m)))
+        some = rng.random((*lead[:1], *(1,) * (len(lead) > 1), 1, s)) < 0.8
+        for visible, causal, p in ((None, False, 0.0), (some, False, 0.3), (None, True, 0.3), (some, True, 0.0)):
+            yield q, key, v, Places(visible, causal, p, 5, 7)
+    q, key, v = (normal(rng, (4, 3, 2, 5), dtype).transpose(0, 2, 1, 3) / 3 for _ in range(3))  # heads as strided views
+    yield q, key, v, Places(None, True, 0.5, 1, 2)
+    yield q, key[:1], v[:, :1], Places(np.tri(3, dtype=bool), False, 0.0, 0, 0)
+    nothing = np.array([True, False, True])[:, None] & np.ones((3, 3), bool)
+    yield q, key, v, Places(nothing, False, 0.3, 1, 2)
+    junk = key.copy()
+    junk[0, 0, 1] = np.nan
+    yield q, junk, v, Places(np.array([True, False, True]), False, 0.0, 0, 0)  # at a hidden place
+    yield q[:0], key[:0], v[:0], Places(None, False, 0.0, 0, 0)
+    yield q[:, :, :, None], key[:, :, :, None], v[:, :, :, None], Places(None, False, 0.3, 1, 2)
+
+
+def attention_gradients(rng, dtype):
+    for q, k, v, places in attentions(rng, dtype):
+        y, kept = attention_formula(q, k, v, places)
+        for needs in ((True, True, True), tuple((rng.random(3) < 0.5).tolist())):
+            yield normal(rng, y.shape, dtype), q, k, v, places, kept, needs
+        yield np.broadcast_to(np.ones(1, dtype), y.shape), q, k, v, places, kept, (True, True, True)
+    dy = normal(rng, y.shape, dtype)
+    dy[0] = inf
+    yield dy, q, k, v, places, kept, (True, True, False)
+
+
+def linear_cross_entropies(rng, dtype):
+    for n, d, classes in ((2, 3, 4), (1, 1, 1), (0, 3, 4), (33, 5, 257), (300, 4, 1500), (90, 3, 60_000)):
+        x, weight, bias = normal(rng, (n, d), dtype), normal(rng, (d, classes), dtype), normal(rng, (classes,), dtype)
+        targets = rng.integers(0, classes, n)
+        for counted in (np.ones(n, bool), rng.random(n) < 0.7, np.zeros(n, bool)):
+            for smoothing, needs in (
+                (0.0, (True, True, True)),
+                (0.1, (False, True, True)),
+                (0.1, (True, False, False)),
+            ):
+                yield x, weight, bias, {"classes": (targets, counted, smoothing), "needs": needs}
+        tied = normal(rng, (classes, d), dtype).T
+        yield x, tied, {"classes": (targets, np.ones(n, bool), 0.1), "needs": (True, True)}
+    far = np.array([[1e4, -1e4, 0], [0, 200, 1]], dtype)
+    yield far, np.eye(3, dtype=dtype), {"classes": (np.array([1, 2]), np.ones(2, bool), 0.0), "needs": (True, True)}
+
+
+def linear_cross_entropy_gradients(rng, dtype):
+    for *operands, options in linear_cross_entropies(rng, dtype):
+        kept = linear_cross_entropy_formula(*operands, **options)[1]
+        for dloss in (1.0, -0.3):
+            yield np.asarray(dloss, dtype), *operands, {**options, "kept": kept}
+
+
+def sums_of_rows(rng, dtype):
+    for shape, width, rows in (((2, 3), 4, 5), ((0,), 2, 3), ((40, 10), 3, 1000), ((40, 10), 3, 8), ((300,), 1, 1)):
+        yield normal(rng, (*shape, width), dtype), rng.integers(0, rows, shape), rows
+    yield normal(rng, (30, 2, 2), dtype), np.minimum(rng.geometric(0.3, 30), 19).astype("int32"), 20
 
 
 def sgd_updates(rng, dtype):
@@ -117,6 +234,9 @@ def adam_updates(rng, dtype):
     yield p, g, m, np.ones((3, 4), dtype), {**common, "step": 2, "weight_decay": 0.0, "decoupled": True}
 
 
+# Besides their result these return what the kernel keeps for its gradient, and the formula keeps nothing.
+KEEPING = {"attention_formula", "linear_cross_entropy_formula"}
+
 SAMPLES = {
     "softmax_formula": softmax_formulas,
     "softmax_gradient": softmax_gradients,
@@ -125,6 +245,17 @@ SAMPLES = {
     "cross_entropy_formula": cross_entropy_formulas,
     "cross_entropy_gradient": cross_entropy_gradients,
     "dropout_formula": dropout_formulas,
+    "add_dropout_formula": add_dropout_formulas,
+    "product": products,
+    "linear_formula": linear_formulas,
+    "linear_gradient": linear_gradients,
+    "linear_relu_formula": linear_relu_formulas,
+    "linear_relu_gradient": linear_relu_gradients,
+    "attention_formula": attentions,
+    "attention_gradient": attention_gradients,
+    "linear_cross_entropy_formula": linear_cross_entropies,
+    "linear_cross_entropy_gradient": linear_cross_entropy_gradients,
+    "sum_rows_formula": sums_of_rows,
     "sgd_update": sgd_updates,
     "adam_update": adam_updates,
 }
@@ -142,16 +273,21 @@ def arrays_in(value, backend):
     return [np.asarray(backend.to_numpy(value))] if hasattr(value, "dtype") else []
 
 
-def run(function, arguments, backend):
+def run(function, arguments, backend, function_keeps=False):
     """Call a kernel or a formula on fresh arrays; return its results and what became of its arguments."""
     fresh = [copied(a, backend) for a in arguments]
     options = fresh.pop() if isinstance(fresh[-1], dict) else {}
     result = function(*fresh, **options)
-    return arrays_in(result, backend), arrays_in(fresh, backend)
+    return arrays_in(result[0] if function_keeps else result, backend), arrays_in(fresh, backend)
 
 
 def copied(value, backend):
     """Copy an array to the backend with its memory layout: broadcast views stay such, transposed ones too."""
+    if isinstance(value, tuple):
+        parts = [copied(part, backend) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, dict):
+        return {name: copied(part, backend) for name, part in value.items()}
     if not isinstance(value, np.ndarray):
         return value
     if value.size and 0 in value.strides:
@@ -172,8 +308,8 @@ def test_kernel_equals_formula(name, kind, dtype):
     allowed = 2e-5 if dtype == "float32" else 1e-12
     for arguments in SAMPLES[name](np.random.default_rng(0), dtype):
         shapes = [a.shape for a in arguments if isinstance(a, np.ndarray)]
-        expected, left = run(plain, arguments, backend)
-        results, changed = run(kernel, arguments, backend)
+        expected, left = run(plain, arguments, backend, name in KEEPING)
+        results, changed = run(kernel, arguments, backend, name in KEEPING)
         assert len(results) == len(expected), f"{name}{shapes}: results that are None differ"
         for number, (r, e) in enumerate(zip([*results, *changed], [*expected, *left], strict=True)):
             where = f"{name}{shapes}: array {number}"

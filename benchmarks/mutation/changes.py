@@ -47,7 +47,7 @@ Change = tuple[ast.AST, str, str]  # what is replaced, the kind of change, and b
 
 DROPPED = {  # calls that give way to their receiver, or to their first argument
     "abs", "as_array", "astype", "broadcast_to", "conj", "copy", "cumprod", "cumsum", "expand_dims", "flip",
-    "folded_product", "mean", "moveaxis", "reshape", "roll", "rows", "sqrt", "squeeze", "sum", "sum_to", "swapaxes",
+    "mean", "moveaxis", "product", "reshape", "roll", "rows", "sqrt", "squeeze", "sum", "sum_to", "swapaxes",
     "transpose", "tril", "triu", "with_kept_axes", "without_axes",
 }  # fmt: skip
 EXCHANGED = {

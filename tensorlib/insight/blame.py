@@ -45,7 +45,7 @@ def _share(test: Any) -> float:
 
 def _dead_units(node: Function, position: int, dys: Any) -> str:
     # A unit is a place along the last axis, if there are rows; it is dead if it gives 0 for every row.
-    (y,) = node.saved
+    y = node.saved[-1]
     dead = (y == 0).all(axis=tuple(range(y.ndim - 1))) if y.ndim > 1 else y == 0
     return f"{percent(_share(dead))} of units dead"
 
@@ -138,8 +138,10 @@ def _flat(node: Function, position: int, dys: Any) -> str:
 
 
 _REASONS: dict[str, Callable[[Any, int, Any], str]] = {
-    "relu": _dead_units, "multiply": _other_factor, "matmul": _other_factor, "where": _condition, "maximum": _larger,
-    "minimum": _larger, "dropout": _dropped, "max": _attained, "min": _attained, "embedding": _rows,
+    "relu": _dead_units, "linear_relu": _dead_units, "multiply": _other_factor, "matmul": _other_factor,
+    "linear": _other_factor, "where": _condition, "maximum": _larger,
+    "minimum": _larger, "dropout": _dropped, "add_dropout": _dropped, "max": _attained, "min": _attained,
+    "embedding": _rows,
     "getitem": _picked, "take_along_axis": _picked, "softmax": _saturated_softmax, "log_softmax": _saturated_softmax,
     "sigmoid": _saturated, "tanh": _saturated, "power": _at_zero, "square": _at_zero, "abs": _at_zero,
     "cross_entropy": _targets, "clip": _outside, "round": _flat, "floor": _flat, "ceil": _flat,

@@ -10,14 +10,27 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from tensorlib.ops import crossentropy, dropout, normalize, softmax, update
+from tensorlib.ops import (
+    attention,
+    crossentropy,
+    dropout,
+    indexing,
+    linalg,
+    linear,
+    linear_cross_entropy,
+    normalize,
+    softmax,
+    update,
+)
 
 __all__ = ["overridable", "register_kernels"]
 
 
 def overridable() -> dict[str, Callable[..., Any]]:
     """Return every formula that kernels may override, by name. A test walks them and compares each kernel with it."""
-    modules = (crossentropy, dropout, normalize, softmax, update)
+    modules = (
+        attention, crossentropy, dropout, indexing, linalg, linear, linear_cross_entropy, normalize, softmax, update
+    )  # fmt: skip
     return {
         name: formula
         for module in modules

@@ -1,18 +1,94 @@
-"""Scaled dot-product attention, as the sentence made of ops that it is."""
+"""Scaled dot-product attention, by the sentence made of ops that it is; kernels make it block by block."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from functools import singledispatch
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from tensorlib.backend import Array, backend_of
+from tensorlib.function import Function
 from tensorlib.ops.common import as_tensors, check_flag
-from tensorlib.ops.dropout import checked_probability
-from tensorlib.ops.dropout import dropout as drop
-from tensorlib.ops.linalg import matmul
-from tensorlib.ops.softmax import softmax
+from tensorlib.ops.dropout import Dropout, checked_probability, next_draw
+from tensorlib.ops.linalg import Matmul
+from tensorlib.ops.softmax import Softmax, checked_mask, softmax_gradient
 from tensorlib.random import Generator
 
 __all__ = ["scaled_dot_product_attention"]
+
+
+class Places(NamedTuple):
+    """Who may attend to whom, and which weights are dropped."""
+
+    visible: Array | None  # booleans that broadcast to (..., T, S), or None for all
+    causal: bool  # and besides, query t sees keys 0..t only
+    p: float  # how much of the weights is dropped
+    key: int  # of the mask, as in Dropout
+    draw: int
+
+    def mask(self, q: Array, k: Array) -> Array | None:
+        """Return `visible` and causality as one mask."""
+        if not self.causal:
+            return self.visible
+        home = q.backend if hasattr(q, "requires_grad") else backend_of(q)  # under create_graph q is a Tensor
+        past = home.xp.tri(q.shape[-2], k.shape[-2], 0, "bool")
+        return past if self.visible is None else past & self.visible
+
+    def drop(self, weights: Array) -> Array:
+        """Apply dropout to weights, or to their gradient."""
+        return Dropout.run(weights, p=self.p, key=self.key, draw=self.draw) if self.p else weights
+
+
+class Attention(Function):
+    """y = (m · softmax(q k^T / sqrt(K))) v, softmax over what is visible, m the mask of dropout on the weights.
+
+    Nothing of the size (T, S) is kept: the weights are made once more in backward.
+    """
+
+    broadcasts = True
+
+    def forward(self, q: Array, k: Array, v: Array, places: Places) -> Array:
+        self.places = places
+        y, self.statistics = attention_formula(q, k, v, places)
+        self.save(q, k, v)
+        return y
+
+    def backward(self, dy: Array) -> Any:
+        q, k, v = self.saved
+        return attention_gradient(dy, q, k, v, self.places, self.statistics, self.needs)
+
+
+def attention_weights(q: Array, k: Array, mask: Array | None) -> Array:
+    """Return softmax(q k^T / sqrt(K)) over the visible keys, (..., T, S); of arrays, or of Tensors."""
+    # Scaling the queries costs T·K multiplications, scaling the scores would cost T·S.
+    scores = Matmul.run(q * (1 / math.sqrt(max(q.shape[-1], 1))), k.swapaxes(-1, -2))
+    if scores.dtype == np.float16:  # 11 bits are too few for a sum of many
+        return Softmax.run(scores.astype("float32"), axis=-1, visible=mask).astype("float16")
+    return Softmax.run(scores, axis=-1, visible=mask)
+
+
+@singledispatch
+def attention_formula(q: Array, k: Array, v: Array, places: Places) -> tuple[Array, Any]:
+    """Return y, and what a kernel wants to keep for the gradient; the formula keeps nothing."""
+    return Matmul.run(places.drop(attention_weights(q, k, places.mask(q, k))), v), None
+
+
+@singledispatch
+def attention_gradient(
+    dy: Array, q: Array, k: Array, v: Array, places: Places, kept: Any, needs: tuple[bool, ...]
+) -> tuple[Array | None, Array | None, Array | None]:
+    # With the weights w = softmax(s), s = q k^T / sqrt(K), y = (m w) v:  dv = (m w)^T dy,  dw = m · (dy v^T),
+    # ds = w (dw - <dw, w>)   =>   dq = ds k / sqrt(K),  dk = ds^T q / sqrt(K)
+    weights = attention_weights(q, k, places.mask(q, k))
+    dv = Matmul.run(places.drop(weights).swapaxes(-1, -2), dy) if needs[2] else None
+    if not (needs[0] or needs[1]):
+        return None, None, dv
+    dweights = places.drop(Matmul.run(dy, v.swapaxes(-1, -2)))
+    dscores = softmax_gradient(dweights, weights, -1) * (1 / math.sqrt(max(q.shape[-1], 1)))
+    dq = Matmul.run(dscores, k) if needs[0] else None
+    return dq, Matmul.run(dscores.swapaxes(-1, -2), q) if needs[1] else None, dv
 
 
 def scaled_dot_product_attention(
@@ -23,23 +99,41 @@ def scaled_dot_product_attention(
     dropout: float = 0.0,
     generator: Generator | None = None,
     return_weights: bool = False,
+    causal: bool = False,
 ) -> Any:
     """Return softmax(q k^T / sqrt(K)) v for q (..., T, K), k (..., S, K), v (..., S, M): (..., T, M).
 
     Vaswani et al. 2017, equation 1. `visible`, booleans that broadcast to (..., T, S), says which of the S places each
-    of the T queries may attend to; a query that may see nothing gets zeros. `dropout` acts on the weights. With
-    `return_weights` the result is (output, weights), the weights (..., T, S) as they are before dropout.
+    of the T queries may attend to; with `causal`, query t besides sees only keys 0 to t. A query that may see nothing
+    gets zeros. `dropout` acts on the weights. With `return_weights` the result is (output, weights), the weights
+    (..., T, S) as they are before dropout.
+
+    On a CPU the weights are made for a block of queries at a time, forward and backward, so memory grows with T + S and
+    not with T·S; give `causal`, not a mask of T·S, and padding as a mask (..., 1, S).
     """
-    check_flag("scaled_dot_product_attention", "return_weights", return_weights)
-    dropout = checked_probability("scaled_dot_product_attention", "dropout", dropout)
+    name = "scaled_dot_product_attention"
+    check_flag(name, "return_weights", return_weights)
+    check_flag(name, "causal", causal)
+    p = checked_probability(name, "dropout", dropout)
     q, k, v = as_tensors((q, k, v))
     if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
         raise ValueError(
-            "scaled_dot_product_attention: q (..., T, K), k (..., S, K) and v (..., S, M) must agree in K and S, "
+            f"{name}: q (..., T, K), k (..., S, K) and v (..., S, M) must agree in K and S, "
             f"got {q.shape}, {k.shape} and {v.shape}"
         )
-    # Scaling the queries costs T·K multiplications, scaling the scores would cost T·S.
-    scores = matmul(q * (1 / math.sqrt(max(q.shape[-1], 1))), k.swapaxes(-1, -2))
-    weights = softmax(scores, axis=-1, visible=visible)
-    output = matmul(drop(weights, dropout, generator), v)
-    return (output, weights) if return_weights else output
+    if visible is not None:
+        visible = checked_mask(visible, (*_leading(q, k), q.shape[-2], k.shape[-2]), q)
+    places = Places(visible, causal, p, *next_draw(name, p, generator))
+    if not return_weights:
+        return Attention.apply(q, k, v, places=places)
+    weights = attention_weights(q, k, places.mask(q, k))
+    return Matmul.apply(places.drop(weights), v), weights
+
+
+def _leading(q: Any, k: Any) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
+    except ValueError:
+        raise ValueError(
+            f"scaled_dot_product_attention: axes before the last two must broadcast, got {q.shape} and {k.shape}"
+        ) from None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.backend import Array, backend_of, namespace_of
+from tensorlib.backend import Array, Backend, backend_of, namespace_of
 from tensorlib.function import Function, as_tensor
 from tensorlib.ops.creation import real, whole
 from tensorlib.ops.gathering import take_along_axis
@@ -37,11 +37,11 @@ class CrossEntropy(Function):
         (logits,) = self.saved
         lse = self.statistics
         if lse is None:
-            lse = Logsumexp.run(_without_ignored(logits, self.counted), axis=-1, keepdims=True)
+            lse = Logsumexp.run(without_ignored(logits, self.counted), axis=-1, keepdims=True)
         return cross_entropy_gradient(dloss, logits, lse, self.targets, self.counted, self.smoothing)
 
 
-def _without_ignored(logits: Array, counted: Array) -> Array:
+def without_ignored(logits: Array, counted: Array) -> Array:
     """Return the logits with zeros in ignored rows: these may hold anything, and inf - inf would be NaN."""
     return namespace_of(logits).where(counted[:, None], logits, 0)
 
@@ -49,7 +49,7 @@ def _without_ignored(logits: Array, counted: Array) -> Array:
 @singledispatch
 def cross_entropy_formula(logits: Array, targets: Array, counted: Array, smoothing: float) -> tuple[Array, Array]:
     xp = namespace_of(logits)
-    logits = _without_ignored(logits, counted)
+    logits = without_ignored(logits, counted)
     lse = Logsumexp.run(logits, axis=-1, keepdims=True)
     chosen = xp.take_along_axis(logits, targets[:, None], axis=-1)
     loss = lse - (1 - smoothing) * chosen
@@ -68,7 +68,7 @@ def cross_entropy_gradient(
     is_target = (xp.arange(classes) == targets[:, None]).astype(logits.dtype)
     q = is_target * (1 - smoothing) + smoothing / classes
     weight = here.where(counted, dloss, 0).reshape(-1, 1)
-    return weight * (here.exp(_without_ignored(logits, counted) - lse) - q)
+    return weight * (here.exp(without_ignored(logits, counted) - lse) - q)
 
 
 def cross_entropy(
@@ -93,7 +93,7 @@ def cross_entropy(
     label_smoothing = real("cross_entropy", "label_smoothing", label_smoothing)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1), got {label_smoothing}")
-    logits = _scores("cross_entropy", logits)
+    logits = scores_of("cross_entropy", logits)
     if logits.dtype == "float16":  # the sum of 100,000 exponentials would overflow at 65504
         wide = logits.astype("float32")
         return cross_entropy(wide, targets, ignore_index, label_smoothing, reduction).astype("float16")
@@ -101,16 +101,16 @@ def cross_entropy(
     targets = targets if hasattr(targets, "dtype") else as_tensor(targets).data
     if _are_probabilities(targets, logits):
         targets = as_tensor(targets, like=logits)
-        _check_backend("cross_entropy", targets.data, logits)
+        _check_backend("cross_entropy", targets.data, logits.backend)
         return _soft_cross_entropy(logits, targets, label_smoothing, reduction)
-    targets, counted = _classes("cross_entropy", logits, targets, ignore_index)
+    targets, counted = class_targets("cross_entropy", logits.shape, logits.backend, targets, ignore_index)
     losses = CrossEntropy.apply(
         logits.reshape(math.prod(shape), classes),
         targets=targets.reshape(-1),
         counted=counted.reshape(-1),
         smoothing=label_smoothing,
     )
-    return losses.reshape(shape) if reduction == "none" else _over_counted(losses, counted, reduction)
+    return losses.reshape(shape) if reduction == "none" else over_counted(losses, counted, reduction)
 
 
 def _soft_cross_entropy(logits: Any, targets: Any, label_smoothing: float, reduction: str) -> Any:
@@ -118,7 +118,7 @@ def _soft_cross_entropy(logits: Any, targets: Any, label_smoothing: float, reduc
     log_probs = log_softmax(logits)
     ruled_out = (q == 0) & (log_probs == -math.inf)  # 0 · -inf would be NaN
     losses = -(q * where(ruled_out, 0.0, log_probs)).sum(axis=-1)
-    return _over_counted(losses, logits.backend.xp.ones(losses.shape, bool), reduction)
+    return over_counted(losses, logits.backend.xp.ones(losses.shape, bool), reduction)
 
 
 def nll_loss(log_probs: Any, targets: Any, ignore_index: int = -100, reduction: str = "mean") -> Any:
@@ -129,16 +129,16 @@ def nll_loss(log_probs: Any, targets: Any, ignore_index: int = -100, reduction: 
     they come from the host. `reduction` is "mean", "sum" or "none" (the shape of targets).
     """
     check_reduction("nll_loss", reduction)
-    log_probs = _scores("nll_loss", log_probs)
+    log_probs = scores_of("nll_loss", log_probs)
     if log_probs.dtype == "float16":
         return nll_loss(log_probs.astype("float32"), targets, ignore_index, reduction).astype("float16")
     targets = targets if hasattr(targets, "dtype") else as_tensor(targets).data
-    targets, counted = _classes("nll_loss", log_probs, targets, ignore_index)
+    targets, counted = class_targets("nll_loss", log_probs.shape, log_probs.backend, targets, ignore_index)
     chosen = take_along_axis(log_probs, targets.reshape(*targets.shape, 1), axis=-1).reshape(targets.shape)
-    return _over_counted(where(counted, -chosen, 0.0), counted, reduction)
+    return over_counted(where(counted, -chosen, 0.0), counted, reduction)
 
 
-def _over_counted(losses: Any, counted: Array, reduction: str) -> Any:
+def over_counted(losses: Any, counted: Array, reduction: str) -> Any:
     """Reduce one loss a row, 0 for rows that are ignored; the mean is over the rows that count."""
     if reduction == "none":
         return losses
@@ -151,7 +151,7 @@ def _over_counted(losses: Any, counted: Array, reduction: str) -> Any:
 # ---- what is given, checked --------------------------------------------------------------------------------------
 
 
-def _scores(name: str, x: Any) -> Any:
+def scores_of(name: str, x: Any) -> Any:
     """Return logits or log-probabilities as a Tensor (..., V)."""
     x = as_tensor(x)
     if x.dtype.kind != "f":
@@ -168,13 +168,15 @@ def _are_probabilities(targets: Any, logits: Any) -> bool:
     return targets.dtype.kind == "f" and tuple(targets.shape) == tuple(logits.shape)
 
 
-def _classes(name: str, scores: Any, targets: Any, ignore_index: int) -> tuple[Array, Array]:
-    """Return targets as an array of class numbers beside the scores, 0 where ignored, and which are counted."""
+def class_targets(
+    name: str, scores: tuple[int, ...], home: Backend, targets: Any, ignore_index: int
+) -> tuple[Array, Array]:
+    """Return targets as an array of class numbers, 0 where ignored, and which are counted, for scores of this shape."""
     ignore_index = whole(name, "ignore_index", ignore_index)
     targets = targets.data if hasattr(targets, "requires_grad") else targets
     if targets.size == 0 and isinstance(targets, np.ndarray):
         targets = targets.astype(np.int64)  # an empty list has no dtype to speak of
-    shape, classes, home = tuple(scores.shape[:-1]), scores.shape[-1], scores.backend
+    shape, classes = tuple(scores[:-1]), scores[-1]
     if targets.dtype.kind not in "iu":
         also = f", or probabilities of shape {(*shape, classes)}" if name == "cross_entropy" else ""
         raise TypeError(
@@ -190,16 +192,16 @@ def _classes(name: str, scores: Any, targets: Any, ignore_index: int) -> tuple[A
         _check_range(name, targets, classes, ignore_index)
         targets = targets if home.xp is np else home.asarray(targets)
     else:
-        _check_backend(name, targets, scores)
+        _check_backend(name, targets, home)
     counted = targets != ignore_index
     return home.xp.where(counted, targets, home.xp.zeros_like(targets)), counted
 
 
-def _check_backend(name: str, targets: Array, scores: Any) -> None:
-    if backend_of(targets) is not scores.backend:
+def _check_backend(name: str, targets: Array, home: Backend) -> None:
+    if backend_of(targets) is not home:
         also = "" if isinstance(targets, np.ndarray) else ", or on the host"
         raise TypeError(
-            f"{name}: targets must be on the backend of the first argument, {scores.backend.name}{also}; "
+            f"{name}: targets must be on the backend of the first argument, {home.name}{also}; "
             f"got {backend_of(targets).name}"
         )
 

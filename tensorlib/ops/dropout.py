@@ -13,7 +13,7 @@ from tensorlib.messages import shown
 from tensorlib.ops.creation import real
 from tensorlib.random import Generator, default_generator
 
-__all__ = ["dropout"]
+__all__ = ["add_dropout", "dropout"]
 
 _LEVELS = 1 << 16  # a mask is drawn from 16 random bits an element: p is rounded to a multiple of 1/65536
 
@@ -26,18 +26,43 @@ class Dropout(Function):
 
     def forward(self, x: Array, p: float, key: int, draw: int) -> Array:
         self.p, self.key, self.draw = p, key, draw
-        dropped = min(round(p * _LEVELS), _LEVELS - 1)
-        bits = backend_of(x).random_bits(key, draw, math.prod(x.shape)).reshape(x.shape)
-        return dropout_formula(x, bits >= dropped, _LEVELS / (_LEVELS - dropped))
+        return dropout_formula(x, p, key, draw)
 
     def backward(self, dy: Array) -> Any:
         return Dropout.run(dy, p=self.p, key=self.key, draw=self.draw)
 
 
 @singledispatch
-def dropout_formula(x: Array, kept: Array, scale: float) -> Array:
+def dropout_formula(x: Array, p: float, key: int, draw: int) -> Array:
     """Choose, where a product with the mask would make NaN of an infinite x times 0."""
-    return namespace_of(x).where(kept, x * scale, 0)
+    bits = backend_of(x).random_bits(key, draw, math.prod(x.shape)).reshape(x.shape)
+    return namespace_of(x).where(bits >= dropped_levels(p), x * dropout_scale(p), 0)
+
+
+def dropped_levels(p: float) -> int:
+    """Return below which number of 16 random bits an element is dropped."""
+    return min(round(p * _LEVELS), _LEVELS - 1)
+
+
+def dropout_scale(p: float) -> float:
+    """Return what the elements that stay are multiplied by: 1 / (1-p), with p as it was rounded."""
+    return _LEVELS / (_LEVELS - dropped_levels(p))
+
+
+class AddDropout(Function):
+    """z = x + y · m, with dropout's mask m  =>  dx = dz, dy = dz · m."""
+
+    def forward(self, x: Array, y: Array, p: float, key: int, draw: int) -> Array:
+        self.p, self.key, self.draw = p, key, draw
+        return add_dropout_formula(x, y, p, key, draw)
+
+    def backward(self, dz: Array) -> Any:
+        return dz, Dropout.run(dz, p=self.p, key=self.key, draw=self.draw) if self.needs[1] else None
+
+
+@singledispatch
+def add_dropout_formula(x: Array, y: Array, p: float, key: int, draw: int) -> Array:
+    return x + Dropout.run(y, p=p, key=key, draw=draw)
 
 
 def checked_probability(name: str, what: str, p: Any) -> float:
@@ -48,20 +73,41 @@ def checked_probability(name: str, what: str, p: Any) -> float:
     return p
 
 
+def next_draw(name: str, p: float, generator: Generator | None) -> tuple[int, int]:
+    """Return (key, draw) for a mask from `generator`, or from the default one; nothing is drawn where p is 0."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(
+            f"{called_op(name)}: generator must be a tl.Generator, as tl.Generator(seed); got {shown(generator)}"
+        )
+    if not p:
+        return 0, 0
+    return (default_generator() if generator is None else generator).next_draw()
+
+
 def dropout(x: Any, p: float, generator: Generator | None = None) -> Any:
     """Zero each element with probability `p` and scale the others by 1/(1-p), so that the mean stays.
 
     Draws once from `generator`, or from the default one that ``tl.seed`` sets.
     """
     p = checked_probability("dropout", "p", p)
-    if generator is not None and not isinstance(generator, Generator):
-        raise TypeError(
-            f"{called_op('dropout')}: generator must be a tl.Generator, as tl.Generator(seed); got {shown(generator)}"
-        )
+    x = _floating("dropout", x)
+    key, draw = next_draw("dropout", p, generator)
+    return Dropout.apply(x, p=p, key=key, draw=draw) if p else x
+
+
+def add_dropout(x: Any, y: Any, p: float, generator: Generator | None = None) -> Any:
+    """Return x + dropout(y, p): a residual connection, with dropout on what is added (Vaswani et al. 2017, 5.4)."""
+    p = checked_probability("add_dropout", "p", p)
+    x = _floating("add_dropout", x)
+    y = _floating("add_dropout", as_tensor(y, like=x), "y")
+    if x.shape != y.shape:
+        raise ValueError(f"add_dropout: x and y must have one shape, got {x.shape} and {y.shape}")
+    key, draw = next_draw("add_dropout", p, generator)
+    return AddDropout.apply(x, y, p=p, key=key, draw=draw) if p else x + y
+
+
+def _floating(name: str, x: Any, what: str = "x") -> Any:
     x = as_tensor(x)
     if x.dtype.kind != "f":
-        raise TypeError(f"dropout: x must be of a floating dtype, got {x.dtype}")
-    if p == 0:
-        return x
-    key, draw = (default_generator() if generator is None else generator).next_draw()
-    return Dropout.apply(x, p=p, key=key, draw=draw)
+        raise TypeError(f"{name}: {what} must be of a floating dtype, got {x.dtype}")
+    return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -167,18 +168,23 @@ class SumRows(Function):
 
     def forward(self, x: Array, ids: Array, rows: int) -> Array:
         self.ids = ids
-        xp = namespace_of(x)
-        flat, width = ids.reshape(-1), x.shape[ids.ndim :]
-        y = xp.zeros((rows, *width), x.dtype)
-        if flat.size:
-            order = xp.argsort(flat, kind="stable")
-            ordered = flat[order]
-            starts = xp.flatnonzero(xp.concatenate((xp.ones(1, bool), ordered[1:] != ordered[:-1])))
-            y[ordered[starts]] = xp.add.reduceat(x.reshape(flat.size, *width)[order], starts, axis=0)
-        return y
+        return sum_rows_formula(x, ids, rows)
 
     def backward(self, dy: Array) -> Any:
         return Embedding.run(dy, ids=self.ids)
+
+
+@singledispatch
+def sum_rows_formula(x: Array, ids: Array, rows: int) -> Array:
+    xp = namespace_of(x)
+    flat, width = ids.reshape(-1), x.shape[ids.ndim :]
+    y = xp.zeros((rows, *width), x.dtype)
+    if flat.size:
+        order = xp.argsort(flat, kind="stable")
+        ordered = flat[order]
+        starts = xp.flatnonzero(xp.concatenate((xp.ones(1, bool), ordered[1:] != ordered[:-1])))
+        y[ordered[starts]] = xp.add.reduceat(x.reshape(flat.size, *width)[order], starts, axis=0)
+    return y
 
 
 def embedding(weight: Any, ids: Any) -> Any:

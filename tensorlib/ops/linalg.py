@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import singledispatch
 from operator import index
 from typing import Any
 
@@ -36,7 +37,7 @@ class Matmul(Function):
         self.folds = y.ndim == 2 and x.ndim > 2
         self.save(*([x] if dy_wanted else []), *([y] if dx_wanted else []))  # each is kept for the other's gradient
         try:
-            return folded_product(x, y)
+            return product(x, y)
         except ValueError as error:
             if x.shape[-1] != y.shape[-2]:
                 raise
@@ -47,14 +48,15 @@ class Matmul(Function):
     def backward(self, dz: Array) -> Any:
         dx = dy = None
         if self.needs[0]:
-            dx = folded_product(dz, self.saved[-1].swapaxes(-1, -2))
+            dx = product(dz, self.saved[-1].swapaxes(-1, -2))
         if self.needs[1]:
             x = self.saved[0]
-            dy = rows(x).swapaxes(0, 1) @ rows(dz) if self.folds else x.swapaxes(-1, -2) @ dz
+            dy = product(rows(x).swapaxes(0, 1), rows(dz)) if self.folds else product(x.swapaxes(-1, -2), dz)
         return dx, dy
 
 
-def folded_product(x: Array, y: Array) -> Array:
+@singledispatch
+def product(x: Array, y: Array) -> Array:
     """Return x @ y, with all leading axes of x folded into its rows where y is a plain matrix."""
     if y.ndim == 2 and x.ndim > 2:
         return (rows(x) @ y).reshape((*x.shape[:-1], y.shape[-1]))

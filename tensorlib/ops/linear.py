@@ -1,13 +1,75 @@
-"""The dense layer's product."""
+"""The dense layer: x W + b, alone and with the ReLU and dropout that follow it in a feed-forward block."""
 
 from __future__ import annotations
 
+from functools import singledispatch
 from typing import Any
 
-from tensorlib.function import as_tensor
-from tensorlib.ops.linalg import matmul
+from tensorlib.backend import Array, namespace_of
+from tensorlib.function import Function, as_tensor
+from tensorlib.ops.dropout import Dropout, checked_probability, dropout_scale, next_draw
+from tensorlib.ops.linalg import product, rows
 
-__all__ = ["linear"]
+__all__ = ["linear", "linear_relu"]
+
+
+class Linear(Function):
+    """z = x W + b for the rows of x (..., D), W (D, E), b (E,)  =>  dx = dz W^T, dW = x^T dz, db = sum of dz."""
+
+    def forward(self, x: Array, weight: Array, *bias: Array) -> Array:
+        self.save(x, weight)
+        return linear_formula(x, weight, *bias)
+
+    def backward(self, dz: Array) -> Any:
+        x, weight = self.saved
+        return linear_gradient(dz, x, weight, self.needs)
+
+
+@singledispatch
+def linear_formula(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    z = product(x, weight)
+    return z if bias is None else z + bias
+
+
+@singledispatch
+def linear_gradient(dz: Array, x: Array, weight: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
+    # z_ne = sum_d x_nd W_de + b_e   =>   dx = dz W^T,  dW = x^T dz,  db = sum_n dz_n
+    return (
+        product(dz, weight.swapaxes(0, 1)) if needs[0] else None,
+        product(rows(x).swapaxes(0, 1), rows(dz)) if needs[1] else None,
+        *[rows(dz).sum(axis=0) if needed else None for needed in needs[2:]],
+    )
+
+
+class LinearRelu(Function):
+    """y = max(x W + b, 0) · m, with dropout's mask m: 0 or 1/(1-p)  =>  d(x W + b) = dy / (1-p) where y > 0, else 0.
+
+    Whether a unit was dead or dropped, its y is 0. So y alone tells where the gradient flows, and no mask is drawn
+    again. A NaN stays one, and gets its gradient, as in `relu`.
+    """
+
+    def forward(self, x: Array, weight: Array, *bias: Array, p: float, key: int, draw: int) -> Array:
+        self.scale = dropout_scale(p) if p else 1.0
+        y = linear_relu_formula(x, weight, bias[0] if bias else None, p, key, draw)
+        self.save(x, weight, y)
+        return y
+
+    def backward(self, dy: Array) -> Any:
+        x, weight, y = self.saved
+        return linear_gradient(linear_relu_gradient(dy, y, self.scale), x, weight, self.needs)
+
+
+@singledispatch
+def linear_relu_formula(x: Array, weight: Array, bias: Array | None, p: float, key: int, draw: int) -> Array:
+    z = linear_formula(x, weight) if bias is None else linear_formula(x, weight, bias)
+    y = namespace_of(z).maximum(z, 0)
+    return Dropout.run(y, p=p, key=key, draw=draw) if p else y
+
+
+@singledispatch
+def linear_relu_gradient(dy: Array, y: Array, scale: float) -> Array:
+    # y = scale · z where z > 0 and kept, else 0   =>   dz = scale · dy there, else 0
+    return namespace_of(dy).where(y <= 0, 0, dy * scale)
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
@@ -15,15 +77,30 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Any:
 
     The weight is (in, out), so that it reads as in the papers; PyTorch's is the transpose.
     """
+    return Linear.apply(*linear_operands("linear", x, weight, bias))
+
+
+def linear_relu(x: Any, weight: Any, bias: Any = None, dropout: float = 0.0, generator: Any = None) -> Any:
+    """Return dropout(relu(x weight + bias)) for x (..., D), weight (D, E) and bias (E,): (..., E).
+
+    The first half of a feed-forward block (Vaswani et al. 2017, equation 2) in one op, which on a CPU is done while
+    its numbers are in the cache. `dropout` and `generator` as in `tl.dropout`.
+    """
+    p = checked_probability("linear_relu", "dropout", dropout)
+    key, draw = next_draw("linear_relu", p, generator)
+    return LinearRelu.apply(*linear_operands("linear_relu", x, weight, bias), p=p, key=key, draw=draw)
+
+
+def linear_operands(name: str, x: Any, weight: Any, bias: Any) -> tuple[Any, ...]:
+    """Return what is given as Tensors, after checking that the shapes fit."""
     x = as_tensor(x)
     weight = as_tensor(weight, like=x)
     if weight.ndim != 2 or x.shape[-1:] != weight.shape[:1]:
         hint = "; did you mean weight.T?" if weight.ndim == 2 and x.shape[-1:] == weight.shape[1:] else ""
-        raise ValueError(f"linear: x must be (..., in) and weight (in, out), got {x.shape} and {weight.shape}{hint}")
-    y = matmul(x, weight)
+        raise ValueError(f"{name}: x must be (..., in) and weight (in, out), got {x.shape} and {weight.shape}{hint}")
     if bias is None:
-        return y
+        return x, weight
     bias = as_tensor(bias, like=x)
     if bias.shape != weight.shape[1:]:
-        raise ValueError(f"linear: bias must have shape {weight.shape[1:]}, the outputs of weight; got {bias.shape}")
-    return y + bias
+        raise ValueError(f"{name}: bias must have shape {weight.shape[1:]}, the outputs of weight; got {bias.shape}")
+    return x, weight, bias

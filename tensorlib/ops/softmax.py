@@ -59,22 +59,22 @@ def softmax(x: Any, axis: int = -1, visible: Any = None) -> Any:
     """
     x = as_floating(x)
     axis = normal_axis(axis, x.ndim, "softmax")
-    return Softmax.apply(x, axis=axis, visible=None if visible is None else _mask(visible, x))
+    return Softmax.apply(x, axis=axis, visible=None if visible is None else checked_mask(visible, x.shape, x))
 
 
-def _mask(visible: Any, x: Any) -> Array:
-    """Return the mask as an array beside x, after checking that it is one."""
+def checked_mask(visible: Any, shape: tuple[int, ...], x: Any) -> Array:
+    """Return the mask of scores of this shape as an array beside x, after checking that it is one."""
     mask = as_tensor(visible, like=x)
     if mask.dtype != bool:
         name = called_op("softmax")
         raise TypeError(f"{name}: visible must be boolean, True where a place may be seen; got dtype {mask.dtype}")
     try:
-        fits = np.broadcast_shapes(mask.shape, x.shape) == tuple(x.shape)
+        fits = np.broadcast_shapes(mask.shape, shape) == tuple(shape)
     except ValueError:
         fits = False
     if not fits:
         name = called_op("softmax")
-        raise ValueError(f"{name}: visible must broadcast to the shape of x, {x.shape}; got {mask.shape}")
+        raise ValueError(f"{name}: visible must broadcast to {tuple(shape)}, got {mask.shape}")
     return mask.data
 
 

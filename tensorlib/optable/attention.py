@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import CAUSAL, SOME, Row, at
+from tensorlib.optable.row import CAUSAL, SOME, Row, at, mask_of
 
 __all__ = ["ROWS"]
 
@@ -19,16 +19,33 @@ def _softmax(x: np.ndarray, axis: int = -1, visible: Any = True) -> np.ndarray:
     return e / np.where(total == 0, 1, total)
 
 
-def _attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, visible: Any = True, return_weights: bool = False) -> Any:
+def _attention(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    visible: Any = True,
+    dropout: float = 0.0,
+    return_weights: bool = False,
+    causal: bool = False,
+) -> Any:
+    if causal:
+        visible = visible & np.tri(q.shape[-2], k.shape[-2], dtype=bool)
     weights = _softmax(q @ np.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1]), -1, visible)
-    return (weights @ v, weights) if return_weights else weights @ v
+    output = (weights * mask_of(weights.shape, dropout)) @ v
+    return (output, weights) if return_weights else output
 
 
 ROWS: list[Row] = [
     Row(
-        "scaled_dot_product_attention", tl.scaled_dot_product_attention, _attention,
+        "scaled_dot_product_attention",
+        lambda q, k, v, visible=None, dropout=0.0, **options: tl.scaled_dot_product_attention(
+            q, k, v, visible, dropout, tl.Generator(7), **options
+        ), _attention,
         [at((3, 2), (4, 2), (4, 3)), at((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=SOME),
          at((3, 2), (3, 2), (3, 2), visible=CAUSAL), at((2, 1, 2), (1, 3, 2), (1, 3, 1), return_weights=True),
-         at((0, 2), (4, 2), (4, 2)), at((1, 1, 1, 2), (2, 1, 2), (2, 1, 2))],
+         at((0, 2), (4, 2), (4, 2)), at((1, 1, 1, 2), (2, 1, 2), (2, 1, 2)),
+         at((3, 2), (3, 2), (3, 2), causal=True), at((2, 3, 2), (2, 4, 2), (2, 4, 2), causal=True, visible=SOME),
+         at((2, 1, 3, 2), (2, 1, 3, 2), (2, 1, 3, 2), causal=True, dropout=0.3), at((3, 2), (4, 2), (4, 1), dropout=0.3),
+         at((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=SOME, dropout=0.3, return_weights=True)],
     ),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rows of the op table: The dense layer's product."""
+"""Rows of the op table: The dense layer, alone and with the ReLU behind it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import Row, at
+from tensorlib.optable.row import Row, at, mask_of
 
 __all__ = ["ROWS"]
 
@@ -16,10 +16,21 @@ def _linear(x: np.ndarray, weight: np.ndarray, bias: Any = 0.0) -> np.ndarray:
     return np.einsum("...d,de->...e", x, weight) + bias
 
 
+def _linear_relu(x: np.ndarray, weight: np.ndarray, bias: Any = 0.0, dropout: float = 0.0) -> np.ndarray:
+    y = np.maximum(_linear(x, weight, bias), 0)
+    return y * mask_of(y.shape, dropout)
+
+
 ROWS: list[Row] = [
     Row(
         "linear", tl.linear, _linear,
         [at((2, 3), (3, 4), (4,)), at((2, 2, 3), (3, 2)), at((3,), (3, 2), (2,)), at((0, 3), (3, 2), (2,)),
          at((1, 1), (1, 1), (1,)), at((2, 3), np.ones((3, 2)), (2,))],
+    ),
+    Row(
+        "linear_relu", lambda x, weight, bias=None, p=0.0: tl.linear_relu(x, weight, bias, p, tl.Generator(7)),
+        _linear_relu,
+        [at((2, 3), (3, 4), (4,)), at((2, 2, 3), (3, 2)), at((3,), (3, 2), (2,)), at((0, 3), (3, 2), (2,)),
+         at((1, 1), (1, 1), (1,)), at((2, 3), np.ones((3, 2)), (2,)), at((4, 3), (3, 4), (4,), 0.3)],
     ),
 ]  # fmt: skip

@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorlib.backend import Backend
+from tensorlib.ops.dropout import dropout
+from tensorlib.random import Generator
 from tensorlib.tensor import Tensor
 
 __all__ = [
     "BOOLEAN", "CAUSAL", "DISTINCT", "IDS", "NORMALISED", "POSITIVE", "REAL", "SOME", "UNARY", "Row", "Sample", "at",
+    "mask_of",
 ]  # fmt: skip
 
 Domain = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -129,6 +132,11 @@ def _handed(value: Any, backend: Backend | None) -> Any:
     if isinstance(value, np.ndarray):
         return Tensor(value, backend=backend)
     return tuple(_handed(v, backend) for v in value) if isinstance(value, tuple) else value
+
+
+def mask_of(shape: tuple[int, ...], p: float) -> np.ndarray:
+    """Return the mask by which an op multiplies that is given dropout `p` and ``tl.Generator(7)``."""
+    return dropout(np.ones(shape), p, Generator(7)).numpy()
 
 
 # ---- samples and constants that several families share ----

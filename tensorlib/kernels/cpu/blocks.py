@@ -1,14 +1,45 @@
-"""Row blocks: a kernel that makes several passes over the same numbers makes them while these are in the cache."""
+"""Work cut into blocks of rows: small enough for the cache, and a thread takes one at a time.
+
+Where a block begins depends on the shapes alone. So sums over blocks, added in their order, come out the same with any
+number of threads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
-BLOCK_BYTES = 1 << 19  # half a megabyte: a block and its scratch fit the second-level cache of current CPUs
+import numpy as np
+
+from tensorlib.threads import share
+
+BLOCK_BYTES = 1 << 20  # a megabyte: small enough for caches, and long enough between two waits for the interpreter
+SHARED_BYTES = 1 << 20  # below, sharing costs more than it gives: threads wait for the interpreter at each call
 
 
-def row_blocks(rows: int, row_bytes: int) -> Iterator[slice]:
-    """Yield slices that cover `rows` rows, each of about BLOCK_BYTES and of one row at least."""
-    step = max(1, BLOCK_BYTES // max(row_bytes, 1))
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
+def row_blocks(rows: int, row_bytes: int, block_bytes: int = BLOCK_BYTES) -> list[slice]:
+    """Return slices that cover `rows` rows, each of `block_bytes` at most, but of one row at least."""
+    step = max(1, block_bytes // max(row_bytes, 1))
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def for_blocks(work: Callable[[slice], Any], rows: int, row_bytes: int) -> None:
+    """Call ``work(block)`` for each block of rows, on several threads if there is enough to do."""
+    total = rows * row_bytes
+    if total < SHARED_BYTES:
+        work(slice(0, rows))
+    else:
+        share(work, row_blocks(rows, row_bytes, min(BLOCK_BYTES, total // 2 + row_bytes)))
+
+
+def summed(parts: list[Any]) -> Any:
+    """Add up what the blocks contributed, in their order, into the first."""
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def in_place(x: np.ndarray, *others: np.ndarray) -> bool:
+    """Say whether a kernel that computes in x's own dtype gives what the formula gives: all have it, a real one."""
+    return x.dtype.kind == "f" and x.itemsize >= 4 and all(o.dtype == x.dtype for o in others)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tensorlib.kernels.cpu.blocks import row_blocks
+from tensorlib.kernels.cpu.blocks import for_blocks
 from tensorlib.ops.crossentropy import cross_entropy_formula, cross_entropy_gradient
 
 
@@ -13,7 +13,8 @@ def _(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: f
     rows, classes = logits.shape
     lse = np.empty((rows, 1), logits.dtype)
     loss = np.empty(rows, logits.dtype)
-    for block in row_blocks(rows, classes * logits.itemsize):
+
+    def losses(block: slice) -> None:
         x, ignored = logits[block], ~counted[block]
         top = x.max(axis=-1, keepdims=True)
         top[ignored] = 0
@@ -25,6 +26,8 @@ def _(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: f
         total = np.log(e.sum(axis=-1, keepdims=True))
         loss[block] = total[:, 0] - expected
         np.add(total, top, out=lse[block])
+
+    for_blocks(losses, rows, classes * logits.itemsize)
     loss[~counted] = 0
     return loss, lse
 
@@ -41,7 +44,8 @@ def _(
     rows, classes = logits.shape
     dx = np.empty((rows, classes), logits.dtype)
     weight = np.where(counted, dloss, 0).astype(logits.dtype).reshape(-1, 1)
-    for block in row_blocks(rows, classes * logits.itemsize):
+
+    def gradient(block: slice) -> None:
         p = dx[block]
         np.subtract(logits[block], lse[block], out=p)
         p[~counted[block]] = 0
@@ -50,4 +54,6 @@ def _(
             p -= smoothing / classes
         p[np.arange(len(p)), targets[block]] -= 1 - smoothing
         p *= weight[block]
+
+    for_blocks(gradient, rows, classes * logits.itemsize)
     return dx

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tensorlib.kernels.cpu.blocks import row_blocks
+from tensorlib.kernels.cpu.blocks import for_blocks, in_place
 from tensorlib.ops.update import adam_update
 
 
@@ -16,30 +16,34 @@ def _(
     eps: float, weight_decay: float, decoupled: bool,
 ) -> np.ndarray:  # fmt: skip
     options = {"step": step, "lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
-    if not all(a.flags.c_contiguous for a in (p, g, m, v)):  # flattening would update a copy
+    if not (in_place(p, g, m, v) and all(a.flags.c_contiguous for a in (p, g, m, v))):  # flattening would copy
         return adam_update.dispatch(object)(p, g, m, v, **options, decoupled=decoupled)
     shape, updated = p.shape, np.empty(p.size, p.dtype)
     p, g, m, v = (a.reshape(-1) for a in (p, g, m, v))
     rate, root = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
-    for block in row_blocks(p.size, 4 * p.itemsize):
+
+    def update(block: slice) -> None:
         slope = g[block]
         if weight_decay and not decoupled:
             slope = slope + weight_decay * p[block]
-        m[block] *= beta1
-        scratch = slope * (1 - beta1)
-        m[block] += scratch
+        scratch, new = slope * (1 - beta1), updated[block]
+        m_block, v_block = m[block], v[block]
+        m_block *= beta1
+        m_block += scratch
         np.multiply(slope, slope, out=scratch)
         scratch *= 1 - beta2
-        v[block] *= beta2
-        v[block] += scratch
-        np.sqrt(v[block], out=scratch)
+        v_block *= beta2
+        v_block += scratch
+        np.sqrt(v_block, out=scratch)
         scratch *= root
         scratch += eps
-        np.divide(m[block], scratch, out=scratch)
+        np.divide(m_block, scratch, out=scratch)
         scratch *= rate
         if weight_decay and decoupled:
-            np.multiply(p[block], 1 - lr * weight_decay, out=updated[block])
-            updated[block] -= scratch
+            np.multiply(p[block], 1 - lr * weight_decay, out=new)
+            new -= scratch
         else:
-            np.subtract(p[block], scratch, out=updated[block])
+            np.subtract(p[block], scratch, out=new)
+
+    for_blocks(update, p.size, 4 * p.itemsize)
     return updated.reshape(shape)

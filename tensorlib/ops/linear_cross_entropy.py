@@ -1,0 +1,97 @@
+"""The output layer and its loss in one op: from hidden states to cross-entropy."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any
+
+from tensorlib.backend import Array
+from tensorlib.function import Function, as_tensor
+from tensorlib.ops.creation import real
+from tensorlib.ops.crossentropy import (
+    class_targets,
+    cross_entropy,
+    cross_entropy_formula,
+    cross_entropy_gradient,
+    over_counted,
+    without_ignored,
+)
+from tensorlib.ops.linalg import rows
+from tensorlib.ops.linear import linear, linear_formula, linear_gradient, linear_operands
+from tensorlib.ops.losses import check_reduction
+from tensorlib.ops.reduce import Logsumexp
+
+__all__ = ["linear_cross_entropy"]
+
+
+class LinearCrossEntropy(Function):
+    """loss = sum over counted rows n of cross_entropy(x_n W + b, target_n), for x (N, D) and W (D, V).
+
+    The logits (N, V) would be by far the largest array of a training step. A kernel makes a block of them, turns it
+    into its own gradient, uses that up, and goes on: before backward all gradients are there, but for the factor dloss.
+    """
+
+    def forward(self, x: Array, weight: Array, *bias: Array, targets: Array, counted: Array, smoothing: float) -> Array:
+        self.classes = (targets, counted, smoothing)
+        loss, self.statistics = linear_cross_entropy_formula(x, weight, *bias, classes=self.classes, needs=self.needs)
+        self.save(x, weight, *bias)
+        return loss
+
+    def backward(self, dloss: Array) -> Any:
+        return linear_cross_entropy_gradient(
+            dloss, *self.saved, classes=self.classes, kept=self.statistics, needs=self.needs
+        )
+
+
+@singledispatch
+def linear_cross_entropy_formula(x: Array, weight: Array, *bias: Array, classes: Any, needs: Any) -> tuple[Array, Any]:
+    """Return the loss, and what a kernel has of the gradients; the formula has nothing."""
+    losses, _ = cross_entropy_formula(linear_formula(x, weight, *bias), *classes)
+    return losses.sum(), None
+
+
+@singledispatch
+def linear_cross_entropy_gradient(
+    dloss: Array, x: Array, weight: Array, *bias: Array, classes: Any, kept: Any, needs: tuple[bool, ...]
+) -> tuple[Array | None, ...]:
+    # With the logits z = x W + b, dz as in cross-entropy   =>   dx = dz W^T,  dW = x^T dz,  db = sum of dz
+    targets, counted, smoothing = classes
+    z = linear_formula(x, weight, *bias)
+    lse = Logsumexp.run(without_ignored(z, counted), axis=-1, keepdims=True)
+    return linear_gradient(cross_entropy_gradient(dloss, z, lse, targets, counted, smoothing), x, weight, needs)
+
+
+def linear_cross_entropy(
+    x: Any,
+    weight: Any,
+    targets: Any,
+    bias: Any = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Any:
+    """Return ``cross_entropy(linear(x, weight, bias), targets, ...)`` without ever holding all logits on a CPU.
+
+    x (..., D) are hidden states, weight (D, V) and bias (V,) the output layer, and `targets` (...) integers in [0, V).
+    The other arguments are those of `tl.cross_entropy`. Memory grows with the vocabulary V as the weight does, not as
+    (..., V); with reduction="none" the logits are made all the same.
+    """
+    check_reduction("linear_cross_entropy", reduction)
+    smoothing = real("linear_cross_entropy", "label_smoothing", label_smoothing)
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"linear_cross_entropy: label_smoothing must lie in [0, 1), got {smoothing}")
+    operands = linear_operands("linear_cross_entropy", x, weight, bias)
+    x, weight = operands[:2]
+    if reduction == "none" or x.dtype == "float16":
+        return cross_entropy(linear(*operands), targets, ignore_index, smoothing, reduction)
+    targets = targets if hasattr(targets, "dtype") else as_tensor(targets).data
+    shape = (*x.shape[:-1], weight.shape[1])
+    targets, counted = class_targets("linear_cross_entropy", shape, x.backend, targets, ignore_index)
+    total = LinearCrossEntropy.apply(
+        rows(x) if x.ndim != 2 else x,
+        *operands[1:],
+        targets=targets.reshape(-1),
+        counted=counted.reshape(-1),
+        smoothing=smoothing,
+    )
+    return total if reduction == "sum" else over_counted(total, counted, "mean")
