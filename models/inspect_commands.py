@@ -154,6 +154,7 @@ def info() -> int:
     print("packages: " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
     print("backend numpy: yes")
     print(f"backend cupy: {_gpu()}")
+    print(f"kernels: {tl.thread_count()} threads")
     for pool in threadpool_info():
         kernels = f", {pool['architecture']} kernels" if "architecture" in pool else ""
         name = f"{pool['internal_api']} {pool.get('version') or ''}".strip()

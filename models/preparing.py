@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from models.stopping import Stopper
 from models.text import Tokenizer
 from models.transformer import Transformer, TransformerConfig
 
-__all__ = ["Run", "keep_memory", "model_config", "open_backend", "resume_run", "start_run", "tokenizer_digest"]
+__all__ = ["Run", "model_config", "open_backend", "resume_run", "start_run", "tokenizer_digest"]
 
 
 @dataclass(frozen=True)
@@ -87,21 +86,3 @@ def model_config(config: TrainConfig, tokenizer: Tokenizer) -> TransformerConfig
 def tokenizer_digest(tokenizer: Tokenizer) -> str:
     """Return what tells these subwords from any others."""
     return hashlib.sha256(tokenizer.source.model + b"\0" + tokenizer.target.model).hexdigest()
-
-
-def keep_memory() -> None:
-    """Tell glibc to keep freed memory for the next step instead of giving it back to the system.
-
-    Each step frees and allocates the same large arrays; fresh memory costs a page fault for every 4 kB, which took
-    longer than the arithmetic (860 ms a step became 640). Elsewhere than on glibc nothing happens.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-        ctypes.CDLL(None).gnu_get_libc_version  # noqa: B018  # musl has a mallopt that means other things
-    except (AttributeError, OSError, TypeError):
-        return
-    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8  # malloc.h
-    mallopt(M_MMAP_MAX, 0)  # large arrays from the heap, not each from a mapping of its own
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # and the heap's end stays ours
-    mallopt(M_TOP_PAD, 64 * 2**20)  # it grows in large pieces
-    mallopt(M_ARENA_MAX, 1)  # one heap, so that what one thread frees serves another

@@ -15,11 +15,12 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
+import tensorlib as tl
 from models.checkpoint import BEST, load_weights, read_checkpoint
 from models.config import PRESETS, TrainConfig, config_from, read_toml, settable
 from models.errors import UserError
 from models.evaluation import Translator, exact_match, scores
-from models.preparing import Run, keep_memory, resume_run, start_run
+from models.preparing import Run, resume_run, start_run
 from models.progress import Display, bar
 from models.runs import find_run, read_config, remove_unless_trained, write_config
 from models.stopping import Stopped, Stopper
@@ -101,8 +102,7 @@ def train(
     began = time.monotonic()
     layers = [*([(f"config {config}", read_toml(config))] if config else []), ("command line", _given(options))]
     display = Display()
-    with Stopper() as stopper:
-        keep_memory()
+    with Stopper() as stopper, tl.threads():
         if resume:
             run = resume_run(find_run(out, "--out"), stopper, *layers)
             _introduce(run, display)

@@ -3,7 +3,7 @@
 Everything that follows is decided by the config, the text and `Progress`. So a run that goes on from a checkpoint
 writes the same bytes as one that was never stopped.
 
-Shape suffixes: B batch, T target length, V vocabulary.
+Shape suffixes: B batch, S source length, T target length.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from models.progress import Display, RunLog
 from models.runs import has_weights
 from models.stopping import Stopped, Stopper
 from models.terminal import command
-from models.tokens import PAD
 from models.transformer import Transformer
 from nn import optim, schedules
 
@@ -167,13 +166,10 @@ class Trainer:
         """
         total = 0.0
         for batch in parts:
-            logits_BTV = self.model(batch.source_BS, batch.target_in_BT)
             smoothing = self.config.optim.label_smoothing
             # The sum over all tokens, divided by those of the whole step: a mean for each part would give the
             # tokens of a small part more weight than those of a large one.
-            summed = tl.cross_entropy(
-                logits_BTV, batch.target_out_BT, ignore_index=PAD, label_smoothing=smoothing, reduction="sum"
-            )
+            summed = self.model.loss(batch.source_BS, batch.target_in_BT, batch.target_out_BT, smoothing, "sum")
             loss = summed * (1 / tokens)
             value = float(loss.item())
             if not math.isfinite(value):

@@ -41,6 +41,8 @@ class Optimizer:
         self.learning_rate = learning_rate
         self.steps = dict.fromkeys(self.parameters, 0)  # updates so far, of each: Adam's bias correction counts them
         self.state: dict[str, dict[str, Any]] = {name: {} for name in self.parameters}
+        if any(p.backend.xp is np for p in self.parameters.values()):
+            tl.keep_memory()
 
     def __setattr__(self, name: str, value: Any) -> None:
         kind = type(self).__name__

@@ -13,6 +13,7 @@ from tensorlib.insight.graph import *  # noqa: F403
 from tensorlib.interop import *  # noqa: F403
 from tensorlib.io import *  # noqa: F403
 from tensorlib.kernels import register_kernels
+from tensorlib.memory import *  # noqa: F403
 from tensorlib.messages import FUNCTION_NAMES as _FUNCTION_NAMES
 from tensorlib.messages import unknown_name as _unknown_name
 from tensorlib.ops.activations import *  # noqa: F403

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from tensorlib.messages import shown
 
-__all__ = ["threads"]
+__all__ = ["thread_count", "threads"]
 
 Piece = TypeVar("Piece")
 
@@ -28,13 +28,14 @@ Piece = TypeVar("Piece")
 
 
 @contextmanager
-def threads(number: int) -> Iterator[None]:
+def threads(number: int | None = None) -> Iterator[None]:
     """Compute on `number` threads inside, the caller's included: ``with tl.threads(1): ...``.
 
-    Elsewhere the number is that of the processors this process may use, or what TENSORLIB_THREADS in the environment
+    Without it the number is that of the processors this process may use, or what TENSORLIB_THREADS in the environment
     says. It changes how long things take, never a result. Meanwhile BLAS is held to one thread for the whole process,
-    which spares each product from seeing to that by itself.
+    which spares each product from seeing to that by itself: ``with tl.threads(): ...`` around a loop of small steps.
     """
+    number = thread_count() if number is None else number
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ValueError(f"threads: the number must be an integer of at least 1, got {shown(number)}")
     token = _NUMBER.set(number)

@@ -14,7 +14,7 @@ from models.checkpoint import read_checkpoint
 from models.config import config_from
 from models.errors import UserError
 from models.evaluation import POSITIONS, TokenLoss, Translator, exact_match, token_loss
-from models.preparing import keep_memory, resume_run, start_run
+from models.preparing import resume_run, start_run
 from models.progress import Display
 from models.stopping import Stopped, Stopper
 from models.training import Trainer, make_optimizer, make_schedule
@@ -324,8 +324,8 @@ def test_a_step_that_is_not_finite_changes_no_bit_and_is_logged(make_config, tmp
     before = state_of(trainer)
     with monkeypatch.context() as patch:
         if broken == "loss":
-            real = tl.cross_entropy
-            patch.setattr(tl, "cross_entropy", lambda *a, **k: real(*a, **k) * float("nan"))
+            real = tl.linear_cross_entropy
+            patch.setattr(tl, "linear_cross_entropy", lambda *a, **k: real(*a, **k) * float("nan"))
         else:
             patch.setattr(optim, "clip_grad_norm", lambda *a: (_ for _ in ()).throw(ValueError("inf")))
         trainer.step()
@@ -350,9 +350,9 @@ def test_a_really_infinite_gradient_is_skipped(make_config, tmp_path):
 
 
 def test_too_many_skipped_steps_end_the_run(make_config, tmp_path, monkeypatch):
-    real = tl.cross_entropy
+    real = tl.linear_cross_entropy
     trainer = trainer_for(make_config(optim={"max_skipped": 3}), tmp_path / "run")
-    monkeypatch.setattr(tl, "cross_entropy", lambda *a, **k: real(*a, **k) * float("inf"))
+    monkeypatch.setattr(tl, "linear_cross_entropy", lambda *a, **k: real(*a, **k) * float("inf"))
     with pytest.raises(UserError, match=r"3 steps in a row had none .the loss is inf.*lower --optim.learning-rate"):
         trainer.train()
     assert [entry["kind"] for entry in log_of(tmp_path / "run")] == ["skipped"] * 3
@@ -480,5 +480,5 @@ def test_a_line_too_long_for_the_model_is_cut_and_told(make_config, tmp_path):
 
 
 def test_keeping_memory_does_no_harm():
-    keep_memory()
+    tl.keep_memory()
     assert np.ones(10**6).sum() == 10**6

@@ -133,6 +133,11 @@ def targets_for(r, s):
     return chosen
 
 
+def targets_among_rows(r, s):
+    """Return classes for rows, as many classes as rows."""
+    return targets_for(r, (*s[:-1], math.prod(s[:-1])))
+
+
 def permuted_places(r, s):
     """Return indices along axis 0 of which none comes twice in its column."""
     return np.broadcast_to(np.array(r.sample(range(s[0]), s[0])).reshape(-1, *[1] * (len(s) - 1)), s).copy()
@@ -400,6 +405,10 @@ OPS = [
     Op("linear", lambda x: tl.linear(x, x.reshape(-1, x.shape[-1]).swapaxes(0, 1), x.reshape(-1, x.shape[-1])[:, 0]),
        lambda x: F.linear(x, x.reshape(-1, x.shape[-1]), x.reshape(-1, x.shape[-1])[:, 0]),
        options=when(lambda s: s and math.prod(s) <= 24, anything)),
+    Op("linear_relu", lambda x: tl.linear_relu(x, x.reshape(-1, x.shape[-1]).swapaxes(0, 1)),
+       lambda x: F.linear(x, x.reshape(-1, x.shape[-1])).relu(),
+       options=when(lambda s: s and math.prod(s) <= 24, anything),
+       smooth=lambda xs, y: bool((F.linear(xs[0], xs[0].reshape(-1, xs[0].shape[-1])).abs() > 1e-2).all())),
     # normalisation and attention
     Op("layer_norm", lambda x, y: tl.layer_norm(x, *rows_of(y)),
        lambda x, y: F.layer_norm(x, x.shape[-1:], *rows_of(y)), 2,
@@ -421,6 +430,11 @@ OPS = [
     Op("cross_entropy", lambda x, targets, **o: tl.cross_entropy(x, targets, **o),
        lambda t, targets, **o: as_rows(F.cross_entropy, t, targets, **o),
        options=when(len, also(anything, reduction=KINDS, label_smoothing=[0.0, 0.2], targets=targets_for))),
+    Op("linear_cross_entropy",
+       lambda x, targets, **o: tl.linear_cross_entropy(x, x.reshape(-1, x.shape[-1]).swapaxes(0, 1), targets, **o),
+       lambda x, targets, **o: as_rows(F.cross_entropy, F.linear(x, x.reshape(-1, x.shape[-1])), targets, **o),
+       options=when(lambda s: s and math.prod(s) <= 24,
+                    also(anything, reduction=KINDS, label_smoothing=[0.0, 0.2], targets=targets_among_rows))),
     Op("nll_loss", lambda x, targets, **o: tl.nll_loss(x, targets, **o),
        lambda t, targets, **o: as_rows(F.nll_loss, t, targets, **o),
        options=when(len, also(anything, reduction=KINDS, targets=targets_for))),

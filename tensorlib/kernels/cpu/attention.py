@@ -75,7 +75,8 @@ class _Heads:
     def scores(self, b: slice, h: slice, t: slice) -> np.ndarray:
         """Return q k^T / sqrt(K) of a block, (b, h, t, s) for the keys that are seen; -inf where one is hidden."""
         s = self.seen(t)
-        scores = np.matmul(self.q_BHTK[b, h, t] * self.dtype.type(self.scale), self.k_BHSK[b, h, s].swapaxes(-1, -2))
+        scores = np.matmul(self.q_BHTK[b, h, t], self.k_BHSK[b, h, s].swapaxes(-1, -2))
+        scores *= self.dtype.type(self.scale)  # contiguous, as the queries are not
         if self.ceiling is not None:  # fmin and not a sum: it also puts -inf in the place of a NaN
             np.fmin(scores, self.ceiling[b, h, t, s], out=scores)
         if self.places.causal:  # keys before the block's first query are seen by all of it

@@ -18,8 +18,8 @@ from tensorlib.kernels.cpu.blocks import for_blocks, in_place, row_blocks, summe
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula, linear_cross_entropy_gradient
 from tensorlib.threads import BLAS, share
 
-BLOCK_BYTES = 1 << 24  # of logits: a block of rows should be high, for BLAS, and yet fit the third-level cache
-COLUMNS = 512  # of the vocabulary, at least, that a thread takes at a time
+BLOCK_BYTES = 1 << 24  # of logits, about: a block of rows should be high, for BLAS, and yet fit the third-level cache
+COLUMNS = 4096  # of the vocabulary make two pieces for threads to take
 SHARED = 1 << 17  # logits in all from which it pays to share the work
 
 
@@ -52,13 +52,14 @@ class _Loss:
         self.dweight = np.empty_like(weight) if needs[1] else None  # of its layout: a tied weight is transposed
         self.dbias = [np.zeros(b.shape, b.dtype) if need else None for b, need in zip(bias, needs[2:], strict=True)]
         self.wanted = any(needs)
-        count = max(self.classes // COLUMNS, 1)
+        count = min(2 * max(round(self.classes / COLUMNS), 1), self.classes)
         ends = [self.classes * i // count for i in range(count + 1)]
         self.columns = [slice(a, b) for a, b in pairwise(ends)]
 
     def run(self) -> np.ndarray:
         row_bytes = self.classes * self.x_ND.itemsize
-        blocks = row_blocks(len(self.x_ND), row_bytes, BLOCK_BYTES)
+        count = round(len(self.x_ND) * row_bytes / BLOCK_BYTES) or 1  # of blocks as even as can be
+        blocks = row_blocks(len(self.x_ND), row_bytes, -(-len(self.x_ND) // count) * row_bytes)
         scratch = np.empty((blocks[0].stop, self.classes), self.x_ND.dtype)
         return np.asarray(sum([self._block(n, scratch[: n.stop - n.start]) for n in blocks]), self.x_ND.dtype)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,7 @@ from tensorlib.threads import BLAS, share
 
 SHARED_WORK = 1 << 21  # multiplications: some 20 microseconds of a thread; below, a product is not cut
 ALONE_WORK = 1 << 15  # BLAS uses one thread of itself for a product as small as this
-LEAST_SIDE = 256  # rows or columns of a block at least, if there are so many: in narrower ones BLAS is slower
+LEAST_SIDE = 1024  # rows or columns of a block, where there are more than two: in narrow ones BLAS is slower
 MOST_BLOCKS = 8
 
 
@@ -25,10 +26,10 @@ def pieces_of(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> list[Callable[[], 
     """
     n, m = z.shape
     if n * m * x.shape[1] < SHARED_WORK:
-        return [lambda: np.matmul(x, y, out=z)]
+        return [partial(np.matmul, x, y, out=z)]
     if n >= m:
-        return [lambda b=b: np.matmul(x[b], y, out=z[b]) for b in _cut(n)]
-    return [lambda b=b: np.matmul(x, y[:, b], out=z[:, b]) for b in _cut(m)]
+        return [partial(np.matmul, x[b], y, out=z[b]) for b in _cut(n)]
+    return [partial(np.matmul, x, y[:, b], out=z[:, b]) for b in _cut(m)]
 
 
 def call_all(pieces: list[Callable[[], Any]]) -> None:
@@ -55,7 +56,7 @@ def product_then(x: np.ndarray, y: np.ndarray, finish: Callable[[np.ndarray, sli
 
 def _cut(size: int) -> list[slice]:
     """Return slices that cover a side of the result, as even as can be."""
-    count = min(max(size // (2 * LEAST_SIDE), 2), MOST_BLOCKS, max(size, 1))
+    count = min(max(size // LEAST_SIDE, 2), MOST_BLOCKS, max(size, 1))
     ends = [size * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in pairwise(ends)]
 
