@@ -13,7 +13,7 @@ import tensorlib as tl
 from models.batching import Example, encode_pairs, make_batch
 from models.decoding import greedy
 from models.text import Pair, Tokenizer
-from models.tokens import EOS, PAD
+from models.tokens import EOS
 from models.transformer import Transformer
 
 __all__ = ["Scores", "TokenLoss", "Translator", "exact_match", "pair_loss", "scores", "token_loss"]
@@ -41,8 +41,7 @@ def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[
         for group in _groups([len(s) + len(t) for s, t in examples]):
             stop()
             batch = make_batch([examples[i] for i in group])
-            logits_BTV = model(batch.source_BS, batch.target_in_BT)
-            loss = tl.cross_entropy(logits_BTV, batch.target_out_BT, ignore_index=PAD, reduction="sum")
+            loss = model.loss(batch.source_BS, batch.target_in_BT, batch.target_out_BT, reduction="sum")
             total, tokens = total + float(loss.item()), tokens + batch.tokens
     return TokenLoss(total / max(tokens, 1), tokens)
 
