@@ -16,17 +16,20 @@ from models.tokens import BOS, EOS
 
 __all__ = ["greedy"]
 
+ENDED = 0.25  # the part of a batch that has ended when it is worth copying what is remembered of the others
+
 
 def greedy(model: Any, sources: Sequence[Sequence[int]], max_length: int | None = None) -> list[list[int]]:
     """Return for each source (ids ending in </s>) the target built by always taking the likeliest next token.
 
     Stops a sentence at </s>, or at `max_length` tokens (default: twice the source's length plus 20). All sentences are
-    decoded together; one that has ended leaves the batch. The model is used in evaluation mode and left in its own.
+    decoded together, so give some of like length; those that have ended leave the batch when they are many enough. The
+    model is used in evaluation mode and left in its own.
     """
     if not sources:
         return []
     limits = [2 * len(s) + 20 if max_length is None else max_length for s in sources]
-    with model.evaluating(), tl.no_grad():
+    with model.evaluating(), tl.no_grad(), tl.threads():
         return _greedy(model, sources, np.array(limits))
 
 
@@ -36,16 +39,17 @@ def _greedy(model: Any, sources: Sequence[Sequence[int]], limits: np.ndarray) ->
     state = model.start(model.encode(source_BS, visible_BS), visible_BS)
 
     targets: list[list[int]] = [[] for _ in sources]
-    open_B = np.flatnonzero(limits > 0)  # which sentence each row of the batch is
-    state = state.select(open_B) if len(open_B) < len(sources) else state
-    ids_B = np.full(len(open_B), BOS)
-    while len(open_B):
+    sentence_B = np.arange(len(sources))  # which sentence each row of the batch is
+    open_B = limits > 0  # which of them go on; the others' rows are computed, but not looked at
+    ids_B = np.full(len(sources), BOS)
+    while open_B.any():
+        if np.mean(~open_B) >= ENDED:
+            sentence_B, ids_B, state = sentence_B[open_B], ids_B[open_B], state.select(open_B)
+            open_B = open_B[open_B]
         logits_BV, state = model.decode_step(ids_B, state)
         ids_B = logits_BV.argmax(axis=-1).numpy()
-        for i, token in zip(open_B, ids_B, strict=True):
-            if token != EOS:
-                targets[i].append(int(token))
-        going_B = (ids_B != EOS) & (np.array([len(targets[i]) for i in open_B]) < limits[open_B])
-        if not going_B.all():
-            open_B, ids_B, state = open_B[going_B], ids_B[going_B], state.select(going_B)
+        open_B = open_B & (ids_B != EOS)
+        for i, token in zip(sentence_B[open_B].tolist(), ids_B[open_B].tolist(), strict=True):
+            targets[i].append(token)
+        open_B &= state.length < limits[sentence_B]
     return targets

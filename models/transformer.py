@@ -15,6 +15,7 @@ import numpy as np
 
 import nn
 import tensorlib as tl
+from models.decoder_state import DecoderState, KeysValues
 from models.tokens import PAD
 
 __all__ = ["DecoderState", "Transformer", "TransformerConfig"]
@@ -237,9 +238,9 @@ class Decoder(nn.Module):
             x_BTD = layer(x_BTD, memory_BSD, visible)
         return x_BTD if self.norm is None else self.norm(x_BTD)
 
-    def step(self, x_B1D: Any, state: DecoderState) -> tuple[Any, tuple[Any, ...]]:
+    def step(self, x_B1D: Any, state: DecoderState) -> tuple[Any, tuple[KeysValues, ...]]:
         """Return the output for one more position, and every layer's keys and values with it appended."""
-        own = []
+        own: list[KeysValues] = []
         for i, layer in enumerate(self.layers):
             past = state.own[i] if state.own else None
             x_B1D, kept = layer.step(x_B1D, past, state.cross[i], state.visible)
@@ -265,15 +266,16 @@ class DecoderLayer(nn.Module):
         x_BTD = self.cross_attention_residual(x_BTD, lambda x: self.cross_attention(x, memory_BSD, visible))
         return self.feed_forward_residual(x_BTD, self.feed_forward)
 
-    def step(self, x_B1D: Any, past: Any, cross: Any, visible: Any) -> tuple[Any, Any]:
+    def step(
+        self, x_B1D: Any, past: KeysValues | None, cross: tuple[Any, Any], visible: Any
+    ) -> tuple[Any, KeysValues]:
         """Return the output for one more position, and this layer's keys and values (B, H, t + 1, K) up to it."""
         kept = past
 
         def attend_to_past(x_B1D: Any) -> Any:
             nonlocal kept
             q_BH1K, k_BH1K, v_BH1K = self.attention.queries_keys_values(x_B1D)
-            new = (k_BH1K, v_BH1K)
-            kept = new if past is None else tuple(tl.concatenate(pair, axis=2) for pair in zip(past, new, strict=True))
+            kept = KeysValues(k_BH1K, v_BH1K) if past is None else past.append(k_BH1K, v_BH1K)
             return self.attention.attend(q_BH1K, *kept, visible=None)  # all that is there came before
 
         def attend_to_memory(x_B1D: Any) -> Any:
@@ -281,6 +283,7 @@ class DecoderLayer(nn.Module):
 
         x_B1D = self.attention_residual(x_B1D, attend_to_past)
         x_B1D = self.cross_attention_residual(x_B1D, attend_to_memory)
+        assert kept is not None
         return self.feed_forward_residual(x_B1D, self.feed_forward), kept
 
 
@@ -307,35 +310,6 @@ class AddNorm(nn.Module):
     def extra_repr(self) -> str:
         """Return the order."""
         return self.order
-
-
-@dataclass(frozen=True)
-class DecoderState:
-    """What decoding remembers between tokens. A value: a step returns a new one."""
-
-    length: int
-    """Tokens so far."""
-    visible: Any
-    """Which source places may be attended to, (B, 1, 1, S), or None for all."""
-    cross: tuple[tuple[Any, Any], ...]
-    """For each layer, keys and values (B, H, S, K) of the memory."""
-    own: tuple[tuple[Any, Any], ...]
-    """For each layer, keys and values (B, H, length, K) of the tokens so far; empty before the first."""
-
-    def select(self, rows: Any) -> DecoderState:
-        """Return the state of these rows (indices or booleans), in order: to drop, repeat or reorder sentences."""
-        rows = np.asarray(rows)
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
-        return replace(
-            self,
-            visible=None if self.visible is None else _rows(self.visible, rows),
-            cross=tuple((_rows(k, rows), _rows(v, rows)) for k, v in self.cross),
-            own=tuple((_rows(k, rows), _rows(v, rows)) for k, v in self.own),
-        )
-
-
-def _rows(x: Any, rows: np.ndarray) -> Any:
-    return x[rows if x.backend.xp is np else x.backend.asarray(rows)]
 
 
 def _for_all_queries(visible_BS: Any) -> Any:

@@ -18,6 +18,8 @@ import copy
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tensorlib.function import Function, as_array, replaced_since
 from tensorlib.gradients import Gradients, slot_of
 from tensorlib.messages import shown
@@ -48,23 +50,21 @@ def topological_order(roots: Sequence[Function]) -> list[Function]:
                 "pass retain_graph=True to that pass, or compute the value again"
             )
         for edge in node._edges:
-            if edge is None or isinstance(edge[0], _tensor.Tensor):
-                continue
-            if edge[0] not in consumers:
-                consumers[edge[0]] = 0
-                stack.append(edge[0])
-            consumers[edge[0]] += 1
-    ready = [node for node in consumers if consumers[node] == 0]
+            if edge is not None and isinstance(below := edge[0], Function):  # and no leaf
+                known = consumers.get(below)
+                if known is None:
+                    stack.append(below)
+                consumers[below] = (known or 0) + 1
+    ready = [node for node, count in consumers.items() if not count]
     order = []
     while ready:
         node = ready.pop()
         order.append(node)
         for edge in node._edges or ():
-            if edge is None or isinstance(edge[0], _tensor.Tensor):
-                continue
-            consumers[edge[0]] -= 1
-            if consumers[edge[0]] == 0:
-                ready.append(edge[0])
+            if edge is not None and isinstance(below := edge[0], Function):
+                left = consumers[below] = consumers[below] - 1
+                if not left:
+                    ready.append(below)
     return order
 
 
@@ -124,9 +124,9 @@ def _conform(node: Function, i: int, dx: Any) -> Any:
                 f"the op is {node.origin()}"
             )
         dx = sum_to(dx, shape)
-    if dx.dtype != dtype:
+    if dx.dtype is not dtype and dx.dtype != dtype:
         dx = dx.astype(dtype)
-    return as_array(dx)
+    return np.asarray(dx) if isinstance(dx, np.generic) else dx
 
 
 def _is_fresh(dx: Any, dys: Sequence[Any], dxs: Sequence[Any], node: Function) -> bool:
@@ -134,7 +134,8 @@ def _is_fresh(dx: Any, dys: Sequence[Any], dxs: Sequence[Any], node: Function) -
 
     A gradient that is fresh may become a ``.grad`` without being copied: a tenth of the memory traffic of a step.
     """
-    if getattr(dx, "base", dx) is not None:  # a Tensor, under create_graph, has no base, and is never fresh
+    # A Tensor, under create_graph, has no base, and is never fresh. What is small is copied faster than looked into.
+    if getattr(dx, "base", dx) is not None or dx.size < 1024:
         return False
     held = [other for other in (*dys, *node.saved, *vars(node).values()) if other is dx]
     return not held and len([other for other in dxs if other is dx]) <= 1
@@ -174,6 +175,7 @@ def backward_pass(
     order = topological_order([y._node for y in outputs if y._node is not None])
     useful = None if wanted is None else _on_the_way(order, wanted)
     order.reverse()
+    sums = gradients.sums
     while order:
         node = order.pop()  # popped, so that a node dies as soon as it is done
         if wanted or node._hooks or node._retained:
@@ -184,15 +186,19 @@ def backward_pass(
             if watch is not None:  # it sees gradients as they flow on; without it a list for each node is saved
                 dxs = _conformed(node, dxs)
                 watch.backward(node, dys, dxs)
-            for i, (edge, dx) in enumerate(zip(node._edges or (), dxs, strict=True)):
-                if edge is None or dx is None:
+            edges = node._edges or ()
+            for i, given in enumerate(dxs):
+                if given is None or (edge := edges[i]) is None:
                     continue
-                conformed = _conform(node, i, dx)
-                if isinstance(edge[0], _tensor.Tensor):
-                    gradients.add((id(edge[0]), 0), conformed, _is_fresh(conformed, dys, dxs, node))
-                    gradients.reached[id(edge[0])] = edge[0]
+                dx, below, key = _conform(node, i, given), edge[0], (id(edge[0]), edge[1])
+                if not isinstance(below, Function):
+                    gradients.reached[id(below)] = below
+                    if key not in sums and _is_fresh(dx, dys, dxs, node):
+                        gradients.fresh.add(key)
+                if key in sums:
+                    gradients.add(key, dx)
                 else:
-                    gradients.add((id(edge[0]), edge[1]), conformed)
+                    sums[key] = dx  # the first is kept as it came
         if not retain_graph:
             node.release()
     gradients.finish_leaves(watch)

@@ -100,7 +100,9 @@ class Function:
     @property
     def needs(self) -> tuple[bool, ...]:
         """For each input, whether its gradient is wanted."""
-        return tuple([edge is not None for edge in self._edges or (None,) * len(self._arrays)])
+        if self._edges is None:
+            return (False,) * len(self._arrays)
+        return tuple([edge is not None for edge in self._edges])
 
     def save(self, *arrays: Array) -> None:
         """Keep inputs or outputs of this op for ``backward``, in this order, as ``self.saved``."""
@@ -112,8 +114,8 @@ class Function:
             for i, x in enumerate(self._arrays):
                 if x is array:
                     role, edge = i, self._edges[i]
-                    if edge is not None and isinstance(edge[0], _tensor.Tensor):
-                        self._versions = (*self._versions, (edge[0], edge[0].version))
+                    if edge is not None and not isinstance(leaf := edge[0], Function):
+                        self._versions = (*self._versions, (leaf, leaf.version))
                     break
             roles.append(role)
         self.saved, self._roles = arrays, roles
@@ -153,7 +155,7 @@ class Function:
             node._finish(y if isinstance(y, tuple) else (y,))
         origin = node if recorded else None
         if not isinstance(y, tuple):
-            result = _tensor.wrap(as_array(y), origin)
+            result = _tensor.wrap(np.asarray(y) if isinstance(y, np.generic) else y, origin)
             if state is not NOTHING_SPECIAL:
                 node._tell(state, inputs, (result,))
             return result
@@ -178,14 +180,11 @@ class Function:
                 r if r >= 0 else self._output_role(a, outputs) for r, a in zip(self._roles, self.saved, strict=True)
             ]
             self.saved = tuple([as_array(a) for a in self.saved])
-        self._inputs = shapes = []
-        for x in self._arrays:
-            shapes.append((x.shape, x.dtype) if hasattr(x, "dtype") else ((), None))
-        self._outputs = shapes = []
+        self._inputs = [(x.shape, x.dtype) if hasattr(x, "dtype") else ((), None) for x in self._arrays]
         try:
-            for y in outputs:
-                shapes.append((y.shape, y.dtype))
+            self._outputs = [(y.shape, y.dtype) for y in outputs]
         except AttributeError:
+            y = next(y for y in outputs if not hasattr(y, "dtype"))
             raise TypeError(
                 f"{self.name}: forward must return an array, or a tuple of arrays, got {shown(y)}; "
                 "use arrays of tl.namespace_of(x)"

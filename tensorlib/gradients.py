@@ -30,7 +30,7 @@ class Gradients:
         self.create_graph, self.wanted, self.runs_hooks = create_graph, wanted, runs_hooks
         self.sums: dict[tuple[int, int], Any] = {}
         self.owned: set[tuple[int, int]] = set()  # sums that this pass allocated and may add to in place
-        self.fresh: set[tuple[int, int]] = set()  # first contributions that share their memory with nothing
+        self.fresh: set[tuple[int, int]] = set()  # leaves whose one contribution shares its memory with nothing
         self.found: dict[tuple[int, int], Any] = {}
         self.reached: dict[int, Tensor] = {}  # leaves and Tensors that retain their gradient, by id
 
@@ -41,15 +41,10 @@ class Gradients:
             if y._node is None:
                 self.reached[id(y)] = y
 
-    def add(self, key: tuple[int, int], dx: Any, fresh: bool = False) -> None:
-        """Add a contribution. The first is kept as it came, the second allocates, later ones add in place.
-
-        A `fresh` one is an array that nothing else refers to: it may leave the engine as it is.
-        """
+    def add(self, key: tuple[int, int], dx: Any) -> None:
+        """Add a contribution. The first is kept as it came, the second allocates, later ones add in place."""
         if key not in self.sums:
             self.sums[key] = dx
-            if fresh:
-                self.fresh.add(key)
         elif key in self.owned:
             self.sums[key] += dx
         else:
@@ -104,6 +99,13 @@ class Gradients:
 
     def pop(self, node: Function) -> list[Any] | None:
         """Take the finished gradients of a node's outputs, zeros where an output was not used; None if none was."""
+        if len(node._outputs) == 1:
+            key = (id(node), 0)
+            if (dy := self.sums.pop(key, None)) is None:
+                return None
+            if self.owned:
+                self.owned.discard(key)
+            return [dy]
         dys, used = [], 0
         for k in range(len(node._outputs)):
             key = (id(node), k)

@@ -64,7 +64,8 @@ class Multiply(Function):
 
     def backward(self, dz: Array) -> Any:
         x, y = self.saved[0], self.saved[-1]  # one and the same where one was saved
-        return dz * y if self.needs[0] else None, dz * x if self.needs[1] else None
+        x_wanted, y_wanted = self.needs
+        return dz * y if x_wanted else None, dz * x if y_wanted else None
 
 
 def multiply(x: Any, y: Any) -> Any:
