@@ -110,14 +110,17 @@ class Function:
             return
         roles = []
         for array in arrays:
-            role = -1  # no input, so an output: confirmed when forward has returned
-            for i, x in enumerate(self._arrays):
+            i = 0
+            for x in self._arrays:
                 if x is array:
-                    role, edge = i, self._edges[i]
+                    roles.append(i)
+                    edge = self._edges[i]
                     if edge is not None and not isinstance(leaf := edge[0], Function):
                         self._versions = (*self._versions, (leaf, leaf.version))
                     break
-            roles.append(role)
+                i += 1
+            else:
+                roles.append(-1)  # no input, so an output: confirmed when forward has returned
         self.saved, self._roles = arrays, roles
 
     @classmethod
@@ -180,16 +183,19 @@ class Function:
                 r if r >= 0 else self._output_role(a, outputs) for r, a in zip(self._roles, self.saved, strict=True)
             ]
             self.saved = tuple([as_array(a) for a in self.saved])
-        self._inputs = [(x.shape, x.dtype) if hasattr(x, "dtype") else ((), None) for x in self._arrays]
+        inputs: list[Any] = []  # loops, for comprehensions are calls before Python 3.12
+        for x in self._arrays:
+            inputs.append((x.shape, x.dtype) if hasattr(x, "dtype") else ((), None))
+        shapes: list[Any] = []
         try:
-            self._outputs = [(y.shape, y.dtype) for y in outputs]
+            for y in outputs:
+                shapes.append((y.shape, y.dtype))
         except AttributeError:
-            y = next(y for y in outputs if not hasattr(y, "dtype"))
             raise TypeError(
                 f"{self.name}: forward must return an array, or a tuple of arrays, got {shown(y)}; "
                 "use arrays of tl.namespace_of(x)"
             ) from None
-        self._arrays = ()
+        self._inputs, self._outputs, self._arrays = inputs, shapes, ()
 
     def _tell(self, state: State, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
         """Note where this op was called, and tell who wants to know of it."""
