@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import backend_named
 
+import tensorlib as tl
 from tensorlib.kernels import overridable
 from tensorlib.ops.attention import Places, attention_formula
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula
@@ -354,3 +356,39 @@ def test_without_kernels_everything_still_passes():
     environment = {**os.environ, "TENSORLIB_KERNELS": "0"}
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# ---- memory ------------------------------------------------------------------------------------------------------
+
+
+def peak_bytes(compute):
+    """Return the most memory that NumPy held at once while `compute` ran, on one thread."""
+    with tl.threads(1):
+        tracemalloc.start()
+        try:
+            compute()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+
+def test_attention_takes_memory_in_proportion_to_the_length():
+    """Forward and backward, causal, with dropout and padding: a matrix of all weights would grow sixteenfold."""
+
+    def attention(length):
+        q, k, v = (tl.Tensor(np.zeros((1, 2, length, 8), "float32"), requires_grad=True) for _ in range(3))
+        visible = tl.Tensor(np.ones((1, 1, 1, length), bool))
+        y = tl.scaled_dot_product_attention(q, k, v, visible, dropout=0.1, generator=tl.Generator(0), causal=True)
+        y.sum().backward()
+
+    short, long = (peak_bytes(lambda n=n: attention(n)) for n in (1024, 4096))
+    assert long < 4 * short
+    assert long < 4096 * 4096  # a byte for each of one head's weights
+
+
+def test_the_logits_of_a_batch_never_exist():
+    rows, width, classes = 2048, 16, 20_000
+    x, weight = (tl.Tensor(np.zeros(s, "float32"), requires_grad=True) for s in ((rows, width), (width, classes)))
+    targets = np.zeros(rows, int)
+    peak = peak_bytes(lambda: tl.linear_cross_entropy(x, weight, targets, label_smoothing=0.1).backward())
+    assert peak < rows * classes * 4 / 4  # a quarter of the logits

@@ -3,7 +3,10 @@
 import io
 import json
 import math
+import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -482,3 +485,24 @@ def test_a_line_too_long_for_the_model_is_cut_and_told(make_config, tmp_path):
 def test_keeping_memory_does_no_harm():
     tl.keep_memory()
     assert np.ones(10**6).sum() == 10**6
+
+
+def test_an_optimizer_keeps_memory_unless_it_is_told_not_to():
+    """Mallopt is called when the first optimizer is made, once, and not on import."""
+    code = (
+        "import ctypes, numpy as np, nn, tensorlib as tl\n"
+        "from nn import optim\n"
+        "from tensorlib import memory\n"
+        "calls = []\n"
+        "class Library:\n"
+        "    gnu_get_libc_version = None\n"
+        "    def __init__(self, name): pass\n"
+        "    def mallopt(self, *setting): calls.append(setting)\n"
+        "memory.ctypes.CDLL = Library\n"
+        "for _ in range(2): optim.SGD([nn.Parameter(np.ones(1))], 0.1)\n"
+        "print(len(calls))\n"
+    )
+    for value, calls in (("1", "4"), ("0", "0")):
+        environment = {**os.environ, "TENSORLIB_KEEP_MEMORY": value}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == calls
