@@ -405,3 +405,44 @@ BAD = [
 
 
 test_mistakes_are_named_with_what_was_given = refused(BAD)
+
+
+# ---- small parameters, updated together ----
+
+
+@pytest.mark.parametrize("kind", [lambda p: optim.Adam(p, 0.1), lambda p: optim.SGD(p, 0.1, momentum=0.9)])
+def test_small_parameters_updated_together_get_the_bits_they_get_alone(kind, monkeypatch):
+    """Of several dtypes, of one that joins later, and of large ones among them; the state too."""
+
+    def train(limit):
+        monkeypatch.setattr(optim, "SMALL", limit)
+        rng = np.random.default_rng(0)
+        shapes = [(3,), (2, 2), (), (60, 70), (5,), (0,)]
+        parameters = [
+            nn.Parameter(rng.standard_normal(s).astype("float64" if s == (5,) else "float32")) for s in shapes
+        ]
+        optimizer = kind(parameters)
+        for step in range(4):
+            for i, p in enumerate(parameters):
+                p.grad = tl.Tensor(rng.standard_normal(p.shape).astype(p.dtype)) if step or i != 1 else None
+            optimizer.step()
+        return [p.numpy() for p in parameters], optimizer.state_dict()
+
+    (together, state), (alone, state_alone) = train(10**6), train(-1)
+    for a, b in zip(together, alone, strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype) and a.tobytes() == b.tobytes()
+    assert state.keys() == state_alone.keys()
+    assert all(state[name].tobytes() == state_alone[name].tobytes() for name in state)
+
+
+def test_an_update_that_looks_at_a_whole_parameter_is_called_for_each():
+    class BySize(optim.Optimizer):
+        def update(self, p, g, state, step):
+            return p - g * p.size
+
+    parameters = [nn.Parameter(np.zeros(n, "float32")) for n in (1, 2, 3)]
+    optimizer = BySize(parameters, 0.1)
+    for p in parameters:
+        p.grad = tl.ones_like(p)
+    optimizer.step()
+    assert [p.numpy().tolist() for p in parameters] == [[-1], [-2, -2], [-3, -3, -3]]

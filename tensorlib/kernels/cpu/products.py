@@ -13,7 +13,7 @@ from tensorlib.kernels.cpu.blocks import in_place, row_blocks
 from tensorlib.ops.linalg import product, rows
 from tensorlib.threads import BLAS, share
 
-SHARED_WORK = 1 << 21  # multiplications: some 20 microseconds of a thread; below, a product is not cut
+SHARED_WORK = 1 << 23  # multiplications: some 150 microseconds of a thread; below, a product is not cut
 ALONE_WORK = 1 << 15  # BLAS uses one thread of itself for a product as small as this
 LEAST_SIDE = 1024  # rows or columns of a block, where there are more than two: in narrow ones BLAS is slower
 MOST_BLOCKS = 8
