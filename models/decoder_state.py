@@ -47,9 +47,9 @@ def _rows(x: Any, rows: np.ndarray) -> Any:
     return x[rows if x.backend.xp is np else x.backend.asarray(rows)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KeysValues:
-    """Keys and values (B, H, t, K) of one layer for the tokens so far. A value too, though it need not be copied to grow.
+    """Keys and values (B, H, t, K) of one layer for the tokens so far. A value too, though not copied to grow.
 
     Like a slice in Go: `keys` and `values` are the first t places of a room that has more, and `append` writes into
     place t if nobody has yet. Whoever appends to the same value a second time, or finds no place left, moves to a room

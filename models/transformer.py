@@ -266,9 +266,7 @@ class DecoderLayer(nn.Module):
         x_BTD = self.cross_attention_residual(x_BTD, lambda x: self.cross_attention(x, memory_BSD, visible))
         return self.feed_forward_residual(x_BTD, self.feed_forward)
 
-    def step(
-        self, x_B1D: Any, past: KeysValues | None, cross: tuple[Any, Any], visible: Any
-    ) -> tuple[Any, KeysValues]:
+    def step(self, x_B1D: Any, past: KeysValues | None, cross: tuple[Any, Any], visible: Any) -> tuple[Any, KeysValues]:
         """Return the output for one more position, and this layer's keys and values (B, H, t + 1, K) up to it."""
         kept = past
 
