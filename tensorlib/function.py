@@ -110,15 +110,13 @@ class Function:
             return
         roles = []
         for array in arrays:
-            i = 0
-            for x in self._arrays:
+            for i, x in enumerate(self._arrays):
                 if x is array:
                     roles.append(i)
                     edge = self._edges[i]
                     if edge is not None and not isinstance(leaf := edge[0], Function):
                         self._versions = (*self._versions, (leaf, leaf.version))
                     break
-                i += 1
             else:
                 roles.append(-1)  # no input, so an output: confirmed when forward has returned
         self.saved, self._roles = arrays, roles

@@ -120,8 +120,9 @@ def row_sums(x: np.ndarray) -> np.ndarray:
     return np.matmul(x.reshape(-1, width), np.ones((width, 1), x.dtype)).reshape(*x.shape[:-1], 1)
 
 
-def as_heads(batch: int, heads: int, length: int, width: int, dtype: Any) -> np.ndarray:
+def as_heads(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Return an empty (batch, heads, length, width) that lies in memory as (batch, length, heads · width)."""
+    batch, heads, length, width = shape
     return np.empty((batch, length, heads, width), dtype).transpose(0, 2, 1, 3)
 
 
@@ -134,7 +135,7 @@ def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, places: Places) -> tuple[np.n
     if not _fits(q, k, v):
         return attention_formula.dispatch(object)(q, k, v, places)
     x = _Heads(q, k, v, places)
-    y_BHTM = as_heads(x.batch, x.heads, x.queries, v.shape[-1], q.dtype)
+    y_BHTM = as_heads((x.batch, x.heads, x.queries, v.shape[-1]), q.dtype)
     top_BHT1, total_BHT1 = (np.empty((x.batch, x.heads, x.queries, 1), q.dtype) for _ in range(2))
 
     def attend(task: Task) -> None:
@@ -156,55 +157,71 @@ def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, places: Places) -> tuple[np.n
 def _(
     dy: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, places: Places, kept: Any, needs: tuple[bool, ...]
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    formula = attention_gradient.dispatch(object)
-    if kept is None or not in_place(q, dy):
-        return formula(dy, q, k, v, places, kept, needs)
-    x = _Heads(q, k, v, places)
-    dy_BHTM = dy.reshape(x.batch, x.heads, *dy.shape[-2:]) if dy.ndim < 4 else dy
-    dq = as_heads(x.batch, x.heads, x.queries, q.shape[-1], q.dtype) if needs[0] else None
-    dk = as_heads(x.batch, x.heads, x.keys, k.shape[-1], q.dtype) if needs[1] else None
-    dv = as_heads(x.batch, x.heads, x.keys, v.shape[-1], q.dtype) if needs[2] else None
-    (top, total), finite = kept, True
+    if kept is not None and in_place(q, dy):
+        x = _Backward(_Heads(q, k, v, places), dy, kept, needs)
+        with np.errstate(invalid="ignore", over="ignore"):
+            x.heads.run(x.gradients)
+        if x.finite:
+            dq, dk, dv = (None if d is None else x.heads.without_added_axes(d) for d in (x.dq, x.dk, x.dv))
+            return dq, dk, dv
+    # Else another dtype, or a gradient that is infinite or NaN, perhaps at hidden places only.
+    return attention_gradient.dispatch(object)(dy, q, k, v, places, kept, needs)
 
-    def gradients(task: Task) -> None:
-        nonlocal finite
+
+class _Backward:
+    """The gradients of one attention, built up block by block."""
+
+    def __init__(self, heads: _Heads, dy: np.ndarray, kept: Any, needs: tuple[bool, ...]) -> None:
+        x = heads
+        self.heads, self.finite = x, True
+        self.dy_BHTM = dy.reshape(x.batch, x.heads, *dy.shape[-2:]) if dy.ndim < 4 else dy
+        self.top_BHT1, self.total_BHT1 = kept
+        self.dq, self.dk, self.dv = (
+            as_heads(like.shape, like.dtype) if needed else None
+            for like, needed in zip((x.q_BHTK, x.k_BHSK, x.v_BHSM), needs, strict=True)
+        )
+
+    def gradients(self, task: Task) -> None:
+        """Add what the blocks of one task contribute."""
         b, h, blocks = task
         for t in blocks:
-            s, dy_t = x.seen(t), dy_BHTM[b, h, t]
-            first = t.start == 0
-            w = x.scores(b, h, t)
-            if top[b, h, t].any():
-                w -= top[b, h, t]
-            np.exp(w, out=w)
-            w /= total[b, h, t]
+            x, dy_t, s = self.heads, self.dy_BHTM[b, h, t], self.heads.seen(t)
+            w = self.weights(b, h, t)
+            mask = x.kept(b, h, t) if x.places.p else None
+            if self.dv is not None:
+                dropped = w if mask is None else self.dropped(w.copy(), mask)
+                _add_product(dropped.swapaxes(-1, -2), dy_t, self.dv[b, h], s, first=t.start == 0)
             dw = np.matmul(dy_t, x.v_BHSM[b, h, s].swapaxes(-1, -2))
-            mask = x.kept(b, h, t) if places.p else None
-            if mask is not None:
-                zero_where_not(mask, dw)
-                dw *= dw.dtype.type(dropout_scale(places.p))
-            dw *= w
-            expected = row_sums(dw)
-            finite = finite and bool(np.isfinite(expected).all())
-            if dv is not None:
-                dropped = w
-                if mask is not None:
-                    dropped = w * w.dtype.type(dropout_scale(places.p))
-                    zero_where_not(mask, dropped)
-                _add_product(dropped.swapaxes(-1, -2), dy_t, dv[b, h], s, first)
-            w *= expected
-            dw -= w
-            dw *= dw.dtype.type(x.scale)
-            if dq is not None:
-                np.matmul(dw, x.k_BHSK[b, h, s], out=dq[b, h, t])
-            if dk is not None:
-                _add_product(dw.swapaxes(-1, -2), x.q_BHTK[b, h, t], dk[b, h], s, first)
+            ds = self.of_scores(w, dw if mask is None else self.dropped(dw, mask))
+            if self.dq is not None:
+                np.matmul(ds, x.k_BHSK[b, h, s], out=self.dq[b, h, t])
+            if self.dk is not None:
+                _add_product(ds.swapaxes(-1, -2), x.q_BHTK[b, h, t], self.dk[b, h], s, first=t.start == 0)
 
-    with np.errstate(invalid="ignore", over="ignore"):
-        x.run(gradients)
-    if not finite:  # a gradient that is infinite or NaN, perhaps at hidden places only
-        return formula(dy, q, k, v, places, kept, needs)
-    dq, dk, dv = (None if d is None else x.without_added_axes(d) for d in (dq, dk, dv))
-    return dq, dk, dv
+    def weights(self, b: slice, h: slice, t: slice) -> np.ndarray:
+        """Return the weights of a block once more, by the same steps as in the forward pass."""
+        w = self.heads.scores(b, h, t)
+        if self.top_BHT1[b, h, t].any():
+            w -= self.top_BHT1[b, h, t]
+        np.exp(w, out=w)
+        w /= self.total_BHT1[b, h, t]
+        return w
+
+    def dropped(self, w: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Apply dropout in place."""
+        w *= w.dtype.type(dropout_scale(self.heads.places.p))
+        zero_where_not(mask, w)
+        return w
+
+    def of_scores(self, w: np.ndarray, dw: np.ndarray) -> np.ndarray:
+        """Turn the gradient of the weights into that of the scores before they were scaled, in place."""
+        dw *= w
+        expected = row_sums(dw)
+        self.finite = self.finite and bool(np.isfinite(expected).all())
+        w *= expected
+        dw -= w
+        dw *= dw.dtype.type(self.heads.scale)
+        return dw
 
 
 def _add_product(x: np.ndarray, y: np.ndarray, z: np.ndarray, rows: slice, first: bool) -> None:
