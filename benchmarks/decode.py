@@ -25,6 +25,7 @@ from measure import (
     environment,
     interleave,
     megabytes,
+    one_of,
     parser,
     quartiles,
     ratios,
@@ -81,13 +82,13 @@ def compare(name: str, sentences: int, batch: int, rounds: int, env: dict[str, s
 
 def main() -> int:
     arguments = parser(__doc__, rounds=5)
-    arguments.add_argument("sizes", nargs="*", default=["small"], choices=list(SIZES), metavar="|".join(SIZES))
+    arguments.add_argument("sizes", nargs="*", type=one_of(SIZES), metavar="|".join(SIZES))
     arguments.add_argument("--sentences", type=int, default=200)
     arguments.add_argument("--batch", type=int, default=50)
     options = arguments.parse_args()
     env = environment(options.threads, options.coretype)
     agree = True
-    for name in options.sizes:
+    for name in options.sizes or ["small"]:
         text, good = compare(name, options.sentences, options.batch, options.rounds, env)
         print(text, flush=True)
         agree = agree and good

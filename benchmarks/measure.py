@@ -253,6 +253,20 @@ def describe(workers: Mapping[str, Worker], env: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+def one_of(names: Mapping[str, Any]) -> Callable[[str], str]:
+    """Return a type of arguments: one of these names.
+
+    With nargs="*", `choices` would refuse that there is no argument at all.
+    """
+
+    def checked(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}")
+        return text
+
+    return checked
+
+
 def parser(description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
     """Return a parser with the options that the benchmarks share."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)

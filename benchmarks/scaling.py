@@ -25,6 +25,7 @@ from measure import (
     duration,
     environment,
     megabytes,
+    one_of,
     parser,
     processor,
     table,
@@ -131,12 +132,12 @@ def draw(curves: Mapping[str, Mapping[str, Sequence[Point]]], values: Mapping[st
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("what", nargs="*", default=list(POINTS), choices=list(POINTS), metavar="|".join(POINTS))
+    arguments.add_argument("what", nargs="*", type=one_of(POINTS), metavar="|".join(POINTS))
     arguments.add_argument("--quick", action="store_true", help="only the three smallest values of each")
     arguments.add_argument("--steps", type=int, default=4, help="timed steps a point")
     options = arguments.parse_args()
     env = environment(options.threads, options.coretype)
-    values = {what: POINTS[what][:3] if options.quick else POINTS[what] for what in options.what}
+    values = {what: POINTS[what][:3] if options.quick else POINTS[what] for what in (options.what or list(POINTS))}
     print(f"{processor()}, {options.threads} threads; where nothing else is said: {CENTRE}", flush=True)
     curves = {}
     for what in values:

@@ -33,6 +33,7 @@ from measure import (
     environment,
     interleave,
     megabytes,
+    one_of,
     parser,
     quartiles,
     ratios,
@@ -101,13 +102,13 @@ def report(name: str, size: Size, found: Mapping[str, Mapping[str, Any]]) -> str
 
 def main() -> None:
     arguments = parser(__doc__, rounds=10)
-    arguments.add_argument("sizes", nargs="*", default=list(SIZES), choices=list(SIZES), metavar="|".join(SIZES))
+    arguments.add_argument("sizes", nargs="*", type=one_of(SIZES), metavar="|".join(SIZES))
     arguments.add_argument("--backend", default="numpy", choices=["numpy", "cupy"])
     arguments.add_argument("--only", nargs="+", default=[], choices=[*CONTESTANTS, PEAK], metavar="CONTESTANT")
     arguments.add_argument("--json", type=Path, help="write all raw times to this file")
     options = arguments.parse_args()
     results = {}
-    for i, name in enumerate(options.sizes):
+    for i, name in enumerate(options.sizes or list(SIZES)):
         results[name] = measure(SIZES[name], options, say_what=i == 0)
         print(report(name, SIZES[name], results[name]), flush=True)
         if options.json:

@@ -17,6 +17,7 @@ SHARED_WORK = 1 << 23  # multiplications: some 150 microseconds of a thread; bel
 ALONE_WORK = 1 << 15  # BLAS uses one thread of itself for a product as small as this
 LEAST_SIDE = 1024  # rows or columns of a block, where there are more than two: in narrow ones BLAS is slower
 MOST_BLOCKS = 8
+FEW_ROWS = 256
 
 
 def pieces_of(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> list[Callable[[], Any]]:
@@ -48,6 +49,10 @@ def product_then(x: np.ndarray, y: np.ndarray, finish: Callable[[np.ndarray, sli
         for part in row_blocks(block.stop - block.start, z_rows[:1].nbytes):
             finish(z_rows, slice(block.start + part.start, block.start + part.stop))
 
+    if len(z_rows) <= FEW_ROWS:  # as in decoding: cut by columns, or each thread would prepare all of y
+        call_all(pieces_of(x_rows, y, z_rows))
+        finish(z_rows, slice(0, len(z_rows)))
+        return z
     blocks = _cut(len(z_rows)) if z.size * len(y) >= SHARED_WORK else [slice(0, len(z_rows))]
     with BLAS:
         share(some_rows, blocks)
