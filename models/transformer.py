@@ -125,7 +125,7 @@ class Transformer(nn.Module):
         """
         visible_BS = self.visible(source_ids)
         x_BTD = self._decode(target_ids, self.encode(source_ids, visible_BS), visible_BS)
-        return tl.linear_cross_entropy(x_BTD, self._output_weight(), next_ids, None, PAD, label_smoothing, reduction)
+        return tl.linear_cross_entropy(x_BTD, self._output_weight(), None, next_ids, PAD, label_smoothing, reduction)
 
     def visible(self, ids_BS: Any) -> tl.Tensor:
         """Return which ids are not padding, (B, S), where the model is."""

@@ -431,7 +431,7 @@ OPS = [
        lambda t, targets, **o: as_rows(F.cross_entropy, t, targets, **o),
        options=when(len, also(anything, reduction=KINDS, label_smoothing=[0.0, 0.2], targets=targets_for))),
     Op("linear_cross_entropy",
-       lambda x, targets, **o: tl.linear_cross_entropy(x, x.reshape(-1, x.shape[-1]).swapaxes(0, 1), targets, **o),
+       lambda x, targets, **o: tl.linear_cross_entropy(x, x.reshape(-1, x.shape[-1]).swapaxes(0, 1), None, targets, **o),
        lambda x, targets, **o: as_rows(F.cross_entropy, F.linear(x, x.reshape(-1, x.shape[-1])), targets, **o),
        options=when(lambda s: s and math.prod(s) <= 24,
                     also(anything, reduction=KINDS, label_smoothing=[0.0, 0.2], targets=targets_among_rows))),

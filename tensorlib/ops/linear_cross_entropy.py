@@ -64,15 +64,15 @@ def linear_cross_entropy_gradient(
 def linear_cross_entropy(
     x: Any,
     weight: Any,
+    bias: Any,
     targets: Any,
-    bias: Any = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> Any:
     """Return ``cross_entropy(linear(x, weight, bias), targets, ...)`` without ever holding all logits on a CPU.
 
-    x (..., D) are hidden states, weight (D, V) and bias (V,) the output layer, and `targets` (...) integers in [0, V).
+    x (..., D) are hidden states, weight (D, V) and bias (V,), or None, the output layer, and `targets` (...) integers in [0, V).
     The other arguments are those of `tl.cross_entropy`. Memory grows with the vocabulary V as the weight does, not as
     (..., V); with reduction="none" the logits are made all the same.
     """

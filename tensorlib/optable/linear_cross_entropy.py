@@ -13,19 +13,19 @@ from tensorlib.optable.row import IDS, Row, at
 __all__ = ["ROWS"]
 
 
-def _linear_cross_entropy(
-    x: np.ndarray, weight: np.ndarray, targets: np.ndarray, bias: Any = 0.0, **options: Any
-) -> Any:
-    return cross_entropy_reference(np.einsum("...d,dv->...v", x, weight) + bias, targets, **options)
+def _linear_cross_entropy(x: np.ndarray, weight: np.ndarray, bias: Any, targets: np.ndarray, **options: Any) -> Any:
+    logits = np.einsum("...d,dv->...v", x, weight) + (0.0 if bias is None else bias)
+    return cross_entropy_reference(logits, targets, **options)
 
 
 ROWS: list[Row] = [
     Row(
         "linear_cross_entropy", tl.linear_cross_entropy, _linear_cross_entropy,
-        [at((3, 2), (2, 5), IDS[0]), at((2, 3, 2), (2, 5), IDS, (5,), ignore_index=0), at((4,), (4, 5), np.array(2)),
-         at((2, 3, 2), (2, 5), IDS, ignore_index=4, reduction="sum"), at((3, 2), (2, 5), IDS[0], reduction="none"),
-         at((2, 2), (2, 3), np.array([7, 7]), ignore_index=7), at((0, 2), (2, 3), np.zeros(0, int)),
-         at((2, 3, 2), (2, 5), IDS, (5,), label_smoothing=0.1), at((2, 1), (1, 1), np.array([0, 0]), (1,)),
-         at((2, 2), (2, 5), np.array([3, 1], "uint8"), label_smoothing=0.2, reduction="sum")],
+        [at((3, 2), (2, 5), None, IDS[0]), at((2, 3, 2), (2, 5), (5,), IDS, ignore_index=0),
+         at((4,), (4, 5), None, np.array(2)), at((2, 3, 2), (2, 5), None, IDS, ignore_index=4, reduction="sum"),
+         at((3, 2), (2, 5), (5,), IDS[0], reduction="none"), at((2, 2), (2, 3), None, np.array([7, 7]), ignore_index=7),
+         at((0, 2), (2, 3), None, np.zeros(0, int)), at((2, 3, 2), (2, 5), (5,), IDS, label_smoothing=0.1),
+         at((2, 1), (1, 1), (1,), np.array([0, 0])),
+         at((2, 2), (2, 5), None, np.array([3, 1], "uint8"), label_smoothing=0.2, reduction="sum")],
     ),
 ]  # fmt: skip
