@@ -52,7 +52,7 @@ def _run(argv: list[str]) -> int:
         return _say(f"{_words(error, argv if known else [])} See `{' '.join([command(), *known, '--help'])}`.", 2)
     except UserError as error:
         return _say(str(error), 2)
-    except ValueError as error:
+    except RuntimeError as error:
         if not str(error).startswith("TENSORLIB_"):  # a variable of the environment is the user's too
             raise
         return _say(str(error), 2)

@@ -303,7 +303,7 @@ class AddNorm(nn.Module):
         return self._added(x, sublayer(self.norm(x)))
 
     def _added(self, x: Any, y: Any) -> Any:
-        return tl.add_dropout(x, y, self.dropout.p, self.dropout.generator) if self.training else x + y
+        return tl.add_dropout(x, y, self.dropout.p if self.dropout.training else 0.0, self.dropout.generator)
 
     def extra_repr(self) -> str:
         """Return the order."""

@@ -23,7 +23,9 @@ SMALL = 1 << 15  # elements: up to here an update spends more time on calls than
 
 
 class Optimizer:
-    """Updates parameters from their gradients.
+    """Updates parameters from their gradients. Making one for parameters on NumPy calls `tl.keep_memory`.
+
+    Where `elementwise` is set, small parameters come to `update` together, as one flat array.
 
     Args:
         parameters: ``model.parameters()``, or ``model.named_parameters()``: the names then name the state.
@@ -31,7 +33,7 @@ class Optimizer:
     """
 
     slots: tuple[str, ...] = ()  # the arrays kept for each parameter, such as Adam's moments
-    elementwise = False  # does `update` treat each element by itself? Then small parameters are updated together
+    elementwise = False  # does `update`, defined in this very class, treat each element by itself, with slots alone?
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         """Make an optimizer, unless it is asked for in PyTorch's words."""
@@ -93,35 +95,39 @@ class Optimizer:
             parameter.grad = None
 
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
-        together: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for name, parameter in self.parameters.items():
-            if parameter.grad is None:
-                continue
-            g = self._gradient(name, parameter).astype(parameter.dtype, copy=False)
-            state = self.state[name]
+        """Update every parameter that has a gradient. Nothing changes where one of these does not fit."""
+        gradients = {n: self._gradient(n, p) for n, p in self.parameters.items() if p.grad is not None}
+        together: dict[tuple[Any, ...], list[str]] = {}
+        for name, g in gradients.items():
+            parameter, state = self.parameters[name], self.state[name]
             for slot in self.slots:
                 state[slot] = _beside(parameter, state.get(slot))
-            self.steps[name] += 1
-            if self.elementwise and parameter.size <= SMALL and parameter.backend.xp is np:
-                together.setdefault((self.steps[name], parameter.dtype), {})[name] = g
+            if self._joins_small_ones and parameter.size <= SMALL and parameter.backend.xp is np:
+                together.setdefault((self.steps[name], parameter.dtype), []).append(name)
             else:
-                parameter.replace(as_array(self.update(parameter.data, g, state, self.steps[name])))
-        for (step, _), gradients in together.items():
-            self._update_together(gradients, step)
+                parameter.replace(as_array(self.update(parameter.data, g, state, self.steps[name] + 1)))
+                self.steps[name] += 1
+        for names in together.values():
+            self._update_together({name: gradients[name] for name in names})
 
-    def _update_together(self, gradients: dict[str, Any], step: int) -> None:
+    def _update_together(self, gradients: dict[str, Any]) -> None:
         """Update many small parameters as one array: twenty calls for all cost less than twenty for each."""
-        shapes = {name: g.shape for name, g in gradients.items()}
-        joined = {slot: _joined([self.state[name][slot] for name in shapes]) for slot in self.slots}
-        old = _joined([self.parameters[name].data for name in shapes])
-        new = self.update(old, _joined(list(gradients.values())), joined, step)
-        start = 0
-        for name, shape in shapes.items():
-            end = start + math.prod(shape)
-            self.parameters[name].replace(new[start:end].reshape(shape))
-            self.state[name] = {slot: array[start:end].reshape(shape) for slot, array in joined.items()}
+        states = {slot: _joined([self.state[name][slot] for name in gradients]) for slot in self.slots}
+        old = _joined([self.parameters[name].data for name in gradients])
+        step = self.steps[next(iter(gradients))] + 1
+        new, start = self.update(old, _joined(list(gradients.values())), states, step), 0
+        for name, g in gradients.items():
+            end = start + g.size
+            for slot, joined in states.items():
+                np.copyto(self.state[name][slot], joined[start:end].reshape(g.shape))
+            self.parameters[name].replace(new[start:end].reshape(g.shape).copy())  # not a view, which would hold all
+            self.steps[name] = step
             start = end
+
+    @property
+    def _joins_small_ones(self) -> bool:
+        """Whether the class whose `update` is used says that it is elementwise; a subclass's own may not be."""
+        return next(vars(c).get("elementwise", False) for c in type(self).__mro__ if "update" in vars(c))
 
     def _gradient(self, name: str, parameter: Parameter) -> Any:
         """Return the array of a parameter's gradient, after checking that it fits."""
@@ -135,7 +141,7 @@ class Optimizer:
                 f"{kind}: the gradient of {name} must be on its backend {parameter.backend.name}, "
                 f"got {grad.backend.name}; move the model before the backward pass"
             )
-        return grad.data
+        return grad.data.astype(parameter.dtype, copy=False)
 
     def update(self, p: Any, g: Any, state: dict[str, Any], step: int) -> Any:
         """Return the new array of one parameter, at its step number `step`; update its state in place."""

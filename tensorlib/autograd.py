@@ -129,18 +129,6 @@ def _conform(node: Function, i: int, dx: Any) -> Any:
     return np.asarray(dx) if isinstance(dx, np.generic) else dx
 
 
-def _is_fresh(dx: Any, dys: Sequence[Any], dxs: Sequence[Any], node: Function) -> bool:
-    """Tell whether nothing else refers to an array: no view, not what came in or the node keeps, for one input alone.
-
-    A gradient that is fresh may become a ``.grad`` without being copied: a tenth of the memory traffic of a step.
-    """
-    # A Tensor, under create_graph, has no base, and is never fresh. What is small is copied faster than looked into.
-    if getattr(dx, "base", dx) is not None or dx.size < 1024:
-        return False
-    held = [other for other in (*dys, *node.saved, *vars(node).values()) if other is dx]
-    return not held and len([other for other in dxs if other is dx]) <= 1
-
-
 def _conformed(node: Function, dxs: Sequence[Any]) -> tuple[Any, ...]:
     """Return what of these gradients flows on: those that are wanted, each of the shape of its input."""
     return tuple(
@@ -192,9 +180,7 @@ def backward_pass(
                     continue
                 dx, below, key = _conform(node, i, given), edge[0], (id(edge[0]), edge[1])
                 if not isinstance(below, Function):
-                    gradients.reached[id(below)] = below
-                    if key not in sums and _is_fresh(dx, dys, dxs, node):
-                        gradients.fresh.add(key)
+                    gradients.reach(below, node.fresh)
                 if key in sums:
                     gradients.add(key, dx)
                 else:

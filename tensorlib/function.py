@@ -52,11 +52,14 @@ class Function:
             and a wrong second one.
         needs: for each input, whether its gradient is wanted. Compute no other.
         broadcasts: set True in the class if inputs broadcast; the engine then sums gradients back to input shapes.
+        fresh: set True in the class if every gradient is a new array that nothing else refers to: it may then become
+            a ``.grad`` without being copied.
         differentiable: set False in the class if outputs have no gradient (indices, booleans): they are constants.
     """
 
     broadcasts: ClassVar[bool] = False
     differentiable: ClassVar[bool] = True
+    fresh: ClassVar[bool] = False
 
     # Defaults stand in the class: a node writes only what it has, for writing ten attributes would cost a microsecond.
     saved: tuple[Any, ...] = ()

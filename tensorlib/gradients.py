@@ -53,6 +53,12 @@ class Gradients:
             if not self.create_graph:
                 self.owned.add(key)
 
+    def reach(self, leaf: Tensor, fresh: bool) -> None:
+        """Note that a leaf is about to get a contribution, and whether that is `fresh`."""
+        self.reached[id(leaf)] = leaf
+        if fresh and not self.create_graph and (id(leaf), 0) not in self.sums:
+            self.fresh.add((id(leaf), 0))
+
     def finish(self, node: Function) -> None:
         """Call the hooks on the gradients of a node's outputs, all complete now, and keep those that are asked for."""
         if node._hooks and self.runs_hooks:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context, ContextVar, copy_context
 from functools import cache
 from queue import SimpleQueue
@@ -27,17 +27,22 @@ Piece = TypeVar("Piece")
 # ---- how many ----------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def threads(number: int | None = None) -> Iterator[None]:
+def threads(number: int | None = None) -> AbstractContextManager[None]:
     """Compute on `number` threads inside, the caller's included: ``with tl.threads(1): ...``.
 
     Without it the number is that of the processors this process may use, or what TENSORLIB_THREADS in the environment
-    says. It changes how long things take, never a result. Meanwhile BLAS is held to one thread for the whole process,
-    which spares each product from seeing to that by itself: ``with tl.threads(): ...`` around a loop of small steps.
+    says. It changes how long things take, never a result, and holds for the caller's thread: one that is started inside
+    has the number from outside. Meanwhile BLAS is held to one thread for the whole process, which spares each product
+    from seeing to that by itself: ``with tl.threads(): ...`` around a loop of small steps.
     """
-    number = thread_count() if number is None else number
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+    count = thread_count() if number is None else getattr(number, "__index__", lambda: 0)()
+    if count < 1 or isinstance(number, bool):
         raise ValueError(f"threads: the number must be an integer of at least 1, got {shown(number)}")
+    return _on_threads(count)
+
+
+@contextmanager
+def _on_threads(number: int) -> Iterator[None]:
     token = _NUMBER.set(number)
     try:
         with BLAS:
@@ -60,7 +65,8 @@ def _default() -> int:
     if not given:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not given.isascii() or not given.isdigit() or not int(given):
-        raise ValueError(f"TENSORLIB_THREADS: must be an integer of at least 1, got {given!r}; unset it for all")
+        # No ValueError, which the op whose product asks first would word as its own.
+        raise RuntimeError(f"TENSORLIB_THREADS: must be an integer of at least 1, got {given!r}; unset it for all")
     return int(given)
 
 
@@ -79,9 +85,8 @@ def share(work: Callable[[Piece], Any], pieces: Sequence[Piece]) -> None:
             work(piece)
         return
     job = _Job(work, pieces)
-    queue = _workers(helpers)
-    for _ in range(helpers):
-        queue.put((job, copy_context()))  # so that np.errstate and the like hold there too
+    for _ in range(_POOL.started(helpers)):
+        _POOL.queue.put((job, copy_context()))  # so that np.errstate and the like hold there too
     job.take_part()
     job.done.acquire()
     if job.error is not None:
@@ -119,30 +124,35 @@ class _Job:
                         self.done.release()
 
 
-_QUEUE: SimpleQueue[tuple[_Job, Context]] = SimpleQueue()
-_STARTED: list[Thread] = []
-_STARTING = Lock()
+class _Pool:
+    """Threads that wait for work."""
+
+    def __init__(self) -> None:
+        self.queue: SimpleQueue[tuple[_Job, Context]] = SimpleQueue()
+        self._threads: list[Thread] = []
+        self._lock = Lock()
+
+    def started(self, number: int) -> int:
+        """Start threads until there are `number`; return how many of these there are, if the system gives no more."""
+        if len(self._threads) < number:
+            with self._lock:
+                while len(self._threads) < number:
+                    thread = Thread(target=self._wait, name=f"tensorlib-{len(self._threads) + 1}", daemon=True)
+                    try:
+                        thread.start()
+                    except RuntimeError:
+                        break
+                    self._threads.append(thread)
+        return min(number, len(self._threads))
+
+    def _wait(self) -> None:
+        while True:
+            job, context = self.queue.get()
+            context.run(job.take_part)
+            del job, context  # and not keep its arrays until the next one comes
 
 
-def _workers(number: int) -> SimpleQueue[tuple[_Job, Context]]:
-    """Return the queue at which at least `number` threads wait. They are started when first asked for."""
-    if len(_STARTED) < number:
-        with _STARTING:
-            while len(_STARTED) < number:
-                _STARTED.append(Thread(target=_wait_for_work, name=f"tensorlib-{len(_STARTED) + 1}", daemon=True))
-                _STARTED[-1].start()
-    return _QUEUE
-
-
-def _wait_for_work() -> None:
-    while True:
-        job, context = _QUEUE.get()
-        context.run(job.take_part)
-        del job, context  # and not keep its arrays until the next one comes
-
-
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=_STARTED.clear)
+_POOL = _Pool()
 
 
 # ---- BLAS --------------------------------------------------------------------------------------------------------
@@ -164,10 +174,19 @@ class _Blas:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._inside -= 1
+            self._inside = max(self._inside - 1, 0)  # 0 already where this began before a fork
             if not self._inside:
-                for library, number in zip(_libraries(), self._before, strict=True):
-                    library.set_num_threads(number)
+                self._give_back()
+
+    def _give_back(self) -> None:
+        for library, number in zip(_libraries(), self._before, strict=True):
+            library.set_num_threads(number)
+
+    def restart(self) -> None:
+        """Begin anew in a forked child: whoever was inside in other threads of the parent is not here."""
+        if self._inside:
+            self._give_back()
+        self._lock, self._inside = Lock(), 0
 
 
 BLAS = _Blas()
@@ -184,3 +203,13 @@ def _libraries() -> list[Any]:
     for added in os.environ.keys() - environment.keys():  # it sets a variable for OpenMP, which is not ours to set
         del os.environ[added]
     return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def _in_child() -> None:
+    """Begin anew in a forked child, which has no thread of its parent's but the one that forked."""
+    _POOL.__init__()  # type: ignore[misc]
+    BLAS.restart()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -212,3 +212,20 @@ def test_dropout_acts_on_the_weights_in_training_only():
     assert not np.allclose(trained.numpy(), calm)
     np.testing.assert_array_equal(attention(x).numpy(), calm)
     np.testing.assert_allclose(calm, by_hand(attention, x.numpy(), x.numpy(), np.ones((2, 3, 3), bool))[0])
+
+
+@pytest.mark.filterwarnings("error")
+def test_large_values_do_not_overflow_on_the_way():
+    q, k, v = tl.Tensor([[8.0]]), tl.Tensor([[7.0], [7.0]]), tl.Tensor([[1e15], [1e15]])
+    np.testing.assert_allclose(tl.scaled_dot_product_attention(q, k, v).numpy(), 1e15, rtol=1e-6)
+    np.testing.assert_allclose(tl.scaled_dot_product_attention(-q, k, v * 1e-37).numpy(), 1e-22, rtol=1e-5)
+
+
+def test_one_mask_of_dropout_whoever_computes():
+    """Also where several values share the weights of q and k."""
+    q, k, v = (tl.Tensor(normal(*shape)) for shape in ((3, 2), (4, 2), (5, 4, 3)))
+    options = {"dropout": 0.5, "generator": tl.Generator(7)}
+    kernel = tl.scaled_dot_product_attention(q, k, v, **options)
+    options["generator"] = tl.Generator(7)
+    formula, _ = tl.scaled_dot_product_attention(q, k, v, return_weights=True, **options)
+    np.testing.assert_allclose(kernel.numpy(), formula.numpy(), rtol=1e-12)

@@ -654,3 +654,39 @@ def test_an_op_may_let_no_gradient_flow_to_an_input():
     (OneWay.apply(x, y) + y * 3).sum().backward()
     assert_grad(y, [3])
     assert tl.grad(OneWay.apply(x, y), [y], allow_unused=True) == (None,)
+
+
+def test_an_array_that_an_op_keeps_does_not_become_a_gradient():
+    kept = np.full(2000, 3.0)
+
+    class Constant(tl.Function):
+        def forward(self, x):
+            return x
+
+        def backward(self, dy):
+            return kept
+
+    class OneAndItsView(tl.Function):
+        def forward(self, x, y):
+            return x + y.T
+
+        def backward(self, dy):
+            g = dy * 2
+            return g, g.T
+
+    x = tl.Tensor(np.ones(2000), requires_grad=True)
+    Constant.apply(x).sum().backward()
+    assert not np.shares_memory(x.grad.data, kept)
+    y, z = (tl.Tensor(np.ones((50, 50)), requires_grad=True) for _ in range(2))
+    OneAndItsView.apply(y, z).sum().backward()
+    assert not np.shares_memory(y.grad.data, z.grad.data)
+
+
+def test_gradients_of_ops_that_give_new_arrays_are_not_copied():
+    """And share memory with nothing all the same: with each other, a second pass, or what was saved."""
+    x, w, b = (tl.Tensor(np.ones(shape), requires_grad=True) for shape in ((40, 50), (50, 60), (60,)))
+    loss = tl.linear_cross_entropy(tl.linear_relu(x, w, b), w.T.copy(), None, np.zeros(40, int))
+    passes = [tl.grad(loss, [x, w, b], retain_graph=True) for _ in range(2)]
+    arrays = [dx.data for dxs in passes for dx in dxs] + [x.data, w.data, b.data]
+    for i, a in enumerate(arrays):
+        assert not any(np.shares_memory(a, other) for other in arrays[:i])

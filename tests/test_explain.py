@@ -454,3 +454,12 @@ def test_shares_for_people():
     assert [percent(x) for x in (0, 1, 0.97, 0.5, 0.999, 0.9999, 0.0001, 1 / 3)] == [
         "0 %", "100 %", "97 %", "50 %", "99.9 %", "over 99.9 %", "under 0.1 %", "33 %"
     ]  # fmt: skip
+
+
+def test_ignored_targets_and_queries_that_see_nothing_are_named():
+    x, w = leaf(np.ones((3, 4), "float32")), tl.ones((4, 5))
+    with tl.debug():
+        loss = tl.linear_cross_entropy(x, w, None, np.zeros(3, int), ignore_index=0)
+        y = tl.scaled_dot_product_attention(x, x, x, visible=tl.Tensor(np.zeros((3, 3), bool))).sum()
+    assert_says(tl.explain(x, loss), "zero", "every target is ignored")
+    assert_says(tl.explain(x, y), "zero", "100 % of the queries see nothing")

@@ -435,8 +435,9 @@ def test_small_parameters_updated_together_get_the_bits_they_get_alone(kind, mon
     assert all(state[name].tobytes() == state_alone[name].tobytes() for name in state)
 
 
-def test_an_update_that_looks_at_a_whole_parameter_is_called_for_each():
-    class BySize(optim.Optimizer):
+@pytest.mark.parametrize("base", [optim.Optimizer, optim.SGD, optim.Adam])
+def test_an_update_that_looks_at_a_whole_parameter_is_called_for_each(base):
+    class BySize(base):
         def update(self, p, g, state, step):
             return p - g * p.size
 
@@ -446,3 +447,25 @@ def test_an_update_that_looks_at_a_whole_parameter_is_called_for_each():
         p.grad = tl.ones_like(p)
     optimizer.step()
     assert [p.numpy().tolist() for p in parameters] == [[-1], [-2, -2], [-3, -3, -3]]
+
+
+def test_a_step_that_fails_counts_for_nothing():
+    a, b = nn.Parameter(np.ones(3, "float32")), nn.Parameter(np.ones(2, "float32"))
+    optimizer = optim.Adam([a, b], 0.1)
+    a.grad, b.grad = tl.ones_like(a), tl.ones_like(a)
+    with pytest.raises(ValueError, match="must have its shape"):
+        optimizer.step()
+    assert optimizer.steps == {"0": 0, "1": 0} and (a.numpy() == 1).all()
+    b.grad = tl.ones_like(b)
+    optimizer.step()
+    np.testing.assert_allclose(a.numpy(), 0.9, rtol=1e-6)
+
+
+def test_a_small_parameter_holds_no_memory_of_the_others():
+    parameters = [nn.Parameter(np.ones(n, "float32")) for n in (1, 2000)]
+    optimizer = optim.Adam(parameters)
+    for p in parameters:
+        p.grad = tl.ones_like(p)
+    optimizer.step()
+    arrays = [p.data for p in parameters] + [a for s in optimizer.state.values() for a in s.values()]
+    assert all(array.base is None or array.base.size == array.size for array in arrays)

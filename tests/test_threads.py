@@ -231,3 +231,62 @@ def test_the_sample_of_bits_is_large_enough_to_be_shared(monkeypatch):
     tl.cross_entropy(model(ids, ids), ids).backward()
     optimizer.step()
     assert kernels == {"products", "blocks", "attention", "linear_cross_entropy"}
+
+
+# ---- when the system gives no threads, and after a fork ----
+
+
+def test_a_thread_that_cannot_be_started_is_done_without():
+    code = (
+        "import threading\n"
+        "import tensorlib as tl\n"
+        "from tensorlib.threads import share\n"
+        "started = threading.Thread.start\n"
+        'def start(thread): raise RuntimeError("can\'t start new thread")\n'
+        "threading.Thread.start = start\n"
+        "done = []\n"
+        "with tl.threads(4):\n"
+        "    share(done.append, range(10))\n"
+        "    threading.Thread.start = started\n"
+        "    share(done.append, range(10))\n"
+        "assert sorted(done) == sorted([*range(10)] * 2)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_while_another_thread_holds_blas_has_it_back():
+    code = (
+        "import os, threading\n"
+        "import tensorlib as tl\n"
+        "from threadpoolctl import threadpool_info, threadpool_limits\n"
+        "def numbers(): return [x['num_threads'] for x in threadpool_info() if x['user_api'] == 'blas']\n"
+        "threadpool_limits(2, 'blas')\n"
+        "before, inside, end = numbers(), threading.Event(), threading.Event()\n"
+        "def hold():\n"
+        "    with tl.threads(2): inside.set(); end.wait()\n"
+        "other = threading.Thread(target=hold)\n"
+        "other.start(); inside.wait()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    assert numbers() == before\n"
+        "    with tl.threads(2): assert set(numbers()) <= {1}\n"
+        "    os._exit(0 if numbers() == before else 1)\n"
+        "end.set(); other.join()\n"
+        "raise SystemExit(os.waitpid(child, 0)[1])\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60, cwd=Path(__file__).parents[1])
+
+
+def test_a_wrong_number_in_the_environment_is_one_line_of_the_command():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from models.cli import main; sys.exit(main(['train', '--steps', '1']))"],
+        env={**os.environ, "TENSORLIB_THREADS": "two"},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and not done.stdout
+    assert (
+        done.stderr == "tensorlib: TENSORLIB_THREADS: must be an integer of at least 1, got 'two'; unset it for all\n"
+    )

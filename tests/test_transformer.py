@@ -556,3 +556,11 @@ def test_dropout_acts_where_the_paper_has_it(norm):
     ])  # fmt: skip
     model.eval()
     assert not dropped()
+
+
+def test_dropout_of_a_residual_follows_its_module():
+    model = make(dropout=0.5).eval()
+    quiet = model(SOURCE, TARGET).numpy()
+    np.testing.assert_array_equal(model(SOURCE, TARGET).numpy(), quiet)
+    model.encoder.layers[0].attention_residual.dropout.train()  # as for samples of what the model is unsure of
+    assert np.abs(model(SOURCE, TARGET).numpy() - quiet).max() > 1e-3

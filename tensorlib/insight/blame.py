@@ -121,10 +121,16 @@ def _at_zero(node: Function, position: int, dys: Any) -> str:
 
 
 def _targets(node: Any, position: int, dys: Any) -> str:
-    ignored = _share(~node.counted)
+    ignored = _share(~(node.classes[1] if node.name == "linear_cross_entropy" else node.counted))
     if ignored == 1:
         return "every target is ignored"
     return "the targets are predicted with certainty" if dys is not None else ""
+
+
+def _unseen(node: Any, position: int, dys: Any) -> str:
+    visible = node.places.visible
+    blind = 0.0 if visible is None else _share(~visible.any(axis=-1))
+    return f"{percent(blind)} of the queries see nothing" if blind else ""
 
 
 def _outside(node: Any, position: int, dys: Any) -> str:
@@ -144,6 +150,6 @@ _REASONS: dict[str, Callable[[Any, int, Any], str]] = {
     "embedding": _rows,
     "getitem": _picked, "take_along_axis": _picked, "softmax": _saturated_softmax, "log_softmax": _saturated_softmax,
     "sigmoid": _saturated, "tanh": _saturated, "power": _at_zero, "square": _at_zero, "abs": _at_zero,
-    "cross_entropy": _targets, "clip": _outside, "round": _flat, "floor": _flat, "ceil": _flat,
-    "sign": _flat, "trunc": _flat, "rint": _flat,
+    "cross_entropy": _targets, "linear_cross_entropy": _targets, "attention": _unseen, "clip": _outside,
+    "round": _flat, "floor": _flat, "ceil": _flat, "sign": _flat, "trunc": _flat, "rint": _flat,
 }  # fmt: skip

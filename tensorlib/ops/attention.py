@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.backend import Array, backend_of
 from tensorlib.function import Function
-from tensorlib.ops.common import as_tensors, check_flag
+from tensorlib.ops.common import as_tensors, check_flag, sum_to
 from tensorlib.ops.dropout import Dropout, checked_probability, next_draw
 from tensorlib.ops.linalg import Matmul
 from tensorlib.ops.softmax import Softmax, checked_mask, softmax_gradient
@@ -26,7 +26,7 @@ class Places(NamedTuple):
     causal: bool  # and besides, query t sees keys 0..t only
     p: float  # how much of the weights is dropped
     key: int  # of the mask, as in Dropout
-    draw: int
+    draw: int  # over all weights (..., T, S), with the leading axes of q and k
 
     def mask(self, q: Array, k: Array) -> Array | None:
         """Return `visible` and causality as one mask."""
@@ -85,7 +85,10 @@ def attention_gradient(
     dv = Matmul.run(places.drop(weights).swapaxes(-1, -2), dy) if needs[2] else None
     if not (needs[0] or needs[1]):
         return None, None, dv
-    dweights = places.drop(Matmul.run(dy, v.swapaxes(-1, -2)))
+    dweights = Matmul.run(dy, v.swapaxes(-1, -2))
+    if dweights.shape != weights.shape:  # several v share these weights
+        dweights = sum_to(dweights, weights.shape)
+    dweights = places.drop(dweights)
     dscores = softmax_gradient(dweights, weights, -1) * (1 / math.sqrt(max(q.shape[-1], 1)))
     dq = Matmul.run(dscores, k) if needs[0] else None
     return dq, Matmul.run(dscores.swapaxes(-1, -2), q) if needs[1] else None, dv
@@ -121,8 +124,9 @@ def scaled_dot_product_attention(
             f"{name}: q (..., T, K), k (..., S, K) and v (..., S, M) must agree in K and S, "
             f"got {q.shape}, {k.shape} and {v.shape}"
         )
+    lead = _leading(q, k, v)
     if visible is not None:
-        visible = checked_mask(visible, (*_leading(q, k), q.shape[-2], k.shape[-2]), q)
+        visible = checked_mask(visible, (*lead, q.shape[-2], k.shape[-2]), q)
     places = Places(visible, causal, p, *next_draw(name, p, generator))
     if not return_weights:
         return Attention.apply(q, k, v, places=places)
@@ -130,10 +134,13 @@ def scaled_dot_product_attention(
     return Matmul.apply(places.drop(weights), v), weights
 
 
-def _leading(q: Any, k: Any) -> tuple[int, ...]:
+def _leading(q: Any, k: Any, v: Any) -> tuple[int, ...]:
+    """Return the axes of the weights before the last two, those of q and k, after checking that v fits them."""
     try:
-        return np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
+        np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     except ValueError:
         raise ValueError(
-            f"scaled_dot_product_attention: axes before the last two must broadcast, got {q.shape} and {k.shape}"
+            "scaled_dot_product_attention: axes before the last two must broadcast, got q "
+            f"{q.shape}, k {k.shape} and v {v.shape}"
         ) from None
+    return np.broadcast_shapes(q.shape[:-2], k.shape[:-2])

@@ -179,6 +179,7 @@ def class_targets(
     shape, classes = tuple(scores[:-1]), scores[-1]
     if targets.dtype.kind not in "iu":
         also = f", or probabilities of shape {(*shape, classes)}" if name == "cross_entropy" else ""
+        also += "; of probabilities write cross_entropy(linear(...), targets)" if name == "linear_cross_entropy" else ""
         raise TypeError(
             f"{name}: targets must be integers of shape {shape}{also}; got dtype {targets.dtype} of shape "
             f"{tuple(targets.shape)}"

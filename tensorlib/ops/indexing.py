@@ -151,6 +151,8 @@ def on_backend_of(x: Any, given: Any, name: str, what: str) -> Array:
 class Embedding(Function):
     """y = weight[ids]: rows of a table  =>  dweight[v] = sum of dy over the places where ids is v."""
 
+    fresh = True
+
     def forward(self, weight: Array, ids: Array) -> Array:
         self.rows, self.ids = weight.shape[0], ids
         return weight[ids]

@@ -16,6 +16,8 @@ __all__ = ["linear", "linear_relu"]
 class Linear(Function):
     """z = x W + b for the rows of x (..., D), W (D, E), b (E,)  =>  dx = dz W^T, dW = x^T dz, db = sum of dz."""
 
+    fresh = True
+
     def forward(self, x: Array, weight: Array, *bias: Array) -> Array:
         self.save(x, weight)
         return linear_formula(x, weight, *bias)
@@ -47,6 +49,8 @@ class LinearRelu(Function):
     Whether a unit was dead or dropped, its y is 0. So y alone tells where the gradient flows, and no mask is drawn
     again. A NaN stays one, and gets its gradient, as in `relu`.
     """
+
+    fresh = True
 
     def forward(self, x: Array, weight: Array, *bias: Array, p: float, key: int, draw: int) -> Array:
         self.scale = dropout_scale(p) if p else 1.0
@@ -102,5 +106,8 @@ def linear_operands(name: str, x: Any, weight: Any, bias: Any) -> tuple[Any, ...
         return x, weight
     bias = as_tensor(bias, like=x)
     if bias.shape != weight.shape[1:]:
-        raise ValueError(f"{name}: bias must have shape {weight.shape[1:]}, the outputs of weight; got {bias.shape}")
+        hint = "; targets come after the bias, which may be None" if bias.dtype.kind in "iu" else ""
+        raise ValueError(
+            f"{name}: bias must have shape {weight.shape[1:]}, the outputs of weight; got {bias.shape}{hint}"
+        )
     return x, weight, bias

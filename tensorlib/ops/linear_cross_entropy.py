@@ -31,6 +31,8 @@ class LinearCrossEntropy(Function):
     into its own gradient, uses that up, and goes on: before backward all gradients are there, but for the factor dloss.
     """
 
+    fresh = True
+
     def forward(self, x: Array, weight: Array, *bias: Array, targets: Array, counted: Array, smoothing: float) -> Array:
         self.classes = (targets, counted, smoothing)
         loss, self.statistics = linear_cross_entropy_formula(x, weight, *bias, classes=self.classes, needs=self.needs)
@@ -72,9 +74,9 @@ def linear_cross_entropy(
 ) -> Any:
     """Return ``cross_entropy(linear(x, weight, bias), targets, ...)`` without ever holding all logits on a CPU.
 
-    x (..., D) are hidden states, weight (D, V) and bias (V,), or None, the output layer, and `targets` (...) integers in [0, V).
-    The other arguments are those of `tl.cross_entropy`. Memory grows with the vocabulary V as the weight does, not as
-    (..., V); with reduction="none" the logits are made all the same.
+    x (..., D) are hidden states, weight (D, V) and bias (V,), or None, the output layer, and `targets` (...) integers
+    in [0, V). The other arguments are those of `tl.cross_entropy`. Memory grows with the vocabulary V as the weight
+    does, not as (..., V); with reduction="none" the logits are made all the same.
     """
     check_reduction("linear_cross_entropy", reduction)
     smoothing = real("linear_cross_entropy", "label_smoothing", label_smoothing)

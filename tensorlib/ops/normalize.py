@@ -26,6 +26,8 @@ __all__ = ["batch_norm", "cosine_similarity", "layer_norm", "normalize", "rms_no
 class LayerNorm(Function):
     """y = (x - mean) / sqrt(var + eps) · weight + bias, statistics over the last axis (Ba et al. 2016, section 3)."""
 
+    fresh = True
+
     def forward(self, x: Array, weight: Array, bias: Array, eps: float) -> Array:
         self.eps = eps
         y, self.statistics = layer_norm_formula(x, weight, bias, eps)

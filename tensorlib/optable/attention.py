@@ -46,7 +46,7 @@ ROWS: list[Row] = [
          at((0, 2), (4, 2), (4, 2)), at((1, 1, 1, 2), (2, 1, 2), (2, 1, 2)),
          at((3, 2), (3, 2), (3, 2), causal=True), at((2, 3, 2), (2, 4, 2), (2, 4, 2), causal=True, visible=SOME),
          at((2, 1, 3, 2), (2, 1, 3, 2), (2, 1, 3, 2), causal=True, dropout=0.3),
-         at((3, 2), (4, 2), (4, 1), dropout=0.3),
+         at((3, 2), (4, 2), (4, 1), dropout=0.3), at((3, 2), (4, 2), (2, 4, 3), dropout=0.3),
          at((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=SOME, dropout=0.3, return_weights=True)],
     ),
 ]  # fmt: skip

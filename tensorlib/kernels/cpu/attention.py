@@ -126,13 +126,15 @@ def as_heads(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.empty((batch, length, heads, width), dtype).transpose(0, 2, 1, 3)
 
 
-def _fits(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> bool:
+def _fits(q: np.ndarray, k: np.ndarray, v: np.ndarray, p: float) -> bool:
+    if p and len({np.broadcast_shapes(*[x.shape[:-2] for x in some]) for some in ((q, k), (q, k, v))}) > 1:
+        return False  # the mask is that of q's and k's weights, which several v would share
     return q.ndim <= 4 and k.ndim <= 4 and v.ndim <= 4 and in_place(q, k, v) and 0 not in (*q.shape, *k.shape, *v.shape)
 
 
 @attention_formula.register(np.ndarray)
 def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, places: Places) -> tuple[np.ndarray, Any]:
-    if not _fits(q, k, v):
+    if not _fits(q, k, v, places.p):
         return attention_formula.dispatch(object)(q, k, v, places)
     x = _Heads(q, k, v, places)
     y_BHTM = as_heads((x.batch, x.heads, x.queries, v.shape[-1]), q.dtype)
@@ -146,8 +148,8 @@ def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, places: Places) -> tuple[np.n
             if places.p:
                 zero_where_not(x.kept(b, h, t), e)
                 total /= total.dtype.type(dropout_scale(places.p))
+            e /= total  # before the product, which could overflow otherwise
             np.matmul(e, x.v_BHSM[b, h, x.seen(t)], out=y_BHTM[b, h, t])
-            y_BHTM[b, h, t] /= total
 
     x.run(attend)
     return x.without_added_axes(y_BHTM), (top_BHT1, total_BHT1)

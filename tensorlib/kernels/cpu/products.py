@@ -14,7 +14,6 @@ from tensorlib.ops.linalg import product, rows
 from tensorlib.threads import BLAS, share
 
 SHARED_WORK = 1 << 23  # multiplications: some 150 microseconds of a thread; below, a product is not cut
-ALONE_WORK = 1 << 15  # BLAS uses one thread of itself for a product as small as this
 LEAST_SIDE = 1024  # rows or columns of a block, where there are more than two: in narrow ones BLAS is slower
 MOST_BLOCKS = 8
 FEW_ROWS = 256
@@ -68,8 +67,13 @@ def _cut(size: int) -> list[slice]:
 
 @product.register(np.ndarray)
 def _(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    work = x.size * y.shape[-1]
-    if work < ALONE_WORK or y.ndim != 2 or x.ndim < 2 or not in_place(x, y) or x.shape[-1] != y.shape[0]:
+    if (
+        x.size * y.shape[-1] < SHARED_WORK
+        or y.ndim != 2
+        or x.ndim < 2
+        or not in_place(x, y)
+        or x.shape[-1] != y.shape[0]
+    ):
         with BLAS:
             return product.dispatch(object)(x, y)
     z = np.empty((*x.shape[:-1], y.shape[1]), x.dtype)
