@@ -105,7 +105,15 @@ def report(what: str, values: Sequence[int], found: Mapping[str, Sequence[Point]
     return table([what, *(f"{side}, time" for side in found), *(f"{side}, memory" for side in found)], rows)
 
 
-def draw(curves: Mapping[str, Mapping[str, Sequence[Point]]], values: Mapping[str, Sequence[int]], path: Path) -> None:
+PANELS = {"seconds": ("time, ms", 1e3), "memory": ("memory, MB", 1e-6)}
+
+
+def draw(
+    curves: Mapping[str, Mapping[str, Sequence[Point]]],
+    values: Mapping[str, Sequence[int]],
+    path: Path,
+    fields: Sequence[str] = tuple(PANELS),
+) -> None:
     """Draw time above and memory below for each size that was changed. The same figures give the same bytes."""
     import matplotlib
 
@@ -113,10 +121,13 @@ def draw(curves: Mapping[str, Mapping[str, Sequence[Point]]], values: Mapping[st
     matplotlib.rcParams["svg.hashsalt"] = "tensorlib"
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(2, len(curves), figsize=(3 * len(curves), 5.5), squeeze=False, layout="constrained")
+    shape = len(fields), len(curves)
+    figure, axes = pyplot.subplots(
+        *shape, figsize=(3.2 * shape[1], 2.8 * shape[0]), squeeze=False, layout="constrained"
+    )
     for column, (what, sides) in enumerate(curves.items()):
-        for row, (label, field, scale) in enumerate([("time, ms", "seconds", 1e3), ("memory, MB", "memory", 1e-6)]):
-            ax = axes[row, column]
+        for row, field in enumerate(fields):
+            ax, (label, scale) = axes[row, column], PANELS[field]
             for side, points in sides.items():
                 ax.loglog(
                     values[what], [getattr(p, field) * scale for p in points], marker="o", markersize=3, label=side
@@ -135,6 +146,7 @@ def main() -> None:
     arguments.add_argument("what", nargs="*", type=one_of(POINTS), metavar="|".join(POINTS))
     arguments.add_argument("--quick", action="store_true", help="only the three smallest values of each")
     arguments.add_argument("--steps", type=int, default=4, help="timed steps a point")
+    arguments.add_argument("--memory", action="store_true", help="draw memory alone, which needs no quiet machine")
     options = arguments.parse_args()
     env = environment(options.threads, options.coretype)
     values = {what: POINTS[what][:3] if options.quick else POINTS[what] for what in (options.what or list(POINTS))}
@@ -144,7 +156,7 @@ def main() -> None:
         curves[what] = curve(what, values[what], env, options.steps)
         print(f"\n{report(what, values[what], curves[what])}", flush=True)
     try:
-        draw(curves, values, PICTURE)
+        draw(curves, values, PICTURE, ["memory"] if options.memory else list(PANELS))
         print(f"\ndrawn to {PICTURE.relative_to(HERE.parent)}")
     except ImportError as missing:
         print(f"\nno picture: {missing}")
