@@ -7,6 +7,7 @@ number of threads.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,12 @@ def row_blocks(rows: int, row_bytes: int, block_bytes: int = BLOCK_BYTES) -> lis
     """Return slices that cover `rows` rows, each of `block_bytes` at most, but of one row at least."""
     step = max(1, block_bytes // max(row_bytes, 1))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def even_blocks(size: int, count: int) -> list[slice]:
+    """Return `count` slices that cover an axis of this size, as even as can be; fewer where it is shorter."""
+    ends = [size * i // count for i in range(count + 1)] if size >= count else range(size + 1)
+    return [slice(a, b) for a, b in pairwise(ends)]
 
 
 def for_blocks(work: Callable[[slice], Any], rows: int, row_bytes: int) -> None:

@@ -9,12 +9,11 @@ Shape suffixes: N rows that count, D width, V vocabulary; small letters: of a bl
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from tensorlib.kernels.cpu.blocks import for_blocks, in_place, row_blocks, summed
+from tensorlib.kernels.cpu.blocks import even_blocks, for_blocks, in_place, row_blocks, summed
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula, linear_cross_entropy_gradient
 from tensorlib.threads import BLAS, share
 
@@ -52,9 +51,7 @@ class _Loss:
         self.dweight = np.empty_like(weight) if needs[1] else None  # of its layout: a tied weight is transposed
         self.dbias = [np.zeros(b.shape, b.dtype) if need else None for b, need in zip(bias, needs[2:], strict=True)]
         self.wanted = any(needs)
-        count = min(2 * max(round(self.classes / COLUMNS), 1), self.classes)
-        ends = [self.classes * i // count for i in range(count + 1)]
-        self.columns = [slice(a, b) for a, b in pairwise(ends)]
+        self.columns = even_blocks(self.classes, 2 * max(round(self.classes / COLUMNS), 1))
 
     def run(self) -> np.ndarray:
         row_bytes = self.classes * self.x_ND.itemsize

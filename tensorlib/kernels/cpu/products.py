@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from tensorlib.kernels.cpu.blocks import in_place, row_blocks
+from tensorlib.kernels.cpu.blocks import even_blocks, in_place, row_blocks
 from tensorlib.ops.linalg import product, rows
 from tensorlib.threads import BLAS, share
 
@@ -60,9 +59,7 @@ def product_then(x: np.ndarray, y: np.ndarray, finish: Callable[[np.ndarray, sli
 
 def _cut(size: int) -> list[slice]:
     """Return slices that cover a side of the result, as even as can be."""
-    count = min(max(size // LEAST_SIDE, 2), MOST_BLOCKS, max(size, 1))
-    ends = [size * i // count for i in range(count + 1)]
-    return [slice(a, b) for a, b in pairwise(ends)]
+    return even_blocks(size, min(max(size // LEAST_SIDE, 2), MOST_BLOCKS))
 
 
 @product.register(np.ndarray)
