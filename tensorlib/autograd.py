@@ -6,22 +6,23 @@ How a gradient comes about::
     c = b + b                # one Add node, two edges to the node of b
     c.backward()             # dc/da = 4
 
-``backward_pass`` orders the nodes by counting consumers. Above, node b has two consuming edges (both from c) and is
-visited only when both have delivered: its gradient 2 then flows once, not twice. Nothing recurses, so a chain of a
-million nodes works. In ordinary passes the ops' ``backward`` get raw arrays; under ``create_graph`` the very same
-formulas get Tensors, which record a graph of the gradient in turn.
+``backward_pass`` visits the nodes in the reverse of the order in which they were recorded. Above, node b has two
+consuming edges (both from c) and is visited only when both have delivered: its gradient 2 then flows once, not twice.
+Nothing recurses, so a chain of a million nodes works. In ordinary passes the ops' ``backward`` get raw arrays; under
+``create_graph`` the very same formulas get Tensors, which record a graph of the gradient in turn.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorlib.function import Function, as_array, replaced_since
-from tensorlib.gradients import Gradients, slot_of
+from tensorlib.gradients import Edge, Gradients, edge_of
 from tensorlib.messages import shown
 from tensorlib.ops.common import sum_to
 from tensorlib.recording import current_state, recording
@@ -36,12 +37,12 @@ __all__ = ["grad"]
 
 
 def topological_order(roots: Sequence[Function]) -> list[Function]:
-    """Return all nodes below `roots`, every node before those that it consumed, in linear time and without recursion.
+    """Return all nodes below `roots`, every node before those that it consumed, without recursion.
 
-    Kahn's algorithm: a node comes when the last of its consumers has.
+    A node is recorded after all that it was made of. So the latest first is such an order.
     """
-    consumers: dict[Function, int] = dict.fromkeys(roots, 0)
-    stack = list(consumers)
+    found = set(roots)
+    stack = list(found)
     while stack:
         node = stack.pop()
         if node._edges is None:
@@ -50,22 +51,10 @@ def topological_order(roots: Sequence[Function]) -> list[Function]:
                 "pass retain_graph=True to that pass, or compute the value again"
             )
         for edge in node._edges:
-            if edge is not None and isinstance(below := edge[0], Function):  # and no leaf
-                known = consumers.get(below)
-                if known is None:
-                    stack.append(below)
-                consumers[below] = (known or 0) + 1
-    ready = [node for node, count in consumers.items() if not count]
-    order = []
-    while ready:
-        node = ready.pop()
-        order.append(node)
-        for edge in node._edges or ():
-            if edge is not None and isinstance(below := edge[0], Function):
-                left = consumers[below] = consumers[below] - 1
-                if not left:
-                    ready.append(below)
-    return order
+            if edge is not None and isinstance(below := edge[0], Function) and below not in found:
+                found.add(below)
+                stack.append(below)
+    return sorted(found, key=attrgetter("_number"), reverse=True)
 
 
 def _call_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[Any, ...]:
@@ -149,15 +138,15 @@ def backward_pass(
     targets: Sequence[Tensor] | None,
     retain_graph: bool,
     create_graph: bool,
-) -> tuple[dict[tuple[int, int], Any], list[Tensor]]:
+) -> tuple[dict[Edge, Any], list[Tensor]]:
     """Carry `seeds` (arrays, or Tensors under create_graph) from `outputs` back through the graph.
 
-    Returns the gradient for every target, or for every leaf where `targets` is None, keyed by `slot_of`; and the
+    Returns the gradient for every target, or for every leaf where `targets` is None, keyed by `edge_of`; and the
     Tensors that were reached and want it in ``.grad``: leaves, and those that called ``retain_grad``. Nothing is
     written into any Tensor, so that an interrupted pass leaves no half of a sum.
     """
     watch = current_state().watch
-    wanted = None if targets is None else {slot_of(t) for t in targets}
+    wanted = None if targets is None else {edge_of(t) for t in targets}
     gradients = Gradients(create_graph, wanted, runs_hooks=watch is None or watch.runs_hooks)
     gradients.start(outputs, seeds)
     order = topological_order([y._node for y in outputs if y._node is not None])
@@ -174,29 +163,31 @@ def backward_pass(
             if watch is not None:  # it sees gradients as they flow on; without it a list for each node is saved
                 dxs = _conformed(node, dxs)
                 watch.backward(node, dys, dxs)
-            edges = node._edges or ()
-            for i, given in enumerate(dxs):
-                if given is None or (edge := edges[i]) is None:
+            edges, inputs = node._edges or (), node._inputs
+            for i, dx in enumerate(dxs):
+                if dx is None or (edge := edges[i]) is None:
                     continue
-                dx, below, key = _conform(node, i, given), edge[0], (id(edge[0]), edge[1])
-                if not isinstance(below, Function):
+                shape, dtype = inputs[i]
+                if getattr(dx, "shape", None) != shape or dx.dtype is not dtype:
+                    dx = _conform(node, i, dx)
+                if not isinstance(below := edge[0], Function):
                     gradients.reach(below, node.fresh)
-                if key in sums:
-                    gradients.add(key, dx)
+                if edge in sums:
+                    gradients.add(edge, dx)
                 else:
-                    sums[key] = dx  # the first is kept as it came
+                    sums[edge] = dx  # the first is kept as it came
         if not retain_graph:
             node.release()
     gradients.finish_leaves(watch)
     return gradients.found, list(gradients.reached.values())
 
 
-def _on_the_way(order: Sequence[Function], wanted: set[tuple[int, int]]) -> set[Function]:
-    """Return the nodes from which some wanted slot can be reached, so that only these run."""
+def _on_the_way(order: Sequence[Function], wanted: set[Edge]) -> set[Function]:
+    """Return the nodes from which some wanted edge can be reached, so that only these run."""
     useful: set[Function] = set()
     for node in reversed(order):
         for edge in node._edges or ():
-            if edge is not None and ((id(edge[0]), edge[1]) in wanted or edge[0] in useful):
+            if edge is not None and (edge in wanted or edge[0] in useful):
                 useful.add(node)
                 break
     return useful
@@ -213,10 +204,11 @@ def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -
     """
     _check_differentiable(output, "backward")
     seed = _seed(output, gradient, "backward", create_graph=False)
-    with recording(record=False):  # what hooks compute is not recorded, here as in `grad`
-        found, reached = backward_pass([output], [seed], None, retain_graph, create_graph=False)
-    dxs = [found[slot_of(x)] for x in reached]
-    sums = [dx if x.grad is None else as_array(x.grad._array + dx) for x, dx in zip(reached, dxs, strict=True)]
+    found, reached = backward_pass([output], [seed], None, retain_graph, create_graph=False)
+    sums = []
+    for x in reached:
+        dx = found[edge_of(x)]
+        sums.append(dx if x.grad is None else as_array(x.grad._array + dx))
     for x, total in zip(reached, sums, strict=True):  # an error above has changed no .grad
         x.grad = _tensor.wrap(total)
 
@@ -253,7 +245,7 @@ def grad(
     with recording(record=create_graph):
         seeds = [_seed(y, g, "grad", create_graph) for y, g in zip(ys, given, strict=True)]
         found, _ = backward_pass(ys, seeds, xs, retain, create_graph)
-        results = [found.get(slot_of(x)) for x in xs]
+        results = [found.get(edge_of(x)) for x in xs]
         for i, dx in enumerate(results):
             if dx is not None and any(xs[i] is other for other in xs[:i]):
                 results[i] = dx.copy()  # asked for twice: no two gradients share memory

@@ -159,7 +159,7 @@ def namespace_of(x: Array) -> Any:
 
     It lets one formula serve raw arrays in ordinary training and Tensors under ``create_graph``.
     """
-    if isinstance(x, np.ndarray | np.generic):
+    if isinstance(x, (np.ndarray, np.generic)):  # a union would be built anew for each op
         return np
     module = getattr(x, "__array_namespace__", None)
     if module is not None:

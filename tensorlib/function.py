@@ -7,8 +7,9 @@ the graph alive, there are no reference cycles, and memory returns without the g
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
 
 __all__ = ["Function"]
+
+
+_NUMBERS = itertools.count()
 
 
 class Function:
@@ -50,7 +54,7 @@ class Function:
         statistics: anything else worth keeping *for speed*, such as LayerNorm's 1/std. None under create_graph,
             where the formula must compute it from ``saved``: a statistic taken for a constant has a right gradient
             and a wrong second one.
-        needs: for each input, whether its gradient is wanted. Compute no other.
+        needs: for each input, whether its gradient is wanted; all False where nothing is recorded. Compute no other.
         broadcasts: set True in the class if inputs broadcast; the engine then sums gradients back to input shapes.
         fresh: set True in the class if every gradient is a new array that nothing else refers to: it may then become
             a ``.grad`` without being copied.
@@ -63,11 +67,13 @@ class Function:
 
     # Defaults stand in the class: a node writes only what it has, for writing ten attributes would cost a microsecond.
     saved: tuple[Any, ...] = ()
+    needs: tuple[bool, ...] = ()
     statistics: Any = None
     path: str = ""
     source: str | None = None
     _arrays: Sequence[Any] = ()  # the inputs of forward, while it runs
     _edges: Sequence[tuple[Function | Tensor, int] | None] | None = None  # None: nothing recorded, or already released
+    _number: int = 0  # nodes are numbered as they are recorded, so this is above those of all that it was made of
     _inputs: Sequence[tuple[tuple[int, ...], Any]] = ()  # (shape, dtype) of every input
     _outputs: Sequence[tuple[tuple[int, ...], Any]] = ()
     _roles: Sequence[int] = ()  # for each saved array: i >= 0 input i, i < 0 output -1 - i
@@ -100,29 +106,10 @@ class Function:
         """Return the gradient with respect to each input, given the gradient with respect to each output."""
         raise NotImplementedError(f"{type(self).__name__}: backward is missing, so it has no gradient")
 
-    @property
-    def needs(self) -> tuple[bool, ...]:
-        """For each input, whether its gradient is wanted."""
-        if self._edges is None:
-            return (False,) * len(self._arrays)
-        return tuple([edge is not None for edge in self._edges])
-
     def save(self, *arrays: Array) -> None:
         """Keep inputs or outputs of this op for ``backward``, in this order, as ``self.saved``."""
-        if self._edges is None:
-            return
-        roles = []
-        for array in arrays:
-            for i, x in enumerate(self._arrays):
-                if x is array:
-                    roles.append(i)
-                    edge = self._edges[i]
-                    if edge is not None and not isinstance(leaf := edge[0], Function):
-                        self._versions = (*self._versions, (leaf, leaf.version))
-                    break
-            else:
-                roles.append(-1)  # no input, so an output: confirmed when forward has returned
-        self.saved, self._roles = arrays, roles
+        if self._edges is not None:
+            self.saved = arrays
 
     @classmethod
     def apply(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -131,20 +118,24 @@ class Function:
         record, recorded = state.record and cls.differentiable, False
         arrays: list[Any] = []
         edges: list[tuple[Function | Tensor, int] | None] = []
+        needs: list[bool] = []
         for x in inputs:
             if isinstance(x, _tensor.Tensor):
                 arrays.append(x._array)
                 if record and x._requires_grad:
                     edges.append((x if x._node is None else x._node, x._index))
+                    needs.append(True)
                     recorded = True
                     continue
             else:
                 arrays.append(_operand(x, inputs))
             edges.append(None)
+            needs.append(False)
 
         node = cls()
+        node.needs = tuple(needs)
         if recorded:
-            node._edges = edges
+            node._edges, node._number = edges, next(_NUMBERS)
             if len(arrays) == 2:
                 if arrays[0] is arrays[1]:  # x + x, without a detour
                     arrays[1] = arrays[1][...]
@@ -152,13 +143,12 @@ class Function:
                 arrays = _told_apart(arrays)
         node._arrays = arrays
         try:
-            y = node.forward(*arrays, **attributes)
+            y = node.forward(*arrays, **attributes) if attributes else node.forward(*arrays)
         except (TypeError, ValueError) as error:
             raise diagnosed(node, arrays, attributes, error) from error
-        if recorded:
-            node._finish(y if isinstance(y, tuple) else (y,))
-        origin = node if recorded else None
-        if not isinstance(y, tuple):
+        several = isinstance(y, tuple)
+        origin = node._finish(y if several else (y,)) if recorded else None
+        if not several:
             result = _tensor.wrap(np.asarray(y) if isinstance(y, np.generic) else y, origin)
             if state is not NOTHING_SPECIAL:
                 node._tell(state, inputs, (result,))
@@ -174,16 +164,13 @@ class Function:
         if any(isinstance(x, _tensor.Tensor) for x in inputs):
             return cls.apply(*inputs, **attributes)
         node = cls()
-        node._arrays = inputs
+        node._arrays, node.needs = inputs, (False,) * len(inputs)
         return node.forward(*inputs, **attributes)
 
-    def _finish(self, outputs: tuple[Array, ...]) -> None:
+    def _finish(self, outputs: tuple[Array, ...]) -> Self:
         """Turn the op that has just run into a node: note shapes, let go of what was not saved."""
-        if -1 in self._roles:
-            self._roles = [
-                r if r >= 0 else self._output_role(a, outputs) for r, a in zip(self._roles, self.saved, strict=True)
-            ]
-            self.saved = tuple([as_array(a) for a in self.saved])
+        if self.saved:
+            self._note_roles(outputs)
         inputs: list[Any] = []  # loops, for comprehensions are calls before Python 3.12
         for x in self._arrays:
             inputs.append((x.shape, x.dtype) if hasattr(x, "dtype") else ((), None))
@@ -197,6 +184,7 @@ class Function:
                 "use arrays of tl.namespace_of(x)"
             ) from None
         self._inputs, self._outputs, self._arrays = inputs, shapes, ()
+        return self
 
     def _tell(self, state: State, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
         """Note where this op was called, and tell who wants to know of it."""
@@ -207,6 +195,23 @@ class Function:
             state.tape.ran(self, inputs)
         if state.watch is not None:
             state.watch.forward(self, inputs, outputs)
+
+    def _note_roles(self, outputs: tuple[Array, ...]) -> None:
+        """Note what each saved array is (see `_roles`), and of a leaf's the version."""
+        assert self._edges is not None
+        roles: list[int] = []
+        versions: list[tuple[Tensor, int]] = []
+        arrays = self._arrays
+        for array in self.saved:
+            for i, x in enumerate(arrays):
+                if x is array:
+                    roles.append(i)
+                    if (edge := self._edges[i]) is not None and not isinstance(leaf := edge[0], Function):
+                        versions.append((leaf, leaf.version))
+                    break
+            else:
+                roles.append(self._output_role(array, outputs))
+        self._roles, self._versions = roles, versions
 
     def _output_role(self, array: Array, outputs: tuple[Array, ...]) -> int:
         for k, y in enumerate(outputs):
@@ -243,7 +248,7 @@ class Function:
             elif isinstance(edge[0], _tensor.Tensor):
                 found.append(edge[0])
             else:
-                found.append(_tensor.wrap(array, edge[0], edge[1]))
+                found.append(_tensor.wrap(as_array(array), edge[0], edge[1]))
         return tuple(found)
 
     def saved_by_role(self) -> list[tuple[int, Any]]:
@@ -253,7 +258,7 @@ class Function:
     def release(self) -> None:
         """Let go of everything that only ``backward`` needed."""
         self._edges, self.saved, self.statistics, self._versions = None, (), None, ()
-        if self._region is not None or self._cuts:
+        if self._region or self._cuts:
             self._region, self._cuts = None, ()
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from tensorlib.autograd import topological_order
 from tensorlib.function import Function
-from tensorlib.gradients import slot_of
 from tensorlib.insight.blame import percent, why_zero
 from tensorlib.insight.cuts import cut_of, cuts_between
-from tensorlib.insight.flow import Contribution, Flow, Flows, Hop, measure
+from tensorlib.insight.flow import Contribution, Flow, Flows, Hop, measure, slot_of
 from tensorlib.insight.graph import plural
 from tensorlib.insight.listing import Step, listing
 from tensorlib.insight.ranges import op_at

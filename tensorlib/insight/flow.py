@@ -11,16 +11,21 @@ import numpy as np
 from tensorlib.autograd import backward_pass
 from tensorlib.backend import namespace_of
 from tensorlib.function import Function
-from tensorlib.gradients import slot_of
+from tensorlib.gradients import edge_of
 from tensorlib.insight.blame import why_zero
 from tensorlib.insight.debug import backward_report
 from tensorlib.insight.ranges import number
 from tensorlib.recording import Watch, recording
 from tensorlib.tensor import Tensor
 
-__all__ = ["Contribution", "Flow", "Flows", "Hop", "flow_of", "measure"]
+__all__ = ["Contribution", "Flow", "Flows", "Hop", "flow_of", "measure", "slot_of"]
 
-Slot = tuple[int, int]  # as in autograd: the id of a node or leaf, and the number of the output
+Slot = tuple[int, int]  # an edge that can be compared: the id of a node or leaf, and the number of the output
+
+
+def slot_of(x: Tensor) -> Slot:
+    """Return the slot that the gradient of `x` flows to."""
+    return (id(x), 0) if x._node is None else (id(x._node), x._index)
 
 
 class Flow(NamedTuple):
@@ -162,7 +167,7 @@ def measure(loss: Tensor, target: Tensor) -> tuple[Flows, Flow | None]:
     seed = loss.backend.xp.ones(loss.shape, loss.dtype)
     with np.errstate(all="ignore"), recording(record=False, watch=flows, tape=None):
         found, _ = backward_pass([loss], [seed], [target], retain_graph=True, create_graph=False)
-        dx = found.get(slot_of(target))
+        dx = found.get(edge_of(target))
         if dx is None:
             return flows, None
         flows.total[slot_of(target)] = flow = flow_of(dx)
