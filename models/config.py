@@ -196,10 +196,10 @@ def resumed(old: TrainConfig, *layers: tuple[str, Mapping[str, Any]]) -> TrainCo
     new = config_from(("the run's config.toml", to_dict(old)), *layers)
     was = dict(leaves(to_dict(old)))
     for key, value in leaves(to_dict(new)):
-        if value != was[key] and key not in _MAY_CHANGE:
+        if value != was.get(key) and key not in _MAY_CHANGE:
             raise UserError(
-                f"resuming: {_flag(key)} is required to stay {was[key]!r}, as the run began; got {value!r}; leave it "
-                "out, or train anew without --resume"
+                f"resuming: {_flag(key)} is required to stay {was.get(key, 'unset')!r}, as the run began; got {value!r}; "
+                "leave it out, or train anew without --resume"
             )
     return new
 
@@ -228,7 +228,8 @@ def _check(config: TrainConfig, layers: Layers) -> None:
     try:
         dataclasses.replace(config.model, source_vocabulary=1, target_vocabulary=1).check()
     except ValueError as error:
-        where = {_origin(f"model.{key}", layers) for key in ("width", "heads", "dropout")} - {"config"}
+        keys = ("width", "heads", "dropout", "attention_dropout", "feed_forward_dropout", "embedding_dropout")
+        where = {_origin(f"model.{key}", layers) for key in keys} - {"config"}
         problem = str(error).removeprefix("TransformerConfig: ")
         raise UserError(f"{where.pop() if len(where) == 1 else 'config'}: {problem}") from None
     if not (config.steps or config.epochs):

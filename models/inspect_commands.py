@@ -135,7 +135,7 @@ def inspect(checkpoint: Path, /) -> int:
     print(f"step {progress.step}, epoch {progress.epoch + 1}, {progress.batch} batches into it")
     if progress.best_loss is not None:
         print(f"best validation loss {progress.best_loss:.4f}, at step {progress.best_step}")
-    settings = ", ".join(f"{key} {value}" for key, value in asdict(found.model_config).items())
+    settings = ", ".join(f"{key} {value}" for key, value in asdict(found.model_config).items() if value is not None)
     print(f"model: {sum(a.size for a in found.model.values()):,} parameters; {settings}")
     print(f"optimizer: {found.config['optim']['name']}, {sum(a.size for a in found.optimizer.values()):,} numbers")
     for name, array in found.model.items():

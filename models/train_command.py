@@ -74,7 +74,7 @@ def _defaults(key: str, default: Any) -> str:
         section, _, name = key.rpartition(".")
         values.append((preset.get(section, {}) if section else preset).get(name, default))
     if values[0] == values[1]:
-        return "" if values[0] == "" else f"[{values[0]}]"
+        return "" if values[0] in ("", None) else f"[{values[0]}]"
     return f"[phrasebook {values[0]}; own text {values[1]}]"
 
 
