@@ -196,10 +196,11 @@ def resumed(old: TrainConfig, *layers: tuple[str, Mapping[str, Any]]) -> TrainCo
     new = config_from(("the run's config.toml", to_dict(old)), *layers)
     was = dict(leaves(to_dict(old)))
     for key, value in leaves(to_dict(new)):
-        if value != was.get(key) and key not in _MAY_CHANGE:
+        before = was.get(key, "unset")
+        if value != before and key not in _MAY_CHANGE:
             raise UserError(
-                f"resuming: {_flag(key)} is required to stay {was.get(key, 'unset')!r}, as the run began; got {value!r}; "
-                "leave it out, or train anew without --resume"
+                f"resuming: {_flag(key)} is required to stay {before!r}, as the run began; got {value!r}; leave it "
+                "out, or train anew without --resume"
             )
     return new
 
