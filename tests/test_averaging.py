@@ -17,7 +17,7 @@ def a_parameter(*values, backend="numpy", dtype="float32"):
 
 def test_the_moving_average_follows_its_recurrence(backend):
     w = a_parameter(11.0, 0.0, backend=backend)
-    moving = ExponentialMovingAverage([("w", w)], 0.25)
+    moving, first = ExponentialMovingAverage([("w", w)], 0.25), w.data
     seen = [np.array(backend.to_numpy(moving.arrays["w"]))]
     for step, value in ((1, 22.0), (2, 4.0), (3, 4.0)):
         w.replace(tl.Tensor(np.array([value, 0.0], "float32"), backend=backend).data)
@@ -25,6 +25,7 @@ def test_the_moving_average_follows_its_recurrence(backend):
         seen.append(np.array(backend.to_numpy(moving.arrays["w"])))
     # d is 2/11, then 3/12 = 1/4, then bounded by 1/4:  2/11 · 11 + 9/11 · 22 = 20;  1/4 · 20 + 3/4 · 4 = 8;  5
     np.testing.assert_allclose(seen, [[11, 0], [20, 0], [8, 0], [5, 0]], rtol=1e-6)
+    assert backend.to_numpy(first)[0] == 11  # the average is a copy, and updating it changes no one else's array
 
 
 def test_after_long_training_the_decay_is_the_one_asked_for():
