@@ -63,7 +63,7 @@ def _picture(
     form: str,
     training: Sequence[tuple[float, float]] = (),
 ) -> bytes:
-    """Draw one curve of what validation found, with its best point in the title, over that of training; return the SVG."""
+    """Draw what validation found, its best point in the title, over what training did; return the SVG."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -72,9 +72,8 @@ def _picture(
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = figure.add_subplot()
         if training:
-            axes.plot(
-                *zip(*training, strict=True), color=GREY, linewidth=1, label="training, with dropout and smoothing"
-            )
+            label = "training, with dropout and smoothing"
+            axes.plot(*zip(*training, strict=True), color=GREY, linewidth=1, label=label)
         axes.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=3, linewidth=1.6, label="validation")
         step, value = best_of(points, key=lambda point: point[1])
         axes.plot([step], [value], color=BLUE, marker="o", markersize=7, fillstyle="none", linestyle="none")

@@ -61,8 +61,7 @@ class Epochs:
         """
         run = self._run
         p, longest = run.config.tokenizer.dropout, run.config.model.max_length
-        # One seed a side. Shifted, for SentencePiece takes the largest of 32 bits for none.
-        seeds = np.random.SeedSequence(run.config.seed, spawn_key=(epoch, 1)).generate_state(2) >> 1
+        seeds = np.random.SeedSequence(run.config.seed, spawn_key=(epoch, 1)).generate_state(2)  # one a side
         sources = run.tokenizer.source.sample([source for source, _ in self._pairs], p, int(seeds[0]))
         targets = run.tokenizer.target.sample([target for _, target in self._pairs], p, int(seeds[1]))
         return [

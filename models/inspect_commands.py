@@ -142,7 +142,8 @@ def inspect(checkpoint: Path, /) -> int:
         print("the weights are a moving average; those that training goes on from are kept beside them")
     settings = ", ".join(f"{key} {value}" for key, value in asdict(found.model_config).items() if value is not None)
     print(f"model: {sum(a.size for a in found.model.values()):,} parameters; {settings}")
-    print(f"optimizer: {found.config['optim']['name']}, {sum(a.size for a in found.optimizer.values()):,} numbers")
+    if found.optimizer:
+        print(f"optimizer: {found.config['optim']['name']}, {sum(a.size for a in found.optimizer.values()):,} numbers")
     for name, array in found.model.items():
         print(f"    {name:<52} {array.dtype}  {' x '.join(map(str, array.shape))}")
     return 0

@@ -11,15 +11,14 @@ import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 import sentencepiece
 
 from tensorlib.io import write_atomically
 
+from . import bpe_dropout
 from .errors import UserError
 from .files import read_bytes
 from .tokens import BOS, EOS, PAD, UNK
@@ -148,9 +147,6 @@ _DIGEST_BYTES = len(_DIGEST_FIELD) + hashlib.sha256().digest_size
 # SentencePiece learns from no line of more than 4,192 bytes; a UTF-8 character has up to four.
 _TRAINING_CHARS = 1000
 
-# SentencePiece has one seed for the whole process: from setting it to the first draw no other may be set.
-_SEEDING = Lock()
-
 
 class Subwords:
     """One vocabulary of subwords: `decode(encode([s])[0]) == s` for every s without lone surrogates.
@@ -170,18 +166,8 @@ class Subwords:
         return encoded
 
     def sample(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
-        """Return the ids of each text, as `encode`, with each merge of BPE left out with probability `dropout`.
-
-        BPE-dropout (Provilkov et al. 2020, algorithm 1). A function of its arguments alone, for one version of
-        SentencePiece: its generators are one a thread, each seeded when that thread first draws. So one new thread
-        cuts all the texts, in their order.
-        """
-        escaped = [_escape(text) for text in texts]
-        with _SEEDING, ThreadPoolExecutor(1) as one_thread:
-            sentencepiece.set_random_generator_seed(seed)
-            options = {"enable_sampling": True, "alpha": dropout, "nbest_size": -1, "num_threads": 1}
-            sampled: list[list[int]] = one_thread.submit(self._processor.encode, escaped, **options).result()
-        return sampled
+        """Return the ids of each text as `encode` does, but with BPE-dropout: see `bpe_dropout.sample`."""
+        return bpe_dropout.sample(self._processor, [_escape(text) for text in texts], dropout, seed)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids` up to the first EOS, without other special ids; IndexError if unknown."""

@@ -44,6 +44,10 @@ class ExponentialMovingAverage:
     def __init__(self, parameters: Iterable[tuple[str, Parameter]], decay: float) -> None:
         check_fraction("ExponentialMovingAverage", decay=decay)
         self.parameters, self.decay = dict(parameters), decay
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin, once more, with a copy of the parameters as they are."""
         self.arrays: dict[str, Any] = {name: p.data.copy() for name, p in self.parameters.items()}
 
     def update(self, step: int) -> None:

@@ -151,6 +151,11 @@ def test_a_key_or_type_that_is_none_is_named_with_its_file(given, said):
         ({"train_tsv": "a"}, "--valid-source and --valid-target, or --valid-tsv alone"),
         ({"train_tsv": "a", "train_source": "b", "train_target": "c", "valid_tsv": "b"}, "--train-tsv alone"),
         ({"data": "phrasebook", "train_tsv": "a"}, "from one place"),
+        ({"best_by": "bleu"}, "--best-by bleu needs BLEU; got --bleu-sentences 0"),
+        ({"optim": {"ema": 1.0}}, "--optim.ema must be from 0 to"),
+        ({"tokenizer": {"dropout": 1.0}}, "--tokenizer.dropout must be from 0 to 0.999, got 1.0"),
+        ({"tokenizer": {"dropout": 0.1, "type": "unigram"}}, "--tokenizer.dropout leaves out merges of BPE; got"),
+        ({"patience": -1}, "--patience must be at least 0, got -1"),
         ({"data": "files"}, "--train-source and --train-target"),
     ],
 )
@@ -198,9 +203,14 @@ def test_a_missing_toml_file_is_named():
 
 def test_a_resumed_run_may_be_longer_but_no_other():
     old = config(seed=3)
-    assert resumed(old, ("command line", {"steps": 9, "backend": "cpu"})) == dataclasses.replace(
-        old, steps=9, backend="cpu"
-    )
-    for other in ({"seed": 4}, {"model": {"width": 64}}, {"optim": {"learning_rate": 1.0}}, FILES):
+    longer = {"steps": 9, "backend": "cpu", "patience": 3}
+    assert resumed(old, ("command line", longer)) == dataclasses.replace(old, **longer)
+    for other in (
+        {"seed": 4},
+        {"model": {"width": 64}},
+        {"optim": {"learning_rate": 1.0}},
+        {"optim": {"ema": 0.5}},
+        FILES,
+    ):
         with pytest.raises(UserError, match="is required to stay"):
             resumed(old, ("command line", other))
