@@ -1,10 +1,17 @@
 """Averages of weights, against values worked out by hand."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from small_runs import config_maker, train, trainer_for
 
 import nn
 import tensorlib as tl
+from models.checkpoint import read_checkpoint, step_checkpoints, step_path, write_checkpoint
+from models.cli import main
 from nn.averaging import ExponentialMovingAverage, average
 
 
@@ -92,3 +99,80 @@ def test_states_that_do_not_fit_the_first_are_named():
         average([one, {"a": np.zeros(5)}])
     with pytest.raises(ValueError, match="one or more state_dicts are required, got none"):
         average([])
+
+
+def test_a_run_keeps_the_average_that_its_steps_make(tmp_path):
+    """From the weights of each step, in a checkpoint each, the recurrence worked out once more, in float64."""
+    train(config_maker(tmp_path)(steps=5, save_every=1, optim={"ema": 0.3}), tmp_path / "run")
+    checkpoints = [read_checkpoint(path) for path in step_checkpoints(tmp_path / "run")]
+    first = trainer_for(config_maker(tmp_path)(), tmp_path / "other").model.state_dict()
+    wanted = {name: array.astype("float64") for name, array in first.items()}
+    for step, (checkpoint, d) in enumerate(zip(checkpoints, [2 / 11, 3 / 12, 0.3, 0.3, 0.3], strict=True), start=1):
+        assert checkpoint.progress.step == step
+        for name, array in checkpoint.latest.items():
+            wanted[name] = d * wanted[name] + (1 - d) * array
+            np.testing.assert_allclose(checkpoint.model[name], wanted[name], rtol=1e-5, atol=1e-7)
+
+
+# ---- tensorlib average ----
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Train a run that leaves the checkpoints of steps 3, 6, 9, 12 and 13."""
+    folder = tmp_path_factory.mktemp("averaged")
+    train(config_maker(folder)(), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    return Path(shutil.copytree(run, tmp_path / "copy"))
+
+
+def refused(capsys, *arguments):
+    capsys.readouterr()
+    assert main(["average", *map(str, arguments)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    return captured.err
+
+
+def test_the_newest_checkpoints_are_averaged(copy, capsys):
+    assert main(["average", str(copy), "--last", "3"]) == 0
+    assert "the mean of the weights of steps 9, 12, 13" in capsys.readouterr().out
+    found = read_checkpoint(copy / "average-3.safetensors")
+    parts = [read_checkpoint(step_path(copy, step)).model for step in (9, 12, 13)]
+    for name, array in found.model.items():
+        wanted = np.mean([part[name].astype("float64") for part in parts], axis=0).astype("float32")
+        np.testing.assert_array_equal(array, wanted)
+    assert found.averaged == [9, 12, 13] and found.progress.best_loss is None
+    assert main(["average", str(copy), "--last", "3"]) == 0  # written again after more training, say
+
+
+def test_an_average_is_a_checkpoint_to_use(copy, tmp_path, capsys):
+    file = str(copy / "mean.safetensors")
+    assert main(["average", "--run", str(copy), "--last", "2", "--out", file]) == 0
+    for command in (["inspect", file], ["translate", "--run", file, "one two"]):
+        assert main(command) == 0
+    (tmp_path / "text").write_text("one two\n")
+    text = str(tmp_path / "text")
+    assert main(["evaluate", "--run", file, "--source", text, "--reference", text]) == 0
+    assert "the mean of the weights of steps 12, 13" in capsys.readouterr().out
+
+
+def test_what_cannot_be_averaged_is_refused_in_a_line(copy, capsys, tmp_path):
+    assert "5 checkpoints" not in refused(capsys, copy, "--last", "0")
+    assert "6 checkpoints of steps are required, got 5; --last 5 takes all" in refused(capsys, copy, "--last", "6")
+    assert "a new file is required; it exists" in refused(capsys, copy, "--out", copy / "best.safetensors")
+    assert "make" in refused(capsys, copy, "--out", tmp_path / "no" / "x.safetensors")
+    assert "it has no config.toml" in refused(capsys, tmp_path)
+    whole = step_path(copy, 9).read_bytes()
+    step_path(copy, 9).write_bytes(whole[:-3])
+    assert "step-00000009.safetensors: a whole file is required" in refused(capsys, copy)
+    step_path(copy, 9).write_bytes(whole)
+    other = read_checkpoint(step_path(copy, 9))
+    model_config = replace(other.model_config, norm="pre")
+    write_checkpoint(step_path(copy, 9), replace(other, model_config=model_config))
+    assert "step-00000009.safetensors: a checkpoint of the same run as step-00000013" in refused(capsys, copy)
+    assert not list(copy.glob("average*"))
