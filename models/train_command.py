@@ -153,9 +153,8 @@ def _end(trainer: Trainer) -> str:
     """Say how a finished run ended, and what would take it further."""
     config, p = trainer.config, trainer.progress
     if trainer.out_of_patience:
-        return (
-            f"ended early at step {p.step}, {p.waited} validations after its best; --patience N above {p.waited}, or 0,"
-        )
+        early = f"ended early at step {p.step}, {p.waited} validations after the best one"
+        return f"{early}; --patience N above {p.waited}, or 0,"
     more = f"--steps N above {p.step}" if config.steps else f"--epochs N above {p.epoch}"
     return f"finished at step {p.step}; {more}"
 
