@@ -33,15 +33,21 @@ def scripted(monkeypatch, *validations):
 # ---- what is measured ----
 
 
-def test_bleu_is_that_of_the_first_validation_sentences(make_config, tmp_path, monkeypatch):
-    trainer = trainer_for(make_config(bleu_sentences=4, bleu_tokenize="none", samples=2), tmp_path / "run")
-    pairs = trainer.run.corpus.valid
-    said = [pairs[0][1], "one two three four five", pairs[2][1], "six", "never asked for"]
+@pytest.mark.parametrize("bleu_sentences, samples", [(4, 2), (2, 4)])
+@pytest.mark.parametrize("tokenize", ["13a", "none"])
+def test_bleu_is_that_of_the_first_sentences(make_config, tmp_path, monkeypatch, tokenize, bleu_sentences, samples):
+    config = make_config(bleu_sentences=bleu_sentences, bleu_tokenize=tokenize, samples=samples)
+    trainer = trainer_for(config, tmp_path / "run")
+    references = [reference for _, reference in trainer.run.corpus.valid]
+    said = [f"{references[0]}!", f"{references[1]}, {references[1]}", "one two", "four five", "never asked for"]
     monkeypatch.setattr(Translator, "translate", lambda self, texts, stop: said[: len(texts)])
     trainer.validate()
     (entry,) = log_of(tmp_path / "run")
-    assert entry["bleu"] == scores(said[:4], [reference for _, reference in pairs[:4]], "none").bleu
-    assert 0 < entry["bleu"] < 100 and len(entry["samples"]) == 2
+    n = bleu_sentences
+    assert entry["bleu"] == scores(said[:n], references[:n], tokenize).bleu
+    other = {"13a": "none", "none": "13a"}[tokenize]
+    assert entry["bleu"] != scores(said[:n], references[:n], other).bleu  # where words end is part of the score
+    assert [sample["output"] for sample in entry["samples"]] == said[:samples]
     assert re.search(rf"perplexity [\d.]+, BLEU {entry['bleu']:.2f} \(the best so far\)", shown(trainer))
 
 
