@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file holds all that going on needs, and can tell whether it is whole.
 
-Tensors: `model.NAME` and `optimizer.NAME`. Metadata, one JSON text: what `Checkpoint` has below, and a digest over
-everything, for safetensors itself notices a torn file but not a flipped bit.
+Tensors: `model.NAME`, `optimizer.NAME`, and with a moving average `latest.NAME`. Metadata, one JSON text: what
+`Checkpoint` has below, and a digest over everything, for safetensors itself notices a torn file but not a flipped bit.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,13 @@ class Progress:
     validated: int = 0
     """The step of the latest validation."""
     best_step: int = 0
-    """The step with the lowest validation loss."""
+    """The step of the best validation, by loss or by BLEU as the config says."""
     best_loss: float | None = None
-    """That loss."""
+    """Its loss."""
+    best_bleu: float | None = None
+    """Its BLEU, if that was measured."""
+    waited: int = 0
+    """Validations since then, all of which found nothing better."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Checkpoint:
     """What a checkpoint file holds."""
 
     model: dict[str, np.ndarray]
+    """The weights to use: with a moving average (--optim.ema) that."""
     optimizer: dict[str, np.ndarray]
     model_config: TransformerConfig
     progress: Progress
@@ -73,6 +78,10 @@ class Checkpoint:
     tokenizer: str
     """The digest of the subword models, and of the text: a checkpoint is worth nothing with others."""
     data: str
+    latest: dict[str, np.ndarray] = field(default_factory=dict)
+    """The weights that training goes on from, where the ones to use are a moving average."""
+    averaged: list[int] = field(default_factory=list)
+    """The steps whose weights' mean this is, if it is one (`tensorlib average`)."""
 
 
 def step_path(run: Path, step: int) -> Path:
@@ -84,6 +93,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all; equal checkpoints give equal bytes. Errors: OSError, as a full disk."""
     tensors = {f"model.{name}": array for name, array in checkpoint.model.items()}
     tensors |= {f"optimizer.{name}": array for name, array in checkpoint.optimizer.items()}
+    tensors |= {f"latest.{name}": array for name, array in checkpoint.latest.items()}
     metadata = {
         "format": FORMAT,
         "model": asdict(checkpoint.model_config),
@@ -92,6 +102,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "tokenizer": checkpoint.tokenizer,
         "data": checkpoint.data,
     }
+    if checkpoint.averaged:
+        metadata["averaged"] = checkpoint.averaged
     tl.save(tensors, path, metadata | {"digest": digest(tensors, metadata)})
 
 
@@ -135,11 +147,18 @@ def _require_safetensors(path: Path) -> None:
 def _from_parts(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Checkpoint:
     values = dict(metadata["progress"])
     values["random"] = tuple(values["random"])
-    counts = [value for name, value in values.items() if name not in ("random", "best_loss")]
-    if not all(type(n) is int and n >= 0 for n in [*counts, *values["random"]]) or len(values["random"]) != 2:
-        raise ValueError(f"progress {metadata['progress']}")
-    if not (isinstance(metadata["config"], dict) and isinstance(values["best_loss"], float | None)):
-        raise TypeError(f"best loss {values['best_loss']!r}, config {type(metadata['config']).__name__}")
+    values.setdefault("best_bleu", None)  # it and `waited` are younger than the format
+    averaged = metadata.get("averaged", [])
+    counts = [value for name, value in values.items() if name not in ("random", "best_loss", "best_bleu")]
+    if (
+        not all(type(n) is int and n >= 0 for n in [*counts, *values["random"], *averaged])
+        or len(values["random"]) != 2
+    ):
+        raise ValueError(f"progress {metadata['progress']}, averaged {averaged}")
+    if not (isinstance(metadata["config"], dict) and isinstance(averaged, list)):
+        raise TypeError(f"averaged {averaged!r}, config {type(metadata['config']).__name__}")
+    if not all(isinstance(values[best], float | None) for best in ("best_loss", "best_bleu")):
+        raise TypeError(f"best loss {values['best_loss']!r}, best BLEU {values['best_bleu']!r}")
     return Checkpoint(
         model=_part(tensors, "model."),
         optimizer=_part(tensors, "optimizer."),
@@ -148,6 +167,8 @@ def _from_parts(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) 
         config=metadata["config"],
         tokenizer=metadata["tokenizer"],
         data=metadata["data"],
+        latest=_part(tensors, "latest."),
+        averaged=averaged,
     )
 
 

@@ -38,6 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "files": {
         "epochs": 10,
         "batch_tokens": 4096,
+        "bleu_sentences": 500,
         "tokenizer": {"vocabulary": 8000},
         "model": {"layers": 3, "width": 256, "heads": 8, "feed_forward": 512, "dropout": 0.1, "max_length": 256},
         "optim": {"learning_rate": 5e-4, "schedule": "inverse-sqrt", "warmup": 1000},
@@ -57,6 +58,8 @@ class TokenizerConfig:
     """Byte-pair encoding, or a unigram language model."""
     coverage: float = 1.0
     """The part of the text whose characters get a subword; the rest is spelled in bytes."""
+    dropout: float = 0.0
+    """BPE-dropout: merges left out at random, so that training cuts its text anew in each epoch; 0.1 is usual."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class OptimConfig:
     """The part of the target's probability that is spread over all subwords."""
     accumulate: int = 1
     """Batches whose gradients make one step."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, used for all but training itself; 0.999 is usual, 0: none."""
     max_skipped: int = 10
     """Steps with a loss or gradient that is not finite are skipped; after so many in a row it ends."""
 
@@ -129,6 +134,14 @@ class TrainConfig:
     """How many checkpoints stay, the newest."""
     samples: int = 3
     """Validation sentences whose translation is shown at each validation."""
+    bleu_sentences: int = 0
+    """Validation sentences that are translated for BLEU at each validation; 0: none."""
+    bleu_tokenize: Literal["13a", "none", "intl", "char", "zh"] = "13a"
+    """How BLEU finds words; none for text whose words are parted by spaces already."""
+    best_by: Literal["loss", "bleu"] = "loss"
+    """What makes a validation the best: best.safetensors keeps its weights, and --patience waits for it."""
+    patience: int = 0
+    """Validations in a row without a better one after which training ends; 0: never."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """Text to subwords."""
     model: TransformerConfig = field(default_factory=TransformerConfig)
@@ -145,7 +158,7 @@ _ALTERNATIVES = (
     (("batch_tokens",), ("batch_sentences",)),
 )
 _FILES = ("train_source", "train_target", "train_tsv", "valid_source", "valid_target", "valid_tsv")
-_MAY_CHANGE = (*_FILES, "backend", "steps", "epochs", "validate_every", "save_every", "keep", "samples")
+_MAY_CHANGE = (*_FILES, "backend", "steps", "epochs", "validate_every", "save_every", "keep", "samples", "patience")
 
 
 # ---- from nested dicts to a config ----
@@ -196,9 +209,10 @@ def resumed(old: TrainConfig, *layers: tuple[str, Mapping[str, Any]]) -> TrainCo
     new = config_from(("the run's config.toml", to_dict(old)), *layers)
     was = dict(leaves(to_dict(old)))
     for key, value in leaves(to_dict(new)):
-        if value != was[key] and key not in _MAY_CHANGE:
+        before = was.get(key, "unset")
+        if value != before and key not in _MAY_CHANGE:
             raise UserError(
-                f"resuming: {_flag(key)} is required to stay {was[key]!r}, as the run began; got {value!r}; leave it "
+                f"resuming: {_flag(key)} is required to stay {before!r}, as the run began; got {value!r}; leave it "
                 "out, or train anew without --resume"
             )
     return new
@@ -228,7 +242,8 @@ def _check(config: TrainConfig, layers: Layers) -> None:
     try:
         dataclasses.replace(config.model, source_vocabulary=1, target_vocabulary=1).check()
     except ValueError as error:
-        where = {_origin(f"model.{key}", layers) for key in ("width", "heads", "dropout")} - {"config"}
+        keys = ("width", "heads", "dropout", "attention_dropout", "feed_forward_dropout", "embedding_dropout")
+        where = {_origin(f"model.{key}", layers) for key in keys} - {"config"}
         problem = str(error).removeprefix("TransformerConfig: ")
         raise UserError(f"{where.pop() if len(where) == 1 else 'config'}: {problem}") from None
     if not (config.steps or config.epochs):
@@ -240,6 +255,13 @@ def _check(config: TrainConfig, layers: Layers) -> None:
         )
     if config.model.tie_embeddings and not config.tokenizer.shared:
         raise UserError("config: tied embeddings need a shared vocabulary; leave out one of the two flags")
+    if config.best_by == "bleu" and not config.bleu_sentences:
+        raise UserError("config: --best-by bleu needs BLEU; got --bleu-sentences 0; give some, as 500")
+    if config.tokenizer.dropout and config.tokenizer.type != "bpe":
+        raise UserError(
+            f"config: --tokenizer.dropout leaves out merges of BPE; got --tokenizer.type {config.tokenizer.type}; "
+            "leave out one of the two flags"
+        )
 
 
 def _check_ranges(config: TrainConfig, layers: Layers) -> None:
@@ -263,6 +285,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "keep": (1, LARGEST),
     "tokenizer.vocabulary": (1, 2**20),
     "tokenizer.coverage": (0.5, 1),
+    "tokenizer.dropout": (0, 0.999),
     "model.layers": (1, 1000),
     "model.width": (1, 2**20),
     "model.heads": (1, 2**20),
@@ -273,6 +296,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "optim.eps": (1e-16, 1),  # below that float32 loses it beside any gradient, and 0 / 0 is left
     "optim.label_smoothing": (0, 0.999),
     "optim.accumulate": (1, LARGEST),
+    "optim.ema": (0, 1 - 1e-9),
     "optim.max_skipped": (1, LARGEST),
 }
 

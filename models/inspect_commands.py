@@ -134,10 +134,16 @@ def inspect(checkpoint: Path, /) -> int:
     print(f"{checkpoint}: whole, {checkpoint.stat().st_size:,} bytes")
     print(f"step {progress.step}, epoch {progress.epoch + 1}, {progress.batch} batches into it")
     if progress.best_loss is not None:
-        print(f"best validation loss {progress.best_loss:.4f}, at step {progress.best_step}")
-    settings = ", ".join(f"{key} {value}" for key, value in asdict(found.model_config).items())
+        bleu = "" if progress.best_bleu is None else f", BLEU {progress.best_bleu:.2f}"
+        print(f"best validation loss {progress.best_loss:.4f}{bleu}, at step {progress.best_step}")
+    if found.averaged:
+        print(f"the mean of the weights of steps {', '.join(map(str, found.averaged))}")
+    if found.latest:
+        print("the weights are a moving average; those that training goes on from are kept beside them")
+    settings = ", ".join(f"{key} {value}" for key, value in asdict(found.model_config).items() if value is not None)
     print(f"model: {sum(a.size for a in found.model.values()):,} parameters; {settings}")
-    print(f"optimizer: {found.config['optim']['name']}, {sum(a.size for a in found.optimizer.values()):,} numbers")
+    if found.optimizer:
+        print(f"optimizer: {found.config['optim']['name']}, {sum(a.size for a in found.optimizer.values()):,} numbers")
     for name, array in found.model.items():
         print(f"    {name:<52} {array.dtype}  {' x '.join(map(str, array.shape))}")
     return 0

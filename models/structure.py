@@ -26,10 +26,12 @@ def settable(cls: type) -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return a config as nested dicts of all that can be set, as TOML and JSON have it (lists, no tuples)."""
+    """Return a config as nested dicts of all that is set, as TOML and JSON have it (lists, no tuples, no None)."""
     values = {}
     for name in settable(type(config)):
         value = getattr(config, name)
+        if value is None:  # TOML has no word for it
+            continue
         if dataclasses.is_dataclass(value):
             value = to_dict(value)
         values[name] = list(value) if isinstance(value, tuple) else value
@@ -58,8 +60,14 @@ def build(cls: type[T], values: Mapping[str, Any], where: str, prefix: str = "",
 def _suggestion(key: str, types: Mapping[str, Any], prefix: str, root: type) -> str:
     name = key.replace("-", "_")  # as on the command line
     near = [prefix + match for match in difflib.get_close_matches(name, types, 1)]
-    near = near or [leaf for leaf, _ in leaves(to_dict(root())) if leaf.endswith("." + name)]
+    near = near or [leaf for leaf in _names(root) if leaf.endswith("." + name)]
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(types)}"
+
+
+def _names(cls: type, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted key of everything that a user may set."""
+    for key, kind in settable(cls).items():
+        yield from _names(kind, f"{prefix}{key}.") if dataclasses.is_dataclass(kind) else [prefix + key]
 
 
 def _table(value: Any, where: str, key: str) -> Mapping[str, Any]:
@@ -78,7 +86,7 @@ def _value(wanted: Any, value: Any, where: str, key: str) -> Any:
         if good:
             return tuple(_value(arg, item, where, key) for arg, item in zip(args, value, strict=True))
     elif origin in (Union, UnionType):
-        return next((_value(arg, value, where, key) for arg in args if isinstance(value, arg)), value)
+        return None if value is None else _value(args[0], value, where, key)  # `float | None`, the only kind
     elif wanted is float:
         good, name = isinstance(value, int | float) and not isinstance(value, bool), "a number"
         if good and not (abs(value) <= LARGEST if isinstance(value, int) else math.isfinite(value)):

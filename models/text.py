@@ -18,6 +18,7 @@ import sentencepiece
 
 from tensorlib.io import write_atomically
 
+from . import bpe_dropout
 from .errors import UserError
 from .files import read_bytes
 from .tokens import BOS, EOS, PAD, UNK
@@ -163,6 +164,10 @@ class Subwords:
         """Return the ids of each text, none of them special; a lone surrogate, having no UTF-8, is U+FFFD."""
         encoded: list[list[int]] = self._processor.encode([_escape(text) for text in texts])
         return encoded
+
+    def sample(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
+        """Return the ids of each text as `encode` does, but with BPE-dropout: see `bpe_dropout.sample`."""
+        return bpe_dropout.sample(self._processor, [_escape(text) for text in texts], dropout, seed)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids` up to the first EOS, without other special ids; IndexError if unknown."""

@@ -74,7 +74,7 @@ def _defaults(key: str, default: Any) -> str:
         section, _, name = key.rpartition(".")
         values.append((preset.get(section, {}) if section else preset).get(name, default))
     if values[0] == values[1]:
-        return "" if values[0] == "" else f"[{values[0]}]"
+        return "" if values[0] in ("", None) else f"[{values[0]}]"
     return f"[phrasebook {values[0]}; own text {values[1]}]"
 
 
@@ -139,15 +139,24 @@ def _go_on(trainer: Trainer, layers: Sequence[tuple[str, Mapping[str, Any]]]) ->
     run, step = trainer.run, trainer.progress.step
     changed = run.config != read_config(run.path)
     if trainer.finished or (trainer.done and changed):
-        more = f"--steps N above {step}" if run.config.steps else f"--epochs N above {trainer.progress.epoch}"
-        finished = f"run {run.path}: finished at step {step}; {more} trains on"
-        if any(key in layer for _, layer in layers for key in ("steps", "epochs")):
+        finished = f"run {run.path}: {_end(trainer)} trains on"
+        if any(key in layer for _, layer in layers for key in ("steps", "epochs", "patience")):
             raise UserError(finished)
         trainer.display.line(finished)
     elif step:
         trainer.display.line(f"going on after step {step}")
     if changed:
         write_config(run.path, run.config)
+
+
+def _end(trainer: Trainer) -> str:
+    """Say how a finished run ended, and what would take it further."""
+    config, p = trainer.config, trainer.progress
+    if trainer.out_of_patience:
+        early = f"ended early at step {p.step}, {p.waited} validations after the best one"
+        return f"{early}; --patience N above {p.waited}, or 0,"
+    more = f"--steps N above {p.step}" if config.steps else f"--epochs N above {p.epoch}"
+    return f"finished at step {p.step}; {more}"
 
 
 def _given(options: Any) -> dict[str, Any]:
@@ -185,7 +194,7 @@ def _report(run: Run, seconds: float) -> None:
         print(f"held-out sentences translated exactly: {right:.1%} of {len(pairs):,}")
         shown.sort(key=lambda row: row[0] != "我有一只猫")
     else:
-        score = scores(outputs, references)
+        score = scores(outputs, references, run.config.bleu_tokenize)
         print(f"validation BLEU {score.bleu:.2f}  {score.bleu_signature}")
         print(f"validation chrF {score.chrf:.2f}  {score.chrf_signature}")
     for source, reference, output in shown[:8]:

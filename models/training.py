@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 import shlex
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import tensorlib as tl
-from models.batching import Batch, batches, epoch_batches, lengths
+from models.batching import Batch
 from models.checkpoint import (
     BEST,
     Checkpoint,
@@ -29,15 +29,18 @@ from models.checkpoint import (
     write_checkpoint,
 )
 from models.config import TrainConfig, to_dict
+from models.curves import write_curves, write_samples
+from models.epochs import Epochs
 from models.errors import UserError
-from models.evaluation import Translator, token_loss
 from models.preparing import Run, tokenizer_digest
 from models.progress import Display, RunLog
 from models.runs import has_weights
 from models.stopping import Stopped, Stopper
 from models.terminal import command
 from models.transformer import Transformer
+from models.validation import Validation, note, out_of_patience, validate
 from nn import optim, schedules
+from nn.averaging import ExponentialMovingAverage
 
 __all__ = ["Trainer", "make_optimizer", "make_schedule", "resume_command"]
 
@@ -69,10 +72,11 @@ class Trainer:
         self.run, self.config, self.model = run, run.config, run.model
         self.display, self.stopper = display, stopper
         self.optimizer = make_optimizer(self.config, self.model)
+        decay = self.config.optim.ema
+        self.average = ExponentialMovingAverage(self.model.named_parameters(), decay) if decay else None
         self.progress = Progress(random=tl.default_generator().state)
         self._ids = {"tokenizer": tokenizer_digest(run.tokenizer), "data": run.corpus.digest()}
-        self._lengths = lengths(run.examples.train)
-        self._groups: tuple[int, list[Any]] = (-1, [])
+        self.epochs = Epochs(run)
         self._saved = (-1, -1)  # the step of the newest checkpoint, and the step that was validated by then
         self._restore()
         self.total = self._total_steps()
@@ -110,9 +114,15 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether all steps or epochs are over."""
-        steps, epochs = self.config.steps, self.config.epochs
-        return bool((steps and self.progress.step >= steps) or (epochs and self.progress.epoch >= epochs))
+        """Whether all steps or epochs are over, or validation has long found nothing better."""
+        steps, epochs, p = self.config.steps, self.config.epochs, self.progress
+        over = (steps and p.step >= steps) or (epochs and p.epoch >= epochs)
+        return bool(over or self.out_of_patience)
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether validation has found nothing better for as long as the config waits."""
+        return out_of_patience(self.progress, self.config)
 
     def _after_step(self) -> None:
         if self._is_due(self.config.validate_every) and self.progress.validated != self.progress.step:
@@ -126,7 +136,7 @@ class Trainer:
 
     def _total_steps(self) -> int:
         """Return the number of steps; with epochs of batches by tokens an estimate, for each epoch cuts anew."""
-        epoch = math.ceil(len(self._epoch(0)) / self.config.optim.accumulate)
+        epoch = math.ceil(self.epochs.count(0) / self.config.optim.accumulate)
         limits = [self.config.steps, self.config.epochs * epoch]
         return min(limit for limit in limits if limit)
 
@@ -148,6 +158,8 @@ class Trainer:
         else:
             with np.errstate(all="ignore"):  # a learning rate far too high: the next loss tells
                 self.optimizer.step()
+                if self.average:
+                    self.average.update(p.step)
             p.skipped = 0
             seconds = time.perf_counter() - began
             values = {"loss": loss, "learning_rate": learning_rate, "gradient_norm": norm, "tokens": tokens}
@@ -197,55 +209,48 @@ class Trainer:
         return f"the checkpoints in {self.run.path} are from before; {remedy}" if has_weights(self.run.path) else remedy
 
     def _next_batches(self) -> list[Batch]:
-        p, groups = self.progress, self._epoch(self.progress.epoch)
-        chosen = groups[p.batch : p.batch + self.config.optim.accumulate]
-        p.batch += len(chosen)
-        if p.batch == len(groups):
+        p = self.progress
+        parts = self.epochs.batches(p.epoch, p.batch, self.config.optim.accumulate)
+        p.batch += len(parts)
+        if p.batch == self.epochs.count(p.epoch):
             p.epoch, p.batch = p.epoch + 1, 0
-        return list(batches(self.run.examples.train, chosen))
-
-    def _epoch(self, epoch: int) -> list[Any]:
-        """Return the batches of an epoch, as indices: a function of seed and epoch alone."""
-        if self._groups[0] != epoch:
-            c = self.config
-            tokens, sentences = c.batch_tokens or None, c.batch_sentences or None
-            groups = epoch_batches(
-                self._lengths, seed=c.seed, epoch=epoch, tokens_per_batch=tokens, sentences_per_batch=sentences
-            )
-            self._groups = (epoch, groups)
-        return self._groups[1]
+        return parts
 
     # ---- validation, checkpoints ----
 
     def validate(self) -> None:
-        """Measure the loss on the validation part, translate some of it, and keep the best weights."""
+        """Validate, tell and log what was found, and keep the weights if they are the best so far."""
         began, p, run = time.perf_counter(), self.progress, self.run
-        with np.errstate(all="ignore"):  # after a divergence all is infinite, and one message enough
-            result = token_loss(self.model, run.examples.valid, self.stopper.check)
-        if not math.isfinite(result.loss):
+        try:
+            with self._averaged():
+                found = validate(self.model, run, self.stopper.check)
+        except FloatingPointError as loss:
             raise UserError(
-                f"train: a finite validation loss is required, got {result.loss} at step {p.step}; {self._remedy()}"
-            )
-        pairs = run.corpus.valid[: self.config.samples]
-        outputs = Translator(self.model, run.tokenizer).translate([s for s, _ in pairs], stop=self.stopper.check)
-        best = p.best_loss is None or result.loss < p.best_loss
-        p.validated = p.step
-        if best:
-            p.best_step, p.best_loss = p.step, result.loss
-        samples = [{"source": s, "reference": r, "output": o} for (s, r), o in zip(pairs, outputs, strict=True)]
-        self.log.write(kind="valid", step=p.step, loss=result.loss, best=best, samples=samples)
+                f"train: a finite validation loss is required, got {loss} at step {p.step}; {self._remedy()}"
+            ) from None
+        best = note(found, p, self.config)
+        bleu = {} if found.bleu is None else {"bleu": found.bleu}
+        self.log.write(kind="valid", step=p.step, loss=found.loss, **bleu, best=best, samples=found.samples)
         self.log.write_speed(kind="valid", step=p.step, seconds=time.perf_counter() - began)
-        self._show(result.loss, result.perplexity, best, samples)
+        self._show(found, best)
         if best:
             self._write(run.path / BEST)
+        write_curves(run.path)
+        write_samples(run.path)
 
-    def _show(self, loss: float, perplexity: float, best: bool, samples: list[dict[str, str]]) -> None:
+    def _show(self, found: Validation, best: bool) -> None:
         star = " (the best so far)" if best else ""
-        where = f"step {self.progress.step}/{self.total}"
-        self.display.line(f"{where}  validation loss {loss:.4f}, perplexity {perplexity:.2f}{star}")
-        for sample in samples:
+        p, line = self.progress, self.display.line
+        line(f"step {p.step}/{self.total}  {found}{star}")
+        for sample in found.samples:
             wrong = "" if sample["output"] == sample["reference"] else f"  [{sample['reference']}]"
-            self.display.line(f"    {sample['source']} -> {sample['output']}{wrong}")
+            line(f"    {sample['source']} -> {sample['output']}{wrong}")
+        if self.out_of_patience:
+            line(f"step {p.step}: ended early; {p.waited} validations in a row were no better than step {p.best_step}")
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Put the weights to use into the model inside: the moving average, if there is one."""
+        return self.average.applied() if self.average else nullcontext()
 
     def save(self) -> None:
         """Write this step's checkpoint, unless it stands already, and remove the oldest ones."""
@@ -260,13 +265,16 @@ class Trainer:
         self.log.write_speed(kind="save", step=self.progress.step, seconds=time.perf_counter() - began)
 
     def _write(self, path: Path) -> None:
-        state, moments = self.model.state_dict(), self.optimizer.state_dict()
-        bad = [name for name, array in [*state.items(), *moments.items()] if not np.isfinite(array).all()]
+        with self._averaged():
+            state = self.model.state_dict()
+        moments, latest = self.optimizer.state_dict(), self.model.state_dict() if self.average else {}
+        parts = [*state.items(), *moments.items(), *latest.items()]
+        bad = [name for name, array in parts if not np.isfinite(array).all()]
         if bad:
             raise UserError(f"train: finite weights are required; {bad[0]} is not; lower --optim.learning-rate")
         config = {k: v for k, v in to_dict(self.config).items() if not k.startswith(("train_", "valid_"))}
         del config["backend"]  # like the paths of the text: where a run is made is not what it is
-        checkpoint = Checkpoint(state, moments, self.model.config, self.progress, config, **self._ids)
+        checkpoint = Checkpoint(state, moments, self.model.config, self.progress, config, **self._ids, latest=latest)
         try:
             write_checkpoint(path, checkpoint)
         except OSError as error:
@@ -287,6 +295,9 @@ class Trainer:
                 )
         load_weights(self.model, checkpoint, path)
         try:
+            if self.average:
+                self.average.begin()
+                self.model.load_state_dict(checkpoint.latest)
             self.optimizer.load_state_dict(checkpoint.optimizer)
         except ValueError as error:
             raise UserError(f"checkpoint {path}: {error}") from None

@@ -38,7 +38,13 @@ class TransformerConfig:
     feed_forward: int = 2048
     """Hidden width of the position-wise feed-forward layers."""
     dropout: float = 0.1
-    """Dropout on embeddings, attention weights, hidden feed-forward values and every sub-layer's output."""
+    """Dropout on every sub-layer's output, and wherever the three settings below say nothing else."""
+    attention_dropout: float | None = None
+    """Dropout on attention weights; left out: as --model.dropout."""
+    feed_forward_dropout: float | None = None
+    """Dropout on the hidden values of the feed-forward layers; left out: as --model.dropout."""
+    embedding_dropout: float | None = None
+    """Dropout on embeddings with their positions added; left out: as --model.dropout."""
     norm: Literal["post", "pre"] = "post"
     """post: LayerNorm(x + Sublayer(x)) as in the paper; pre: x + Sublayer(LayerNorm(x)), easier to train when deep."""
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
@@ -56,8 +62,10 @@ class TransformerConfig:
             problems.append(f"heads must divide width, got {self.heads} and {self.width}")
         if self.positions == "sinusoidal" and self.width % 2:
             problems.append(f"width must be even for sinusoidal positions, got {self.width}")
-        if not 0 <= self.dropout < 1:
-            problems.append(f"dropout must lie in [0, 1), got {self.dropout}")
+        for name in ("dropout", "attention_dropout", "feed_forward_dropout", "embedding_dropout"):
+            p = getattr(self, name)
+            if not (p is None and name != "dropout") and not 0 <= p < 1:
+                problems.append(f"{name} must lie in [0, 1), got {p}")
         if self.norm not in ("post", "pre"):
             problems.append(f"norm must be 'post' or 'pre', got {self.norm!r}")
         if self.positions not in ("sinusoidal", "learned"):
@@ -68,6 +76,11 @@ class TransformerConfig:
             )
         if problems:
             raise ValueError(f"TransformerConfig: {'; '.join(problems)}")
+
+    def dropout_on(self, place: Literal["attention", "feed_forward", "embedding"]) -> float:
+        """Return the dropout of a place that may have a setting of its own."""
+        own = getattr(self, f"{place}_dropout")
+        return self.dropout if own is None else own
 
 
 class Transformer(nn.Module):
@@ -97,7 +110,7 @@ class Transformer(nn.Module):
         else:
             self.source_positions = nn.SinusoidalPositions(config.width, config.max_length)
             self.target_positions = nn.SinusoidalPositions(config.width, config.max_length)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = nn.Dropout(config.dropout_on("embedding"))
         self.encoder = Encoder(config, generator)
         self.decoder = Decoder(config, generator)
         if not config.tie_embeddings:
@@ -213,10 +226,10 @@ class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward, each within Add & Norm."""
 
     def __init__(self, config: TransformerConfig, generator: tl.Generator | None) -> None:
-        width = config.width
-        self.attention = nn.MultiHeadAttention(width, config.heads, config.dropout, generator)
+        width, dropout = config.width, config.dropout_on("attention")
+        self.attention = nn.MultiHeadAttention(width, config.heads, dropout, generator)
         self.attention_residual = AddNorm(config)
-        self.feed_forward = nn.FeedForward(width, config.feed_forward, config.dropout, generator)
+        self.feed_forward = nn.FeedForward(width, config.feed_forward, config.dropout_on("feed_forward"), generator)
         self.feed_forward_residual = AddNorm(config)
 
     def forward(self, x_BSD: Any, visible: Any) -> Any:
@@ -252,12 +265,12 @@ class DecoderLayer(nn.Module):
     """Masked self-attention, attention to the encoder's output, feed-forward, each within Add & Norm."""
 
     def __init__(self, config: TransformerConfig, generator: tl.Generator | None) -> None:
-        width = config.width
-        self.attention = nn.MultiHeadAttention(width, config.heads, config.dropout, generator)
+        width, dropout = config.width, config.dropout_on("attention")
+        self.attention = nn.MultiHeadAttention(width, config.heads, dropout, generator)
         self.attention_residual = AddNorm(config)
-        self.cross_attention = nn.MultiHeadAttention(width, config.heads, config.dropout, generator)
+        self.cross_attention = nn.MultiHeadAttention(width, config.heads, dropout, generator)
         self.cross_attention_residual = AddNorm(config)
-        self.feed_forward = nn.FeedForward(width, config.feed_forward, config.dropout, generator)
+        self.feed_forward = nn.FeedForward(width, config.feed_forward, config.dropout_on("feed_forward"), generator)
         self.feed_forward_residual = AddNorm(config)
 
     def forward(self, x_BTD: Any, memory_BSD: Any, visible: Any) -> Any:

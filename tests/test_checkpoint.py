@@ -47,6 +47,16 @@ def test_what_was_written_is_read(tmp_path):
     assert same(read_checkpoint(path), a_checkpoint())
 
 
+def test_what_only_some_checkpoints_have_is_read_too(tmp_path):
+    path, written = tmp_path / "c.safetensors", a_checkpoint()
+    latest = {name: array + 1 for name, array in written.model.items()}
+    write_checkpoint(path, dataclasses.replace(written, latest=latest, averaged=[3, 5]))
+    found = read_checkpoint(path)
+    assert found.averaged == [3, 5] and found.latest.keys() == latest.keys()
+    assert all(np.array_equal(found.latest[name], array) for name, array in latest.items())
+    assert same(dataclasses.replace(found, latest={}, averaged=[]), written)
+
+
 def test_equal_checkpoints_give_equal_bytes(tmp_path):
     for name in "ab":
         write_checkpoint(tmp_path / name, a_checkpoint())
@@ -112,6 +122,9 @@ FORGED = {
     "a list for the model": lambda m: m.update(model=[]),
     "an unknown field": lambda m: m["model"].update(os="system"),
     "a best loss of text": lambda m: m["progress"].update(best_loss="1"),
+    "a best BLEU of text": lambda m: m["progress"].update(best_bleu="1"),
+    "a mean of no steps": lambda m: m.update(averaged=["x"]),
+    "a mean of a number": lambda m: m.update(averaged=7),
 }
 
 

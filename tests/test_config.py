@@ -72,6 +72,15 @@ def test_config_toml_asks_for_the_same_run_again(tmp_path):
         assert config_from(("config.toml", read_toml(path))) == made
 
 
+def test_a_kind_of_dropout_that_nobody_sets_is_no_line_of_config_toml(tmp_path):
+    assert b"attention_dropout" not in config_toml(config())
+    made = config(model={"attention_dropout": 0, "dropout": 0.3})
+    assert b"attention_dropout = 0.0" in config_toml(made) and b"embedding_dropout" not in config_toml(made)
+    assert (made.model.dropout_on("attention"), made.model.dropout_on("embedding")) == (0.0, 0.3)
+    with pytest.raises(UserError, match=r"--model.attention-dropout is required to stay 'unset'"):
+        resumed(config(), ("command line", {"model": {"attention_dropout": 0.1}}))
+
+
 def test_config_toml_is_complete():
     assert to_dict(config()).keys() == {f.name for f in dataclasses.fields(TrainConfig)}
     assert "source_vocabulary" not in to_dict(config())["model"]  # the tokenizer says
@@ -102,6 +111,8 @@ def test_every_option_has_a_help_text(cls):
         ({"model": {"layers": "3"}}, "model.layers must be a whole number, got '3'"),
         ({"model": {"layers": True}}, "model.layers must be a whole number, got True"),
         ({"model": {"layers": 2.0}}, "model.layers must be a whole number, got 2.0"),
+        ({"model": {"attention_dropout": "x"}}, "model.attention_dropout must be a number, got 'x'"),
+        ({"attention_dropout": 0.1}, "unknown key attention_dropout; did you mean model.attention_dropout?"),
         ({"model": 3}, "model must be a section with keys of its own, got 3"),
         ({"optim": {"name": "adm"}}, "optim.name must be one of adam, adamw, sgd, got 'adm'"),
         ({"optim": {"betas": [0.9]}}, "optim.betas must be a list of 2 numbers, got [0.9]"),
@@ -131,6 +142,7 @@ def test_a_key_or_type_that_is_none_is_named_with_its_file(given, said):
         ({"model": {"norm": "both"}}, "model.norm must be one of post, pre, got 'both'"),
         ({"steps": 2**63}, "--steps must be from 0 to 9223372036854775807"),
         ({"model": {"dropout": 1.0}}, "dropout"),
+        ({"model": {"attention_dropout": 1.0}}, "attention_dropout must lie in [0, 1), got 1.0"),
         ({"model": {"layers": 0}}, "--model.layers must be from 1 to 1000, got 0"),
         ({"steps": 0, "epochs": 0}, "neither --steps nor --epochs"),
         ({"batch_tokens": 5, "batch_sentences": 5}, "either --batch-tokens or --batch-sentences"),
@@ -139,6 +151,11 @@ def test_a_key_or_type_that_is_none_is_named_with_its_file(given, said):
         ({"train_tsv": "a"}, "--valid-source and --valid-target, or --valid-tsv alone"),
         ({"train_tsv": "a", "train_source": "b", "train_target": "c", "valid_tsv": "b"}, "--train-tsv alone"),
         ({"data": "phrasebook", "train_tsv": "a"}, "from one place"),
+        ({"best_by": "bleu"}, "--best-by bleu needs BLEU; got --bleu-sentences 0"),
+        ({"optim": {"ema": 1.0}}, "--optim.ema must be from 0 to"),
+        ({"tokenizer": {"dropout": 1.0}}, "--tokenizer.dropout must be from 0 to 0.999, got 1.0"),
+        ({"tokenizer": {"dropout": 0.1, "type": "unigram"}}, "--tokenizer.dropout leaves out merges of BPE; got"),
+        ({"patience": -1}, "--patience must be at least 0, got -1"),
         ({"data": "files"}, "--train-source and --train-target"),
     ],
 )
@@ -186,9 +203,14 @@ def test_a_missing_toml_file_is_named():
 
 def test_a_resumed_run_may_be_longer_but_no_other():
     old = config(seed=3)
-    assert resumed(old, ("command line", {"steps": 9, "backend": "cpu"})) == dataclasses.replace(
-        old, steps=9, backend="cpu"
-    )
-    for other in ({"seed": 4}, {"model": {"width": 64}}, {"optim": {"learning_rate": 1.0}}, FILES):
+    longer = {"steps": 9, "backend": "cpu", "patience": 3}
+    assert resumed(old, ("command line", longer)) == dataclasses.replace(old, **longer)
+    for other in (
+        {"seed": 4},
+        {"model": {"width": 64}},
+        {"optim": {"learning_rate": 1.0}},
+        {"optim": {"ema": 0.5}},
+        FILES,
+    ):
         with pytest.raises(UserError, match="is required to stay"):
             resumed(old, ("command line", other))

@@ -236,6 +236,12 @@ def adam_updates(rng, dtype):
     yield p, g, m, np.ones((3, 4), dtype), {**common, "step": 2, "weight_decay": 0.0, "decoupled": True}
 
 
+def average_updates(rng, dtype):
+    for shape in SHAPES:
+        yield normal(rng, shape, dtype), normal(rng, shape, dtype), 0.9
+    yield normal(rng, (3, 4), dtype).T, normal(rng, (4, 3), dtype), 0.99
+
+
 # Besides their result these return what the kernel keeps for its gradient, and the formula keeps nothing.
 KEEPING = {"attention_formula", "linear_cross_entropy_formula"}
 
@@ -260,6 +266,7 @@ SAMPLES = {
     "sum_rows_formula": sums_of_rows,
     "sgd_update": sgd_updates,
     "adam_update": adam_updates,
+    "average_update": average_updates,
 }
 
 

@@ -1,7 +1,7 @@
 """Training: a step is what it says, and a run that is stopped and goes on is the run that was never stopped."""
 
 import io
-import json
+import itertools
 import math
 import os
 import signal
@@ -10,89 +10,24 @@ import sys
 
 import numpy as np
 import pytest
+from small_runs import MODEL, StopsAt, config_maker, log_of, resume, train, trainer_for, write_pairs
 
 import tensorlib as tl
 from models.batching import make_batch
-from models.checkpoint import read_checkpoint
+from models.checkpoint import digest, read_checkpoint
 from models.config import config_from
 from models.errors import UserError
 from models.evaluation import POSITIONS, TokenLoss, Translator, exact_match, token_loss
-from models.preparing import resume_run, start_run
 from models.progress import Display
 from models.stopping import Stopped, Stopper
-from models.training import Trainer, make_optimizer, make_schedule
+from models.tokens import EOS
+from models.training import make_optimizer, make_schedule
 from nn import optim
-
-MODEL = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 16, "dropout": 0.2, "max_length": 24}
-
-
-class StopsAt(Stopper):
-    """Is asked to stop when it is looked at for the nth time."""
-
-    def __init__(self, number, at_once=False):
-        super().__init__()
-        self.left, self.at_once = number, at_once
-
-    def check(self):
-        self.left -= 1
-        if self.left == 0:
-            raise Stopped(signal.SIGTERM, at_once=self.at_once)
-
-
-def write_pairs(folder, count=26):
-    """Write sentences of very different lengths, so that batches differ in tokens."""
-    words = ["one", "two", "three", "four", "five", "six", "seven"]
-    lines = [f"{' '.join(words[: 1 + i % 7])} {i}\t{' '.join(words[1 + i % 7 :: -1])} {i}" for i in range(count)]
-    for name, part in (("train", lines), ("valid", lines[:5])):
-        (folder / f"{name}.tsv").write_text("\n".join(part) + "\n")
-
-
-def config_maker(folder):
-    write_pairs(folder)
-
-    def make(**given):
-        standard = {
-            "train_tsv": str(folder / "train.tsv"),
-            "valid_tsv": str(folder / "valid.tsv"),
-            "steps": 13,
-            "batch_sentences": 5,
-            "validate_every": 4,
-            "save_every": 3,
-            "keep": 99,
-            "tokenizer": {"vocabulary": 300},
-            "optim": {"accumulate": 2, "warmup": 3, "schedule": "cosine"} | given.pop("optim", {}),
-            "model": MODEL | given.pop("model", {}),
-        }
-        return config_from(("test", standard | given))
-
-    return make
 
 
 @pytest.fixture
 def make_config(tmp_path):
     return config_maker(tmp_path)
-
-
-def trainer_for(config, out, stopper=None):
-    stopper = stopper or Stopper()
-    return Trainer(start_run(config, out, stopper), Display(io.StringIO()), stopper)
-
-
-def train(config, out, stopper=None):
-    trainer = trainer_for(config, out, stopper)
-    trainer.train()
-    return trainer
-
-
-def resume(out, stopper=None):
-    stopper = stopper or Stopper()
-    trainer = Trainer(resume_run(out, stopper), Display(io.StringIO()), stopper)
-    trainer.train()
-    return trainer
-
-
-def log_of(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 # ---- stopping and going on ----
@@ -108,7 +43,7 @@ def undisturbed(tmp_path_factory):
 
 
 def files(run):
-    names = ["config.toml", "log.jsonl", "best.safetensors", "step-00000013.safetensors"]
+    names = ["config.toml", "log.jsonl", "best.safetensors", max(run.glob("step-*")).name]
     return {name: (run / name).read_bytes() for name in names}
 
 
@@ -136,6 +71,48 @@ def test_a_run_may_be_stopped_at_every_look_in_turn(undisturbed, tmp_path):
         except Stopped:
             looks += 1
     assert looks > 5 and files(out) == files(whole)
+
+
+def test_so_may_a_run_with_all_that_training_can_be_given(tmp_path):
+    given = {
+        "tokenizer": {"vocabulary": 330, "dropout": 0.3},
+        "optim": {"ema": 0.9},
+        "model": {"attention_dropout": 0.1, "embedding_dropout": 0.0},
+        "validate_every": 2,
+        "bleu_sentences": 4,
+        "best_by": "bleu",
+        "patience": 5,
+    }
+    config = config_maker(tmp_path)(**given)
+    whole = train(config, tmp_path / "whole")
+    assert whole.out_of_patience and whole.progress.step == 12  # BLEU never gets better, and this end survives too
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(config, out, StopsAt(1))
+    for at_once in itertools.cycle([False, False, True]):
+        try:
+            resume(out, StopsAt(9, at_once))
+            break
+        except Stopped:
+            continue
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_checkpoint_from_before_bleu_and_patience_goes_on(undisturbed, tmp_path):
+    """Their `Progress` had no best BLEU and counted no validations; nor had the model kinds of dropout."""
+    config, whole = undisturbed
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", StopsAt(12))
+    path = max((tmp_path / "run").glob("step-*"))
+    tensors, metadata = tl.load(path), tl.load_metadata(path)
+    for young in ("best_bleu", "waited"):
+        del metadata["progress"][young]
+    for young in ("attention_dropout", "feed_forward_dropout", "embedding_dropout"):
+        del metadata["model"][young]
+    del metadata["digest"]
+    tl.save(tensors, path, metadata | {"digest": digest(tensors, metadata)})
+    resume(tmp_path / "run")
+    assert files(tmp_path / "run") == files(whole)
 
 
 def test_a_stop_saves_the_step_it_stopped_at(make_config, tmp_path):
@@ -315,6 +292,40 @@ def test_accumulated_batches_equal_one_large_batch(make_config, tmp_path):
         np.testing.assert_allclose(parts[name], gradient, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
+def cut_into(pieces, batches):
+    """Return the batches with each cut into so many examples at a time; the last piece takes what is left."""
+    for batch in batches:
+        rows = [
+            (source[source > 0], target[(target > 0) & (target != EOS)])
+            for source, target in zip(batch.source_BS, batch.target_out_BT, strict=True)
+        ]
+        starts = [sum(pieces[:i]) for i in range(len(pieces))]
+        yield from (make_batch(rows[a:b]) for a, b in zip(starts, [*starts[1:], len(rows)], strict=True))
+
+
+def test_fifty_accumulated_steps_equal_fifty_of_large_batches(make_config, tmp_path):
+    """Adam divides rounding errors by tiny gradients, so both runs are in float64: there 1e-6 is far from rounding."""
+    config = make_config(batch_sentences=10, model={"dropout": 0.0}, optim={"accumulate": 1, "clip": 1.0})
+    whole, parts = (trainer_for(config, tmp_path / name) for name in ("whole", "parts"))
+    next_batches, sizes = parts._next_batches, []
+
+    def next_parts():
+        pieces = list(cut_into([1, 2, 3], next_batches()))  # of an epoch's 26 examples: 1 + 2 + 7 twice, 1 + 2 + 3
+        sizes.append(sorted(len(piece.source_BS) for piece in pieces))
+        return pieces
+
+    parts._next_batches = next_parts
+    for trainer in (whole, parts):
+        trainer.model.astype("float64")
+        for _ in range(50):
+            trainer.step()
+    assert {tuple(size) for size in sizes} == {(1, 2, 7), (1, 2, 3)}
+    losses = [[entry["loss"] for entry in log_of(tmp_path / name)] for name in ("whole", "parts")]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
+    for name, weight in whole.model.state_dict().items():
+        np.testing.assert_allclose(parts.model.state_dict()[name], weight, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
 def state_of(trainer):
     return {**trainer.model.state_dict(), **trainer.optimizer.state_dict()}
 
@@ -370,7 +381,7 @@ def test_a_divergence_is_one_error_and_no_warning(make_config, tmp_path, recwarn
 
 def test_a_validation_loss_that_is_not_finite_names_the_remedy(make_config, tmp_path, monkeypatch):
     trainer = trainer_for(make_config(), tmp_path / "run")
-    monkeypatch.setattr("models.training.token_loss", lambda *a: TokenLoss(float("nan"), 1))
+    monkeypatch.setattr("models.validation.token_loss", lambda *a: TokenLoss(float("nan"), 1))
     with pytest.raises(UserError, match=r"got nan at step 0; lower --optim\.learning-rate"):
         trainer.validate()
 

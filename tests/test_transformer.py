@@ -525,37 +525,65 @@ def test_defaults_are_the_base_model_of_the_paper():
     assert (c.layers, c.width, c.heads, c.feed_forward, c.dropout, c.norm) == (6, 512, 8, 2048, 0.1, "post")
 
 
+def dropped(model):
+    """Return which ops drop elements of which shape, and with what probability."""
+    found, stack, seen = [], [model(np.full((2, 5), 4), np.full((2, 3), 4))._node], set()
+    while stack:
+        node = stack.pop()
+        if isinstance(node, tl.Function) and id(node) not in seen:
+            seen.add(id(node))
+            p = node.places.p if node.name == "attention" else 1 - 1 / getattr(node, "scale", 1)
+            p = getattr(node, "p", p)
+            shape = node._outputs[0][0]
+            if node.name == "attention":  # its weights
+                shape = (*shape[:-1], node._inputs[1][0][-2])
+            if p:
+                found.append((node.name, shape, round(p, 4)))
+            stack += [edge[0] for edge in node._edges if edge]
+    return sorted(found)
+
+
+def where_it_is_dropped(residual, embedding, attention, feed_forward):
+    source, target = (2, 5, 8), (2, 3, 8)
+    everywhere = [
+        ("dropout", source, embedding), ("dropout", target, embedding),  # embeddings and positions
+        ("attention", (2, 2, 5, 5), attention), ("attention", (2, 2, 3, 3), attention),
+        ("attention", (2, 2, 3, 5), attention),
+        ("linear_relu", (2, 5, 12), feed_forward), ("linear_relu", (2, 3, 12), feed_forward),
+        *[("add_dropout", source, residual)] * 2, *[("add_dropout", target, residual)] * 3,
+    ]  # fmt: skip
+    return sorted(place for place in everywhere if place[2])
+
+
+NARROW = TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=12, dropout=0.1)
+
+
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_dropout_acts_where_the_paper_has_it(norm):
-    config = TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=12, dropout=0.1, norm=norm)
-    model = Transformer(config)
-
-    def dropped():
-        """Return which ops drop elements of which shape, and with what probability."""
-        found, stack, seen = [], [model(np.full((2, 5), 4), np.full((2, 3), 4))._node], set()
-        while stack:
-            node = stack.pop()
-            if isinstance(node, tl.Function) and id(node) not in seen:
-                seen.add(id(node))
-                p = node.places.p if node.name == "attention" else 1 - 1 / getattr(node, "scale", 1)
-                p = getattr(node, "p", p)
-                shape = node._outputs[0][0]
-                if node.name == "attention":  # its weights
-                    shape = (*shape[:-1], node._inputs[1][0][-2])
-                if p:
-                    found.append((node.name, shape, round(p, 4)))
-                stack += [edge[0] for edge in node._edges if edge]
-        return sorted(found)
-
-    source, target = (2, 5, 8), (2, 3, 8)
-    assert dropped() == sorted([
-        ("dropout", source, 0.1), ("dropout", target, 0.1),  # embeddings and positions
-        ("attention", (2, 2, 5, 5), 0.1), ("attention", (2, 2, 3, 3), 0.1), ("attention", (2, 2, 3, 5), 0.1),
-        ("linear_relu", (2, 5, 12), 0.1), ("linear_relu", (2, 3, 12), 0.1),
-        *[("add_dropout", source, 0.1)] * 2, *[("add_dropout", target, 0.1)] * 3,
-    ])  # fmt: skip
+    model = Transformer(dataclasses.replace(NARROW, norm=norm))
+    assert dropped(model) == where_it_is_dropped(0.1, 0.1, 0.1, 0.1)
     model.eval()
-    assert not dropped()
+    assert not dropped(model)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize("place", ["embedding", "attention", "feed_forward"])
+def test_each_kind_of_dropout_acts_in_its_place_and_nowhere_else(place, p):
+    rates = {"residual": 0.1, "embedding": 0.1, "attention": 0.1, "feed_forward": 0.1} | {place: p}
+    model = Transformer(dataclasses.replace(NARROW, **{f"{place}_dropout": p}))
+    assert dropped(model) == where_it_is_dropped(**rates)
+
+
+def test_the_general_dropout_is_that_of_the_residuals():
+    kinds = {"embedding_dropout": 0.2, "attention_dropout": 0.3, "feed_forward_dropout": 0.4}
+    model = Transformer(dataclasses.replace(NARROW, dropout=0.0, **kinds))
+    assert dropped(model) == where_it_is_dropped(0.0, 0.2, 0.3, 0.4)
+
+
+@pytest.mark.parametrize("place", ["embedding", "attention", "feed_forward"])
+def test_each_kind_of_dropout_is_a_probability(place):
+    with pytest.raises(ValueError, match=rf"{place}_dropout must lie in \[0, 1\), got 1\.0"):
+        Transformer(dataclasses.replace(NARROW, **{f"{place}_dropout": 1.0}))
 
 
 def test_dropout_of_a_residual_follows_its_module():

@@ -1,4 +1,4 @@
-"""One step of each optimizer, as a formula on raw arrays.
+"""One step of each optimizer, and of an average along its steps, as a formula on raw arrays.
 
 The optimizer's own arrays (moments) are updated in place; the parameter comes back as a new array, for the old one may
 be saved in a graph, or be held by whoever asked for its value. The formulas know nothing of Parameters or schedules, so
@@ -11,7 +11,7 @@ from functools import singledispatch
 
 from tensorlib.backend import Array, namespace_of
 
-__all__ = ["adam_update", "sgd_update"]
+__all__ = ["adam_update", "average_update", "sgd_update"]
 
 
 @singledispatch
@@ -51,3 +51,12 @@ def adam_update(
     v += (1 - beta2) * g * g
     unbiased = namespace_of(v).sqrt(v / (1 - beta2**step))
     return p - (lr / (1 - beta1**step)) * m / (unbiased + eps)
+
+
+@singledispatch
+def average_update(e: Array, w: Array, decay: float) -> None:
+    """Take a parameter w into its exponential moving average e, in place: e <- decay e + (1 - decay) w.
+
+    Written e + (1 - decay) (w - e), which leaves an average of equal values exactly where it is.
+    """
+    e += (1 - decay) * (w - e)

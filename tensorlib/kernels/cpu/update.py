@@ -1,4 +1,4 @@
-"""Adam by blocks: five passes over four arrays, made while a block of each is in the cache."""
+"""Adam and moving averages by blocks: several passes over arrays, made while a block of each is in the cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tensorlib.kernels.cpu.blocks import for_blocks, in_place
-from tensorlib.ops.update import adam_update
+from tensorlib.ops.update import adam_update, average_update
 
 
 @adam_update.register(np.ndarray)
@@ -47,3 +47,18 @@ def _(
 
     for_blocks(update, p.size, 4 * p.itemsize)
     return updated.reshape(shape)
+
+
+@average_update.register(np.ndarray)
+def _(e: np.ndarray, w: np.ndarray, decay: float) -> None:
+    if not (in_place(e, w) and e.flags.c_contiguous and w.flags.c_contiguous):
+        average_update.dispatch(object)(e, w, decay)
+        return
+    e, w = e.reshape(-1), w.reshape(-1)
+
+    def update(block: slice) -> None:
+        scratch, average = w[block] - e[block], e[block]
+        scratch *= 1 - decay
+        average += scratch
+
+    for_blocks(update, e.size, 2 * e.itemsize)

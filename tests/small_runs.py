@@ -1,0 +1,77 @@
+"""Training runs of a few steps on a few sentences, for the tests that look at what a run does."""
+
+import io
+import json
+import signal
+
+from models.config import config_from
+from models.preparing import resume_run, start_run
+from models.progress import Display
+from models.stopping import Stopped, Stopper
+from models.training import Trainer
+
+MODEL = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 16, "dropout": 0.2, "max_length": 24}
+
+
+class StopsAt(Stopper):
+    """Is asked to stop when it is looked at for the nth time."""
+
+    def __init__(self, number, at_once=False):
+        super().__init__()
+        self.left, self.at_once = number, at_once
+
+    def check(self):
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped(signal.SIGTERM, at_once=self.at_once)
+
+
+def write_pairs(folder, count=26):
+    """Write sentences of very different lengths, so that batches differ in tokens."""
+    words = ["one", "two", "three", "four", "five", "six", "seven"]
+    lines = [f"{' '.join(words[: 1 + i % 7])} {i}\t{' '.join(words[1 + i % 7 :: -1])} {i}" for i in range(count)]
+    for name, part in (("train", lines), ("valid", lines[:5])):
+        (folder / f"{name}.tsv").write_text("\n".join(part) + "\n")
+
+
+def config_maker(folder):
+    write_pairs(folder)
+
+    def make(**given):
+        standard = {
+            "train_tsv": str(folder / "train.tsv"),
+            "valid_tsv": str(folder / "valid.tsv"),
+            "steps": 13,
+            "batch_sentences": 5,
+            "validate_every": 4,
+            "save_every": 3,
+            "keep": 99,
+            "tokenizer": {"vocabulary": 300},
+            "optim": {"accumulate": 2, "warmup": 3, "schedule": "cosine"} | given.pop("optim", {}),
+            "model": MODEL | given.pop("model", {}),
+        }
+        return config_from(("test", standard | given))
+
+    return make
+
+
+def trainer_for(config, out, stopper=None):
+    stopper = stopper or Stopper()
+    return Trainer(start_run(config, out, stopper), Display(io.StringIO()), stopper)
+
+
+def train(config, out, stopper=None):
+    trainer = trainer_for(config, out, stopper)
+    trainer.train()
+    return trainer
+
+
+def resume(out, stopper=None):
+    stopper = stopper or Stopper()
+    trainer = Trainer(resume_run(out, stopper), Display(io.StringIO()), stopper)
+    trainer.train()
+    return trainer
+
+
+def log_of(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
