@@ -42,5 +42,5 @@ def force(
         said_BT1 = tl.Tensor(said_BT[:, :, None], backend=logits_BTV.backend)
         chosen_BT = tl.take_along_axis(logits_BTV, said_BT1, -1)[:, :, 0].numpy().astype(np.float64)
         total_BT = tl.logsumexp(logits_BTV, axis=-1).numpy()
-    log_probs_BT = np.minimum(chosen_BT - total_BT, 0)
-    return [hypothesis(ids, row[: len(ids)].tolist(), length_penalty) for ids, row in zip(said, log_probs_BT, strict=True)]
+    rows = np.minimum(chosen_BT - total_BT, 0).tolist()
+    return [hypothesis(ids, row[: len(ids)], length_penalty) for ids, row in zip(said, rows, strict=True)]
