@@ -61,14 +61,24 @@ def test_a_flat_distribution_gets_the_whole_nucleus(monkeypatch):
     np.testing.assert_allclose(spread(logits, top_p=0.9), usual, rtol=1e-12)
 
 
-def test_tokens_are_drawn_as_often_as_they_are_likely():
-    model, many = TableModel(seed=3), 4000
-    first = [h.tokens[0] if h.tokens else EOS for h in sample(model, [[4, EOS]] * many, max_length=1)]
-    frequency = np.bincount(first, minlength=model.vocabulary) / many
-    np.testing.assert_allclose(frequency, np.exp(model.log_probs((4, EOS), ())), atol=0.03)  # 4 standard deviations
-    first = [h.tokens[0] for h in sample(model, [[4, EOS]] * many, top_k=2, max_length=1, min_length=1)]
-    likely = [i for i in np.argsort(-model.log_probs((4, EOS), ())) if i != EOS][:2]
-    assert set(first) == set(likely)
+def test_targets_are_drawn_as_often_as_they_are_likely():
+    model, many, source = TableModel(seed=3), 4000, (4, EOS)
+    drawn = [h.tokens if h.ended else h.tokens[:2] for h in sample(model, [list(source)] * many, max_length=2)]
+    first = np.exp(model.log_probs(source, ()))
+    assert np.mean([ids == () for ids in drawn]) == pytest.approx(first[EOS], abs=0.03)  # 4 standard deviations
+    for token in set(range(model.vocabulary)) - {EOS}:
+        second = np.exp(model.log_probs(source, (token,)))
+        ending = np.mean([ids == (token,) for ids in drawn])
+        assert ending == pytest.approx(first[token] * second[EOS], abs=0.03)
+        for next_token in set(range(model.vocabulary)) - {EOS}:
+            going_on = np.mean([ids == (token, next_token) for ids in drawn])
+            assert going_on == pytest.approx(first[token] * second[next_token], abs=0.03)
+
+
+def test_only_the_likeliest_are_drawn():
+    model, source = TableModel(seed=3), (4, EOS)
+    first = {h.tokens[0] for h in sample(model, [list(source)] * 200, top_k=2, max_length=1, min_length=1)}
+    assert first == set([i for i in np.argsort(-model.log_probs(source, ())) if i != EOS][:2])
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 1e-7}, {"top_k": 1}, {"top_p": 1e-6}], ids=str)
