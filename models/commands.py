@@ -12,10 +12,13 @@ from cyclopts import Parameter
 
 from models.errors import UserError
 from models.evaluation import Translator, exact_match, pair_loss, scores
+from models.hypothesis import Hypothesis
 from models.loading import Loaded, load_run
 from models.phrasebook import phrasebook
 from models.progress import bar
+from models.search import Search
 from models.text import Pair, read_parallel
+from models.tokens import EOS
 
 __all__ = ["evaluate", "translate"]
 
@@ -23,29 +26,50 @@ __all__ = ["evaluate", "translate"]
 def translate(
     *text: Annotated[str, Parameter(allow_leading_hyphen=False)],
     run: Path | None = None,
+    search: Annotated[Search, Parameter(name="*", show_default=False, negative="")] = Search(),  # noqa: B008  # it never changes
+    scores: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     backend: str = "numpy",
 ) -> int:
     """Translate text from arguments, or from standard input line by line: N lines in, N lines out.
 
+    What else is asked for stands in columns, with a tab between: LINE SCORE TEXT TOKENS.
+
     Args:
         text: sentences; without any, standard input is read.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
+        search: how translations are sought.
+        scores: put SCORE before each translation, and after it its TOKENS, each with its log-probability: "▁a=-0.12".
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
+    search.check()
     loaded = load_run(run, backend)
 
     def warn_cut(line: int) -> None:
         most = loaded.model.config.max_length
         print(f"tensorlib: line {line + 1}: longer than {most} subwords; the rest isn't translated", file=sys.stderr)
 
-    translator = Translator(loaded.model, loaded.tokenizer, warn_cut)
+    translator = Translator(loaded.model, loaded.tokenizer, warn_cut, search=search)
     done = 0
     for lines in [list(text)] if text else _lines_as_they_come(sys.stdin.buffer):
-        for output in translator.translate(lines, done):
-            sys.stdout.buffer.write(output.encode() + b"\n")
+        for line, found in enumerate(translator.hypotheses(lines, done), start=done + 1):
+            for hypothesis in found:
+                sys.stdout.buffer.write(_shown(translator, line, hypothesis, scores).encode() + b"\n")
         sys.stdout.buffer.flush()
         done += len(lines)
     return 0
+
+
+def _shown(translator: Translator, line: int, hypothesis: Hypothesis, scores: bool) -> str:
+    """Return a translation, in columns where more than the text is asked for."""
+    text, several = translator.text(hypothesis), translator.search.n_best > 1
+    if not (several or scores):
+        return text
+    columns = [f"{hypothesis.score:.4f}", text.replace("\t", " ")]
+    if scores:
+        ids = [*hypothesis.tokens, *([EOS] if hypothesis.ended and hypothesis.log_probs else [])]
+        pieces = [piece.replace("\t", " ") for piece in translator.tokenizer.target.pieces(ids)]
+        columns.append(" ".join(f"{p}={x:.4f}" for p, x in zip(pieces, hypothesis.log_probs, strict=True)))
+    return "\t".join([str(line), *columns] if several else columns)
 
 
 def _lines_as_they_come(stream: Any, most: int = 256) -> Iterator[list[str]]:
@@ -77,6 +101,9 @@ def evaluate(
     source: Path | None = None,
     reference: Path | None = None,
     run: Path | None = None,
+    beam: int = 4,
+    length_penalty: float = 0.6,
+    max_length: int = 0,
     tokenize: Literal["13a", "none", "intl", "char", "zh"] = "13a",
     output: Path | None = None,
     backend: str = "numpy",
@@ -87,10 +114,15 @@ def evaluate(
         source: sentences, one a line. [of a run on the phrasebook: its held-out test part]
         reference: their translations, line by line.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
+        beam: how many targets of a sentence are kept open; 1 is greedy.
+        length_penalty: alpha of Wu et al. 2016; more makes it prefer longer translations.
+        max_length: most subwords of a translation; 0: twice the source's and 20.
         tokenize: how BLEU finds words; none for text whose words are parted by spaces already.
         output: a file to write the translations to.
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
+    search = Search(beam=beam, length_penalty=length_penalty, max_length=max_length)
+    search.check()
     if (source is None) != (reference is None):
         raise UserError("evaluate: --source and --reference are required together; got only one of them")
     if output:
@@ -102,7 +134,7 @@ def evaluate(
     pairs = phrasebook().test if pairs is None else pairs
     cut: list[int] = []
     with bar("translating", len(pairs)) as shown:
-        translator = Translator(loaded.model, loaded.tokenizer, cut.append, shown.update)
+        translator = Translator(loaded.model, loaded.tokenizer, cut.append, shown.update, search)
         outputs = translator.translate([s for s, _ in pairs])
     if output:
         output.write_bytes(b"".join(line.encode() + b"\n" for line in outputs))

@@ -30,16 +30,22 @@ class DecoderState:
     """For each layer, keys and values (B, H, S, K) of the memory."""
     own: tuple[KeysValues, ...]
     """For each layer, keys and values (B, H, length, K) of the tokens so far; empty before the first."""
+    source_B: np.ndarray
+    """Which row each row was at the start, that is, which source it is of; on the host."""
 
     def select(self, rows: Any) -> DecoderState:
         """Return the state of these rows (indices or booleans), in order: to drop, repeat or reorder sentences."""
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        if np.array_equal(rows, np.arange(len(self.source_B))):
+            return self
+        state = replace(self, source_B=self.source_B[rows], own=tuple(kept.select(rows) for kept in self.own))
+        if np.array_equal(state.source_B, self.source_B):  # beam search has reordered the targets of each source
+            return state
         return replace(
-            self,
+            state,
             visible=None if self.visible is None else _rows(self.visible, rows),
             cross=tuple((_rows(k, rows), _rows(v, rows)) for k, v in self.cross),
-            own=tuple(KeysValues(_rows(k, rows), _rows(v, rows)) for k, v in self.own),
         )
 
 
@@ -72,24 +78,42 @@ class KeysValues:
         place = self.keys.shape[2]
         room = self.room
         if room is None or not room.take(place):
-            room = _Room(self.keys, self.values)
+            room = _Room.behind(self.keys, self.values)
             room.take(place)
         room.keys.data[:, :, place] = keys_BH1K.data[:, :, 0]
         room.values.data[:, :, place] = values_BH1K.data[:, :, 0]
         return KeysValues(room.keys[:, :, : place + 1], room.values[:, :, : place + 1], room)
 
+    def select(self, rows: np.ndarray) -> KeysValues:
+        """Return these rows, in order, with the room to grow that there is: else `append` would copy them once more."""
+        if self.room is None:
+            return KeysValues(_rows(self.keys, rows), _rows(self.values, rows))
+        length = self.keys.shape[2]
+        room = self.room.select(rows, length)
+        return KeysValues(room.keys[:, :, :length], room.values[:, :, :length], room)
+
 
 class _Room:
     """Room for keys and values, (B, H, places, K), and which places nobody has written to."""
 
-    def __init__(self, keys: Any, values: Any) -> None:
+    def __init__(self, keys: Any, values: Any, free: range) -> None:
+        self.keys, self.values = keys, values
+        self._free = set(free)
+
+    @classmethod
+    def behind(cls, keys: Any, values: Any) -> _Room:
+        """Return a new room that begins with these keys and values and has about as many places again."""
         length = keys.shape[2]
         added = max(length, LEAST_ROOM)
-        self.keys, self.values = (
+        longer = (
             tl.concatenate([x, tl.zeros((*x.shape[:2], added, x.shape[3]), dtype=x.dtype, backend=x.backend)], axis=2)
             for x in (keys, values)
         )
-        self._free = set(range(length, length + added))
+        return cls(*longer, range(length, length + added))
+
+    def select(self, rows: np.ndarray, length: int) -> _Room:
+        """Return a new room of these rows, in order, whose places from `length` on are free."""
+        return _Room(_rows(self.keys, rows), _rows(self.values, rows), range(length, self.keys.shape[2]))
 
     def take(self, place: int) -> bool:
         """Take a place, if it is there and free. Of several threads one gets it."""

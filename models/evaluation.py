@@ -11,7 +11,9 @@ import numpy as np
 
 import tensorlib as tl
 from models.batching import Example, encode_pairs, make_batch
-from models.decoding import greedy
+from models.errors import UserError
+from models.hypothesis import Hypothesis
+from models.search import Search
 from models.text import Pair, Tokenizer
 from models.tokens import EOS
 from models.transformer import Transformer
@@ -19,6 +21,8 @@ from models.transformer import Transformer
 __all__ = ["Scores", "TokenLoss", "Translator", "exact_match", "pair_loss", "scores", "token_loss"]
 
 POSITIONS = 4096  # sentences are put side by side up to about so many positions, padding included
+GREEDY = Search(beam=1)
+NOTHING = Hypothesis((), ended=True, log_probs=(), log_prob=0.0, score=0.0)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def pair_loss(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair]) -
 
 
 class Translator:
-    """Text to text, greedily. A line gives a line, whatever is in it; a blank one gives an empty one.
+    """Text to text, greedily or as `search` says. A line gives a line, whatever is in it; a blank one an empty one.
 
     `cut(line)` is called with the line, counted from 0, of a text that is longer than the model reads, and
     `advance(n)` whenever n more are done.
@@ -65,23 +69,39 @@ class Translator:
         tokenizer: Tokenizer,
         cut: Callable[[int], None] = lambda line: None,
         advance: Callable[[int], Any] = lambda n: None,
+        search: Search = GREEDY,
     ) -> None:
-        self.model, self.tokenizer, self.cut, self.advance = model, tokenizer, cut, advance
+        self.model, self.tokenizer, self.cut, self.advance, self.search = model, tokenizer, cut, advance, search
+        self.longest = model.config.max_length - 1  # of a target: <s> stands before it
+        if search.min_length > self.longest:
+            raise UserError(
+                f"--min-length must be at most {self.longest}, which this model's targets are; got {search.min_length}"
+            )
 
     def translate(self, texts: Sequence[str], first: int = 0, stop: Callable[[], None] = lambda: None) -> list[str]:
         """Return the translation of each text; `first` is the number of the first line, `stop` as in `token_loss`."""
-        sources = self._encode(texts, first)
-        outputs = [""] * len(texts)
+        return [self.text(found[0]) for found in self.hypotheses(texts, first, stop)]
+
+    def text(self, hypothesis: Hypothesis) -> str:
+        """Return what a hypothesis says."""
+        return self.tokenizer.decode_target(hypothesis.tokens)
+
+    def hypotheses(
+        self, texts: Sequence[str], first: int = 0, stop: Callable[[], None] = lambda: None
+    ) -> list[list[Hypothesis]]:
+        """Return for each text its `search.n_best` translations, the best first. Of a blank one all are empty."""
+        search, sources = self.search, self._encode(texts, first)
+        found = [[NOTHING] * search.n_best for _ in texts]
         busy = [i for i, text in enumerate(texts) if text.strip()]
-        for group in _groups([len(sources[i]) for i in busy]):
+        for group in _groups([len(sources[i]) for i in busy], POSITIONS // search.rows):
             stop()
             rows = [busy[i] for i in group]
-            limits = [min(2 * len(sources[i]) + 20, self.model.config.max_length - 1) for i in rows]
-            targets = greedy(self.model, [sources[i] for i in rows], max_length=max(limits))
-            for i, target, limit in zip(rows, targets, limits, strict=True):
-                outputs[i] = self.tokenizer.decode_target(target[:limit])  # whatever its neighbours' limit was
+            limits = [search.limit(sources[i], self.longest) for i in rows]
+            draws = [(search.seed or 0, first + i) for i in rows]  # by its line: its neighbours change nothing
+            for i, best in zip(rows, search.run(self.model, [sources[i] for i in rows], limits, draws), strict=True):
+                found[i] = best
             self.advance(len(rows))
-        return outputs
+        return found
 
     def _encode(self, texts: Sequence[str], first: int) -> list[list[int]]:
         longest = self.model.config.max_length
@@ -94,11 +114,11 @@ class Translator:
         return sources
 
 
-def _groups(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Yield the indices of items of like size, longest first, as many as make about `POSITIONS`."""
+def _groups(sizes: Sequence[int], positions: int = POSITIONS) -> Iterator[list[int]]:
+    """Yield the indices of items of like size, longest first, as many as make about so many positions."""
     group: list[int] = []
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        if group and (len(group) + 1) * sizes[group[0]] > POSITIONS:
+        if group and (len(group) + 1) * sizes[group[0]] > positions:
             yield group
             group = []
         group.append(i)

@@ -171,7 +171,7 @@ class Transformer(nn.Module):
         """Return the state before the first token: keys and values of the memory, computed once for all steps."""
         visible = None if source_visible is None else _for_all_queries(source_visible)
         cross = tuple(layer.cross_attention.keys_values(memory) for layer in self.decoder.layers)
-        return DecoderState(length=0, visible=visible, cross=cross, own=())
+        return DecoderState(length=0, visible=visible, cross=cross, own=(), source_B=np.arange(memory.shape[0]))
 
     def decode_step(self, ids: Any, state: DecoderState) -> tuple[Any, DecoderState]:
         """Return the logits (B, V) that follow one more token for each sentence, and the state after it.

@@ -215,7 +215,7 @@ def test_kept_keys_and_values_are_checked_against_the_whole_prefix(monkeypatch, 
     assert [len(b) for b in batches] == [3, 2] and all(s[-1] == decode.EOS for b in batches for s in b)
     contestant = decoding.decoding(size, batches)
     tokens = sum(len(b) * max(map(len, b)) for b in batches)
-    assert contestant.steps["step"]() == tokens
+    assert contestant.steps["step"]() == tokens == decoding.decoding(size, batches, beam=3).steps["step"]()
     found = contestant.steps["check"]()
     assert found["tokens"] == tokens and found["different"] == 0 and found["farthest"] <= decode.CLOSE
 

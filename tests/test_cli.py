@@ -179,7 +179,6 @@ BAD = {
     "translating without a run": ("translate hello", "there is none in"),
     "translating with no such run": ("translate --run none hello", "--run none"),
     "evaluating half": ("evaluate --source two", "--source and --reference are required together"),
-    "an option of a later day": ("translate --beam 4 hello", "--beam"),
     "drawing two things": ("draw --run there --model transformer", "not both"),
     "drawing to nowhere": ("draw --model transformer --out none/g.svg", "none"),
     "an unknown picture": ("draw --model transformer --out g.txt", ".txt"),

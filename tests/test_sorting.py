@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as shapes
 
 import tensorlib as tl
+from tensorlib.ops import sorting
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "int64", "uint8", "bool"])
@@ -53,12 +54,14 @@ def test_sort_argsort_and_topk_agree(a, data):
         np.testing.assert_array_equal(indices.numpy(), np.take(order.numpy(), range(k), axis))
 
 
+@pytest.mark.parametrize("few", [0, 8])  # found all at once, and one after another
 @pytest.mark.parametrize("k", [1, 2, 5])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_topk_of_what_differs_of_ties_and_of_nan_is_the_start_of_argsort(axis, k, backend):
+def test_topk_of_what_differs_of_ties_and_of_nan_is_the_start_of_argsort(axis, k, few, backend, monkeypatch):
+    monkeypatch.setattr(sorting, "FEW", few)
     rng = np.random.default_rng(0)
     distinct, ties = rng.permutation(48).reshape(6, 8).astype("float32"), rng.integers(0, 3, (6, 8))
-    for a in (distinct, ties, np.where(ties == 2, np.nan, distinct), np.where(ties == 2, np.inf, distinct)):
+    for a in (distinct, ties, ties / 2, *[np.where(ties > 0, x, distinct) for x in (np.nan, np.inf, -np.inf)]):
         x = tl.Tensor(a, backend=backend)
         for largest in (True, False):
             values, indices = tl.topk(x, k, axis, largest)
@@ -68,8 +71,6 @@ def test_topk_of_what_differs_of_ties_and_of_nan_is_the_start_of_argsort(axis, k
 
 
 def test_topk_sorts_only_what_it_returns(monkeypatch):
-    from tensorlib.ops import sorting
-
     sorted_sizes = []
     monkeypatch.setattr(sorting, "plain", lambda name, x, **o: sorted_sizes.append(x.size) or tl.Tensor(
         np.argsort(x.numpy(), axis=o["axis"], kind="stable")))  # fmt: skip

@@ -1,4 +1,4 @@
-"""PyTorch with transformers: greedy decoding with a MarianMTModel of the same sizes, as its users call `generate`."""
+"""PyTorch with transformers: decoding with a MarianMTModel of the same sizes, as its users call `generate`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from contestants import Contestant
 PAD = 0
 
 
-def decoding(size: list[int], batches: list[list[list[int]]]) -> Contestant:
-    """Greedy decoding of batches of sources, each target as long as its batch's longest source."""
+def decoding(size: list[int], batches: list[list[list[int]]], beam: int = 1) -> Contestant:
+    """Decode batches of sources, greedily or with a beam, each target as long as its batch's longest source."""
     shape = Size(*size)
     torch.manual_seed(0)
     longest = max(len(source) for sources in batches for source in sources)
@@ -29,7 +29,7 @@ def decoding(size: list[int], batches: list[list[list[int]]]) -> Contestant:
             made = model.generate(
                 input_ids=ids,
                 attention_mask=visible,
-                num_beams=1,
+                num_beams=beam,
                 do_sample=False,
                 use_cache=True,
                 max_new_tokens=length,

@@ -1,4 +1,4 @@
-"""tensorlib: greedy decoding, and whether decoding with kept keys and values equals decoding without."""
+"""tensorlib: decoding, and whether greedy decoding with kept keys and values equals decoding without."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import tensorlib as tl
 from contestants import Contestant
 from contestants.ours import LIBRARY, keep_memory, model_of
 from models.batching import pad
+from models.beam import beam_search
 from models.decoding import greedy
 from models.tokens import BOS, EOS
 
 
-def decoding(size: list[int], batches: list[list[list[int]]]) -> Contestant:
-    """Greedy decoding of batches of sources, each target as long as its batch's longest source."""
+def decoding(size: list[int], batches: list[list[list[int]]], beam: int = 1) -> Contestant:
+    """Decode batches of sources, greedily or with a beam, each target as long as its batch's longest source."""
     keep_memory()
     model = model_of(Size(*size), dropout=0.0).eval()
     weight = model.output.weight.numpy().copy()
@@ -24,8 +25,12 @@ def decoding(size: list[int], batches: list[list[list[int]]]) -> Contestant:
     model.output.weight.replace(weight)
 
     def step() -> int:
-        targets = [greedy(model, sources, max_length=max(map(len, sources))) for sources in batches]
-        return sum(len(target) for batch in targets for target in batch)
+        return sum(len(target) for sources in batches for target in decoded(sources, max(map(len, sources))))
+
+    def decoded(sources: list[list[int]], length: int) -> list[Any]:
+        if beam == 1:
+            return greedy(model, sources, max_length=length)
+        return [found[0].tokens for found in beam_search(model, sources, beam, max_length=length)]
 
     return Contestant(LIBRARY, {"step": step, "check": lambda: check(model, batches)})
 
