@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ("models.train_command:train", "Train a translator: on the built-in phrasebook, or on your own text."),
     "translate": ("models.commands:translate", "Translate text from arguments, or from standard input line by line."),
     "evaluate": ("models.commands:evaluate", "Measure BLEU, chrF, loss and perplexity."),
+    "data": ("models.data_command:data", "Prepare text to train on, in a new directory."),
     "draw": ("models.inspect_commands:draw", "Draw the computation graph of a model's loss."),
     "check": ("models.inspect_commands:check", "Check the gradients of every op and of the whole Transformer."),
     "inspect": ("models.inspect_commands:inspect", "Show what is in a checkpoint, and whether it is whole."),
