@@ -15,6 +15,7 @@ COMMANDS = {
     "translate": ("models.commands:translate", "Translate text from arguments, or from standard input line by line."),
     "evaluate": ("models.commands:evaluate", "Measure BLEU, chrF, loss and perplexity."),
     "average": ("models.average_command:average", "Average the weights of a run's newest checkpoints."),
+    "data": ("models.data_command:data", "Prepare text to train on, in a new directory."),
     "draw": ("models.inspect_commands:draw", "Draw the computation graph of a model's loss."),
     "check": ("models.inspect_commands:check", "Check the gradients of every op and of the whole Transformer."),
     "inspect": ("models.inspect_commands:inspect", "Show what is in a checkpoint, and whether it is whole."),

@@ -17,7 +17,7 @@ from models.loading import Loaded, load_run
 from models.phrasebook import phrasebook
 from models.progress import bar
 from models.search import Search
-from models.text import Pair, read_parallel
+from models.text import Pair, read_parallel, read_tsv
 from models.tokens import EOS
 
 __all__ = ["evaluate", "translate"]
@@ -100,6 +100,7 @@ def evaluate(
     *,
     source: Path | None = None,
     reference: Path | None = None,
+    tsv: Path | None = None,
     run: Path | None = None,
     beam: int = 4,
     length_penalty: float = 0.6,
@@ -113,6 +114,7 @@ def evaluate(
     Args:
         source: sentences, one a line. [of a run on the phrasebook: its held-out test part]
         reference: their translations, line by line.
+        tsv: both in one file instead, separated by a tab.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
         beam: how many targets of a sentence are kept open; 1 is greedy.
         length_penalty: alpha of Wu et al. 2016; more makes it prefer longer translations.
@@ -125,12 +127,16 @@ def evaluate(
     search.check()
     if (source is None) != (reference is None):
         raise UserError("evaluate: --source and --reference are required together; got only one of them")
+    if tsv and source:
+        raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one")
     if output:
         _check_output(output)
-    pairs = read_parallel(source, reference) if source and reference else None
+    pairs = read_parallel(source, reference) if source and reference else read_tsv(tsv) if tsv else None
     loaded = load_run(run, backend)
     if pairs is None and loaded.config.data != "phrasebook":
-        raise UserError(f"evaluate: --source and --reference are required; the run of {loaded.path} has no test part")
+        raise UserError(
+            f"evaluate: --source and --reference, or --tsv, are required; the run of {loaded.path} has no test part"
+        )
     pairs = phrasebook().test if pairs is None else pairs
     cut: list[int] = []
     with bar("translating", len(pairs)) as shown:

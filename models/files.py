@@ -1,14 +1,18 @@
-"""Opening what a user names: a regular file, or an error that says what it is instead."""
+"""What a user names: a regular file to read, or an error that says what it is instead; a directory to make."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from models.errors import UserError
 
-__all__ = ["read_bytes", "require_file"]
+__all__ = ["new_directory", "read_bytes", "require_file"]
 
 
 def require_file(name: str, operation: str, folder_remedy: str = "name a file in it") -> None:
@@ -37,3 +41,23 @@ def read_bytes(name: str, operation: str) -> bytes:
         raise UserError(
             f"{operation} {name}: a readable file is required; {given}; check the path and its permissions"
         ) from None
+
+
+@contextmanager
+def new_directory(parent: Path, operation: str) -> Iterator[Path]:
+    """Make a directory in `parent` to be filled and then renamed, so that no half of it is ever seen.
+
+    It goes if that fails. Errors: `UserError` naming the operation, where nothing can be made in `parent`.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{operation}: a directory to write to is required; {parent}: {reason}") from None
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

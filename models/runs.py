@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 from models.config import TrainConfig, config_from, config_toml, read_toml
 from models.errors import UserError
+from models.files import new_directory
 from models.terminal import command
 from models.text import Tokenizer
 from tensorlib.io import write_atomically
@@ -33,20 +33,10 @@ def create_run(config: TrainConfig, tokenizer: Tokenizer, out: Path | None) -> P
     once get two numbers. Errors: `UserError` if `out` exists or can't be made.
     """
     parent = out.parent if out else RUNS
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"train: a directory to write the run to is required; {parent}: {reason}") from None
-    try:
-        temporary.chmod(0o755)
+    with new_directory(parent, "train") as temporary:
         tokenizer.save(temporary)
         write_config(temporary, config)
         return _rename(temporary, out) if out else _rename_to_number(temporary, parent / _name(config))
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _rename(temporary: Path, final: Path) -> Path:

@@ -179,6 +179,7 @@ BAD = {
     "translating without a run": ("translate hello", "there is none in"),
     "translating with no such run": ("translate --run none hello", "--run none"),
     "evaluating half": ("evaluate --source two", "--source and --reference are required together"),
+    "evaluating two texts": ("evaluate --source two --reference two --tsv two", "got --source and --tsv two"),
     "drawing two things": ("draw --run there --model transformer", "not both"),
     "drawing to nowhere": ("draw --model transformer --out none/g.svg", "none"),
     "an unknown picture": ("draw --model transformer --out g.txt", ".txt"),
@@ -474,6 +475,16 @@ def test_evaluate_prints_scores_with_signatures(in_trained, capsys, tmp_path):
     loss, perplexity = (float(re.search(rf"{word} +([\d.]+)", out)[1]) for word in ("loss", "perplexity"))
     assert perplexity == pytest.approx(2.718281828**loss, rel=1e-3)
     assert (tmp_path / "out").read_bytes().count(b"\n") == 3
+
+
+def test_evaluate_reads_both_languages_from_one_file(in_trained, capsys):
+    pairs = [line.split("\t") for line in (in_trained / "valid.tsv").read_text().splitlines()]
+    for name, side in zip(("source", "reference"), zip(*pairs, strict=True), strict=True):
+        (in_trained / name).write_text("\n".join(side))
+    assert main(["evaluate", "--source", "source", "--reference", "reference"]) == 0
+    apart = capsys.readouterr().out
+    assert main(["evaluate", "--tsv", "valid.tsv"]) == 0
+    assert capsys.readouterr().out == apart
 
 
 def test_evaluate_needs_files_for_a_run_on_files(in_trained, capsys):
