@@ -6,32 +6,44 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from models.attention_page import attention_page, sentence_data
 from models.errors import UserError
 from models.evaluation import Translator, exact_match, pair_loss, scores
+from models.files import require_file
 from models.loading import Loaded, load_run
 from models.phrasebook import phrasebook
 from models.progress import bar
+from models.prompt import typed_lines
 from models.text import Pair, read_parallel
+from tensorlib.io import write_atomically
 
 __all__ = ["evaluate", "translate"]
+
+MOST_PICTURES = 100  # so many sentences a page of attention shows: more make it slow to open
 
 
 def translate(
     *text: Annotated[str, Parameter(allow_leading_hyphen=False)],
     run: Path | None = None,
+    attention: Path | None = None,
     backend: str = "numpy",
 ) -> int:
     """Translate text from arguments, or from standard input line by line: N lines in, N lines out.
 
     Args:
-        text: sentences; without any, standard input is read.
+        text: sentences; without any, standard input is read, on a terminal as they are typed.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
+        attention: a page to write, FILE.html, that shows in a browser what each head looks at.
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
+    if attention:
+        _check_output("translate --attention", attention)
+        if attention.exists():
+            require_file(str(attention), "translate --attention")  # another file takes its place: never a device's
     loaded = load_run(run, backend)
 
     def warn_cut(line: int) -> None:
@@ -39,24 +51,27 @@ def translate(
         print(f"tensorlib: line {line + 1}: longer than {most} subwords; the rest isn't translated", file=sys.stderr)
 
     translator = Translator(loaded.model, loaded.tokenizer, warn_cut)
-    done = 0
-    for lines in [list(text)] if text else _lines_as_they_come(sys.stdin.buffer):
-        for output in translator.translate(lines, done):
-            sys.stdout.buffer.write(output.encode() + b"\n")
+    done, pictures = 0, []
+    for lines in [list(text)] if text else typed_lines() if sys.stdin.isatty() else _lines_as_they_come():
+        for line, (source, target) in zip(lines, translator.translate_ids(lines, done), strict=True):
+            sys.stdout.buffer.write(loaded.tokenizer.decode_target(target).encode() + b"\n")
+            if attention and target and len(pictures) < MOST_PICTURES:
+                pictures.append(sentence_data(loaded, line, source, target))
         sys.stdout.buffer.flush()
         done += len(lines)
+    if attention:
+        write_atomically(attention, attention_page(str(loaded.path), pictures))
+        print(f"attention of {len(pictures):,} of {done:,} sentences: {attention}", file=sys.stderr)
     return 0
 
 
-def _lines_as_they_come(stream: Any, most: int = 256) -> Iterator[list[str]]:
-    """Yield the lines that are there already, up to `most`, so that who types one gets an answer at once.
+def _lines_as_they_come(most: int = 256) -> Iterator[list[str]]:
+    """Yield the lines of standard input that are there already, up to `most`, so that a single one is answered at once.
 
     Lines end at newlines alone. What is not UTF-8 is read as U+FFFD: a line stays a line.
     """
-    if stream.isatty():
-        print("Type a sentence and Enter; Ctrl-D ends.", file=sys.stderr)
     pieces: list[bytes] = []  # of a line whose end has not come; joined once, for a line may be very long
-    while data := stream.read1(1 << 16):
+    while data := sys.stdin.buffer.read1(1 << 16):
         *ended, rest = data.split(b"\n")
         if ended:
             ended[0] = b"".join([*pieces, ended[0]])
@@ -94,7 +109,7 @@ def evaluate(
     if (source is None) != (reference is None):
         raise UserError("evaluate: --source and --reference are required together; got only one of them")
     if output:
-        _check_output(output)
+        _check_output("evaluate --output", output)
     pairs = read_parallel(source, reference) if source and reference else None
     loaded = load_run(run, backend)
     if pairs is None and loaded.config.data != "phrasebook":
@@ -110,16 +125,14 @@ def evaluate(
     return 0
 
 
-def _check_output(output: Path) -> None:
+def _check_output(flag: str, output: Path) -> None:
     """Refuse a place that can't be written to now, not after all the work."""
     if output.is_dir():
-        raise UserError(
-            f"evaluate: --output {output}: a file to write is required; it is a directory; name a file in it"
-        )
+        raise UserError(f"{flag} {output}: a file to write is required; it is a directory; name a file in it")
     if not output.parent.is_dir():
-        raise UserError(f"evaluate: --output {output}: a directory to write to is required; make {output.parent} first")
+        raise UserError(f"{flag} {output}: a directory to write to is required; make {output.parent} first")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
-        raise UserError(f"evaluate: --output {output}: a place to write to is required; permission denied")
+        raise UserError(f"{flag} {output}: a place to write to is required; permission denied")
 
 
 def _print_scores(loaded: Loaded, pairs: Sequence[Pair], outputs: Sequence[str], tokenize: str, cut: int) -> None:

@@ -70,18 +70,27 @@ class Translator:
 
     def translate(self, texts: Sequence[str], first: int = 0, stop: Callable[[], None] = lambda: None) -> list[str]:
         """Return the translation of each text; `first` is the number of the first line, `stop` as in `token_loss`."""
+        return [self.tokenizer.decode_target(target) for _, target in self.translate_ids(texts, first, stop)]
+
+    def translate_ids(
+        self, texts: Sequence[str], first: int = 0, stop: Callable[[], None] = lambda: None
+    ) -> list[tuple[list[int], list[int]]]:
+        """Return for each text the ids that the model read and those it wrote, </s> included.
+
+        A target without </s> was broken off at the greatest length; that of a blank text is empty.
+        """
         sources = self._encode(texts, first)
-        outputs = [""] * len(texts)
+        targets: list[list[int]] = [[] for _ in texts]
         busy = [i for i, text in enumerate(texts) if text.strip()]
         for group in _groups([len(sources[i]) for i in busy]):
             stop()
             rows = [busy[i] for i in group]
             limits = [min(2 * len(sources[i]) + 20, self.model.config.max_length - 1) for i in rows]
-            targets = greedy(self.model, [sources[i] for i in rows], max_length=max(limits))
-            for i, target, limit in zip(rows, targets, limits, strict=True):
-                outputs[i] = self.tokenizer.decode_target(target[:limit])  # whatever its neighbours' limit was
+            found = greedy(self.model, [sources[i] for i in rows], max_length=max(limits))
+            for i, target, limit in zip(rows, found, limits, strict=True):
+                targets[i] = [*target, EOS][:limit]  # whatever its neighbours' limit was
             self.advance(len(rows))
-        return outputs
+        return list(zip(sources, targets, strict=True))
 
     def _encode(self, texts: Sequence[str], first: int) -> list[list[int]]:
         longest = self.model.config.max_length
