@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from models.attention_page import attention_page, sentence_data
+from models.error_report import error_report, find_cases
 from models.errors import UserError
 from models.evaluation import Translator, exact_match, pair_loss, scores
 from models.files import require_file
@@ -23,6 +24,7 @@ from tensorlib.io import write_atomically
 
 __all__ = ["evaluate", "translate"]
 
+WORST = 20  # so many sentences `evaluate --errors` lists
 MOST_PICTURES = 100  # so many sentences a page of attention shows: more make it slow to open
 
 
@@ -94,6 +96,7 @@ def evaluate(
     run: Path | None = None,
     tokenize: Literal["13a", "none", "intl", "char", "zh"] = "13a",
     output: Path | None = None,
+    errors: Annotated[bool | int, Parameter(negative="")] = False,
     backend: str = "numpy",
 ) -> int:
     """Measure BLEU and chrF (sacrebleu, with signatures), loss and perplexity on text with known translations.
@@ -104,12 +107,15 @@ def evaluate(
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
         tokenize: how BLEU finds words; none for text whose words are parted by spaces already.
         output: a file to write the translations to.
+        errors: list the worst N sentences beside their references, and say what went wrong. [N: 20]
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
     if (source is None) != (reference is None):
         raise UserError("evaluate: --source and --reference are required together; got only one of them")
     if output:
         _check_output("evaluate --output", output)
+    if errors < 0:
+        raise UserError(f"evaluate --errors: a number of sentences, 0 or more, is required; got {errors}")
     pairs = read_parallel(source, reference) if source and reference else None
     loaded = load_run(run, backend)
     if pairs is None and loaded.config.data != "phrasebook":
@@ -118,10 +124,15 @@ def evaluate(
     cut: list[int] = []
     with bar("translating", len(pairs)) as shown:
         translator = Translator(loaded.model, loaded.tokenizer, cut.append, shown.update)
-        outputs = translator.translate([s for s, _ in pairs])
+        ids = translator.translate_ids([s for s, _ in pairs])
+    outputs = [loaded.tokenizer.decode_target(target) for _, target in ids]
     if output:
         output.write_bytes(b"".join(line.encode() + b"\n" for line in outputs))
     _print_scores(loaded, pairs, outputs, tokenize, len(cut))
+    if errors is not False:
+        cases, unscored = find_cases(loaded.model, loaded.tokenizer, pairs, ids)
+        count = WORST if errors is True else errors
+        print("", *error_report(cases, count, len(pairs), unscored, tokenize), sep="\n")
     return 0
 
 

@@ -13,10 +13,11 @@ import tensorlib as tl
 from models.batching import Example, encode_pairs, make_batch
 from models.decoding import greedy
 from models.text import Pair, Tokenizer
-from models.tokens import EOS
+from models.tokens import EOS, PAD
 from models.transformer import Transformer
 
-__all__ = ["Scores", "TokenLoss", "Translator", "exact_match", "pair_loss", "scores", "token_loss"]
+__all__ = ["Scores", "TokenLoss", "Translator", "exact_match", "pair_loss", "scores"]
+__all__ += ["sentence_log_probs", "token_loss"]
 
 POSITIONS = 4096  # sentences are put side by side up to about so many positions, padding included
 
@@ -44,6 +45,19 @@ def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[
             loss = model.loss(batch.source_BS, batch.target_in_BT, batch.target_out_BT, reduction="sum")
             total, tokens = total + float(loss.item()), tokens + batch.tokens
     return TokenLoss(total / max(tokens, 1), tokens)
+
+
+def sentence_log_probs(model: Transformer, examples: Sequence[Example]) -> list[float]:
+    """Return log p(target | source) of each example, the sum over its tokens and </s>, all of them forced."""
+    found = [0.0] * len(examples)
+    with model.evaluating(), tl.no_grad():
+        for group in _groups([len(s) + len(t) for s, t in examples]):
+            batch = make_batch([examples[i] for i in group])
+            logits_BTV = model(batch.source_BS, batch.target_in_BT)
+            losses_BT = tl.cross_entropy(logits_BTV, batch.target_out_BT, ignore_index=PAD, reduction="none")
+            for i, loss in zip(group, losses_BT.sum(axis=1).numpy().tolist(), strict=True):
+                found[i] = -loss
+    return found
 
 
 def pair_loss(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair]) -> tuple[TokenLoss, int]:
