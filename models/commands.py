@@ -96,7 +96,7 @@ def evaluate(
     run: Path | None = None,
     tokenize: Literal["13a", "none", "intl", "char", "zh"] = "13a",
     output: Path | None = None,
-    errors: Annotated[bool | int, Parameter(negative="")] = False,
+    errors: Annotated[int | bool, Parameter(negative="")] = False,
     backend: str = "numpy",
 ) -> int:
     """Measure BLEU and chrF (sacrebleu, with signatures), loss and perplexity on text with known translations.
