@@ -6,21 +6,28 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from models.attention_page import attention_page, sentence_data
+from models.error_report import error_report, find_cases
 from models.errors import UserError
 from models.evaluation import Translator, exact_match, pair_loss, scores
+from models.files import require_file
 from models.hypothesis import Hypothesis
 from models.loading import Loaded, load_run
 from models.phrasebook import phrasebook
 from models.progress import bar
+from models.prompt import typed_lines
 from models.search import Search
 from models.text import Pair, read_parallel, read_tsv
-from models.tokens import EOS
+from tensorlib.io import write_atomically
 
 __all__ = ["evaluate", "translate"]
+
+WORST = 20  # so many sentences `evaluate --errors` lists
+MOST_PICTURES = 100  # so many sentences a page of attention shows: more make it slow to open
 
 
 def translate(
@@ -28,6 +35,7 @@ def translate(
     run: Path | None = None,
     search: Annotated[Search, Parameter(name="*", show_default=False, negative="")] = Search(),  # noqa: B008  # it never changes
     scores: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    attention: Path | None = None,
     backend: str = "numpy",
 ) -> int:
     """Translate text from arguments, or from standard input line by line: N lines in, N lines out.
@@ -35,13 +43,18 @@ def translate(
     What else is asked for stands in columns, with a tab between: LINE SCORE TEXT TOKENS.
 
     Args:
-        text: sentences; without any, standard input is read.
+        text: sentences; without any, standard input is read, on a terminal as they are typed.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
         search: how translations are sought.
         scores: put SCORE before each translation, and after it its TOKENS, each with its log-probability: "▁a=-0.12".
+        attention: a page to write, FILE.html, that shows in a browser what each head looks at.
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
     search.check()
+    if attention:
+        _check_output("translate --attention", attention)
+        if attention.exists():
+            require_file(str(attention), "translate --attention")  # another file takes its place: never a device's
     loaded = load_run(run, backend)
 
     def warn_cut(line: int) -> None:
@@ -49,13 +62,20 @@ def translate(
         print(f"tensorlib: line {line + 1}: longer than {most} subwords; the rest isn't translated", file=sys.stderr)
 
     translator = Translator(loaded.model, loaded.tokenizer, warn_cut, search=search)
-    done = 0
-    for lines in [list(text)] if text else _lines_as_they_come(sys.stdin.buffer):
-        for line, found in enumerate(translator.hypotheses(lines, done), start=done + 1):
-            for hypothesis in found:
-                sys.stdout.buffer.write(_shown(translator, line, hypothesis, scores).encode() + b"\n")
+    done, pictures = 0, []
+    for lines in [list(text)] if text else typed_lines() if sys.stdin.isatty() else _lines_as_they_come():
+        sources = translator.encode(lines, done)
+        found = translator.hypotheses(lines, sources, done)
+        for line, source, several in zip(lines, sources, found, strict=True):
+            done += 1
+            for hypothesis in several:
+                sys.stdout.buffer.write(_shown(translator, done, hypothesis, scores).encode() + b"\n")
+            if attention and several[0].written and len(pictures) < MOST_PICTURES:
+                pictures.append(sentence_data(loaded, line, source, several[0].written))
         sys.stdout.buffer.flush()
-        done += len(lines)
+    if attention:
+        write_atomically(attention, attention_page(str(loaded.path), pictures))
+        print(f"attention of {len(pictures):,} of {done:,} sentences: {attention}", file=sys.stderr)
     return 0
 
 
@@ -66,21 +86,18 @@ def _shown(translator: Translator, line: int, hypothesis: Hypothesis, scores: bo
         return text
     columns = [f"{hypothesis.score:.4f}", text.replace("\t", " ")]
     if scores:
-        ids = [*hypothesis.tokens, *([EOS] if hypothesis.ended and hypothesis.log_probs else [])]
-        pieces = [piece.replace("\t", " ") for piece in translator.tokenizer.target.pieces(ids)]
+        pieces = [piece.replace("\t", " ") for piece in translator.tokenizer.target.pieces(hypothesis.written)]
         columns.append(" ".join(f"{p}={x:.4f}" for p, x in zip(pieces, hypothesis.log_probs, strict=True)))
     return "\t".join([str(line), *columns] if several else columns)
 
 
-def _lines_as_they_come(stream: Any, most: int = 256) -> Iterator[list[str]]:
-    """Yield the lines that are there already, up to `most`, so that who types one gets an answer at once.
+def _lines_as_they_come(most: int = 256) -> Iterator[list[str]]:
+    """Yield the lines of standard input that are there already, up to `most`, so that a single one is answered at once.
 
     Lines end at newlines alone. What is not UTF-8 is read as U+FFFD: a line stays a line.
     """
-    if stream.isatty():
-        print("Type a sentence and Enter; Ctrl-D ends.", file=sys.stderr)
     pieces: list[bytes] = []  # of a line whose end has not come; joined once, for a line may be very long
-    while data := stream.read1(1 << 16):
+    while data := sys.stdin.buffer.read1(1 << 16):
         *ended, rest = data.split(b"\n")
         if ended:
             ended[0] = b"".join([*pieces, ended[0]])
@@ -107,6 +124,7 @@ def evaluate(
     max_length: int = 0,
     tokenize: Literal["13a", "none", "intl", "char", "zh"] = "13a",
     output: Path | None = None,
+    errors: Annotated[int | bool, Parameter(negative="")] = False,
     backend: str = "numpy",
 ) -> int:
     """Measure BLEU and chrF (sacrebleu, with signatures), loss and perplexity on text with known translations.
@@ -121,6 +139,7 @@ def evaluate(
         max_length: most subwords of a translation; 0: twice the source's and 20.
         tokenize: how BLEU finds words; none for text whose words are parted by spaces already.
         output: a file to write the translations to.
+        errors: list the worst N sentences beside their references, and say what went wrong. [N: 20]
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
     search = Search(beam=beam, length_penalty=length_penalty, max_length=max_length)
@@ -130,7 +149,9 @@ def evaluate(
     if tsv and source:
         raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one")
     if output:
-        _check_output(output)
+        _check_output("evaluate --output", output)
+    if errors < 0:
+        raise UserError(f"evaluate --errors: a number of sentences, 0 or more, is required; got {errors}")
     pairs = read_parallel(source, reference) if source and reference else read_tsv(tsv) if tsv else None
     loaded = load_run(run, backend)
     if pairs is None and loaded.config.data != "phrasebook":
@@ -141,23 +162,27 @@ def evaluate(
     cut: list[int] = []
     with bar("translating", len(pairs)) as shown:
         translator = Translator(loaded.model, loaded.tokenizer, cut.append, shown.update, search)
-        outputs = translator.translate([s for s, _ in pairs])
+        sources = translator.encode([s for s, _ in pairs])
+        found = [several[0] for several in translator.hypotheses([s for s, _ in pairs], sources)]
+    outputs = [translator.text(hypothesis) for hypothesis in found]
     if output:
         output.write_bytes(b"".join(line.encode() + b"\n" for line in outputs))
     _print_scores(loaded, pairs, outputs, tokenize, len(cut))
+    if errors is not False:
+        cases, unscored = find_cases(loaded.model, loaded.tokenizer, pairs, sources, found)
+        count = WORST if errors is True else errors
+        print("", *error_report(cases, count, len(pairs), unscored, tokenize), sep="\n")
     return 0
 
 
-def _check_output(output: Path) -> None:
+def _check_output(flag: str, output: Path) -> None:
     """Refuse a place that can't be written to now, not after all the work."""
     if output.is_dir():
-        raise UserError(
-            f"evaluate: --output {output}: a file to write is required; it is a directory; name a file in it"
-        )
+        raise UserError(f"{flag} {output}: a file to write is required; it is a directory; name a file in it")
     if not output.parent.is_dir():
-        raise UserError(f"evaluate: --output {output}: a directory to write to is required; make {output.parent} first")
+        raise UserError(f"{flag} {output}: a directory to write to is required; make {output.parent} first")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
-        raise UserError(f"evaluate: --output {output}: a place to write to is required; permission denied")
+        raise UserError(f"{flag} {output}: a place to write to is required; permission denied")
 
 
 def _print_scores(loaded: Loaded, pairs: Sequence[Pair], outputs: Sequence[str], tokenize: str, cut: int) -> None:

@@ -1,5 +1,7 @@
 """The one exception that stands for a mistake by the user rather than by the program."""
 
+from models.terminal import printable
+
 __all__ = ["UserError"]
 
 
@@ -10,8 +12,4 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        # A file name may hold a newline, a terminal escape or undecodable bytes. Written out, they can't
-        # break the promise of one line, drive the terminal, or make the printing itself fail.
-        return "".join(
-            char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in super().__str__()
-        )
+        return printable(super().__str__())  # a file name may hold anything

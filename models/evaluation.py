@@ -13,12 +13,14 @@ import tensorlib as tl
 from models.batching import Example, encode_pairs, make_batch
 from models.errors import UserError
 from models.hypothesis import Hypothesis
+from models.scoring import force
 from models.search import Search
 from models.text import Pair, Tokenizer
 from models.tokens import EOS
 from models.transformer import Transformer
 
-__all__ = ["Scores", "TokenLoss", "Translator", "exact_match", "pair_loss", "scores", "token_loss"]
+__all__ = ["Scores", "TokenLoss", "Translator", "exact_match", "pair_loss", "scores"]
+__all__ += ["sentence_log_probs", "token_loss"]
 
 POSITIONS = 4096  # sentences are put side by side up to about so many positions, padding included
 GREEDY = Search(beam=1)
@@ -48,6 +50,16 @@ def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[
             loss = model.loss(batch.source_BS, batch.target_in_BT, batch.target_out_BT, reduction="sum")
             total, tokens = total + float(loss.item()), tokens + batch.tokens
     return TokenLoss(total / max(tokens, 1), tokens)
+
+
+def sentence_log_probs(model: Transformer, examples: Sequence[Example]) -> list[float]:
+    """Return log P(target | source) of each example, the sum over its tokens and </s>, all of them forced."""
+    found = [0.0] * len(examples)
+    for group in _groups([len(s) + len(t) for s, t in examples]):
+        sources, targets = zip(*[examples[i] for i in group], strict=True)
+        for i, forced in zip(group, force(model, sources, targets), strict=True):
+            found[i] = forced.log_prob
+    return found
 
 
 def pair_loss(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair]) -> tuple[TokenLoss, int]:
@@ -80,17 +92,24 @@ class Translator:
 
     def translate(self, texts: Sequence[str], first: int = 0, stop: Callable[[], None] = lambda: None) -> list[str]:
         """Return the translation of each text; `first` is the number of the first line, `stop` as in `token_loss`."""
-        return [self.text(found[0]) for found in self.hypotheses(texts, first, stop)]
+        return [self.text(found[0]) for found in self.hypotheses(texts, self.encode(texts, first), first, stop)]
 
     def text(self, hypothesis: Hypothesis) -> str:
         """Return what a hypothesis says."""
         return self.tokenizer.decode_target(hypothesis.tokens)
 
     def hypotheses(
-        self, texts: Sequence[str], first: int = 0, stop: Callable[[], None] = lambda: None
+        self,
+        texts: Sequence[str],
+        sources: Sequence[Sequence[int]],
+        first: int = 0,
+        stop: Callable[[], None] = lambda: None,
     ) -> list[list[Hypothesis]]:
-        """Return for each text its `search.n_best` translations, the best first. Of a blank one all are empty."""
-        search, sources = self.search, self._encode(texts, first)
+        """Return for each text its `search.n_best` translations, the best first. Of a blank one all are empty.
+
+        `sources` is what `encode` returned for the texts.
+        """
+        search = self.search
         found = [[NOTHING] * search.n_best for _ in texts]
         busy = [i for i, text in enumerate(texts) if text.strip()]
         for group in _groups([len(sources[i]) for i in busy], POSITIONS // search.rows):
@@ -103,7 +122,8 @@ class Translator:
             self.advance(len(rows))
         return found
 
-    def _encode(self, texts: Sequence[str], first: int) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], first: int = 0) -> list[list[int]]:
+        """Return what the model reads of each text: its ids, cut where the model ends."""
         longest = self.model.config.max_length
         # No subword has more than 16 characters. So what is cut off here unread would be cut off below too.
         sources = self.tokenizer.encode_source([text[: 16 * longest] for text in texts])

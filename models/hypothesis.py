@@ -27,6 +27,11 @@ class Hypothesis:
     score: float
     """log P(Y | X) / lp(|Y|), by which targets are ranked: see `length_penalty`."""
 
+    @property
+    def written(self) -> tuple[int, ...]:
+        """All ids that the model wrote, </s> among them: of each there is a log-probability."""
+        return (*self.tokens, EOS)[: len(self.log_probs)]
+
 
 def hypothesis(ids: Sequence[int], log_probs: Sequence[float], alpha: float) -> Hypothesis:
     """Return the target of these ids, </s> included if it ended, with its score at length penalty `alpha`."""

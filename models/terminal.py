@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["command", "prepare_streams", "silence"]
+__all__ = ["command", "prepare_streams", "printable", "silence"]
 
 
 def prepare_streams() -> None:
@@ -23,6 +23,14 @@ def prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open as long as we run
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def printable(text: str) -> str:
+    """Write out newlines, terminal escapes, undecodable bytes and the like.
+
+    So they can't break a line, drive the terminal, or make the printing itself fail.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def silence(stream: TextIO) -> None:

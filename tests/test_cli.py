@@ -1,7 +1,9 @@
 """The command line as a user meets it: what it prints, its exit status, and what it leaves behind."""
 
+import fcntl
 import json
 import os
+import pty
 import re
 import resource
 import shlex
@@ -9,13 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 
 import pytest
 
 import tensorlib as tl
 from models.checkpoint import read_checkpoint
 from models.cli import COMMANDS, main
-from models.terminal import command
+from models.terminal import command, printable
 
 SMALL = {
     "model.layers": 1,
@@ -192,6 +195,19 @@ BAD = {
         "evaluate --source two --reference two --output none/out",
         "--output none/out: a directory to write to is required; make none first",
     ),
+    "no place for the page": (
+        "translate --attention none/a.html a",
+        "--attention none/a.html: a directory to write to is required; make none first",
+    ),
+    "a fifo for the page": (
+        "translate --attention fifo a",
+        "--attention fifo: a readable file is required; it is a fifo",
+    ),
+    "fewer errors than none": (
+        "evaluate --errors=-1",
+        "--errors: a number of sentences, 0 or more, is required; got -1",
+    ),
+    "errors that are no number": ("evaluate --errors many", '"many"'),
     "a directory for the output": ("evaluate --source two --reference two --output there", "it is a directory"),
 }
 
@@ -430,6 +446,69 @@ def test_n_lines_in_n_lines_out(in_trained):
     assert again == [out[0], b"", out[11 + 5], b""]
 
 
+def typed(folder, keys, stdout=None):
+    """Type keys at a terminal, one part after each prompt; return the status, what it showed, and standard output."""
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [*TENSORLIB, "translate"],
+        cwd=folder,
+        stdin=inside,
+        stderr=inside,
+        stdout=stdout or inside,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        env=os.environ | {"TERM": "dumb"},
+    )
+    os.close(inside)
+    shown, keys = b"", list(keys)
+    while True:
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not data:
+            break
+        shown += data
+        if shown.endswith(b"> ") and keys:
+            os.write(terminal, keys.pop(0))
+    out, _ = process.communicate(timeout=30)
+    os.close(terminal)
+    return process.returncode, shown.decode().replace("\r\n", "\n"), out
+
+
+def test_at_a_terminal_there_is_a_prompt_until_control_d(in_trained):
+    (answer,) = tensorlib("translate", "a b 1", cwd=in_trained).stdout.decode().splitlines()
+    status, shown, _ = typed(in_trained, [b"a b 1\n", b"\n", b"caf\xe9\n", b"\x04"])
+    assert status == 0 and shown.count("> ") == 4
+    said = shown.split("> ")
+    assert said[0].endswith("Type a sentence and Enter; Ctrl-D ends.\n")
+    assert said[1].splitlines() == ["a b 1", answer] and said[2].splitlines() == ["", ""]
+
+
+def test_a_prompt_is_no_output(in_trained):
+    answers = tensorlib("translate", "a b 1", "", "a 2", cwd=in_trained).stdout
+    status, shown, out = typed(in_trained, [b"a b 1\n", b"\n", b"a 2\n", b"\x04"], stdout=subprocess.PIPE)
+    assert (status, out) == (0, answers) and shown.count("> ") == 4
+
+
+def test_control_c_leaves_the_prompt(in_trained):
+    status, shown, _ = typed(in_trained, [b"a\n", b"\x03"])
+    assert status == 130 and shown.splitlines()[-1] == "tensorlib: stopped by SIGINT" and "Traceback" not in shown
+
+
+def test_the_attention_page_is_of_what_was_translated(in_trained, tmp_path):
+    page = tmp_path / "a.html"
+    page.write_text("old")
+    done = tensorlib("translate", "--attention", str(page), stdin=b"a b 1\n\na 2\n", cwd=in_trained)
+    assert done.returncode == 0 and done.stdout.count(b"\n") == 3
+    assert f"attention of 2 of 3 sentences: {page}" in done.stderr.decode()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+    outputs = [printable(line) for line in done.stdout.decode().split("\n")]
+    assert [(s["source"], s["target"]) for s in data["sentences"]] == [("a b 1", outputs[0]), ("a 2", outputs[2])]
+    ends = data["sentences"][0]["written"]
+    assert ends[-1] == "</s>" or len(ends) == 23  # one less than the model's greatest length: it was broken off
+
+
 def test_no_lines_give_no_lines(in_trained):
     assert tensorlib("translate", cwd=in_trained).stdout == b""
     assert tensorlib("translate", stdin=b"\n", cwd=in_trained).stdout == b"\n"
@@ -485,6 +564,18 @@ def test_evaluate_reads_both_languages_from_one_file(in_trained, capsys):
     apart = capsys.readouterr().out
     assert main(["evaluate", "--tsv", "valid.tsv"]) == 0
     assert capsys.readouterr().out == apart
+
+
+def test_evaluate_lists_errors_when_asked(in_trained, capsys, tmp_path):
+    for side, text in (("source", "a 0\na b 1\n"), ("reference", "e 0\ne d 1 x\n")):
+        (tmp_path / side).write_text(text)
+    arguments = ["evaluate", "--source", str(tmp_path / "source"), "--reference", str(tmp_path / "reference")]
+    found = {}
+    for errors in ((), ("--errors",), ("--errors", "1"), ("--errors", "0")):
+        assert main([*arguments, *errors]) == 0
+        out = capsys.readouterr().out
+        found[errors] = ("errors      2 of 2 sentences differ" in out, len(re.findall(r"(?m)^line \d: ", out)))
+    assert list(found.values()) == [(False, 0), (True, 2), (True, 1), (True, 0)]
 
 
 def test_evaluate_needs_files_for_a_run_on_files(in_trained, capsys):

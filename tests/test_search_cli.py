@@ -65,7 +65,8 @@ def test_a_beam_finds_what_greedy_does_not(run):
 
     def best(**settings):
         search = Search(length_penalty=0.0, **settings)
-        return [h[0].score for h in Translator(loaded.model, loaded.tokenizer, search=search).hypotheses(texts)]
+        translator = Translator(loaded.model, loaded.tokenizer, search=search)
+        return [h[0].score for h in translator.hypotheses(texts, translator.encode(texts))]
 
     assert all(wide >= narrow - 1e-6 for wide, narrow in zip(best(), best(beam=1), strict=True))
     assert sum(best()) > sum(best(beam=1)) and best() == best(beam=4) != best(beam=2)
