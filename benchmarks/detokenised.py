@@ -1,0 +1,36 @@
+"""BLEU of tokenised, lower-cased output against untokenised references: what systems with other tokenisers share.
+
+    python benchmarks/detokenised.py OUTPUT REFERENCE LANGUAGE
+
+OUTPUT holds translations as a model trained on Moses-tokenised text writes them, REFERENCE the raw text, LANGUAGE its
+code (en, de, ...). The output is put together by Moses' detokeniser (sacremoses), and case is ignored, for the output
+has none. Needs the extra `peers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sacrebleu.metrics import BLEU
+from sacremoses import MosesDetokenizer
+
+from models.text import read_lines
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("output", type=Path)
+    arguments.add_argument("reference", type=Path)
+    arguments.add_argument("language")
+    given = arguments.parse_args()
+    detokenise = MosesDetokenizer(lang=given.language).detokenize
+    outputs = [detokenise(line.split()) for line in read_lines(given.output)]
+    bleu: Any = BLEU(lowercase=True)
+    score = bleu.corpus_score(outputs, [read_lines(given.reference)])
+    print(f"detokenised BLEU {score.score:.2f}  {bleu.get_signature()}")
+
+
+if __name__ == "__main__":
+    main()
