@@ -23,7 +23,9 @@ def case(**changes):
 def model_and_tokenizer():
     tokenizer = Tokenizer.train(PAIRS * 3, vocabulary_size=280)
     config = TransformerConfig(tokenizer.source_size, tokenizer.target_size, 1, 16, 2, 16, max_length=30)
-    return Transformer(config, tl.Generator(3)).astype("float64").eval(), tokenizer
+    model = Transformer(config, tl.Generator(3)).astype("float64").eval()
+    model.output.weight.replace(model.output.weight.numpy() * 3)  # surer than a new model is
+    return model, tokenizer
 
 
 def test_log_probabilities_are_those_of_each_token_one_sentence_at_a_time(model_and_tokenizer):
@@ -43,10 +45,13 @@ def test_cases_are_the_wrong_ones_that_can_be_scored_the_largest_difference_firs
     ids = Translator(model, tokenizer).translate_ids([source for source, _ in PAIRS])
     (right,) = tokenizer.encode_target(["a c"])
     ids[6] = (ids[6][0], [*right, EOS])  # as if the model had this one right
+    worst = int(model(np.array([ids[2][0]]), np.array([[BOS]])).numpy().argmin())
+    ids[2] = (ids[2][0], [worst] * 9 + [EOS])  # and this one as wrong as can be, the reference likelier by far
     cases, unscored = find_cases(model, tokenizer, PAIRS, ids)
     assert sorted(found.line for found in cases) == [1, 2, 3] and unscored == 3  # two blank sides, one too long
     differences = [abs(found.difference) for found in cases]
     assert differences == sorted(differences, reverse=True) and len(set(differences)) == 3
+    assert min(found.difference for found in cases[:-1]) < 0 < max(found.difference for found in cases)
     for found in cases:
         i = found.line - 1
         source, written = ids[i][0], [token for token in ids[i][1] if token != EOS]
