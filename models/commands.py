@@ -124,7 +124,7 @@ def evaluate(
     max_length: int = 0,
     tokenize: Literal["13a", "none", "intl", "char", "zh"] = "13a",
     output: Path | None = None,
-    errors: Annotated[int | bool, Parameter(negative="")] = False,
+    errors: Annotated[int | bool, Parameter(negative="", show_default=False)] = False,
     backend: str = "numpy",
 ) -> int:
     """Measure BLEU and chrF (sacrebleu, with signatures), loss and perplexity on text with known translations.

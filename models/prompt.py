@@ -18,7 +18,7 @@ def typed_lines() -> Iterator[list[str]]:
     never into a file that standard output leads to.
     """
     print("Type a sentence and Enter; Ctrl-D ends.", file=sys.stderr)
-    sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     if sys.stdout.isatty():
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  # input() uses it when it is there

@@ -25,7 +25,9 @@ def case(**changes):
 def model_and_tokenizer():
     tokenizer = Tokenizer.train(PAIRS * 3, vocabulary_size=280)
     config = TransformerConfig(tokenizer.source_size, tokenizer.target_size, 1, 16, 2, 16, max_length=30)
-    return Transformer(config, tl.Generator(3)).astype("float64").eval(), tokenizer
+    model = Transformer(config, tl.Generator(3)).astype("float64").eval()
+    model.output.weight.replace(model.output.weight.numpy() * 3)  # surer than a new model is
+    return model, tokenizer
 
 
 def test_log_probabilities_are_those_of_each_token_one_sentence_at_a_time(model_and_tokenizer):
@@ -47,10 +49,13 @@ def test_cases_are_the_wrong_ones_that_can_be_scored_the_largest_difference_firs
     hypotheses = [best for (best,) in translator.hypotheses(texts, sources)]
     (right,) = tokenizer.encode_target(["a c"])
     hypotheses[6] = replace(hypotheses[6], tokens=tuple(right))  # as if the model had this one right
+    worst = int(model(np.array([sources[2]]), np.array([[BOS]])).numpy().argmin())
+    hypotheses[2] = replace(hypotheses[2], tokens=(worst,) * 9)  # and this one as wrong as can be
     cases, unscored = find_cases(model, tokenizer, PAIRS, sources, hypotheses)
     assert sorted(found.line for found in cases) == [1, 2, 3] and unscored == 3  # two blank sides, one too long
     differences = [abs(found.difference) for found in cases]
     assert differences == sorted(differences, reverse=True) and len(set(differences)) == 3
+    assert min(found.difference for found in cases[:-1]) < 0 < max(found.difference for found in cases)
     for found in cases:
         i = found.line - 1
         source, written = sources[i], hypotheses[i].tokens
