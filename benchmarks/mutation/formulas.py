@@ -15,7 +15,7 @@ from pathlib import Path
 ENGINE = ("tensorlib/autograd.py", "tensorlib/gradients.py")
 ENGINE_FUNCTIONS = {  # what carries gradients; the rest of these files checks arguments
     "topological_order", "_call_backward", "_conform", "_conformed", "_broadcasts_to", "backward_pass", "_on_the_way",
-    "backward", "_seed", "slot_of", "Gradients.start", "Gradients.add", "Gradients.finish", "Gradients.finish_leaves",
+    "backward", "_seed", "edge_of", "Gradients.start", "Gradients.add", "Gradients.finish", "Gradients.finish_leaves",
     "Gradients.keep", "Gradients.call_hooks", "Gradients.pop", "_replacement",
 }  # fmt: skip
 SCALED_IN_ENGINE = {"_conform", "_seed"}
