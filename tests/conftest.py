@@ -1,6 +1,7 @@
 """Array kinds, and what no test may leave behind."""
 
 import os
+import signal
 import warnings
 
 import numpy as np
@@ -10,6 +11,11 @@ from strict import STRICT
 import tensorlib as tl
 from tensorlib.backend import get_backend
 from tensorlib.random import default_generator
+
+# Tests in the background of a script, or under nohup, come with signals ignored, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):  # Windows has none
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def backend_named(name):
