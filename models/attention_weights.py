@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from models.transformer import Transformer
+from models.transformer import Transformer, TransformerConfig
 
-__all__ = ["AttentionWeights", "attention_weights"]
+__all__ = ["AttentionWeights", "attention_weights", "weight_count"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,12 @@ class AttentionWeights:
     """Target token to the target tokens up to it; zero after it."""
     cross_LHTS: np.ndarray
     """Target token to source tokens."""
+
+
+def weight_count(config: TransformerConfig, source_length: int, target_length: int) -> int:
+    """Return how many weights there are of a sentence: L H (S S + T T + T S)."""
+    s, t = source_length, target_length
+    return config.layers * config.heads * (s * s + t * t + t * s)
 
 
 def attention_weights(model: Transformer, source_ids: Sequence[int], target_ids: Sequence[int]) -> AttentionWeights:

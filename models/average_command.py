@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from models.checkpoint import Checkpoint, read_checkpoint, step_checkpoints, write_checkpoint
+from models.checkpoint import STEP, Checkpoint, read_checkpoint, step_checkpoints, write_checkpoint
 from models.errors import UserError
 from models.runs import find_run, newest_run
 from nn.averaging import average as mean
@@ -15,7 +16,7 @@ from nn.averaging import average as mean
 __all__ = ["average"]
 
 
-def average(run: Path | None = None, *, last: int = 5, out: Path | None = None) -> int:
+def average(run: Path | None = None, *, last: int = 3, out: Path | None = None) -> int:
     """Average the weights of a run's newest checkpoints: it often translates better than any one of them.
 
     It is written as one more checkpoint, for --run FILE of translate and evaluate. How many a run leaves, and
@@ -24,7 +25,8 @@ def average(run: Path | None = None, *, last: int = 5, out: Path | None = None) 
     Args:
         run: the run's directory. [the newest in runs/]
         last: how many checkpoints, the newest ones.
-        out: the file to write, a new one. [average-<last>.safetensors in the run's directory]
+        out: the file to write, a new one in the run's directory, where --run finds what belongs to it.
+            [average-<last>.safetensors, written anew]
     """
     if last < 1:
         raise UserError(f"average: --last must be at least 1, got {last}")
@@ -52,6 +54,8 @@ def _check_out(out: Path | None) -> None:
     """Refuse, before the work, a place where there is something, or that can't be written to."""
     if out is None:
         return
+    if re.fullmatch(STEP, out.name):
+        raise UserError(f"average --out {out}: a name of its own is required, not that of a step's checkpoint")
     if out.exists() or out.is_symlink():
         raise UserError(f"average --out {out}: a new file is required; it exists; name another")
     if not out.parent.is_dir():

@@ -36,6 +36,7 @@ __all__ += ["step_path", "write_checkpoint"]
 
 FORMAT = 1
 BEST = "best.safetensors"
+STEP = r"step-\d{8,}\.safetensors"  # as step_path names them
 
 
 @dataclass
@@ -229,7 +230,7 @@ def newest_checkpoint(run: Path, warn: Any = None) -> tuple[Path, Checkpoint] | 
 
 def step_checkpoints(run: Path) -> list[Path]:
     """Return the step checkpoints of a run, oldest first."""
-    paths = (path for path in run.iterdir() if re.fullmatch(r"step-\d{8,}\.safetensors", path.name))
+    paths = (path for path in run.iterdir() if re.fullmatch(STEP, path.name))
     return sorted(paths, key=lambda path: int(path.stem.removeprefix("step-")))
 
 

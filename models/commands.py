@@ -6,15 +6,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from models.attention_page import attention_page, sentence_data
+from models.attention_weights import weight_count
 from models.error_report import error_report, find_cases
 from models.errors import UserError
 from models.evaluation import Translator, exact_match, pair_loss, scores
-from models.files import require_file
 from models.hypothesis import Hypothesis
 from models.loading import Loaded, load_run
 from models.phrasebook import phrasebook
@@ -27,7 +27,7 @@ from tensorlib.io import write_atomically
 __all__ = ["evaluate", "translate"]
 
 WORST = 20  # so many sentences `evaluate --errors` lists
-MOST_PICTURES = 100  # so many sentences a page of attention shows: more make it slow to open
+PAGE_WEIGHTS = 5_000_000  # about so many weights are on a page of attention, 20 MB: more make it slow to open
 
 
 def translate(
@@ -52,9 +52,7 @@ def translate(
     """
     search.check()
     if attention:
-        _check_output("translate --attention", attention)
-        if attention.exists():
-            require_file(str(attention), "translate --attention")  # another file takes its place: never a device's
+        _check_page(attention)
     loaded = load_run(run, backend)
 
     def warn_cut(line: int) -> None:
@@ -62,21 +60,41 @@ def translate(
         print(f"tensorlib: line {line + 1}: longer than {most} subwords; the rest isn't translated", file=sys.stderr)
 
     translator = Translator(loaded.model, loaded.tokenizer, warn_cut, search=search)
-    done, pictures = 0, []
-    for lines in [list(text)] if text else typed_lines() if sys.stdin.isatty() else _lines_as_they_come():
-        sources = translator.encode(lines, done)
-        found = translator.hypotheses(lines, sources, done)
-        for line, source, several in zip(lines, sources, found, strict=True):
-            done += 1
-            for hypothesis in several:
-                sys.stdout.buffer.write(_shown(translator, done, hypothesis, scores).encode() + b"\n")
-            if attention and several[0].written and len(pictures) < MOST_PICTURES:
-                pictures.append(sentence_data(loaded, line, source, several[0].written))
-        sys.stdout.buffer.flush()
-    if attention:
-        write_atomically(attention, attention_page(str(loaded.path), pictures))
-        print(f"attention of {len(pictures):,} of {done:,} sentences: {attention}", file=sys.stderr)
+    done, pictures, room = 0, [], PAGE_WEIGHTS
+    try:
+        for lines in [list(text)] if text else typed_lines() if sys.stdin.isatty() else _lines_as_they_come():
+            sources = translator.encode(lines, done)
+            found = translator.hypotheses(lines, sources, done)
+            for line, source, several in zip(lines, sources, found, strict=True):
+                done += 1
+                for hypothesis in several:
+                    sys.stdout.buffer.write(_shown(translator, done, hypothesis, scores).encode() + b"\n")
+                best = several[0].written
+                room -= weight_count(loaded.model.config, len(source), len(best))
+                if attention and best and (room >= 0 or not pictures):
+                    pictures.append(sentence_data(loaded, line, source, best))
+            sys.stdout.buffer.flush()
+    finally:  # who ends the prompt with Ctrl-C has asked for the page too
+        if attention:
+            _write_page(attention, loaded, pictures, done)
     return 0
+
+
+def _check_page(page: Path) -> None:
+    """Refuse what is no place for a page: a text that was meant to be translated, a checkpoint, a device."""
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"translate --attention {page}: a page to write, FILE.html, is required; name one")
+    _check_output("translate --attention", page)
+    if page.is_symlink() or (page.exists() and not page.is_file()):  # another file would take its place
+        raise UserError(f"translate --attention {page}: a file is required; it is a link or a device; name another")
+
+
+def _write_page(page: Path, loaded: Loaded, pictures: list[Any], done: int) -> None:
+    if not pictures:
+        print("attention: no sentence was translated, so no page was written", file=sys.stderr)
+        return
+    write_atomically(page, attention_page(str(loaded.path), pictures))
+    print(f"attention of {len(pictures):,} of {done:,} sentences: {page}", file=sys.stderr)
 
 
 def _shown(translator: Translator, line: int, hypothesis: Hypothesis, scores: bool) -> str:
@@ -150,6 +168,8 @@ def evaluate(
         raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one")
     if output:
         _check_output("evaluate --output", output)
+        if any(text and output.exists() and output.samefile(text) for text in (source, reference, tsv)):
+            raise UserError(f"evaluate --output {output}: a file of its own is required; it is the text; name another")
     if errors < 0:
         raise UserError(f"evaluate --errors: a number of sentences, 0 or more, is required; got {errors}")
     pairs = read_parallel(source, reference) if source and reference else read_tsv(tsv) if tsv else None
@@ -169,7 +189,7 @@ def evaluate(
         output.write_bytes(b"".join(line.encode() + b"\n" for line in outputs))
     _print_scores(loaded, pairs, outputs, tokenize, len(cut))
     if errors is not False:
-        cases, unscored = find_cases(loaded.model, loaded.tokenizer, pairs, sources, found)
+        cases, unscored = find_cases(loaded.model, loaded.tokenizer, pairs, sources, found, length_penalty)
         count = WORST if errors is True else errors
         print("", *error_report(cases, count, len(pairs), unscored, tokenize), sep="\n")
     return 0
@@ -194,6 +214,7 @@ def _print_scores(loaded: Loaded, pairs: Sequence[Pair], outputs: Sequence[str],
     print(f"BLEU        {score.bleu:.2f}  {score.bleu_signature}")
     print(f"chrF        {score.chrf:.2f}  {score.chrf_signature}")
     left_out = f", without {dropped} longer sentences" if dropped else ""
-    print(f"loss        {result.loss:.4f} nats a subword, over {result.tokens:,}{left_out}")
-    print(f"perplexity  {result.perplexity:.3f}")
+    known = result.tokens > 0
+    print(f"loss        {f'{result.loss:.4f}' if known else '-'} nats a subword, over {result.tokens:,}{left_out}")
+    print(f"perplexity  {f'{result.perplexity:.3f}' if known else '-'}")
     print(f"exact       {exact_match(outputs, references):.1%}")

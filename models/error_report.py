@@ -1,9 +1,9 @@
 """`tensorlib evaluate --errors`: what a model cannot do, and whether the model or the search is to blame.
 
 A sentence that is not translated as its reference is scored twice by the model: the reference and its own hypothesis,
-each forced on it. Where the reference is likelier, the model knew better and the search missed it: a search error. Else
-it holds the wrong for likelier than the right: a model error (Stahlberg and Byrne 2019, "On NMT search errors and model
-errors: cat got your tongue?").
+each forced on it, and each as the search ranks it, length penalty included. Where the reference scores higher, the
+search missed what it was looking for: a search error. Else the wrong scores higher than the right: a model error
+(Stahlberg and Byrne 2019, "On NMT search errors and model errors: cat got your tongue?").
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itertools import zip_longest
 from typing import Any
 
 from models.evaluation import sentence_log_probs
-from models.hypothesis import Hypothesis
+from models.hypothesis import Hypothesis, length_penalty
 from models.terminal import printable
 from models.text import Pair, Tokenizer
 from models.tokens import UNK
@@ -54,6 +54,8 @@ class Case:
     hypothesis_tokens: int
     unknown: int
     """Subwords of source and hypothesis that are <unk> or a byte of a character that the vocabulary lacks."""
+    alpha: float = 0.0
+    """The length penalty that the search ranked by."""
 
     @property
     def difference(self) -> float:
@@ -62,8 +64,9 @@ class Case:
 
     @property
     def search_error(self) -> bool:
-        """Whether the model holds the reference, as a whole, for likelier than what the search found."""
-        return self.reference_log_prob > self.hypothesis_log_prob
+        """Whether the reference, as a whole, has a higher score than what the search found."""
+        reference = self.reference_log_prob / length_penalty(self.reference_tokens, self.alpha)
+        return reference > self.hypothesis_log_prob / length_penalty(self.hypothesis_tokens, self.alpha)
 
     @property
     def length_ratio(self) -> float:
@@ -82,11 +85,13 @@ def find_cases(
     pairs: Sequence[Pair],
     sources: Sequence[Sequence[int]],
     found: Sequence[Hypothesis],
+    alpha: float = 0.0,
 ) -> tuple[list[Case], int]:
     """Return the wrong translations, the largest difference first, and how many could not be scored.
 
     sources, found: what the model read and wrote of each pair. What was broken off at the greatest length is scored as
-    if it ended there. Not scored are pairs with a blank side and references longer than the model allows.
+    if it ended there. alpha: the length penalty of the search. Not scored are pairs with a blank side and references
+    longer than the model allows.
     """
     references = tokenizer.encode_target([reference for _, reference in pairs])
     hypotheses = [tokenizer.decode_target(hypothesis.tokens) for hypothesis in found]
@@ -106,6 +111,7 @@ def find_cases(
             len(references[i]) + 1,
             len(written[n]) + 1,
             _unknown(tokenizer.source, sources[i]) + _unknown(tokenizer.target, written[n]),
+            alpha,
         )
         for n, i in enumerate(scored)
     ]
@@ -176,8 +182,8 @@ def error_report(
 def _summary(cases: Sequence[Case], sentences: int, unscored: int) -> Iterator[str]:
     search = sum(case.search_error for case in cases)
     rows = [
-        ("search errors", search, "the reference is likelier to the model than what it said: search better"),
-        ("model errors", len(cases) - search, "what it said is likelier to it than the reference: train better"),
+        ("search errors", search, "the reference has a higher score than what was said: search wider"),
+        ("model errors", len(cases) - search, "what was said has a higher score than the reference: train better"),
         ("too short", sum(case.length_ratio < TOO_SHORT for case in cases), "under 3/4 of the reference's words"),
         ("too long", sum(case.length_ratio > TOO_LONG for case in cases), "over 4/3 of the reference's words"),
         ("repeating", sum(case.repeating for case in cases), "pairs of words again, more than in the reference"),

@@ -51,8 +51,8 @@ class Search:
             value, least = getattr(self, name), 1 if name in ("beam", "n_best") else 0
             if value is not None and not least <= value <= LARGEST:
                 yield f"--{name.replace('_', '-')} must lie in [{least}, {LARGEST}], got {value}"
-        if not math.isfinite(self.length_penalty):
-            yield f"--length-penalty must be a finite number, got {self.length_penalty}"
+        if not -10 <= self.length_penalty <= 10:
+            yield f"--length-penalty must lie in [-10, 10], got {self.length_penalty}"
         if not 0 < self._temperature < math.inf:
             yield f"--temperature must be a finite number above 0, got {self.temperature}; a very small one is greedy"
         if not 0 < self._top_p <= 1:

@@ -201,9 +201,21 @@ BAD = {
         "translate --attention none/a.html a",
         "--attention none/a.html: a directory to write to is required; make none first",
     ),
+    "a text for the page": (
+        "translate --attention hello",
+        "--attention hello: a page to write, FILE.html, is required",
+    ),
+    "the reference as output": (
+        "evaluate --source two --reference two --output two",
+        "--output two: a file of its own is required; it is the text",
+    ),
+    "a length penalty beyond all measure": (
+        "translate --length-penalty 500 a",
+        "--length-penalty must lie in [-10, 10]",
+    ),
     "a fifo for the page": (
-        "translate --attention fifo a",
-        "--attention fifo: a readable file is required; it is a fifo",
+        "translate --attention fifo.html a",
+        "--attention fifo.html: a file is required; it is a link or a device",
     ),
     "fewer errors than none": (
         "evaluate --errors=-1",
@@ -227,6 +239,7 @@ def test_bad_use_gives_one_line_and_status_2_and_leaves_nothing(here, capsys, ar
     (here / "inf.toml").write_text("[optim]\nclip = inf\n")
     (here / "there").mkdir()
     os.mkfifo(here / "fifo")
+    os.mkfifo(here / "fifo.html")
     before = sorted(here.rglob("*"))
     assert said in refusal(capsys, *arguments.split())
     assert sorted(here.rglob("*")) == before

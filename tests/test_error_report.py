@@ -72,6 +72,12 @@ def test_blame_goes_by_the_whole_sentence_and_rank_by_the_token():
     assert not case().search_error and case().difference == pytest.approx(0.5)
 
 
+def test_blame_goes_by_the_score_of_the_search_length_penalty_included():
+    # By probability the reference wins, -4 against -4.2; divided by (10/6)^0.6 and (15/6)^0.6 the longer hypothesis.
+    longer = {"reference_tokens": 5, "hypothesis_log_prob": -4.2, "hypothesis_tokens": 10}
+    assert case(**longer).search_error and not case(**longer, alpha=0.6).search_error
+
+
 def test_repetition_counts_pairs_of_words_that_were_there_before():
     assert repetition("the the the the") == pytest.approx(2 / 3)
     assert repetition("a b c") == repetition("a") == repetition("") == 0

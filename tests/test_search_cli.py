@@ -94,7 +94,7 @@ BAD = {
     "beam": ("--beam 0", "--beam must lie in [1, "),
     "more of the best than there are": ("--n-best 5", "--n-best must be at most --beam, got 5 and 4; raise --beam"),
     "none of the best": ("--n-best 0", "--n-best must lie in [1, "),
-    "a penalty": ("--length-penalty inf", "--length-penalty must be a finite number, got inf"),
+    "a penalty": ("--length-penalty inf", "--length-penalty must lie in [-10, 10], got inf"),
     "a beam of samples": ("--sample --beam 4", "--sample draws one translation and keeps no beam, got --beam 4 too"),
     "several samples": ("--sample --n-best 2", "--sample draws one translation, got --n-best 2 too"),
     "temperature": ("--sample --temperature 0", "--temperature must be a finite number above 0, got 0.0"),
