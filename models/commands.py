@@ -162,17 +162,9 @@ def evaluate(
     """
     search = Search(beam=beam, length_penalty=length_penalty, max_length=max_length)
     search.check()
-    if (source is None) != (reference is None):
-        raise UserError("evaluate: --source and --reference are required together; got only one of them")
-    if tsv and source:
-        raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one")
-    if output:
-        _check_output("evaluate --output", output)
-        if any(text and output.exists() and output.samefile(text) for text in (source, reference, tsv)):
-            raise UserError(f"evaluate --output {output}: a file of its own is required; it is the text; name another")
     if errors < 0:
         raise UserError(f"evaluate --errors: a number of sentences, 0 or more, is required; got {errors}")
-    pairs = read_parallel(source, reference) if source and reference else read_tsv(tsv) if tsv else None
+    pairs = _text_to_evaluate(source, reference, tsv, output)
     loaded = load_run(run, backend)
     if pairs is None and loaded.config.data != "phrasebook":
         raise UserError(
@@ -193,6 +185,22 @@ def evaluate(
         count = WORST if errors is True else errors
         print("", *error_report(cases, count, len(pairs), unscored, tokenize), sep="\n")
     return 0
+
+
+def _text_to_evaluate(
+    source: Path | None, reference: Path | None, tsv: Path | None, output: Path | None
+) -> list[Pair] | None:
+    """Read the text that is named, if any is, and see that the output can be written, and not over the text."""
+    if (source is None) != (reference is None):
+        raise UserError("evaluate: --source and --reference are required together; got only one of them")
+    if tsv and source:
+        raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one")
+    if output:
+        _check_output("evaluate --output", output)
+    pairs = read_parallel(source, reference) if source and reference else read_tsv(tsv) if tsv else None
+    if output and output.exists() and any(text and output.samefile(text) for text in (source, reference, tsv)):
+        raise UserError(f"evaluate --output {output}: a file of its own is required; it is the text; name another")
+    return pairs
 
 
 def _check_output(flag: str, output: Path) -> None:
