@@ -205,6 +205,10 @@ BAD = {
         "translate --attention hello",
         "--attention hello: a page to write, FILE.html, is required",
     ),
+    "no text beside an output that is there": (
+        "evaluate --source none --reference two --output two",
+        "reading text none: a readable file is required",
+    ),
     "the reference as output": (
         "evaluate --source two --reference two --output two",
         "--output two: a file of its own is required; it is the text",
