@@ -1,5 +1,6 @@
 """Array kinds, and what no test may leave behind."""
 
+import contextlib
 import os
 import signal
 import warnings
@@ -26,6 +27,14 @@ def backend_named(name):
         return get_backend(name)
     except RuntimeError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cupy_is_awake():
+    """Use the GPU once, where there is one: on its first use CuPy changes the warning filters."""
+    with contextlib.suppress(RuntimeError):
+        gpu = get_backend("cupy")
+        (gpu.asarray([1.0]) + 1).sum()
 
 
 @pytest.fixture(params=["numpy", "strict", "cupy"])

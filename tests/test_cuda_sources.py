@@ -1,34 +1,49 @@
 """The CUDA sources compile for sm_90. NVRTC needs no GPU, so a machine without one still catches a typing error."""
 
-from pathlib import Path
+import re
 
 import numpy as np
 import pytest
 
 import tensorlib as tl
-from tensorlib import kernels
-
-SOURCES = sorted((Path(kernels.__file__).parent / "cuda_src").glob("*.cu"))
 
 
-def test_there_are_sources():
-    assert SOURCES
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
-def test_compiles_for_sm_90(path):
+def cuda():
     pytest.importorskip("cupy", reason="compiling needs CuPy (extra `cuda`)")
+    from tensorlib.kernels import cuda
+
+    return cuda
+
+
+def compiled(code, options=()):
+    """Return the PTX of CUDA source, or fail with what the compiler says."""
     from cupy_backends.cuda.libs import nvrtc
 
     try:
-        program = nvrtc.createProgram(path.read_text(encoding="utf-8"), path.name, (), ())
+        program = nvrtc.createProgram(code, "source.cu", (), ())
     except Exception as error:
         pytest.skip(f"no NVRTC here: {str(error).splitlines()[0]}")
     try:
-        nvrtc.compileProgram(program, ("--gpu-architecture=sm_90",))
+        nvrtc.compileProgram(program, ("--gpu-architecture=sm_90", *options))
     except nvrtc.NVRTCError:
         pytest.fail(nvrtc.getProgramLog(program))
-    assert path.stem.encode() in nvrtc.getPTX(program)
+    return nvrtc.getPTX(program).decode()
+
+
+@pytest.mark.parametrize("real", ["float", "double"])
+def test_every_source_compiles_for_sm_90(real):
+    sources = sorted(cuda().SOURCES.glob("*.cu"))
+    assert sources
+    for path in sources:
+        names = re.findall(r'extern "C" __global__ void (\w+)', path.read_text(encoding="utf-8"))
+        ptx = compiled(cuda().source(path.stem), [f"-Dreal={real}"])
+        assert names and set(re.findall(r"\.entry (\w+)", ptx)) == set(names), path
+
+
+def test_a_source_that_is_wrong_is_noticed():
+    cuda()
+    with pytest.raises(pytest.fail.Exception, match="undefined"):
+        compiled('extern "C" __global__ void f(float* x) { x[0] = y; }')
 
 
 def test_gpu_draws_the_same_numbers_as_numpy():

@@ -87,7 +87,7 @@ def test_erf_far_out(backend):
             assert_edge(found[:1], [-1, -1, 0, 1, 1])
             np.testing.assert_allclose(found[1], [0, 0, 2 / math.sqrt(math.pi), 0, 0], rtol=1e-3)
     assert np.isnan(tl.erf(tl.Tensor(nan, backend=backend)).item())
-    assert math.copysign(1, tl.erf(tl.Tensor(-0.0, backend=backend)).item()) == -1
+    assert math.copysign(1, tl.erf(tl.Tensor([-0.0], backend=backend)).item()) == -1
 
 
 # ---- trigonometric functions -------------------------------------------------------------------------------------

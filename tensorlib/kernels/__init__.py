@@ -23,7 +23,7 @@ from tensorlib.ops import (
     update,
 )
 
-__all__ = ["overridable", "register_kernels"]
+__all__ = ["enabled", "overridable", "register_kernels"]
 
 
 def overridable() -> dict[str, Callable[..., Any]]:
@@ -39,7 +39,12 @@ def overridable() -> dict[str, Callable[..., Any]]:
     }
 
 
+def enabled() -> bool:
+    """Say whether kernels are wanted: the environment may forbid them."""
+    return os.environ.get("TENSORLIB_KERNELS", "1") != "0"
+
+
 def register_kernels() -> None:
     """Register the kernels for NumPy, unless the environment forbids it. Those for CuPy come with its backend."""
-    if os.environ.get("TENSORLIB_KERNELS", "1") != "0":
+    if enabled():
         from tensorlib.kernels import cpu  # noqa: F401

@@ -1,0 +1,26 @@
+// Philox-4x64-10 (Salmon et al. 2011, section 3.3): the very numbers of numpy.random.Philox, so that a dropout mask is
+// the same on CPU and GPU. Block i is four 64-bit words from the counter (i + 1, 0, draw, 0); NumPy counts up before it
+// draws, hence the + 1.
+
+struct PhiloxBlock {
+    unsigned long long words[4];
+
+    // The j-th of the block's 16 numbers of 16 bits: each word is cut up from its lowest bits.
+    __device__ unsigned bits16(int j) const { return (words[j >> 2] >> (16 * (j & 3))) & 0xFFFF; }
+};
+
+__device__ inline PhiloxBlock philox_block(unsigned long long key0, unsigned long long key1, unsigned long long draw,
+                                           unsigned long long i) {
+    unsigned long long c0 = i + 1, c1 = 0, c2 = draw, c3 = 0;
+    for (int round = 0; round < 10; ++round) {
+        const unsigned long long low0 = 0xD2E7470EE14C6C93ULL * c0, high0 = __umul64hi(0xD2E7470EE14C6C93ULL, c0);
+        const unsigned long long low1 = 0xCA5A826395121157ULL * c2, high1 = __umul64hi(0xCA5A826395121157ULL, c2);
+        c0 = high1 ^ c1 ^ key0;
+        c1 = low1;
+        c2 = high0 ^ c3 ^ key1;
+        c3 = low0;
+        key0 += 0x9E3779B97F4A7C15ULL;  // the Weyl sequences of the key
+        key1 += 0xBB67AE8584CAA73BULL;
+    }
+    return {{c0, c1, c2, c3}};
+}
