@@ -22,7 +22,7 @@ inf = np.inf
 
 
 def normal(rng, shape, dtype):
-    return (3 * rng.standard_normal(shape)).astype(dtype)
+    return np.asarray(3 * rng.standard_normal(shape), dtype)
 
 
 def softmax_formulas(rng, dtype):

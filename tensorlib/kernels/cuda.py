@@ -47,7 +47,8 @@ def source(file: str) -> str:
 @cache
 def _kernel(file: str, name: str, kind: str = "f") -> Any:
     """Return the function `name` of a source, compiled for a dtype: "f" or "d"."""
-    return cupy.RawKernel(source(file), name, (f"-Dreal={_C_NAMES[kind]}",))
+    # Products are rounded before they are added, as in the formula: else a row of one element has no gradient of 0.
+    return cupy.RawKernel(source(file), name, (f"-Dreal={_C_NAMES[kind]}", "--fmad=false"))
 
 
 def _by_rows(file: str, name: str, kind: str, rows: int, width: int, arguments: tuple[Any, ...]) -> None:
@@ -139,7 +140,7 @@ def _linear_relu_gradient(dy: Any, y: Any, scale: float) -> Any:
 
 @_overrides(softmax_formula)
 def _softmax(x: Any, axis: int, visible: Any) -> Any:
-    if not _fits(x) or axis != x.ndim - 1 or x.ndim > 4:
+    if not _fits(x) or axis not in (-1, x.ndim - 1) or x.ndim > 4:
         return _REFUSED
     width = x.shape[-1]
     if visible is None:
@@ -213,6 +214,7 @@ def _cross_entropy_gradient(dloss: Any, logits: Any, lse: Any, targets: Any, cou
     if not _fits(logits, dloss, lse):
         return _REFUSED
     (rows, classes), dx = logits.shape, cupy.empty(logits.shape, logits.dtype)
+    dloss = cupy.broadcast_to(dloss, rows)
     targets = _flat(targets, cupy.int64)
     arguments = (_flat(dloss), _flat(logits), _flat(lse), classes, targets, _flat(counted), float(smoothing), dx)
     _by_rows("cross_entropy", "cross_entropy_gradient", logits.dtype.char, rows, classes, arguments)
