@@ -11,15 +11,15 @@ from models.terminal import command, prepare_streams, silence
 __all__ = ["main"]
 
 COMMANDS = {
-    "train": ("models.train_command:train", "Train a translator: on the built-in phrasebook, or on your own text."),
-    "translate": ("models.commands:translate", "Translate text from arguments, or from standard input line by line."),
-    "evaluate": ("models.commands:evaluate", "Measure BLEU, chrF, loss and perplexity."),
-    "average": ("models.average_command:average", "Average the weights of a run's newest checkpoints."),
-    "data": ("models.data_command:data", "Prepare text to train on, in a new directory."),
-    "draw": ("models.inspect_commands:draw", "Draw the computation graph of a model's loss."),
-    "check": ("models.inspect_commands:check", "Check the gradients of every op and of the whole Transformer."),
-    "inspect": ("models.inspect_commands:inspect", "Show what is in a checkpoint, and whether it is whole."),
-    "info": ("models.inspect_commands:info", "Show versions, backends, GPU, and what does the matrix products."),
+    "train": ("train:train", "Train a translator: on the built-in phrasebook, or on your own text."),
+    "translate": ("translation:translate", "Translate text from arguments, or from standard input line by line."),
+    "evaluate": ("translation:evaluate", "Measure BLEU, chrF, loss and perplexity."),
+    "average": ("average:average", "Average the weights of a run's newest checkpoints."),
+    "data": ("data:data", "Prepare text to train on, in a new directory."),
+    "draw": ("inspection:draw", "Draw the computation graph of a model's loss."),
+    "check": ("inspection:check", "Check the gradients of every op and of the whole Transformer."),
+    "inspect": ("inspection:inspect", "Show what is in a checkpoint, and whether it is whole."),
+    "info": ("inspection:info", "Show versions, backends, GPU, and what does the matrix products."),
 }
 
 
@@ -91,7 +91,7 @@ def _app(called: Sequence[str]) -> Any:
         suppress_keyboard_interrupt=False,  # it would end without a word
     )
     for name, (target, text) in COMMANDS.items():
-        app.command(target, name=name, help=None if name in called else text)
+        app.command(f"models.commands.{target}", name=name, help=None if name in called else text)
     return app
 
 

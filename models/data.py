@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from models.batching import Example, encode_pairs
 from models.config import TrainConfig
+from models.corpora.phrasebook import phrasebook
 from models.errors import UserError
-from models.phrasebook import phrasebook
 from models.text import Pair, Tokenizer, read_parallel, read_tsv, without_empty
 
 __all__ = ["Corpus", "Examples", "encode_corpus", "read_corpus", "train_tokenizer"]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import tensorlib as tl
-from models.attention_page import UNIT, attention_page, sentence_data
 from models.attention_weights import attention_weights
+from models.commands.attention_page import UNIT, attention_page, sentence_data
 from models.config import TrainConfig
 from models.loading import Loaded
 from models.text import BOS, EOS, Tokenizer

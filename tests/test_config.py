@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from models.commands.train import _field_docs
 from models.config import PRESETS, TrainConfig, config_from, config_toml, read_toml, resumed, to_dict
 from models.errors import UserError
-from models.train_command import _field_docs
 
 FILES = {"train_tsv": "/text/t.tsv", "valid_tsv": "/text/v.tsv"}
 

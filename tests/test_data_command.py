@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import data_command, reverse_task, tatoeba
 from models.cli import main
-from models.tatoeba import Row, normalise, prepare, read_rows, split
+from models.commands import data as data_command
+from models.corpora import reverse_task, tatoeba
+from models.corpora.tatoeba import Row, normalise, prepare, read_rows, split
 
 TEXT = "\ufeff1\t我們試試看！\t1276\tLet's try something.\r\n7\t好。\t9\tFine.\r\n"
 AS_IT_IS = str  # stands for OpenCC where characters don't matter

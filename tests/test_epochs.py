@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from small_runs import config_maker, trainer_for
 
+from models.corpora.phrasebook import phrasebook
 from models.epochs import Epochs
-from models.phrasebook import phrasebook
 from models.text import Subwords, Tokenizer
 from models.tokens import EOS
 
@@ -59,7 +59,7 @@ def test_the_seed_alone_decides_how_a_text_is_cut(tokenizer, texts):
 
 CUT = """
 import hashlib
-from models.phrasebook import phrasebook
+from models.corpora.phrasebook import phrasebook
 from models.text import Tokenizer
 target = Tokenizer.train(phrasebook().train[:3000], vocabulary_size=1500).target
 ids = target.sample([t for _, t in phrasebook().train[:500]], 0.2, seed=5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tensorlib as tl
-from models.error_report import Case, align, error_report, find_cases, repetition
+from models.commands.error_report import Case, align, error_report, find_cases, repetition
 from models.evaluation import Translator, sentence_log_probs
 from models.text import BOS, EOS, Tokenizer
 from models.transformer import Transformer, TransformerConfig

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from models import phrasebook_words as w
-from models.phrasebook import phrasebook, sentences
+from models.corpora import phrasebook_words as w
+from models.corpora.phrasebook import phrasebook, sentences
 
 BOOK = phrasebook()
 HELD_OUT = BOOK.valid + BOOK.test
 ALL = BOOK.train + HELD_OUT
 FINGERPRINT = (
-    "from models.phrasebook import phrasebook; from hashlib import sha256;"
+    "from models.corpora.phrasebook import phrasebook; from hashlib import sha256;"
     "print(sha256(repr(phrasebook()).encode()).hexdigest())"
 )
 

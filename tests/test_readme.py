@@ -9,7 +9,7 @@ import pytest
 
 from models import Transformer, TransformerConfig
 from models.cli import COMMANDS
-from models.phrasebook import phrasebook
+from models.corpora.phrasebook import phrasebook
 from tensorlib.optable import ROWS
 
 ROOT = Path(__file__).parent.parent

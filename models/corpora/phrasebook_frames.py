@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import permutations, product
 from typing import NamedTuple
 
-from models import phrasebook_words as w
+from models.corpora import phrasebook_words as w
 
 ONE, DAYS = w.AMOUNTS[0], w.TIMES[::3]  # DAYS: yesterday, tomorrow, every day
 OTHERS = w.SUBJECTS[1:]  # whom one asks about: everyone but oneself

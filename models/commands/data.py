@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from models.corpora.reverse_task import reverse_files
+from models.corpora.tatoeba import tatoeba_files
 from models.errors import UserError
 from models.files import new_directory
-from models.reverse_task import reverse_files
-from models.tatoeba import tatoeba_files
 from tensorlib.io import write_atomically
 
 __all__ = ["data"]

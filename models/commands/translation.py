@@ -10,16 +10,16 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from models.attention_page import attention_page, sentence_data
 from models.attention_weights import weight_count
-from models.error_report import error_report, find_cases
+from models.commands.attention_page import attention_page, sentence_data
+from models.commands.error_report import error_report, find_cases
+from models.commands.prompt import typed_lines
+from models.corpora.phrasebook import phrasebook
 from models.errors import UserError
 from models.evaluation import Translator, exact_match, pair_loss, scores
 from models.hypothesis import Hypothesis
 from models.loading import Loaded, load_run
-from models.phrasebook import phrasebook
 from models.progress import bar
-from models.prompt import typed_lines
 from models.search import Search
 from models.text import Pair, read_parallel, read_tsv
 from tensorlib.io import write_atomically

@@ -50,7 +50,7 @@ def attention_page(checkpoint: str, sentences: Sequence[dict[str, Any]]) -> byte
     """
     data = {"checkpoint": printable(checkpoint), "unit": UNIT, "sentences": list(sentences)}
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    before, after = (files("models") / TEMPLATE).read_text(encoding="utf-8").split(EMPTY)
+    before, after = (files("models.commands") / TEMPLATE).read_text(encoding="utf-8").split(EMPTY)
     return f"{before}{text}{after}".encode()
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from random import Random
 
-from models.phrasebook_frames import FAMILIES, Sentence
+from models.corpora.phrasebook_frames import FAMILIES, Sentence
 
 SALT = "tensorlib phrasebook 137"  # chosen so that 我有一只猫 is in the test part
 HELD_OUT = 0.04  # share of the combinations
