@@ -166,7 +166,8 @@ def test_what_cannot_be_averaged_is_refused_in_a_line(copy, capsys, tmp_path):
     assert "not that of a step's checkpoint" in refused(capsys, copy, "--out", str(copy / "step-00000099.safetensors"))
     assert "6 checkpoints of steps are required, got 5; --last 5 takes all" in refused(capsys, copy, "--last", "6")
     assert "a new file is required; it exists" in refused(capsys, copy, "--out", copy / "best.safetensors")
-    assert "make" in refused(capsys, copy, "--out", tmp_path / "no" / "x.safetensors")
+    elsewhere = refused(capsys, copy, "--out", tmp_path / "x.safetensors")  # without config and subwords beside it
+    assert f"a file in the run's directory is required; try {copy / 'x.safetensors'}" in elsewhere
     assert "it has no config.toml" in refused(capsys, tmp_path)
     whole = step_path(copy, 9).read_bytes()
     step_path(copy, 9).write_bytes(whole[:-3])

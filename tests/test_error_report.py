@@ -107,6 +107,12 @@ def test_the_report_tells_the_numbers_and_shows_the_words():
     assert "log p       -1.00 / 4 = -0.250  reference" in text
 
 
+def test_a_difference_in_spaces_alone_is_called_that():
+    for hypothesis, called in (("a bcd", False), ("a b  c d", True)):
+        text = "\n".join(error_report([case(hypothesis=hypothesis)], 1, 1, 0, width=80))
+        assert ("only spaces differ" in text) == called
+
+
 def test_long_and_wide_words_keep_their_columns():
     lines = list(error_report([case(reference="我有猫 " * 9, hypothesis="我有x猫 " * 9)], 1, 1, 0, width=40))
     rows = [line for line in lines if line.startswith(("  reference", "  hypothesis"))]

@@ -39,7 +39,7 @@ def average(run: Path | None = None, *, last: int = 3, out: Path | None = None) 
             f"training with --keep {last} leaves as many"
         )
     path = out or run / f"average-{last}.safetensors"
-    _check_out(out)
+    _check_out(out, run)
     newest = read_checkpoint(paths[-1])
     weights = mean(_weights(paths, newest))
     steps = [int(path.stem.removeprefix("step-")) for path in paths]
@@ -50,16 +50,16 @@ def average(run: Path | None = None, *, last: int = 3, out: Path | None = None) 
     return 0
 
 
-def _check_out(out: Path | None) -> None:
-    """Refuse, before the work, a place where there is something, or that can't be written to."""
+def _check_out(out: Path | None, run: Path) -> None:
+    """Refuse, before the work, a place where there is something, or where weights could not be used."""
     if out is None:
         return
     if re.fullmatch(STEP, out.name):
         raise UserError(f"average --out {out}: a name of its own is required, not that of a step's checkpoint")
     if out.exists() or out.is_symlink():
         raise UserError(f"average --out {out}: a new file is required; it exists; name another")
-    if not out.parent.is_dir():
-        raise UserError(f"average --out {out}: a directory to write to is required; make {out.parent} first")
+    if out.parent.resolve() != run.resolve():  # beside its config and subwords, without which weights say nothing
+        raise UserError(f"average --out {out}: a file in the run's directory is required; try {run / out.name}")
 
 
 def _weights(paths: list[Path], newest: Checkpoint) -> Iterator[dict[str, Any]]:

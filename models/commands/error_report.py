@@ -132,7 +132,10 @@ def words(text: str) -> list[str]:
 
 
 def repetition(text: str, n: int = 2) -> float:
-    """Return the part of the n-grams of words that were there before: 1 - distinct / all (Welleck et al. 2020, 4.2)."""
+    """Return the part of the n-grams of words that were there before: 1 - distinct / all.
+
+    It is seq-rep-n of Welleck et al. 2020, "Neural text generation with unlikelihood training".
+    """
     found = words(text)
     ngrams = [tuple(found[i : i + n]) for i in range(len(found) - n + 1)]
     return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
@@ -204,6 +207,7 @@ def _details(case: Case, bleu: float, chrf: float) -> Iterator[str]:
         f"length ratio {case.length_ratio:.2f}",
         f"repetition {repetition(case.hypothesis):.0%}",
         *([f"unknown {case.unknown}"] if case.unknown else []),
+        *(["only spaces differ"] if words(case.reference) == words(case.hypothesis) else []),
     ]
     yield ", ".join(facts)
     yield f"  source      {printable(case.source)}"
