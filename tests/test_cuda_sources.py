@@ -35,8 +35,8 @@ def test_every_source_compiles_for_sm_90(real):
     sources = sorted(cuda().SOURCES.glob("*.cu"))
     assert sources
     for path in sources:
-        names = re.findall(r'extern "C" __global__ void (\w+)', path.read_text(encoding="utf-8"))
-        ptx = compiled(cuda().source(path.stem), [f"-Dreal={real}"])
+        names = re.findall(r'^(?:extern "C" __global__ void|ROW_KERNEL) (\w+)', path.read_text(encoding="utf-8"), re.M)
+        ptx = compiled(cuda().source(path.stem), cuda().options(real[0]))
         assert names and set(re.findall(r"\.entry (\w+)", ptx)) == set(names), path
 
 
@@ -52,5 +52,6 @@ def test_gpu_draws_the_same_numbers_as_numpy():
     except RuntimeError as error:
         pytest.skip(str(error))
     for key, draw, count in [(0, 0, 1), (7, 3, 1000), (2**100 + 5, 2**40, 4097)]:
-        host = tl.get_backend("numpy").random_bits(key, draw, count)
-        np.testing.assert_array_equal(gpu.to_numpy(gpu.random_bits(key, draw, count)), host)
+        for dtype in ("uint8", "uint16", "uint32", "uint64"):
+            host = tl.get_backend("numpy").random_bits(key, draw, count, dtype)
+            np.testing.assert_array_equal(gpu.to_numpy(gpu.random_bits(key, draw, count, dtype)), host)

@@ -1,4 +1,4 @@
-"""Kernels for CuPy arrays. With `backend.py` the only file that imports cupy, and imported only where a GPU answers.
+"""Kernels for CuPy arrays. With `backend.py` the only file that imports cupy; get_backend("cupy") imports it.
 
 What a GPU's step costs at the sizes of a translation model is launching, not arithmetic: a formula of ten NumPy calls
 is ten launches, and a kernel one. The kernels compute in the dtype of their arrays, float32 or float64; whatever else
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ __all__ = ["SOURCES", "random_bits", "source"]
 SOURCES = Path(__file__).parent / "cuda_src"
 
 _THREADS = 256
+_MOST_THREADS = 1024
+_MOST_BLOCKS = 2**31 - 1
 _WARP = 32
 _C_NAMES = {"f": "float", "d": "double"}
 _REFUSED: Any = object()
@@ -44,16 +46,28 @@ def source(file: str) -> str:
     return re.sub(r'#include "(.+)"', lambda m: (SOURCES / m[1]).read_text(encoding="utf-8"), text)
 
 
+def options(kind: str) -> tuple[str, ...]:
+    """Return what the compiler is told for a dtype, "f" or "d".
+
+    Products are rounded before they are added, as in the formulas: else a row of one element has no gradient of 0.
+    """
+    return f"-Dreal={_C_NAMES[kind]}", "--fmad=false"
+
+
 @cache
 def _kernel(file: str, name: str, kind: str = "f") -> Any:
-    """Return the function `name` of a source, compiled for a dtype: "f" or "d"."""
-    # Products are rounded before they are added, as in the formula: else a row of one element has no gradient of 0.
-    return cupy.RawKernel(source(file), name, (f"-Dreal={_C_NAMES[kind]}", "--fmad=false"))
+    """Return the function `name` of a source, compiled for a dtype: "f" or "d".
+
+    It is called as f(blocks, threads, arguments). An argument is an array, of which it gets the memory alone: so it is
+    contiguous, and on the device in use; or a Python int (long long, or bool, of which 0 is also a pointer to nothing),
+    a float (double), or a NumPy scalar, where the type is another.
+    """
+    return cupy.RawKernel(source(file), name, options(kind))
 
 
 def _by_rows(file: str, name: str, kind: str, rows: int, width: int, arguments: tuple[Any, ...]) -> None:
     """Launch a block of threads for each row; of one warp for rows that it can fill, of several for longer ones."""
-    threads = min(_THREADS, -(-width // _WARP) * _WARP)
+    threads = min(_MOST_THREADS, -(-width // _WARP) * _WARP)
     _kernel(file, name, kind)((rows,), (threads,), arguments)
 
 
@@ -61,6 +75,7 @@ def _overrides(formula: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     """Register a kernel, which may answer `_REFUSED`: then the formula computes."""
 
     def register(kernel: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(kernel)
         def run(*arguments: Any, **options: Any) -> Any:
             result = kernel(*arguments, **options)
             return formula.dispatch(object)(*arguments, **options) if result is _REFUSED else result
@@ -74,7 +89,18 @@ def _overrides(formula: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
 
 def _fits(x: Any, *others: Any) -> bool:
     """Say whether a kernel serves these arrays: all of one dtype, float32 or float64, and the first not empty."""
-    return x.dtype.char in _C_NAMES and x.size > 0 and all(o.dtype == x.dtype for o in others)
+    return x.dtype.char in _C_NAMES and x.size > 0 and all(o.dtype == x.dtype for o in others) and _here(x, *others)
+
+
+def _fits_by_rows(x: Any, *others: Any) -> bool:
+    """Say whether a kernel with a block for each row serves these arrays."""
+    return _fits(x, *others) and x.ndim > 0 and x.size // x.shape[-1] <= _MOST_BLOCKS
+
+
+def _here(*arrays: Any) -> bool:
+    """Say whether all are on the device in use: a kernel asks nobody whether it may read from another."""
+    device = cupy.cuda.runtime.getDevice()
+    return all(a.data.device_id == device for a in arrays)
 
 
 _flat = cupy.ascontiguousarray  # the kernels know of no strides
@@ -96,8 +122,8 @@ def _seeds(key: int, draw: int) -> tuple[Any, ...]:
     return cupy.uint64(key & (2**64 - 1)), cupy.uint64(key >> 64), cupy.uint64(draw)
 
 
-def _finished(x: Any, p: float, key: int, draw: int, bias: Any = None, relu: bool = False, residual: Any = None) -> Any:
-    """Return residual + dropout(relu(x + bias)), without the parts that are not given."""
+def _after(x: Any, p: float, key: int, draw: int, bias: Any = None, relu: bool = False, residual: Any = None) -> Any:
+    """Return residual + dropout(relu(x + bias)), in one pass after whatever made x; without what is not given."""
     x, y = _flat(x), cupy.empty(x.shape, x.dtype)
     levels, scale = (dropped_levels(p), dropout_scale(p)) if p else (0, 1.0)
     width = x.shape[-1] if x.ndim else 1
@@ -112,12 +138,12 @@ def _finished(x: Any, p: float, key: int, draw: int, bias: Any = None, relu: boo
 
 @_overrides(dropout_formula)
 def _dropout(x: Any, p: float, key: int, draw: int) -> Any:
-    return _finished(x, p, key, draw) if _fits(x) else _REFUSED
+    return _after(x, p, key, draw) if _fits(x) else _REFUSED
 
 
 @_overrides(add_dropout_formula)
 def _add_dropout(x: Any, y: Any, p: float, key: int, draw: int) -> Any:
-    return _finished(y, p, key, draw, residual=x) if _fits(y, x) else _REFUSED
+    return _after(y, p, key, draw, residual=x) if _fits(y, x) else _REFUSED
 
 
 @_overrides(linear_relu_formula)
@@ -125,7 +151,7 @@ def _linear_relu(x: Any, weight: Any, bias: Any, p: float, key: int, draw: int) 
     if not _fits(x, weight, *([] if bias is None else [bias])):
         return _REFUSED
     z = product(x, weight)
-    return _finished(z, p, key, draw, bias=bias, relu=True) if z.size else z
+    return _after(z, p, key, draw, bias=bias, relu=True) if z.size else z
 
 
 @_overrides(linear_relu_gradient)
@@ -140,7 +166,7 @@ def _linear_relu_gradient(dy: Any, y: Any, scale: float) -> Any:
 
 @_overrides(softmax_formula)
 def _softmax(x: Any, axis: int, visible: Any) -> Any:
-    if not _fits(x) or axis not in (-1, x.ndim - 1) or x.ndim > 4:
+    if not _fits_by_rows(x) or axis not in (-1, x.ndim - 1) or x.ndim > 4 or not (visible is None or _here(visible)):
         return _REFUSED
     width = x.shape[-1]
     if visible is None:
@@ -157,7 +183,7 @@ def _softmax(x: Any, axis: int, visible: Any) -> Any:
 
 @_overrides(softmax_gradient)
 def _softmax_gradient(dy: Any, y: Any, axis: int) -> Any:
-    if not _fits(y, dy) or axis not in (-1, y.ndim - 1):
+    if not _fits_by_rows(y, dy) or axis not in (-1, y.ndim - 1):
         return _REFUSED
     width, dx = y.shape[-1], cupy.empty(y.shape, y.dtype)
     arguments = (_flat(dy), _flat(y), width, dx)
@@ -167,7 +193,7 @@ def _softmax_gradient(dy: Any, y: Any, axis: int) -> Any:
 
 @_overrides(layer_norm_formula)
 def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
-    if not _fits(x, weight, bias):
+    if not _fits_by_rows(x, weight, bias):
         return _REFUSED
     width, y = x.shape[-1], cupy.empty(x.shape, x.dtype)
     mean, rstd = (cupy.empty((*x.shape[:-1], 1), x.dtype) for _ in range(2))
@@ -178,7 +204,7 @@ def _layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
 
 @_overrides(layer_norm_gradient)
 def _layer_norm_gradient(dy: Any, x: Any, weight: Any, mean: Any, rstd: Any, needs: tuple[bool, ...]) -> Any:
-    if not _fits(x, dy, weight, mean, rstd):
+    if not _fits_by_rows(x, dy, weight, mean, rstd):
         return _REFUSED
     dy, x, mean, rstd = (_flat(a) for a in (dy, x, mean, rstd))
     kind, width, dx, sums = x.dtype.char, x.shape[-1], None, (None, None)
@@ -199,7 +225,7 @@ def _layer_norm_gradient(dy: Any, x: Any, weight: Any, mean: Any, rstd: Any, nee
 
 @_overrides(cross_entropy_formula)
 def _cross_entropy(logits: Any, targets: Any, counted: Any, smoothing: float) -> Any:
-    if not _fits(logits):
+    if not _fits_by_rows(logits) or not _here(targets, counted):
         return _REFUSED
     rows, classes = logits.shape
     loss, lse = cupy.empty(rows, logits.dtype), cupy.empty((rows, 1), logits.dtype)
@@ -211,7 +237,7 @@ def _cross_entropy(logits: Any, targets: Any, counted: Any, smoothing: float) ->
 
 @_overrides(cross_entropy_gradient)
 def _cross_entropy_gradient(dloss: Any, logits: Any, lse: Any, targets: Any, counted: Any, smoothing: float) -> Any:
-    if not _fits(logits, dloss, lse):
+    if not _fits_by_rows(logits, dloss, lse) or not _here(targets, counted):
         return _REFUSED
     (rows, classes), dx = logits.shape, cupy.empty(logits.shape, logits.dtype)
     dloss = cupy.broadcast_to(dloss, rows)

@@ -17,7 +17,7 @@ def _(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: f
     def losses(block: slice) -> None:
         x, ignored = logits[block], ~counted[block]
         top = x.max(axis=-1, keepdims=True)
-        top[ignored] = 0
+        top[ignored[:, None] | ~np.isfinite(top)] = 0  # inf - inf would be NaN
         e = x - top
         e[ignored] = 0  # what an ignored row holds is not looked at; here as in the formula it counts as zeros
         chosen = np.take_along_axis(e, targets[block, None], axis=-1)[:, 0]

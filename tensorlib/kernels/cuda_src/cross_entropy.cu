@@ -2,8 +2,8 @@
 #include "rows.cuh"
 
 // loss = lse - (1 - e) x_target - e mean(x),  lse = log of the sum of exp(x).
-extern "C" __global__ void cross_entropy(const real* x, long long classes, const long long* targets,
-                                         const bool* counted, double smoothing, real* loss, real* lse) {
+ROW_KERNEL cross_entropy(const real* x, long long classes, const long long* targets, const bool* counted,
+                         double smoothing, real* loss, real* lse) {
     if (!counted[blockIdx.x]) {
         if (threadIdx.x == 0) {
             loss[blockIdx.x] = 0;
@@ -18,22 +18,24 @@ extern "C" __global__ void cross_entropy(const real* x, long long classes, const
         sum += x[j];
     }
     top = over_block<Largest>(top);
-    if (top == Largest::start()) top = 0;
+    if (!isfinite(top)) top = 0;  // inf - inf would be NaN
     real total = 0;
     for (long long j = threadIdx.x; j < classes; j += blockDim.x) total += exp(x[j] - top);
     total = over_block<Sum>(total);
     if (smoothing) sum = over_block<Sum>(sum);
     if (threadIdx.x) return;
     lse[blockIdx.x] = log(total) + top;
-    real value = lse[blockIdx.x] - (real)(1 - smoothing) * x[targets[blockIdx.x]];
+    // A target on a GPU has not been checked: outside [0, classes) it gives NaN, and reads nothing that isn't there.
+    const long long target = targets[blockIdx.x];
+    const real chosen = target >= 0 && target < classes ? x[target] : __int_as_float(0x7FFFFFFF);
+    real value = lse[blockIdx.x] - (real)(1 - smoothing) * chosen;
     if (smoothing) value -= (real)smoothing * sum / classes;  // only then: 0 times a mean of -inf would be NaN
     loss[blockIdx.x] = value;
 }
 
 // dx_j = dloss (softmax(x)_j - q_j),  q the smoothed target.
-extern "C" __global__ void cross_entropy_gradient(const real* dloss, const real* x, const real* lse, long long classes,
-                                                  const long long* targets, const bool* counted, double smoothing,
-                                                  real* dx) {
+ROW_KERNEL cross_entropy_gradient(const real* dloss, const real* x, const real* lse, long long classes,
+                                  const long long* targets, const bool* counted, double smoothing, real* dx) {
     x += blockIdx.x * classes;
     dx += blockIdx.x * classes;
     if (!counted[blockIdx.x]) {

@@ -1,21 +1,24 @@
 // What follows a sum or a product, in one pass: bias, ReLU, dropout, and the residual to which it is added, each where
-// there is one. Thread i makes elements 16 i to 16 i + 15, for which one block of Philox holds the bits.
+// there is one. A block of threads makes 16 elements a thread, for a block of Philox holds the bits of 16; neighbouring
+// threads make neighbouring elements, so that memory is read and written in one stretch.
 #include "philox.cuh"
 #include "rows.cuh"
+
+constexpr int THREADS = 256;
 
 extern "C" __global__ void dropout(const real* x, long long size, const real* bias, long long width, bool relu,
                                    unsigned dropped_levels, double scale, unsigned long long key0,
                                    unsigned long long key1, unsigned long long draw, const real* residual, real* y) {
-    const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
-    if (16 * i >= size) return;
-    PhiloxBlock random;
-    if (dropped_levels) random = philox_block(key0, key1, draw, i);
-    const long long end = 16 * i + 16 < size ? 16 * i + 16 : size;
-    for (long long e = 16 * i; e < end; ++e) {
+    __shared__ PhiloxBlock random[THREADS];
+    const long long first = blockIdx.x * (long long)THREADS;
+    if (dropped_levels) random[threadIdx.x] = philox_block(key0, key1, draw, first + threadIdx.x);
+    __syncthreads();
+    for (int i = threadIdx.x; i < 16 * THREADS && 16 * first + i < size; i += THREADS) {
+        const long long e = 16 * first + i;
         real value = x[e];
         if (bias) value += bias[e % width];
         if (relu && value <= 0) value = 0;  // a NaN stays one
-        if (dropped_levels) value = random.bits16(e - 16 * i) >= dropped_levels ? value * (real)scale : 0;
+        if (dropped_levels) value = random[i / 16].bits16(i % 16) >= dropped_levels ? value * (real)scale : 0;
         y[e] = residual ? residual[e] + value : value;
     }
 }

@@ -1,8 +1,8 @@
 // Layer normalisation over the last axis, a block to each row; and the sums over all rows for weight and bias.
 #include "rows.cuh"
 
-extern "C" __global__ void layer_norm(const real* x, const real* weight, const real* bias, long long width, double eps,
-                                      real* y, real* mean, real* rstd) {
+ROW_KERNEL layer_norm(const real* x, const real* weight, const real* bias, long long width, double eps, real* y,
+                      real* mean, real* rstd) {
     x += blockIdx.x * width;
     y += blockIdx.x * width;
     real sum = 0;
@@ -19,8 +19,8 @@ extern "C" __global__ void layer_norm(const real* x, const real* weight, const r
 }
 
 // With h = (x - mean) rstd and g = dy weight:  dx = rstd (g - mean(g) - h mean(g h)).
-extern "C" __global__ void layer_norm_gradient(const real* dy, const real* x, const real* weight, const real* mean,
-                                               const real* rstd, long long width, real* dx) {
+ROW_KERNEL layer_norm_gradient(const real* dy, const real* x, const real* weight, const real* mean, const real* rstd,
+                               long long width, real* dx) {
     dy += blockIdx.x * width;
     x += blockIdx.x * width;
     dx += blockIdx.x * width;
@@ -29,7 +29,7 @@ extern "C" __global__ void layer_norm_gradient(const real* dy, const real* x, co
     for (long long j = threadIdx.x; j < width; j += blockDim.x) {
         const real g = dy[j] * weight[j];
         sum += g;
-        product += g * (x[j] - centre) * scale;
+        product += g * ((x[j] - centre) * scale);
     }
     sum = over_block<Sum>(sum) / width;
     product = over_block<Sum>(product) / width;
@@ -47,7 +47,7 @@ extern "C" __global__ void layer_norm_columns(const real* dy, const real* x, con
     if (column < width)
         for (long long r = begin + threadIdx.y; r < end; r += 8) {
             const real g = dy[r * width + column];
-            product += g * (x[r * width + column] - mean[r]) * rstd[r];
+            product += g * ((x[r * width + column] - mean[r]) * rstd[r]);
             sum += g;
         }
     products[threadIdx.y][threadIdx.x] = product;

@@ -5,6 +5,9 @@
 #define real float  // or double
 #endif
 
+// A kernel with a block to each row, of up to 1024 threads: so each may use no more registers than so many can have.
+#define ROW_KERNEL extern "C" __global__ void __launch_bounds__(1024)
+
 constexpr int WARP = 32;
 constexpr unsigned ALL = 0xFFFFFFFFu;
 

@@ -12,9 +12,8 @@ struct Mask {
 };
 
 // y_j = exp(x_j - top) / sum, over the visible j; zeros where there is none.
-extern "C" __global__ void softmax(const real* x, long long width, const bool* visible, long long size1,
-                                   long long size2, long long stride0, long long stride1, long long stride2,
-                                   long long stride3, real* y) {
+ROW_KERNEL softmax(const real* x, long long width, const bool* visible, long long size1, long long size2,
+                   long long stride0, long long stride1, long long stride2, long long stride3, real* y) {
     const Mask mask = {visible, size1, size2, stride0, stride1, stride2, stride3};
     const bool* seen = visible ? mask.row(blockIdx.x) : nullptr;
     x += blockIdx.x * width;
@@ -35,7 +34,7 @@ extern "C" __global__ void softmax(const real* x, long long width, const bool* v
 }
 
 // dx = y (dy - <dy, y>); what comes to a hidden place, y = 0, is dropped whatever it is.
-extern "C" __global__ void softmax_gradient(const real* dy, const real* y, long long width, real* dx) {
+ROW_KERNEL softmax_gradient(const real* dy, const real* y, long long width, real* dx) {
     dy += blockIdx.x * width;
     y += blockIdx.x * width;
     dx += blockIdx.x * width;
