@@ -415,9 +415,12 @@ def test_attention_takes_memory_in_proportion_to_the_length():
     assert long < 4096 * 4096  # a byte for each of one head's weights
 
 
-def test_the_logits_of_a_batch_never_exist():
+@pytest.mark.parametrize("scale", [1, 0.5])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_logits_of_a_batch_never_exist(reduction, scale):
+    """Nor where a loss is scaled, as training scales it: then its gradient comes as a NumPy scalar, and no array."""
     rows, width, classes = 2048, 16, 20_000
     x, weight = (tl.Tensor(np.zeros(s, "float32"), requires_grad=True) for s in ((rows, width), (width, classes)))
-    targets = np.zeros(rows, int)
-    peak = peak_bytes(lambda: tl.linear_cross_entropy(x, weight, None, targets, label_smoothing=0.1).backward())
+    options = {"targets": np.zeros(rows, int), "label_smoothing": 0.1, "reduction": reduction}
+    peak = peak_bytes(lambda: (tl.linear_cross_entropy(x, weight, None, **options) * scale).backward())
     assert peak < rows * classes * 4 / 4  # a quarter of the logits

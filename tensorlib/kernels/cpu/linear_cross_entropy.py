@@ -132,8 +132,15 @@ class _Loss:
 
 
 @linear_cross_entropy_gradient.register(np.ndarray)
+@linear_cross_entropy_gradient.register(np.generic)  # the gradient of a number times another is such a scalar
 def _(
-    dloss: np.ndarray, x: np.ndarray, weight: np.ndarray, *bias: np.ndarray, classes: Any, kept: Any, needs: Any
+    dloss: np.ndarray | np.generic,
+    x: np.ndarray,
+    weight: np.ndarray,
+    *bias: np.ndarray,
+    classes: Any,
+    kept: Any,
+    needs: Any,
 ) -> tuple[np.ndarray | None, ...]:
     if kept is None or dloss.dtype != x.dtype:
         formula = linear_cross_entropy_gradient.dispatch(object)
@@ -141,7 +148,7 @@ def _(
     return tuple([None if d is None else _scaled(d, dloss) for d in kept])  # a copy: another pass may come
 
 
-def _scaled(d: np.ndarray, factor: np.ndarray) -> np.ndarray:
+def _scaled(d: np.ndarray, factor: Any) -> np.ndarray:
     result = np.empty_like(d)
     lying = d.T if d.flags.f_contiguous and d.ndim == 2 else d
     out = result.T if lying is not d else result
