@@ -23,6 +23,7 @@ from models.stopping import Stopped, Stopper
 from models.tokens import EOS
 from models.training import make_optimizer, make_schedule
 from nn import optim
+from tensorlib.kernels import overridable
 
 
 @pytest.fixture
@@ -184,6 +185,28 @@ def test_a_full_disk_names_the_file_and_says_what_stands(make_config, tmp_path, 
     trainer.progress.step = 1
     with pytest.raises(OSError, match=r"No space left on device; the checkpoints before it stand: .*step-00000001"):
         trainer.save()
+
+
+# ---- speed ----
+
+
+@pytest.fixture
+def formulas_that_ran():
+    """Note which formulas run although NumPy's arrays have a kernel for them."""
+    ran, before = set(), {}
+    for name, formula in overridable().items():
+        plain = before[name] = formula.dispatch(object)
+        if formula.dispatch(np.ndarray) is not plain:
+            formula.register(object, lambda *a, name=name, plain=plain, **k: ran.add(name) or plain(*a, **k))
+    yield ran
+    for name, formula in overridable().items():
+        formula.register(object, before[name])
+
+
+def test_a_step_runs_kernels(make_config, tmp_path, formulas_that_ran):
+    """A kernel that is passed by, for the type of an argument, changes no result and may cost half the speed."""
+    trainer_for(make_config(), tmp_path / "run").step()
+    assert formulas_that_ran <= {"product"}  # which is for small matrices
 
 
 # ---- what is shown while it runs ----
