@@ -1,22 +1,35 @@
 #!/usr/bin/env bash
-# Multi30k German to English: trains the recipe, and scores its translations of test_2016_flickr.
+# Multi30k: trains a recipe, German to English or English to German, and scores its translations of test_2016_flickr.
 #
-#   benchmarks/multi30k.sh DATA [OUT]
+#   benchmarks/multi30k.sh de-en|en-de DATA [OUT]
 #
 # DATA holds train, val and test_2016_flickr with the endings .lc.norm.tok.de and .lc.norm.tok.en; where they are from, and
-# under which conditions, is said in examples/recipes/multi30k-de-en.toml; and test_2016_flickr.en, the same untokenised.
-# Needs the extra `peers` for the detokenised score.
+# under which conditions, is said in examples/recipes/multi30k-*.toml; and test_2016_flickr.de and .en, the same untokenised.
+# A run that was stopped goes on. Needs the extra `peers` for the detokenised score.
 set -euo pipefail
-data=${1:?usage: benchmarks/multi30k.sh DATA [OUT]}
-out=${2:-runs/multi30k-de-en}
+direction=${1:?usage: benchmarks/multi30k.sh de-en|en-de DATA [OUT]}
+data=${2:?usage: benchmarks/multi30k.sh de-en|en-de DATA [OUT]}
+out=${3:-runs/multi30k-$direction}
+source=${direction%-*} target=${direction#*-}
+here=$(dirname "$0")
 
-tensorlib train --out "$out" --config "$(dirname "$0")/../examples/recipes/multi30k-de-en.toml" \
-    --train-source "$data/train.lc.norm.tok.de" --train-target "$data/train.lc.norm.tok.en" \
-    --valid-source "$data/val.lc.norm.tok.de" --valid-target "$data/val.lc.norm.tok.en"
+if [ -e "$out" ]; then
+    tensorlib train --resume --out "$out"
+else
+    tensorlib train --out "$out" --config "$here/../examples/recipes/multi30k-$direction.toml" \
+        --train-source "$data/train.lc.norm.tok.$source" --train-target "$data/train.lc.norm.tok.$target" \
+        --valid-source "$data/val.lc.norm.tok.$source" --valid-target "$data/val.lc.norm.tok.$target"
+fi
 
-# The text is tokenised already: BLEU takes the words as they are. Greedy first, as the published figure, then a beam.
-for beam in 1 4; do
-    tensorlib evaluate --run "$out" --tokenize none --beam "$beam" --output "$out/test.beam-$beam.en" \
-        --source "$data/test_2016_flickr.lc.norm.tok.de" --reference "$data/test_2016_flickr.lc.norm.tok.en"
-    python "$(dirname "$0")/detokenised.py" "$out/test.beam-$beam.en" "$data/test_2016_flickr.en" en
+# As each recipe's published figure was reached: weights of one epoch, greedily; a mean of ten checkpoints, a beam of 5.
+case $direction in
+    de-en) run=$out beams="1 4" ;;
+    en-de) tensorlib average "$out" --last 10; run=$out/average-10.safetensors beams="1 5" ;;
+esac
+
+# The text is tokenised already: BLEU takes the words as they are.
+for beam in $beams; do
+    tensorlib evaluate --run "$run" --tokenize none --beam "$beam" --output "$out/test.beam-$beam.$target" \
+        --source "$data/test_2016_flickr.lc.norm.tok.$source" --reference "$data/test_2016_flickr.lc.norm.tok.$target"
+    python "$here/detokenised.py" "$out/test.beam-$beam.$target" "$data/test_2016_flickr.$target" "$target"
 done

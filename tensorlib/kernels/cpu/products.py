@@ -58,8 +58,8 @@ def product_then(x: np.ndarray, y: np.ndarray, finish: Callable[[np.ndarray, sli
 
 
 def _cut(size: int) -> list[slice]:
-    """Return slices that cover a side of the result, as even as can be."""
-    return even_blocks(size, min(max(size // LEAST_SIDE, 2), MOST_BLOCKS))
+    """Return slices that cover a side of the result, as even as can be, in pairs: one of three would be waited for."""
+    return even_blocks(size, 2 * min(max(size // (2 * LEAST_SIDE), 1), MOST_BLOCKS // 2))
 
 
 @product.register(np.ndarray)
