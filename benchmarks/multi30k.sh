@@ -23,13 +23,13 @@ fi
 
 # As each recipe's published figure was reached: weights of one epoch, greedily; a mean of ten checkpoints, a beam of 5.
 case $direction in
-    de-en) run=$out beams="1 4" ;;
-    en-de) tensorlib average "$out" --last 10; run=$out/average-10.safetensors beams="1 5" ;;
+    de-en) run=$out beams="1 4" penalty=0.6 ;;
+    en-de) tensorlib average "$out" --last 10; run=$out/average-10.safetensors beams="1 5" penalty=1 ;;
 esac
 
 # The text is tokenised already: BLEU takes the words as they are.
 for beam in $beams; do
-    tensorlib evaluate --run "$run" --tokenize none --beam "$beam" --output "$out/test.beam-$beam.$target" \
+    tensorlib evaluate --run "$run" --tokenize none --beam "$beam" --length-penalty $penalty --output "$out/test.beam-$beam.$target" \
         --source "$data/test_2016_flickr.lc.norm.tok.$source" --reference "$data/test_2016_flickr.lc.norm.tok.$target"
     python "$here/detokenised.py" "$out/test.beam-$beam.$target" "$data/test_2016_flickr.$target" "$target"
 done
