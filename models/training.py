@@ -151,7 +151,7 @@ class Trainer:
         tokens = sum(batch.tokens for batch in parts)
         self.optimizer.learning_rate = learning_rate = self.schedule(p.step)
         try:
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is looked for, and told
+            with np.errstate(all="ignore"):  # what is not finite is looked for, and told
                 loss, norm = self._gradients(parts, tokens)
         except FloatingPointError as error:
             self._skip(epoch, str(error))

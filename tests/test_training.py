@@ -399,7 +399,7 @@ def test_a_divergence_is_one_error_and_no_warning(make_config, tmp_path, recwarn
     rate = {"learning_rate": 1e18, "schedule": "constant", "warmup": 0}
     with pytest.raises(UserError, match=r"finite .*lower --optim\.learning-rate, or raise --optim\.warmup"):
         train(make_config(optim=rate, validate_every=2), tmp_path / "run")
-    assert not recwarn.list
+    assert not [str(w.message) + " " + w.filename + ":" + str(w.lineno) for w in recwarn.list]
 
 
 def test_a_validation_loss_that_is_not_finite_names_the_remedy(make_config, tmp_path, monkeypatch):
