@@ -25,7 +25,7 @@ from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
 from tensorlib.ops.softmax import softmax_formula, softmax_gradient
 from tensorlib.ops.update import adam_update, average_update
 
-__all__ = ["SOURCES", "random_bits", "source"]
+__all__ = ["SOURCES", "options", "random_bits", "source"]
 
 SOURCES = Path(__file__).parent / "cuda_src"
 
@@ -76,9 +76,9 @@ def _overrides(formula: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
 
     def register(kernel: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(kernel)
-        def run(*arguments: Any, **options: Any) -> Any:
-            result = kernel(*arguments, **options)
-            return formula.dispatch(object)(*arguments, **options) if result is _REFUSED else result
+        def run(*given: Any, **named: Any) -> Any:
+            result = kernel(*given, **named)
+            return formula.dispatch(object)(*given, **named) if result is _REFUSED else result
 
         if enabled():
             formula.register(cupy.ndarray, run)

@@ -21,7 +21,7 @@ class Getitem(Function):
         self.shape, self.index = x.shape, index
         try:
             return x[index]
-        except (IndexError, ValueError) as error:  # ValueError from CuPy, where index arrays don't broadcast
+        except (IndexError, ValueError) as error:  # either, by backend, where index arrays don't broadcast
             raise IndexError(f"getitem: {error}; the Tensor has shape {x.shape}") from None
 
     def backward(self, dy: Array) -> Any:

@@ -4,7 +4,7 @@
 #include "philox.cuh"
 #include "rows.cuh"
 
-constexpr int THREADS = 256;
+constexpr int THREADS = 256;  // in a block, as cuda.py launches them
 
 extern "C" __global__ void dropout(const real* x, long long size, const real* bias, long long width, bool relu,
                                    unsigned dropped_levels, double scale, unsigned long long key0,
