@@ -143,7 +143,7 @@ class Power(Function):
         if isinstance(y, int | float) and y in (3, 4) and x.dtype in ("float32", "float64"):
             return x * x * x if y == 3 else (x * x) ** 2  # NumPy's own power takes some twenty times as long
         if isinstance(y, int) and y < 0 and x.dtype.kind in "iu":
-            raise ValueError("Integers to negative integer powers are not allowed.")  # on no backend: a GPU would give 0
+            raise ValueError("Integers to negative integer powers are not allowed.")  # a GPU would give 0
         return x**y
 
     def backward(self, dz: Array) -> Any:
