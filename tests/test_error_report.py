@@ -8,6 +8,7 @@ import pytest
 import tensorlib as tl
 from models.commands.error_report import Case, align, error_report, find_cases, repetition
 from models.evaluation import Translator, sentence_log_probs
+from models.search import Search
 from models.text import BOS, EOS, Tokenizer
 from models.transformer import Transformer, TransformerConfig
 
@@ -51,7 +52,7 @@ def test_cases_are_the_wrong_ones_that_can_be_scored_the_largest_difference_firs
     hypotheses[6] = replace(hypotheses[6], tokens=tuple(right))  # as if the model had this one right
     worst = int(model(np.array([sources[2]]), np.array([[BOS]])).numpy().argmin())
     hypotheses[2] = replace(hypotheses[2], tokens=(worst,) * 9)  # and this one as wrong as can be
-    cases, unscored = find_cases(model, tokenizer, PAIRS, sources, hypotheses)
+    cases, unscored = find_cases(translator, PAIRS, sources, hypotheses)
     assert sorted(found.line for found in cases) == [1, 2, 3] and unscored == 3  # two blank sides, one too long
     differences = [abs(found.difference) for found in cases]
     assert differences == sorted(differences, reverse=True) and len(set(differences)) == 3
@@ -64,6 +65,16 @@ def test_cases_are_the_wrong_ones_that_can_be_scored_the_largest_difference_firs
         assert [found.reference_log_prob, found.hypothesis_log_prob] == pytest.approx(scores, rel=1e-12)
         assert (found.reference_tokens, found.hypothesis_tokens) == (len(reference) + 1, len(written) + 1)
         assert found.hypothesis == tokenizer.decode_target(written)
+
+
+def test_a_reference_that_no_search_may_reach_is_not_blamed_on_the_search(model_and_tokenizer):
+    pair = ("a b c", "c b a")  # the reference is three subwords and </s>
+    for most, count in ((3, 0), (4, 1)):
+        translator = Translator(*model_and_tokenizer, search=Search(beam=1, max_length=most))
+        sources = translator.encode([pair[0]])
+        (found,) = translator.hypotheses([pair[0]], sources)
+        cases, unscored = find_cases(translator, [pair], sources, found)
+        assert (len(cases), unscored) == (count, 1 - count)
 
 
 def test_blame_goes_by_the_whole_sentence_and_rank_by_the_token():

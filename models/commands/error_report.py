@@ -19,12 +19,11 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import Any
 
-from models.evaluation import sentence_log_probs
+from models.evaluation import Translator, sentence_log_probs
 from models.hypothesis import Hypothesis, length_penalty
 from models.terminal import printable
-from models.text import Pair, Tokenizer
+from models.text import Pair
 from models.tokens import UNK
-from models.transformer import Transformer
 
 __all__ = ["Case", "align", "error_report", "find_cases", "repetition", "words"]
 
@@ -80,24 +79,19 @@ class Case:
 
 
 def find_cases(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    pairs: Sequence[Pair],
-    sources: Sequence[Sequence[int]],
-    found: Sequence[Hypothesis],
-    alpha: float = 0.0,
+    translator: Translator, pairs: Sequence[Pair], sources: Sequence[Sequence[int]], found: Sequence[Hypothesis]
 ) -> tuple[list[Case], int]:
     """Return the wrong translations, the largest difference first, and how many could not be scored.
 
-    sources, found: what the model read and wrote of each pair. What was broken off at the greatest length is scored as
-    if it ended there. alpha: the length penalty of the search. Not scored are pairs with a blank side and references
-    longer than the model allows.
+    sources, found: what the translator read and wrote of each pair. What was broken off at the greatest length is scored
+    as if it ended there. Not scored are pairs with a blank side and references longer than a translation may become.
     """
+    model, tokenizer, search = translator.model, translator.tokenizer, translator.search
     references = tokenizer.encode_target([reference for _, reference in pairs])
     hypotheses = [tokenizer.decode_target(hypothesis.tokens) for hypothesis in found]
     wrong = [i for i, (_, reference) in enumerate(pairs) if hypotheses[i] != reference]
-    longest = model.config.max_length
-    scored = [i for i in wrong if pairs[i][0].strip() and pairs[i][1].strip() and len(references[i]) < longest]
+    most = [search.limit(source, translator.longest) for source in sources]
+    scored = [i for i in wrong if pairs[i][0].strip() and pairs[i][1].strip() and len(references[i]) < most[i]]
     written = [found[i].tokens for i in scored]
     of_references = sentence_log_probs(model, [(sources[i], references[i]) for i in scored])
     of_hypotheses = sentence_log_probs(model, [(sources[i], own) for i, own in zip(scored, written, strict=True)])
@@ -111,7 +105,7 @@ def find_cases(
             len(references[i]) + 1,
             len(written[n]) + 1,
             _unknown(tokenizer.source, sources[i]) + _unknown(tokenizer.target, written[n]),
-            alpha,
+            search.length_penalty,
         )
         for n, i in enumerate(scored)
     ]

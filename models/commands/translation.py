@@ -181,7 +181,7 @@ def evaluate(
         output.write_bytes(b"".join(line.encode() + b"\n" for line in outputs))
     _print_scores(loaded, pairs, outputs, tokenize, len(cut))
     if errors is not False:
-        cases, unscored = find_cases(loaded.model, loaded.tokenizer, pairs, sources, found, length_penalty)
+        cases, unscored = find_cases(translator, pairs, sources, found)
         count = WORST if errors is True else errors
         print("", *error_report(cases, count, len(pairs), unscored, tokenize), sep="\n")
     return 0
