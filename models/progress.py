@@ -106,7 +106,7 @@ class Display:
         elif time.monotonic() - self._shown > self.SECONDS:
             self._shown = time.monotonic()
             seconds_left = max(self.total - step, 0) * self._mean_seconds()
-            self.line(f"step {step}/{self.total}  {self._state(learning_rate)}  {_clock(seconds_left)} left")
+            self.line(f"step {step}/{max(self.total, step)}  {self._state(learning_rate)}  {_clock(seconds_left)} left")
 
     def line(self, text: str) -> None:
         """Show a line, above the bar if there is one."""

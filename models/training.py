@@ -241,7 +241,7 @@ class Trainer:
     def _show(self, found: Validation, best: bool) -> None:
         star = " (the best so far)" if best else ""
         p, line = self.progress, self.display.line
-        line(f"step {p.step}/{self.total}  {found}{star}")
+        line(f"step {p.step}/{max(self.total, p.step)}  {found}{star}")
         for sample in found.samples:
             wrong = "" if sample["output"] == sample["reference"] else f"  [{sample['reference']}]"
             line(f"    {sample['source']} -> {sample['output']}{wrong}")

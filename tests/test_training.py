@@ -244,6 +244,15 @@ def test_the_bar_is_ascii_where_that_is_all_there_is(monkeypatch):
     assert "loss 7.10, 4.0k tok/s, lr 9e-4]" in text and text.isascii()
 
 
+def test_steps_beyond_the_estimate_are_not_more_than_all():
+    display = Display(io.StringIO())
+    display.begin(10, 11)
+    for step in (11, 12):
+        display._shown = -math.inf
+        display.step(step, 7.1, 400, 9e-4, 0.1)
+    assert [line.split()[1] for line in display.stream.getvalue().splitlines()] == ["11/11", "12/12"]
+
+
 @pytest.mark.parametrize("kind", [io.StringIO, Terminal])
 def test_a_display_that_nobody_reads_is_quiet(kind):
     class Closed(kind):

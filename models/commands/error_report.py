@@ -83,8 +83,9 @@ def find_cases(
 ) -> tuple[list[Case], int]:
     """Return the wrong translations, the largest difference first, and how many could not be scored.
 
-    sources, found: what the translator read and wrote of each pair. What was broken off at the greatest length is scored
-    as if it ended there. Not scored are pairs with a blank side and references longer than a translation may become.
+    sources, found: what the translator read and wrote of each pair. What was broken off at the greatest length is
+    scored as if it ended there. Not scored are pairs with a blank side and references longer than a translation may
+    become.
     """
     model, tokenizer, search = translator.model, translator.tokenizer, translator.search
     references = tokenizer.encode_target([reference for _, reference in pairs])
