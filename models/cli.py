@@ -63,7 +63,7 @@ def _run(argv: list[str]) -> int:
     except BrokenPipeError:
         raise
     except MemoryError:
-        return _say("out of memory; a smaller --batch-tokens or --model.width takes less", 1)
+        return _say("out of memory; a smaller --batch-tokens, --model.width or --beam takes less", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"{where}{error.strerror or error}", 1)

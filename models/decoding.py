@@ -1,4 +1,8 @@
-"""Turning a model's logits into sentences, over encode() and decode_step() alone, for every model that has them.
+"""Turning a model's logits into sentences, one token after another.
+
+For every model that has what `Transformer` has for it: `encode` and `visible` for the sources, `start` and
+`decode_step` for the targets, a state with `select`, and `evaluating` (`force` in `models/scoring.py` asks for `decode`
+instead of the middle three).
 
 Here each sentence grows by one token at a time, the likeliest or one that is drawn; `models/beam.py` keeps several
 targets of a sentence open.
@@ -89,7 +93,8 @@ def sample(
         ids_B = _drawn(ids_BC, probs_BC, uniform_B)
         column_B1 = tl.Tensor(ids_B[:, None], backend=logits_BV.backend)
         log_probs_B = tl.take_along_axis(logits_BV, column_B1, 1)[:, 0] - tl.logsumexp(logits_BV, axis=-1)
-        for i, log_prob in zip(sentence_B.tolist(), log_probs_B.numpy().tolist(), strict=True):
+        own_B = np.minimum(log_probs_B.numpy(), 0)  # rounding must not make a probability more than 1
+        for i, log_prob in zip(sentence_B.tolist(), own_B.tolist(), strict=True):
             log_probs[i].append(log_prob)
         return ids_B
 

@@ -36,7 +36,7 @@ class TokenLoss:
 
     @property
     def perplexity(self) -> float:
-        """Between how many equally likely subwords the model wavers, as it were."""
+        """exp(loss): among so many equally likely subwords the model would be as unsure."""
         return math.exp(min(self.loss, 700.0))
 
 
@@ -84,7 +84,7 @@ class Translator:
         search: Search = GREEDY,
     ) -> None:
         self.model, self.tokenizer, self.cut, self.advance, self.search = model, tokenizer, cut, advance, search
-        self.longest = model.config.max_length - 1  # of a target: <s> stands before it
+        self.longest = model.config.max_length  # of a target, </s> included: what is written last is not read
         if search.min_length > self.longest:
             raise UserError(
                 f"--min-length must be at most {self.longest}, which this model's targets are; got {search.min_length}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from models.tokens import EOS
 
-__all__ = ["Hypothesis", "hypothesis", "length_limits", "length_penalty"]
+__all__ = ["Hypothesis", "default_limit", "hypothesis", "length_limits", "length_penalty"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ def length_penalty(length: int, alpha: float) -> float:
     return float(((5 + length) / 6) ** alpha)
 
 
+def default_limit(source: Sequence[int], min_length: int = 0) -> int:
+    """Return how many tokens a target may have where nothing else is said: more than a translation should need."""
+    return max(2 * len(source) + 20, min_length + 1)
+
+
 def length_limits(
     sources: Sequence[Sequence[int]], min_length: int = 0, max_length: int | Sequence[int] | None = None
 ) -> np.ndarray:
@@ -61,7 +66,7 @@ def length_limits(
     tokens and </s>. Errors: ValueError for lengths that cannot be.
     """
     if max_length is None:
-        most_B = np.array([max(2 * len(source) + 20, min_length + 1) for source in sources], np.int64)
+        most_B = np.array([default_limit(source, min_length) for source in sources], np.int64)
     else:
         most_B = np.broadcast_to(np.asarray(max_length, np.int64), len(sources))
     if min_length < 0 or (most_B < min_length).any():

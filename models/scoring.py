@@ -33,7 +33,7 @@ def force(
         return []
     ends = [True] * len(sources) if ended is None else ended
     said = [[*target, EOS] if end else list(target) for target, end in zip(targets, ends, strict=True)]
-    said_BT, _ = pad(said)
+    said_BT, _ = pad([ids or [EOS] for ids in said])  # of nothing at all a token is computed, and cut off below
     read_BT = np.concatenate([np.full((len(said), 1), BOS), said_BT[:, :-1]], axis=1)
     source_BS, _ = pad(sources)
     with model.evaluating(), tl.no_grad(), tl.threads():

@@ -10,7 +10,7 @@ from typing import Any
 from models.beam import beam_search
 from models.decoding import Draw, sample
 from models.errors import UserError
-from models.hypothesis import Hypothesis
+from models.hypothesis import Hypothesis, default_limit
 from models.structure import LARGEST
 
 __all__ = ["Search"]
@@ -79,7 +79,7 @@ class Search:
 
     def limit(self, source: Sequence[int], most: int) -> int:
         """Return the greatest length of this source's target, in a model that takes targets up to `most`."""
-        return min(self.max_length or max(2 * len(source) + 20, self.min_length + 1), most)
+        return min(self.max_length or default_limit(source, self.min_length), most)
 
     def run(
         self, model: Any, sources: Sequence[Sequence[int]], limits: Sequence[int], draws: Sequence[Draw]

@@ -78,6 +78,7 @@ class Trainer:
         self._ids = {"tokenizer": tokenizer_digest(run.tokenizer), "data": run.corpus.digest()}
         self.epochs = Epochs(run)
         self._saved = (-1, -1)  # the step of the newest checkpoint, and the step that was validated by then
+        self._stopgap: Path | None = None  # what a stop saved between the steps that are saved anyway
         self._restore()
         self.total = self._total_steps()
         self.schedule = make_schedule(self.config, self.total)
@@ -253,14 +254,21 @@ class Trainer:
         return self.average.applied() if self.average else nullcontext()
 
     def save(self) -> None:
-        """Write this step's checkpoint, unless it stands already, and remove the oldest ones."""
+        """Write this step's checkpoint, unless it stands already, and remove the oldest ones.
+
+        What a stop had saved goes too, so that a run leaves the same checkpoints whether it was stopped or not.
+        """
         now = (self.progress.step, self.progress.validated)
         if self._saved == now:
             return
         began = time.perf_counter()
         self.log.sync()
-        self._write(step_path(self.run.path, self.progress.step))
+        path = step_path(self.run.path, self.progress.step)
+        self._write(path)
         self._saved = now
+        if self._stopgap and self._stopgap != path:
+            self._stopgap.unlink(missing_ok=True)
+        self._stopgap = None if self._is_due(self.config.save_every) else path
         prune(self.run.path, self.config.keep)
         self.log.write_speed(kind="save", step=self.progress.step, seconds=time.perf_counter() - began)
 
@@ -303,6 +311,7 @@ class Trainer:
             raise UserError(f"checkpoint {path}: {error}") from None
         self.progress = checkpoint.progress
         self._saved = (self.progress.step, self.progress.validated)
+        self._stopgap = None if self._is_due(self.config.save_every) else path
         tl.default_generator().state = self.progress.random
 
 

@@ -162,7 +162,7 @@ def test_an_average_is_a_checkpoint_to_use(copy, tmp_path, capsys):
 
 
 def test_what_cannot_be_averaged_is_refused_in_a_line(copy, capsys, tmp_path):
-    assert "5 checkpoints" not in refused(capsys, copy, "--last", "0")
+    assert "--last must be at least 1, got 0" in refused(capsys, copy, "--last", "0")
     assert "not that of a step's checkpoint" in refused(capsys, copy, "--out", str(copy / "step-00000099.safetensors"))
     assert "6 checkpoints of steps are required, got 5; --last 5 takes all" in refused(capsys, copy, "--last", "6")
     assert "a new file is required; it exists" in refused(capsys, copy, "--out", copy / "best.safetensors")

@@ -507,7 +507,7 @@ def test_at_a_terminal_there_is_a_prompt_until_control_d(in_trained):
     status, shown, _ = typed(in_trained, [b"a b 1\n", b"\n", b"caf\xe9\n", b"\x04"])
     assert status == 0 and shown.count("> ") == 4
     said = shown.split("> ")
-    assert said[0].endswith("Type a sentence and Enter; Ctrl-D ends.\n")
+    assert said[0].endswith("Type a sentence and press Enter; Ctrl-D ends.\n")
     assert said[1].splitlines() == ["a b 1", answer] and said[2].splitlines() == ["", ""]
 
 
@@ -532,7 +532,15 @@ def test_the_attention_page_is_of_what_was_translated(in_trained, tmp_path):
     outputs = [printable(line) for line in done.stdout.decode().split("\n")]
     assert [(s["source"], s["target"]) for s in data["sentences"]] == [("a b 1", outputs[0]), ("a 2", outputs[2])]
     ends = data["sentences"][0]["written"]
-    assert ends[-1] == "</s>" or len(ends) == 23  # one less than the model's greatest length: it was broken off
+    assert ends[-1] == "</s>" or len(ends) == 24  # the model's greatest length: it was broken off
+
+
+def test_a_sentence_that_has_no_room_on_the_page_leaves_room_for_the_next(in_trained, monkeypatch, capsys, tmp_path):
+    page, texts = tmp_path / "a.html", ["a", "a b c " * 3, "b"]
+    monkeypatch.setattr(translation, "weight_count", lambda config, source, written: source**3)
+    monkeypatch.setattr(translation, "PAGE_WEIGHTS", 200)  # of `a` and `b` some 8 to 64, of the long one over 700
+    assert main(["translate", "--attention", str(page), *texts]) == 0
+    assert f"attention of 2 of 3 sentences: {page}; 1 more would have made it slow" in capsys.readouterr().err
 
 
 def test_no_lines_give_no_lines(in_trained):

@@ -8,6 +8,7 @@ import pytest
 import tensorlib as tl
 from models.commands.error_report import Case, align, error_report, find_cases, repetition
 from models.evaluation import Translator, sentence_log_probs
+from models.scoring import force
 from models.search import Search
 from models.text import BOS, EOS, Tokenizer
 from models.transformer import Transformer, TransformerConfig
@@ -51,7 +52,7 @@ def test_cases_are_the_wrong_ones_that_can_be_scored_the_largest_difference_firs
     (right,) = tokenizer.encode_target(["a c"])
     hypotheses[6] = replace(hypotheses[6], tokens=tuple(right))  # as if the model had this one right
     worst = int(model(np.array([sources[2]]), np.array([[BOS]])).numpy().argmin())
-    hypotheses[2] = replace(hypotheses[2], tokens=(worst,) * 9)  # and this one as wrong as can be
+    (hypotheses[2],) = force(model, [sources[2]], [(worst,) * 9])  # and this one as wrong as can be
     cases, unscored = find_cases(translator, PAIRS, sources, hypotheses)
     assert sorted(found.line for found in cases) == [1, 2, 3] and unscored == 3  # two blank sides, one too long
     differences = [abs(found.difference) for found in cases]
@@ -59,12 +60,11 @@ def test_cases_are_the_wrong_ones_that_can_be_scored_the_largest_difference_firs
     assert min(found.difference for found in cases[:-1]) < 0 < max(found.difference for found in cases)
     for found in cases:
         i = found.line - 1
-        source, written = sources[i], hypotheses[i].tokens
-        (reference,) = tokenizer.encode_target([PAIRS[i][1]])
-        scores = sentence_log_probs(model, [(source, reference), (source, written)])
+        own, (reference,) = hypotheses[i], tokenizer.encode_target([PAIRS[i][1]])
+        scores = [*sentence_log_probs(model, [(sources[i], reference)]), own.log_prob]
         assert [found.reference_log_prob, found.hypothesis_log_prob] == pytest.approx(scores, rel=1e-12)
-        assert (found.reference_tokens, found.hypothesis_tokens) == (len(reference) + 1, len(written) + 1)
-        assert found.hypothesis == tokenizer.decode_target(written)
+        assert (found.reference_tokens, found.hypothesis_tokens) == (len(reference) + 1, len(own.tokens) + own.ended)
+        assert found.hypothesis == tokenizer.decode_target(own.tokens)
 
 
 def test_a_reference_that_no_search_may_reach_is_not_blamed_on_the_search(model_and_tokenizer):
@@ -75,6 +75,17 @@ def test_a_reference_that_no_search_may_reach_is_not_blamed_on_the_search(model_
         (found,) = translator.hypotheses([pair[0]], sources)
         cases, unscored = find_cases(translator, [pair], sources, found)
         assert (len(cases), unscored) == (count, 1 - count)
+
+
+def test_a_hypothesis_that_was_cut_has_the_score_it_was_cut_with(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    translator = Translator(model, tokenizer, search=Search(beam=1, max_length=4))
+    sources = translator.encode(["a b c"])
+    (cut,) = force(model, sources, [(5, 6, 7, 8)], ended=[False])
+    ((case,), _) = find_cases(translator, [("a b c", "c b a")], sources, [cut])
+    assert (case.hypothesis_log_prob, case.hypothesis_tokens) == (cut.log_prob, 4)
+    (nothing,) = force(model, sources, [()], ended=[False])  # cut before its first token
+    assert (nothing.log_prob, nothing.log_probs) == (0, ())
 
 
 def test_blame_goes_by_the_whole_sentence_and_rank_by_the_token():

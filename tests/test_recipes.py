@@ -37,9 +37,13 @@ def test_a_recipe_says_what_it_needs_reaches_and_takes(path):
         f"tensorlib train --config examples/recipes/{path.name}",
     ):
         assert f"# {word}" in head or f"#   {word}" in head
+    assert "not measured" not in head
 
 
-@pytest.mark.parametrize("name, millions", [("multi30k-de-en", 6.0), ("multi30k-en-de", 2.6)])
+SIZES = {"multi30k-de-en": 6.0, "multi30k-de-en-hour": 6.0, "multi30k-en-de": 2.6}  # million parameters
+
+
+@pytest.mark.parametrize("name, millions", SIZES.items())
 def test_a_recipe_has_the_size_it_names(name, millions, monkeypatch):
     config = load(ROOT / "examples" / "recipes" / f"{name}.toml", monkeypatch)
     size = config.tokenizer.vocabulary

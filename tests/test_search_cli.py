@@ -68,7 +68,6 @@ def test_a_beam_finds_what_greedy_does_not(run):
         translator = Translator(loaded.model, loaded.tokenizer, search=search)
         return [h[0].score for h in translator.hypotheses(texts, translator.encode(texts))]
 
-    assert all(wide >= narrow - 1e-6 for wide, narrow in zip(best(), best(beam=1), strict=True))
     assert sum(best()) > sum(best(beam=1)) and best() == best(beam=4) != best(beam=2)
 
 
@@ -87,7 +86,7 @@ def test_lengths_can_be_set(printed):
 
     assert lengths("--max-length", "2") == [2, 0, 2]
     assert min(lengths("--min-length", "9")[::2]) >= 9  # nor may a text of few subwords end before
-    assert max(lengths("--min-length", "23")) == 23  # as long as the model has places: 24 with <s>
+    assert max(lengths("--min-length", "24")) == 24  # as long as the model has places
 
 
 BAD = {
@@ -105,7 +104,7 @@ BAD = {
     "a seed without sampling": ("--seed 1", "--seed 1 needs --sample"),
     "lengths": ("--min-length 5 --max-length 4", "--min-length must be at most --max-length, got 5 and 4"),
     "a negative length": ("--max-length -1", "--max-length must lie in [0, "),
-    "a length that the model has not": ("--min-length 24", "--min-length must be at most 23"),
+    "a length that the model has not": ("--min-length 25", "--min-length must be at most 24"),
 }
 
 

@@ -14,7 +14,7 @@ from small_runs import MODEL, StopsAt, config_maker, log_of, resume, train, trai
 
 import tensorlib as tl
 from models.batching import make_batch
-from models.checkpoint import digest, read_checkpoint
+from models.checkpoint import step_checkpoints, digest, read_checkpoint
 from models.config import config_from
 from models.errors import UserError
 from models.evaluation import POSITIONS, TokenLoss, Translator, exact_match, token_loss
@@ -123,6 +123,18 @@ def test_a_stop_saves_the_step_it_stopped_at(make_config, tmp_path):
     with pytest.raises(Stopped):  # even before the first step
         train(make_config(), tmp_path / "early", StopsAt(1))
     assert (tmp_path / "early" / "step-00000000.safetensors").exists()
+
+
+@pytest.mark.parametrize("look", [1, 5, 9])
+def test_a_stopped_run_leaves_the_checkpoints_of_an_undisturbed_one(undisturbed, tmp_path, look):
+    """Or an average of the newest ones would be of others. Stopped twice: before, and after, it was resumed."""
+    config, whole = undisturbed
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", StopsAt(look))
+    with pytest.raises(Stopped):
+        resume(tmp_path / "run", StopsAt(3))
+    resume(tmp_path / "run")
+    assert [path.name for path in step_checkpoints(tmp_path / "run")] == [p.name for p in step_checkpoints(whole)]
 
 
 def test_a_damaged_newest_checkpoint_costs_steps_not_the_run(undisturbed, tmp_path):

@@ -1,9 +1,9 @@
 """`tensorlib evaluate --errors`: what a model cannot do, and whether the model or the search is to blame.
 
-A sentence that is not translated as its reference is scored twice by the model: the reference and its own hypothesis,
-each forced on it, and each as the search ranks it, length penalty included. Where the reference scores higher, the
-search missed what it was looking for: a search error. Else the wrong scores higher than the right: a model error
-(Stahlberg and Byrne 2019, "On NMT search errors and model errors: cat got your tongue?").
+Of a sentence that is not translated as its reference two scores are compared, both as the search ranks, length penalty
+included: that of the model's own hypothesis, and that of the reference, which is forced on it. Where the reference
+scores higher, the search missed what it was looking for: a search error. Else the wrong scores higher than the right: a
+model error (Stahlberg and Byrne 2019, "On NMT search errors and model errors: cat got your tongue?").
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Case:
     reference_tokens: int
     """Subwords, </s> included."""
     hypothesis_tokens: int
+    """Subwords, and </s> if it came in time."""
     unknown: int
     """Subwords of source and hypothesis that are <unk> or a byte of a character that the vocabulary lacks."""
     alpha: float = 0.0
@@ -83,9 +84,8 @@ def find_cases(
 ) -> tuple[list[Case], int]:
     """Return the wrong translations, the largest difference first, and how many could not be scored.
 
-    sources, found: what the translator read and wrote of each pair. What was broken off at the greatest length is
-    scored as if it ended there. Not scored are pairs with a blank side and references longer than a translation may
-    become.
+    sources, found: what the translator read and wrote of each pair. Not scored are pairs with a blank side and
+    references longer than a translation may become.
     """
     model, tokenizer, search = translator.model, translator.tokenizer, translator.search
     references = tokenizer.encode_target([reference for _, reference in pairs])
@@ -93,19 +93,17 @@ def find_cases(
     wrong = [i for i, (_, reference) in enumerate(pairs) if hypotheses[i] != reference]
     most = [search.limit(source, translator.longest) for source in sources]
     scored = [i for i in wrong if pairs[i][0].strip() and pairs[i][1].strip() and len(references[i]) < most[i]]
-    written = [found[i].tokens for i in scored]
     of_references = sentence_log_probs(model, [(sources[i], references[i]) for i in scored])
-    of_hypotheses = sentence_log_probs(model, [(sources[i], own) for i, own in zip(scored, written, strict=True)])
     cases = [
         Case(
             i + 1,
             *pairs[i],
             hypotheses[i],
             of_references[n],
-            of_hypotheses[n],
+            found[i].log_prob,
             len(references[i]) + 1,
-            len(written[n]) + 1,
-            _unknown(tokenizer.source, sources[i]) + _unknown(tokenizer.target, written[n]),
+            len(found[i].log_probs),
+            _unknown(tokenizer.source, sources[i]) + _unknown(tokenizer.target, found[i].tokens),
             search.length_penalty,
         )
         for n, i in enumerate(scored)

@@ -17,7 +17,7 @@ def typed_lines() -> Iterator[list[str]]:
     Lines are edited and recalled with the arrow keys where Python has readline. The prompt goes to the terminal and
     never into a file that standard output leads to.
     """
-    print("Type a sentence and Enter; Ctrl-D ends.", file=sys.stderr)
+    print("Type a sentence and press Enter; Ctrl-D ends.", file=sys.stderr)
     sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     if sys.stdout.isatty():
         with contextlib.suppress(ImportError):  # Windows has none

@@ -60,7 +60,7 @@ def translate(
         print(f"tensorlib: line {line + 1}: longer than {most} subwords; the rest isn't translated", file=sys.stderr)
 
     translator = Translator(loaded.model, loaded.tokenizer, warn_cut, search=search)
-    done, pictures, room = 0, [], PAGE_WEIGHTS
+    done, page = 0, Page(attention, loaded) if attention else None
     try:
         for lines in [list(text)] if text else typed_lines() if sys.stdin.isatty() else _lines_as_they_come():
             sources = translator.encode(lines, done)
@@ -69,14 +69,12 @@ def translate(
                 done += 1
                 for hypothesis in several:
                     sys.stdout.buffer.write(_shown(translator, done, hypothesis, scores).encode() + b"\n")
-                best = several[0].written
-                room -= weight_count(loaded.model.config, len(source), len(best))
-                if attention and best and (room >= 0 or not pictures):
-                    pictures.append(sentence_data(loaded, line, source, best))
+                if page:
+                    page.add(line, source, several[0].written)
             sys.stdout.buffer.flush()
     finally:  # who ends the prompt with Ctrl-C has asked for the page too
-        if attention:
-            _write_page(attention, loaded, pictures, done)
+        if page:
+            page.write(done)
     return 0
 
 
@@ -89,12 +87,31 @@ def _check_page(page: Path) -> None:
         raise UserError(f"translate --attention {page}: a file is required; it is a link or a device; name another")
 
 
-def _write_page(page: Path, loaded: Loaded, pictures: list[Any], done: int) -> None:
-    if not pictures:
-        print("attention: no sentence was translated, so no page was written", file=sys.stderr)
-        return
-    write_atomically(page, attention_page(str(loaded.path), pictures))
-    print(f"attention of {len(pictures):,} of {done:,} sentences: {page}", file=sys.stderr)
+class Page:
+    """A page of attention that is being filled: with as many sentences as it has room for, but with one at least."""
+
+    def __init__(self, path: Path, loaded: Loaded) -> None:
+        self.path, self._loaded = path, loaded
+        self._sentences: list[Any] = []
+        self._room, self._left_out = PAGE_WEIGHTS, 0
+
+    def add(self, text: str, source: Sequence[int], written: Sequence[int]) -> None:
+        """Add what the model looked at when it read `source` and wrote `written`, unless that is nothing."""
+        weights = weight_count(self._loaded.model.config, len(source), len(written))
+        if written and self._sentences and weights > self._room:
+            self._left_out += 1
+        elif written:
+            self._room -= weights
+            self._sentences.append(sentence_data(self._loaded, text, source, written))
+
+    def write(self, done: int) -> None:
+        """Write the page, whole or not at all, and say what is on it; `done` sentences were translated."""
+        if not self._sentences:
+            print("attention: no sentence was translated, so no page was written", file=sys.stderr)
+            return
+        write_atomically(self.path, attention_page(str(self._loaded.path), self._sentences))
+        full = f"; {self._left_out:,} more would have made it slow to open" if self._left_out else ""
+        print(f"attention of {len(self._sentences):,} of {done:,} sentences: {self.path}{full}", file=sys.stderr)
 
 
 def _shown(translator: Translator, line: int, hypothesis: Hypothesis, scores: bool) -> str:
@@ -140,7 +157,7 @@ def evaluate(
     beam: int = 4,
     length_penalty: float = 0.6,
     max_length: int = 0,
-    tokenize: Literal["13a", "none", "intl", "char", "zh"] = "13a",
+    tokenize: Literal["13a", "none", "intl", "char", "zh"] | None = None,
     output: Path | None = None,
     errors: Annotated[int | bool, Parameter(negative="", show_default=False)] = False,
     backend: str = "numpy",
@@ -155,9 +172,9 @@ def evaluate(
         beam: how many targets of a sentence are kept open; 1 is greedy.
         length_penalty: alpha of Wu et al. 2016; more makes it prefer longer translations.
         max_length: most subwords of a translation; 0: twice the source's and 20.
-        tokenize: how BLEU finds words; none for text whose words are parted by spaces already.
+        tokenize: how BLEU finds words; none where spaces part them already. [as the run's --bleu-tokenize]
         output: a file to write the translations to.
-        errors: list the worst N sentences beside their references, and say what went wrong. [N: 20]
+        errors: list the N sentences whose score is furthest from their reference's, and say what went wrong. [N: 20]
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
     search = Search(beam=beam, length_penalty=length_penalty, max_length=max_length)
@@ -171,6 +188,7 @@ def evaluate(
             f"evaluate: --source and --reference, or --tsv, are required; the run of {loaded.path} has no test part"
         )
     pairs = phrasebook().test if pairs is None else pairs
+    tokenize = tokenize or loaded.config.bleu_tokenize
     cut: list[int] = []
     with bar("translating", len(pairs)) as shown:
         translator = Translator(loaded.model, loaded.tokenizer, cut.append, shown.update, search)
