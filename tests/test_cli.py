@@ -20,6 +20,7 @@ import pytest
 import tensorlib as tl
 from models.checkpoint import read_checkpoint
 from models.cli import COMMANDS, main
+from models.commands import translation
 from models.terminal import command, printable
 
 SMALL = {

@@ -14,7 +14,7 @@ from small_runs import MODEL, StopsAt, config_maker, log_of, resume, train, trai
 
 import tensorlib as tl
 from models.batching import make_batch
-from models.checkpoint import step_checkpoints, digest, read_checkpoint
+from models.checkpoint import digest, read_checkpoint, step_checkpoints
 from models.config import config_from
 from models.errors import UserError
 from models.evaluation import POSITIONS, TokenLoss, Translator, exact_match, token_loss
