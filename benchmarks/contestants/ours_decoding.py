@@ -29,9 +29,7 @@ def decoding(size: list[int], batches: list[list[list[int]]], beam: int = 1) -> 
     def step() -> int:
         return sum(len(target) for sources in batches for target in decoded(sources, max(map(len, sources))))
 
-    def decoded(sources: list[list[int]], length: int) -> list[Any]:
-        if beam == 1:
-            return greedy(model, sources, max_length=length)
+    def decoded(sources: list[list[int]], length: int) -> list[Any]:  # as the command line does it, a beam of 1 too
         return [found[0].tokens for found in beam_search(model, sources, beam, max_length=length)]
 
     return Contestant(LIBRARY, {"step": step, "check": lambda: check(model, batches)})
