@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 
 import pytest
 
@@ -611,6 +612,16 @@ def test_evaluate_lists_errors_when_asked(in_trained, capsys, tmp_path):
         out = capsys.readouterr().out
         found[errors] = ("errors      2 of 2 sentences differ" in out, len(re.findall(r"(?m)^line \d: ", out)))
     assert list(found.values()) == [(False, 0), (True, 2), (True, 1), (True, 0)]
+
+
+def test_evaluate_finds_words_as_the_run_does_unless_told(in_trained, capsys, tmp_path):
+    (run,) = Path("runs").iterdir()
+    shutil.copytree(run, tmp_path / "run")
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace('bleu_tokenize = "13a"', 'bleu_tokenize = "none"'))
+    for arguments, used in (((), "none"), (("--tokenize", "char"), "char")):
+        assert main(["evaluate", "--tsv", "valid.tsv", "--run", str(tmp_path / "run"), *arguments]) == 0
+        assert f"|tok:{used}|" in capsys.readouterr().out
 
 
 def test_evaluate_needs_files_for_a_run_on_files(in_trained, capsys):
