@@ -265,12 +265,17 @@ class Trainer:
         self.log.sync()
         path = step_path(self.run.path, self.progress.step)
         self._write(path)
-        self._saved = now
-        if self._stopgap and self._stopgap != path:
-            self._stopgap.unlink(missing_ok=True)
-        self._stopgap = None if self._is_due(self.config.save_every) else path
+        stopgap = self._stopgap
+        self._note_saved(path)
+        if stopgap and stopgap != path:
+            stopgap.unlink(missing_ok=True)
         prune(self.run.path, self.config.keep)
         self.log.write_speed(kind="save", step=self.progress.step, seconds=time.perf_counter() - began)
+
+    def _note_saved(self, path: Path) -> None:
+        """Note that the newest checkpoint is `path`, of this step, and whether it is one that only a stop had saved."""
+        self._saved = (self.progress.step, self.progress.validated)
+        self._stopgap = None if self._is_due(self.config.save_every) else path
 
     def _write(self, path: Path) -> None:
         with self._averaged():
@@ -310,8 +315,7 @@ class Trainer:
         except ValueError as error:
             raise UserError(f"checkpoint {path}: {error}") from None
         self.progress = checkpoint.progress
-        self._saved = (self.progress.step, self.progress.validated)
-        self._stopgap = None if self._is_due(self.config.save_every) else path
+        self._note_saved(path)
         tl.default_generator().state = self.progress.random
 
 
