@@ -165,11 +165,11 @@ def tests_through(mutant: Mutant, tests: dict[str, dict[str, Any]]) -> list[dict
     ]  # fmt: skip
     chosen.sort(key=lambda name: ("test_gradient[" not in name, tests[name]["seconds"], name))
     if mutant.path in ENGINE:
-        near = {"tests/test_engine.py"}
+        near = {"tests/engine/test_engine.py"}
     elif "/kernels/" in mutant.path:
-        near = {"tests/test_kernels.py"}
+        near = {"tests/kernels/test_kernels.py"}
     else:
-        near = {"tests/test_ops.py", f"tests/test_{Path(mutant.path).stem}.py"}
+        near = {"tests/ops/test_table.py", f"tests/test_{Path(mutant.path).stem}.py"}
     stages = [[name for name in chosen if (name.partition("::")[0] in near) == beside] for beside in (True, False)]
     return [{name: 10 + 10 * tests[name]["seconds"] for name in stage} for stage in stages if stage]
 

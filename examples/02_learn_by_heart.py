@@ -2,9 +2,9 @@
 
 import tensorlib as tl
 from models import Transformer, TransformerConfig
-from models.batching import encode_pairs, make_batch
-from models.decoding import greedy
-from models.text import PAD, Tokenizer
+from models.decoding.token_by_token import greedy
+from models.text.batching import encode_pairs, make_batch
+from models.text.subwords import PAD, Tokenizer
 from nn import optim
 
 PAIRS = [

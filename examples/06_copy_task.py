@@ -17,9 +17,9 @@ import numpy as np
 
 import tensorlib as tl
 from models import Transformer, TransformerConfig
-from models.batching import make_batch
-from models.decoding import greedy
-from models.tokens import EOS
+from models.decoding.token_by_token import greedy
+from models.text.batching import make_batch
+from models.text.tokens import EOS
 from nn import optim, schedules
 from nn.averaging import ExponentialMovingAverage
 

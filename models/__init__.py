@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.transformer import Transformer, TransformerConfig
+    from models.architectures.transformer import Transformer, TransformerConfig
 
 __all__ = ["Transformer", "TransformerConfig"]
 
@@ -12,6 +12,6 @@ def __getattr__(name: str) -> Any:
     """Import the models when they are first asked for: `tensorlib --help` needs none, and is to come at once."""
     if name not in __all__:
         raise AttributeError(f"module 'models' has no attribute {name!r}")
-    from models import transformer
+    from models.architectures import transformer
 
     return getattr(transformer, name)

@@ -9,7 +9,7 @@ from typing import Any
 import tensorlib as tl
 from nn.checks import misfits
 from nn.module import Module, Parameter
-from tensorlib.interop import kind_of
+from tensorlib.exchange.interop import kind_of
 from tensorlib.messages import unknown_name
 
 __all__ = ["functional_call"]

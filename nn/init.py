@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from nn.checks import check_generator, check_number, check_size
-from tensorlib.random import Generator, default_generator
+from tensorlib.arrays.random import Generator, default_generator
 
 __all__ = ["kaiming_normal", "kaiming_uniform", "lecun_normal", "normal", "uniform", "xavier_normal", "xavier_uniform"]
 

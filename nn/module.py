@@ -13,9 +13,9 @@ import numpy as np
 import tensorlib as tl
 from nn.checks import misfits
 from nn.hooks import Hooks, call_with_hooks
-from tensorlib.interop import kind_of
+from tensorlib.engine.recording import STATE
+from tensorlib.exchange.interop import kind_of
 from tensorlib.messages import unknown_name
-from tensorlib.recording import STATE
 
 __all__ = ["Module", "ModuleList", "Parameter", "Sequential"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import tensorlib as tl
 from nn.checks import check_flag, check_fraction, check_number, misfits
 from nn.module import Module, Parameter
-from tensorlib.backend import backend_of
-from tensorlib.function import as_array
-from tensorlib.interop import kind_of
+from tensorlib.arrays.backend import backend_of
+from tensorlib.engine.function import as_array
+from tensorlib.exchange.interop import kind_of
 from tensorlib.ops.update import adam_update, sgd_update
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm"]

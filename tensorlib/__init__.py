@@ -1,19 +1,20 @@
 """tensorlib: a reverse-mode tensor autograd engine on NumPy and CuPy."""
 
-from tensorlib.autograd import *  # noqa: F403
-from tensorlib.backend import *  # noqa: F403
-from tensorlib.checking import *  # noqa: F403
-from tensorlib.checkpointing import *  # noqa: F403
-from tensorlib.function import *  # noqa: F403
-from tensorlib.hooks import *  # noqa: F403
-from tensorlib.insight.debug import *  # noqa: F403
-from tensorlib.insight.draw import *  # noqa: F403
-from tensorlib.insight.explain import *  # noqa: F403
-from tensorlib.insight.graph import *  # noqa: F403
-from tensorlib.interop import *  # noqa: F403
-from tensorlib.io import *  # noqa: F403
+from tensorlib.arrays.backend import *  # noqa: F403
+from tensorlib.arrays.memory import *  # noqa: F403
+from tensorlib.arrays.random import *  # noqa: F403
+from tensorlib.arrays.threads import *  # noqa: F403
+from tensorlib.debugging.debug import *  # noqa: F403
+from tensorlib.debugging.explain import *  # noqa: F403
+from tensorlib.engine.backward import *  # noqa: F403
+from tensorlib.engine.function import *  # noqa: F403
+from tensorlib.engine.hooks import *  # noqa: F403
+from tensorlib.engine.recording import *  # noqa: F403
+from tensorlib.exchange.interop import *  # noqa: F403
+from tensorlib.exchange.safetensors import *  # noqa: F403
+from tensorlib.graphs.drawing import *  # noqa: F403
+from tensorlib.graphs.graph import *  # noqa: F403
 from tensorlib.kernels import register_kernels
-from tensorlib.memory import *  # noqa: F403
 from tensorlib.messages import FUNCTION_NAMES as _FUNCTION_NAMES
 from tensorlib.messages import unknown_name as _unknown_name
 from tensorlib.ops.activations import *  # noqa: F403
@@ -43,11 +44,10 @@ from tensorlib.ops.shape import *  # noqa: F403
 from tensorlib.ops.softmax import *  # noqa: F403
 from tensorlib.ops.sorting import *  # noqa: F403
 from tensorlib.ops.trigonometric import *  # noqa: F403
-from tensorlib.random import *  # noqa: F403
-from tensorlib.recording import *  # noqa: F403
 from tensorlib.tensor import *  # noqa: F403
-from tensorlib.threads import *  # noqa: F403
-from tensorlib.transforms import *  # noqa: F403
+from tensorlib.transforms.derivatives import *  # noqa: F403
+from tensorlib.transforms.gradcheck import *  # noqa: F403
+from tensorlib.transforms.recompute import *  # noqa: F403
 
 register_kernels()
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib import autograd, hooks, interop
-from tensorlib.backend import Array, Backend, backend_of, get_backend
-from tensorlib.function import Function, as_array
+from tensorlib.arrays.backend import Array, Backend, backend_of, get_backend
+from tensorlib.engine import backward as autograd
+from tensorlib.engine import hooks
+from tensorlib.engine.function import Function, as_array
+from tensorlib.engine.recording import current_state
+from tensorlib.exchange import interop
 from tensorlib.messages import TENSOR_NAMES, shown, unknown_name
 from tensorlib.ops import (
     activations,
@@ -30,7 +33,6 @@ from tensorlib.ops import (
 )
 from tensorlib.ops import shape as shapes
 from tensorlib.ops import softmax as softmaxes
-from tensorlib.recording import current_state
 
 __all__ = ["Tensor"]
 

@@ -7,11 +7,11 @@ import warnings
 
 import numpy as np
 import pytest
-from strict import STRICT
 
 import tensorlib as tl
-from tensorlib.backend import get_backend
-from tensorlib.random import default_generator
+from tensorlib.arrays.backend import get_backend
+from tensorlib.arrays.random import default_generator
+from tests.strict import STRICT
 
 # Tests in the background of a script, or under nohup, come with signals ignored, and so would all that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,11 +4,11 @@ import io
 import json
 import signal
 
-from models.config import config_from
-from models.preparing import resume_run, start_run
-from models.progress import Display
-from models.stopping import Stopped, Stopper
-from models.training import Trainer
+from models.runs.config import config_from
+from models.system.stopping import Stopped, Stopper
+from models.training.loop import Trainer
+from models.training.progress import Display
+from models.training.start import resume_run, start_run
 
 MODEL = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 16, "dropout": 0.2, "max_length": 24}
 

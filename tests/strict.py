@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.backend import Backend, backend_of
+from tensorlib.arrays.backend import Backend, backend_of
 
 # ruff: noqa: SIM905  # words read better than quoted words
 

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 import tensorlib as tl
-from models.tokens import PAD
+from models.text.tokens import PAD
 
 
 class TableModel:

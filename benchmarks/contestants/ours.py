@@ -11,7 +11,7 @@ from sizes import DROPOUT, SMOOTHING, Size, batch_of
 
 import tensorlib as tl
 from contestants import Contestant
-from models.transformer import Transformer, TransformerConfig
+from models.architectures.transformer import Transformer, TransformerConfig
 from nn import optim
 
 LIBRARY = f"tensorlib {tl.__version__}, NumPy {np.__version__}"
@@ -20,7 +20,7 @@ LIBRARY = f"tensorlib {tl.__version__}, NumPy {np.__version__}"
 def keep_memory() -> None:
     """Do what training does first."""
     try:
-        from models.preparing import keep_memory as keep
+        from models.training.start import keep_memory as keep
     except ImportError:  # where the optimizer does it
         return
     keep()

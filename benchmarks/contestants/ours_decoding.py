@@ -10,10 +10,10 @@ from sizes import Size
 import tensorlib as tl
 from contestants import Contestant
 from contestants.ours import LIBRARY, keep_memory, model_of
-from models.batching import pad
-from models.beam import beam_search
-from models.decoding import greedy
-from models.tokens import BOS, EOS
+from models.decoding.beam import beam_search
+from models.decoding.token_by_token import greedy
+from models.text.batching import pad
+from models.text.tokens import BOS, EOS
 
 CHECKED = 4  # batches, about, short ones and long ones
 

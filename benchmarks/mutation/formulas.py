@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ENGINE = ("tensorlib/autograd.py", "tensorlib/gradients.py")
+ENGINE = ("tensorlib/engine/backward.py", "tensorlib/engine/gradients.py")
 ENGINE_FUNCTIONS = {  # what carries gradients; the rest of these files checks arguments
     "topological_order", "_call_backward", "_conform", "_conformed", "_broadcasts_to", "backward_pass", "_on_the_way",
     "backward", "_seed", "edge_of", "Gradients.start", "Gradients.add", "Gradients.finish", "Gradients.finish_leaves",
@@ -75,7 +75,7 @@ def engine_files(root: Path) -> list[str]:
     """Return the files that hold gradient formulas, relative to `root`."""
     found = [
         *root.glob("tensorlib/ops/*.py"),
-        *root.glob("tensorlib/kernels/cpu/*.py"),
+        *root.glob("tensorlib/kernels/numpy/*.py"),
         *[root / path for path in ENGINE if (root / path).exists()],
     ]
     return sorted(p.relative_to(root).as_posix() for p in found if p.name != "__init__.py")

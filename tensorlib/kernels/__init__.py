@@ -47,4 +47,4 @@ def enabled() -> bool:
 def register_kernels() -> None:
     """Register the kernels for NumPy, unless the environment forbids it. Those for CuPy come with its backend."""
     if enabled():
-        from tensorlib.kernels import cpu  # noqa: F401
+        from tensorlib.kernels import numpy  # noqa: F401

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
+from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis
 from tensorlib.ops.arithmetic import clip
-from tensorlib.ops.common import as_floating, at_least_float32, normal_axis
 from tensorlib.ops.creation import real
 from tensorlib.ops.elementwise import Erf
 from tensorlib.ops.elementwise import abs as absolute

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function
-from tensorlib.ops.common import plain
+from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.function import Function
+from tensorlib.ops.arguments import plain
 
 __all__ = [
     "add", "clip", "divide", "floor_divide", "maximum", "minimum", "multiply", "negative", "power", "reciprocal",

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorlib.backend import Array, backend_of
-from tensorlib.function import Function
-from tensorlib.ops.common import as_tensors, check_flag, sum_to
+from tensorlib.arrays.backend import Array, backend_of
+from tensorlib.arrays.random import Generator
+from tensorlib.engine.function import Function
+from tensorlib.ops.arguments import as_tensors, check_flag, sum_to
 from tensorlib.ops.dropout import Dropout, checked_probability, next_draw
 from tensorlib.ops.linalg import Matmul
 from tensorlib.ops.softmax import Softmax, checked_mask, softmax_gradient
-from tensorlib.random import Generator
 
 __all__ = ["scaled_dot_product_attention"]
 

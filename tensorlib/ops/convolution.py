@@ -8,8 +8,8 @@ from itertools import product
 from operator import index
 from typing import Any, NamedTuple
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
 from tensorlib.ops.creation import whole
 from tensorlib.ops.linalg import matmul

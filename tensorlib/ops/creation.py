@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.backend import Backend, get_backend
-from tensorlib.diagnosis import called_op
-from tensorlib.function import as_tensor
+from tensorlib.arrays.backend import Backend, get_backend
+from tensorlib.engine.errors import called_op
+from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
 
 __all__ = ["arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "zeros", "zeros_like"]

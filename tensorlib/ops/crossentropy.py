@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.backend import Array, Backend, backend_of, namespace_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.arrays.backend import Array, Backend, backend_of, namespace_of
+from tensorlib.engine.function import Function, as_tensor
 from tensorlib.ops.creation import real, whole
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where

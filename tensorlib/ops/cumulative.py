@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function
-from tensorlib.ops.common import along, as_floating, at_least_float32, normal_axis
+from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.function import Function
+from tensorlib.ops.arguments import along, as_floating, at_least_float32, normal_axis
 
 __all__ = ["cumprod", "cumsum", "logcumsumexp"]
 

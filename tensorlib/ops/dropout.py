@@ -6,12 +6,12 @@ import math
 from functools import singledispatch
 from typing import Any
 
-from tensorlib.backend import Array, backend_of, namespace_of
-from tensorlib.diagnosis import called_op
-from tensorlib.function import Function, as_tensor
+from tensorlib.arrays.backend import Array, backend_of, namespace_of
+from tensorlib.arrays.random import Generator, default_generator
+from tensorlib.engine.errors import called_op
+from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
 from tensorlib.ops.creation import real
-from tensorlib.random import Generator, default_generator
 
 __all__ = ["add_dropout", "dropout"]
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tensorlib.ops.arguments import as_tensors
 from tensorlib.ops.arithmetic import multiply
-from tensorlib.ops.common import as_tensors
 from tensorlib.ops.linalg import diagonal, matmul
 from tensorlib.ops.reduce import sum
 from tensorlib.ops.shape import reshape, squeeze, transpose

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function
+from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.function import Function
+from tensorlib.ops.arguments import as_floating
 from tensorlib.ops.arithmetic import namespace_among
-from tensorlib.ops.common import as_floating
 
 __all__ = [
     "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "log_sigmoid", "logaddexp", "sigmoid", "softplus",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import builtins
 from typing import Any, ClassVar
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor
-from tensorlib.ops.common import Axis, check_flag, normal_axis, plain, reduced_axes, with_kept_axes
+from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.function import Function, as_tensor
+from tensorlib.ops.arguments import Axis, check_flag, normal_axis, plain, reduced_axes, with_kept_axes
 
 __all__ = ["amax", "amin", "argmax", "argmin", "max", "min"]
 

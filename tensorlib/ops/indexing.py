@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.backend import Array, backend_of, namespace_of
-from tensorlib.diagnosis import called_op
-from tensorlib.function import Function, as_tensor
+from tensorlib.arrays.backend import Array, backend_of, namespace_of
+from tensorlib.engine.errors import called_op
+from tensorlib.engine.function import Function, as_tensor
 
 __all__ = ["embedding", "getitem", "masked_fill", "where"]
 

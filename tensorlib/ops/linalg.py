@@ -7,11 +7,11 @@ from functools import singledispatch
 from operator import index
 from typing import Any
 
-from tensorlib.backend import Array, backend_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.arrays.backend import Array, backend_of
+from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
+from tensorlib.ops.arguments import as_tensors, normal_axes, normal_axis
 from tensorlib.ops.arithmetic import multiply
-from tensorlib.ops.common import as_tensors, normal_axes, normal_axis
 from tensorlib.ops.indexing import where
 from tensorlib.ops.reduce import sum
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Any
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.function import Function, as_tensor
 from tensorlib.ops.dropout import Dropout, checked_probability, dropout_scale, next_draw
 from tensorlib.ops.linalg import product, rows
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import singledispatch
 from typing import Any
 
-from tensorlib.backend import Array
-from tensorlib.function import Function, as_tensor
+from tensorlib.arrays.backend import Array
+from tensorlib.engine.function import Function, as_tensor
 from tensorlib.ops.creation import real
 from tensorlib.ops.crossentropy import (
     class_targets,

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.function import as_tensor
+from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
+from tensorlib.ops.arguments import as_floating, at_least_float32, check_flag
 from tensorlib.ops.arithmetic import minimum
-from tensorlib.ops.common import as_floating, at_least_float32, check_flag
 from tensorlib.ops.creation import real
 from tensorlib.ops.exponential import softplus
 from tensorlib.ops.indexing import where

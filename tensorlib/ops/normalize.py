@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.diagnosis import called_op
-from tensorlib.function import Function, as_tensor
+from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.errors import called_op
+from tensorlib.engine.function import Function, as_tensor
+from tensorlib.ops.arguments import Axis, at_least_float32, check_flag
 from tensorlib.ops.arithmetic import maximum
-from tensorlib.ops.common import Axis, at_least_float32, check_flag
 from tensorlib.ops.creation import real
 from tensorlib.ops.elementwise import rsqrt
 from tensorlib.ops.reduce import norm

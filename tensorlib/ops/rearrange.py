@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.backend import Array, backend_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.arrays.backend import Array, backend_of
+from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.common import Axis, normal_axes, normal_axis
+from tensorlib.ops.arguments import Axis, normal_axes, normal_axis
 from tensorlib.ops.creation import checked_shape, fitting, whole
 from tensorlib.ops.gathering import take
 from tensorlib.ops.indexing import as_tuple, getitem

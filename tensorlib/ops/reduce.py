@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function, as_tensor
+from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.common import (
+from tensorlib.ops.arguments import (
     Axis,
     as_floating,
     at_least_float32,

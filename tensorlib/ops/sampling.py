@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.backend import Array, Backend, get_backend
-from tensorlib.diagnosis import called_op
-from tensorlib.function import as_tensor
+from tensorlib.arrays.backend import Array, Backend, get_backend
+from tensorlib.arrays.random import Generator, default_generator
+from tensorlib.engine.errors import called_op
+from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.common import normal_axis
+from tensorlib.ops.arguments import normal_axis
 from tensorlib.ops.creation import Shape, checked_dtype, checked_shape, checked_size, real
 from tensorlib.ops.indexing import getitem
 from tensorlib.ops.shape import broadcast_to
-from tensorlib.random import Generator, default_generator
 
 __all__ = ["bernoulli", "categorical", "gumbel", "normal", "permutation", "uniform"]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.diagnosis import called_op
-from tensorlib.function import Function, as_tensor
-from tensorlib.ops.common import as_floating, at_least_float32, largest, normal_axis
+from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.errors import called_op
+from tensorlib.engine.function import Function, as_tensor
+from tensorlib.ops.arguments import as_floating, at_least_float32, largest, normal_axis
 
 __all__ = ["log_softmax", "softmax"]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.function import as_tensor
+from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.common import check_flag, normal_axis, plain
+from tensorlib.ops.arguments import check_flag, normal_axis, plain
 from tensorlib.ops.creation import checked_size
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.rearrange import flip

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorlib.backend import Array, namespace_of
-from tensorlib.function import Function
+from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.function import Function
 from tensorlib.ops.arithmetic import namespace_among
 
 __all__ = ["arccos", "arcsin", "arctan", "arctan2", "cos", "cosh", "sin", "sinh", "tan", "tanh"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from tensorlib.backend import Array, namespace_of
+from tensorlib.arrays.backend import Array, namespace_of
 
 __all__ = ["adam_update", "average_update", "sgd_update"]
 

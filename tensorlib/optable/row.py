@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorlib.backend import Backend
+from tensorlib.arrays.backend import Backend
+from tensorlib.arrays.random import Generator
 from tensorlib.ops.dropout import dropout
-from tensorlib.random import Generator
 from tensorlib.tensor import Tensor
 
 __all__ = [

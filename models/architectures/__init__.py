@@ -1,0 +1,1 @@
+"""The models: what turns token ids into logits."""

@@ -1,0 +1,174 @@
+"""Turning a model's logits into sentences, one token after another.
+
+For every model that has what `Transformer` has for it: `encode` and `visible` for the sources, `start` and
+`decode_step` for the targets, a state with `select`, and `evaluating` (`force` in `forced.py` asks for `decode`
+instead of the middle three).
+
+Here each sentence grows by one token at a time, the likeliest or one that is drawn; `beam.py` keeps several
+targets of a sentence open.
+
+Shape suffixes: B sentences still open, S source length, T steps, V vocabulary, C candidates for the next token.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import tensorlib as tl
+from models.decoding.hypothesis import Hypothesis, hypothesis, length_limits
+from models.text.batching import pad
+from models.text.tokens import BOS, EOS
+
+__all__ = ["Draw", "greedy", "sample", "started"]
+
+ENDED = 0.25  # the part of a batch that has ended when it is worth copying what is remembered of the others
+NUCLEUS = 256  # so many tokens are looked at first: they nearly always hold the probability that top_p asks for
+
+Draw = tuple[int, int]  # what tl.Generator.next_draw returns
+Choose = Callable[[Any, np.ndarray, int], np.ndarray]
+
+
+def greedy(
+    model: Any,
+    sources: Sequence[Sequence[int]],
+    max_length: int | Sequence[int] | None = None,
+    min_length: int = 0,
+) -> list[list[int]]:
+    """Return for each source (ids ending in </s>) the target built by always taking the likeliest next token.
+
+    Stops a sentence at </s>, which cannot come before `min_length` tokens, or at `max_length` tokens (one for all or
+    one each; default: twice the source's length plus 20). All sentences are decoded together, so give some of like
+    length; those that have ended leave the batch when they are many enough. The model is used in evaluation mode and
+    left in its own.
+    """
+
+    def choose(logits_BV: Any, sentence_B: np.ndarray, length: int) -> np.ndarray:
+        if length >= min_length:
+            return logits_BV.argmax(axis=-1).numpy()
+        best_B2 = tl.topk(logits_BV, 2)[1].numpy()
+        return np.where(best_B2[:, 0] == EOS, best_B2[:, 1], best_B2[:, 0])
+
+    targets = _grown(model, sources, length_limits(sources, min_length, max_length), choose)
+    return [ids[:-1] if ids and ids[-1] == EOS else ids for ids in targets]
+
+
+def sample(
+    model: Any,
+    sources: Sequence[Sequence[int]],
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_length: int = 0,
+    max_length: int | Sequence[int] | None = None,
+    draws: Sequence[Draw] | None = None,
+    length_penalty: float = 0.0,
+) -> list[Hypothesis]:
+    """Return for each source a target drawn token by token from softmax(logits / temperature).
+
+    top_k: draw from the k likeliest tokens alone (Fan et al. 2018); 0: from all.
+    top_p: and of those from the fewest that have this probability together (Holtzman et al. 2020, "nucleus").
+    draws: for each sentence the draw that its random numbers come from, a number a step; so its target does not depend
+        on what else is in the batch. By default the next ones of the default generator.
+
+    Lengths are as in `greedy`. Probabilities in the result are the model's own, before temperature and cutting, so that
+    they compare with those of other ways to decode. Errors: ValueError for settings that cannot be.
+    """
+    if not (0 < temperature < math.inf and top_k >= 0 and 0 < top_p <= 1):
+        raise ValueError(
+            "sample: temperature > 0, top_k >= 0 and 0 < top_p <= 1 are required; "
+            f"got {temperature}, {top_k} and {top_p}"
+        )
+    limit_B = length_limits(sources, min_length, max_length)
+    draws = [tl.default_generator().next_draw() for _ in sources] if draws is None else draws
+    uniform_BT = [_uniform(draw, limit) for draw, limit in zip(draws, limit_B.tolist(), strict=True)]
+    log_probs: list[list[float]] = [[] for _ in sources]
+
+    def choose(logits_BV: Any, sentence_B: np.ndarray, length: int) -> np.ndarray:
+        ids_BC, probs_BC = candidates(logits_BV, temperature, top_k, top_p, may_end=length >= min_length)
+        uniform_B = np.array([uniform_BT[i][length] if length < limit_B[i] else 0.0 for i in sentence_B])
+        ids_B = _drawn(ids_BC, probs_BC, uniform_B)
+        column_B1 = tl.Tensor(ids_B[:, None], backend=logits_BV.backend)
+        log_probs_B = tl.take_along_axis(logits_BV, column_B1, 1)[:, 0] - tl.logsumexp(logits_BV, axis=-1)
+        own_B = np.minimum(log_probs_B.numpy(), 0)  # rounding must not make a probability more than 1
+        for i, log_prob in zip(sentence_B.tolist(), own_B.tolist(), strict=True):
+            log_probs[i].append(log_prob)
+        return ids_B
+
+    targets = _grown(model, sources, limit_B, choose)
+    # What came after a sentence's end, while it waited to leave the batch, is not its own.
+    return [hypothesis(ids, own[: len(ids)], length_penalty) for ids, own in zip(targets, log_probs, strict=True)]
+
+
+def candidates(
+    logits_BV: Any, temperature: float, top_k: int, top_p: float, may_end: bool = True
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """Return the tokens that may be drawn and their probabilities, each (B, C), on the host; None stands for all.
+
+    A token that may not be drawn has probability 0. Of equally likely tokens the first are kept.
+    """
+    if not may_end:
+        is_end_V = tl.Tensor(np.arange(logits_BV.shape[-1]) == EOS, backend=logits_BV.backend)
+        logits_BV = tl.where(is_end_V, -math.inf, logits_BV)
+    # Shifted first, for a very small temperature would make infinities of the logits themselves, and NaN of those.
+    scaled_BV = (logits_BV - logits_BV.max(axis=-1, keepdims=True)).astype("float64") / temperature
+    size = scaled_BV.shape[-1]
+    if top_p == 1 and not 0 < top_k < size:
+        return None, tl.softmax(scaled_BV).numpy()
+    count = min(top_k or NUCLEUS, size)
+    best_BC, ids_BC = (x.numpy() for x in tl.topk(scaled_BV, count))
+    total_B1 = np.exp(best_BC).sum(-1, keepdims=True) if top_k else tl.exp(scaled_BV).sum(-1, keepdims=True).numpy()
+    if not top_k and (np.exp(best_BC).sum(-1, keepdims=True) < top_p * total_B1).any():
+        best_BC, ids_BC = (x.numpy() for x in tl.topk(scaled_BV, size))  # so flat that they were not enough
+    probs_BC = np.exp(best_BC) / total_B1
+    before_BC = np.cumsum(probs_BC, axis=-1) - probs_BC  # what the likelier ones have together
+    probs_BC = np.where(before_BC < top_p, probs_BC, 0)
+    return ids_BC, probs_BC / probs_BC.sum(axis=-1, keepdims=True)
+
+
+def _drawn(ids_BC: np.ndarray | None, probs_BC: np.ndarray, uniform_B: np.ndarray) -> np.ndarray:
+    """Draw one token for each row by the inverse of the cumulative distribution, at a number in [0, 1)."""
+    up_to_BC = np.cumsum(probs_BC, axis=-1)
+    # The first place whose sum passes the number: its own probability is not 0, else the place before would have been
+    # found. Times the last sum, which rounding leaves a little beside 1, the number is always passed.
+    place_B = (up_to_BC > uniform_B[:, None] * up_to_BC[:, -1:]).argmax(axis=-1)
+    return place_B if ids_BC is None else np.take_along_axis(ids_BC, place_B[:, None], axis=-1)[:, 0]
+
+
+def _uniform(draw: Draw, count: int) -> np.ndarray:
+    """Return `count` numbers in [0, 1) of a draw; the first of them are the same however many are asked for."""
+    bits = tl.get_backend("numpy").random_bits(*draw, count, "uint64")
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def _grown(model: Any, sources: Sequence[Sequence[int]], limit_B: np.ndarray, choose: Choose) -> list[list[int]]:
+    """Return the targets, </s> included, whose next tokens are those of `choose(logits_BV, sentence_B, length)`."""
+    targets: list[list[int]] = [[] for _ in sources]
+    sentence_B = np.arange(len(sources))  # which sentence each row of the batch is
+    open_B = limit_B > 0  # which of them go on; the others' rows are computed, but not looked at
+    ids_B = np.full(len(sources), BOS)
+    if not open_B.any():
+        return targets
+    with model.evaluating(), tl.no_grad(), tl.threads():
+        state, length = started(model, sources), 0
+        while open_B.any():
+            if np.mean(~open_B) >= ENDED:
+                sentence_B, ids_B, state = sentence_B[open_B], ids_B[open_B], state.select(open_B)
+                open_B = open_B[open_B]
+            logits_BV, state = model.decode_step(ids_B, state)
+            ids_B = choose(logits_BV, sentence_B, length)
+            length += 1
+            for i, token in zip(sentence_B[open_B].tolist(), ids_B[open_B].tolist(), strict=True):
+                targets[i].append(token)
+            open_B = open_B & (ids_B != EOS) & (length < limit_B[sentence_B])
+    return targets
+
+
+def started(model: Any, sources: Sequence[Sequence[int]]) -> Any:
+    """Return the model's state before the first token of each source's target."""
+    source_BS, _ = pad(sources)
+    visible_BS = model.visible(source_BS)
+    return model.start(model.encode(source_BS, visible_BS), visible_BS)

@@ -1,0 +1,1 @@
+"""How good a model is: translations, scores, attention weights, errors."""

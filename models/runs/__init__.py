@@ -1,0 +1,1 @@
+"""A run on disk: its config, directory and checkpoints, and how one is loaded."""

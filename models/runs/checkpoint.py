@@ -1,0 +1,240 @@
+"""Checkpoints: one safetensors file holds all that going on needs, and can tell whether it is whole.
+
+Tensors: `model.NAME`, `optimizer.NAME`, and with a moving average `latest.NAME`. Metadata, one JSON text: what
+`Checkpoint` has below, and a digest over everything, for safetensors itself notices a torn file but not a flipped bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tensorlib as tl
+from models.architectures.transformer import Transformer, TransformerConfig
+from models.system.errors import UserError
+from models.system.files import require_file
+from tensorlib.exchange.safetensors import load_with_metadata
+
+__all__ = [
+    "Checkpoint",
+    "Progress",
+    "build_model",
+    "digest",
+    "load_weights",
+    "newest_checkpoint",
+    "prune",
+    "read_checkpoint",
+]
+__all__ += ["step_path", "write_checkpoint"]
+
+FORMAT = 1
+BEST = "best.safetensors"
+STEP = r"step-\d{8,}\.safetensors"  # as step_path names them
+
+
+@dataclass
+class Progress:
+    """Where a run stands. With the weights, the optimizer and the config it decides all that follows."""
+
+    step: int = 0
+    """Steps taken, skipped ones included."""
+    epoch: int = 0
+    """The epoch, from 0, that the next batch is of."""
+    batch: int = 0
+    """How many batches of that epoch have been used."""
+    random: tuple[int, int] = (0, 0)
+    """The state of the generator that dropout draws from."""
+    skipped: int = 0
+    """Steps skipped in a row just now, because loss or gradient was not finite."""
+    validated: int = 0
+    """The step of the latest validation."""
+    best_step: int = 0
+    """The step of the best validation, by loss or by BLEU as the config says."""
+    best_loss: float | None = None
+    """Its loss."""
+    best_bleu: float | None = None
+    """Its BLEU, if that was measured."""
+    waited: int = 0
+    """Validations since then, all of which found nothing better."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds."""
+
+    model: dict[str, np.ndarray]
+    """The weights to use: with a moving average (--optim.ema) that."""
+    optimizer: dict[str, np.ndarray]
+    model_config: TransformerConfig
+    progress: Progress
+    config: dict[str, Any]
+    """The run's config, for people; config.toml is what counts."""
+    tokenizer: str
+    """The digest of the subword models, and of the text: a checkpoint is worth nothing with others."""
+    data: str
+    latest: dict[str, np.ndarray] = field(default_factory=dict)
+    """The weights that training goes on from, where the ones to use are a moving average."""
+    averaged: list[int] = field(default_factory=list)
+    """The steps whose weights' mean this is, if it is one (`tensorlib average`)."""
+
+
+def step_path(run: Path, step: int) -> Path:
+    """Return the file for a step's checkpoint."""
+    return run / f"step-{step:08d}.safetensors"
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all; equal checkpoints give equal bytes. Errors: OSError, as a full disk."""
+    tensors = {f"model.{name}": array for name, array in checkpoint.model.items()}
+    tensors |= {f"optimizer.{name}": array for name, array in checkpoint.optimizer.items()}
+    tensors |= {f"latest.{name}": array for name, array in checkpoint.latest.items()}
+    metadata = {
+        "format": FORMAT,
+        "model": asdict(checkpoint.model_config),
+        "progress": asdict(checkpoint.progress),
+        "config": checkpoint.config,
+        "tokenizer": checkpoint.tokenizer,
+        "data": checkpoint.data,
+    }
+    if checkpoint.averaged:
+        metadata["averaged"] = checkpoint.averaged
+    tl.save(tensors, path, metadata | {"digest": digest(tensors, metadata)})
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint. Errors: `UserError` naming the file, for any that is not whole."""
+    require_file(str(path), "checkpoint", "name a file in it, such as best.safetensors")
+    try:
+        _require_safetensors(path)
+        tensors, metadata = load_with_metadata(path)
+    except OSError as error:
+        reason = (error.strerror or "no such file").lower()
+        raise UserError(f"checkpoint {path}: a readable file is required; {reason}") from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error).partition("safetensors file: ")[2] or str(error)
+        raise UserError(f"checkpoint {path}: a whole file is required; it is damaged: {reason}") from None
+    if not isinstance(metadata, dict) or "format" not in metadata:
+        raise UserError(f"checkpoint {path}: a file of `tensorlib train` is required; it holds only tensors")
+    noted = metadata.pop("digest", None)
+    if metadata["format"] != FORMAT:
+        raise UserError(f"checkpoint {path}: format {FORMAT} is required, got {metadata['format']!r}; train anew")
+    if noted != digest(tensors, metadata):
+        raise UserError(f"checkpoint {path}: a whole file is required; its contents don't fit their digest")
+    try:
+        return _from_parts(tensors, metadata)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"checkpoint {path}: metadata as `tensorlib train` writes it is required; {reason}") from None
+
+
+def _require_safetensors(path: Path) -> None:
+    """Tell what never was a checkpoint, as a config.toml, from one that is damaged."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if len(start) == 9 and start[8:] != b"{":  # the length of a JSON object, and that object
+        raise UserError(
+            f"checkpoint {path}: a .safetensors file of `tensorlib train` is required; it begins with "
+            f"{start.decode('ascii', 'replace')!r}, as none does; name another file"
+        )
+
+
+def _from_parts(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Checkpoint:
+    values = dict(metadata["progress"])
+    values["random"] = tuple(values["random"])
+    values.setdefault("best_bleu", None)  # it and `waited` are younger than the format
+    averaged = metadata.get("averaged", [])
+    counts = [value for name, value in values.items() if name not in ("random", "best_loss", "best_bleu")]
+    if (
+        not all(type(n) is int and n >= 0 for n in [*counts, *values["random"], *averaged])
+        or len(values["random"]) != 2
+    ):
+        raise ValueError(f"progress {metadata['progress']}, averaged {averaged}")
+    if not (isinstance(metadata["config"], dict) and isinstance(averaged, list)):
+        raise TypeError(f"averaged {averaged!r}, config {type(metadata['config']).__name__}")
+    if not all(isinstance(values[best], float | None) for best in ("best_loss", "best_bleu")):
+        raise TypeError(f"best loss {values['best_loss']!r}, best BLEU {values['best_bleu']!r}")
+    return Checkpoint(
+        model=_part(tensors, "model."),
+        optimizer=_part(tensors, "optimizer."),
+        model_config=TransformerConfig(**metadata["model"]),
+        progress=Progress(**values),
+        config=metadata["config"],
+        tokenizer=metadata["tokenizer"],
+        data=metadata["data"],
+        latest=_part(tensors, "latest."),
+        averaged=averaged,
+    )
+
+
+def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    """Return a digest over all names, types, shapes and values, and the metadata without it."""
+    hasher = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        hasher.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        hasher.update(array.reshape(-1).view(np.uint8).data)
+    return hasher.hexdigest()
+
+
+def build_model(config: TransformerConfig, generator: tl.Generator | None = None) -> Transformer:
+    """Return a new model. Errors: `UserError` for a config that cannot be built."""
+    try:
+        return Transformer(config, generator=generator)
+    except ValueError as error:
+        raise UserError(f"model: {str(error).removeprefix('TransformerConfig: ')}") from None
+
+
+def load_weights(model: Transformer, checkpoint: Checkpoint, path: Path) -> None:
+    """Put a checkpoint's weights into a model. Errors: `UserError` naming what is of another model."""
+    ours, theirs = model.config, checkpoint.model_config
+    other = [
+        f"{f.name} {getattr(theirs, f.name)} where this run has {getattr(ours, f.name)}"
+        for f in fields(ours)
+        if getattr(ours, f.name) != getattr(theirs, f.name)
+    ]
+    if other:
+        raise UserError(f"checkpoint {path}: weights of this run's model are required; it has {', '.join(other)}")
+    try:
+        model.load_state_dict(checkpoint.model)
+    except ValueError as error:
+        raise UserError(f"checkpoint {path}: {error}") from None
+
+
+def newest_checkpoint(run: Path, warn: Any = None) -> tuple[Path, Checkpoint] | None:
+    """Return the newest whole step checkpoint of a run; `warn(text)` is told of each newer one that is damaged.
+
+    Errors: `UserError` when there are some and all are damaged: to begin again silently would lose them.
+    """
+    paths = step_checkpoints(run)
+    for path in reversed(paths):
+        try:
+            return path, read_checkpoint(path)
+        except UserError as error:
+            if warn:
+                warn(f"{error}; trying the one before")
+    if paths:
+        raise UserError(f"run {run}: a whole checkpoint is required; all {len(paths)} are damaged; train anew")
+    return None
+
+
+def step_checkpoints(run: Path) -> list[Path]:
+    """Return the step checkpoints of a run, oldest first."""
+    paths = (path for path in run.iterdir() if re.fullmatch(STEP, path.name))
+    return sorted(paths, key=lambda path: int(path.stem.removeprefix("step-")))
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all step checkpoints but the newest `keep`."""
+    for path in step_checkpoints(run)[:-keep]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,120 @@
+"""Run directories: made whole or not at all, and found again."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from models.runs.config import TrainConfig, config_from, config_toml, read_toml
+from models.system.errors import UserError
+from models.system.files import new_directory
+from models.system.terminal import command
+from models.text.subwords import Tokenizer
+from tensorlib.exchange.safetensors import write_atomically
+
+__all__ = ["RUNS", "create_run", "find_run", "has_weights", "newest_run", "read_config", "refuse_existing"]
+__all__ += ["remove_unless_trained", "write_config"]
+
+RUNS = Path("runs")
+CONFIG = "config.toml"
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse a directory that is there already: a run must not write over another. Errors: `UserError`."""
+    if out.exists() or out.is_symlink():
+        raise UserError(f"train --out {out}: a new directory is required; it exists; add --resume to go on with it")
+
+
+def create_run(config: TrainConfig, tokenizer: Tokenizer, out: Path | None) -> Path:
+    """Make the run's directory with config and tokenizer in it: `out`, or the next number in runs/.
+
+    It is filled under another name and then renamed, so that no half of it is ever seen, and two runs that begin at
+    once get two numbers. Errors: `UserError` if `out` exists or can't be made.
+    """
+    parent = out.parent if out else RUNS
+    with new_directory(parent, "train") as temporary:
+        tokenizer.save(temporary)
+        write_config(temporary, config)
+        return _rename(temporary, out) if out else _rename_to_number(temporary, parent / _name(config))
+
+
+def _rename(temporary: Path, final: Path) -> Path:
+    refuse_existing(final)
+    temporary.rename(final)
+    return final
+
+
+def _rename_to_number(temporary: Path, stem: Path) -> Path:
+    while True:
+        taken = [_number(path) for path in stem.parent.glob(f"{stem.name}-*")]
+        final = stem.with_name(f"{stem.name}-{max(taken, default=0) + 1}")
+        try:
+            temporary.rename(final)  # fails where another run has just taken the number
+            return final
+        except OSError:
+            if not final.exists():
+                raise
+
+
+def _name(config: TrainConfig) -> str:
+    """Return `<data>-<model>`; own text is called after the directory it lies in."""
+    file = config.train_source or config.train_tsv
+    data = Path(file).parent.name if file else config.data
+    name = re.sub(r"[^\w.]+", "-", data).strip("-.") or "text"
+    return f"{name}-transformer"
+
+
+def _number(path: Path) -> int:
+    last = path.name.rpartition("-")[2]
+    return int(last) if re.fullmatch("[0-9]{1,9}", last) else 0
+
+
+def write_config(run: Path, config: TrainConfig) -> None:
+    """Write config.toml, whole or not at all."""
+    write_atomically(run / CONFIG, config_toml(config))
+
+
+def read_config(run: Path) -> TrainConfig:
+    """Read a run's config.toml. Errors: `UserError` naming it."""
+    path = run / CONFIG
+    return config_from((f"config {path}", read_toml(path)))
+
+
+def newest_run(trained: bool = False) -> Path:
+    """Return the run in runs/ that was begun last, of those with weights only if `trained`.
+
+    Errors: `UserError` where there is none.
+    """
+    runs = [path for path in RUNS.glob("*") if (path / CONFIG).is_file() and not path.name.startswith(".")]
+    found = [path for path in runs if has_weights(path)] if trained else runs
+    if not found:
+        which = "there is none" if not runs else f"none of the {len(runs)} has a checkpoint yet"
+        raise UserError(f"a run is required; {which} in {RUNS.absolute()}; begin one with `{command()} train`")
+    return max(found, key=_begun)
+
+
+def has_weights(run: Path) -> bool:
+    """Return whether there is a checkpoint in a run's directory."""
+    return any(run.glob("*.safetensors"))
+
+
+def remove_unless_trained(run: Path) -> None:
+    """Remove a new run that has failed before its first checkpoint: nothing in it is worth going on with."""
+    if not has_weights(run):
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _begun(run: Path) -> tuple[int, int]:
+    # The tokenizer is written once, when the run begins; config.toml is written anew when one resumes.
+    written = max((file.stat().st_mtime_ns for file in run.glob("tokenizer*.model")), default=0)
+    return written, _number(run)
+
+
+def find_run(run: Path | None, flag: str = "--run") -> Path:
+    """Return the directory of a run: `run`, as `flag` named it, or the newest. Errors: `UserError` where it is none."""
+    if run is None:
+        return newest_run()
+    if not (run / CONFIG).is_file():
+        raise UserError(f"{flag} {run}: a directory that `tensorlib train` wrote is required; it has no {CONFIG}")
+    return run

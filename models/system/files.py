@@ -1,0 +1,63 @@
+"""What a user names: a regular file to read, or an error that says what it is instead; a directory to make."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from models.system.errors import UserError
+
+__all__ = ["new_directory", "read_bytes", "require_file"]
+
+
+def require_file(name: str, operation: str, folder_remedy: str = "name a file in it") -> None:
+    """Refuse what is no regular file before it is opened, for opening a fifo would wait. Errors: `UserError`."""
+    try:
+        mode = os.stat(name).st_mode
+        if stat.S_ISREG(mode):
+            return
+        given, remedy = "it is a fifo, socket or device", "write its contents to a file first"
+        if stat.S_ISDIR(mode):
+            given, remedy = "it is a directory", folder_remedy
+    except OSError as error:
+        given, remedy = (error.strerror or str(error)).lower(), "check the path and its permissions"
+    except ValueError as error:  # a NUL in the name
+        given, remedy = str(error), "check the path"
+    raise UserError(f"{operation} {name}: a readable file is required; {given}; {remedy}")
+
+
+def read_bytes(name: str, operation: str) -> bytes:
+    """Read a regular file. Errors: `UserError` naming it and the operation."""
+    require_file(name, operation)
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        given = (error.strerror or str(error)).lower()
+        raise UserError(
+            f"{operation} {name}: a readable file is required; {given}; check the path and its permissions"
+        ) from None
+
+
+@contextmanager
+def new_directory(parent: Path, operation: str) -> Iterator[Path]:
+    """Make a directory in `parent` to be filled and then renamed, so that no half of it is ever seen.
+
+    It goes if that fails. Errors: `UserError` naming the operation, where nothing can be made in `parent`.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"{operation}: a directory to write to is required; {parent}: {reason}") from None
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,1 @@
+"""Arrays below the engine: which library holds them, where, and how kernels share the work."""

@@ -1,0 +1,1 @@
+"""The engine: values, nodes, what is recorded, and the backward pass."""

@@ -1,0 +1,1 @@
+"""Values that leave the engine and enter it: NumPy, DLPack, pickle, files."""

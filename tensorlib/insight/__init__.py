@@ -1,1 +1,0 @@
-"""Looking at what was recorded: the graph as data, as a picture."""

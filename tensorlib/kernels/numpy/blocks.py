@@ -1,0 +1,52 @@
+"""Work cut into blocks of rows: small enough for the cache, and a thread takes one at a time.
+
+Where a block begins depends on the shapes alone. So sums over blocks, added in their order, come out the same with any
+number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tensorlib.arrays.threads import share
+
+BLOCK_BYTES = 1 << 20  # a megabyte: small enough for caches, and long enough between two waits for the interpreter
+SHARED_BYTES = 1 << 20  # below, sharing costs more than it gives: threads wait for the interpreter at each call
+
+
+def row_blocks(rows: int, row_bytes: int, block_bytes: int = BLOCK_BYTES) -> list[slice]:
+    """Return slices that cover `rows` rows, each of `block_bytes` at most, but of one row at least."""
+    step = max(1, block_bytes // max(row_bytes, 1))
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def even_blocks(size: int, count: int) -> list[slice]:
+    """Return `count` slices that cover an axis of this size, as even as can be; fewer where it is shorter."""
+    ends = [size * i // count for i in range(count + 1)] if size >= count else range(size + 1)
+    return [slice(a, b) for a, b in pairwise(ends)]
+
+
+def for_blocks(work: Callable[[slice], Any], rows: int, row_bytes: int) -> None:
+    """Call ``work(block)`` for each block of rows, on several threads if there is enough to do."""
+    total = rows * row_bytes
+    if total < SHARED_BYTES:
+        work(slice(0, rows))
+    else:
+        share(work, row_blocks(rows, row_bytes, min(BLOCK_BYTES, total // 2 + row_bytes)))
+
+
+def summed(parts: list[Any]) -> Any:
+    """Add up what the blocks contributed, in their order, into the first."""
+    total = parts[0]
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def in_place(x: np.ndarray, *others: np.ndarray) -> bool:
+    """Say whether a kernel that computes in x's own dtype gives what the formula gives: all have it, a real one."""
+    return x.dtype.kind == "f" and x.itemsize >= 4 and all(o.dtype == x.dtype for o in others)

@@ -1,0 +1,59 @@
+"""Cross-entropy by row blocks: (N, V) is by far the largest array of a training step, so it is passed over once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorlib.kernels.numpy.blocks import for_blocks
+from tensorlib.ops.crossentropy import cross_entropy_formula, cross_entropy_gradient
+
+
+@cross_entropy_formula.register(np.ndarray)
+def _(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: float) -> tuple[np.ndarray, np.ndarray]:
+    rows, classes = logits.shape
+    lse = np.empty((rows, 1), logits.dtype)
+    loss = np.empty(rows, logits.dtype)
+
+    def losses(block: slice) -> None:
+        x, ignored = logits[block], ~counted[block]
+        top = x.max(axis=-1, keepdims=True)
+        top[ignored[:, None] | ~np.isfinite(top)] = 0  # inf - inf would be NaN
+        e = x - top
+        e[ignored] = 0  # what an ignored row holds is not looked at; here as in the formula it counts as zeros
+        chosen = np.take_along_axis(e, targets[block, None], axis=-1)[:, 0]
+        expected = (1 - smoothing) * chosen + smoothing * e.mean(axis=-1) if smoothing else chosen
+        np.exp(e, out=e)
+        total = np.log(e.sum(axis=-1, keepdims=True))
+        loss[block] = total[:, 0] - expected
+        np.add(total, top, out=lse[block])
+
+    for_blocks(losses, rows, classes * logits.itemsize)
+    loss[~counted] = 0
+    return loss, lse
+
+
+@cross_entropy_gradient.register(np.ndarray)
+def _(
+    dloss: np.ndarray,
+    logits: np.ndarray,
+    lse: np.ndarray,
+    targets: np.ndarray,
+    counted: np.ndarray,
+    smoothing: float,
+) -> np.ndarray:
+    rows, classes = logits.shape
+    dx = np.empty((rows, classes), logits.dtype)
+    weight = np.where(counted, dloss, 0).astype(logits.dtype).reshape(-1, 1)
+
+    def gradient(block: slice) -> None:
+        p = dx[block]
+        np.subtract(logits[block], lse[block], out=p)
+        p[~counted[block]] = 0
+        np.exp(p, out=p)
+        if smoothing:
+            p -= smoothing / classes
+        p[np.arange(len(p)), targets[block]] -= 1 - smoothing
+        p *= weight[block]
+
+    for_blocks(gradient, rows, classes * logits.itemsize)
+    return dx

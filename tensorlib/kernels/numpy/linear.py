@@ -1,0 +1,70 @@
+"""The dense layer: bias, ReLU and dropout go over a block of rows right after its product."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorlib.kernels.numpy.blocks import for_blocks, in_place
+from tensorlib.kernels.numpy.dropout import drop, zero_where_not
+from tensorlib.kernels.numpy.products import call_all, pieces_of, product_then
+from tensorlib.ops.linalg import rows
+from tensorlib.ops.linear import linear_formula, linear_gradient, linear_relu_formula, linear_relu_gradient
+
+
+@linear_formula.register(np.ndarray)
+def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    if bias is None or not in_place(x, weight, bias):
+        return linear_formula.dispatch(object)(x, weight, bias)
+
+    def add(z: np.ndarray, block: slice) -> None:
+        z[block] += bias
+
+    return product_then(x, weight, add)
+
+
+@linear_relu_formula.register(np.ndarray)
+def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, p: float, key: int, draw: int) -> np.ndarray:
+    if not in_place(x, weight, *([] if bias is None else [bias])):
+        return linear_relu_formula.dispatch(object)(x, weight, bias, p, key, draw)
+
+    def add_and_choose(y: np.ndarray, block: slice) -> None:
+        part = y[block]
+        if bias is not None:
+            part += bias
+        np.maximum(part, 0, out=part)
+        if p:
+            drop(part, part, p, key, draw, block.start * y.shape[1])
+
+    return product_then(x, weight, add_and_choose)
+
+
+@linear_relu_gradient.register(np.ndarray)
+def _(dy: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
+    if not in_place(y, dy):
+        return linear_relu_gradient.dispatch(object)(dy, y, scale)
+    dz = np.empty(y.shape, y.dtype)
+    dy_rows, y_rows, dz_rows = rows(dy), rows(y), rows(dz)
+
+    def choose(block: slice) -> None:
+        part = np.multiply(dy_rows[block], scale, out=dz_rows[block])
+        zero_where_not(~(y_rows[block] <= 0), part)  # not y > 0: a NaN gets its gradient
+
+    for_blocks(choose, len(y_rows), y.shape[-1] * y.itemsize)
+    return dz
+
+
+@linear_gradient.register(np.ndarray)
+def _(dz: np.ndarray, x: np.ndarray, weight: np.ndarray, needs: tuple[bool, ...]) -> tuple[np.ndarray | None, ...]:
+    if not in_place(x, dz, weight):
+        return linear_gradient.dispatch(object)(dz, x, weight, needs)
+    dz_rows = rows(dz)
+    dx, dweight, dbias = np.empty(x.shape, x.dtype), np.empty(weight.shape, x.dtype), np.empty(weight.shape[1], x.dtype)
+    pieces = []
+    if needs[0]:
+        pieces += pieces_of(dz_rows, weight.T, rows(dx))
+    if needs[1]:
+        pieces += pieces_of(rows(x).T, dz_rows, dweight)
+    if any(needs[2:]):
+        pieces.append(lambda: np.sum(dz_rows, axis=0, out=dbias))
+    call_all(pieces)  # all at once: what is small in itself is worth sharing together
+    return tuple([d if needed else None for d, needed in zip((dx, dweight, dbias), needs, strict=False)])

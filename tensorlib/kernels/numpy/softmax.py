@@ -1,0 +1,36 @@
+"""Softmax in place: one new array, not five."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tensorlib.ops.arguments import largest
+from tensorlib.ops.softmax import softmax_formula, softmax_gradient
+
+
+@softmax_formula.register(np.ndarray)
+def _(x: np.ndarray, axis: int, visible: np.ndarray | None) -> np.ndarray:
+    if x.dtype.kind != "f":  # what is done in place below would stay integer
+        return softmax_formula.dispatch(object)(x, axis, visible)
+    y = x if visible is None else np.where(visible, x, x.dtype.type(-math.inf))
+    top = largest(y, (axis,))
+    top[top == -math.inf] = 0  # nothing visible: exp(-inf - 0) = 0
+    y = np.subtract(y, top, out=None if visible is None else y)
+    np.exp(y, out=y)
+    total = y.sum(axis=axis, keepdims=True)
+    total[total == 0] = 1
+    y /= total
+    return y
+
+
+@softmax_gradient.register(np.ndarray)
+def _(dy: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        dx = dy * y
+        total = dx.sum(axis=axis, keepdims=True)
+    if not np.isfinite(total).all():  # a gradient that is infinite or NaN, perhaps at hidden places only
+        return softmax_gradient.dispatch(object)(dy, y, axis)
+    dx -= y * total
+    return dx

@@ -1,0 +1,1 @@
+"""Functions of functions: derivatives, recomputation, and the gradient check."""

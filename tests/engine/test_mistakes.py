@@ -1,0 +1,248 @@
+"""The mistakes that people make with every public function: one line that names the function and the value given."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import nn
+import tensorlib as tl
+from nn import optim
+from tensorlib.optable import ROWS
+from tests.strict import STRICT
+
+X, Y = (tl.Tensor(np.arange(1.0, 7).reshape(2, 3) / k) for k in (7, 5))
+MASK, IDS, PLACES = X > 0.5, tl.Tensor([0, 1]), tl.Tensor([[0], [1]])
+
+# How to call a function whose row in the op table calls it in another way.
+CALLS = {
+    "arange": [5], "astype": [X, "float64"], "bernoulli": [0.5, (2, 3)], "categorical": [X], "concatenate": [[X, Y]],
+    "einsum": ["ij,ij->i", X, Y], "embedding": [X, IDS], "eye": [3], "full": [(2, 3), 1.0], "gather": [X, 1, PLACES],
+    "getitem": [X, 1], "gumbel": [(2, 3)], "index_add": [X, 0, IDS, Y], "linspace": [0, 1, 5],
+    "masked_fill": [X, MASK, 0.0], "normal": [(2, 3)], "one_hot": [IDS, 4], "ones": [(2, 3)], "permutation": [X],
+    "reshape": [X, (3, 2)], "scatter": [X, 1, PLACES, X[:, :1]], "scatter_add": [X, 1, PLACES, X[:, :1]],
+    "searchsorted": [X[0], X[1]], "split": [X, 3, 1], "stack": [[X, Y]], "take": [X, IDS, 1],
+    "take_along_axis": [X, PLACES, 1], "topk": [X, 2], "transpose": [X, (1, 0)], "uniform": [(2, 3)],
+    "where": [MASK, X, Y], "zeros": [(2, 3)],
+}  # fmt: skip
+
+# What is given in the place of a Tensor, and what of it the message must show.
+NO_TENSORS = [
+    (None, "NoneType"), ({"a": 1}, "dict"), ({1.0}, "set"), ("abc", "<U3"), (np.array(["a", "b"]), "<U1"),
+    (np.array([object()]), "object"), ([[1.0], [2.0, 3.0]], "rows of different lengths"), (len, "call it first"),
+]  # fmt: skip
+
+INTEGERS, FLAGS = [(1.5, "1.5"), ("x", "'x'"), (X, "shape (2, 3)")], [(2, "2"), ("yes", "'yes'"), (X, "shape (2, 3)")]
+NOT_NEGATIVE, NUMBERS = [*INTEGERS, (-1, "-1")], [("x", "'x'"), (X, "shape (2, 3)"), ([0.1], "[0.1]")]
+NAMES = [("avg", "'avg'"), (3, "3"), (["mean"], "['mean']")]
+
+# The same for options, by the name of the parameter.
+OPTIONS = {
+    "axis": [(9, "9"), (-9, "-9"), (True, "True"), *INTEGERS], "axis1": INTEGERS, "axis2": [(9, "9"), *INTEGERS],
+    "start_axis": INTEGERS, "end_axis": INTEGERS, "source": [(9, "9")], "destination": [(9, "9")],
+    "keepdims": [(1, "1"), *FLAGS], "descending": FLAGS, "largest": FLAGS, "log_target": FLAGS, "endpoint": FLAGS,
+    "return_weights": FLAGS, "return_statistics": FLAGS, "reduction": NAMES, "mode": NAMES, "side": NAMES,
+    "approximate": NAMES, "generator": [(0, "0"), ("x", "'x'")], "eps": [(-1.0, "-1.0"), *NUMBERS],
+    "p": [(1.5, "1.5"), ("x", "")], "dropout": [(1.0, "1.0"), *NUMBERS], "delta": [(0, "0"), *NUMBERS],
+    "label_smoothing": [(1.5, "1.5"), *NUMBERS], "ignore_index": INTEGERS, "ddof": NUMBERS,
+    "ord": [(0, "0"), ("fro", "'fro'"), (X, "shape (2, 3)")], "decimals": INTEGERS, "offset": INTEGERS, "k": INTEGERS,
+    "num": NOT_NEGATIVE, "classes": NOT_NEGATIVE, "reps": NOT_NEGATIVE, "shift": INTEGERS, "sections": NOT_NEGATIVE,
+    "repeats": [(-1, "-1"), (1.5, "float"), (X, "float64")], "pad_width": [(-1, "-1"), (1.5, "1.5"), ("x", "x")],
+    "kernel_size": NOT_NEGATIVE, "stride": [(0, "0"), *NOT_NEGATIVE], "padding": NOT_NEGATIVE,
+    "dilation": [(0, "0"), *INTEGERS], "groups": [(0, "0"), *INTEGERS], "visible": [("x", "<U1"), (0.5, "float")],
+    "dtype": [("flaot32", "'flaot32'"), (3, "3")], "min_val": NUMBERS, "max_val": NUMBERS, "n": NOT_NEGATIVE,
+    "low": NUMBERS, "high": NUMBERS, "std": [(-1, "-1"), *NUMBERS], "start": NUMBERS, "step": [(0, "0"), *NUMBERS],
+}  # fmt: skip
+ELSEWHERE = {("batch_norm", "mean"), ("roll", "axis"), ("scatter", "source"), ("scatter_add", "source")}
+ELSEWHERE |= {("index_add", "source"), ("scaled_dot_product_attention", "k")}
+
+
+def call_of(row):
+    """Return how to call the public function of a row: arguments and keywords."""
+    if row.name in CALLS:
+        return CALLS[row.name], {}
+    samples = [s for s in row.samples if any(isinstance(a, tuple) and len(a) > 1 for a in s.arguments)]
+    sample = max(samples or row.samples, key=lambda s: len(s.arguments))
+    arrays = iter(row.arrays(sample))
+    given = [next(arrays) if isinstance(a, tuple) else a for a in sample.arguments]
+    turned = [tl.Tensor(a) if isinstance(a, np.ndarray) else a for a in given]
+    return turned, {k: tl.Tensor(v) if isinstance(v, np.ndarray) else v for k, v in sample.keywords.items()}
+
+
+def mistakes(row):
+    """Yield (what is wrong, arguments, keywords, what the message must show)."""
+    arguments, keywords = call_of(row)
+    parameters = list(inspect.signature(getattr(tl, row.name)).parameters.values())
+    tensors = [i for i, a in enumerate(arguments) if isinstance(a, tl.Tensor)]
+    for i in tensors:
+        for wrong, fragment in NO_TENSORS:
+            if not (
+                row.name == "permutation" or (wrong is None and parameters[min(i, len(parameters) - 1)].default is None)
+            ):
+                yield f"argument {i} = {wrong!r}", [*arguments[:i], wrong, *arguments[i + 1 :]], keywords, fragment
+    for i in tensors[1:]:
+        moved = tl.Tensor(arguments[i], backend=STRICT)
+        yield f"argument {i} on another backend", [*arguments[:i], moved, *arguments[i + 1 :]], keywords, "strict"
+    for i, p in enumerate(parameters):
+        if (row.name, p.name) in ELSEWHERE or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+            continue
+        for wrong, fragment in OPTIONS.get(p.name, []):
+            if i < len(arguments):
+                yield f"{p.name} = {wrong!r}", [*arguments[:i], wrong, *arguments[i + 1 :]], keywords, fragment
+            else:
+                yield f"{p.name} = {wrong!r}", arguments, {**keywords, p.name: wrong}, fragment
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
+def test_a_mistake_is_named_with_the_function_and_the_value_in_one_line(row):
+    function = getattr(tl, row.name)
+    unclear = []
+    for what, arguments, keywords, fragment in mistakes(row):
+        try:
+            y = function(*arguments, **keywords)
+        except (TypeError, ValueError, IndexError) as error:
+            message = str(error)
+            if not message.startswith(f"{row.name}: ") or "\n" in message or fragment not in message:
+                unclear.append(f"{what}: {message}")
+        else:
+            unclear.append(f"{what}: no error, but {str(y)[:60]}")
+    assert not unclear, "\n".join(unclear)
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
+def test_an_option_that_there_is_not_is_named(row):
+    arguments, keywords = call_of(row)
+    with pytest.raises(TypeError, match=rf"{row.name}\(\) got an unexpected keyword argument 'dim'"):
+        getattr(tl, row.name)(*arguments, **keywords, dim=0)
+
+
+# ---- whoever comes from PyTorch -----------------------------------------------------------------------------------
+
+
+class Lazy(nn.Module):
+    @property
+    def width(self):
+        return self.wdith
+
+
+WORDS = [
+    (lambda: X.view(3, 2), r"Tensor has no attribute 'view'; use x.reshape\(shape\)"),
+    (lambda: X.unsqueeze(0), r"'unsqueeze'; use tl.expand_dims\(x, axis\)"),
+    (lambda: X.cuda(), r"'cuda'; use x.to\('cupy'\)"),
+    (lambda: X.zero_(), r"'zero_'; use x.grad = None, or optimizer.zero_grad\(\)"),
+    (lambda: X.add_(1), r"'add_'; nothing changes a Tensor in place: write x = x.add\("),
+    (lambda: X.summ(), "'summ'; did you mean sum"),
+    (lambda: setattr(X, "data", Y), r"data cannot be set, got a Tensor of shape \(2, 3\).*x.replace\(array\)"),
+    (lambda: X.__cuda_array_interface__, "a Tensor on backend 'numpy' has no __cuda_array_interface__"),
+    (lambda: tl.cat([X, X]), "tensorlib has no attribute 'cat'; use tl.concatenate"),
+    (lambda: tl.sotfmax(X), "'sotfmax'; did you mean softmax"),
+    (lambda: nn.ReLU(), "nn has no attribute 'ReLU'; use tl.relu"),
+    (lambda: nn.functional.softmax(X), r"'softmax'; use tl.softmax\(...\), with axis= for dim="),
+    (lambda: nn.Linear(3, 2).cuda(), r"Linear has no attribute 'cuda'; use model.to\('cupy'\)"),
+    (lambda: nn.Linear(3, 2).wieght, "'wieght'; did you mean weight"),
+    (lambda: Lazy().width, "Lazy has no attribute 'wdith'; did you mean width"),
+]
+
+
+@pytest.mark.parametrize(("use", "message"), WORDS)
+def test_a_name_of_pytorch_is_answered_by_the_name_here(use, message):
+    with pytest.raises(AttributeError, match=message):
+        use()
+
+
+def test_the_learning_rate_is_called_so():
+    with pytest.raises(TypeError, match=r"Adam: lr is called learning_rate, got lr=0.1"):
+        optim.Adam(nn.Linear(3, 2).parameters(), lr=0.1)
+
+
+def test_names_that_are_recommended_exist():
+    from tensorlib import messages
+
+    for text in messages.TENSOR_NAMES.values():
+        for owner, known in (("tl.", tl), ("x.", tl.Tensor)):
+            if text.startswith(owner):
+                name = text[len(owner) :].split("(")[0].split(",")[0].split(" ")[0].split(".")[0]
+                assert hasattr(known, name) or name in ("grad",), text
+    for text in messages.FUNCTION_NAMES.values():
+        if text.startswith("tl."):
+            assert hasattr(tl, text[3:].split("(")[0].split(",")[0].split(" ")[0]), text
+
+
+class Foreign:
+    """What an array of another library looks like."""
+
+    dtype, shape, __dlpack__ = np.dtype("float32"), (2, 3), None
+
+
+def test_an_array_of_another_library_is_not_taken_unseen():
+    for use, name in ((lambda x: tl.exp(x), "exp"), (lambda x: X + x, "add"), (lambda x: tl.mean(x), "mean")):
+        with pytest.raises(TypeError, match=rf"{name}: needs an array of NumPy or CuPy, got .*Foreign; tl.from_dlpack"):
+            use(Foreign())
+
+
+# ---- gradients, transforms, hooks and ops of one's own ------------------------------------------------------------
+
+
+def leaf():
+    return tl.Tensor([1.0, 2.0, 3.0], requires_grad=True)
+
+
+class Returns(tl.Function):
+    def forward(self, x, what):
+        return what
+
+    def backward(self, dy):
+        return dy
+
+
+class SavesAsInPyTorch(tl.Function):
+    def forward(self, x):
+        self.save_for_backward(x)
+        return x
+
+
+def define_as_in_pytorch():
+    class Twice(tl.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 2
+
+
+def hooked(x):
+    layer = nn.Linear(3, 2)
+    layer.register_forward_hook(lambda module, args, output: output.data)
+    return layer(x)
+
+
+ENGINE = [
+    (lambda: tl.grad(2.5, leaf()), TypeError, r"grad: every output must be a Tensor, got 2.5; call grad\(outputs"),
+    (lambda: tl.grad(leaf().sum(), np.ones(3)), TypeError, r"grad: every input must be a Tensor, got a ndarray of .*3"),
+    (lambda: tl.checkpoint(leaf()), TypeError, r"checkpoint: a function and then .* got a Tensor of shape \(3,\)"),
+    (lambda: tl.vjp(leaf(), tl.exp), TypeError, r"vjp: a function and then its inputs .* got a Tensor of shape \(3,\)"),
+    (lambda: Returns.apply(leaf(), what=[1.0]), TypeError, r"returns: forward must return an array, .* got \[1.0\]"),
+    (lambda: Returns.apply(leaf(), what=None), TypeError, "returns: forward must return an array, .* got None"),
+    (lambda: SavesAsInPyTorch.apply(leaf()), AttributeError, r"'save_for_backward'; use self.save\(...\)"),
+    (
+        define_as_in_pytorch,
+        TypeError,
+        "Twice: forward must be a method, got a static.*; .* self in the place of",
+    ),
+    (lambda: hooked(leaf()), TypeError, "Linear: a forward hook must return None or a Tensor .* got numpy.ndarray"),
+]
+
+
+@pytest.mark.parametrize(("use", "error", "message"), ENGINE)
+def test_mistakes_with_gradients_and_ops_of_ones_own(use, error, message):
+    with pytest.raises(error, match=message):
+        use()
+
+
+def test_the_explanation_of_a_zero_gradient_ends_where_it_became_zero():
+    x = leaf()
+    with tl.debug():
+        y = x
+        for _ in range(8):
+            y = tl.tanh(y)
+        loss = (y * 0.0).sum()
+    text = str(tl.explain(x, loss))
+    assert "zeroed by multiply" in text and "and so through 8 more ops" in text and "tanh" not in text

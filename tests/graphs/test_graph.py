@@ -1,0 +1,196 @@
+"""The record as data: what is in it, and what is folded at which depth."""
+
+import gc
+import pickle
+import re
+import weakref
+
+import numpy as np
+import pytest
+
+import tensorlib as tl
+from tensorlib.graphs.folding import fold, levels_of
+from tensorlib.graphs.graph import bytes_for_people
+from tests.recorded import leaf, linear, network
+
+# ---- the record as data ----------------------------------------------------------------------------------------
+
+
+def test_nodes_leaves_and_edges_in_order():
+    x, w = leaf(4, 3), leaf(3, 2, name="layer.weight")
+    g = tl.graph(tl.softmax(x @ w), names={"x": x})
+    assert [(n.number, n.op, n.outputs) for n in g] == [
+        (0, "matmul", (((4, 2), "float32"),)),
+        (1, "softmax", (((4, 2), "float32"),)),
+    ]
+    assert [(v.kind, v.name, v.value.shape) for v in g.leaves] == [
+        ("input", "x", (4, 3)),
+        ("parameter", "layer.weight", (3, 2)),
+    ]
+    assert [(e.source, e.target.op, e.position, e.value.shape) for e in g.edges] == [
+        (g.leaves[0], "matmul", 0, (4, 3)),
+        (g.leaves[1], "matmul", 1, (3, 2)),
+        (g.nodes[0], "softmax", 0, (4, 2)),
+    ]
+    assert len(g) == 2 and g.outputs[0].node == 1 and g.parameters == [g.leaves[1]]
+
+
+def test_constants_are_leaves_and_scalars_are_not():
+    mask, w = tl.Tensor(np.ones((2, 2), "float32")), leaf(2, 2)
+    g = tl.graph((w * mask) @ mask * 2.0, names=locals())
+    assert [(v.kind, v.name) for v in g.leaves] == [("input", "w"), ("constant", "mask")]  # one, though used twice
+    last = list(g.edges)[-1]
+    assert last.source is None and last.value == ((), "")
+
+
+def test_a_shared_parameter_is_one_leaf_and_every_node_comes_after_its_inputs():
+    a, w = leaf(2, 3), leaf(3, 3, name="w")
+    h = a @ w
+    y = (tl.relu(h @ w) + tl.tanh(h)) * h
+    g = tl.graph(y + y)
+    assert g.op_counts() == {"matmul": 2, "relu": 1, "tanh": 1, "add": 2, "multiply": 1}
+    assert len(g.leaves) == 2
+    assert all(s.node is None or s.node < node.number for node in g for s in node.inputs)
+    assert [s.node for s in g.nodes[-1].inputs] == [5, 5]  # y + y: two edges
+
+
+def test_outputs_of_split_keep_their_numbers():
+    a, b, c = tl.split(leaf(2, 6), 3, axis=-1)
+    g = tl.graph([c * a, b])
+    assert [v.shape for v in g.nodes[0].outputs] == [(2, 2)] * 3
+    assert [s.output for s in g.nodes[1].inputs] == [2, 0]
+    assert [(y.node, y.output) for y in g.outputs] == [(1, 0), (0, 1)]
+
+
+def test_path_and_source_line_are_those_of_the_recording():
+    x = leaf(3)
+    with tl.module_scope("encoder.layers.0"), tl.record_source():
+        y = tl.exp(x)
+    node = tl.graph(y * y).nodes[0]
+    assert node.path == "encoder.layers.0"
+    assert re.fullmatch(r".*test_graph\.py:\d+", node.source)
+    assert tl.graph(y * y).nodes[1].source is None
+
+
+def test_memory_is_counted_once_and_leaves_not_at_all():
+    x = leaf(1000)
+    y = tl.tanh(x * x)  # multiply keeps x, a leaf; tanh keeps its own output of 4,000 bytes, and so does the next op
+    g = tl.graph(tl.exp(y * y))
+    assert [n.saved_bytes for n in g] == [0, 4000, 0, 4000]
+    assert "8 kB saved for backward" in g.summary()
+
+
+@pytest.mark.parametrize(
+    ("n", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2e7, "20 MB"), (3e12, "3,000 GB")]
+)
+def test_bytes_for_people(n, text):
+    assert bytes_for_people(n) == text
+
+
+def test_summary_and_repr_say_what_is_there():
+    g = tl.graph(linear("a", leaf(2, 3), 3, 4))
+    assert repr(g).startswith("Graph(2 ops, 16 parameters in 2 tensors, 1 input, ")
+    assert "ops: add 1, matmul 1" in g.summary() and "outputs: (2, 4) float32" in g.summary()
+
+
+def test_a_graph_keeps_no_array_alive_and_survives_the_record():
+    y = network()
+    h = leaf(3)
+    array = weakref.ref(h.data)
+    gc.disable()
+    try:
+        g = tl.graph(y + h.sum())
+        del h
+        assert array() is None
+    finally:
+        gc.enable()
+    y.backward()
+    assert pickle.loads(pickle.dumps(g)).nodes == g.nodes
+    assert len(fold(g, 1).boxes) > 0
+
+
+def test_a_released_record_says_what_to_do():
+    y = leaf(3).sum()
+    y.backward()
+    with pytest.raises(RuntimeError, match=r"graph: the record behind sum was released .*retain_graph=True"):
+        tl.graph(y)
+
+
+def test_nothing_recorded_says_why():
+    with tl.no_grad():
+        y = leaf(3) * 2
+    with pytest.raises(ValueError, match=r"graph: nothing was recorded for the Tensor of shape \(3,\).*no_grad"):
+        tl.graph(y)
+    with pytest.raises(TypeError, match="got list"):
+        tl.graph([[1]])
+    with pytest.raises(ValueError, match="at least one Tensor"):
+        tl.graph([])
+
+
+# ---- folding ---------------------------------------------------------------------------------------------------
+
+
+def titles(view):
+    return sorted(box.path.rpartition("encoder.")[2] for box in view.boxes if box.kind == "module")
+
+
+@pytest.mark.parametrize(
+    ("path", "levels"),
+    [
+        ("", ()),
+        ("encoder.layers.0.norm", ("encoder", "layers.0", "norm")),
+        ("0.1", ("0", "1")),
+        ("layers.0.1.net.2", ("layers.0", "1", "net.2")),
+    ],
+)
+def test_a_container_and_its_number_are_one_level(path, levels):
+    assert levels_of(path) == levels
+
+
+def test_depth_says_how_many_levels_are_open():
+    g = tl.graph(network())
+    assert titles(fold(g, 0)) == ["encoder"]
+    assert titles(fold(g, 1)) == ["layers.0", "layers.1"]
+    assert titles(fold(g, 2)) == [f"layers.{i}.{m}" for i in range(2) for m in ("attention", "dropout", "dropout")]
+    opened = fold(g, None)
+    assert sum(box.kind == "op" for box in opened.boxes) + 4 == len(g)  # 4 dropouts: one op each, drawn as one box
+    assert {box.ops for box in opened.boxes if box.kind == "module"} == {1}
+
+
+def test_a_folded_module_counts_its_ops_and_parameters_and_knows_its_output():
+    view = fold(tl.graph(network()), 1)
+    first = next(box for box in view.boxes if box.path == "encoder.layers.0")
+    assert (first.ops, first.parameters, [v.shape for v in first.outputs]) == (9, 2 * (8 * 8 + 8), [(2, 8)])
+    assert [box.kind for box in view.boxes if box.leaf] == ["input"]  # its parameters are folded away with it
+
+
+def test_edges_between_folded_modules_are_merged():
+    view = fold(tl.graph(network()), 1)
+    arrows = [(a.tail.path, a.head.path, a.edges) for a in view.arrows]
+    assert ("encoder.layers.0", "encoder.layers.1", 4) in arrows  # query, key and two residual adds
+    assert len(arrows) == 3
+
+
+def test_a_module_called_twice_does_not_make_a_circle():
+    view = fold(tl.graph(network()), 2)
+    heads = {}
+    for arrow in view.arrows:
+        heads.setdefault(arrow.tail.key, []).append(arrow.head.key)
+    waiting = {box.key: sum(a.head is box for a in view.arrows) for box in view.boxes}
+    ready = [key for key, n in waiting.items() if n == 0]
+    for key in ready:
+        for head in heads.get(key, []):
+            waiting[head] -= 1
+            if waiting[head] == 0:
+                ready.append(head)
+    assert len(ready) == len(view.boxes)
+
+
+def test_a_parameter_that_two_modules_share_stands_outside_of_both():
+    w = leaf(4, 4, name="embedding.weight")
+    x = leaf(2, 4)
+    for path in ("net.first", "net.second"):
+        with tl.module_scope(path):
+            x = tl.relu(x @ w)
+    (box,) = [box for box in fold(tl.graph(x), 1).boxes if box.kind == "parameter"]
+    assert box.frame.path == "net"

@@ -1,0 +1,696 @@
+"""The command line as a user meets it: what it prints, its exit status, and what it leaves behind."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import resource
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+import tensorlib as tl
+from models.cli import translate as translation
+from models.cli.main import COMMANDS, main
+from models.runs.checkpoint import read_checkpoint
+from models.system.terminal import command, printable
+
+SMALL = {
+    "model.layers": 1,
+    "model.width": 16,
+    "model.heads": 2,
+    "model.feed-forward": 16,
+    "model.max-length": 24,
+    "tokenizer.vocabulary": 300,
+    "batch-sentences": 8,
+    "validate-every": 0,
+    "save-every": 0,
+}
+TEXT = {"train-tsv": "train.tsv", "valid-tsv": "valid.tsv"}
+
+
+def train_command(steps, **changes):
+    """Return the arguments of a small run on the text that `write_pairs` wrote; `_` stands for `-`, `__` for `.`."""
+    changes = {name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()}
+    options = TEXT | SMALL | {"steps": steps} | changes
+    return ["train", *[word for name, value in options.items() for word in (f"--{name}", str(value))]]
+
+
+TENSORLIB = [sys.executable, "-c", "import sys; from models.cli.main import main; sys.exit(main())"]
+
+
+def write_pairs(folder):
+    lines = [f"{'a b c d e'[: 1 + i % 9]} {i}\t{'e d c b a'[: 1 + i % 9]} {i}" for i in range(24)]
+    for name, part in (("train", lines), ("valid", lines[:4])):
+        (folder / f"{name}.tsv").write_text("\n".join(part) + "\n")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Work in an empty directory, with text to train on."""
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a directory in which a small run was trained, and what was printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_pairs(folder)
+    done = tensorlib(*train_command(4), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+@pytest.fixture
+def in_trained(trained, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    return trained[0]
+
+
+def tensorlib(*arguments, cwd=None, stdin=b"", **environment):
+    """Run the command in a process of its own."""
+    env = os.environ | environment
+    return subprocess.run([*TENSORLIB, *arguments], cwd=cwd, input=stdin, env=env, capture_output=True, timeout=120)
+
+
+def refusal(capsys, *arguments, status=2):
+    """Return the one line on standard error with which `arguments` are refused."""
+    capsys.readouterr()
+    assert main(list(arguments)) == status
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("tensorlib: ")
+    return lines[0]
+
+
+# ---- help ----
+
+
+def test_help_comes_at_once_and_names_every_command():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    text = tensorlib("--help").stdout.decode()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert all(name in text for name in COMMANDS)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.6  # whatever else the machine does
+
+
+def test_help_does_not_import_the_engine():
+    code = "import sys; from models.cli.main import main; main(['--help']); sys.exit(int('numpy' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert "Usage: " in capsys.readouterr().out
+
+
+def test_the_help_of_train_tells_the_presets(capsys):
+    main(["train", "--help"])
+    words = " ".join(re.sub("[│\n]", " ", capsys.readouterr().out).split())
+    assert "--optim.learning-rate" in words
+    assert "[phrasebook 128; own text 256]" in words
+
+
+def test_the_help_of_train_is_whole_and_in_groups(capsys):
+    main(["train", "--help"])
+    text = capsys.readouterr().out
+    words = " ".join(re.sub("[│\n]", " ", text).split())
+    assert "Defaults in brackets" in words and "the command line overrides it" in words
+    assert all(f"─ {title} ─" in text for title in ("Run", "Text", "Tokenizer", "Model", "Optimizer"))
+    assert "equal bytes. [0]" in words and "--no-resume" not in words and "batch_tokens" not in words
+
+
+def test_the_help_of_a_command_is_its_whole_docstring(capsys):
+    main(["check", "--help"])
+    assert "Exit status 1 if one is wrong." in capsys.readouterr().out
+
+
+# ---- bad use ----
+
+BAD = {
+    "unknown command": ("trian", 'Did you mean "train"?'),
+    "unknown option": ("train --modle.layers 3", "--modle.layers. Did you mean --model.layers?"),
+    "an argument too many": ("train foo", "unexpected argument foo. See `tensorlib train --help`"),
+    "an option twice": ("train --model.norm pre --seed 3 --model.norm post", "--model.norm is given twice. See"),
+    "not a number": ("train --steps many", "--steps"),
+    "infinity": ("train --optim.learning-rate inf", "optim.learning_rate must be a finite number, got inf"),
+    "infinity in TOML": ("train --config inf.toml", "config inf.toml: optim.clip must be a finite number, got inf"),
+    "a huge number": ("train --steps 99999999999999999999", "--steps must be"),
+    "a range in TOML": ("train --config range.toml", "config range.toml: --keep must be at least 1, got 0"),
+    "a config that is a fifo": ("train --config fifo", "config fifo: a readable file is required; it is a fifo"),
+    "an empty file name": ("train --train-source= --train-target=", "--train-source is required to name something"),
+    "unknown option value": ("train --optim.name adm", "adm"),
+    "missing file": ("train --train-tsv none.tsv --valid-tsv valid.tsv", "none.tsv: a readable file is required"),
+    "a directory": ("train --train-tsv . --valid-tsv valid.tsv", "it is a directory"),
+    "an empty file": ("train --train-tsv empty --valid-tsv valid.tsv", "empty: at least one line"),
+    "only blank lines": ("train --train-tsv blank --valid-tsv valid.tsv", "blank: a sentence"),
+    "unequal line counts": (
+        "train --train-source three --train-target two --valid-tsv valid.tsv",
+        "/two has 2; find the line",
+    ),
+    "invalid UTF-8": ("train --train-source latin --train-target two --valid-tsv valid.tsv", "latin:2: UTF-8"),
+    "one column": ("train --train-tsv two --valid-tsv valid.tsv", "two:1: two tab-separated columns"),
+    "no validation text": ("train --train-tsv train.tsv", "--valid-source and --valid-target"),
+    "unknown key in TOML": ("train --config bad.toml", "config bad.toml: unknown key model.layer; did you mean"),
+    "wrong type in TOML": ("train --config type.toml", "config type.toml: steps must be a whole number, got 'x'"),
+    "broken TOML": ("train --config two", "config two: TOML is required"),
+    "missing TOML": ("train --config none.toml", "config none.toml: a readable file is required"),
+    "an existing directory": ("train --out there", "there: a new directory is required"),
+    "an unwritable place": (
+        "train --train-tsv train.tsv --valid-tsv valid.tsv --tokenizer.vocabulary 300 --out two/run",
+        "two",
+    ),
+    "heads": ("train --model.heads 3", "heads must divide width, got 3 and 128"),
+    "a vocabulary too small": ("train --train-tsv train.tsv --valid-tsv valid.tsv --tokenizer.vocabulary 5", "size 5"),
+    "all sentences too long": (
+        "train --train-tsv train.tsv --valid-tsv valid.tsv --model.max-length 2 --tokenizer.vocabulary 300",
+        "--model.max-length",
+    ),
+    "unknown backend": ("train --backend tpu", "--backend tpu"),
+    "nothing to resume": ("train --resume", "there is none in"),
+    "a directory that is no run": ("train --resume --out there", "--out there"),
+    "translating without a run": ("translate hello", "there is none in"),
+    "translating with no such run": ("translate --run none hello", "--run none"),
+    "evaluating half": ("evaluate --source two", "--source and --reference are required together"),
+    "evaluating two texts": ("evaluate --source two --reference two --tsv two", "got --source and --tsv two"),
+    "drawing two things": ("draw --run there --model transformer", "not both"),
+    "drawing to nowhere": ("draw --model transformer --out none/g.svg", "none"),
+    "an unknown picture": ("draw --model transformer --out g.txt", ".txt"),
+    "checking no op": ("check sofmax", "sofmax"),
+    "inspecting nothing": ("inspect none", "checkpoint none: a readable file is required"),
+    "inspecting text": ("inspect train.tsv", "checkpoint train.tsv: a .safetensors file of `tensorlib train`"),
+    "inspecting a directory": ("inspect there", "checkpoint there: a readable file is required; it is a directory"),
+    "inspecting a fifo": ("inspect fifo", "checkpoint fifo: a readable file is required; it is a fifo"),
+    "no place for the output": (
+        "evaluate --source two --reference two --output none/out",
+        "--output none/out: a directory to write to is required; make none first",
+    ),
+    "no place for the page": (
+        "translate --attention none/a.html a",
+        "--attention none/a.html: a directory to write to is required; make none first",
+    ),
+    "a text for the page": (
+        "translate --attention hello",
+        "--attention hello: a page to write, FILE.html, is required",
+    ),
+    "no text beside an output that is there": (
+        "evaluate --source none --reference two --output two",
+        "reading text none: a readable file is required",
+    ),
+    "the reference as output": (
+        "evaluate --source two --reference two --output two",
+        "--output two: a file of its own is required; it is the text",
+    ),
+    "a length penalty beyond all measure": (
+        "translate --length-penalty 500 a",
+        "--length-penalty must lie in [-10, 10]",
+    ),
+    "a fifo for the page": (
+        "translate --attention fifo.html a",
+        "--attention fifo.html: a file is required; it is a link or a device",
+    ),
+    "fewer errors than none": (
+        "evaluate --errors=-1",
+        "--errors: a number of sentences, 0 or more, is required; got -1",
+    ),
+    "errors that are no number": ("evaluate --errors many", '"many"'),
+    "a directory for the output": ("evaluate --source two --reference two --output there", "it is a directory"),
+}
+
+
+@pytest.mark.parametrize("arguments, said", BAD.values(), ids=BAD)
+def test_bad_use_gives_one_line_and_status_2_and_leaves_nothing(here, capsys, arguments, said):
+    (here / "two").write_text("a\nb\n")
+    (here / "three").write_text("a\nb\nc\n")
+    (here / "latin").write_bytes(b"a\ncaf\xe9\n")
+    (here / "empty").write_bytes(b"")
+    (here / "blank").write_bytes(b"\n\n")
+    (here / "bad.toml").write_text("[model]\nlayer = 3\n")
+    (here / "type.toml").write_text("steps = 'x'\n")
+    (here / "range.toml").write_text("keep = 0\n")
+    (here / "inf.toml").write_text("[optim]\nclip = inf\n")
+    (here / "there").mkdir()
+    os.mkfifo(here / "fifo")
+    os.mkfifo(here / "fifo.html")
+    before = sorted(here.rglob("*"))
+    assert said in refusal(capsys, *arguments.split())
+    assert sorted(here.rglob("*")) == before
+
+
+def test_cupy_without_a_gpu_is_one_line(here, capsys):
+    try:
+        tl.get_backend("cupy")
+    except RuntimeError:
+        assert "--backend cupy: backend: 'cupy' needs" in refusal(capsys, "train", "--backend", "cupy")
+        assert not (here / "runs").exists()
+    else:
+        pytest.skip("there is a GPU")
+
+
+def test_a_file_name_cannot_break_the_line(here, capsys):
+    assert "no\\nsuch\\x1b[31m" in refusal(capsys, "inspect", "no\nsuch\x1b[31m")
+
+
+def test_there_is_no_traceback_in_a_process_of_its_own(here):
+    done = tensorlib("train", "--train-tsv", "none.tsv", "--valid-tsv", "valid.tsv", cwd=here)
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1
+    assert not (here / "runs").exists()
+
+
+# ---- train ----
+
+
+def test_train_ends_with_scores_samples_and_what_to_type_next(trained):
+    folder, done = trained
+    out = done.stdout.decode()
+    assert re.search(r"validation BLEU \d+\.\d+  nrefs:1\|", out) and re.search(r"validation chrF \d", out)
+    run = f"runs/{folder.name}-transformer-1"
+    assert f"saved in {run} after 0:" in out and f'tensorlib translate --run {run} "a 0"' in out
+    names = {path.name for path in (folder / run).iterdir()}
+    wanted = {"config.toml", "tokenizer.model", "log.jsonl", "speed.jsonl", "best.safetensors"}
+    assert names >= wanted | {"step-00000004.safetensors"} and not any(name.startswith(".") for name in names)
+
+
+def test_train_shows_lines_where_there_is_no_terminal(trained):
+    err = trained[1].stderr.decode()
+    assert "24 pairs to train on, 4 to validate" in err and "step 3/4  validation loss" in err
+    assert "\r" not in err and "\x1b" not in err
+
+
+def test_train_on_the_phrasebook_reports_held_out_sentences(here, capsys):
+    small = [
+        word for name, value in (SMALL | {"tokenizer.vocabulary": 2000}).items() for word in (f"--{name}", str(value))
+    ]
+    assert main(["train", "--steps", "1", *small]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"held-out sentences translated exactly: \d+\.\d% of [\d,]+", out)
+    assert "\n    我有一只猫 -> " in out and 'runs/phrasebook-transformer-1 "我有一只猫"' in out
+    assert main(["evaluate"]) == 0
+    assert "exact " in capsys.readouterr().out
+
+
+def test_each_run_gets_the_next_number(here, capsys):
+    for _ in range(2):
+        assert main(train_command(1)) == 0
+    (here / "runs" / f"{here.name}-transformer-7").mkdir()
+    assert main(train_command(1)) == 0
+    runs = {path.name.rpartition("-")[2] for path in (here / "runs").iterdir()}
+    assert runs == {"1", "2", "7", "8"}
+
+
+def test_an_existing_out_is_refused_without_resume(in_trained, capsys):
+    run = str(next((in_trained / "runs").iterdir()))
+    assert "add --resume to go on with it" in refusal(capsys, *train_command(1, out=run))
+
+
+def test_resume_with_another_model_is_refused(in_trained, capsys):
+    run = str(next((in_trained / "runs").iterdir()))
+    line = refusal(capsys, "train", "--resume", "--out", run, "--model.layers", "2")
+    assert "--model.layers is required to stay 1" in line
+
+
+def test_resume_goes_on_to_more_steps(here, capsys):
+    assert main(train_command(2, out="run")) == 0
+    assert main(["train", "--resume", "--out", "run", "--steps", "5"]) == 0
+    assert "going on after step 2" in capsys.readouterr().err
+    assert read_checkpoint(here / "run" / "step-00000005.safetensors").progress.step == 5
+
+
+def test_resuming_what_is_finished_says_how_to_train_on(here, capsys):
+    assert main(train_command(4, out="run")) == 0
+    config = (here / "run" / "config.toml").read_bytes()
+    for steps in ("4", "2"):
+        capsys.readouterr()
+        assert main(["train", "--resume", "--out", "run", "--steps", steps]) == 2
+        assert "run run: finished at step 4; --steps N above 4 trains on" in capsys.readouterr().err
+        assert (here / "run" / "config.toml").read_bytes() == config
+    assert main(["train", "--resume", "--out", "run"]) == 0
+    assert "finished at step 4" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(here, capsys):
+    diverges = {"optim__learning_rate": "1e18", "optim__schedule": "constant", "optim__warmup": 0}
+    assert main(train_command(40, optim__max_skipped=2, out="run", **diverges)) == 2
+    captured = capsys.readouterr()
+    assert "lower --optim.learning-rate" in captured.err and "Warning" not in captured.err
+    assert not (here / "run").exists()
+
+
+def test_a_run_without_weights_is_in_nobodys_way(here, capsys):
+    assert main(train_command(1, out="runs/a-1")) == 0
+    shutil.copytree(here / "runs" / "a-1", here / "runs" / "a-2", ignore=shutil.ignore_patterns("*.safetensors"))
+    assert main(["translate", "a"]) == 0
+    shutil.rmtree(here / "runs" / "a-1")
+    assert "none of the 1 has a checkpoint yet" in refusal(capsys, "translate", "a")
+
+
+def test_a_reader_that_leaves_does_not_end_training(here):
+    line = " ".join([*map(shlex.quote, [*TENSORLIB, *train_command(3, out="run")]), "2>&1 | head -1"])
+    done = subprocess.run(line, shell=True, capture_output=True, timeout=60)
+    assert done.stdout.count(b"\n") == 1 and done.stderr == b""
+    assert read_checkpoint(here / "run" / "step-00000003.safetensors").progress.step == 3
+
+
+def test_it_works_without_standard_streams_and_in_any_encoding(in_trained):
+    closed = " ".join([*map(shlex.quote, [*TENSORLIB, "translate", "a b"]), "0<&- 1>&- 2>&-"])
+    assert subprocess.run(closed, shell=True, timeout=60).returncode == 0
+    book = tensorlib("evaluate", "--help", PYTHONIOENCODING="ascii")
+    assert book.returncode == 0 and "│" in book.stdout.decode("utf-8")
+
+
+def test_the_command_to_type_is_one_that_works(tmp_path, monkeypatch):
+    script = tmp_path / "bin" / "tensorlib"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(script)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert command() == "bin/tensorlib"
+    monkeypatch.chdir(script.parent)
+    assert command() == "./tensorlib"
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert command() == "tensorlib"
+
+
+def test_config_toml_can_be_fed_back(in_trained, capsys, tmp_path):
+    run = next((in_trained / "runs").iterdir())
+    assert main(["train", "--config", str(run / "config.toml"), "--out", str(tmp_path / "again")]) == 0
+    for name in ("config.toml", "log.jsonl", "best.safetensors", "step-00000004.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes(), name
+
+
+def test_equal_seeds_give_equal_bytes_whatever_the_surroundings(trained, tmp_path):
+    folder, _ = trained
+    run = next((folder / "runs").iterdir())
+    files = {"train_tsv": folder / "train.tsv", "valid_tsv": folder / "valid.tsv", "out": "other"}
+    surroundings = {"PYTHONHASHSEED": "77", "LC_ALL": "C", "TZ": "Asia/Tokyo"}
+    done = tensorlib(*train_command(4, **files), cwd=tmp_path, **surroundings)
+    assert done.returncode == 0, done.stderr
+    for name in ("log.jsonl", "best.safetensors", "step-00000004.safetensors"):
+        assert (tmp_path / "other" / name).read_bytes() == (run / name).read_bytes(), name
+
+
+def test_other_seeds_give_other_weights(in_trained, tmp_path):
+    assert main(train_command(4, seed=1, out=tmp_path / "run")) == 0
+    run = next((in_trained / "runs").iterdir())
+    assert (tmp_path / "run" / "best.safetensors").read_bytes() != (run / "best.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_says_how_to_go_on_and_that_works(here, number):
+    arguments = [*TENSORLIB, *train_command(1000000, save_every=1000000, out="my run")]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    for line in process.stderr:
+        if b"validation loss" in line:
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    last = err.decode().splitlines()[-1]
+    found = re.search(r"stopped by SIG\w+ at step (\d+); saved (.*); go on with: tensorlib (.*)", last)
+    assert found and "Traceback" not in err.decode()
+    step = int(found[1])
+    assert read_checkpoint(here / found[2]).progress.step == step
+    assert found[3] == "train --resume --out 'my run'"
+    done = tensorlib("train", "--resume", "--out", "my run", "--steps", str(step + 2), cwd=here)
+    assert done.returncode == 0, done.stderr
+    log = [json.loads(line) for line in (here / "my run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if entry["kind"] == "train"] == list(range(1, step + 3))
+
+
+def test_a_full_disk_is_one_line_and_no_temporary_is_left(here, capsys, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert "no space left on device" in refusal(capsys, *train_command(1), status=1).lower()
+    assert not [path for path in here.rglob("*") if path.name.startswith(".")]
+
+
+# ---- translate, evaluate ----
+
+
+def test_n_lines_in_n_lines_out(in_trained):
+    lines = [
+        b"a b 1",
+        b"",
+        b"  ",
+        b"caf\xe9 \xff",
+        "a\u2028b\x0bc\x85d".encode(),
+        b"a\rb",
+        b"x" * 300_000,
+        b"</s> <pad>",
+    ]
+    lines += ["我有一只猫".encode(), b"a\0b", b"\t", *[b"a %d" % i for i in range(600)], b"last \r"]
+    done = tensorlib("translate", stdin=b"\n".join(lines), cwd=in_trained)
+    assert done.returncode == 0, done.stderr
+    out = done.stdout.split(b"\n")
+    assert len(out) == len(lines) + 1 and out[-1] == b""
+    assert out[1] == out[2] == out[10] == b""
+    assert b"line 7: longer than 24 subwords" in done.stderr
+    again = tensorlib("translate", "a b 1", "", "a 5", cwd=in_trained).stdout.split(b"\n")
+    assert again == [out[0], b"", out[11 + 5], b""]
+
+
+def typed(folder, keys, stdout=None):
+    """Type keys at a terminal, one part after each prompt; return the status, what it showed, and standard output."""
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [*TENSORLIB, "translate"],
+        cwd=folder,
+        stdin=inside,
+        stderr=inside,
+        stdout=stdout or inside,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        env=os.environ | {"TERM": "dumb"},
+    )
+    os.close(inside)
+    shown, sent, keys, end = b"", b"", list(keys), time.monotonic() + 60
+    while True:
+        if not select.select([terminal], [], [], 2)[0]:
+            # A signal that comes between the prompt and readline's waiting is heard at the next key: Python's own race.
+            assert time.monotonic() < end, f"nothing more after {shown}"
+            if sent == b"\x03":
+                os.write(terminal, sent)
+            continue
+        try:
+            data = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not data:
+            break
+        shown += data
+        if shown.endswith(b"> ") and keys:
+            sent = keys.pop(0)
+            os.write(terminal, sent)
+    out, _ = process.communicate(timeout=30)
+    os.close(terminal)
+    return process.returncode, shown.decode().replace("\r\n", "\n"), out
+
+
+def test_at_a_terminal_there_is_a_prompt_until_control_d(in_trained):
+    (answer,) = tensorlib("translate", "a b 1", cwd=in_trained).stdout.decode().splitlines()
+    status, shown, _ = typed(in_trained, [b"a b 1\n", b"\n", b"caf\xe9\n", b"\x04"])
+    assert status == 0 and shown.count("> ") == 4
+    said = shown.split("> ")
+    assert said[0].endswith("Type a sentence and press Enter; Ctrl-D ends.\n")
+    assert said[1].splitlines() == ["a b 1", answer] and said[2].splitlines() == ["", ""]
+
+
+def test_a_prompt_is_no_output(in_trained):
+    answers = tensorlib("translate", "a b 1", "", "a 2", cwd=in_trained).stdout
+    status, shown, out = typed(in_trained, [b"a b 1\n", b"\n", b"a 2\n", b"\x04"], stdout=subprocess.PIPE)
+    assert (status, out) == (0, answers) and shown.count("> ") == 4
+
+
+def test_control_c_leaves_the_prompt(in_trained):
+    status, shown, _ = typed(in_trained, [b"a\n", b"\x03"])
+    assert status == 130 and shown.splitlines()[-1] == "tensorlib: stopped by SIGINT" and "Traceback" not in shown
+
+
+def test_the_attention_page_is_of_what_was_translated(in_trained, tmp_path):
+    page = tmp_path / "a.html"
+    page.write_text("old")
+    done = tensorlib("translate", "--attention", str(page), stdin=b"a b 1\n\na 2\n", cwd=in_trained)
+    assert done.returncode == 0 and done.stdout.count(b"\n") == 3
+    assert f"attention of 2 of 3 sentences: {page}" in done.stderr.decode()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+    outputs = [printable(line) for line in done.stdout.decode().split("\n")]
+    assert [(s["source"], s["target"]) for s in data["sentences"]] == [("a b 1", outputs[0]), ("a 2", outputs[2])]
+    ends = data["sentences"][0]["written"]
+    assert ends[-1] == "</s>" or len(ends) == 24  # the model's greatest length: it was broken off
+
+
+def test_a_sentence_that_has_no_room_on_the_page_leaves_room_for_the_next(in_trained, monkeypatch, capsys, tmp_path):
+    page, texts = tmp_path / "a.html", ["a", "a b c " * 3, "b"]
+    monkeypatch.setattr(translation, "weight_count", lambda config, source, written: source**3)
+    monkeypatch.setattr(translation, "PAGE_WEIGHTS", 200)  # of `a` and `b` some 8 to 64, of the long one over 700
+    assert main(["translate", "--attention", str(page), *texts]) == 0
+    assert f"attention of 2 of 3 sentences: {page}; 1 more would have made it slow" in capsys.readouterr().err
+
+
+def test_no_lines_give_no_lines(in_trained):
+    assert tensorlib("translate", cwd=in_trained).stdout == b""
+    assert tensorlib("translate", stdin=b"\n", cwd=in_trained).stdout == b"\n"
+
+
+def test_a_line_is_answered_before_the_next_one_comes(in_trained):
+    process = subprocess.Popen([*TENSORLIB, "translate"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    for _ in range(2):
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"\n"  # would hang if it waited for more
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_a_reader_that_leaves_ends_it_without_a_word(in_trained):
+    process = subprocess.Popen(
+        [*TENSORLIB, "translate"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    process.stdin.write(b"a b\n" * 10)
+    process.stdin.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=30) == 141
+
+
+def test_a_run_or_one_of_its_checkpoints_can_be_named(in_trained, capfdbinary):
+    run = next((in_trained / "runs").iterdir())
+    for path in (run, run / "best.safetensors", run / "step-00000004.safetensors"):
+        assert main(["translate", "--run", str(path), "a b"]) == 0
+    assert capfdbinary.readouterr().out.count(b"\n") == 3
+
+
+def test_evaluate_prints_scores_with_signatures(in_trained, capsys, tmp_path):
+    for side, text in (("source", f"a 0\n{'a  1' * 30}\n\n"), ("reference", "e 0\ne  1\n\n")):
+        (tmp_path / side).write_text(text)
+    arguments = ["evaluate", "--source", str(tmp_path / "source"), "--reference", str(tmp_path / "reference")]
+    assert main([*arguments, "--tokenize", "none", "--output", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "3 sentences, 1 cut at 24 subwords" in out
+    assert re.search(r"BLEU +\d+\.\d\d  nrefs:1\|case:mixed\|eff:no\|tok:none\|smooth:exp\|version:", out)
+    assert re.search(r"chrF +\d+\.\d\d  nrefs:1\|", out)
+    loss, perplexity = (float(re.search(rf"{word} +([\d.]+)", out)[1]) for word in ("loss", "perplexity"))
+    assert perplexity == pytest.approx(2.718281828**loss, rel=1e-3)
+    assert (tmp_path / "out").read_bytes().count(b"\n") == 3
+
+
+def test_evaluate_reads_both_languages_from_one_file(in_trained, capsys):
+    pairs = [line.split("\t") for line in (in_trained / "valid.tsv").read_text().splitlines()]
+    for name, side in zip(("source", "reference"), zip(*pairs, strict=True), strict=True):
+        (in_trained / name).write_text("\n".join(side))
+    assert main(["evaluate", "--source", "source", "--reference", "reference"]) == 0
+    apart = capsys.readouterr().out
+    assert main(["evaluate", "--tsv", "valid.tsv"]) == 0
+    assert capsys.readouterr().out == apart
+
+
+def test_evaluate_lists_errors_when_asked(in_trained, capsys, tmp_path):
+    for side, text in (("source", "a 0\na b 1\n"), ("reference", "e 0\ne d 1 x\n")):
+        (tmp_path / side).write_text(text)
+    arguments = ["evaluate", "--source", str(tmp_path / "source"), "--reference", str(tmp_path / "reference")]
+    found = {}
+    for errors in ((), ("--errors",), ("--errors", "1"), ("--errors", "0")):
+        assert main([*arguments, *errors]) == 0
+        out = capsys.readouterr().out
+        found[errors] = ("errors      2 of 2 sentences differ" in out, len(re.findall(r"(?m)^line \d: ", out)))
+    assert list(found.values()) == [(False, 0), (True, 2), (True, 1), (True, 0)]
+
+
+def test_evaluate_finds_words_as_the_run_does_unless_told(in_trained, capsys, tmp_path):
+    (run,) = Path("runs").iterdir()
+    shutil.copytree(run, tmp_path / "run")
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace('bleu_tokenize = "13a"', 'bleu_tokenize = "none"'))
+    for arguments, used in (((), "none"), (("--tokenize", "char"), "char")):
+        assert main(["evaluate", "--tsv", "valid.tsv", "--run", str(tmp_path / "run"), *arguments]) == 0
+        assert f"|tok:{used}|" in capsys.readouterr().out
+
+
+def test_evaluate_needs_files_for_a_run_on_files(in_trained, capsys):
+    assert "has no test part" in refusal(capsys, "evaluate")
+
+
+# ---- checkpoints that don't belong ----
+
+
+def test_a_checkpoint_of_another_model_is_refused(here, capsys):
+    assert main(train_command(1, out="one")) == 0
+    assert main(train_command(1, out="two", model__layers=2)) == 0
+    assert main(train_command(1, out="three", tokenizer__vocabulary=290)) == 0
+    for other, said in (("two", "layers 2 where this run has 1"), ("three", "other subwords")):
+        best = (here / other / "best.safetensors").read_bytes()
+        (here / "one" / "best.safetensors").write_bytes(best)
+        assert said in refusal(capsys, "translate", "--run", "one", "a")
+        (here / "one" / "step-00000001.safetensors").write_bytes(best)
+        assert main(["train", "--resume", "--out", "one", "--steps", "2"]) == 2
+        assert "step-00000001.safetensors" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_damaged_checkpoint_is_refused(here, capsys):
+    assert main(train_command(1, out="run")) == 0
+    best = here / "run" / "best.safetensors"
+    data = bytearray(best.read_bytes())
+    data[-1] ^= 1
+    best.write_bytes(data)
+    for arguments in (["inspect", str(best)], ["translate", "--run", "run", "a"]):
+        assert f"{best.name}: a whole file is required" in refusal(capsys, *arguments)
+    (here / "run" / "tokenizer.model").write_bytes(b"broken")
+    assert "tokenizer.model" in refusal(capsys, "translate", "--run", "run", "a")
+
+
+def test_inspect_tells_what_is_in_a_checkpoint(in_trained, capsys):
+    best = next((in_trained / "runs").glob("*/best.safetensors"))
+    assert main(["inspect", str(best)]) == 0
+    out = capsys.readouterr().out
+    assert "whole" in out and "step " in out and "source_embedding.weight" in out
+
+
+# ---- draw, check, info ----
+
+
+def test_draw_writes_a_picture(here, capsys):
+    assert main(["draw", "--model", "transformer", "--out", "graph.dot", "--depth", "1"]) == 0
+    assert "digraph" in (here / "graph.dot").read_text()
+
+
+def test_draw_draws_a_run(in_trained, capsys, tmp_path):
+    assert main(["draw", "--out", str(tmp_path / "graph.dot")]) == 0
+    assert (tmp_path / "graph.dot").exists()
+
+
+def test_check_prints_a_row_for_each_op(capsys):
+    assert main(["check", "add", "softmax"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[0].startswith("op") and lines[2].startswith("softmax")
+
+
+def test_check_of_a_wrong_gradient_fails(capsys, monkeypatch):
+    from tensorlib.ops.trigonometric import Tanh
+
+    monkeypatch.setattr(Tanh, "backward", lambda self, dy: dy * 1.001 * (1 - self.saved[0] * self.saved[0]))
+    assert main(["check", "tanh", "exp"]) == 1
+    captured = capsys.readouterr()
+    assert "WRONG" in captured.out and captured.err.startswith("tensorlib: check: tanh")
+
+
+def test_info_names_backends_and_blas():
+    out = tensorlib("info").stdout.decode()  # in a process of its own: threadpoolctl sets an environment variable
+    assert "backend numpy: yes" in out and "backend cupy: " in out and "blas: " in out

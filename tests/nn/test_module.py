@@ -1,0 +1,548 @@
+"""Module: attributes are the registry, names are paths, loading is all or nothing."""
+
+import copy
+import pickle
+from itertools import count
+
+import numpy as np
+import pytest
+
+import nn
+import tensorlib as tl
+from nn import optim
+from tests.edges import refused
+
+
+class Pair(nn.Module):
+    """Two linear layers, a parameter and a tensor that is no parameter."""
+
+    def __init__(self):
+        self.first = nn.Linear(2, 3)
+        self.second = nn.Linear(3, 2, bias=False)
+        self.scale = nn.Parameter(np.ones(2, np.float32))
+        self.table = tl.Tensor(np.zeros(2, np.float32))
+
+    def forward(self, x):
+        return self.second(tl.relu(self.first(x))) * self.scale + self.table
+
+
+class Tree(nn.Module):
+    def __init__(self):
+        self.trunk = nn.Linear(2, 2)
+        self.branches = nn.ModuleList(Pair() for _ in range(2))
+
+    def forward(self, x):
+        x = self.trunk(x)
+        for branch in self.branches:
+            x = branch(x)
+        return x
+
+
+TREE_NAMES = [
+    "trunk.weight",
+    "trunk.bias",
+    *[f"branches.{i}.{n}" for i in (0, 1) for n in ("scale", "first.weight", "first.bias", "second.weight")],
+]
+
+
+def names(module):
+    return [name for name, _ in module.named_parameters()]
+
+
+# ---- names ----
+
+
+def test_attributes_register_under_their_path_from_the_root():
+    tree = Tree()
+    assert names(tree) == TREE_NAMES
+    assert [p.name for p in tree.parameters()] == TREE_NAMES
+    assert [path for path, _ in tree.named_modules()] == [
+        "", "trunk", "branches", "branches.0", "branches.0.first", "branches.0.second",
+        "branches.1", "branches.1.first", "branches.1.second",
+    ]  # fmt: skip
+    assert tree.parameter_count() == 6 + 2 * (2 + 9 + 6)
+    assert "branches.0.table" not in tree.state_dict()
+
+
+def test_what_is_attached_later_is_named_from_the_root_too():
+    tree = Tree()
+    tree.branches.append(Pair())
+    tree.branches[2].first.extra = nn.Parameter(np.zeros(1, np.float32))
+    assert tree.branches[2].second.weight.name == "branches.2.second.weight"
+    assert tree.branches[2].first.extra.name == "branches.2.first.extra"
+    assert [p.name for p in tree.parameters()] == names(tree)
+    grove = nn.ModuleList([Tree(), tree])
+    assert tree.branches[2].first.extra.name == "1.branches.2.first.extra"
+    assert [p.name for p in grove.parameters()] == names(grove)
+
+
+def test_replacing_or_removing_an_attribute_unregisters_the_old_value():
+    pair = Pair()
+    pair.scale = nn.Parameter(np.zeros(5, np.float32))
+    pair.first = None
+    del pair.second
+    assert {name: p.shape for name, p in pair.named_parameters()} == {"scale": (5,)}
+
+
+@pytest.mark.parametrize("share", ["parameter", "module"])
+def test_tied_parameters_come_once_under_their_first_name(share):
+    tree = Tree()
+    if share == "parameter":
+        tree.branches[1].first.weight = tree.branches[0].first.weight
+        gone = {"branches.1.first.weight"}
+    else:
+        tree.branches[1].first = tree.branches[0].first
+        gone = {"branches.1.first.weight", "branches.1.first.bias"}
+    assert set(names(tree)) == set(TREE_NAMES) - gone
+    assert [p.name for p in tree.parameters()] == names(tree)
+    assert tree.branches[1].first.weight is tree.branches[0].first.weight
+    assert list(tree.state_dict()) == names(tree)
+    tree.load_state_dict(tree.state_dict())
+    assert tree.branches[1].first.weight is tree.branches[0].first.weight
+
+
+def test_a_parameter_or_module_is_not_lost_to_an_assignment_by_mistake():
+    pair = Pair()
+    with pytest.raises(
+        TypeError, match=r"Pair\.scale: holds a Parameter and would lose it to a numpy\.ndarray; use nn"
+    ):
+        pair.scale = np.ones(2)
+    with pytest.raises(TypeError, match=r"Pair\.first: holds a Module and would lose it to a float; del it first"):
+        pair.first = 3.0
+    assert names(pair) == names(Pair())
+    with pytest.raises(AttributeError, match="frist"):
+        pair.frist  # noqa: B018
+
+
+def test_modules_put_into_a_plain_list_later_are_refused_by_whatever_needs_them():
+    tree = Tree()
+    tree.layers = []
+    tree.layers.append(nn.Linear(1, 1))
+    for look in (tree.state_dict, lambda: list(tree.parameters()), lambda: optim.SGD(tree.parameters(), 0.1)):
+        with pytest.raises(
+            TypeError, match=r"Tree\.layers: .* would not be found by parameters\(\); use nn\.ModuleList"
+        ):
+            look()
+
+
+def test_a_module_within_a_list_has_a_state_of_its_own():
+    tree = Tree()
+    branch = tree.branches[1]
+    assert list(branch.state_dict()) == names(Pair())
+    branch.load_state_dict(tree.branches[0].state_dict())
+    np.testing.assert_array_equal(branch.scale.numpy(), tree.branches[0].scale.numpy())
+
+
+@pytest.mark.parametrize("container", [list, tuple, lambda x: {"a": x[0]}, lambda x: [[x[0]], []], lambda x: {x[0]}])
+def test_modules_in_a_plain_container_are_refused(container):
+    with pytest.raises(TypeError, match=r"Tree\.layers: .* would not be found by parameters\(\); use nn.ModuleList"):
+        Tree().layers = container([nn.Linear(1, 1)])
+    with pytest.raises(TypeError, match="plain list"):
+        Tree().layers = [nn.Parameter(np.zeros(1, np.float32))]
+
+
+def test_a_parameter_needs_a_floating_dtype_and_a_module_a_forward():
+    with pytest.raises(TypeError, match="int64"):
+        nn.Parameter(np.arange(3))
+    with pytest.raises(NotImplementedError, match="Module: forward is missing"):
+        nn.Module()(1)
+
+
+# ---- containers ----
+
+
+def test_module_list_is_a_list_and_sequential_a_chain():
+    layers = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    assert len(layers) == 2 and list(layers)[1] is layers[1] is layers[-1]
+    assert names(layers) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    with pytest.raises(TypeError, match="ModuleList: holds modules, got int"):
+        layers.append(3)
+    with pytest.raises(IndexError):
+        layers[2]
+    chain = nn.Sequential(layers[0], layers[1])
+    x = tl.Tensor([[1.0, -2.0]])
+    np.testing.assert_array_equal(chain(x).numpy(), layers[1](layers[0](x)).numpy())
+    assert len(nn.ModuleList()) == 0 and names(nn.ModuleList()) == []
+
+
+# ---- state ----
+
+
+def test_state_dict_is_a_copy_and_loading_copies_too():
+    pair = Pair()
+    state = pair.state_dict()
+    before = state["scale"].copy()
+    pair.scale.replace(pair.scale.data + 1)
+    np.testing.assert_array_equal(state["scale"], before)
+    state["scale"][:] = 7
+    assert not np.any(pair.scale.numpy() == 7)
+    pair.load_state_dict(state)
+    state["scale"][:] = 8
+    np.testing.assert_array_equal(pair.scale.numpy(), 7)
+
+
+def test_loading_takes_arrays_or_tensors_keeps_dtype_and_identity_and_raises_the_version():
+    pair, other = Pair(), Pair()
+    weight, version = pair.first.weight, pair.first.weight.version
+    pair.load_state_dict({name: tl.Tensor(a, dtype="float64") for name, a in other.state_dict().items()})
+    assert pair.first.weight is weight and weight.version > version
+    assert {p.dtype for p in pair.parameters()} == {np.dtype("float32")}
+    for mine, theirs in zip(pair.parameters(), other.parameters(), strict=True):
+        np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+        assert not np.shares_memory(mine.numpy(), theirs.numpy())
+
+
+def test_loading_reports_every_problem_at_once_and_then_changes_nothing():
+    pair = Pair()
+    before = pair.state_dict()
+    state = {name: array + 1 for name, array in before.items()}
+    del state["scale"], state["second.weight"]
+    state["first.weight"] = np.zeros((3, 2))
+    state["third.weight"] = np.zeros(1)
+    with pytest.raises(ValueError) as caught:
+        pair.load_state_dict(state)
+    message = str(caught.value)
+    for part in (
+        "Pair does not fit", "missing scale", "missing second.weight", "unexpected third.weight",
+        "first.weight must have shape (2, 3), got (3, 2)",
+    ):  # fmt: skip
+        assert part in message
+    for name, array in pair.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_loading_that_is_not_strict_passes_over_names_but_not_over_shapes():
+    pair = Pair()
+    pair.load_state_dict({"scale": np.full(2, 3.0), "stranger": np.zeros(1)}, strict=False)
+    np.testing.assert_array_equal(pair.scale.numpy(), 3)
+    with pytest.raises(ValueError, match=r"scale must have shape \(2,\), got \(4,\)"):
+        pair.load_state_dict({"scale": np.zeros(4)}, strict=False)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copied_module_is_a_module_of_its_own(duplicate):
+    tree = Tree()
+    twin = duplicate(tree)
+    twin.trunk.extra = nn.Parameter(np.zeros(1, np.float32))
+    assert twin.trunk.extra.name == "trunk.extra"
+    assert names(tree) == TREE_NAMES
+    for name, parameter in tree.named_parameters():
+        assert dict(twin.named_parameters())[name] is not parameter
+        assert not np.shares_memory(dict(twin.named_parameters())[name].numpy(), parameter.numpy())
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_tied_parameters_stay_tied_in_a_copy(duplicate):
+    tree = Tree()
+    tree.branches[1].first.weight = tree.branches[0].first.weight
+    tree.trunk.weight.grad = tl.ones_like(tree.trunk.weight)
+    tree.trunk.bias.requires_grad = False
+    twin = duplicate(tree)
+    assert twin.branches[1].first.weight is twin.branches[0].first.weight
+    assert names(twin) == names(tree) and [p.name for p in twin.parameters()] == names(tree)
+    assert all(type(p) is nn.Parameter for p in twin.parameters())
+    np.testing.assert_array_equal(twin.trunk.weight.grad.numpy(), 1)
+    assert twin.trunk.weight.requires_grad and not twin.trunk.bias.requires_grad
+    assert type(twin.branches[0].table) is tl.Tensor
+
+
+def test_a_module_copied_on_a_backend_stays_there(backend):
+    tree = Tree().to(backend)
+    twin = copy.deepcopy(tree)
+    assert all(p.backend is tl.get_backend(backend) for p in twin.parameters())
+    twin.trunk.weight.replace(twin.trunk.weight.data * 2)
+    assert not np.array_equal(twin.trunk.weight.numpy(), tree.trunk.weight.numpy())
+
+
+def test_a_module_that_keeps_a_computed_tensor_says_so_when_copied():
+    pair = Pair()
+    pair.last = pair(tl.zeros((1, 2)))
+    with pytest.raises(RuntimeError, match=r"deepcopy: only leaves.* was computed by add; use x\.detach\(\)"):
+        copy.deepcopy(pair)
+
+
+# ---- hooks ----
+
+
+def doubling(module, args, output):
+    return output * 2
+
+
+def test_a_forward_hook_sees_the_call_and_may_replace_the_output():
+    linear, x = nn.Linear(2, 3), tl.Tensor([[1.0, 2.0]])
+    plain = linear(x)
+    seen = []
+    first = linear.register_forward_hook(lambda *call: seen.append(call))
+    second = linear.register_forward_hook(doubling)
+    third = linear.register_forward_hook(lambda module, args, output: output + 1)  # sees what the second made
+    np.testing.assert_array_equal(linear(x).numpy(), (plain * 2 + 1).numpy())
+    module, args, output = seen.pop()
+    assert module is linear and args == (x,) and isinstance(args, tuple)
+    np.testing.assert_array_equal(output.numpy(), plain.numpy())
+    second.remove()
+    np.testing.assert_array_equal(linear(x).numpy(), (plain + 1).numpy())
+    first.remove(), third.remove(), first.remove()  # twice is no mistake
+    assert linear(x).numpy().tolist() == plain.numpy().tolist() and len(seen) == 1
+
+
+def test_a_pre_hook_may_replace_the_arguments():
+    pair, x = Pair(), tl.Tensor([[1.0, 2.0]])
+    order = []
+    pair.first.register_forward_pre_hook(lambda module, args: order.append(1))
+    pair.first.register_forward_pre_hook(lambda module, args: (args[0] * 2,))
+    pair.first.register_forward_pre_hook(lambda module, args: args[0] + 1)  # one value stands for a tuple of one
+    pair.first.register_forward_hook(lambda module, args, output: order.append(args[0].numpy().tolist()))
+    np.testing.assert_array_equal(pair.first(x).numpy(), nn.functional_call(copy_of(pair.first), {}, x * 2 + 1).numpy())
+    assert order == [1, [[3.0, 5.0]]]
+
+
+def copy_of(linear):
+    """Return a layer of the same values without hooks."""
+    twin = nn.Linear(*linear.weight.shape)
+    twin.load_state_dict(linear.state_dict())
+    return twin
+
+
+def test_arguments_by_keyword_pass_pre_hooks_by():
+    attention = nn.MultiHeadAttention(4, 2)
+    attention.register_forward_pre_hook(lambda module, args: args)
+    x = tl.ones((1, 3, 4))
+    y, weights = attention(x, return_weights=True)
+    assert y.shape == (1, 3, 4) and weights.shape == (1, 2, 3, 3)
+
+
+def test_a_handle_is_a_context_manager_also_after_an_exception():
+    linear, x = nn.Linear(2, 2), tl.ones((1, 2))
+    plain = linear(x).numpy()
+    with linear.register_forward_hook(doubling) as handle:
+        np.testing.assert_array_equal(linear(x).numpy(), plain * 2)
+        assert handle is not None
+    with pytest.raises(KeyError), linear.register_forward_hook(doubling):
+        raise KeyError
+    np.testing.assert_array_equal(linear(x).numpy(), plain)
+
+
+def test_a_removed_hook_leaves_a_later_one_alone():
+    linear, x = nn.Linear(2, 2), tl.ones((1, 2))
+    plain = linear(x).numpy()
+    gone = linear.register_forward_hook(doubling)
+    gone.remove()
+    linear.register_forward_hook(doubling)
+    gone.remove()
+    np.testing.assert_array_equal(linear(x).numpy(), plain * 2)
+
+
+def test_a_hook_may_remove_itself_while_it_runs():
+    linear, x, calls = nn.Linear(2, 2), tl.ones((1, 2)), []
+    handle = linear.register_forward_hook(lambda *call: (calls.append(1), handle.remove(), None)[2])
+    linear.register_forward_hook(lambda *call: calls.append(2))
+    linear(x), linear(x)
+    assert calls == [1, 2, 2]
+
+
+def test_gradients_flow_through_hooks_and_nodes_bear_the_path():
+    pair = Pair()
+    found = []
+    pair.second.register_forward_hook(lambda module, args, output: found.append(output * 3) or found[-1])
+    pair(tl.ones((1, 2))).sum().backward()
+    assert found[0]._node.path == "second"
+    twin = copy_without_hooks(pair)
+    (twin.second(tl.relu(twin.first(tl.ones((1, 2))))) * 3 * twin.scale + twin.table).sum().backward()
+    np.testing.assert_array_equal(pair.first.weight.grad.numpy(), twin.first.weight.grad.numpy())
+
+
+def copy_without_hooks(pair):
+    twin = Pair()
+    twin.load_state_dict(pair.state_dict())
+    return twin
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copied_module_has_hooks_of_its_own(duplicate):
+    linear, x = nn.Linear(2, 2), tl.ones((1, 2))
+    plain = linear(x).numpy()
+    handle = linear.register_forward_hook(doubling)
+    twin = duplicate(linear)
+    handle.remove()
+    np.testing.assert_array_equal(linear(x).numpy(), plain)
+    np.testing.assert_array_equal(twin(x).numpy(), plain * 2)
+    twin.register_forward_hook(doubling)
+    np.testing.assert_array_equal(twin(x).numpy(), plain * 4)
+
+
+def test_a_hook_from_another_process_is_not_overwritten(monkeypatch):
+    linear, x = nn.Linear(2, 2), tl.ones((1, 2))
+    plain = linear(x).numpy()
+    monkeypatch.setattr(tl.HookHandle, "_numbers", count())
+    linear.register_forward_hook(doubling)
+    twin = pickle.loads(pickle.dumps(linear))
+    monkeypatch.setattr(tl.HookHandle, "_numbers", count())  # as a new process begins
+    twin.register_forward_hook(doubling)
+    np.testing.assert_array_equal(twin(x).numpy(), plain * 4)
+
+
+def test_hooks_are_neither_state_nor_shown():
+    linear = nn.Linear(2, 2)
+    before = repr(linear), list(linear.state_dict())
+    linear.register_forward_hook(doubling)
+    assert (repr(linear), list(linear.state_dict())) == before
+
+
+def test_a_call_gives_the_path_back_also_after_an_exception():
+    tree = Tree()
+    with tl.module_scope("outside"):
+        with pytest.raises(ValueError, match="Linear trunk: x must have shape"):
+            tree(tl.ones((1, 7)))
+        assert (tree.trunk.weight * 1)._node.path == "outside"
+
+
+# ---- modes, dtypes, backends ----
+
+
+def test_train_and_eval_reach_every_module_and_return_the_module():
+    tree = Tree()
+    assert all(m.training for m in tree.modules())
+    assert tree.eval() is tree and not any(m.training for m in tree.modules())
+    assert tree.train() is tree and all(m.training for m in tree.modules())
+
+
+def test_evaluating_gives_every_module_its_own_mode_back_also_after_an_exception():
+    tree = Tree()
+    tree.branches[1].eval()
+    modes = [m.training for m in tree.modules()]
+    with pytest.raises(KeyError), tree.evaluating() as same:
+        assert same is tree and not any(m.training for m in tree.modules())
+        raise KeyError
+    assert [m.training for m in tree.modules()] == modes
+
+
+def test_astype_converts_parameters_and_tables_in_place():
+    tree = Tree()
+    parameters = list(tree.parameters())
+    tree.branches[0].counts = tl.Tensor(np.arange(3))
+    assert tree.astype("float64") is tree
+    assert all(a is b for a, b in zip(tree.parameters(), parameters, strict=True))
+    assert {p.dtype for p in parameters} == {np.dtype("float64")}
+    assert tree.branches[0].table.dtype == np.float64 and tree.branches[0].counts.dtype == np.int64
+    assert tree(tl.Tensor(np.ones((1, 2)))).dtype == np.float64
+
+
+def test_converting_to_what_it_is_already_changes_nothing():
+    pair = Pair()
+    pair(tl.Tensor([[1.0, 2.0]])).sum().backward()
+    arrays, gradients = [p.data for p in pair.parameters()], [p.grad for p in pair.parameters()]
+    pair.astype("float32").to("numpy")
+    assert all(p.data is a for p, a in zip(pair.parameters(), arrays, strict=True))
+    assert all(p.grad is g for p, g in zip(pair.parameters(), gradients, strict=True))
+    pair.zero_grad()
+    assert all(p.grad is None for p in pair.parameters())
+
+
+def test_to_moves_everything_and_the_result_agrees(backend):
+    tree = Tree()
+    x = np.array([[0.5, -1.5]], np.float32)
+    expected = tree(tl.Tensor(x)).numpy()
+    tree.to(backend)
+    held = [v for m in tree.modules() for v in vars(m).values() if isinstance(v, tl.Tensor)]
+    assert len(held) == 12 and all(v.backend is tl.get_backend(backend) for v in held)
+    y = tree(tl.Tensor(x, backend=backend))
+    np.testing.assert_allclose(y.numpy(), expected, rtol=1e-5)
+    y.sum().backward()
+    assert all(p.grad.backend is tl.get_backend(backend) for p in tree.parameters())
+    assert all(isinstance(a, np.ndarray) for a in tree.state_dict().values())
+    tree.to("numpy")
+    np.testing.assert_array_equal(tree(tl.Tensor(x)).numpy(), expected)
+
+
+# ---- as text, and on the graph ----
+
+
+def test_repr_shows_the_tree_with_parameter_counts():
+    assert repr(Tree()).split("\n") == [
+        "Tree()  # 40 parameters",
+        "  trunk: Linear(2 -> 2)  # 6 parameters",
+        "  branches: ModuleList()  # 34 parameters",
+        "    0: Pair()  # 17 parameters",
+        "      first: Linear(2 -> 3)  # 9 parameters",
+        "      second: Linear(3 -> 2, no bias)  # 6 parameters",
+        "    1: Pair()  # 17 parameters",
+        "      first: Linear(2 -> 3)  # 9 parameters",
+        "      second: Linear(3 -> 2, no bias)  # 6 parameters",
+    ]
+
+
+def test_nodes_bear_the_path_of_the_module_that_recorded_them():
+    tree = Tree()
+    y = tree(tl.Tensor([[1.0, 2.0]]))
+    paths, stack = set(), [y._node]
+    while stack:
+        node = stack.pop()
+        paths.add((node.path, node.name))
+        stack += [edge[0] for edge in node._edges if edge and isinstance(edge[0], tl.Function)]
+    assert ("trunk", "linear") in paths and ("branches.1.second", "linear") in paths
+    assert ("branches.0", "relu") in paths and ("branches.1", "multiply") in paths
+    assert all(path for path, _ in paths)
+    assert tl.relu(tree.trunk.weight)._node.path == ""  # and outside of a call there is none
+
+
+# ---- as a function of its parameters ----
+
+
+def test_functional_call_puts_tensors_in_place_of_parameters():
+    tree = Tree()
+    tree.branches[1].first = tree.branches[0].first  # tied: replaced in both places
+    parameters = list(tree.parameters())
+    x = tl.Tensor([[1.0, -2.0]])
+    other = Tree()
+    other.branches[1].first = other.branches[0].first
+    instead = {name: tl.Tensor(p, requires_grad=True) for name, p in other.named_parameters()}
+    y = nn.functional_call(tree, instead, x)
+    np.testing.assert_array_equal(y.numpy(), other(x).numpy())
+    assert all(a is b for a, b in zip(tree.parameters(), parameters, strict=True))
+    assert names(tree) == names(other)
+    y.sum().backward()
+    assert all(t.grad is not None for t in instead.values())
+    assert all(p.grad is None for p in parameters)
+
+
+def test_functional_call_leaves_other_parameters_and_gives_everything_back_after_an_exception():
+    pair = Pair()
+    scale = pair.scale
+    zero = nn.functional_call(pair, {"scale": tl.zeros(2)}, tl.Tensor([[1.0, 2.0]]))
+    np.testing.assert_array_equal(zero.numpy(), 0)
+    with pytest.raises(ValueError, match=r"Linear first: x must have shape \(\.\.\., 2\), got \(1, 9\)"):
+        nn.functional_call(pair, {"scale": tl.zeros(2)}, tl.zeros((1, 9)))
+    assert pair.scale is scale
+    with pytest.raises(ValueError, match=r"unexpected nobody; scale must have shape \(2,\), got \(3,\)"):
+        nn.functional_call(pair, {"scale": tl.zeros(3), "nobody": tl.zeros(1)}, tl.zeros((1, 2)))
+
+
+# ---- mistakes ----
+
+BAD = [
+    (lambda: nn.Parameter(np.arange(3)), TypeError, "needs a real floating dtype, got int64"),
+    (lambda: Pair().load_state_dict("model.safetensors"), TypeError, r"names to arrays, got str; tl\.load\(path\)"),
+    (lambda: Pair().load_state_dict(Pair()), TypeError, r"names to arrays, got tests\.Pair; give its state_dict"),
+    (lambda: Pair().load_state_dict({}), ValueError, "missing scale; missing first.weight"),
+    (lambda: nn.functional_call(Pair(), Pair().parameters(), 1), TypeError, "names to Tensors, got generator"),
+    (lambda: nn.functional_call(Pair(), {"scale": np.ones(2)}, 1), TypeError, r"to Tensors, got numpy\.ndarray"),
+    (lambda: Pair().to("cud"), ValueError, "must be one of numpy, cpu, cupy, cuda, gpu; got 'cud'"),
+    (lambda: Pair().to("float64"), ValueError, "got 'float64'"),
+    (lambda: Pair().astype("int64"), TypeError, "astype: parameters need a floating dtype, got int64"),
+    (lambda: Pair().astype("flaot32"), TypeError, "flaot32"),
+    (lambda: Pair().train([1]), TypeError, "train: mode must be True or False, got list"),
+    (lambda: Pair().train("yes"), TypeError, "train: mode must be True or False, got str"),
+    (lambda: nn.Module()(1), NotImplementedError, "Module: forward is missing"),
+    (lambda: nn.ModuleList([nn.Linear(1, 1)])(1), NotImplementedError, "ModuleList: forward is missing"),
+    (lambda: nn.ModuleList([tl.relu]), TypeError, "ModuleList: holds modules, got function"),
+    (lambda: nn.ModuleList([nn.Linear]), TypeError, "ModuleList: holds modules, got the class Linear; call it"),
+    (lambda: nn.ModuleList([None]), TypeError, "ModuleList: holds modules, got NoneType"),
+    (lambda: nn.Sequential([nn.Linear(1, 1)]), TypeError, r"Sequential: holds modules, got list; .*Sequential\(\*"),
+    (lambda: nn.ModuleList()[0], IndexError, "ModuleList: index 0 is out of range, for it holds 0 modules"),
+    (lambda: nn.Linear(1, 1).register_forward_hook(3), TypeError, "a hook must be callable, got int"),
+    (lambda: nn.Linear(1, 1).register_forward_pre_hook(None), TypeError, "a hook must be callable, got NoneType"),
+    (lambda: nn.Linear(1, 1)(nn.Linear(1, 1)), TypeError, "data must be numbers, got Linear; call it first"),
+]  # fmt: skip
+
+
+test_mistakes_are_named_with_what_was_given = refused(BAD)

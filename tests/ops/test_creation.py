@@ -1,0 +1,92 @@
+"""Tensors made from numbers: dtypes, rounding, and mistakes."""
+
+import numpy as np
+
+import tensorlib as tl
+from tests.edges import refused
+
+
+def test_python_floats_give_float32_and_integers_int64(backend):
+    for x, dtype in (
+        (tl.arange(3, backend=backend), "int64"), (tl.arange(3.0, backend=backend), "float32"),
+        (tl.arange(0, 1, 0.5, backend=backend), "float32"), (tl.arange(np.int64(3), backend=backend), "int64"),
+        (tl.arange(3, dtype="float16", backend=backend), "float16"), (tl.linspace(0, 1, backend=backend), "float32"),
+        (tl.eye(2, backend=backend), "float32"), (tl.full((), 3, backend=backend), "float32"),
+        (tl.zeros(2, int, backend), "int64"), (tl.ones((), np.float64, backend), "float64"),
+    ):  # fmt: skip
+        assert x.dtype == dtype and x.backend is backend and x.is_leaf and not x.requires_grad
+
+
+def test_a_float32_sequence_is_the_exact_one_rounded(backend):
+    """NumPy's own float32 arange adds up the rounding of its step."""
+    np.testing.assert_array_equal(tl.arange(0.0, 1000.0, 0.1, backend=backend).numpy(),
+                                  np.arange(0.0, 1000.0, 0.1).astype(np.float32))  # fmt: skip
+    assert tl.linspace(0, 0.1, 7, backend=backend).numpy()[-1] == np.float32(0.1)
+
+
+def test_arange_ends_before_stop():
+    for arguments in ((0,), (5, 2), (2, 5, -1), (2, 8, 3), (-3,), (5, 0, -2)):
+        np.testing.assert_array_equal(tl.arange(*arguments).numpy(), np.arange(*arguments))
+
+
+def test_shapes_may_be_numbers_lists_and_numpys_integers():
+    for shape, expected in ((2, (2,)), ([2, 3], (2, 3)), ((), ()), (np.int64(2), (2,)), ((np.int32(1), 2), (1, 2))):
+        assert tl.zeros(shape).shape == tl.ones(shape).shape == tl.full(shape, 1).shape == expected
+
+
+def test_likenesses_take_what_is_not_said_from_x(backend):
+    x = tl.Tensor([[1, 2]], dtype="float16", requires_grad=True, backend=backend)
+    for f in (tl.zeros_like, tl.ones_like, lambda x, *a, **k: tl.full_like(x, 5, *a, **k)):
+        y = f(x)
+        assert (y.shape, y.dtype, y.backend) == (x.shape, x.dtype, backend) and not y.requires_grad
+        for dtype in ("int64", np.dtype("int64"), np.int64):
+            assert f(x, dtype).dtype == np.int64
+        assert f(x, backend="cpu").backend.name == "numpy"
+        assert f([[1, 2]]).dtype == np.int64
+
+
+def test_two_tensors_share_no_memory():
+    x = np.zeros(3)
+    y = tl.zeros_like(x)
+    y.data[:] = 1
+    assert not x.any() and not tl.zeros_like(x).numpy().any()
+
+
+# ---- mistakes ----------------------------------------------------------------------------------------------------
+
+BAD = [
+    (lambda: tl.zeros((2, -1)), ValueError, r"zeros: shape needs integers >= 0, got \(2, -1\)"),
+    (lambda: tl.zeros((2, 1.5)), TypeError, r"zeros: shape needs integers >= 0, got \(2, 1.5\)"),
+    (lambda: tl.ones(2.0), TypeError, "ones: shape needs an integer >= 0, got 2.0"),
+    (lambda: tl.ones(-2), ValueError, "ones: shape needs an integer >= 0, got -2"),
+    (lambda: tl.zeros(tl.zeros((2, 3))), TypeError, r"zeros: shape .* got a Tensor of shape \(2, 3\)"),
+    (lambda: tl.zeros("23"), TypeError, "zeros: shape .* got '23'"),
+    (lambda: tl.zeros(None), TypeError, "zeros: shape .* got None"),
+    (lambda: tl.zeros(2, 3), TypeError, r"zeros: dtype .* got 3; a shape of several axes .* as zeros\(\(2, 3\)\)"),
+    (lambda: tl.zeros(2, "float33"), TypeError, "zeros: dtype must be one of numbers, .* got 'float33'"),
+    (lambda: tl.zeros(2, object), TypeError, "zeros: dtype must be one of numbers, .* got <class 'object'>"),
+    (lambda: tl.zeros(2, None), TypeError, "zeros: dtype must be one of numbers, .* got None"),
+    (lambda: tl.zeros(2, backend="torch"), ValueError, "backend: must be one of numpy, .* got 'torch'"),
+    (lambda: tl.zeros(2, backend=["numpy"]), ValueError, r"backend: must be one of numpy, .* got \['numpy'\]"),
+    (lambda: tl.full(2, [1, 2]), TypeError, r"full: the value must be a number, got \[1, 2\]"),
+    (lambda: tl.full(2, tl.ones(2)), TypeError, r"full: the value must be a number, got a Tensor of shape \(2,\)"),
+    (lambda: tl.full(2, 1.5, "int64"), ValueError, "full: dtype int64 cannot hold 1.5; pass another dtype"),
+    (lambda: tl.full(2, 300, "uint8"), ValueError, "full: dtype uint8 cannot hold 300"),
+    (lambda: tl.full(2, float("nan"), "int64"), ValueError, "full: dtype int64 cannot hold nan"),
+    (lambda: tl.full_like([1, 2], 0.5), ValueError, "full_like: dtype int64 cannot hold 0.5"),
+    (lambda: tl.zeros_like("abc"), TypeError, "zeros_like: data must be numbers"),
+    (lambda: tl.arange(0, 5, 0), ValueError, "arange: .* a step that is not 0, got start=0, stop=5, step=0"),
+    (lambda: tl.arange(float("inf")), ValueError, "arange: needs finite numbers .* stop=inf"),
+    (lambda: tl.arange([3]), TypeError, r"arange: stop must be a number, got \[3\]"),
+    (lambda: tl.arange(tl.ones(2), 3), TypeError, r"arange: start must be a number, got a Tensor of shape \(2,\)"),
+    (lambda: tl.arange(3, dtype="int"[:2]), TypeError, "arange: dtype must be one of numbers, .* got 'in'"),
+    (lambda: tl.linspace(0, 1, -1), ValueError, "linspace: num needs an integer >= 0, got -1"),
+    (lambda: tl.linspace(0, 1, 2.5), TypeError, "linspace: num needs an integer >= 0, got 2.5"),
+    (lambda: tl.linspace([0], 1, 2), TypeError, r"linspace: start must be a number, got \[0\]"),
+    (lambda: tl.eye(-1), ValueError, r"eye: shape needs integers >= 0, got \(-1, -1\)"),
+    (lambda: tl.eye((2, 3)), TypeError, r"eye: shape needs integers >= 0, got \(\(2, 3\), \(2, 3\)\)"),
+    (lambda: tl.eye(2, 2.5), TypeError, r"eye: shape needs integers >= 0, got \(2, 2.5\)"),
+]  # fmt: skip
+
+
+test_mistakes_are_named_with_the_value_and_the_remedy = refused(BAD)

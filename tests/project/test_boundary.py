@@ -1,0 +1,124 @@
+"""Who may know whom: cupy in two files, numpy alone for `import tensorlib`, and nothing that runs what it reads."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from tests import ROOT
+
+PACKAGES = ("tensorlib", "nn", "models")
+FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+IDS = [str(file.relative_to(ROOT)) for file in FILES]
+
+MAY_IMPORT_CUPY = {"tensorlib/arrays/backend.py", "tensorlib/kernels/cuda/__init__.py"}
+
+
+def imported(file):
+    """Return the top-level names of all modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Call) and name_of(node.func) in ("__import__", "import_module") and node.args:
+            names.add(ast.unparse(node.args[0]).strip("'\"f").partition(".")[0])
+    return names
+
+
+def name_of(function):
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+@pytest.mark.parametrize("file", FILES, ids=IDS)
+def test_only_two_files_import_cupy(file):
+    if str(file.relative_to(ROOT)) not in MAY_IMPORT_CUPY:
+        assert not imported(file) & {"cupy", "cupyx"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=IDS)
+def test_nothing_read_is_ever_run(file):
+    assert not imported(file) & {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        where = f"{file.name}:{node.lineno}"
+        if isinstance(node.func, ast.Name):
+            assert node.func.id not in ("eval", "exec", "compile", "__import__"), where
+        called = ast.unparse(node.func)
+        assert called not in ("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"), where
+        for keyword in node.keywords:
+            assert keyword.arg != "shell" or ast.unparse(keyword.value) == "False", where
+            assert keyword.arg != "allow_pickle" or ast.unparse(keyword.value) == "False", where
+
+
+@pytest.mark.parametrize("file", FILES, ids=IDS)
+def test_a_package_imports_only_those_below_it(file):
+    package = file.relative_to(ROOT).parts[0]
+    above = PACKAGES[PACKAGES.index(package) + 1 :]
+    assert not imported(file) & {*above, "tests", "benchmarks", "examples", "torch", "jax"}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tensorlib/ops").glob("*.py")), ids=lambda file: file.stem)
+def test_ops_know_of_the_engine_what_an_op_of_ones_own_needs(file):
+    """Tensors come by way of `Function` and `as_tensor`: so tensor.py may hang every op on Tensor as a method."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = [node.module] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            known = name.startswith("tensorlib.ops.") or name in (
+                "tensorlib.arrays.backend",
+                "tensorlib.engine.function",
+                "tensorlib.engine.errors",
+                "tensorlib.messages",
+                "tensorlib.arrays.random",
+            )
+            assert known or not name.startswith(("tensorlib", "nn", "models")), f"{file.name}:{node.lineno}: {name}"
+
+
+def test_messages_know_of_nothing():
+    """So everything may word its errors by them, the backends too."""
+    assert not imported(ROOT / "tensorlib/messages.py") & {"numpy", *PACKAGES}
+
+
+def loaded_by(code):
+    """Return the modules that are in a fresh interpreter after `code`."""
+    program = f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    return {name for name in done.stdout.split() if name}
+
+
+def test_importing_tensorlib_imports_numpy_and_nothing_else_of_others():
+    before = loaded_by("pass")  # what .pth files of the environment load is not our doing
+    tops = {name.partition(".")[0] for name in loaded_by("import tensorlib") - before}
+    foreign = {top for top in tops if top not in sys.stdlib_module_names and not top.startswith("_")}
+    assert foreign == {"numpy", "tensorlib"}
+
+
+def test_importing_tensorlib_leaves_the_op_table_alone():
+    modules = loaded_by("import tensorlib")
+    assert "tensorlib.optable" not in modules
+    assert "unittest" not in modules and "numpy.testing" not in modules
+
+
+def test_importing_tensorlib_changes_no_setting_of_the_process():
+    code = (
+        "import os, signal, warnings, numpy as np, locale, threading\n"
+        "def state():\n"
+        "    return (dict(os.environ), np.geterr(), list(warnings.filters), os.getcwd(), threading.active_count(),\n"
+        "            [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)], np.random.get_state()[2])\n"
+        "before = state()\nimport tensorlib\nassert state() == before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_public_names_are_those_that_modules_list():
+    import tensorlib as tl
+
+    for file in sorted((ROOT / "tensorlib").glob("ops/*.py")):
+        if file.stem not in ("__init__", "arguments", "update"):
+            module = sys.modules[f"tensorlib.ops.{file.stem}"]
+            for name in module.__all__:
+                assert getattr(tl, name) is getattr(module, name), f"tl.{name} is hidden by another module's"

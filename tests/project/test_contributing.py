@@ -1,0 +1,61 @@
+"""What CONTRIBUTING.md says is so: its example op, put in the three places, is an op like any other."""
+
+import importlib.util
+import re
+from textwrap import dedent
+
+import numpy as np
+import pytest
+
+import tensorlib as tl
+from tensorlib.transforms.gradcheck import check_sample
+from tests import ROOT
+
+TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+OP, ROW = (dedent(block) for block in re.findall(r" *```python\n(.*?) *```", TEXT, re.DOTALL))
+
+
+def module_of(file, code, tmp_path):
+    """Import a module that begins as `file` does, up to its list of names, and goes on with `code`."""
+    head = (ROOT / "tensorlib" / file).read_text(encoding="utf-8").partition("__all__")[0]
+    path = tmp_path / f"example_{file.replace('/', '_')}"
+    path.write_text(f"{head}\n{code}", encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """Return the example's name and its row, when it is in all three places."""
+    line = re.search(r"^ +`(\w+) = (\w+)\.(\w+)`\.$", TEXT, re.MULTILINE)
+    name, family, function = line.groups()
+    assert name == function
+    assert not hasattr(tl, name), f"{name} exists now: CONTRIBUTING.md needs another example"
+    op = getattr(module_of(f"ops/{family}.py", OP, tmp_path), name)
+    monkeypatch.setattr(tl, name, op, raising=False)
+    monkeypatch.setattr(tl.Tensor, name, op, raising=False)
+    return name, module_of(f"optable/{family}.py", f"EXAMPLE = (\n{ROW})[0]", tmp_path).EXAMPLE
+
+
+def test_the_example_op_passes_what_every_op_passes(example, backend):
+    name, row = example
+    assert row.name == name and row.function is getattr(tl, name) and len(row.samples) >= 5
+    for sample in row.samples:
+        arrays = row.arrays(sample)
+        check_sample(row, sample, backend)
+        y = row.bound(sample, backend)(*[tl.Tensor(a, backend=backend) for a in arrays])
+        np.testing.assert_allclose(y.numpy(), row.bound(sample, None)(*arrays), rtol=1e-14)
+
+
+def test_the_example_op_is_a_method_and_has_a_name(example):
+    name, _ = example
+    y = getattr(tl.Tensor([8.0], requires_grad=True), name)()
+    assert f"from={name}" in repr(y) and y.item() == 2
+
+
+def test_files_and_names_of_the_text_exist():
+    for file in re.findall(r"`((?:tensorlib|tests|nn|models)/[\w/.]+)`", TEXT):
+        assert (ROOT / file).exists(), file
+    assert (ROOT / "tensorlib/ops/arguments.py").exists() and "`ops/arguments.py`" in TEXT

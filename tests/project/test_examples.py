@@ -1,0 +1,35 @@
+"""Every example runs, and says what it promises to show."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests import ROOT
+
+EXAMPLES = ROOT / "examples"
+
+SHOWS = {
+    "01_gradients": "first derivative 12.0 second 12.0",
+    "02_learn_by_heart": "我有一只猫 -> I have a cat",
+    "03_look_at_graphs": "transformer-depth-2.svg",
+    "04_your_own_op": "Frozen: second order: ",
+    "05_why_is_my_gradient_zero": "100 % of units dead",
+    "06_copy_task": "0 1 2 3 4 5 6 7 8 9 -> 0 1 2 3 4 5 6 7 8 9\n",
+}
+QUICKLY = {"06_copy_task": ["--width", "32"]}  # at full size it takes minutes
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_example(name, tmp_path):
+    environment = {**os.environ, "PYTHONUTF8": "1"}
+    run = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", *QUICKLY.get(name, [])],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert SHOWS[name] in run.stdout  # a new example needs a line in SHOWS
