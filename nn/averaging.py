@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import check_fraction, check_size, misfits
+from nn.checks import check_fraction, check_size, shape_mismatches
 from nn.module import Parameter
 from tensorlib.ops.update import average_update
 
@@ -84,7 +84,7 @@ def average(states: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         if count == 1:
             totals = {name: np.zeros(array.shape, np.float64) for name, array in arrays.items()}
             kinds = {name: array.dtype for name, array in arrays.items()}
-        problems = misfits({n: a.shape for n, a in totals.items()}, {n: a.shape for n, a in arrays.items()})
+        problems = shape_mismatches({n: a.shape for n, a in totals.items()}, {n: a.shape for n, a in arrays.items()})
         if problems:
             raise ValueError(f"average: state {count} does not fit the first: {'; '.join(problems)}")
         for name, array in arrays.items():

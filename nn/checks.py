@@ -14,7 +14,15 @@ from tensorlib.exchange.interop import kind_of
 if TYPE_CHECKING:
     from nn.module import Module
 
-__all__ = ["check_flag", "check_fraction", "check_generator", "check_number", "check_size", "misfits", "with_width"]
+__all__ = [
+    "check_flag",
+    "check_fraction",
+    "check_generator",
+    "check_number",
+    "check_size",
+    "shape_mismatches",
+    "with_width",
+]
 
 
 def check_size(where: str, least: int = 1, **sizes: Any) -> None:
@@ -82,7 +90,7 @@ def with_width(layer: Module, x: Any, width: int, like: tl.Tensor, axes: str = "
     return x
 
 
-def misfits(
+def shape_mismatches(
     expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], strict: bool = True
 ) -> list[str]:
     """Say how the shapes of what is given differ from those expected; without `strict`, names may differ."""

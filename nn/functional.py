@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import tensorlib as tl
-from nn.checks import misfits
+from nn.checks import shape_mismatches
 from nn.module import Module, Parameter
 from tensorlib.exchange.interop import kind_of
 from tensorlib.messages import unknown_name
@@ -40,7 +40,7 @@ def _replaced(module: Module, tensors: Mapping[str, tl.Tensor]) -> Iterator[None
     if wrong:
         raise TypeError(f"functional_call: needs a mapping of names to Tensors, got {kind_of(wrong[0])}")
     given = {name: x.shape for name, x in tensors.items()}
-    problems = misfits({name: own[name].shape for name in own if name in given}, given)
+    problems = shape_mismatches({name: own[name].shape for name in own if name in given}, given)
     if problems:
         raise ValueError(f"functional_call: {type(module).__name__} does not fit: {'; '.join(problems)}")
     instead = {id(own[name]): x for name, x in tensors.items()}

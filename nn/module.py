@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import misfits
+from nn.checks import shape_mismatches
 from nn.hooks import Hooks, call_with_hooks
 from tensorlib.engine.recording import STATE
 from tensorlib.exchange.interop import kind_of
@@ -213,7 +213,7 @@ class Module:
         own = dict(self.named_parameters())
         arrays = {k: v.numpy() if isinstance(v, tl.Tensor) else np.asarray(v) for k, v in state.items()}
         shapes = {name: p.shape for name, p in own.items()}
-        problems = misfits(shapes, {name: array.shape for name, array in arrays.items()}, strict)
+        problems = shape_mismatches(shapes, {name: array.shape for name, array in arrays.items()}, strict)
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} does not fit: {'; '.join(problems)}")
         fitting = [(own[name], array) for name, array in arrays.items() if name in own]

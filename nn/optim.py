@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import check_flag, check_fraction, check_number, misfits
+from nn.checks import check_flag, check_fraction, check_number, shape_mismatches
 from nn.module import Module, Parameter
 from tensorlib.arrays.backend import backend_of
 from tensorlib.engine.function import as_array
@@ -166,7 +166,7 @@ class Optimizer:
             raise TypeError(
                 f"{type(self).__name__}: the state must be a mapping of names to arrays, got {kind_of(arrays)}"
             )
-        problems = misfits(expected, {name: np.shape(array) for name, array in arrays.items()})
+        problems = shape_mismatches(expected, {name: np.shape(array) for name, array in arrays.items()})
         if problems:
             raise ValueError(f"{type(self).__name__}: the state does not fit: {'; '.join(problems)}")
         for name, parameter in self.parameters.items():

@@ -13,7 +13,7 @@ import numpy as np
 
 import tensorlib as tl
 
-__all__ = ["DecoderState", "KeysValues"]
+__all__ = ["DecoderState", "KeyValueCache"]
 
 LEAST_ROOM = 16  # places that are made at once
 
@@ -28,7 +28,7 @@ class DecoderState:
     """Which source places may be attended to, (B, 1, 1, S), or None for all."""
     cross: tuple[tuple[Any, Any], ...]
     """For each layer, keys and values (B, H, S, K) of the memory."""
-    own: tuple[KeysValues, ...]
+    own: tuple[KeyValueCache, ...]
     """For each layer, keys and values (B, H, length, K) of the tokens so far; empty before the first."""
     source_B: np.ndarray
     """Which row each row was at the start, that is, which source it is of; on the host."""
@@ -54,7 +54,7 @@ def _rows(x: Any, rows: np.ndarray) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class KeysValues:
+class KeyValueCache:
     """Keys and values (B, H, t, K) of one layer for the tokens so far. A value too, though not copied to grow.
 
     Like a slice in Go: `keys` and `values` are the first t places of a room that has more, and `append` writes into
@@ -64,36 +64,36 @@ class KeysValues:
 
     keys: Any
     values: Any
-    room: _Room | None = None
+    room: _Buffer | None = None
 
     def __iter__(self) -> Iterator[Any]:
         """Yield keys and values: ``k, v = kept``."""
         return iter((self.keys, self.values))
 
-    def append(self, keys_BH1K: Any, values_BH1K: Any) -> KeysValues:
+    def append(self, keys_BH1K: Any, values_BH1K: Any) -> KeyValueCache:
         """Return these keys and values with one more place at the end."""
         if tl.is_grad_enabled():  # what is written into a place has no history
             new = (keys_BH1K, values_BH1K)
-            return KeysValues(*[tl.concatenate(pair, axis=2) for pair in zip(self, new, strict=True)])
+            return KeyValueCache(*[tl.concatenate(pair, axis=2) for pair in zip(self, new, strict=True)])
         place = self.keys.shape[2]
         room = self.room
         if room is None or not room.take(place):
-            room = _Room.behind(self.keys, self.values)
+            room = _Buffer.behind(self.keys, self.values)
             room.take(place)
         room.keys.data[:, :, place] = keys_BH1K.data[:, :, 0]
         room.values.data[:, :, place] = values_BH1K.data[:, :, 0]
-        return KeysValues(room.keys[:, :, : place + 1], room.values[:, :, : place + 1], room)
+        return KeyValueCache(room.keys[:, :, : place + 1], room.values[:, :, : place + 1], room)
 
-    def select(self, rows: np.ndarray) -> KeysValues:
+    def select(self, rows: np.ndarray) -> KeyValueCache:
         """Return these rows, in order, with the room to grow that there is: else `append` would copy them once more."""
         if self.room is None:
-            return KeysValues(_rows(self.keys, rows), _rows(self.values, rows))
+            return KeyValueCache(_rows(self.keys, rows), _rows(self.values, rows))
         length = self.keys.shape[2]
         room = self.room.select(rows, length)
-        return KeysValues(room.keys[:, :, :length], room.values[:, :, :length], room)
+        return KeyValueCache(room.keys[:, :, :length], room.values[:, :, :length], room)
 
 
-class _Room:
+class _Buffer:
     """Room for keys and values, (B, H, places, K), and which places nobody has written to."""
 
     def __init__(self, keys: Any, values: Any, free: range) -> None:
@@ -101,7 +101,7 @@ class _Room:
         self._free = set(free)
 
     @classmethod
-    def behind(cls, keys: Any, values: Any) -> _Room:
+    def behind(cls, keys: Any, values: Any) -> _Buffer:
         """Return a new room that begins with these keys and values and has about as many places again."""
         length = keys.shape[2]
         added = max(length, LEAST_ROOM)
@@ -111,9 +111,9 @@ class _Room:
         )
         return cls(*longer, range(length, length + added))
 
-    def select(self, rows: np.ndarray, length: int) -> _Room:
+    def select(self, rows: np.ndarray, length: int) -> _Buffer:
         """Return a new room of these rows, in order, whose places from `length` on are free."""
-        return _Room(_rows(self.keys, rows), _rows(self.values, rows), range(length, self.keys.shape[2]))
+        return _Buffer(_rows(self.keys, rows), _rows(self.values, rows), range(length, self.keys.shape[2]))
 
     def take(self, place: int) -> bool:
         """Take a place, if it is there and free. Of several threads one gets it."""

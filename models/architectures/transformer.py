@@ -15,7 +15,7 @@ import numpy as np
 
 import nn
 import tensorlib as tl
-from models.architectures.decoder_state import DecoderState, KeysValues
+from models.architectures.decoder_state import DecoderState, KeyValueCache
 from models.text.tokens import PAD
 
 __all__ = ["DecoderState", "Transformer", "TransformerConfig"]
@@ -251,9 +251,9 @@ class Decoder(nn.Module):
             x_BTD = layer(x_BTD, memory_BSD, visible)
         return x_BTD if self.norm is None else self.norm(x_BTD)
 
-    def step(self, x_B1D: Any, state: DecoderState) -> tuple[Any, tuple[KeysValues, ...]]:
+    def step(self, x_B1D: Any, state: DecoderState) -> tuple[Any, tuple[KeyValueCache, ...]]:
         """Return the output for one more position, and every layer's keys and values with it appended."""
-        own: list[KeysValues] = []
+        own: list[KeyValueCache] = []
         for i, layer in enumerate(self.layers):
             past = state.own[i] if state.own else None
             x_B1D, kept = layer.step(x_B1D, past, state.cross[i], state.visible)
@@ -279,14 +279,16 @@ class DecoderLayer(nn.Module):
         x_BTD = self.cross_attention_residual(x_BTD, lambda x: self.cross_attention(x, memory_BSD, visible))
         return self.feed_forward_residual(x_BTD, self.feed_forward)
 
-    def step(self, x_B1D: Any, past: KeysValues | None, cross: tuple[Any, Any], visible: Any) -> tuple[Any, KeysValues]:
+    def step(
+        self, x_B1D: Any, past: KeyValueCache | None, cross: tuple[Any, Any], visible: Any
+    ) -> tuple[Any, KeyValueCache]:
         """Return the output for one more position, and this layer's keys and values (B, H, t + 1, K) up to it."""
         kept = past
 
         def attend_to_past(x_B1D: Any) -> Any:
             nonlocal kept
             q_BH1K, k_BH1K, v_BH1K = self.attention.queries_keys_values(x_B1D)
-            kept = KeysValues(k_BH1K, v_BH1K) if past is None else past.append(k_BH1K, v_BH1K)
+            kept = KeyValueCache(k_BH1K, v_BH1K) if past is None else past.append(k_BH1K, v_BH1K)
             return self.attention.attend(q_BH1K, *kept, visible=None)  # all that is there came before
 
         def attend_to_memory(x_B1D: Any) -> Any:

@@ -51,7 +51,7 @@ def beam_search(
     beams = Beams(limit_B, beam, length_penalty, n_best, min_length)
     if beams.open_BN.any():
         with model.evaluating(), tl.no_grad(), tl.threads():
-            state = token_by_token.started(model, sources)
+            state = token_by_token.initial_state(model, sources)
             while beams.open_BN.any():
                 ids_R, rows_R = beams.next_rows()
                 logits_RV, state = model.decode_step(ids_R, state.select(rows_R))

@@ -12,10 +12,10 @@ from models.decoding.hypothesis import Hypothesis, hypothesis
 from models.text.batching import pad
 from models.text.tokens import BOS, EOS
 
-__all__ = ["force"]
+__all__ = ["force_decode"]
 
 
-def force(
+def force_decode(
     model: Any,
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],

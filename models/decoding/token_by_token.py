@@ -1,7 +1,7 @@
 """Turning a model's logits into sentences, one token after another.
 
 For every model that has what `Transformer` has for it: `encode` and `visible` for the sources, `start` and
-`decode_step` for the targets, a state with `select`, and `evaluating` (`force` in `forced.py` asks for `decode`
+`decode_step` for the targets, a state with `select`, and `evaluating` (`force_decode` in `forced.py` asks for `decode`
 instead of the middle three).
 
 Here each sentence grows by one token at a time, the likeliest or one that is drawn; `beam.py` keeps several
@@ -23,7 +23,7 @@ from models.decoding.hypothesis import Hypothesis, hypothesis, length_limits
 from models.text.batching import pad
 from models.text.tokens import BOS, EOS
 
-__all__ = ["Draw", "greedy", "sample", "started"]
+__all__ = ["Draw", "greedy", "initial_state", "sample"]
 
 ENDED = 0.25  # the part of a batch that has ended when it is worth copying what is remembered of the others
 NUCLEUS = 256  # so many tokens are looked at first: they nearly always hold the probability that top_p asks for
@@ -52,7 +52,7 @@ def greedy(
         best_B2 = tl.topk(logits_BV, 2)[1].numpy()
         return np.where(best_B2[:, 0] == EOS, best_B2[:, 1], best_B2[:, 0])
 
-    targets = _grown(model, sources, length_limits(sources, min_length, max_length), choose)
+    targets = decode_loop(model, sources, length_limits(sources, min_length, max_length), choose)
     return [ids[:-1] if ids and ids[-1] == EOS else ids for ids in targets]
 
 
@@ -98,7 +98,7 @@ def sample(
             log_probs[i].append(log_prob)
         return ids_B
 
-    targets = _grown(model, sources, limit_B, choose)
+    targets = decode_loop(model, sources, limit_B, choose)
     # What came after a sentence's end, while it waited to leave the batch, is not its own.
     return [hypothesis(ids, own[: len(ids)], length_penalty) for ids, own in zip(targets, log_probs, strict=True)]
 
@@ -144,7 +144,7 @@ def _uniform(draw: Draw, count: int) -> np.ndarray:
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
-def _grown(model: Any, sources: Sequence[Sequence[int]], limit_B: np.ndarray, choose: Choose) -> list[list[int]]:
+def decode_loop(model: Any, sources: Sequence[Sequence[int]], limit_B: np.ndarray, choose: Choose) -> list[list[int]]:
     """Return the targets, </s> included, whose next tokens are those of `choose(logits_BV, sentence_B, length)`."""
     targets: list[list[int]] = [[] for _ in sources]
     sentence_B = np.arange(len(sources))  # which sentence each row of the batch is
@@ -153,7 +153,7 @@ def _grown(model: Any, sources: Sequence[Sequence[int]], limit_B: np.ndarray, ch
     if not open_B.any():
         return targets
     with model.evaluating(), tl.no_grad(), tl.threads():
-        state, length = started(model, sources), 0
+        state, length = initial_state(model, sources), 0
         while open_B.any():
             if np.mean(~open_B) >= ENDED:
                 sentence_B, ids_B, state = sentence_B[open_B], ids_B[open_B], state.select(open_B)
@@ -167,7 +167,7 @@ def _grown(model: Any, sources: Sequence[Sequence[int]], limit_B: np.ndarray, ch
     return targets
 
 
-def started(model: Any, sources: Sequence[Sequence[int]]) -> Any:
+def initial_state(model: Any, sources: Sequence[Sequence[int]]) -> Any:
     """Return the model's state before the first token of each source's target."""
     source_BS, _ = pad(sources)
     visible_BS = model.visible(source_BS)

@@ -11,7 +11,7 @@ import numpy as np
 
 import tensorlib as tl
 from models.architectures.transformer import Transformer
-from models.decoding.forced import force
+from models.decoding.forced import force_decode
 from models.decoding.hypothesis import Hypothesis
 from models.decoding.settings import Search
 from models.system.errors import UserError
@@ -57,7 +57,7 @@ def sentence_log_probs(model: Transformer, examples: Sequence[Example]) -> list[
     found = [0.0] * len(examples)
     for group in _groups([len(s) + len(t) for s, t in examples]):
         sources, targets = zip(*[examples[i] for i in group], strict=True)
-        for i, forced in zip(group, force(model, sources, targets), strict=True):
+        for i, forced in zip(group, force_decode(model, sources, targets), strict=True):
             found[i] = forced.log_prob
     return found
 

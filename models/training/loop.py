@@ -38,7 +38,7 @@ from models.training.curves import write_curves, write_samples
 from models.training.epochs import Epochs
 from models.training.progress import Display, RunLog
 from models.training.start import Run, tokenizer_digest
-from models.training.validation import Validation, note, out_of_patience, validate
+from models.training.validation import Validation, out_of_patience, record_validation, validate
 from nn import optim, schedules
 from nn.averaging import ExponentialMovingAverage
 
@@ -229,7 +229,7 @@ class Trainer:
             raise UserError(
                 f"train: a finite validation loss is required, got {loss} at step {p.step}; {self._remedy()}"
             ) from None
-        best = note(found, p, self.config)
+        best = record_validation(found, p, self.config)
         bleu = {} if found.bleu is None else {"bleu": found.bleu}
         self.log.write(kind="valid", step=p.step, loss=found.loss, **bleu, best=best, samples=found.samples)
         self.log.write_speed(kind="valid", step=p.step, seconds=time.perf_counter() - began)

@@ -14,7 +14,7 @@ from models.runs.checkpoint import Progress
 from models.runs.config import TrainConfig
 from models.training.start import Run
 
-__all__ = ["Validation", "note", "out_of_patience", "validate"]
+__all__ = ["Validation", "out_of_patience", "record_validation", "validate"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def validate(model: Transformer, run: Run, stop: Callable[[], None] = lambda: No
     return Validation(result.loss, result.perplexity, bleu, samples)
 
 
-def note(found: Validation, progress: Progress, config: TrainConfig) -> bool:
+def record_validation(found: Validation, progress: Progress, config: TrainConfig) -> bool:
     """Put into `progress` what the validation of its step found; return whether that is the best so far."""
     if config.best_by == "bleu":
         before, now = progress.best_bleu, found.bleu

@@ -128,7 +128,7 @@ def _targets(node: Any, position: int, dys: Any) -> str:
 
 
 def _unseen(node: Any, position: int, dys: Any) -> str:
-    visible = node.places.visible
+    visible = node.pattern.visible
     blind = 0.0 if visible is None else _share(~visible.any(axis=-1))
     return f"{percent(blind)} of the queries see nothing" if blind else ""
 

@@ -19,7 +19,7 @@ from tensorlib.ops.softmax import Softmax, checked_mask, softmax_gradient
 __all__ = ["scaled_dot_product_attention"]
 
 
-class Places(NamedTuple):
+class AttentionPattern(NamedTuple):
     """Who may attend to whom, and which weights are dropped."""
 
     visible: Array | None  # booleans that broadcast to (..., T, S), or None for all
@@ -49,15 +49,15 @@ class Attention(Function):
 
     broadcasts = True
 
-    def forward(self, q: Array, k: Array, v: Array, places: Places) -> Array:
-        self.places = places
-        y, self.statistics = attention_formula(q, k, v, places)
+    def forward(self, q: Array, k: Array, v: Array, pattern: AttentionPattern) -> Array:
+        self.pattern = pattern
+        y, self.statistics = attention_formula(q, k, v, pattern)
         self.save(q, k, v)
         return y
 
     def backward(self, dy: Array) -> Any:
         q, k, v = self.saved
-        return attention_gradient(dy, q, k, v, self.places, self.statistics, self.needs)
+        return attention_gradient(dy, q, k, v, self.pattern, self.statistics, self.needs)
 
 
 def attention_weights(q: Array, k: Array, mask: Array | None) -> Array:
@@ -70,25 +70,25 @@ def attention_weights(q: Array, k: Array, mask: Array | None) -> Array:
 
 
 @singledispatch
-def attention_formula(q: Array, k: Array, v: Array, places: Places) -> tuple[Array, Any]:
+def attention_formula(q: Array, k: Array, v: Array, pattern: AttentionPattern) -> tuple[Array, Any]:
     """Return y, and what a kernel wants to keep for the gradient; the formula keeps nothing."""
-    return Matmul.run(places.drop(attention_weights(q, k, places.mask(q, k))), v), None
+    return Matmul.run(pattern.drop(attention_weights(q, k, pattern.mask(q, k))), v), None
 
 
 @singledispatch
 def attention_gradient(
-    dy: Array, q: Array, k: Array, v: Array, places: Places, kept: Any, needs: tuple[bool, ...]
+    dy: Array, q: Array, k: Array, v: Array, pattern: AttentionPattern, kept: Any, needs: tuple[bool, ...]
 ) -> tuple[Array | None, Array | None, Array | None]:
     # With the weights w = softmax(s), s = q k^T / sqrt(K), y = (m w) v:  dv = (m w)^T dy,  dw = m · (dy v^T),
     # ds = w (dw - <dw, w>)   =>   dq = ds k / sqrt(K),  dk = ds^T q / sqrt(K)
-    weights = attention_weights(q, k, places.mask(q, k))
-    dv = Matmul.run(places.drop(weights).swapaxes(-1, -2), dy) if needs[2] else None
+    weights = attention_weights(q, k, pattern.mask(q, k))
+    dv = Matmul.run(pattern.drop(weights).swapaxes(-1, -2), dy) if needs[2] else None
     if not (needs[0] or needs[1]):
         return None, None, dv
     dweights = Matmul.run(dy, v.swapaxes(-1, -2))
     if dweights.shape != weights.shape:  # several v share these weights
         dweights = sum_to(dweights, weights.shape)
-    dweights = places.drop(dweights)
+    dweights = pattern.drop(dweights)
     dscores = softmax_gradient(dweights, weights, -1) * (1 / math.sqrt(max(q.shape[-1], 1)))
     dq = Matmul.run(dscores, k) if needs[0] else None
     return dq, Matmul.run(dscores.swapaxes(-1, -2), q) if needs[1] else None, dv
@@ -127,11 +127,11 @@ def scaled_dot_product_attention(
     lead = _leading(q, k, v)
     if visible is not None:
         visible = checked_mask(visible, (*lead, q.shape[-2], k.shape[-2]), q)
-    places = Places(visible, causal, p, *next_draw(name, p, generator))
+    pattern = AttentionPattern(visible, causal, p, *next_draw(name, p, generator))
     if not return_weights:
-        return Attention.apply(q, k, v, places=places)
-    weights = attention_weights(q, k, places.mask(q, k))
-    return Matmul.apply(places.drop(weights), v), weights
+        return Attention.apply(q, k, v, pattern=pattern)
+    weights = attention_weights(q, k, pattern.mask(q, k))
+    return Matmul.apply(pattern.drop(weights), v), weights
 
 
 def _leading(q: Any, k: Any, v: Any) -> tuple[int, ...]:

@@ -2,11 +2,11 @@
 
 There is one file of rows for each file of ops. A row says where an op is to be tried, and what NumPy makes of it::
 
-    Row("power", tl.power, np.power, [at((3,), (3,)), at((2, 3), 2), at((0,), (0,))], POSITIVE),
+    Row("power", tl.power, np.power, [sample((3,), (3,)), sample((2, 3), 2), sample((0,), (0,))], POSITIVE),
 
-``at`` lists the positional arguments of one sample: a *tuple* is a shape, to be filled from the row's domain and to be
-differentiated; anything else (a number, an array of ids, a mask) is handed over as it stands, arrays as Tensors.
-Keyword arguments go to the op and to its reference alike. The same seed fills a sample on every run.
+``sample`` lists the positional arguments of one sample: a *tuple* is a shape, to be filled from the row's domain
+and to be differentiated; anything else (a number, an array of ids, a mask) is handed over as it stands,
+arrays as Tensors. Keyword arguments go to the op and to its reference alike. The same seed fills a sample on every run.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import importlib
 import pkgutil
 
 from tensorlib import ops, optable
-from tensorlib.optable.row import Row, Sample, at
+from tensorlib.optable.row import Row, Sample, sample
 
-__all__ = ["ROWS", "Row", "Sample", "at", "function_names"]
+__all__ = ["ROWS", "Row", "Sample", "function_names", "sample"]
 
 
 def _rows() -> list[Row]:

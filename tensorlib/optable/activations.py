@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import UNARY, Row, at
+from tensorlib.optable.row import UNARY, Row, sample
 
 __all__ = ["ROWS"]
 
@@ -34,27 +34,28 @@ def _swiglu(x: np.ndarray, axis: int = -1) -> Any:
 
 
 HALVED = [
-    at((4,)), at((2, 6)), at((4, 3), axis=0), at((2, 4, 1), axis=-2), at((1, 2), axis=1), at((0, 4)), at((2, 0)),
+    sample((4,)), sample((2, 6)), sample((4, 3), axis=0), sample((2, 4, 1), axis=-2), sample((1, 2), axis=1),
+    sample((0, 4)), sample((2, 0)),
 ]  # fmt: skip
 
 ROWS: list[Row] = [
     Row("relu", tl.relu, lambda x: np.maximum(x, 0), UNARY),
     Row(
         "leaky_relu", tl.leaky_relu, lambda x, negative_slope=0.01: np.where(x > 0, x, negative_slope * x),
-        [*UNARY, at((2, 3), negative_slope=0.3), at((4,), 0.0)],
+        [*UNARY, sample((2, 3), negative_slope=0.3), sample((4,), 0.0)],
     ),
     Row(
         "elu", tl.elu, lambda x, alpha=1.0: np.where(x > 0, x, alpha * np.expm1(x)),
-        [*UNARY, at((2, 3), alpha=0.3), at((4,), 2.0)],
+        [*UNARY, sample((2, 3), alpha=0.3), sample((4,), 2.0)],
     ),
     Row(
         "hardtanh", tl.hardtanh, lambda x, min_val=-1, max_val=1: np.clip(x, min_val, max_val),
-        [*UNARY, at((2, 3), max_val=0.0), at((8,), -0.2, 0.2)],
+        [*UNARY, sample((2, 3), max_val=0.0), sample((8,), -0.2, 0.2)],
     ),
     Row("softsign", tl.softsign, lambda x: x / (1 + np.abs(x)), UNARY),
     Row("silu", tl.silu, lambda x: x * _sigmoid(x), UNARY),
     Row("mish", tl.mish, lambda x: x * np.tanh(np.log1p(np.exp(x))), UNARY),
-    Row("gelu", tl.gelu, _gelu, [*UNARY, *[at(s.arguments[0], approximate="tanh") for s in UNARY]]),
+    Row("gelu", tl.gelu, _gelu, [*UNARY, *[sample(s.arguments[0], approximate="tanh") for s in UNARY]]),
     Row("glu", tl.glu, _glu, HALVED),
     Row("swiglu", tl.swiglu, _swiglu, HALVED),
 ]  # fmt: skip

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import DISTINCT, POSITIVE, UNARY, Domain, Row, at
+from tensorlib.optable.row import DISTINCT, POSITIVE, UNARY, Domain, Row, sample
 
 __all__ = ["BINARY", "ROWS"]
 
 BINARY = [
-    at((3,), (3,)), at((), ()), at((), (2, 3)), at((2, 1, 3), (4, 1)), at((2, 3), (3,)), at((0, 3), (1, 3)),
-    at((1, 1), (1,)), at((2, 3), 2.5), at(-1.5, (2,)), at((2,), np.float64(0.7)), at((2, 1), np.full((1, 3), 0.6)),
+    sample((3,), (3,)), sample((), ()), sample((), (2, 3)), sample((2, 1, 3), (4, 1)), sample((2, 3), (3,)),
+    sample((0, 3), (1, 3)),
+    sample((1, 1), (1,)), sample((2, 3), 2.5), sample(-1.5, (2,)), sample((2,), np.float64(0.7)),
+    sample((2, 1), np.full((1, 3), 0.6)),
 ]  # fmt: skip
 
 
@@ -29,13 +31,15 @@ ROWS: list[Row] = [
     Row("reciprocal", tl.reciprocal, np.reciprocal, UNARY),
     Row(
         "power", tl.power, np.power,
-        [at((3,), (3,)), at((2, 3), 2), at((2, 3), -1.5), at((3,), 0), at((3,), 1), at(2.5, (2,)), at((2, 1), (3,)),
-         at((), ()), at((0,), (0,)), at((2, 3), np.array([2.0, 0.0, -1.0]))],
+        [sample((3,), (3,)), sample((2, 3), 2), sample((2, 3), -1.5), sample((3,), 0), sample((3,), 1),
+         sample(2.5, (2,)), sample((2, 1), (3,)),
+         sample((), ()), sample((0,), (0,)), sample((2, 3), np.array([2.0, 0.0, -1.0]))],
         POSITIVE,
     ),
     Row(
         "remainder", tl.remainder, np.remainder,
-        [at((3,), (3,)), at((), ()), at((), (2, 3)), at((2, 1, 3), (4, 1)), at((0, 3), (1, 3)), at((1, 1), (1,))],
+        [sample((3,), (3,)), sample((), ()), sample((), (2, 3)), sample((2, 1, 3), (4, 1)), sample((0, 3), (1, 3)),
+         sample((1, 1), (1,))],
         (_between(1.25, 1.4), _between(0.5, 0.6)),  # the quotient is 2 and a fraction, or -3 and one: never near a jump
     ),
     Row("floor_divide", tl.floor_divide, np.floor_divide, BINARY, differentiable=False),
@@ -43,9 +47,10 @@ ROWS: list[Row] = [
     Row("minimum", tl.minimum, np.minimum, BINARY, DISTINCT),
     Row(
         "clip", tl.clip, np.clip,
-        [at((2, 3), -1.0, 0.1), at((2, 3), min=0.1), at((4,), max=-0.1), at((), -0.1, 0.1), at((0, 3), 0, 1),
-         at((2, 3), (2, 3), (3,)), at((1, 3), (2, 1), None), at((3,), None, (1,)), at((3,), 1.0, -1.0),
-         at((2, 1), np.array([-0.2, 0.1, 1.0]), (3,)), at((2, 2))],
+        [sample((2, 3), -1.0, 0.1), sample((2, 3), min=0.1), sample((4,), max=-0.1), sample((), -0.1, 0.1),
+         sample((0, 3), 0, 1),
+         sample((2, 3), (2, 3), (3,)), sample((1, 3), (2, 1), None), sample((3,), None, (1,)), sample((3,), 1.0, -1.0),
+         sample((2, 1), np.array([-0.2, 0.1, 1.0]), (3,)), sample((2, 2))],
         DISTINCT,
     ),
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import CAUSAL, SOME, Row, at, mask_of
+from tensorlib.optable.row import CAUSAL, SOME, Row, mask_of, sample
 
 __all__ = ["ROWS"]
 
@@ -41,12 +41,13 @@ ROWS: list[Row] = [
         lambda q, k, v, visible=None, dropout=0.0, **options: tl.scaled_dot_product_attention(
             q, k, v, visible, dropout, tl.Generator(7), **options
         ), _attention,
-        [at((3, 2), (4, 2), (4, 3)), at((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=SOME),
-         at((3, 2), (3, 2), (3, 2), visible=CAUSAL), at((2, 1, 2), (1, 3, 2), (1, 3, 1), return_weights=True),
-         at((0, 2), (4, 2), (4, 2)), at((1, 1, 1, 2), (2, 1, 2), (2, 1, 2)),
-         at((3, 2), (3, 2), (3, 2), causal=True), at((2, 3, 2), (2, 4, 2), (2, 4, 2), causal=True, visible=SOME),
-         at((2, 1, 3, 2), (2, 1, 3, 2), (2, 1, 3, 2), causal=True, dropout=0.3),
-         at((3, 2), (4, 2), (4, 1), dropout=0.3), at((3, 2), (4, 2), (2, 4, 3), dropout=0.3),
-         at((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=SOME, dropout=0.3, return_weights=True)],
+        [sample((3, 2), (4, 2), (4, 3)), sample((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=SOME),
+         sample((3, 2), (3, 2), (3, 2), visible=CAUSAL), sample((2, 1, 2), (1, 3, 2), (1, 3, 1), return_weights=True),
+         sample((0, 2), (4, 2), (4, 2)), sample((1, 1, 1, 2), (2, 1, 2), (2, 1, 2)),
+         sample((3, 2), (3, 2), (3, 2), causal=True),
+         sample((2, 3, 2), (2, 4, 2), (2, 4, 2), causal=True, visible=SOME),
+         sample((2, 1, 3, 2), (2, 1, 3, 2), (2, 1, 3, 2), causal=True, dropout=0.3),
+         sample((3, 2), (4, 2), (4, 1), dropout=0.3), sample((3, 2), (4, 2), (2, 4, 3), dropout=0.3),
+         sample((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=SOME, dropout=0.3, return_weights=True)],
     ),
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import DISTINCT, Row, at
+from tensorlib.optable.row import DISTINCT, Row, sample
 
 __all__ = ["ROWS"]
 
@@ -61,23 +61,26 @@ def _avg_pool(x: np.ndarray, kernel_size: Any, stride: Any = None, padding: Any 
 
 
 POOLED = [
-    at((1, 2, 4), 2), at((1, 1, 4, 5), [2, 3], stride=[1, 2]), at((5,), [3], 1, [1]), at((2, 1, 3, 3), 2, 1, 1),
-    at((0, 2, 4), 2), at((1, 1, 1), 1), at((1, 1, 3, 2, 2), [3, 1, 2], padding=[1, 0, 1]), at((3, 4), [2], stride=3),
+    sample((1, 2, 4), 2), sample((1, 1, 4, 5), [2, 3], stride=[1, 2]), sample((5,), [3], 1, [1]),
+    sample((2, 1, 3, 3), 2, 1, 1),
+    sample((0, 2, 4), 2), sample((1, 1, 1), 1), sample((1, 1, 3, 2, 2), [3, 1, 2], padding=[1, 0, 1]),
+    sample((3, 4), [2], stride=3),
 ]  # fmt: skip
 
 ROWS: list[Row] = [
     Row(
         "conv1d", tl.conv1d, _convolution,
-        [at((2, 2, 4), (3, 2, 3), (3,)), at((1, 2, 5), (2, 2, 2), stride=2, padding=1), at((1, 1, 1), (1, 1, 1), (1,)),
-         at((0, 2, 3), (1, 2, 2)), at((1, 4, 4), (2, 2, 2), (2,), dilation=2, groups=2),
-         at((1, 2, 2), (1, 2, 3), None, 1, 2)],
+        [sample((2, 2, 4), (3, 2, 3), (3,)), sample((1, 2, 5), (2, 2, 2), stride=2, padding=1),
+         sample((1, 1, 1), (1, 1, 1), (1,)),
+         sample((0, 2, 3), (1, 2, 2)), sample((1, 4, 4), (2, 2, 2), (2,), dilation=2, groups=2),
+         sample((1, 2, 2), (1, 2, 3), None, 1, 2)],
     ),
     Row(
         "conv2d", tl.conv2d, _convolution,
-        [at((1, 2, 3, 4), (2, 2, 2, 2), (2,)), at((2, 1, 3, 3), (1, 1, 2, 1), stride=[2, 1], padding=[1, 0]),
-         at((1, 2, 3, 5), (4, 1, 2, 2), (4,), dilation=[1, 2], groups=2), at((1, 1, 2, 2), (1, 1, 2, 2), (1,)),
-         at((0, 1, 2, 2), (2, 1, 1, 1), (2,)), at((1, 2, 4, 2), (2, 1, 3, 2), None, 2, 1, 1, 2),
-         at((1, 1, 3, 3), np.full((1, 1, 2, 2), 0.5), padding=2)],
+        [sample((1, 2, 3, 4), (2, 2, 2, 2), (2,)), sample((2, 1, 3, 3), (1, 1, 2, 1), stride=[2, 1], padding=[1, 0]),
+         sample((1, 2, 3, 5), (4, 1, 2, 2), (4,), dilation=[1, 2], groups=2), sample((1, 1, 2, 2), (1, 1, 2, 2), (1,)),
+         sample((0, 1, 2, 2), (2, 1, 1, 1), (2,)), sample((1, 2, 4, 2), (2, 1, 3, 2), None, 2, 1, 1, 2),
+         sample((1, 1, 3, 3), np.full((1, 1, 2, 2), 0.5), padding=2)],
     ),
     Row("max_pool", tl.max_pool, _max_pool, POOLED, DISTINCT),
     Row("avg_pool", tl.avg_pool, _avg_pool, POOLED),

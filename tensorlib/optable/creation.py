@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import Row, at
+from tensorlib.optable.row import Row, sample
 
 __all__ = ["ROWS"]
 
@@ -19,7 +19,7 @@ def _of_shape(name: str) -> Row:
         name,
         lambda x, *a, dtype="float32": ours(x.shape, *a, dtype=dtype, backend=x.backend),
         lambda x, *a, dtype="float32": numpys(x.shape, *a, dtype=dtype),
-        [at(np.ones(shape), *([2] * (name == "full")), **options) for shape, options in (
+        [sample(np.ones(shape), *([2] * (name == "full")), **options) for shape, options in (
             ((), {}), ((3,), {}), ((2, 1), {"dtype": "int64"}), ((0, 2), {"dtype": "float64"}),
             ((2, 3), {"dtype": "bool"}),
         )],
@@ -30,8 +30,12 @@ def _of_shape(name: str) -> Row:
 def _like(name: str) -> Row:
     """Return the row of a function that takes a Tensor for a model."""
     extra = [2] * (name == "full_like")
-    samples = [at(shape, *extra) for shape in ((), (2, 3), (0, 2))]
-    samples += [at((2, 1), *extra, dtype="int64"), at(np.array([1, 2]), *extra), at(np.array([True]), *extra)]
+    samples = [sample(shape, *extra) for shape in ((), (2, 3), (0, 2))]
+    samples += [
+        sample((2, 1), *extra, dtype="int64"),
+        sample(np.array([1, 2]), *extra),
+        sample(np.array([True]), *extra),
+    ]
     return Row(name, getattr(tl, name), getattr(np, name), samples, differentiable=False)
 
 
@@ -41,7 +45,7 @@ def _counted(name: str, samples: list[Any]) -> Row:
     return Row(
         name, lambda x, *a, **k: ours(*a, **{"dtype": "float64", **k}, backend=x.backend),
         lambda x, *a, **k: numpys(*a, **{"dtype": "float64", **k}),
-        [at(np.zeros(0), *sample[0], **sample[1]) for sample in samples], differentiable=False,
+        [sample(np.zeros(0), *given, **named) for given, named in samples], differentiable=False,
     )  # fmt: skip
 
 

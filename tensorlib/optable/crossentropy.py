@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import IDS, Row, at
+from tensorlib.optable.row import IDS, Row, sample
 
 __all__ = ["ROWS", "cross_entropy_reference"]
 
@@ -37,18 +37,21 @@ def cross_entropy_reference(
 
 
 NEGATIVE_LOG = [
-    at((3, 5), IDS[0]), at((2, 3, 5), IDS, ignore_index=0), at((2, 3, 5), IDS, ignore_index=4, reduction="sum"),
-    at((3, 5), IDS[0], reduction="none"), at((2, 3), np.array([7, 7]), ignore_index=7), at((5,), np.array(2)),
-    at((0, 3), np.zeros(0, int)), at((2, 1), np.array([0, 0])), at((2, 5), np.array([1, -100])),
-    at((2, 5), np.array([3, 1], "uint8")),
+    sample((3, 5), IDS[0]), sample((2, 3, 5), IDS, ignore_index=0),
+    sample((2, 3, 5), IDS, ignore_index=4, reduction="sum"),
+    sample((3, 5), IDS[0], reduction="none"), sample((2, 3), np.array([7, 7]), ignore_index=7),
+    sample((5,), np.array(2)),
+    sample((0, 3), np.zeros(0, int)), sample((2, 1), np.array([0, 0])), sample((2, 5), np.array([1, -100])),
+    sample((2, 5), np.array([3, 1], "uint8")),
 ]  # fmt: skip
 
 ROWS: list[Row] = [
     Row(
         "cross_entropy", tl.cross_entropy, cross_entropy_reference,
-        [*NEGATIVE_LOG, at((2, 3, 5), IDS, label_smoothing=0.1), at((2, 5), IDS[1, :2], 0, 0.2, "sum"),
-         at((2, 3), (2, 3)), at((2, 1, 3), (2, 1, 3), label_smoothing=0.1, reduction="none"), at((3,), (3,)),
-         at((2, 3), np.eye(3)[:2], reduction="sum"), at((0, 2), (0, 2))],
+        [*NEGATIVE_LOG, sample((2, 3, 5), IDS, label_smoothing=0.1), sample((2, 5), IDS[1, :2], 0, 0.2, "sum"),
+         sample((2, 3), (2, 3)), sample((2, 1, 3), (2, 1, 3), label_smoothing=0.1, reduction="none"),
+         sample((3,), (3,)),
+         sample((2, 3), np.eye(3)[:2], reduction="sum"), sample((0, 2), (0, 2))],
     ),
     Row("nll_loss", tl.nll_loss, _nll_loss, NEGATIVE_LOG),
 ]  # fmt: skip

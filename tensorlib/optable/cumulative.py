@@ -8,7 +8,7 @@ import numpy as np
 
 import tensorlib as tl
 from tensorlib.optable.reduce import WITH_ZEROS
-from tensorlib.optable.row import Row, at
+from tensorlib.optable.row import Row, sample
 
 __all__ = ["ROWS"]
 
@@ -18,8 +18,10 @@ def _logcumsumexp(x: np.ndarray, axis: Any = None) -> np.ndarray:
 
 
 ALONG = [
-    at((4,)), at((2, 3)), at((2, 3), axis=0), at((2, 3), axis=-1), at((2, 3, 2), axis=1), at((2, 1, 3), axis=1),
-    at((0, 3), axis=0), at((2, 0), axis=0), at((0, 2)), at(()), at((5,), axis=0), at((1,), axis=0),
+    sample((4,)), sample((2, 3)), sample((2, 3), axis=0), sample((2, 3), axis=-1), sample((2, 3, 2), axis=1),
+    sample((2, 1, 3), axis=1),
+    sample((0, 3), axis=0), sample((2, 0), axis=0), sample((0, 2)), sample(()), sample((5,), axis=0),
+    sample((1,), axis=0),
 ]  # fmt: skip
 
 ROWS: list[Row] = [

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import tensorlib as tl
-from tensorlib.optable.row import Row, at, mask_of
+from tensorlib.optable.row import Row, mask_of, sample
 
 __all__ = ["ROWS"]
 
 ROWS: list[Row] = [
     Row(
         "dropout", lambda x, p: tl.dropout(x, p, tl.Generator(7)), None,
-        [at((3, 4), 0.5), at((7,), 0.1), at((2, 3), 0.0), at((0, 2), 0.5), at((), 0.3)],
+        [sample((3, 4), 0.5), sample((7,), 0.1), sample((2, 3), 0.0), sample((0, 2), 0.5), sample((), 0.3)],
     ),
     Row(
         "add_dropout", lambda x, y, p: tl.add_dropout(x, y, p, tl.Generator(7)),
         lambda x, y, p: x + y * mask_of(y.shape, p),
-        [at((3, 4), (3, 4), 0.5), at((7,), (7,), 0.1), at((2, 3), (2, 3), 0.0), at((0, 2), (0, 2), 0.5),
-         at((), (), 0.3)],
+        [sample((3, 4), (3, 4), 0.5), sample((7,), (7,), 0.1), sample((2, 3), (2, 3), 0.0), sample((0, 2), (0, 2), 0.5),
+         sample((), (), 0.3)],
     ),
 ]  # fmt: skip

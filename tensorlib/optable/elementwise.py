@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import POSITIVE, UNARY, Row, at
+from tensorlib.optable.row import POSITIVE, UNARY, Row, sample
 
 __all__ = ["ROWS"]
 
-STEPPED = [*UNARY, at(np.array([-2.0, -0.5, 0.0, 0.5, 1.5, 2.5, 3.0]))]
+STEPPED = [*UNARY, sample(np.array([-2.0, -0.5, 0.0, 0.5, 1.5, 2.5, 3.0]))]
 
 ROWS: list[Row] = [
     Row("sqrt", tl.sqrt, np.sqrt, UNARY, POSITIVE),
@@ -22,11 +22,12 @@ ROWS: list[Row] = [
     Row("floor", tl.floor, np.floor, STEPPED, differentiable=False),
     Row("ceil", tl.ceil, np.ceil, STEPPED, differentiable=False),
     Row(
-        "round", tl.round, np.round, [*STEPPED, at((2, 3), 1), at((2, 3), decimals=2), at(np.array([14.0, 26.0]), -1)],
+        "round", tl.round, np.round, [*STEPPED, sample((2, 3), 1), sample((2, 3), decimals=2),
+        sample(np.array([14.0, 26.0]), -1)],
         differentiable=False,
     ),
     Row(
         "erf", tl.erf, np.vectorize(math.erf, otypes=[float]),
-        [*UNARY, at(np.array([-30.0, -7.0, -3.0, -0.4, 0.0, 1e-9, 0.46, 0.47, 0.5, 2.0, 4.0, 6.0]))],
+        [*UNARY, sample(np.array([-30.0, -7.0, -3.0, -0.4, 0.0, 1e-9, 0.46, 0.47, 0.5, 2.0, 4.0, 6.0]))],
     ),
 ]  # fmt: skip

@@ -6,13 +6,14 @@ import numpy as np
 
 import tensorlib as tl
 from tensorlib.optable.reduce import REDUCED
-from tensorlib.optable.row import DISTINCT, Row, at
+from tensorlib.optable.row import DISTINCT, Row, sample
 
 __all__ = ["ROWS"]
 
 PLACES = [
-    at(()), at((4,)), at((2, 3)), at((2, 3), axis=0), at((2, 3), axis=-1), at((1, 3), axis=0), at((0, 3), axis=1),
-    at((2, 3), axis=1, keepdims=True), at((2, 3), keepdims=True), at(np.array([1, 0, 2, 2, 0])),
+    sample(()), sample((4,)), sample((2, 3)), sample((2, 3), axis=0), sample((2, 3), axis=-1), sample((1, 3), axis=0),
+    sample((0, 3), axis=1),
+    sample((2, 3), axis=1, keepdims=True), sample((2, 3), keepdims=True), sample(np.array([1, 0, 2, 2, 0])),
 ]  # fmt: skip
 
 ROWS: list[Row] = [

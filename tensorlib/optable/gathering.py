@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import IDS, Row, at
+from tensorlib.optable.row import IDS, Row, sample
 
 __all__ = ["ROWS"]
 
@@ -38,48 +38,52 @@ def _scatter_add(x: np.ndarray, source: Any, axis: int, index: np.ndarray) -> np
 
 
 SCATTERED = [
-    at((2, 5), (2, 3), axis=1, index=IDS), at((5, 3), (2, 3), axis=0, index=IDS), at((5,), (3,), axis=-1, index=IDS[0]),
-    at((3, 5), (2, 4), axis=1, index=IDS), at((2, 5), 1.5, axis=1, index=IDS), at((1, 2),
+    sample((2, 5), (2, 3), axis=1, index=IDS), sample((5, 3), (2, 3), axis=0, index=IDS),
+    sample((5,), (3,), axis=-1, index=IDS[0]),
+    sample((3, 5), (2, 4), axis=1, index=IDS), sample((2, 5), 1.5, axis=1, index=IDS), sample((1, 2),
     (1, 1), axis=1, index=IDS[1:, 1:2]),
-    at((1, 5, 2), (1, 3, 2), axis=1, index=np.array([[[0, 4], [4, 4], [0, 1]]])),
-    at((2, 3), -0.5, axis=0, index=np.zeros((0, 3), int)),
+    sample((1, 5, 2), (1, 3, 2), axis=1, index=np.array([[[0, 4], [4, 4], [0, 1]]])),
+    sample((2, 3), -0.5, axis=0, index=np.zeros((0, 3), int)),
 ]  # fmt: skip
 
 ROWS: list[Row] = [
     Row(
         "take", tl.take, np.take,
-        [at((2, 5), IDS, axis=1), at((2, 5), IDS), at((5, 3), -IDS, axis=0), at((5,), 3),
-         at((5, 2), [0, 0, 4], axis=-2),
-         at((2, 5), np.array(4), axis=-1), at((2, 5), np.zeros((2, 0), int), axis=1), at((5, 0), IDS, axis=0),
-         at((1, 1), np.zeros(3, int), axis=1)],
+        [sample((2, 5), IDS, axis=1), sample((2, 5), IDS), sample((5, 3), -IDS, axis=0), sample((5,), 3),
+         sample((5, 2), [0, 0, 4], axis=-2),
+         sample((2, 5), np.array(4), axis=-1), sample((2, 5), np.zeros((2, 0), int), axis=1),
+         sample((5, 0), IDS, axis=0),
+         sample((1, 1), np.zeros(3, int), axis=1)],
     ),
     Row(
         "take_along_axis", tl.take_along_axis, np.take_along_axis,
-        [at((2, 5), IDS, axis=1), at((2, 5), IDS, axis=-1), at((5, 3), IDS, axis=0), at((5,), IDS[0], axis=0),
-         at((2, 5), np.zeros((2, 0), int), axis=1), at((1, 5), IDS, axis=1), at((2, 5), IDS[:1], axis=1),
-         at((2, 2, 5), np.array([[[1], [1]], [[0], [4]]]), axis=2), at((2, 5), -IDS, axis=1),
-         at((2, 3), IDS[0], axis=None)],
+        [sample((2, 5), IDS, axis=1), sample((2, 5), IDS, axis=-1), sample((5, 3), IDS, axis=0),
+         sample((5,), IDS[0], axis=0),
+         sample((2, 5), np.zeros((2, 0), int), axis=1), sample((1, 5), IDS, axis=1), sample((2, 5), IDS[:1], axis=1),
+         sample((2, 2, 5), np.array([[[1], [1]], [[0], [4]]]), axis=2), sample((2, 5), -IDS, axis=1),
+         sample((2, 3), IDS[0], axis=None)],
     ),
     Row(
         "gather", lambda x, axis, index: tl.gather(x, axis, index), lambda x, axis, index: x[_places(index, axis)],
-        [at((2, 5), axis=1, index=IDS), at((2, 5), axis=-1, index=IDS[:1]), at((5, 4), axis=0, index=IDS),
-         at((5,), axis=0, index=IDS[0]), at((3, 5), axis=1, index=IDS[:, :1]),
-         at((2, 5), axis=1, index=np.zeros((0, 3), int)),
-         at((2, 2, 5), axis=2, index=np.array([[[1], [1]], [[0], [4]]])), at((1, 5), axis=1, index=IDS[:1] % 2)],
+        [sample((2, 5), axis=1, index=IDS), sample((2, 5), axis=-1, index=IDS[:1]), sample((5, 4), axis=0, index=IDS),
+         sample((5,), axis=0, index=IDS[0]), sample((3, 5), axis=1, index=IDS[:, :1]),
+         sample((2, 5), axis=1, index=np.zeros((0, 3), int)),
+         sample((2, 2, 5), axis=2, index=np.array([[[1], [1]], [[0], [4]]])),
+         sample((1, 5), axis=1, index=IDS[:1] % 2)],
     ),
     Row(
         "index_add", lambda x, source, axis, index: tl.index_add(x, axis, index, source), _index_add,
-        [at((5, 2), (3, 2), axis=0, index=IDS[0]), at((2, 5), (2, 3), axis=1, index=IDS[0]), at((5,),
+        [sample((5, 2), (3, 2), axis=0, index=IDS[0]), sample((2, 5), (2, 3), axis=1, index=IDS[0]), sample((5,),
          (3,), axis=-1, index=IDS[1]),
-         at((2, 5, 1), (2, 3, 1), axis=-2, index=IDS[0]), at((2, 3), (0, 3), axis=0, index=np.zeros(0, int)),
-         at((5, 0), (3, 0), axis=0, index=IDS[0]), at((1,), (4,), axis=0, index=np.zeros(4, int))],
+         sample((2, 5, 1), (2, 3, 1), axis=-2, index=IDS[0]), sample((2, 3), (0, 3), axis=0, index=np.zeros(0, int)),
+         sample((5, 0), (3, 0), axis=0, index=IDS[0]), sample((1,), (4,), axis=0, index=np.zeros(4, int))],
     ),
     Row("scatter", lambda x, source, axis, index: tl.scatter(x, axis, index, source), _scatter, SCATTERED),
     Row("scatter_add", lambda x, source, axis, index: tl.scatter_add(x, axis, index, source), _scatter_add, SCATTERED),
     Row(
         "one_hot", tl.one_hot, lambda ids, classes, dtype="float32": np.eye(classes, dtype=dtype)[ids],
-        [at(IDS, 5), at(IDS[0], 7, dtype="float64"), at(np.array(2), 3), at(np.zeros((2, 0), int), 4),
-         at(IDS.astype("uint8"), 5, dtype="bool"), at(np.zeros((0,), int), 0, dtype="int64")],
+        [sample(IDS, 5), sample(IDS[0], 7, dtype="float64"), sample(np.array(2), 3), sample(np.zeros((2, 0), int), 4),
+         sample(IDS.astype("uint8"), 5, dtype="bool"), sample(np.zeros((0,), int), 0, dtype="int64")],
         differentiable=False,
     ),
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import Row, at, mask_of
+from tensorlib.optable.row import Row, mask_of, sample
 
 __all__ = ["ROWS"]
 
@@ -24,13 +24,15 @@ def _linear_relu(x: np.ndarray, weight: np.ndarray, bias: Any = 0.0, dropout: fl
 ROWS: list[Row] = [
     Row(
         "linear", tl.linear, _linear,
-        [at((2, 3), (3, 4), (4,)), at((2, 2, 3), (3, 2)), at((3,), (3, 2), (2,)), at((0, 3), (3, 2), (2,)),
-         at((1, 1), (1, 1), (1,)), at((2, 3), np.ones((3, 2)), (2,))],
+        [sample((2, 3), (3, 4), (4,)), sample((2, 2, 3), (3, 2)), sample((3,), (3, 2), (2,)),
+         sample((0, 3), (3, 2), (2,)),
+         sample((1, 1), (1, 1), (1,)), sample((2, 3), np.ones((3, 2)), (2,))],
     ),
     Row(
         "linear_relu", lambda x, weight, bias=None, p=0.0: tl.linear_relu(x, weight, bias, p, tl.Generator(7)),
         _linear_relu,
-        [at((2, 3), (3, 4), (4,)), at((2, 2, 3), (3, 2)), at((3,), (3, 2), (2,)), at((0, 3), (3, 2), (2,)),
-         at((1, 1), (1, 1), (1,)), at((2, 3), np.ones((3, 2)), (2,)), at((4, 3), (3, 4), (4,), 0.3)],
+        [sample((2, 3), (3, 4), (4,)), sample((2, 2, 3), (3, 2)), sample((3,), (3, 2), (2,)),
+         sample((0, 3), (3, 2), (2,)),
+         sample((1, 1), (1, 1), (1,)), sample((2, 3), np.ones((3, 2)), (2,)), sample((4, 3), (3, 4), (4,), 0.3)],
     ),
 ]  # fmt: skip

@@ -5,14 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import BOOLEAN, DISTINCT, UNARY, Row, at
+from tensorlib.optable.row import BOOLEAN, DISTINCT, UNARY, Row, sample
 
 __all__ = ["ROWS"]
 
-MASKS = [at((2, 3), (2, 3)), at((2, 3), (3,)), at((), ()), at((0,), (0,)), at((2, 1), (1, 3))]
-BITS = [*MASKS, at(np.array([6, 5, 0]), np.array([3, 5, 1])), at(np.array([6, 5, 0]), 3)]
-COMPARED = [at((3,), (3,)), at((2, 1), (3,)), at((), ()), at((0,), (0,)), at((2, 3), 0.5), at((4,), np.ones(4))]
-EXTREME = [*UNARY, at(np.array([1.0, np.inf, -np.inf, np.nan]))]
+MASKS = [sample((2, 3), (2, 3)), sample((2, 3), (3,)), sample((), ()), sample((0,), (0,)), sample((2, 1), (1, 3))]
+BITS = [*MASKS, sample(np.array([6, 5, 0]), np.array([3, 5, 1])), sample(np.array([6, 5, 0]), 3)]
+COMPARED = [
+    sample((3,), (3,)),
+    sample((2, 1), (3,)),
+    sample((), ()),
+    sample((0,), (0,)),
+    sample((2, 3), 0.5),
+    sample((4,), np.ones(4)),
+]
+EXTREME = [*UNARY, sample(np.array([1.0, np.inf, -np.inf, np.nan]))]
 
 ROWS: list[Row] = [
     Row("equal", tl.equal, np.equal, COMPARED, DISTINCT, differentiable=False),
@@ -31,5 +38,5 @@ ROWS: list[Row] = [
     Row("bitwise_and", tl.bitwise_and, np.bitwise_and, BITS, BOOLEAN, differentiable=False),
     Row("bitwise_or", tl.bitwise_or, np.bitwise_or, BITS, BOOLEAN, differentiable=False),
     Row("bitwise_xor", tl.bitwise_xor, np.bitwise_xor, BITS, BOOLEAN, differentiable=False),
-    Row("invert", tl.invert, np.invert, [*UNARY, at(np.array([6, -1, 0]))], BOOLEAN, differentiable=False),
+    Row("invert", tl.invert, np.invert, [*UNARY, sample(np.array([6, -1, 0]))], BOOLEAN, differentiable=False),
 ]  # fmt: skip

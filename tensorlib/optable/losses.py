@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import POSITIVE, Row, at
+from tensorlib.optable.row import POSITIVE, Row, sample
 
 __all__ = ["ROWS"]
 
@@ -57,27 +57,30 @@ def _kl_div(log_probs: np.ndarray, targets: np.ndarray, log_target: bool = False
 
 
 PAIRS = [
-    at((2, 3), (2, 3)), at((4,), (4,), reduction="none"), at((), ()), at((2, 1, 3), (2, 1, 3), reduction="sum"),
-    at((0, 3), (0, 3), reduction="sum"),
+    sample((2, 3), (2, 3)), sample((4,), (4,), reduction="none"), sample((), ()),
+    sample((2, 1, 3), (2, 1, 3), reduction="sum"),
+    sample((0, 3), (0, 3), reduction="sum"),
 ]  # fmt: skip
 
 ROWS: list[Row] = [
     Row(
         "mse_loss", tl.mse_loss, _reduced(lambda x, targets: (x - targets) ** 2),
-        [*PAIRS, at((2, 2), np.array([[2.4, -2.0], [0.0, 2.1]]))],
+        [*PAIRS, sample((2, 2), np.array([[2.4, -2.0], [0.0, 2.1]]))],
     ),
     Row("l1_loss", tl.l1_loss, _reduced(lambda x, targets: np.abs(x - targets)), PAIRS, (NEAR, FAR)),
     Row(
-        "huber_loss", tl.huber_loss, _huber, [*PAIRS, at((3, 2), (3, 2), delta=0.1), at((3,), (3,), 9.0)], (NEAR, FAR),
+        "huber_loss", tl.huber_loss, _huber, [*PAIRS, sample((3, 2), (3, 2), delta=0.1),
+        sample((3,), (3,), 9.0)], (NEAR, FAR),
     ),
     Row(
         "binary_cross_entropy_with_logits", tl.binary_cross_entropy_with_logits, _binary,
-        [*PAIRS, at((2, 3), (2, 3), (3,)), at((2, 3), np.eye(3)[:2], 2.5), at((2,), (2,), np.full((1,), 0.5))],
+        [*PAIRS, sample((2, 3), (2, 3), (3,)), sample((2, 3), np.eye(3)[:2], 2.5),
+         sample((2,), (2,), np.full((1,), 0.5))],
     ),
     Row(
         "kl_div", tl.kl_div, _kl_div,
-        [*PAIRS, at((2, 3), (2, 3), reduction="batchmean"), at((2, 3), np.eye(3)[:2], reduction="batchmean"),
-         at((2, 3), (2, 3), log_target=True, reduction="none")],
+        [*PAIRS, sample((2, 3), (2, 3), reduction="batchmean"), sample((2, 3), np.eye(3)[:2], reduction="batchmean"),
+         sample((2, 3), (2, 3), log_target=True, reduction="none")],
         POSITIVE,
     ),
 ]  # fmt: skip

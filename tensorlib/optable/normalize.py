@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import Row, at
+from tensorlib.optable.row import Row, sample
 
 __all__ = ["ROWS"]
 
@@ -52,30 +52,36 @@ GIVEN = np.array([0.5, 2.0])
 ROWS: list[Row] = [
     Row(
         "layer_norm", tl.layer_norm, _layer_norm,
-        [at((2, 4), (4,), (4,)), at((2, 3, 4), (4,), (4,)), at((4,), (4,), (4,)), at((0, 4), (4,), (4,)),
-         at((2, 1), (1,), (1,)), at((1, 1, 5), (5,), (5,), eps=0.1), at((2, 3)), at((2, 3), (3,)), at((2, 0), (0,)),
-         at((2, 3), None, (3,))],
+        [sample((2, 4), (4,), (4,)), sample((2, 3, 4), (4,), (4,)), sample((4,), (4,), (4,)),
+         sample((0, 4), (4,), (4,)),
+         sample((2, 1), (1,), (1,)), sample((1, 1, 5), (5,), (5,), eps=0.1), sample((2, 3)), sample((2, 3), (3,)),
+         sample((2, 0), (0,)),
+         sample((2, 3), None, (3,))],
     ),
     Row(
         "rms_norm", tl.rms_norm, _rms_norm,
-        [at((2, 4), (4,)), at((2, 3, 4), (4,)), at((4,), (4,)), at((0, 4), (4,)), at((2, 1), (1,), eps=0.1), at((2, 3)),
-         at((1, 1, 5), (5,), 0.1)],
+        [sample((2, 4), (4,)), sample((2, 3, 4), (4,)), sample((4,), (4,)), sample((0, 4), (4,)),
+         sample((2, 1), (1,), eps=0.1), sample((2, 3)),
+         sample((1, 1, 5), (5,), 0.1)],
     ),
     Row(
         "batch_norm", tl.batch_norm, _batch_norm,
-        [at((3, 2), (2,), (2,)), at((2, 2, 3), (2,), (2,), return_statistics=True), at((2, 2, 1, 2), (2,)), at((3, 2)),
-         at((2, 1, 2), (1,), (1,), eps=0.1), at((2, 2, 2), None, None, GIVEN, GIVEN),
-         at((0, 2), (2,), (2,), GIVEN, GIVEN), at((3, 2), None, (2,)), at((2, 2), None, None, (2,), GIVEN)],
+        [sample((3, 2), (2,), (2,)), sample((2, 2, 3), (2,), (2,), return_statistics=True),
+         sample((2, 2, 1, 2), (2,)), sample((3, 2)),
+         sample((2, 1, 2), (1,), (1,), eps=0.1), sample((2, 2, 2), None, None, GIVEN, GIVEN),
+         sample((0, 2), (2,), (2,), GIVEN, GIVEN), sample((3, 2), None, (2,)), sample((2, 2), None, None, (2,), GIVEN)],
     ),
     Row(
         "normalize", tl.normalize, _normalize,
-        [at((2, 3)), at((4,)), at((2, 3), axis=0), at((2, 3, 2), axis=-2), at((2, 1)), at((0, 3)), at((2, 3), ord=1),
-         at((2, 3), 3.5), at((2, 3), np.inf, axis=0), at((2, 3), axis=(0, 1)), at((2, 3), eps=5.0)],
+        [sample((2, 3)), sample((4,)), sample((2, 3), axis=0), sample((2, 3, 2), axis=-2), sample((2, 1)),
+         sample((0, 3)), sample((2, 3), ord=1),
+         sample((2, 3), 3.5), sample((2, 3), np.inf, axis=0), sample((2, 3), axis=(0, 1)), sample((2, 3), eps=5.0)],
     ),
     Row(
         "cosine_similarity", tl.cosine_similarity, _cosine_similarity,
-        [at((2, 3), (2, 3)), at((3,), (3,)), at((2, 3), (3,)), at((2, 1, 3), (2, 3), axis=2), at((0, 3), (0, 3)),
-         at((3, 2), (3, 2), axis=0), at((2, 1), (2, 1), eps=5.0),
-         at((2, 3), np.full((2, 3), 0.7))],
+        [sample((2, 3), (2, 3)), sample((3,), (3,)), sample((2, 3), (3,)), sample((2, 1, 3), (2, 3), axis=2),
+         sample((0, 3), (0, 3)),
+         sample((3, 2), (3, 2), axis=0), sample((2, 1), (2, 1), eps=5.0),
+         sample((2, 3), np.full((2, 3), 0.7))],
     ),
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import BOOLEAN, REAL, Row, at
+from tensorlib.optable.row import BOOLEAN, REAL, Row, sample
 
 __all__ = ["EMPTIED", "REDUCED", "ROWS", "WITH_ZEROS"]
 
@@ -31,30 +31,34 @@ def _norm(x: np.ndarray, ord: float = 2, axis: Any = None, keepdims: bool = Fals
 
 
 REDUCED = [
-    at(()), at((2, 3)), at((2, 3), axis=0), at((2, 3), axis=-1, keepdims=True), at((2, 3, 4), axis=(0, -1)),
-    at((2, 1, 3), axis=1), at((2, 3), axis=()), at((0, 3), axis=1), at((2, 3), keepdims=True), at((1,), axis=0),
+    sample(()), sample((2, 3)), sample((2, 3), axis=0), sample((2, 3), axis=-1, keepdims=True),
+    sample((2, 3, 4), axis=(0, -1)),
+    sample((2, 1, 3), axis=1), sample((2, 3), axis=()), sample((0, 3), axis=1), sample((2, 3), keepdims=True),
+    sample((1,), axis=0),
 ]  # fmt: skip
-EMPTIED = [at((0, 3)), at((0, 3), axis=0), at((2, 0), axis=-1, keepdims=True)]
+EMPTIED = [sample((0, 3)), sample((0, 3), axis=0), sample((2, 0), axis=-1, keepdims=True)]
 TRUTH = [
-    at((2, 3)), at((2, 3), axis=0), at((4,), axis=-1), at((0, 2), axis=0), at((2, 3, 2), axis=(0, 2)), at(()),
-    at((2, 3), axis=-1, keepdims=True), at((2, 1, 3), keepdims=True), at(np.array([0.0, -2.0, 0.5])),
+    sample((2, 3)), sample((2, 3), axis=0), sample((4,), axis=-1), sample((0, 2), axis=0),
+    sample((2, 3, 2), axis=(0, 2)), sample(()),
+    sample((2, 3), axis=-1, keepdims=True), sample((2, 1, 3), keepdims=True), sample(np.array([0.0, -2.0, 0.5])),
 ]  # fmt: skip
 
 ROWS: list[Row] = [
     Row("sum", tl.sum, np.sum, REDUCED + EMPTIED),
     Row(
         "prod", tl.prod, np.prod,
-        [*REDUCED, *EMPTIED, at((5,)), at((3, 2, 2), axis=(1, 0)), at((2, 3, 2), axis=(-2,)),
-         at((2, 2, 3), axis=(0, 2))],
+        [*REDUCED, *EMPTIED, sample((5,)), sample((3, 2, 2), axis=(1, 0)), sample((2, 3, 2), axis=(-2,)),
+         sample((2, 2, 3), axis=(0, 2))],
         WITH_ZEROS,
     ),
     Row("mean", tl.mean, np.mean, REDUCED),
-    Row("var", tl.var, np.var, [*REDUCED, at((2, 3), axis=1, ddof=1), at((5,), ddof=2)]),
-    Row("std", tl.std, np.std, [*REDUCED, at((2, 3), axis=1, ddof=1), at((5,), ddof=2)]),
+    Row("var", tl.var, np.var, [*REDUCED, sample((2, 3), axis=1, ddof=1), sample((5,), ddof=2)]),
+    Row("std", tl.std, np.std, [*REDUCED, sample((2, 3), axis=1, ddof=1), sample((5,), ddof=2)]),
     Row(
         "norm", tl.norm, _norm,
-        [*REDUCED, *EMPTIED, *[at((2, 3), ord=p, axis=-1) for p in (1, 2, 3, 0.5, np.inf)],
-         at((2, 3), ord=1), at((2, 3, 2), ord=2.5, axis=(0, 2), keepdims=True), at((3, 1), ord=np.inf, keepdims=True)],
+        [*REDUCED, *EMPTIED, *[sample((2, 3), ord=p, axis=-1) for p in (1, 2, 3, 0.5, np.inf)],
+         sample((2, 3), ord=1), sample((2, 3, 2), ord=2.5, axis=(0, 2), keepdims=True),
+         sample((3, 1), ord=np.inf, keepdims=True)],
     ),
     Row("logsumexp", tl.logsumexp, _logsumexp, REDUCED + EMPTIED),
     Row("any", tl.any, np.any, TRUTH, BOOLEAN, differentiable=False),

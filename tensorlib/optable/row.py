@@ -17,8 +17,19 @@ from tensorlib.ops.dropout import dropout
 from tensorlib.tensor import Tensor
 
 __all__ = [
-    "BOOLEAN", "CAUSAL", "DISTINCT", "IDS", "NORMALISED", "POSITIVE", "REAL", "SOME", "UNARY", "Row", "Sample", "at",
+    "BOOLEAN",
+    "CAUSAL",
+    "DISTINCT",
+    "IDS",
+    "NORMALISED",
+    "POSITIVE",
+    "REAL",
+    "SOME",
+    "UNARY",
+    "Row",
+    "Sample",
     "mask_of",
+    "sample",
 ]  # fmt: skip
 
 Domain = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -62,7 +73,7 @@ class Sample(NamedTuple):
         return ", ".join([*positional, *[f"{k}={_brief(v)}" for k, v in self.keywords.items()]])
 
 
-def at(*arguments: Any, **keywords: Any) -> Sample:
+def sample(*arguments: Any, **keywords: Any) -> Sample:
     """Describe one sample: tuples are shapes, everything else is handed over as it stands."""
     return Sample(arguments, keywords)
 
@@ -80,7 +91,7 @@ class Row:
         function: takes Tensors at the places of shapes.
         reference: takes NumPy arrays of float64 instead, and returns what `function` should; None where NumPy has no
             such thing.
-        samples: made by `at`.
+        samples: made by `sample`.
         domain: fills the shapes; a tuple has one domain for each shape.
         differentiable: False where only the value can be checked.
     """
@@ -141,10 +152,11 @@ def mask_of(shape: tuple[int, ...], p: float) -> np.ndarray:
 
 # ---- samples and constants that several families share ----
 
-UNARY = [at(()), at((4,)), at((2, 3)), at((1, 1)), at((0, 3)), at((2, 1, 3))]
+UNARY = [sample(()), sample((4,)), sample((2, 3)), sample((1, 1)), sample((0, 3)), sample((2, 1, 3))]
 IDS = np.array([[0, 4, 4], [1, 0, 4]])
 SOME = np.array([[True, False, True, True], [False, False, False, False], [True, True, True, True]])
 NORMALISED = [
-    at((4,)), at((2, 3)), at((2, 3), axis=0), at((2, 3, 4), axis=-2), at((2, 1)), at((0, 3)), at((1, 1, 3), axis=1),
+    sample((4,)), sample((2, 3)), sample((2, 3), axis=0), sample((2, 3, 4), axis=-2), sample((2, 1)), sample((0, 3)),
+    sample((1, 1, 3), axis=1),
 ]  # fmt: skip
 CAUSAL = np.tril(np.ones((3, 3), bool))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import Row, at
+from tensorlib.optable.row import Row, sample
 
 __all__ = ["ROWS"]
 
@@ -65,24 +65,29 @@ def _drawn(function: Any) -> Any:
     return draw
 
 
-SHAPES = [at(np.zeros(shape)) for shape in ((), (3,), (2, 3), (0, 2), (1, 1), (2, 2, 2))]
+SHAPES = [sample(np.zeros(shape)) for shape in ((), (3,), (2, 3), (0, 2), (1, 1), (2, 2, 2))]
 
 ROWS: list[Row] = [
-    Row("uniform", _drawn(tl.uniform), _uniform, [*SHAPES, at(np.zeros(4), low=-2.0, high=3.0)], differentiable=False),
-    Row("normal", _drawn(tl.normal), _normal, [*SHAPES, at(np.zeros(3), mean=2.0, std=0.5)], differentiable=False),
+    Row(
+        "uniform", _drawn(tl.uniform), _uniform, [*SHAPES, sample(np.zeros(4), low=-2.0, high=3.0)],
+        differentiable=False,
+    ),
+    Row("normal", _drawn(tl.normal), _normal, [*SHAPES, sample(np.zeros(3), mean=2.0, std=0.5)], differentiable=False),
     Row("gumbel", _drawn(tl.gumbel), _gumbel, SHAPES, differentiable=False),
     Row(
         "bernoulli", _drawn(tl.bernoulli), _bernoulli,
-        [at(np.zeros((3, 4)), p) for p in (0.5, 0.0, 1, np.array([0.1, 0.4, 0.6, 0.9]))] + [at(np.zeros((0, 2)), 0.5)],
+        [*[sample(np.zeros((3, 4)), p) for p in (0.5, 0.0, 1, np.array([0.1, 0.4, 0.6, 0.9]))],
+         sample(np.zeros((0, 2)), 0.5)],
         differentiable=False,
     ),
     Row(
         "categorical", lambda x, **k: tl.categorical(x, generator=tl.Generator(SEED), **k), _categorical,
-        [at((4,)), at((2, 3)), at((2, 3), axis=0), at((2, 3, 2), axis=-2), at((0, 3)), at((3, 1))],
+        [sample((4,)), sample((2, 3)), sample((2, 3), axis=0), sample((2, 3, 2), axis=-2), sample((0, 3)),
+         sample((3, 1))],
          differentiable=False,
     ),
     Row(
         "permutation", lambda x: tl.permutation(x, tl.Generator(SEED)), _permutation,
-        [at((4,)), at((5, 2)), at((1, 3)), at((0, 2)), at((3, 1, 2)), at((2, 0))],
+        [sample((4,)), sample((5, 2)), sample((1, 3)), sample((0, 2)), sample((3, 1, 2)), sample((2, 0))],
     ),
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import CAUSAL, NORMALISED, SOME, Row, at
+from tensorlib.optable.row import CAUSAL, NORMALISED, SOME, Row, sample
 
 __all__ = ["ROWS"]
 
@@ -21,8 +21,9 @@ def _softmax(x: np.ndarray, axis: int = -1, visible: Any = True) -> np.ndarray:
 ROWS: list[Row] = [
     Row(
         "softmax", tl.softmax, _softmax,
-        [*NORMALISED, at((3, 4), visible=SOME), at((2, 3, 4), visible=SOME), at((3, 4), axis=0, visible=SOME),
-         at((2, 3, 3), visible=CAUSAL), at((2, 4), visible=SOME[:1])],
+        [*NORMALISED, sample((3, 4), visible=SOME), sample((2, 3, 4), visible=SOME),
+         sample((3, 4), axis=0, visible=SOME),
+         sample((2, 3, 3), visible=CAUSAL), sample((2, 4), visible=SOME[:1])],
     ),
     Row("log_softmax", tl.log_softmax, lambda x, axis=-1: np.log(_softmax(x, axis)), NORMALISED),
 ]  # fmt: skip

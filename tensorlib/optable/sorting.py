@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import DISTINCT, Row, at
+from tensorlib.optable.row import DISTINCT, Row, sample
 
 __all__ = ["ROWS"]
 
@@ -24,25 +24,29 @@ def _topk(x: np.ndarray, k: int, axis: int = -1, largest: bool = True) -> np.nda
 
 
 ORDERED = [
-    at((4,)), at((2, 3)), at((2, 3), axis=0), at((2, 3), descending=True), at((3, 2), axis=0, descending=True),
-    at((2, 3), axis=None), at((2, 2, 3), axis=-2), at((1, 3), axis=0), at((2, 0)), at((0, 2), descending=True),
+    sample((4,)), sample((2, 3)), sample((2, 3), axis=0), sample((2, 3), descending=True),
+    sample((3, 2), axis=0, descending=True),
+    sample((2, 3), axis=None), sample((2, 2, 3), axis=-2), sample((1, 3), axis=0), sample((2, 0)),
+    sample((0, 2), descending=True),
 ]  # fmt: skip
-TIED = [at(np.array([2.0, 1.0, 2.0, 1.0])), at(np.array([[2, 1, 2, 1]]), descending=True)]
+TIED = [sample(np.array([2.0, 1.0, 2.0, 1.0])), sample(np.array([[2, 1, 2, 1]]), descending=True)]
 
 ROWS: list[Row] = [
     Row("sort", tl.sort, _sort, ORDERED, DISTINCT),
     Row("argsort", tl.argsort, _argsort, ORDERED + TIED, DISTINCT, differentiable=False),
     Row(
         "topk", lambda x, *a, **k: tl.topk(x, *a, **k)[0], _topk,
-        [at((4,), 2), at((2, 3), 2), at((3, 2), 1, axis=0), at((2, 3), 2, largest=False), at((2, 3), 3, axis=-1),
-         at((2, 3), 0), at((0, 2), 1), at((1, 1), 1)],
+        [sample((4,), 2), sample((2, 3), 2), sample((3, 2), 1, axis=0), sample((2, 3), 2, largest=False),
+         sample((2, 3), 3, axis=-1),
+         sample((2, 3), 0), sample((0, 2), 1), sample((1, 1), 1)],
         DISTINCT,
     ),
     Row(
         "searchsorted", tl.searchsorted, np.searchsorted,
-        [at(np.array([0.0, 1, 1, 2]), (2, 3)), at(np.array([0.0, 1, 1, 2]), 1.0),
-         at(np.array([0, 1, 1, 2]), np.array([[1, 3]])),
-         at(np.array([0.0, 1, 1, 2]), np.array([1.0, -1, 5]), side="right"), at(np.zeros(0), (2,)), at(np.ones(3),
+        [sample(np.array([0.0, 1, 1, 2]), (2, 3)), sample(np.array([0.0, 1, 1, 2]), 1.0),
+         sample(np.array([0, 1, 1, 2]), np.array([[1, 3]])),
+         sample(np.array([0.0, 1, 1, 2]), np.array([1.0, -1, 5]), side="right"), sample(np.zeros(0), (2,)),
+         sample(np.ones(3),
          (0, 2))],
         differentiable=False,
     ),

@@ -10,7 +10,7 @@ import pytest
 
 import tensorlib as tl
 from tensorlib.kernels import overridable
-from tensorlib.ops.attention import Places, attention_formula
+from tensorlib.ops.attention import AttentionPattern, attention_formula
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula
 from tests import ROOT
 from tests.conftest import backend_named
@@ -179,17 +179,17 @@ def attentions(rng, dtype):
         q, key, v = (normal(rng, (*lead, n, w), dtype) / 3 for n, w in ((t, k), (s, k), (s, m)))
         some = rng.random((*lead[:1], *(1,) * (len(lead) > 1), 1, s)) < 0.8
         for visible, causal, p in ((None, False, 0.0), (some, False, 0.3), (None, True, 0.3), (some, True, 0.0)):
-            yield q, key, v, Places(visible, causal, p, 5, 7)
+            yield q, key, v, AttentionPattern(visible, causal, p, 5, 7)
     q, key, v = (normal(rng, (4, 3, 2, 5), dtype).transpose(0, 2, 1, 3) / 3 for _ in range(3))  # heads as strided views
-    yield q, key, v, Places(None, True, 0.5, 1, 2)
-    yield q, key[:1], v[:, :1], Places(np.tri(3, dtype=bool), False, 0.0, 0, 0)
+    yield q, key, v, AttentionPattern(None, True, 0.5, 1, 2)
+    yield q, key[:1], v[:, :1], AttentionPattern(np.tri(3, dtype=bool), False, 0.0, 0, 0)
     nothing = np.array([True, False, True])[:, None] & np.ones((3, 3), bool)
-    yield q, key, v, Places(nothing, False, 0.3, 1, 2)
+    yield q, key, v, AttentionPattern(nothing, False, 0.3, 1, 2)
     junk = key.copy()
     junk[0, 0, 1] = np.nan
-    yield q, junk, v, Places(np.array([True, False, True]), False, 0.0, 0, 0)  # at a hidden place
-    yield q[:0], key[:0], v[:0], Places(None, False, 0.0, 0, 0)
-    yield q[:, :, :, None], key[:, :, :, None], v[:, :, :, None], Places(None, False, 0.3, 1, 2)
+    yield q, junk, v, AttentionPattern(np.array([True, False, True]), False, 0.0, 0, 0)  # at a hidden place
+    yield q[:0], key[:0], v[:0], AttentionPattern(None, False, 0.0, 0, 0)
+    yield q[:, :, :, None], key[:, :, :, None], v[:, :, :, None], AttentionPattern(None, False, 0.3, 1, 2)
 
 
 def attention_gradients(rng, dtype):

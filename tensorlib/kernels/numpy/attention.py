@@ -15,9 +15,9 @@ import numpy as np
 
 from tensorlib.arrays.backend import philox_bits
 from tensorlib.arrays.threads import BLAS, share
-from tensorlib.kernels.numpy.blocks import in_place
+from tensorlib.kernels.numpy.blocks import same_float_dtype
 from tensorlib.kernels.numpy.dropout import zero_where_not
-from tensorlib.ops.attention import Places, attention_formula, attention_gradient
+from tensorlib.ops.attention import AttentionPattern, attention_formula, attention_gradient
 from tensorlib.ops.dropout import dropout_scale, dropped_levels
 
 BLOCK = 1 << 17  # weights of a block at most: half a megabyte of float32
@@ -30,7 +30,7 @@ Task = tuple[slice, slice, list[slice]]  # sentences, heads, and blocks of their
 class _Heads:
     """The operands of one attention with axes (B, H, ...), and its weights a block at a time."""
 
-    def __init__(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, places: Places) -> None:
+    def __init__(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, pattern: AttentionPattern) -> None:
         lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
         self.lead = lead
         batch, heads = (1, 1, *lead)[-2:]
@@ -38,10 +38,10 @@ class _Heads:
             np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(batch, heads, *x.shape[-2:]) for x in (q, k, v)
         )
         self.batch, self.heads, self.queries, self.keys = batch, heads, q.shape[-2], k.shape[-2]
-        self.places, self.scale, self.dtype = places, 1 / math.sqrt(q.shape[-1]), q.dtype
+        self.pattern, self.scale, self.dtype = pattern, 1 / math.sqrt(q.shape[-1]), q.dtype
         self.ceiling = None
-        if places.visible is not None and not places.visible.all():
-            ceiling = np.where(places.visible, q.dtype.type(math.inf), q.dtype.type(-math.inf))
+        if pattern.visible is not None and not pattern.visible.all():
+            ceiling = np.where(pattern.visible, q.dtype.type(math.inf), q.dtype.type(-math.inf))
             ceiling = np.broadcast_to(ceiling, (*lead, self.queries, self.keys))
             self.ceiling = ceiling.reshape(batch, heads, self.queries, self.keys) if len(lead) < 2 else ceiling
 
@@ -70,7 +70,7 @@ class _Heads:
 
     def seen(self, t: slice) -> slice:
         """Return which keys any of these queries may see."""
-        return slice(0, min(t.stop, self.keys) if self.places.causal else self.keys)
+        return slice(0, min(t.stop, self.keys) if self.pattern.causal else self.keys)
 
     def scores(self, b: slice, h: slice, t: slice) -> np.ndarray:
         """Return q k^T / sqrt(K) of a block, (b, h, t, s) for the keys that are seen; -inf where one is hidden."""
@@ -79,7 +79,7 @@ class _Heads:
         scores *= self.dtype.type(self.scale)  # contiguous, as the queries are not
         if self.ceiling is not None:  # fmin and not a sum: it also puts -inf in the place of a NaN
             np.fmin(scores, self.ceiling[b, h, t, s], out=scores)
-        if self.places.causal:  # keys before the block's first query are seen by all of it
+        if self.pattern.causal:  # keys before the block's first query are seen by all of it
             last = scores[..., t.start :]
             past = np.tri(t.stop - t.start, last.shape[-1], dtype=bool)
             np.fmin(last, np.where(past, self.dtype.type(math.inf), self.dtype.type(-math.inf)), out=last)
@@ -106,8 +106,8 @@ class _Heads:
         """Return which weights of a block dropout keeps: its stretch of the mask of all (B, H, T, S) weights."""
         sizes = [x.stop - x.start for x in (b, h, t)]
         start = ((b.start * self.heads + h.start) * self.queries + t.start) * self.keys
-        bits = philox_bits(self.places.key, self.places.draw, start, math.prod(sizes) * self.keys)
-        return (bits >= dropped_levels(self.places.p)).reshape(*sizes, self.keys)[..., self.seen(t)]
+        bits = philox_bits(self.pattern.key, self.pattern.draw, start, math.prod(sizes) * self.keys)
+        return (bits >= dropped_levels(self.pattern.p)).reshape(*sizes, self.keys)[..., self.seen(t)]
 
     def without_added_axes(self, x: np.ndarray) -> np.ndarray:
         """Return a result with the leading axes that the operands had."""
@@ -129,14 +129,20 @@ def as_heads(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def _fits(q: np.ndarray, k: np.ndarray, v: np.ndarray, p: float) -> bool:
     if p and len({np.broadcast_shapes(*[x.shape[:-2] for x in some]) for some in ((q, k), (q, k, v))}) > 1:
         return False  # the mask is that of q's and k's weights, which several v would share
-    return q.ndim <= 4 and k.ndim <= 4 and v.ndim <= 4 and in_place(q, k, v) and 0 not in (*q.shape, *k.shape, *v.shape)
+    return (
+        q.ndim <= 4
+        and k.ndim <= 4
+        and v.ndim <= 4
+        and same_float_dtype(q, k, v)
+        and 0 not in (*q.shape, *k.shape, *v.shape)
+    )
 
 
 @attention_formula.register(np.ndarray)
-def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, places: Places) -> tuple[np.ndarray, Any]:
-    if not _fits(q, k, v, places.p):
-        return attention_formula.dispatch(object)(q, k, v, places)
-    x = _Heads(q, k, v, places)
+def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, pattern: AttentionPattern) -> tuple[np.ndarray, Any]:
+    if not _fits(q, k, v, pattern.p):
+        return attention_formula.dispatch(object)(q, k, v, pattern)
+    x = _Heads(q, k, v, pattern)
     y_BHTM = as_heads((x.batch, x.heads, x.queries, v.shape[-1]), q.dtype)
     top_BHT1, total_BHT1 = (np.empty((x.batch, x.heads, x.queries, 1), q.dtype) for _ in range(2))
 
@@ -145,9 +151,9 @@ def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, places: Places) -> tuple[np.n
         for t in blocks:
             e, top_BHT1[b, h, t], total = x.exponentials(b, h, t)
             total_BHT1[b, h, t] = total
-            if places.p:
+            if pattern.p:
                 zero_where_not(x.kept(b, h, t), e)
-                total /= total.dtype.type(dropout_scale(places.p))
+                total /= total.dtype.type(dropout_scale(pattern.p))
             e /= total  # before the product, which could overflow otherwise
             np.matmul(e, x.v_BHSM[b, h, x.seen(t)], out=y_BHTM[b, h, t])
 
@@ -157,17 +163,23 @@ def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, places: Places) -> tuple[np.n
 
 @attention_gradient.register(np.ndarray)
 def _(
-    dy: np.ndarray, q: np.ndarray, k: np.ndarray, v: np.ndarray, places: Places, kept: Any, needs: tuple[bool, ...]
+    dy: np.ndarray,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    pattern: AttentionPattern,
+    kept: Any,
+    needs: tuple[bool, ...],
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    if kept is not None and in_place(q, dy):
-        x = _Backward(_Heads(q, k, v, places), dy, kept, needs)
+    if kept is not None and same_float_dtype(q, dy):
+        x = _Backward(_Heads(q, k, v, pattern), dy, kept, needs)
         with np.errstate(invalid="ignore", over="ignore"):
             x.heads.run(x.gradients)
         if x.finite:
             dq, dk, dv = (None if d is None else x.heads.without_added_axes(d) for d in (x.dq, x.dk, x.dv))
             return dq, dk, dv
     # Else another dtype, or a gradient that is infinite or NaN, perhaps at hidden places only.
-    return attention_gradient.dispatch(object)(dy, q, k, v, places, kept, needs)
+    return attention_gradient.dispatch(object)(dy, q, k, v, pattern, kept, needs)
 
 
 class _Backward:
@@ -189,7 +201,7 @@ class _Backward:
         for t in blocks:
             x, dy_t, s = self.heads, self.dy_BHTM[b, h, t], self.heads.seen(t)
             w = self.weights(b, h, t)
-            mask = x.kept(b, h, t) if x.places.p else None
+            mask = x.kept(b, h, t) if x.pattern.p else None
             if self.dv is not None:
                 dropped = w if mask is None else self.dropped(w.copy(), mask)
                 _add_product(dropped.swapaxes(-1, -2), dy_t, self.dv[b, h], s, first=t.start == 0)
@@ -211,7 +223,7 @@ class _Backward:
 
     def dropped(self, w: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Apply dropout in place."""
-        w *= w.dtype.type(dropout_scale(self.heads.places.p))
+        w *= w.dtype.type(dropout_scale(self.heads.pattern.p))
         zero_where_not(mask, w)
         return w
 

@@ -47,6 +47,6 @@ def summed(parts: list[Any]) -> Any:
     return total
 
 
-def in_place(x: np.ndarray, *others: np.ndarray) -> bool:
+def same_float_dtype(x: np.ndarray, *others: np.ndarray) -> bool:
     """Say whether a kernel that computes in x's own dtype gives what the formula gives: all have it, a real one."""
     return x.dtype.kind == "f" and x.itemsize >= 4 and all(o.dtype == x.dtype for o in others)

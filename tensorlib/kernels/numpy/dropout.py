@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tensorlib.arrays.backend import philox_bits
-from tensorlib.kernels.numpy.blocks import for_blocks, in_place
+from tensorlib.kernels.numpy.blocks import for_blocks, same_float_dtype
 from tensorlib.ops.dropout import add_dropout_formula, dropout_formula, dropout_scale, dropped_levels
 
 
@@ -24,7 +24,7 @@ def zero_where_not(kept: np.ndarray, y: np.ndarray) -> None:
 
 @dropout_formula.register(np.ndarray)
 def _(x: np.ndarray, p: float, key: int, draw: int) -> np.ndarray:
-    if not in_place(x):
+    if not same_float_dtype(x):
         return dropout_formula.dispatch(object)(x, p, key, draw)
     y = np.empty(x.shape, x.dtype)
     x_flat, y_flat = x.reshape(-1), y.reshape(-1)
@@ -34,7 +34,7 @@ def _(x: np.ndarray, p: float, key: int, draw: int) -> np.ndarray:
 
 @add_dropout_formula.register(np.ndarray)
 def _(x: np.ndarray, y: np.ndarray, p: float, key: int, draw: int) -> np.ndarray:
-    if not in_place(x, y):
+    if not same_float_dtype(x, y):
         return add_dropout_formula.dispatch(object)(x, y, p, key, draw)
     z = np.empty(x.shape, x.dtype)
     x_flat, y_flat, z_flat = x.reshape(-1), y.reshape(-1), z.reshape(-1)

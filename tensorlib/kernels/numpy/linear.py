@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tensorlib.kernels.numpy.blocks import for_blocks, in_place
+from tensorlib.kernels.numpy.blocks import for_blocks, same_float_dtype
 from tensorlib.kernels.numpy.dropout import drop, zero_where_not
 from tensorlib.kernels.numpy.products import call_all, pieces_of, product_then
 from tensorlib.ops.linalg import rows
@@ -13,7 +13,7 @@ from tensorlib.ops.linear import linear_formula, linear_gradient, linear_relu_fo
 
 @linear_formula.register(np.ndarray)
 def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    if bias is None or not in_place(x, weight, bias):
+    if bias is None or not same_float_dtype(x, weight, bias):
         return linear_formula.dispatch(object)(x, weight, bias)
 
     def add(z: np.ndarray, block: slice) -> None:
@@ -24,7 +24,7 @@ def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.n
 
 @linear_relu_formula.register(np.ndarray)
 def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, p: float, key: int, draw: int) -> np.ndarray:
-    if not in_place(x, weight, *([] if bias is None else [bias])):
+    if not same_float_dtype(x, weight, *([] if bias is None else [bias])):
         return linear_relu_formula.dispatch(object)(x, weight, bias, p, key, draw)
 
     def add_and_choose(y: np.ndarray, block: slice) -> None:
@@ -40,7 +40,7 @@ def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, p: float, key:
 
 @linear_relu_gradient.register(np.ndarray)
 def _(dy: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
-    if not in_place(y, dy):
+    if not same_float_dtype(y, dy):
         return linear_relu_gradient.dispatch(object)(dy, y, scale)
     dz = np.empty(y.shape, y.dtype)
     dy_rows, y_rows, dz_rows = rows(dy), rows(y), rows(dz)
@@ -55,7 +55,7 @@ def _(dy: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
 
 @linear_gradient.register(np.ndarray)
 def _(dz: np.ndarray, x: np.ndarray, weight: np.ndarray, needs: tuple[bool, ...]) -> tuple[np.ndarray | None, ...]:
-    if not in_place(x, dz, weight):
+    if not same_float_dtype(x, dz, weight):
         return linear_gradient.dispatch(object)(dz, x, weight, needs)
     dz_rows = rows(dz)
     dx, dweight, dbias = np.empty(x.shape, x.dtype), np.empty(weight.shape, x.dtype), np.empty(weight.shape[1], x.dtype)

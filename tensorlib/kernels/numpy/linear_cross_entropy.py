@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.threads import BLAS, share
-from tensorlib.kernels.numpy.blocks import even_blocks, for_blocks, in_place, row_blocks, summed
+from tensorlib.kernels.numpy.blocks import even_blocks, for_blocks, row_blocks, same_float_dtype, summed
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula, linear_cross_entropy_gradient
 
 BLOCK_BYTES = 1 << 24  # of logits, about: a block of rows should be high, for BLAS, and yet fit the third-level cache
@@ -25,7 +25,7 @@ SHARED = 1 << 17  # logits in all from which it pays to share the work
 @linear_cross_entropy_formula.register(np.ndarray)
 def _(x: np.ndarray, weight: np.ndarray, *bias: np.ndarray, classes: Any, needs: Any) -> tuple[np.ndarray, Any]:
     targets, counted, smoothing = classes
-    if not in_place(x, weight, *bias) or not counted.any() or 0 in weight.shape:
+    if not same_float_dtype(x, weight, *bias) or not counted.any() or 0 in weight.shape:
         return linear_cross_entropy_formula.dispatch(object)(x, weight, *bias, classes=classes, needs=needs)
     every = bool(counted.all())
     hidden_ND, targets_N = (x, targets) if every else (x[counted], targets[counted])  # padding costs nothing

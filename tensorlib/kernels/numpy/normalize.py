@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.kernels.numpy.blocks import for_blocks, in_place, summed
+from tensorlib.kernels.numpy.blocks import for_blocks, same_float_dtype, summed
 from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
 
 
@@ -14,7 +14,7 @@ from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
 def _(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    if x.size == 0 or not in_place(x, weight, bias):
+    if x.size == 0 or not same_float_dtype(x, weight, bias):
         return layer_norm_formula.dispatch(object)(x, weight, bias, eps)
     width = x.shape[-1]
     rows = x.reshape(-1, width)
@@ -40,7 +40,7 @@ def _(
 def _(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, rstd: np.ndarray, needs: tuple[bool, ...]
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    if x.size == 0 or not in_place(x, dy, weight):
+    if x.size == 0 or not same_float_dtype(x, dy, weight):
         return layer_norm_gradient.dispatch(object)(dy, x, weight, mean, rstd, needs)
     width = x.shape[-1]
     dy_rows, x_rows = dy.reshape(-1, width), x.reshape(-1, width)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.threads import BLAS, share
-from tensorlib.kernels.numpy.blocks import even_blocks, in_place, row_blocks
+from tensorlib.kernels.numpy.blocks import even_blocks, row_blocks, same_float_dtype
 from tensorlib.ops.linalg import product, rows
 
 SHARED_WORK = 1 << 23  # multiplications: some 150 microseconds of a thread; below, a product is not cut
@@ -68,7 +68,7 @@ def _(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         x.size * y.shape[-1] < SHARED_WORK
         or y.ndim != 2
         or x.ndim < 2
-        or not in_place(x, y)
+        or not same_float_dtype(x, y)
         or x.shape[-1] != y.shape[0]
     ):
         with BLAS:

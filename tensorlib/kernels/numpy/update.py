@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tensorlib.kernels.numpy.blocks import for_blocks, in_place
+from tensorlib.kernels.numpy.blocks import for_blocks, same_float_dtype
 from tensorlib.ops.update import adam_update, average_update
 
 
@@ -16,7 +16,7 @@ def _(
     eps: float, weight_decay: float, decoupled: bool,
 ) -> np.ndarray:  # fmt: skip
     options = {"step": step, "lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
-    if not (in_place(p, g, m, v) and all(a.flags.c_contiguous for a in (p, g, m, v))):  # flattening would copy
+    if not (same_float_dtype(p, g, m, v) and all(a.flags.c_contiguous for a in (p, g, m, v))):  # flattening would copy
         return adam_update.dispatch(object)(p, g, m, v, **options, decoupled=decoupled)
     shape, updated = p.shape, np.empty(p.size, p.dtype)
     p, g, m, v = (a.reshape(-1) for a in (p, g, m, v))
@@ -51,7 +51,7 @@ def _(
 
 @average_update.register(np.ndarray)
 def _(e: np.ndarray, w: np.ndarray, decay: float) -> None:
-    if not (in_place(e, w) and e.flags.c_contiguous and w.flags.c_contiguous):
+    if not (same_float_dtype(e, w) and e.flags.c_contiguous and w.flags.c_contiguous):
         average_update.dispatch(object)(e, w, decay)
         return
     e, w = e.reshape(-1), w.reshape(-1)

@@ -532,7 +532,7 @@ def dropped(model):
         node = stack.pop()
         if isinstance(node, tl.Function) and id(node) not in seen:
             seen.add(id(node))
-            p = node.places.p if node.name == "attention" else 1 - 1 / getattr(node, "scale", 1)
+            p = node.pattern.p if node.name == "attention" else 1 - 1 / getattr(node, "scale", 1)
             p = getattr(node, "p", p)
             shape = node._outputs[0][0]
             if node.name == "attention":  # its weights

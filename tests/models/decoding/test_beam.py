@@ -6,7 +6,7 @@ import pytest
 import tensorlib as tl
 from models.decoding import token_by_token
 from models.decoding.beam import Beams, beam_search
-from models.decoding.forced import force
+from models.decoding.forced import force_decode
 from models.decoding.hypothesis import length_penalty
 from models.decoding.token_by_token import greedy
 from models.text.tokens import BOS, EOS
@@ -70,7 +70,7 @@ def test_scores_are_those_of_forced_scoring(variant):
     found = beam_search(model, texts, beam=4, n_best=4, length_penalty=0.9, max_length=7)
     pairs = [(source, h) for source, best in zip(texts, found, strict=True) for h in best]
     assert {h.ended for _, h in pairs} == {True, False}
-    forced = force(model, [s for s, _ in pairs], [h.tokens for _, h in pairs], 0.9, [h.ended for _, h in pairs])
+    forced = force_decode(model, [s for s, _ in pairs], [h.tokens for _, h in pairs], 0.9, [h.ended for _, h in pairs])
     for (_, ours), expected in zip(pairs, forced, strict=True):
         np.testing.assert_allclose(ours.log_probs, expected.log_probs, rtol=0, atol=1e-12)
         assert ours.score == pytest.approx(expected.score, rel=1e-12) and len(ours.log_probs) == len(said(ours))
@@ -80,7 +80,7 @@ def test_scores_are_those_of_forced_scoring(variant):
 def test_scores_in_single_precision_are_those_of_forced_scoring_to_a_millionth():
     model, texts = make().astype("float32"), sources(20, seed=2)
     best = [found[0] for found in beam_search(model, texts)]
-    forced = force(model, texts, [h.tokens for h in best], 0.6, [h.ended for h in best])
+    forced = force_decode(model, texts, [h.tokens for h in best], 0.6, [h.ended for h in best])
     np.testing.assert_allclose([h.score for h in best], [h.score for h in forced], rtol=1e-5, atol=1e-6)
 
 
@@ -201,7 +201,7 @@ def test_settings_that_cannot_be_are_refused(settings, said):
 def test_forced_scores_are_the_log_probabilities_of_the_whole_target_read_at_once():
     model = make().eval()
     texts, targets = [[4, 5, EOS], [6, EOS], [7, 8, 9, EOS]], [[5, 4], [], [4, 4, 4, 4]]
-    forced = force(model, texts, targets, length_penalty=1.0, ended=[True, True, False])
+    forced = force_decode(model, texts, targets, length_penalty=1.0, ended=[True, True, False])
     for source, target, end, found in zip(texts, targets, (True, True, False), forced, strict=True):
         log_probs = tl.log_softmax(model(np.array([source]), np.array([[2, *target]]))).numpy()[0]
         words = [*target, EOS] if end else target
@@ -209,7 +209,7 @@ def test_forced_scores_are_the_log_probabilities_of_the_whole_target_read_at_onc
         np.testing.assert_allclose(found.log_probs, expected, rtol=0, atol=1e-12)
         assert found.score == pytest.approx(sum(expected) * 6 / (5 + len(words)))
         assert list(found.tokens) == target and found.ended is end
-    assert force(model, [], []) == []
+    assert force_decode(model, [], []) == []
 
 
 # ---- the state that is reordered ----
@@ -218,7 +218,7 @@ def test_forced_scores_are_the_log_probabilities_of_the_whole_target_read_at_onc
 def test_what_need_not_be_copied_is_not():
     model = make().eval()
     with tl.no_grad():
-        state = token_by_token.started(model, [[4, EOS], [5, EOS]]).select([0, 0, 1, 1])
+        state = token_by_token.initial_state(model, [[4, EOS], [5, EOS]]).select([0, 0, 1, 1])
         for token in (BOS, 4):  # the first has no room to grow yet
             _, state = model.decode_step([token] * 4, state)
         assert state.select([0, 1, 2, 3]) is state and state.select(np.ones(4, bool)) is state

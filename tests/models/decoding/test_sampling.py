@@ -5,7 +5,7 @@ import pytest
 
 import tensorlib as tl
 from models.decoding import token_by_token
-from models.decoding.forced import force
+from models.decoding.forced import force_decode
 from models.decoding.token_by_token import candidates, greedy, sample
 from models.text.tokens import EOS
 from tests.models.decoding.test_token_by_token import make, sources
@@ -107,7 +107,7 @@ def test_probabilities_are_the_models_own():
     model, texts = make(), sources(20, seed=2)
     drawn = sample(model, texts, temperature=1.5, top_k=8, max_length=6, length_penalty=0.6)
     assert {h.ended for h in drawn} == {True, False}
-    forced = force(model, texts, [h.tokens for h in drawn], 0.6, [h.ended for h in drawn])
+    forced = force_decode(model, texts, [h.tokens for h in drawn], 0.6, [h.ended for h in drawn])
     for ours, expected in zip(drawn, forced, strict=True):
         np.testing.assert_allclose(ours.log_probs, expected.log_probs, rtol=0, atol=1e-12)
         assert ours.score == pytest.approx(expected.score, rel=1e-12)

@@ -9,7 +9,7 @@ import pytest
 import tensorlib as tl
 from models import Transformer, TransformerConfig
 from models.architectures import decoder_state
-from models.architectures.decoder_state import KeysValues
+from models.architectures.decoder_state import KeyValueCache
 from models.decoding import token_by_token as decoding
 from models.decoding.token_by_token import greedy
 from models.text.subwords import BOS, EOS, PAD
@@ -201,7 +201,7 @@ def assert_kept(kept, *seeds):
 
 def test_keys_and_values_are_written_into_free_places_and_copied_seldom():
     with tl.no_grad():
-        kept, rooms = KeysValues(some(3), some(3, 1)), []
+        kept, rooms = KeyValueCache(some(3), some(3, 1)), []
         for seed in range(2, 202):
             kept = appended(kept, seed)
             if not rooms or kept.room is not rooms[-1]:
@@ -213,7 +213,7 @@ def test_keys_and_values_are_written_into_free_places_and_copied_seldom():
 
 def test_what_was_kept_before_stays_as_it_was_whoever_appends_to_it():
     with tl.no_grad():
-        start = KeysValues(some(3), some(3, 1))
+        start = KeyValueCache(some(3), some(3, 1))
         a = appended(start, 5)
         ab, ac = appended(a, 6), appended(a, 7)  # the second finds its place taken
         abd, ace, af = appended(ab, 8), appended(ac, 9), appended(a, 10, 11)
@@ -226,7 +226,7 @@ def test_what_was_kept_before_stays_as_it_was_whoever_appends_to_it():
 
 def test_of_several_threads_that_append_to_one_value_each_gets_its_own():
     with tl.no_grad():
-        kept = appended(KeysValues(some(3), some(3, 1)), 2)
+        kept = appended(KeyValueCache(some(3), some(3, 1)), 2)
 
     def continued(seed):
         with tl.no_grad():
@@ -239,7 +239,7 @@ def test_of_several_threads_that_append_to_one_value_each_gets_its_own():
 
 def test_a_recorded_step_joins_and_both_kinds_of_step_may_follow_one_another():
     with tl.no_grad():
-        before = appended(KeysValues(some(3), some(3, 1)), 2)
+        before = appended(KeyValueCache(some(3), some(3, 1)), 2)
     new = tl.Tensor(some(1, 3).numpy(), requires_grad=True)
     kept = before.append(new, some(1, -3 % 97))
     assert kept.room is None and kept.keys.requires_grad

@@ -7,7 +7,7 @@ import pytest
 
 import tensorlib as tl
 from models.architectures.transformer import Transformer, TransformerConfig
-from models.decoding.forced import force
+from models.decoding.forced import force_decode
 from models.decoding.settings import Search
 from models.evaluation.error_analysis import Case, align, error_report, find_cases, repetition
 from models.evaluation.translator import Translator, sentence_log_probs
@@ -52,7 +52,7 @@ def test_cases_are_the_wrong_ones_that_can_be_scored_the_largest_difference_firs
     (right,) = tokenizer.encode_target(["a c"])
     hypotheses[6] = replace(hypotheses[6], tokens=tuple(right))  # as if the model had this one right
     worst = int(model(np.array([sources[2]]), np.array([[BOS]])).numpy().argmin())
-    (hypotheses[2],) = force(model, [sources[2]], [(worst,) * 9])  # and this one as wrong as can be
+    (hypotheses[2],) = force_decode(model, [sources[2]], [(worst,) * 9])  # and this one as wrong as can be
     cases, unscored = find_cases(translator, PAIRS, sources, hypotheses)
     assert sorted(found.line for found in cases) == [1, 2, 3] and unscored == 3  # two blank sides, one too long
     differences = [abs(found.difference) for found in cases]
@@ -81,10 +81,10 @@ def test_a_hypothesis_that_was_cut_has_the_score_it_was_cut_with(model_and_token
     model, tokenizer = model_and_tokenizer
     translator = Translator(model, tokenizer, search=Search(beam=1, max_length=4))
     sources = translator.encode(["a b c"])
-    (cut,) = force(model, sources, [(5, 6, 7, 8)], ended=[False])
+    (cut,) = force_decode(model, sources, [(5, 6, 7, 8)], ended=[False])
     ((case,), _) = find_cases(translator, [("a b c", "c b a")], sources, [cut])
     assert (case.hypothesis_log_prob, case.hypothesis_tokens) == (cut.log_prob, 4)
-    (nothing,) = force(model, sources, [()], ended=[False])  # cut before its first token
+    (nothing,) = force_decode(model, sources, [()], ended=[False])  # cut before its first token
     assert (nothing.log_prob, nothing.log_probs) == (0, ())
 
 

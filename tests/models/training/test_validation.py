@@ -11,7 +11,7 @@ from models.cli.main import main
 from models.evaluation.translator import Translator, scores, token_loss
 from models.runs.checkpoint import Progress, read_checkpoint
 from models.training.curves import write_curves, write_samples
-from models.training.validation import Validation, note
+from models.training.validation import Validation, record_validation
 from tests.small_runs import config_maker, log_of, train, trainer_for
 
 
@@ -71,7 +71,7 @@ def test_the_best_is_the_lowest_loss_or_the_highest_bleu(make_config):
         progress, waited = Progress(), []
         for step, validation in enumerate(validations, start=1):
             progress.step = step
-            note(validation, progress, config)
+            record_validation(validation, progress, config)
             waited.append(progress.waited)
         bests.append((progress.best_step, progress.best_loss, progress.best_bleu, progress.validated, waited))
     assert bests == [(2, 2.0, 9.0, 4, [0, 0, 1, 2]), (3, 2.5, 11.0, 4, [0, 1, 0, 1])]  # an equal one is no better
