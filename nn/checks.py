@@ -9,7 +9,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 import tensorlib as tl
-from tensorlib.exchange.interop import kind_of
+from tensorlib.messages import kind_of
 
 if TYPE_CHECKING:
     from nn.module import Module

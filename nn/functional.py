@@ -9,8 +9,7 @@ from typing import Any
 import tensorlib as tl
 from nn.checks import shape_mismatches
 from nn.module import Module, Parameter
-from tensorlib.exchange.interop import kind_of
-from tensorlib.messages import unknown_name
+from tensorlib.messages import kind_of, unknown_name
 
 __all__ = ["functional_call"]
 

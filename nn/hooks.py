@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import tensorlib as tl
-from tensorlib.exchange.interop import kind_of
+from tensorlib.messages import kind_of
 
 if TYPE_CHECKING:
     from nn.module import Module

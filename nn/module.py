@@ -14,8 +14,7 @@ import tensorlib as tl
 from nn.checks import shape_mismatches
 from nn.hooks import Hooks, call_with_hooks
 from tensorlib.engine.recording import STATE
-from tensorlib.exchange.interop import kind_of
-from tensorlib.messages import unknown_name
+from tensorlib.messages import kind_of, unknown_name
 
 __all__ = ["Module", "ModuleList", "Parameter", "Sequential"]
 

@@ -13,8 +13,8 @@ import tensorlib as tl
 from nn.checks import check_flag, check_fraction, check_number, shape_mismatches
 from nn.module import Module, Parameter
 from tensorlib.arrays.backend import backend_of
-from tensorlib.engine.function import as_array
-from tensorlib.exchange.interop import kind_of
+from tensorlib.engine.value import as_array
+from tensorlib.messages import kind_of
 from tensorlib.ops.update import adam_update, sgd_update
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm"]

@@ -257,7 +257,7 @@ def test_a_module_copied_on_a_backend_stays_there(backend):
 def test_a_module_that_keeps_a_computed_tensor_says_so_when_copied():
     pair = Pair()
     pair.last = pair(tl.zeros((1, 2)))
-    with pytest.raises(RuntimeError, match=r"deepcopy: only leaves.* was computed by add; use x\.detach\(\)"):
+    with pytest.raises(RuntimeError, match=r"deepcopy: needs a leaf.* was computed by add; use x\.detach\(\)"):
         copy.deepcopy(pair)
 
 

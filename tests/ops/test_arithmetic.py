@@ -140,7 +140,7 @@ def test_only_what_the_wanted_gradient_needs_is_kept():
     wanted = tl.Tensor([1.0, 1.0, 1.0], requires_grad=True)
 
     def kept(z):
-        return [id(array) for array in z._node.saved]
+        return [id(array) for array in z.node.saved]
 
     assert kept(wanted * y) == [id(y.data)] and kept(x * wanted) == [id(x.data)]
     assert kept(wanted * 2) == [id(2)]

@@ -8,7 +8,7 @@ import pytest
 from tests import ROOT
 
 OPS = b'''
-from tensorlib.ops.arguments import sum_to
+from tensorlib.arrays.shapes import sum_to
 
 class Smooth(Function):
     """y = x^2 / 2 + x z  =>  dx = dy (x + z), dz = dy x."""

@@ -527,19 +527,19 @@ def test_defaults_are_the_base_model_of_the_paper():
 
 def dropped(model):
     """Return which ops drop elements of which shape, and with what probability."""
-    found, stack, seen = [], [model(np.full((2, 5), 4), np.full((2, 3), 4))._node], set()
+    found, stack, seen = [], [model(np.full((2, 5), 4), np.full((2, 3), 4)).node], set()
     while stack:
         node = stack.pop()
         if isinstance(node, tl.Function) and id(node) not in seen:
             seen.add(id(node))
             p = node.pattern.p if node.name == "attention" else 1 - 1 / getattr(node, "scale", 1)
             p = getattr(node, "p", p)
-            shape = node._outputs[0][0]
+            shape = node.output_types[0][0]
             if node.name == "attention":  # its weights
-                shape = (*shape[:-1], node._inputs[1][0][-2])
+                shape = (*shape[:-1], node.input_types[1][0][-2])
             if p:
                 found.append((node.name, shape, round(p, 4)))
-            stack += [edge[0] for edge in node._edges if edge]
+            stack += [edge[0] for edge in node.edges if edge]
     return sorted(found)
 
 
