@@ -292,7 +292,7 @@ BAD = [
     (lambda: nn.LayerNorm(-1), ValueError, "LayerNorm: width must be an integer of at least 1, got -1"),
     (lambda: nn.LayerNorm((3, 4)), TypeError, r"LayerNorm: width must be an integer of at least 1, got \(3, 4\)"),
     (lambda: nn.LayerNorm(4, eps=0), ValueError, "LayerNorm: eps must be positive, got 0"),
-    (lambda: nn.LayerNorm(4, eps="small"), TypeError, "eps must be positive, got 'small', which is no number"),
+    (lambda: nn.LayerNorm(4, eps="small"), TypeError, "eps must be positive, got 'small', which is not a number"),
     (lambda: nn.LayerNorm(3)(X), ValueError, r"LayerNorm: x must have shape \(\.\.\., 3\), got \(2, 3, 4\)"),
     (lambda: nn.LayerNorm(2)(IDS), TypeError, "LayerNorm: x must be of a floating dtype, got int64"),
     (lambda: nn.LayerNorm(1)(2.0), ValueError, r"LayerNorm: x must have shape \(\.\.\., 1\), got \(\)"),
@@ -300,7 +300,7 @@ BAD = [
     (lambda: nn.Dropout(1.0), ValueError, r"Dropout: p must lie in \[0, 1\), got 1\.0"),
     (lambda: nn.Dropout(50), ValueError, r"Dropout: p must lie in \[0, 1\), got 50"),
     (lambda: nn.Dropout(math.nan), ValueError, r"Dropout: p must lie in \[0, 1\), got nan"),
-    (lambda: nn.Dropout(None), TypeError, r"p must lie in \[0, 1\), got None, which is no number"),
+    (lambda: nn.Dropout(None), TypeError, r"p must lie in \[0, 1\), got None, which is not a number"),
     (lambda: nn.Dropout(0.5, 42), TypeError, r"Dropout: generator must be a tl\.Generator, got 42"),
     (lambda: nn.Dropout(0.5)(IDS), TypeError, "dropout: x must be of a floating dtype, got int64"),
     (lambda: nn.FeedForward(-4, 8), ValueError, "FeedForward: width must be an integer of at least 1, got -4"),
@@ -320,7 +320,7 @@ BAD = [
     (
         lambda: nn.MultiHeadAttention(4, 2)(X, tl.zeros((5, 3, 4))),
         ValueError,
-        r"x and memory must be of one batch, got \(2, 3, 4\) and \(5, 3, 4\)",
+        r"x and memory must have the same batch size, got \(2, 3, 4\) and \(5, 3, 4\)",
     ),
     (lambda: nn.MultiHeadAttention(4, 2)(X, visible=np.ones((3, 3))), TypeError, "visible must be boolean.*float64"),
     (
