@@ -103,7 +103,7 @@ class Adam(Optimizer):
             state["m"],
             state["v"],
             step=step,
-            lr=float(self.learning_rate),
+            learning_rate=float(self.learning_rate),
             beta1=self.betas[0],
             beta2=self.betas[1],
             eps=self.eps,
