@@ -13,7 +13,7 @@ from tensorlib.ops.update import adam_update, average_update
 
 @overrides(adam_update)
 def _adam(
-    p: Any, g: Any, m: Any, v: Any, *, step: int, lr: float, beta1: float, beta2: float, eps: float,
+    p: Any, g: Any, m: Any, v: Any, *, step: int, learning_rate: float, beta1: float, beta2: float, eps: float,
     weight_decay: float, decoupled: bool,
 ) -> Any:  # fmt: skip
     if not fits(p, g, m, v):
@@ -28,8 +28,8 @@ def _adam(
         updated = shrunk * p - rate * m / (sqrt(v) * root + eps);
         """,
     )
-    added, shrunk = (0.0, 1 - lr * weight_decay) if decoupled else (weight_decay, 1.0)
-    rate, root = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+    added, shrunk = (0.0, 1 - learning_rate * weight_decay) if decoupled else (weight_decay, 1.0)
+    rate, root = learning_rate / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
     new = cupy.empty(p.shape, p.dtype)
     update(p, g, beta1, beta2, 1 - beta1, 1 - beta2, rate, root, eps, added, shrunk, m, v, new)
     return new
