@@ -20,7 +20,7 @@ from models.evaluation.translator import Translator, exact_match, pair_loss, sco
 from models.runs.loading import Loaded, load_run
 from models.system.errors import UserError
 from models.text.corpora.phrasebook import phrasebook
-from models.text.subwords import Pair, read_parallel, read_tsv
+from models.text.lines import Pair, read_parallel, read_tsv
 from models.training.progress import bar
 from tensorlib.exchange.safetensors import write_atomically
 

@@ -22,7 +22,7 @@ from typing import Any
 from models.decoding.hypothesis import Hypothesis, length_penalty
 from models.evaluation.translator import Translator, sentence_log_probs
 from models.system.terminal import printable
-from models.text.subwords import Pair
+from models.text.lines import Pair
 from models.text.tokens import UNK
 
 __all__ = ["Case", "align", "error_report", "find_cases", "repetition", "words"]

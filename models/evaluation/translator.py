@@ -16,7 +16,8 @@ from models.decoding.hypothesis import Hypothesis
 from models.decoding.settings import Search
 from models.system.errors import UserError
 from models.text.batching import Example, encode_pairs, make_batch
-from models.text.subwords import Pair, Tokenizer
+from models.text.lines import Pair
+from models.text.subwords import Tokenizer
 from models.text.tokens import EOS
 
 __all__ = ["Scores", "TokenLoss", "Translator", "exact_match", "pair_loss", "scores"]

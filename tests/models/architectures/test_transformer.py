@@ -13,7 +13,7 @@ import pytest
 import nn
 import tensorlib as tl
 from models import Transformer, TransformerConfig
-from models.text.subwords import BOS, EOS, PAD
+from models.text.tokens import BOS, EOS, PAD
 from nn import optim
 
 # Two sentences of unequal length on both sides, so that every mask has something to hide.

@@ -12,7 +12,7 @@ from models.architectures import decoder_state
 from models.architectures.decoder_state import KeyValueCache
 from models.decoding import token_by_token as decoding
 from models.decoding.token_by_token import greedy
-from models.text.subwords import BOS, EOS, PAD
+from models.text.tokens import BOS, EOS, PAD
 from nn import optim
 
 VOCABULARY = 11

@@ -11,7 +11,8 @@ from models.decoding.forced import force_decode
 from models.decoding.settings import Search
 from models.evaluation.error_analysis import Case, align, error_report, find_cases, repetition
 from models.evaluation.translator import Translator, sentence_log_probs
-from models.text.subwords import BOS, EOS, Tokenizer
+from models.text.subwords import Tokenizer
+from models.text.tokens import BOS, EOS
 
 PAIRS = [("a b c", "c b a"), ("b", "b c"), ("a\x1b[31m", "a"), ("", "a"), ("c", ""), ("a", "b " * 40), ("c a", "a c")]
 
