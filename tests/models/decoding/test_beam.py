@@ -226,6 +226,6 @@ def test_what_need_not_be_copied_is_not():
         assert swapped.cross is state.cross and swapped.visible is state.visible
         np.testing.assert_array_equal(swapped.own[0].keys.numpy(), state.own[0].keys.numpy()[[1, 1, 3, 2]])
         _, after = model.decode_step([4, 5, 6, 7], swapped)
-        assert after.own[0].room is swapped.own[0].room  # the room to grow came with it
+        assert after.own[0].buffer is swapped.own[0].buffer  # its free positions came with it
         moved = state.select([2, 0, 1, 3])
         assert moved.cross is not state.cross and moved.source_B.tolist() == [1, 0, 0, 1]

@@ -201,14 +201,14 @@ def assert_kept(kept, *seeds):
 
 def test_keys_and_values_are_written_into_free_places_and_copied_seldom():
     with tl.no_grad():
-        kept, rooms = KeyValueCache(some(3), some(3, 1)), []
+        kept, buffers = KeyValueCache(some(3), some(3, 1)), []
         for seed in range(2, 202):
             kept = appended(kept, seed)
-            if not rooms or kept.room is not rooms[-1]:
-                rooms.append(kept.room)
-            assert np.shares_memory(kept.keys.data, kept.room.keys.data)
+            if not buffers or kept.buffer is not buffers[-1]:
+                buffers.append(kept.buffer)
+            assert np.shares_memory(kept.keys.data, kept.buffer.keys.data)
     assert_kept(kept, *range(2, 202))
-    assert len(rooms) <= 6  # 3 places + 16, then doubled: 38, 76, 152, 304
+    assert len(buffers) <= 6  # 3 places + 16, then doubled: 38, 76, 152, 304
 
 
 def test_what_was_kept_before_stays_as_it_was_whoever_appends_to_it():
@@ -217,7 +217,7 @@ def test_what_was_kept_before_stays_as_it_was_whoever_appends_to_it():
         a = appended(start, 5)
         ab, ac = appended(a, 6), appended(a, 7)  # the second finds its place taken
         abd, ace, af = appended(ab, 8), appended(ac, 9), appended(a, 10, 11)
-        assert ab.room is a.room is abd.room and ac.room is not a.room and ac.room is ace.room
+        assert ab.buffer is a.buffer is abd.buffer and ac.buffer is not a.buffer and ac.buffer is ace.buffer
         again = appended(start, 12)
     expected = {start: (), a: (5,), ab: (5, 6), ac: (5, 7), abd: (5, 6, 8), ace: (5, 7, 9), af: (5, 10, 11)}
     for kept, seeds in {**expected, again: (12,)}.items():
@@ -242,7 +242,7 @@ def test_a_recorded_step_joins_and_both_kinds_of_step_may_follow_one_another():
         before = appended(KeyValueCache(some(3), some(3, 1)), 2)
     new = tl.Tensor(some(1, 3).numpy(), requires_grad=True)
     kept = before.append(new, some(1, -3 % 97))
-    assert kept.room is None and kept.keys.requires_grad
+    assert kept.buffer is None and kept.keys.requires_grad
     with tl.no_grad():
         after = appended(kept, 4, 5)
     assert_kept(after, 2, 3, 4, 5)
@@ -252,7 +252,7 @@ def test_a_recorded_step_joins_and_both_kinds_of_step_may_follow_one_another():
 
 @pytest.mark.parametrize("variant", [0, 1, 2])
 def test_steps_from_branching_states_equal_decoding_from_the_beginning(variant, monkeypatch, backend):
-    monkeypatch.setattr(decoder_state, "LEAST_ROOM", 2)  # so that rooms are left, too
+    monkeypatch.setattr(decoder_state, "MIN_GROWTH", 2)  # so that buffers are outgrown, too
     model, rng = make(variant).eval().to(backend), np.random.default_rng(variant)
     source = np.array([[4, 5, 6, EOS], [7, 8, EOS, PAD], [9, EOS, PAD, PAD]])
     with tl.no_grad():
