@@ -10,7 +10,8 @@ from models.architectures.transformer import Transformer, TransformerConfig
 from models.decoding.forced import force_decode
 from models.decoding.settings import Search
 from models.evaluation.error_analysis import Case, align, error_report, find_cases, repetition
-from models.evaluation.translator import Translator, sentence_log_probs
+from models.evaluation.metrics import sentence_log_probs
+from models.evaluation.translator import Translator
 from models.text.subwords import Tokenizer
 from models.text.tokens import BOS, EOS
 

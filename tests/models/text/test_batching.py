@@ -13,6 +13,7 @@ from models.text.batching import (
     batches,
     encode_pairs,
     epoch_batches,
+    group_by_length,
     lengths,
     make_batch,
     teacher_forcing,
@@ -187,3 +188,13 @@ def test_batches_follow_the_groups_and_resume_anywhere() -> None:
 def test_mistaken_arguments_are_told_with_their_values(sizes: Any, limit: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         epoch_batches(sizes, seed=0, epoch=0, **limit)
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(0, 100))
+def test_groups_are_of_similar_length_longest_first_and_as_large_as_fits(sizes: list[int], positions: int) -> None:
+    groups = group_by_length(sizes, positions)
+    order = [i for group in groups for i in group]
+    assert order == sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    for number, group in enumerate(groups, start=1):
+        assert len(group) == 1 or len(group) * sizes[group[0]] <= positions
+        assert number == len(groups) or (len(group) + 1) * sizes[group[0]] > positions
