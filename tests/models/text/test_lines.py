@@ -30,10 +30,10 @@ def write(folder: Path, name: str, data: bytes) -> Path:
         (b"\n", [""]),
         (b"a\r\nb\r\n", ["a", "b"]),
         (b"a\r\nb\r", ["a", "b"]),
-        (b"a\rb\n", ["a\rb"]),  # a lone carriage return ends nothing
+        (b"a\rb\n", ["a\rb"]),  # a lone carriage return ends no line
         (b"a\r\r\n", ["a\r"]),
         (b"\xef\xbb\xbfa\n", ["a"]),  # byte-order mark
-        (b"\xef\xbb\xbf\xef\xbb\xbfa\n", ["\ufeffa"]),  # ... which is one only at the very start
+        (b"\xef\xbb\xbf\xef\xbb\xbfa\n", ["\ufeffa"]),  # ... only at the very start
         (b"\xef\xbb\xbf\n", [""]),
         ("a\u2028b\x0bc\x0cd\x85e\x1cf\u2029g\n".encode(), ["a\u2028b\x0bc\x0cd\x85e\x1cf\u2029g"]),
     ],
@@ -43,16 +43,14 @@ def test_lines_end_at_newlines_and_nowhere_else(tmp_path: Path, data: bytes, lin
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0")), min_size=1))
-def test_whatever_is_written_line_by_line_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
-) -> None:
+def test_lines_that_were_written_are_read_back(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
     path = tmp_path_factory.mktemp("lines") / "f"
     path.write_bytes("".join(line + "\r\n" for line in lines).encode("utf-8-sig"))
     assert read_lines(path) == lines
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"", ["empty"]),
         (b"\xef\xbb\xbf", ["empty"]),
@@ -69,11 +67,11 @@ def test_whatever_is_written_line_by_line_is_read_back(
         (b"one\ntwo\nthr\0e", [":3:", "NUL byte", "column 4"]),
     ],
 )
-def test_text_that_is_not_utf8_is_refused_with_its_place(tmp_path: Path, data: bytes, told: list[str]) -> None:
+def test_text_that_is_not_utf8_is_refused_with_its_position(tmp_path: Path, data: bytes, message: list[str]) -> None:
     path = write(tmp_path, "corpus.de", data)
     with pytest.raises(UserError) as caught:
         read_lines(path)
-    for words in [str(path), *told]:
+    for words in [str(path), *message]:
         assert words in str(caught.value)
 
 
@@ -86,30 +84,30 @@ def test_the_advised_conversion_works(tmp_path: Path) -> None:
     assert read_lines(f"{path}.utf8") == ["ä", "ö"]
 
 
-def test_what_is_not_a_readable_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_is_not_a_readable_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "fifo")
     os.symlink("loop", tmp_path / "loop")
-    for name, told in [
+    for name, message in [
         ("missing", "no such file"),
         (".", "directory"),
-        ("fifo", "fifo"),  # opening it would wait for ever
+        ("fifo", "fifo"),  # opening it would wait forever
         ("/dev/zero", "device"),
         ("loop", "symbolic links"),
         ("a\0b", "null"),
     ]:
-        with pytest.raises(UserError, match=told) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             read_lines(f"{tmp_path}/{name}" if name[0] != "/" else name)
         assert str(caught.value).isprintable()
 
     def refuse(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # root, as whom tests may run, is refused nothing
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # tests may run as root, which may read everything
     with pytest.raises(UserError, match=r"secret: .*permission denied; check the path and its permissions"):
         read_lines(write(tmp_path, "secret", b"a\n"))
 
 
-def test_an_error_is_one_printable_line_whatever_the_file_is_called() -> None:
+def test_an_error_is_one_printable_line_for_every_file_name() -> None:
     shown = str(UserError("reading text a\nb\x1b[2J\udcff\u2028é"))
     assert shown == r"reading text a\nb\x1b[2J\udcff\u2028é"
     shown.encode("utf-8")

@@ -24,7 +24,7 @@ PAIRS = [
     ("wir haben zwei katzen", "we have two cats"),
     ("sie haben zwei hunde", "they have two dogs"),
 ]
-PLENTY = 2000  # far more pieces than eight short sentences have: fewer are made
+PLENTY = 2000  # far more pieces than eight short sentences yield
 
 
 # --- subwords -----------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return Tokenizer.train(PAIRS, vocabulary_size=PLENTY, model_type=request.param)
 
 
-# The characters that have a meaning to SentencePiece, to the escaping in front of it, or as a special symbol.
+# Text with a special meaning for SentencePiece, for the escaping before it, or as a special symbol.
 MEANINGFUL = ["\u2581", "\u2585", "\x1b", "\x1b0", "\x1b1", " ", "  ", "\t", "\0", "<s>", "</s>"]
 MEANINGFUL += ["<pad>", "<unk>", "<0x0A>", "\u2047", "\ufffd", "\ufeff", "\uffff", "e\u0301", "🙂", "\r"]
 MEANINGFUL += ["\x85", "cat"]
@@ -52,10 +52,10 @@ def test_every_line_comes_back_and_is_never_a_special_id(tokenizer: Tokenizer, l
     assert not {PAD, UNK, BOS, EOS} & set(ids)
 
 
-def test_text_can_be_trained_on_whatever_is_in_it(capfd: pytest.CaptureFixture[str]) -> None:
+def test_any_text_can_be_trained_on(capfd: pytest.CaptureFixture[str]) -> None:
     pairs = [(piece, f"cat {piece} cat{piece}") for piece in MEANINGFUL] * 20
     trained = Tokenizer.train(pairs, vocabulary_size=PLENTY)
-    assert capfd.readouterr() == ("", "")  # SentencePiece's log stays off the terminal
+    assert capfd.readouterr() == ("", "")  # SentencePiece's log is silent
     for ids, (_, line) in zip(trained.encode_target([line for _, line in pairs]), pairs, strict=True):
         assert trained.decode_target(ids) == line
         assert not {PAD, UNK, BOS, EOS} & set(ids)
@@ -88,7 +88,7 @@ def test_common_words_become_single_pieces() -> None:
     assert trained.target.pieces(ids) == ["▁i", "▁have", "▁a", "▁cat"]
 
 
-def test_vocabulary_size_is_the_most_and_both_sides_count_when_shared() -> None:
+def test_vocabulary_size_is_a_maximum_and_both_sides_count_when_shared() -> None:
     shared = Tokenizer.train(PAIRS, vocabulary_size=PLENTY)
     assert 260 < shared.source_size == shared.target_size < PLENTY
     assert Tokenizer.train(PAIRS, vocabulary_size=290).source_size == 290
@@ -101,7 +101,7 @@ def test_vocabulary_size_is_the_most_and_both_sides_count_when_shared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "options", "told"),
+    ("pairs", "options", "message"),
     [
         ([], {}, "every sentence is empty"),
         ([("", "")], {}, "every sentence is empty"),
@@ -112,12 +112,12 @@ def test_vocabulary_size_is_the_most_and_both_sides_count_when_shared() -> None:
         (PAIRS, {"character_coverage": 3.0}, "coverage 3.0"),
     ],
 )
-def test_what_cannot_be_trained_is_one_error_with_the_value(
-    pairs: list[Pair], options: Any, told: str, capfd: pytest.CaptureFixture[str]
+def test_impossible_training_is_one_error_with_the_value(
+    pairs: list[Pair], options: Any, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         Tokenizer.train(pairs, **options)
-    assert capfd.readouterr() == ("", "")  # nor does SentencePiece's log reach the terminal
+    assert capfd.readouterr() == ("", "")  # SentencePiece's log is silent here, too
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
@@ -150,7 +150,7 @@ def test_a_line_of_ten_megabytes_trains_and_comes_back() -> None:
     [(True, {"tokenizer.model"}), (False, {"tokenizer.source.model", "tokenizer.target.model"})],
 )
 def test_saved_tokenizers_load_the_same(tmp_path: Path, shared: bool, names: set[str]) -> None:
-    Tokenizer.train(PAIRS, vocabulary_size=280, shared=not shared).save(tmp_path)  # an earlier one: replaced
+    Tokenizer.train(PAIRS, vocabulary_size=280, shared=not shared).save(tmp_path)  # an earlier one, to be replaced
     saved = Tokenizer.train(PAIRS, vocabulary_size=300, shared=shared)
     saved.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == names
