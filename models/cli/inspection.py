@@ -14,8 +14,9 @@ import numpy as np
 
 import nn
 import tensorlib as tl
+from models.architectures.build import build_model
 from models.architectures.transformer import Transformer, TransformerConfig
-from models.runs.checkpoint import build_model, load_weights, read_checkpoint
+from models.runs.checkpoint import load_weights, read_checkpoint
 from models.runs.loading import load_run
 from models.system.errors import UserError
 from models.text.batching import make_batch

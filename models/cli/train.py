@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 import tensorlib as tl
-from models.evaluation.translator import Translator, exact_match, scores
+from models.evaluation.metrics import exact_match, scores
+from models.evaluation.translator import Translator
 from models.runs.checkpoint import BEST, load_weights, read_checkpoint
 from models.runs.config import PRESETS, TrainConfig, config_from, read_toml, settable
 from models.runs.directory import find_run, read_config, remove_unless_trained, write_config

@@ -13,14 +13,15 @@ from cyclopts import Parameter
 from models.cli.attention_page import attention_page, sentence_data
 from models.cli.prompt import typed_lines
 from models.decoding.hypothesis import Hypothesis
-from models.decoding.settings import Search
+from models.decoding.settings import DEFAULT_BEAM, DEFAULT_LENGTH_PENALTY, Search
 from models.evaluation.attention_weights import weight_count
 from models.evaluation.error_analysis import error_report, find_cases
-from models.evaluation.translator import Translator, exact_match, pair_loss, scores
+from models.evaluation.metrics import exact_match, pair_loss, scores
+from models.evaluation.translator import Translator
 from models.runs.loading import Loaded, load_run
 from models.system.errors import UserError
 from models.text.corpora.phrasebook import phrasebook
-from models.text.subwords import Pair, read_parallel, read_tsv
+from models.text.lines import Pair, read_parallel, read_tsv
 from models.training.progress import bar
 from tensorlib.exchange.safetensors import write_atomically
 
@@ -154,8 +155,8 @@ def evaluate(
     reference: Path | None = None,
     tsv: Path | None = None,
     run: Path | None = None,
-    beam: int = 4,
-    length_penalty: float = 0.6,
+    beam: int = DEFAULT_BEAM,
+    length_penalty: float = DEFAULT_LENGTH_PENALTY,
     max_length: int = 0,
     tokenize: Literal["13a", "none", "intl", "char", "zh"] | None = None,
     output: Path | None = None,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
+from models.architectures.build import config_from_dict, config_to_dict
 from models.architectures.transformer import Transformer, TransformerConfig
 from models.system.errors import UserError
 from models.system.files import require_file
@@ -25,7 +26,6 @@ from tensorlib.exchange.safetensors import load_with_metadata
 __all__ = [
     "Checkpoint",
     "Progress",
-    "build_model",
     "digest",
     "load_weights",
     "newest_checkpoint",
@@ -97,7 +97,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     tensors |= {f"latest.{name}": array for name, array in checkpoint.latest.items()}
     metadata = {
         "format": FORMAT,
-        "model": asdict(checkpoint.model_config),
+        "model": config_to_dict(checkpoint.model_config),
         "progress": asdict(checkpoint.progress),
         "config": checkpoint.config,
         "tokenizer": checkpoint.tokenizer,
@@ -163,7 +163,7 @@ def _from_parts(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) 
     return Checkpoint(
         model=_part(tensors, "model."),
         optimizer=_part(tensors, "optimizer."),
-        model_config=TransformerConfig(**metadata["model"]),
+        model_config=config_from_dict(metadata["model"]),
         progress=Progress(**values),
         config=metadata["config"],
         tokenizer=metadata["tokenizer"],
@@ -185,14 +185,6 @@ def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> st
         hasher.update(f"{name} {array.dtype.str} {array.shape}".encode())
         hasher.update(array.reshape(-1).view(np.uint8).data)
     return hasher.hexdigest()
-
-
-def build_model(config: TransformerConfig, generator: tl.Generator | None = None) -> Transformer:
-    """Return a new model. Errors: `UserError` for a config that cannot be built."""
-    try:
-        return Transformer(config, generator=generator)
-    except ValueError as error:
-        raise UserError(f"model: {str(error).removeprefix('TransformerConfig: ')}") from None
 
 
 def load_weights(model: Transformer, checkpoint: Checkpoint, path: Path) -> None:

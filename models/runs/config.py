@@ -16,9 +16,10 @@ from typing import Any, Literal
 import tomli_w
 
 from models.architectures.transformer import TransformerConfig
-from models.runs.tables import LARGEST, build, leaves, settable, to_dict
+from models.runs.tables import build, leaves, settable, to_dict
 from models.system.errors import UserError
 from models.system.files import read_bytes
+from models.system.limits import LARGEST
 
 __all__ = ["PRESETS", "OptimConfig", "TokenizerConfig", "TrainConfig", "config_from", "config_toml"]
 __all__ += ["read_toml", "resumed", "settable", "to_dict"]

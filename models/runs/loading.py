@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.architectures.build import build_model
 from models.architectures.transformer import Transformer
-from models.runs.checkpoint import BEST, build_model, load_weights, newest_checkpoint, read_checkpoint
+from models.runs.checkpoint import BEST, load_weights, newest_checkpoint, read_checkpoint
 from models.runs.config import TrainConfig
 from models.runs.directory import find_run, newest_run, read_config
 from models.system.errors import UserError

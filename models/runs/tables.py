@@ -10,10 +10,10 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from models.system.errors import UserError
+from models.system.limits import LARGEST
 
-__all__ = ["LARGEST", "build", "leaves", "settable", "to_dict"]
+__all__ = ["build", "leaves", "settable", "to_dict"]
 
-LARGEST = 2**63 - 1  # what TOML promises to hold, and NumPy too
 _FROM_TOKENIZER = ("source_vocabulary", "target_vocabulary")  # no one sets them: the tokenizer says how large it is
 
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from models.runs.config import TrainConfig
 from models.system.errors import UserError
 from models.text.batching import Example, encode_pairs
 from models.text.corpora.phrasebook import phrasebook
-from models.text.subwords import Pair, Tokenizer, read_parallel, read_tsv, without_empty
+from models.text.lines import Pair, read_parallel, read_tsv, without_empty
+from models.text.subwords import Tokenizer
 
 __all__ = ["Corpus", "Examples", "encode_corpus", "read_corpus", "train_tokenizer"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from models.text.batching import Batch, Example, batches, encode_pairs, epoch_batches, lengths
-from models.text.subwords import Pair
+from models.text.lines import Pair
 from models.text.tokens import EOS
 from models.training.start import Run
 

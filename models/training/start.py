@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import tensorlib as tl
+from models.architectures.build import build_model
 from models.architectures.transformer import Transformer, TransformerConfig
-from models.runs.checkpoint import build_model
 from models.runs.config import TrainConfig, resumed
 from models.runs.directory import create_run, read_config, refuse_existing
 from models.system.errors import UserError

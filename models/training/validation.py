@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.architectures.transformer import Transformer
-from models.evaluation.translator import Translator, scores, token_loss
+from models.evaluation.metrics import scores, token_loss
+from models.evaluation.translator import Translator
 from models.runs.checkpoint import Progress
 from models.runs.config import TrainConfig
 from models.training.start import Run

@@ -7,11 +7,11 @@ import pytest
 import safetensors.numpy
 
 import tensorlib as tl
+from models.architectures.build import build_model
 from models.architectures.transformer import TransformerConfig
 from models.runs.checkpoint import (
     Checkpoint,
     Progress,
-    build_model,
     digest,
     load_weights,
     newest_checkpoint,

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import tensorlib as tl
-from models.evaluation.translator import POSITIONS, TokenLoss, Translator, exact_match, token_loss
+from models.evaluation.metrics import TokenLoss, exact_match, token_loss
+from models.evaluation.translator import Translator
 from models.runs.checkpoint import digest, read_checkpoint, step_checkpoints
 from models.runs.config import config_from
 from models.system.errors import UserError
 from models.system.stopping import Stopped, Stopper
-from models.text.batching import make_batch
+from models.text.batching import POSITIONS, make_batch
 from models.text.tokens import EOS
 from models.training.loop import make_optimizer, make_schedule
 from models.training.progress import Display

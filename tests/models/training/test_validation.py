@@ -8,7 +8,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from models.cli.main import main
-from models.evaluation.translator import Translator, scores, token_loss
+from models.evaluation.metrics import scores, token_loss
+from models.evaluation.translator import Translator
 from models.runs.checkpoint import Progress, read_checkpoint
 from models.training.curves import write_curves, write_samples
 from models.training.validation import Validation, record_validation
