@@ -10,8 +10,8 @@ from typing import Any
 from models.decoding.beam import beam_search
 from models.decoding.hypothesis import Hypothesis, default_limit
 from models.decoding.token_by_token import Draw, sample
-from models.runs.tables import LARGEST
 from models.system.errors import UserError
+from models.system.limits import LARGEST
 
 __all__ = ["Search"]
 

@@ -1,4 +1,4 @@
-"""Averages of weights, against values worked out by hand."""
+"""Averages of weights, against values computed by hand."""
 
 import shutil
 from dataclasses import replace
@@ -32,20 +32,20 @@ def test_the_moving_average_follows_its_recurrence(backend):
         seen.append(np.array(backend.to_numpy(moving.arrays["w"])))
     # d is 2/11, then 3/12 = 1/4, then bounded by 1/4:  2/11 · 11 + 9/11 · 22 = 20;  1/4 · 20 + 3/4 · 4 = 8;  5
     np.testing.assert_allclose(seen, [[11, 0], [20, 0], [8, 0], [5, 0]], rtol=1e-6)
-    assert backend.to_numpy(first)[0] == 11  # the average is a copy, and updating it changes no one else's array
+    assert backend.to_numpy(first)[0] == 11  # the average is a copy, and updating it changes no other array
 
 
-def test_after_long_training_the_decay_is_the_one_asked_for():
+def test_after_long_training_the_decay_is_the_given_one():
     w = a_parameter(0.0, dtype="float64")
     moving = ExponentialMovingAverage([("w", w)], 0.999)
     w.replace(np.array([1.0]))
-    moving.update(8989)  # (1 + t) / (10 + t) = 8990/8999 is still below 0.999 here, and no more from t = 8990 on
+    moving.update(8989)  # (1 + t) / (10 + t) = 8990/8999 is still below 0.999 here, and no longer from t = 8990 on
     assert moving.arrays["w"][0] == pytest.approx(9 / 8999, rel=1e-9)
     moving.update(10**6)
     assert moving.arrays["w"][0] == pytest.approx(1 - 0.999 * (1 - 9 / 8999), rel=1e-9)
 
 
-def test_weights_that_stand_still_are_their_own_average_to_the_bit():
+def test_constant_weights_equal_their_average_to_the_bit():
     w = nn.Parameter(np.random.default_rng(0).standard_normal(1000).astype("float32"))
     moving = ExponentialMovingAverage([("w", w)], 0.9)
     for step in range(1, 50):
@@ -53,7 +53,7 @@ def test_weights_that_stand_still_are_their_own_average_to_the_bit():
     np.testing.assert_array_equal(moving.arrays["w"], w.numpy())
 
 
-def test_the_average_is_in_the_model_only_inside_even_if_it_breaks():
+def test_the_average_is_in_the_model_only_inside_the_context_even_after_an_error():
     layer = nn.Linear(3, 2)
     moving = ExponentialMovingAverage(layer.named_parameters(), 0.9)
     averaged = layer.state_dict()
@@ -93,7 +93,7 @@ def test_the_mean_is_added_up_in_float64():
     assert average(states)["a"][0] == 2**22 + 1  # in float32 each 1 would have been lost beside 2^24
 
 
-def test_states_that_do_not_fit_the_first_are_named():
+def test_states_that_do_not_match_the_first_are_named():
     one = {"a": np.zeros(2), "b": np.zeros(3)}
     with pytest.raises(ValueError, match=r"state 2 does not fit the first: missing b; a must have shape \(2,\), got"):
         average([one, {"a": np.zeros(5)}])
@@ -102,7 +102,7 @@ def test_states_that_do_not_fit_the_first_are_named():
 
 
 def test_a_run_keeps_the_average_that_its_steps_make(tmp_path):
-    """From the weights of each step, in a checkpoint each, the recurrence worked out once more, in float64."""
+    """Compute the recurrence again in float64, from the weights of each step in its checkpoint."""
     train(config_maker(tmp_path)(steps=5, save_every=1, optim={"ema": 0.3}), tmp_path / "run")
     checkpoints = [read_checkpoint(path) for path in step_checkpoints(tmp_path / "run")]
     first = trainer_for(config_maker(tmp_path)(), tmp_path / "other").model.state_dict()
