@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,34 +26,34 @@ __all__ = ["DecoderState", "Transformer", "TransformerConfig"]
 class TransformerConfig:
     """The configuration of a Transformer. The defaults are the paper's base model (table 3)."""
 
-    source_vocabulary: int = 0
-    """Number of source subwords; 0 means as many as the tokenizer has."""
-    target_vocabulary: int = 0
-    """Number of target subwords; 0 means as many as the tokenizer has."""
-    layers: int = 6
-    """Layers of the encoder, and of the decoder."""
-    width: int = 512
-    """Width D of the vectors between layers."""
-    heads: int = 8
-    """Attention heads H; must divide the width."""
-    feed_forward: int = 2048
-    """Hidden width of the position-wise feed-forward layers."""
-    dropout: float = 0.1
-    """Dropout on every sub-layer's output, and the default of the three settings below."""
-    attention_dropout: float | None = None
-    """Dropout on attention weights; by default as --model.dropout."""
-    feed_forward_dropout: float | None = None
-    """Dropout on the hidden values of the feed-forward layers; by default as --model.dropout."""
-    embedding_dropout: float | None = None
-    """Dropout on the sums of embeddings and positions; by default as --model.dropout."""
-    norm: Literal["post", "pre"] = "post"
-    """post: LayerNorm(x + Sublayer(x)) as in the paper; pre: x + Sublayer(LayerNorm(x)), easier to train when deep."""
-    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
-    """sinusoidal or learned."""
-    max_length: int = 512
-    """Longest sentence in subwords: learned positions end here, training drops longer pairs, translating cuts them."""
-    tie_embeddings: bool = False
-    """Share one matrix between source embedding, target embedding and output (section 3.4); needs one vocabulary."""
+    source_vocabulary: Annotated[int, "Number of source subwords; 0 means as many as the tokenizer has."] = 0
+    target_vocabulary: Annotated[int, "Number of target subwords; 0 means as many as the tokenizer has."] = 0
+    layers: Annotated[int, "Layers of the encoder, and of the decoder."] = 6
+    width: Annotated[int, "Width D of the vectors between layers."] = 512
+    heads: Annotated[int, "Attention heads H; must divide the width."] = 8
+    feed_forward: Annotated[int, "Hidden width of the position-wise feed-forward layers."] = 2048
+    dropout: Annotated[float, "Dropout on every sub-layer's output, and the default of the three settings below."] = 0.1
+    attention_dropout: Annotated[float | None, "Dropout on attention weights; by default as --model.dropout."] = None
+    feed_forward_dropout: Annotated[
+        float | None,
+        "Dropout on the hidden values of the feed-forward layers; by default as --model.dropout.",
+    ] = None
+    embedding_dropout: Annotated[
+        float | None, "Dropout on the sums of embeddings and positions; by default as --model.dropout."
+    ] = None
+    norm: Annotated[
+        Literal["post", "pre"],
+        "post: LayerNorm(x + Sublayer(x)) as in the paper; pre: x + Sublayer(LayerNorm(x)), easier to train when deep.",
+    ] = "post"
+    positions: Annotated[Literal["sinusoidal", "learned"], "sinusoidal or learned."] = "sinusoidal"
+    max_length: Annotated[
+        int,
+        "Longest sentence in subwords: learned positions end here, training drops longer pairs, translation truncates.",
+    ] = 512
+    tie_embeddings: Annotated[
+        bool,
+        "Share one matrix between source embedding, target embedding and output (section 3.4); needs one vocabulary.",
+    ] = False
 
     def check(self) -> None:
         """Raise ValueError naming every impossible field with its value."""

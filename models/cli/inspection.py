@@ -17,11 +17,10 @@ import tensorlib as tl
 from models.architectures.build import build_model
 from models.architectures.transformer import Transformer, TransformerConfig
 from models.runs.checkpoint import load_weights, read_checkpoint
-from models.runs.loading import load_run
+from models.runs.loading import load_run, open_backend
 from models.system.errors import UserError
 from models.text.batching import make_batch
 from models.text.tokens import PAD
-from models.training.start import open_backend
 from tensorlib.transforms import gradcheck as checking
 
 __all__ = ["check", "check_transformer", "draw", "info", "inspect"]

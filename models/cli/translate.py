@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from models.cli.attention_page import attention_page, sentence_data
+from models.cli.display import bar
 from models.cli.prompt import typed_lines
 from models.decoding.hypothesis import Hypothesis
 from models.decoding.settings import DEFAULT_BEAM, DEFAULT_LENGTH_PENALTY, Search
@@ -22,7 +23,6 @@ from models.runs.loading import Loaded, load_run
 from models.system.errors import UserError
 from models.text.corpora.phrasebook import phrasebook
 from models.text.lines import Pair, read_parallel, read_tsv
-from models.training.progress import bar
 from tensorlib.exchange.safetensors import write_atomically
 
 __all__ = ["evaluate", "translate"]

@@ -1,4 +1,4 @@
-"""What a user names: a regular file to read, or an error that says what it is instead; a directory to make."""
+"""Files and directories that a user names, with errors in one line that say what is wrong with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["new_directory", "read_bytes", "require_file"]
 
 
 def require_file(name: str, operation: str, folder_remedy: str = "name a file in it") -> None:
-    """Refuse what is no regular file before it is opened, for opening a fifo would wait. Errors: `UserError`."""
+    """Raise `UserError` unless `name` is a regular file; without opening it, because opening a fifo would block."""
     try:
         mode = os.stat(name).st_mode
         if stat.S_ISREG(mode):
@@ -32,7 +32,7 @@ def require_file(name: str, operation: str, folder_remedy: str = "name a file in
 
 
 def read_bytes(name: str, operation: str) -> bytes:
-    """Read a regular file. Errors: `UserError` naming it and the operation."""
+    """Read a regular file. Errors: `UserError` naming the file and the operation."""
     require_file(name, operation)
     try:
         return Path(name).read_bytes()
@@ -45,9 +45,9 @@ def read_bytes(name: str, operation: str) -> bytes:
 
 @contextmanager
 def new_directory(parent: Path, operation: str) -> Iterator[Path]:
-    """Make a directory in `parent` to be filled and then renamed, so that no half of it is ever seen.
+    """Create a temporary directory in `parent`, to be filled and then renamed, so that it is never seen half written.
 
-    It goes if that fails. Errors: `UserError` naming the operation, where nothing can be made in `parent`.
+    It is removed if that fails. Errors: `UserError` naming the operation if nothing can be created in `parent`.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)

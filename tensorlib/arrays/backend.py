@@ -36,7 +36,7 @@ class Backend:
         """Return the array on the host: the same memory on NumPy, a copy on a GPU, which waits for it."""
         return array
 
-    def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Array:
+    def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
         """Return `count` random numbers of an unsigned dtype, all bits random: a pure function of (key, draw).
 
         Philox-4x64 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The draw's number is the

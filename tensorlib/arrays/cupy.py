@@ -44,7 +44,7 @@ def open_backend() -> Backend:
         def to_numpy(self, array: Array) -> np.ndarray:
             return cupy.asnumpy(array)
 
-        def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Array:
+        def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
             return random_bits(key, draw, count, dtype)
 
         def scatter_add(self, total: Array, index: Any, values: Array) -> None:

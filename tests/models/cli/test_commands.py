@@ -152,7 +152,7 @@ BAD = {
     "a huge number": ("train --steps 99999999999999999999", "--steps must be"),
     "a range in TOML": ("train --config range.toml", "config range.toml: --keep must be at least 1, got 0"),
     "a config that is a fifo": ("train --config fifo", "config fifo: a readable file is required; it is a fifo"),
-    "an empty file name": ("train --train-source= --train-target=", "--train-source is required to name something"),
+    "an empty file name": ("train --train-source= --train-target=", "--train-source is required to have a value"),
     "unknown option value": ("train --optim.name adm", "adm"),
     "missing file": ("train --train-tsv none.tsv --valid-tsv valid.tsv", "none.tsv: a readable file is required"),
     "a directory": ("train --train-tsv . --valid-tsv valid.tsv", "it is a directory"),
@@ -314,7 +314,7 @@ def test_each_run_gets_the_next_number(here, capsys):
 
 def test_an_existing_out_is_refused_without_resume(in_trained, capsys):
     run = str(next((in_trained / "runs").iterdir()))
-    assert "add --resume to go on with it" in refusal(capsys, *train_command(1, out=run))
+    assert "add --resume to continue it" in refusal(capsys, *train_command(1, out=run))
 
 
 def test_resume_with_another_model_is_refused(in_trained, capsys):
@@ -323,20 +323,20 @@ def test_resume_with_another_model_is_refused(in_trained, capsys):
     assert "--model.layers is required to stay 1" in line
 
 
-def test_resume_goes_on_to_more_steps(here, capsys):
+def test_resume_continues_to_more_steps(here, capsys):
     assert main(train_command(2, out="run")) == 0
     assert main(["train", "--resume", "--out", "run", "--steps", "5"]) == 0
-    assert "going on after step 2" in capsys.readouterr().err
+    assert "resuming after step 2" in capsys.readouterr().err
     assert read_checkpoint(here / "run" / "step-00000005.safetensors").progress.step == 5
 
 
-def test_resuming_what_is_finished_says_how_to_train_on(here, capsys):
+def test_resuming_a_finished_run_says_how_to_continue(here, capsys):
     assert main(train_command(4, out="run")) == 0
     config = (here / "run" / "config.toml").read_bytes()
     for steps in ("4", "2"):
         capsys.readouterr()
         assert main(["train", "--resume", "--out", "run", "--steps", steps]) == 2
-        assert "run run: finished at step 4; --steps N above 4 trains on" in capsys.readouterr().err
+        assert "run run: finished at step 4; to continue, use --steps N above 4" in capsys.readouterr().err
         assert (here / "run" / "config.toml").read_bytes() == config
     assert main(["train", "--resume", "--out", "run"]) == 0
     assert "finished at step 4" in capsys.readouterr().err
@@ -412,7 +412,7 @@ def test_other_seeds_give_other_weights(in_trained, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_says_how_to_go_on_and_that_works(here, number):
+def test_a_signal_saves_and_says_how_to_resume_which_works(here, number):
     arguments = [*TENSORLIB, *train_command(1000000, save_every=1000000, out="my run")]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     for line in process.stderr:
@@ -422,7 +422,7 @@ def test_a_signal_saves_says_how_to_go_on_and_that_works(here, number):
     _, err = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     last = err.decode().splitlines()[-1]
-    found = re.search(r"stopped by SIG\w+ at step (\d+); saved (.*); go on with: tensorlib (.*)", last)
+    found = re.search(r"stopped by SIG\w+ at step (\d+); saved (.*); resume with: tensorlib (.*)", last)
     assert found and "Traceback" not in err.decode()
     step = int(found[1])
     assert read_checkpoint(here / found[2]).progress.step == step
