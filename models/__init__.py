@@ -1,11 +1,17 @@
 """The architectures, their data, training and decoding."""
 
+__project__ = "tensorlib"  # distinguishes this package from others of its name, see tensorlib.shadowing
+
 from typing import TYPE_CHECKING, Any
+
+from models.system.shadowing import require_own_nn
 
 if TYPE_CHECKING:
     from models.architectures.transformer import Transformer, TransformerConfig
 
 __all__ = ["Transformer", "TransformerConfig"]
+
+require_own_nn()
 
 
 def __getattr__(name: str) -> Any:

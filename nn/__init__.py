@@ -1,5 +1,7 @@
 """Modules, layers, attention, losses, initialisers, optimizers and schedules, on tensorlib."""
 
+__project__ = "tensorlib"  # distinguishes this package from others of its name, see tensorlib.shadowing
+
 from nn import init, optim, schedules
 from nn.attention import MultiHeadAttention, causal_mask, padding_mask
 from nn.functional import functional_call
