@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from models.runs.checkpoint import STEP, Checkpoint, read_checkpoint, step_checkpoints, write_checkpoint
 from models.runs.directory import find_run, newest_run
@@ -62,7 +63,7 @@ def _check_out(out: Path | None, run: Path) -> None:
         raise UserError(f"average --out {out}: a file in the run's directory is required; try {run / out.name}")
 
 
-def _weights(paths: list[Path], newest: Checkpoint) -> Iterator[dict[str, Any]]:
+def _weights(paths: list[Path], newest: Checkpoint) -> Iterator[dict[str, np.ndarray]]:
     """Yield the weights of each checkpoint. Raises `UserError` for a checkpoint of another model than `newest`."""
     for path in paths:
         checkpoint = read_checkpoint(path)
