@@ -1,9 +1,11 @@
 """The architectures, their data, training and decoding."""
 
-from __future__ import annotations
+__project__ = "tensorlib"  # distinguishes this package from others of its name, see tensorlib.shadowing
 
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+from models.system.shadowing import require_own_nn
 
 if TYPE_CHECKING:
     from models.architectures.transformer import Transformer, TransformerConfig
@@ -32,6 +34,9 @@ if not TYPE_CHECKING:  # otherwise type checkers would accept every name
         if name not in _MODULES:
             raise AttributeError(f"module 'models' has no attribute {name!r}")
         return getattr(import_module(_MODULES[name]), name)
+
+
+require_own_nn()
 
 
 def __dir__() -> list[str]:

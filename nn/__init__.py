@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+__project__ = "tensorlib"  # distinguishes this package from others of its name, see tensorlib.shadowing
+
 from nn import init, optim, schedules
 from nn.attention import MultiHeadAttention, causal_mask, padding_mask
 from nn.containers import ModuleList, Sequential

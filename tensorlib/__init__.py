@@ -44,12 +44,14 @@ from tensorlib.ops.softmax import *  # noqa: F403
 from tensorlib.ops.sorting import *  # noqa: F403
 from tensorlib.ops.trigonometric import *  # noqa: F403
 from tensorlib.pytorch_words import FUNCTION_NAMES as _FUNCTION_NAMES
+from tensorlib.shadowing import warn_if_shadowed as _warn_if_shadowed
 from tensorlib.tensor import *  # noqa: F403
 from tensorlib.transforms.derivatives import *  # noqa: F403
 from tensorlib.transforms.gradcheck import *  # noqa: F403
 from tensorlib.transforms.recompute import *  # noqa: F403
 
 register_kernels()
+_warn_if_shadowed()
 
 __version__ = "0.1.0"
 

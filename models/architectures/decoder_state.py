@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -81,8 +82,10 @@ class KeyValueCache:
         if buffer is None or not buffer.claim(position):
             buffer = _Buffer.starting_with(self.keys, self.values)
             buffer.claim(position)
-        buffer.keys.data[:, :, position] = keys_BH1K.data[:, :, 0]
-        buffer.values.data[:, :, position] = values_BH1K.data[:, :, 0]
+        keys: Any = buffer.keys.data  # written in place, which formulas never do
+        values: Any = buffer.values.data
+        keys[:, :, position] = keys_BH1K.data[:, :, 0]
+        values[:, :, position] = values_BH1K.data[:, :, 0]
         return buffer.cache(position + 1)
 
     def select(self, rows: np.ndarray) -> KeyValueCache:

@@ -47,8 +47,8 @@ def attention_weights(model: Transformer, source_ids: Sequence[int], target_ids:
     """
     seen: dict[str, list[np.ndarray]] = {"encoder": [], "decoder": [], "cross": []}
     with model.evaluating(), tl.no_grad(), ExitStack() as hooks:
-        for layer in model.encoder.layers:
-            hooks.enter_context(layer.attention.register_forward_hook(_keeper(seen["encoder"])))
+        for encoder_layer in model.encoder.layers:
+            hooks.enter_context(encoder_layer.attention.register_forward_hook(_keeper(seen["encoder"])))
         for layer in model.decoder.layers:
             hooks.enter_context(layer.attention.register_forward_hook(_keeper(seen["decoder"], causal=True)))
             hooks.enter_context(layer.cross_attention.register_forward_hook(_keeper(seen["cross"])))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.system.errors import UserError
 
-__all__ = ["new_directory", "read_bytes", "require_file"]
+__all__ = ["new_directory", "read_bytes", "require_file", "require_writable"]
 
 
 def require_file(name: str, operation: str, folder_remedy: str = "name a file in it") -> None:
@@ -41,6 +41,16 @@ def read_bytes(name: str, operation: str) -> bytes:
         raise UserError(
             f"{operation} {name}: a readable file is required; {given}; check the path and its permissions"
         ) from None
+
+
+def require_writable(path: Path, operation: str) -> None:
+    """Raise `UserError` naming the operation if no file can be written to `path`: before the work, not after it."""
+    if path.is_dir():
+        raise UserError(f"{operation} {path}: a file to write is required; it is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"{operation} {path}: a directory to write to is required; make {path.parent} first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"{operation} {path}: a place to write to is required; permission denied")
 
 
 @contextmanager

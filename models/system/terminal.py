@@ -45,10 +45,19 @@ def silence(stream: TextIO) -> None:
 def command() -> str:
     """Return the shell command that calls this program from the current directory: `tensorlib`, or its path."""
     called = sys.argv[0] if sys.argv else ""
+    if Path(called).parts[-2:] == ("tensorlib", "__main__.py"):
+        return f"{shlex.quote(_shortest_path(sys.executable))} -m tensorlib"
     if Path(called).stem != "tensorlib" or not os.path.exists(called):
         return "tensorlib"  # inside another program
     found = shutil.which("tensorlib")
     if found and os.path.samefile(found, called):
         return "tensorlib"
-    beside = os.path.join(os.curdir, os.path.relpath(called)) if os.path.dirname(os.path.relpath(called)) == "" else ""
-    return shlex.quote(min(beside or os.path.relpath(called), os.path.abspath(called), key=len))
+    return shlex.quote(_shortest_path(called))
+
+
+def _shortest_path(file: str) -> str:
+    """Return a path that a shell in this directory runs: relative, with a "/" in it, or absolute if that is shorter."""
+    relative = os.path.relpath(file)
+    if not os.path.dirname(relative):
+        relative = os.path.join(os.curdir, relative)
+    return min(relative, os.path.abspath(file), key=len)

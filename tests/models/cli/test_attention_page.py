@@ -13,7 +13,7 @@ import pytest
 
 import tensorlib as tl
 from models.architectures.transformer import Transformer, TransformerConfig
-from models.cli.attention_page import UNIT, attention_page, sentence_data
+from models.cli.pages.attention import UNIT, attention_page, sentence_data
 from models.evaluation.attention_weights import attention_weights
 from models.runs.config import TrainConfig
 from models.runs.loading import Loaded

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 import tensorlib as tl
-from models.cli import translate as translation
 from models.cli.main import COMMANDS, main
+from models.cli.pages import attention as attention_page
 from models.runs.checkpoint import read_checkpoint
 from models.system.terminal import command, printable
 
@@ -213,7 +213,7 @@ BAD = {
     ),
     "the reference as output": (
         "evaluate --source two --reference two --output two",
-        "--output two: a file of its own is required; it is the text",
+        "--output two: a file other than the text is required",
     ),
     "a length penalty beyond all measure": (
         "translate --length-penalty 500 a",
@@ -387,6 +387,13 @@ def test_the_command_to_type_is_one_that_works(tmp_path, monkeypatch):
     assert command() == "tensorlib"
 
 
+def test_the_command_to_type_after_python_m_is_that_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "site" / "tensorlib" / "__main__.py")])
+    monkeypatch.setattr("sys.executable", str(tmp_path / ".venv" / "bin" / "python"))
+    assert command() == ".venv/bin/python -m tensorlib"
+
+
 def test_config_toml_can_be_fed_back(in_trained, capsys, tmp_path):
     run = next((in_trained / "runs").iterdir())
     assert main(["train", "--config", str(run / "config.toml"), "--out", str(tmp_path / "again")]) == 0
@@ -539,8 +546,8 @@ def test_the_attention_page_is_of_what_was_translated(in_trained, tmp_path):
 
 def test_a_sentence_that_has_no_room_on_the_page_leaves_room_for_the_next(in_trained, monkeypatch, capsys, tmp_path):
     page, texts = tmp_path / "a.html", ["a", "a b c " * 3, "b"]
-    monkeypatch.setattr(translation, "weight_count", lambda config, source, written: source**3)
-    monkeypatch.setattr(translation, "PAGE_WEIGHTS", 200)  # of `a` and `b` some 8 to 64, of the long one over 700
+    monkeypatch.setattr(attention_page, "weight_count", lambda config, source, written: source**3)
+    monkeypatch.setattr(attention_page, "MOST_WEIGHTS", 200)  # of `a` and `b` some 8 to 64, of the long one over 700
     assert main(["translate", "--attention", str(page), *texts]) == 0
     assert f"attention of 2 of 3 sentences: {page}; 1 more would have made it slow" in capsys.readouterr().err
 
