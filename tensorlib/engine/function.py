@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
 
 __all__ = ["Function"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Function(Node):
@@ -198,6 +201,17 @@ def _distinct(arrays: list[Any]) -> list[Any]:
         return [arrays[0], arrays[1][...]] if arrays[0] is arrays[1] else arrays
     first = {id(x): i for i, x in reversed([*enumerate(arrays)])}
     return [x if first[id(x)] == i or not hasattr(x, "dtype") else x[...] for i, x in enumerate(arrays)]
+
+
+def derivation(*ops: type[Function]) -> Callable[[F], F]:
+    """Append the docstrings of `ops`, their formulas and gradients, to that of a public function for ``help``."""
+
+    def add(function: F) -> F:
+        texts = [inspect.cleandoc(text) for text in (function.__doc__, *(op.__doc__ for op in ops)) if text]
+        function.__doc__ = "\n\n".join(texts)
+        return function
+
+    return add
 
 
 def as_tensor(x: Any, like: Value | None = None) -> Tensor:

@@ -6,7 +6,7 @@ and lies below the ops, which Tensor's methods call.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -14,8 +14,13 @@ from tensorlib.arrays.backend import Array, Backend, backend_of
 from tensorlib.arrays.conversion import check_numbers, new_array
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from tensorlib.engine.node import Node
     from tensorlib.tensor import Tensor
+
+    TensorLike: TypeAlias = Tensor | ArrayLike
+    """A Tensor, or anything that becomes one: an array of NumPy or CuPy, a number, nested lists of numbers."""
 
 __all__ = ["Value", "as_array", "as_value", "edge_of", "wrap"]
 

@@ -476,7 +476,7 @@ def test_nodes_carry_the_path_of_the_module_that_recorded_them():
     while stack:
         node = stack.pop()
         paths.add((node.path, node.name))
-        stack += [edge[0] for edge in node._edges if edge and isinstance(edge[0], tl.Function)]
+        stack += [edge[0] for edge in node.edges if edge and isinstance(edge[0], tl.Function)]
     assert ("trunk", "linear") in paths and ("branches.1.second", "linear") in paths
     assert ("branches.0", "relu") in paths and ("branches.1", "multiply") in paths
     assert all(path for path, _ in paths)
