@@ -1,5 +1,7 @@
 """tensorlib: a reverse-mode tensor autograd engine on NumPy and CuPy."""
 
+from typing import TYPE_CHECKING
+
 from tensorlib.arrays.backend import *  # noqa: F403
 from tensorlib.arrays.memory import *  # noqa: F403
 from tensorlib.arrays.random import *  # noqa: F403
@@ -56,6 +58,8 @@ _warn_if_shadowed()
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> object:
-    """Raise AttributeError with the word that is used here for what others call `name`."""
-    raise AttributeError(_unknown_name("tensorlib", name, globals(), _FUNCTION_NAMES))
+if not TYPE_CHECKING:  # otherwise an editor would accept every name
+
+    def __getattr__(name: str) -> object:
+        """Raise AttributeError with our name for what others call `name`."""
+        raise AttributeError(_unknown_name("tensorlib", name, globals(), _FUNCTION_NAMES))
