@@ -58,7 +58,6 @@ def backward_pass(
     order = topological_order([y.node for y in outputs if y.node is not None])
     useful = None if wanted is None else _leading_to(wanted, order)
     order.reverse()
-    sums = gradients.sums
     while order:
         node = order.pop()  # popped, so that a node is freed as soon as it is done
         if wanted or node.gradient_hooks or node.retained:
@@ -69,19 +68,7 @@ def backward_pass(
             if watch is not None:
                 dxs = _conformed(node, dxs)
                 watch.backward(node, dys, dxs)
-            edges, types = node.edges or (), node.input_types
-            for i, dx in enumerate(dxs):
-                if dx is None or (edge := edges[i]) is None:
-                    continue
-                shape, dtype = types[i]
-                if getattr(dx, "shape", None) != shape or dx.dtype is not dtype:
-                    dx = _conform(node, i, dx)
-                if not isinstance(below := edge[0], Function):
-                    gradients.reach(below, node.fresh)
-                if edge in sums:
-                    gradients.add(edge, dx)
-                else:
-                    sums[edge] = dx  # the first contribution, kept as it came
+            _deliver(node, dxs, gradients)
         if not retain_graph:
             node.release()
     gradients.finish_leaves(watch)
@@ -147,6 +134,23 @@ def _differentiable_backward(node: Function, dys: list[Any]) -> Any:
     twin.saved, twin.statistics = node.saved_tensors(), None
     with recording(path=node.path, watch=None):  # the gradients are watched, not the ops that compute them
         return twin.backward(*dys)
+
+
+def _deliver(node: Function, dxs: Sequence[Any], gradients: Gradients) -> None:
+    """Add each gradient to the sum at the end of its edge."""
+    edges, types, sums = node.edges or (), node.input_types, gradients.sums
+    for i, dx in enumerate(dxs):
+        if dx is None or (edge := edges[i]) is None:
+            continue
+        shape, dtype = types[i]
+        if getattr(dx, "shape", None) != shape or dx.dtype is not dtype:
+            dx = _conform(node, i, dx)
+        if not isinstance(below := edge[0], Function):
+            gradients.reach(below, node.fresh)
+        if edge in sums:
+            gradients.add(edge, dx)
+        else:
+            sums[edge] = dx  # the first contribution, without a function call
 
 
 def _conform(node: Function, i: int, dx: Any) -> Any:
