@@ -4,8 +4,9 @@
 
 A model learns to write sentences backwards, in a fresh process for each combination. Prints the losses side by side,
 the largest relative difference between kernels on and off, and whether runs on one and on two threads give the same
-bits (a hash of all weights, and every loss). The exit status is 1 if, with kernels on or off, one and two threads give
-different bits, or if the losses with kernels on and off differ by more than 1e-3.
+bits (a hash of all weights, and every loss). The exit status is 1 if, with kernels on, one and two threads give
+different bits, or if the losses with kernels on and off differ by more than 1e-3. With kernels off the bits may differ:
+OpenBLAS then adds in another order with each number of threads.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def report(runs: Mapping[tuple[bool, int], Run], steps: int) -> tuple[str, bool]
         text += (
             f"\nkernels {'on' if on else 'off'}, 1 and 2 threads: {'the same bits' if same else 'NOT the same bits'}"
         )
-        agree = agree and same
+        agree = agree and (same or not on)
     return text, agree
 
 

@@ -201,6 +201,9 @@ def test_losses_of_runs_are_compared(monkeypatch):
     on, off = curves.Run([2.0, 1.0], "x"), curves.Run([2.0, 1.0005], "y")
     text, agree = curves.report({(True, 1): on, (True, 2): on, (False, 1): off, (False, 2): off}, steps=2)
     assert agree and "at most 5.0e-04" in text and "kernels on, 1 and 2 threads: the same bits" in text
+    other = curves.Run([2.0, 1.0005], "z")
+    text, agree = curves.report({(True, 1): on, (True, 2): on, (False, 1): off, (False, 2): other}, steps=2)
+    assert agree and "kernels off, 1 and 2 threads: NOT the same bits" in text
     far = curves.Run([2.0, 1.1], "y")
     assert not curves.report({(True, 1): on, (True, 2): on, (False, 1): far, (False, 2): far}, steps=2)[1]
     text, agree = curves.report({(True, 1): on, (True, 2): off, (False, 1): off, (False, 2): off}, steps=2)
