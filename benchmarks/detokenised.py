@@ -16,7 +16,7 @@ from typing import Any
 from sacrebleu.metrics import BLEU
 from sacremoses import MosesDetokenizer
 
-from models.text.subwords import read_lines
+from models.text.lines import read_lines
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ import tensorlib as tl
 from models import Transformer, TransformerConfig
 from models.decoding.token_by_token import greedy
 from models.text.batching import encode_pairs, make_batch
-from models.text.subwords import PAD, Tokenizer
+from models.text.subwords import Tokenizer
+from models.text.tokens import PAD
 from nn import optim
 
 PAIRS = [

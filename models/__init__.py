@@ -1,17 +1,43 @@
 """The architectures, their data, training and decoding."""
 
-from typing import TYPE_CHECKING, Any
+__project__ = "tensorlib"  # distinguishes this package from others of its name, see tensorlib.shadowing
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from models.system.shadowing import require_own_nn
 
 if TYPE_CHECKING:
     from models.architectures.transformer import Transformer, TransformerConfig
+    from models.decoding.beam import beam_search
+    from models.decoding.token_by_token import greedy
+    from models.evaluation.translator import load
+    from models.text.batching import make_batch
+    from models.text.subwords import Tokenizer
 
-__all__ = ["Transformer", "TransformerConfig"]
+__all__ = ["Tokenizer", "Transformer", "TransformerConfig", "beam_search", "greedy", "load", "make_batch"]
+
+_MODULES = {
+    "Tokenizer": "models.text.subwords",
+    "Transformer": "models.architectures.transformer",
+    "TransformerConfig": "models.architectures.transformer",
+    "beam_search": "models.decoding.beam",
+    "greedy": "models.decoding.token_by_token",
+    "load": "models.evaluation.translator",
+    "make_batch": "models.text.batching",
+}
+
+if not TYPE_CHECKING:  # otherwise type checkers would accept every name
+
+    def __getattr__(name: str) -> object:
+        """Import the public names on first use: `tensorlib --help` needs none of them and should start at once."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'models' has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)
 
 
-def __getattr__(name: str) -> Any:
-    """Import the models when they are first asked for: `tensorlib --help` needs none, and is to come at once."""
-    if name not in __all__:
-        raise AttributeError(f"module 'models' has no attribute {name!r}")
-    from models.architectures import transformer
+require_own_nn()
 
-    return getattr(transformer, name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

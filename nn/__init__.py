@@ -1,11 +1,17 @@
-"""Modules, layers, attention, losses, initialisers, optimizers and schedules, on tensorlib."""
+"""Modules, layers, attention, losses, initializers, optimizers and schedules, built on tensorlib."""
+
+from typing import TYPE_CHECKING
+
+__project__ = "tensorlib"  # distinguishes this package from others of its name, see tensorlib.shadowing
 
 from nn import init, optim, schedules
 from nn.attention import MultiHeadAttention, causal_mask, padding_mask
+from nn.containers import ModuleList, Sequential
 from nn.functional import functional_call
 from nn.layers import Dropout, Embedding, FeedForward, LayerNorm, Linear, LinearRelu
 from nn.losses import CrossEntropyLoss
-from nn.module import Module, ModuleList, Parameter, Sequential
+from nn.module import Module
+from nn.parameter import Parameter
 from nn.positions import LearnedPositions, SinusoidalPositions
 from tensorlib.messages import unknown_name
 
@@ -32,7 +38,7 @@ __all__ = [
     "schedules",
 ]
 
-_OTHER_NAMES = {  # what PyTorch calls it, and what to write here
+_PYTORCH_NAMES = {  # PyTorch's name, and what to write here
     "ReLU": "tl.relu in forward", "GELU": "tl.gelu in forward", "Tanh": "tl.tanh in forward",
     "Sigmoid": "tl.sigmoid in forward", "SiLU": "tl.silu in forward", "Softmax": "tl.softmax in forward",
     "MSELoss": "tl.mse_loss(x, targets)", "L1Loss": "tl.l1_loss(x, targets)", "KLDivLoss": "tl.kl_div(log_probs, p)",
@@ -43,7 +49,8 @@ _OTHER_NAMES = {  # what PyTorch calls it, and what to write here
     "Flatten": "x.reshape in forward", "F": "tl itself: tl.softmax(x, axis=-1)",
 }  # fmt: skip
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> object:
-    """Raise AttributeError with the word that is used here for what PyTorch calls `name`."""
-    raise AttributeError(unknown_name("nn", name, __all__, _OTHER_NAMES))
+    def __getattr__(name: str) -> object:
+        """Raise AttributeError, with the name that PyTorch's `name` has here."""
+        raise AttributeError(unknown_name("nn", name, __all__, _PYTORCH_NAMES))

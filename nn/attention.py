@@ -1,7 +1,7 @@
 """Multi-head attention and its masks.
 
 Shape suffixes: B batch, T queries (target length), S keys (source length), D width, H heads, K head width.
-Masks are called `visible`, and True means: may be attended to. They combine with ``&``.
+Masks are called `visible`; True means that a position may be attended to. They combine with ``&``.
 """
 
 from __future__ import annotations
@@ -9,26 +9,41 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 import tensorlib as tl
 from nn import init
-from nn.checks import check_fraction, check_size, with_width
+from nn.checks import TensorLike, check_fraction, check_size, with_width
 from nn.layers import Linear
 from nn.module import Module
 
 __all__ = ["MultiHeadAttention", "causal_mask", "padding_mask"]
 
 
-def causal_mask(length: int, backend: Any = "numpy") -> tl.Tensor:
-    """Return visible (T, T): position t sees positions 0..t and nothing later."""
+def causal_mask(length: int, backend: str | tl.Backend = "numpy") -> tl.Tensor:
+    """Return visible (T, T): position t sees positions 0 to t.
+
+    >>> nn.causal_mask(3).numpy().astype(int)
+    array([[1, 0, 0],
+           [1, 1, 0],
+           [1, 1, 1]])
+    """
     check_size("causal_mask", least=0, length=length)
     return tl.Tensor(np.tri(length, dtype=bool), backend=backend)
 
 
-def padding_mask(lengths: Any, longest: int | None = None, backend: Any = "numpy") -> tl.Tensor:
-    """Return visible (B, 1, 1, S): in sentence b the first lengths[b] places may be seen, by all heads and queries.
+def padding_mask(
+    lengths: tl.Tensor | ArrayLike, longest: int | None = None, backend: str | tl.Backend = "numpy"
+) -> tl.Tensor:
+    """Return visible (B, 1, 1, S): in sentence b, all heads and queries see the first lengths[b] positions.
 
-    S is `longest` or the largest length. ``causal_mask(T) & padding_mask(lengths)`` is (B, 1, T, T).
+    S is `longest`, by default the largest length. ``causal_mask(T) & padding_mask(lengths)`` is (B, 1, T, T).
+
+    >>> nn.padding_mask([3, 1])[:, 0, 0].numpy().astype(int)
+    array([[1, 1, 1],
+           [1, 0, 0]])
+
+    Raises ValueError unless `lengths` is one integer in [0, S] for each sentence.
     """
     lengths_B = lengths.numpy() if isinstance(lengths, tl.Tensor) else np.asarray(lengths)
     if lengths_B.ndim != 1 or (lengths_B.size and lengths_B.dtype.kind not in "iu"):
@@ -45,10 +60,23 @@ def padding_mask(lengths: Any, longest: int | None = None, backend: Any = "numpy
 
 
 class MultiHeadAttention(Module):
-    """Attention by H heads of width K = D / H at once; heads concatenated and projected (Vaswani et al., 3.2.2).
+    """Attention by H heads of width K = D / H in parallel (Vaswani et al. 2017, section 3.2).
 
-    One weight (D, 3D) holds the projections for queries, keys and values side by side, so that self-attention needs a
-    single product for all three.
+    Every head computes softmax(q k^T / sqrt(K)) v; the heads are then concatenated and projected:
+
+    >>> attention, x_BTD = nn.MultiHeadAttention(width=8, heads=2), tl.normal((1, 3, 8))
+    >>> q_BHTK, k_BHSK, v_BHSK = attention.queries_keys_values(x_BTD)
+    >>> weights_BHTS = tl.softmax(q_BHTK @ k_BHSK.swapaxes(-1, -2) / np.sqrt(4), axis=-1)
+    >>> heads_BHTK = weights_BHTS @ v_BHSK
+    >>> y_BTD = attention.output(heads_BHTK.transpose(0, 2, 1, 3).reshape(1, 3, 8))
+    >>> np.allclose(y_BTD.numpy(), attention(x_BTD).numpy(), atol=1e-6)
+    True
+
+    The two lines in the middle are `tl.scaled_dot_product_attention`, which also has masks and dropout (on the
+    weights), and does not keep all T x S weights. One matrix (D, 3D) holds the projections to queries, keys and values
+    side by side, so self-attention needs a single product for all three.
+
+    Raises ValueError unless the number of heads divides the width, and for inputs of another width or batch size.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, generator: tl.Generator | None = None) -> None:
@@ -66,17 +94,17 @@ class MultiHeadAttention(Module):
 
     def forward(
         self,
-        x_BTD: Any,
-        memory_BSD: Any = None,
-        visible: Any = None,
+        x_BTD: TensorLike,
+        memory_BSD: TensorLike | None = None,
+        visible: TensorLike | None = None,
         return_weights: bool = False,
         causal: bool = False,
     ) -> Any:
-        """Return what each of the T positions gathers: (B, T, D).
+        """Return the attention's output (B, T, D), or with `return_weights` (output, weights (B, H, T, S)).
 
-        Self-attention without `memory_BSD`, else cross-attention: queries from x, keys and values from memory.
-        `visible` broadcasts to (B, H, T, S); with `causal`, position t sees none after t, which takes no mask and no
-        memory. With `return_weights`: (output, weights (B, H, T, S)).
+        Without `memory_BSD` this is self-attention; with it cross-attention, queries from x, keys and values from
+        memory. `visible` broadcasts to (B, H, T, S). With `causal`, position t sees no later one; this needs no mask,
+        and so no memory of size T x S.
         """
         width, weight = self.output.weight.shape[0], self.output.weight
         x_BTD = with_width(self, x_BTD, width, weight, "B, T")
@@ -86,46 +114,53 @@ class MultiHeadAttention(Module):
             memory_BSD = with_width(self, memory_BSD, width, weight, "B, S", "memory")
             if len({x_BTD.shape[0], memory_BSD.shape[0]} - {1}) > 1:
                 raise ValueError(
-                    f"{self.label()}: x and memory must be of one batch, got {x_BTD.shape} and {memory_BSD.shape}"
+                    f"{self.label()}: x and memory must have the same batch size, got {x_BTD.shape} "
+                    f"and {memory_BSD.shape}"
                 )
             q_BHTK = self.queries(x_BTD)
             k_BHSK, v_BHSK = self.keys_values(memory_BSD)
         return self.attend(q_BHTK, k_BHSK, v_BHSK, visible, return_weights, causal)
 
-    def queries_keys_values(self, x_BTD: Any) -> tuple[Any, Any, Any]:
+    def queries_keys_values(self, x_BTD: tl.Tensor) -> tuple[tl.Tensor, tl.Tensor, tl.Tensor]:
         """Project x to queries, keys and values of all heads, each (B, H, T, K), in one product."""
-        q, k, v = tl.split(self.projection(x_BTD), 3, axis=-1)
-        return self._split_heads(q), self._split_heads(k), self._split_heads(v)
+        q_BTD, k_BTD, v_BTD = tl.split(self.projection(x_BTD), 3, axis=-1)
+        return self._split_heads(q_BTD), self._split_heads(k_BTD), self._split_heads(v_BTD)
 
-    def queries(self, x_BTD: Any) -> Any:
+    def queries(self, x_BTD: tl.Tensor) -> tl.Tensor:
         """Project x to queries (B, H, T, K)."""
         return self._split_heads(self._project(x_BTD, slice(0, x_BTD.shape[-1])))
 
-    def keys_values(self, memory_BSD: Any) -> tuple[Any, Any]:
+    def keys_values(self, memory_BSD: tl.Tensor) -> tuple[tl.Tensor, tl.Tensor]:
         """Project memory to keys and values, each (B, H, S, K), in one product."""
-        k, v = tl.split(self._project(memory_BSD, slice(memory_BSD.shape[-1], None)), 2, axis=-1)
-        return self._split_heads(k), self._split_heads(v)
+        k_BSD, v_BSD = tl.split(self._project(memory_BSD, slice(memory_BSD.shape[-1], None)), 2, axis=-1)
+        return self._split_heads(k_BSD), self._split_heads(v_BSD)
 
     def attend(
-        self, q_BHTK: Any, k_BHSK: Any, v_BHSK: Any, visible: Any, return_weights: bool = False, causal: bool = False
+        self,
+        q_BHTK: tl.Tensor,
+        k_BHSK: tl.Tensor,
+        v_BHSK: tl.Tensor,
+        visible: TensorLike | None,
+        return_weights: bool = False,
+        causal: bool = False,
     ) -> Any:
-        """Attend with projected queries, keys and values; concatenate the heads and project: (B, T, D)."""
+        """Attend with projected queries, keys and values, concatenate the heads and project; see `forward`."""
         p = self.dropout if self.training else 0.0
         attended = tl.scaled_dot_product_attention(
             q_BHTK, k_BHSK, v_BHSK, visible, dropout=p, return_weights=return_weights, causal=causal
         )
-        o_BHTK, weights_BHTS = attended if return_weights else (attended, None)
-        batch, heads, length, head_width = o_BHTK.shape
-        o_BTD = o_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, heads * head_width)
-        y_BTD = self.output(o_BTD)
+        heads_BHTK, weights_BHTS = attended if return_weights else (attended, None)
+        batch, heads, length, head_width = heads_BHTK.shape
+        heads_BTD = heads_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, heads * head_width)
+        y_BTD = self.output(heads_BTD)
         return (y_BTD, weights_BHTS) if return_weights else y_BTD
 
-    def _project(self, x: Any, columns: slice) -> Any:
+    def _project(self, x: tl.Tensor, columns: slice) -> tl.Tensor:
         weight, bias = self.projection.weight, self.projection.bias
         assert bias is not None
         return tl.linear(x, weight[:, columns], bias[columns])
 
-    def _split_heads(self, x_BTD: Any) -> Any:
+    def _split_heads(self, x_BTD: tl.Tensor) -> tl.Tensor:
         batch, length, width = x_BTD.shape
         return x_BTD.reshape(batch, length, self.heads, width // self.heads).transpose(0, 2, 1, 3)
 

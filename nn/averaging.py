@@ -1,20 +1,20 @@
-"""Averages of weights: along training, and over several checkpoints. Either often translates better than the last.
+"""Averages of weights, along training and over several checkpoints, which often translate better than the last.
 
-The last steps go to and fro around where the loss is lowest; a mean of their weights lies nearer to it (Polyak and
-Juditsky 1992; for Transformers, Vaswani et al. 2017, section 6.1, and Popel and Bojar 2018).
+Late in training the weights move around the minimum of the loss; their mean is closer to it (Polyak and Juditsky 1992;
+for Transformers, Vaswani et al. 2017, section 6.1, and Popel and Bojar 2018).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import check_fraction, check_size, shape_mismatches
-from nn.module import Parameter
+from nn.checks import TensorLike, check_fraction, check_size, shape_mismatches
+from nn.parameter import Parameter
+from tensorlib.arrays.backend import Array
 from tensorlib.ops.update import average_update
 
 __all__ = ["ExponentialMovingAverage", "average"]
@@ -23,22 +23,23 @@ __all__ = ["ExponentialMovingAverage", "average"]
 class ExponentialMovingAverage:
     """e <- d e + (1 - d) w after each step, with d = min(decay, (1 + t) / (10 + t)) at step t.
 
-    The bound, which is that of TensorFlow's ExponentialMovingAverage with `num_updates`, lets the average forget the
-    random weights it begins with: at step t it looks back over about t / 9 steps, and over 1 / (1 - decay) in the end.
-    Adam's remedy, to begin at zero and divide by 1 - decay^t, would do as well, but so `e` itself is a set of weights
-    at any time, and there is nothing else to keep.
+    The bound, that of TensorFlow's ExponentialMovingAverage with `num_updates`, lets the average forget the random
+    initial weights: at step t it covers about the last t / 9 steps, and in the end the last 1 / (1 - decay). Adam's
+    correction, to start at zero and divide by 1 - decay^t, would do as well, but with the bound `e` itself is a usable
+    set of weights at any time, and nothing else has to be stored.
 
-    ::
+    >>> model = nn.Linear(2, 1)
+    >>> average = nn.averaging.ExponentialMovingAverage(model.named_parameters(), decay=0.999)
+    >>> model.bias.replace(np.ones(1, "float32"))  # a training step
+    >>> average.update(step=1)
+    >>> with average.applied():  # the model has the averaged weights within the block
+    ...     model.bias.numpy()
+    array([0.8181818], dtype=float32)
+    >>> model.bias.numpy()
+    array([1.], dtype=float32)
 
-        average = ExponentialMovingAverage(model.named_parameters(), 0.999)
-        for step in range(1, steps + 1):
-            ...
-            optimizer.step()
-            average.update(step)
-        with average.applied():  # the model has the averaged weights inside
-            evaluate(model)
-
-    It begins as a copy of the parameters, and lies where they are when it is made: move the model before.
+    The average starts as a copy of the parameters, on their backend at that time: move the model first. Raises
+    ValueError unless the decay is in [0, 1).
     """
 
     def __init__(self, parameters: Iterable[tuple[str, Parameter]], decay: float) -> None:
@@ -47,11 +48,11 @@ class ExponentialMovingAverage:
         self.begin()
 
     def begin(self) -> None:
-        """Begin, once more, with a copy of the parameters as they are."""
-        self.arrays: dict[str, Any] = {name: p.data.copy() for name, p in self.parameters.items()}
+        """Start again from a copy of the current parameters."""
+        self.arrays: dict[str, Array] = {name: p.data.copy() for name, p in self.parameters.items()}
 
     def update(self, step: int) -> None:
-        """Take in the parameters as they are after step number `step`, counted from 1."""
+        """Include the parameters as they are after step number `step`, counted from 1."""
         check_size("ExponentialMovingAverage", step=step)
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, parameter in self.parameters.items():
@@ -59,7 +60,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Put the average into the parameters inside; after it they have their own values again."""
+        """Give the parameters the averaged values within a ``with`` block, then restore their own."""
         own = {name: p.data for name, p in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():
@@ -70,20 +71,23 @@ class ExponentialMovingAverage:
                 parameter.replace(own[name])
 
 
-def average(states: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Return the mean of some state_dicts, name by name, added up in float64, each array in its own type again.
+def average(states: Iterable[Mapping[str, TensorLike]]) -> dict[str, np.ndarray]:
+    """Return the mean of state_dicts, name by name, summed in float64 and converted back to the dtype of the first.
 
-    One is held at a time, so `states` may be a generator. Raises ValueError where there is none, or one of other names
-    or shapes than the first.
+    Only one state is held at a time, so `states` may be a generator. Raises ValueError if there are none, or if one
+    has other names or shapes than the first.
+
+    >>> nn.averaging.average([{"w": np.array([1.0, 2.0])}, {"w": np.array([3.0, 6.0])}])
+    {'w': array([2., 4.])}
     """
     totals: dict[str, np.ndarray] = {}
-    kinds: dict[str, Any] = {}
+    dtypes: dict[str, np.dtype] = {}
     count = 0
     for count, state in enumerate(states, start=1):
         arrays = {name: a.numpy() if isinstance(a, tl.Tensor) else np.asarray(a) for name, a in state.items()}
         if count == 1:
             totals = {name: np.zeros(array.shape, np.float64) for name, array in arrays.items()}
-            kinds = {name: array.dtype for name, array in arrays.items()}
+            dtypes = {name: array.dtype for name, array in arrays.items()}
         problems = shape_mismatches({n: a.shape for n, a in totals.items()}, {n: a.shape for n, a in arrays.items()})
         if problems:
             raise ValueError(f"average: state {count} does not fit the first: {'; '.join(problems)}")
@@ -91,4 +95,4 @@ def average(states: Iterable[Mapping[str, Any]]) -> dict[str, np.ndarray]:
             totals[name] += array
     if not count:
         raise ValueError("average: one or more state_dicts are required, got none")
-    return {name: (total / count).astype(kinds[name]) for name, total in totals.items()}
+    return {name: (total / count).astype(dtypes[name]) for name, total in totals.items()}

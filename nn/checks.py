@@ -1,4 +1,4 @@
-"""What layers, optimizers and schedules ask of their settings, each said once."""
+"""Checks of settings, inputs and states, shared by layers, optimizers and schedules."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import math
 from collections.abc import Mapping
 from numbers import Real
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from numpy.typing import ArrayLike
 
 import tensorlib as tl
-from tensorlib.exchange.interop import kind_of
+from tensorlib.messages import kind_of
 
 if TYPE_CHECKING:
     from nn.module import Module
 
 __all__ = [
-    "check_flag",
+    "TensorLike",
     "check_fraction",
     "check_generator",
     "check_number",
@@ -24,9 +26,12 @@ __all__ = [
     "with_width",
 ]
 
+TensorLike: TypeAlias = tl.Tensor | ArrayLike
+"""A Tensor, or what can be converted to one: an array of NumPy or CuPy, a number, nested lists of numbers."""
+
 
 def check_size(where: str, least: int = 1, **sizes: Any) -> None:
-    """Raise unless every size is an integer and not below `least`: TypeError or ValueError that names it."""
+    """Raise TypeError unless every size is an integer, ValueError unless it is at least `least`."""
     for name, size in sizes.items():
         wanted = f"{where}: {name} must be an integer of at least {least}, got"
         try:
@@ -38,7 +43,7 @@ def check_size(where: str, least: int = 1, **sizes: Any) -> None:
 
 
 def check_fraction(where: str, **fractions: Any) -> None:
-    """Raise unless every number lies in [0, 1)."""
+    """Raise TypeError unless every argument is a real number, ValueError unless it lies in [0, 1)."""
     for name, p in fractions.items():
         _check_real(where, name, p, "must lie in [0, 1)")
         if not 0 <= p < 1:
@@ -46,7 +51,10 @@ def check_fraction(where: str, **fractions: Any) -> None:
 
 
 def check_number(where: str, above: bool = False, finite: bool = True, **numbers: Any) -> None:
-    """Raise unless every number is finite (if asked for) and not negative, or, with `above`, greater than zero."""
+    """Raise ValueError unless every number is at least 0, or with `above` greater than 0, and finite if required.
+
+    Raises TypeError for an argument that is not a real number.
+    """
     for name, x in numbers.items():
         rule = "must be positive" if above else "must not be negative"
         _check_real(where, name, x, rule)
@@ -58,25 +66,23 @@ def check_number(where: str, above: bool = False, finite: bool = True, **numbers
 
 def _check_real(where: str, name: str, x: Any, rule: str) -> None:
     if not isinstance(x, Real) or isinstance(x, bool):  # NumPy's scalars are Real; a Tensor is not
-        raise TypeError(f"{where}: {name} {rule}, got {_shown(x)}, which is no number")
-
-
-def check_flag(where: str, **flags: Any) -> None:
-    """Raise unless every setting is True or False: an argument in the wrong place counts as True without a word."""
-    for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise TypeError(f"{where}: {name} must be True or False, got {_shown(flag)}; name your arguments")
+        raise TypeError(f"{where}: {name} {rule}, got {_shown(x)}, which is not a number")
 
 
 def check_generator(where: str, generator: Any) -> None:
-    """Raise unless this is a `tensorlib.Generator` or None."""
+    """Raise TypeError unless `generator` is a `tl.Generator` or None."""
     if generator is not None and not isinstance(generator, tl.Generator):
         remedy = f"tl.Generator({generator})" if isinstance(generator, int) else "tl.Generator(seed)"
         raise TypeError(f"{where}: generator must be a tl.Generator, got {_shown(generator)}; pass {remedy}")
 
 
-def with_width(layer: Module, x: Any, width: int, like: tl.Tensor, axes: str = "...", what: str = "x") -> tl.Tensor:
-    """Return x as a Tensor of floating numbers beside `like`; raise unless its shape is (axes, width)."""
+def with_width(
+    layer: Module, x: TensorLike, width: int, like: tl.Tensor, axes: str = "...", what: str = "x"
+) -> tl.Tensor:
+    """Return x as a Tensor of shape (axes, width); a list or a number goes to the backend of `like`.
+
+    Raises ValueError for another shape, TypeError unless the dtype is a floating one.
+    """
     if not isinstance(x, tl.Tensor):
         x = tl.Tensor(x, backend=None if hasattr(x, "dtype") else like.backend)
     right = x.ndim >= 1 if axes == "..." else x.ndim == axes.count(",") + 2
@@ -93,7 +99,7 @@ def with_width(layer: Module, x: Any, width: int, like: tl.Tensor, axes: str = "
 def shape_mismatches(
     expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], strict: bool = True
 ) -> list[str]:
-    """Say how the shapes of what is given differ from those expected; without `strict`, names may differ."""
+    """List how the given shapes differ from those expected. Without `strict`, only common names are compared."""
     problems = [f"missing {name}" for name in expected if name not in given] if strict else []
     problems += [f"unexpected {name}" for name in given if name not in expected] if strict else []
     return problems + [

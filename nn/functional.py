@@ -1,31 +1,36 @@
-"""A module as a function of its parameters, which is what gradient checks, Jacobians and meta-learning need."""
+"""A module as a function of its parameters, for gradient checks, Jacobians and meta-learning."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorlib as tl
 from nn.checks import shape_mismatches
-from nn.module import Module, Parameter
-from tensorlib.exchange.interop import kind_of
-from tensorlib.messages import unknown_name
+from nn.module import Module
+from nn.parameter import Parameter
+from tensorlib.messages import kind_of, unknown_name
 
 __all__ = ["functional_call"]
 
 
 def functional_call(module: Module, tensors: Mapping[str, tl.Tensor], *args: Any, **kwargs: Any) -> Any:
-    """Return ``module(*args, **kwargs)`` computed with `tensors` in place of the parameters of these names.
+    """Return ``module(*args, **kwargs)``, computed with `tensors` in place of the parameters of these names.
 
-    ::
+    >>> linear, x = nn.Linear(2, 1), tl.Tensor([[1.0, 2.0]])
+    >>> def f(weight):
+    ...     return nn.functional_call(linear, {"weight": weight, "bias": tl.zeros(1)}, x)
+    >>> f(tl.ones((2, 1))).numpy()
+    array([[3.]], dtype=float32)
+    >>> tl.jacobian(f, tl.ones((2, 1))).shape
+    (1, 1, 2, 1)
 
-        names = [name for name, _ in model.named_parameters()]
-        f = lambda *arrays: nn.functional_call(model, dict(zip(names, arrays)), source, target)
-        tl.gradcheck(f, *model.state_dict().values())
+    Other parameters keep their values. A parameter that is shared (tied) is replaced wherever it is used. The module
+    is restored afterwards, also after an exception; no other thread should call it in the meantime.
 
-    Other parameters are used as they are. A parameter that is held twice (tied) is replaced in both places. The module
-    is as before afterwards, also after an exception; meanwhile no other thread should call it.
+    Raises TypeError unless `tensors` is a mapping of names to Tensors, ValueError with all names that are unexpected
+    or of another shape.
     """
     with _replaced(module, tensors):
         return module(*args, **kwargs)
@@ -43,23 +48,25 @@ def _replaced(module: Module, tensors: Mapping[str, tl.Tensor]) -> Iterator[None
     problems = shape_mismatches({name: own[name].shape for name in own if name in given}, given)
     if problems:
         raise ValueError(f"functional_call: {type(module).__name__} does not fit: {'; '.join(problems)}")
-    instead = {id(own[name]): x for name, x in tensors.items()}
-    places = [
+    substitutes = {id(own[name]): x for name, x in tensors.items()}
+    replaced = [
         (holder, attribute, value)
         for holder in module.modules()
         for attribute, value in vars(holder).items()
-        if isinstance(value, Parameter) and id(value) in instead
+        if isinstance(value, Parameter) and id(value) in substitutes
     ]
     try:
-        for holder, attribute, parameter in places:
-            object.__setattr__(holder, attribute, instead[id(parameter)])  # not a registration: names stay
+        for holder, attribute, parameter in replaced:
+            object.__setattr__(holder, attribute, substitutes[id(parameter)])  # registers nothing, so names stay
         yield
     finally:
-        for holder, attribute, parameter in places:
+        for holder, attribute, parameter in replaced:
             object.__setattr__(holder, attribute, parameter)
 
 
-def __getattr__(name: str) -> object:
-    """Raise AttributeError: whoever comes from PyTorch looks here for what stands in tensorlib."""
-    here = {name: f"tl.{name}(...), with axis= for dim="} if hasattr(tl, name) else {}
-    raise AttributeError(unknown_name("nn.functional", name, __all__, here))
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Raise AttributeError; the functions that PyTorch has in nn.functional are in tensorlib itself."""
+        here = {name: f"tl.{name}(...), with axis= for dim="} if hasattr(tl, name) else {}
+        raise AttributeError(unknown_name("nn.functional", name, __all__, here))

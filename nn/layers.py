@@ -1,43 +1,63 @@
-"""The layers that everything else is made of.
+"""Layers with a formula of their own.
 
-Shape suffixes: D width in, E width out, F feed-forward width, V vocabulary.
+Shape suffixes: D input width, E output width, F feed-forward width, V vocabulary size.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 import tensorlib as tl
 from nn import init
-from nn.checks import check_flag, check_fraction, check_generator, check_number, check_size, with_width
-from nn.module import Module, Parameter
+from nn.checks import TensorLike, check_fraction, check_generator, check_number, check_size, with_width
+from nn.module import Module
+from nn.parameter import Parameter
+from tensorlib.ops.arguments import check_flag
 
 __all__ = ["Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear", "LinearRelu"]
 
 
 class Linear(Module):
-    """y = x W + b for x (..., D): y (..., E). The weight is (D, E), as in the papers; PyTorch's is its transpose."""
+    """y = x W + b for x (..., D): y (..., E). The weight is (D, E), as in the papers; PyTorch's is its transpose.
+
+    W starts Xavier-uniform (`init.xavier_uniform`), b at zero.
+
+    >>> linear = nn.Linear(3, 2)
+    >>> linear.weight.shape, linear.bias.shape
+    ((3, 2), (2,))
+    >>> x = tl.ones((5, 3))
+    >>> np.allclose(linear(x).numpy(), (x @ linear.weight + linear.bias).numpy())
+    True
+
+    Raises ValueError unless the last axis of x has size D, TypeError for x of integers.
+    """
 
     def __init__(self, in_width: int, out_width: int, bias: bool = True, generator: tl.Generator | None = None) -> None:
         check_size("Linear", in_width=in_width, out_width=out_width)
-        check_flag("Linear", bias=bias)
+        check_flag("Linear", "bias", bias, "; name your arguments")
         self.weight = Parameter(init.xavier_uniform((in_width, out_width), generator))
         self.bias = Parameter(np.zeros(out_width, np.float32)) if bias else None
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: TensorLike) -> tl.Tensor:
         """Return x W + b."""
         return tl.linear(with_width(self, x, self.weight.shape[0], self.weight), self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """Return widths and whether there is a bias."""
-        rows, columns = self.weight.shape
-        return f"{rows} -> {columns}{'' if self.bias is not None else ', no bias'}"
+        """Return the widths, and "no bias" without one."""
+        in_width, out_width = self.weight.shape
+        return f"{in_width} -> {out_width}{'' if self.bias is not None else ', no bias'}"
 
 
 class LinearRelu(Linear):
-    """y = dropout(max(x W + b, 0)): a dense layer, its ReLU, and in training dropout, in one op."""
+    """y = dropout(max(x W + b, 0)) for x (..., D): y (..., E). Linear, ReLU and, in training, dropout in one op.
+
+    >>> layer = nn.LinearRelu(3, 2)
+    >>> layer.load_state_dict({"weight": [[1, -1], [1, -1], [1, -1]], "bias": [0, 0]})
+    >>> layer(tl.ones(3)).numpy()
+    array([3., 0.], dtype=float32)
+
+    Raises what `Linear` raises, and ValueError unless the dropout probability is in [0, 1).
+    """
 
     def __init__(
         self,
@@ -51,34 +71,50 @@ class LinearRelu(Linear):
         check_fraction("LinearRelu", dropout=dropout)
         self.dropout = dropout
 
-    def forward(self, x: Any) -> Any:
-        """Return dropout(relu(x W + b)); without the dropout in evaluation."""
+    def forward(self, x: TensorLike) -> tl.Tensor:
+        """Return dropout(relu(x W + b)); in evaluation without the dropout."""
         x = with_width(self, x, self.weight.shape[0], self.weight)
         return tl.linear_relu(x, self.weight, self.bias, self.dropout if self.training else 0.0)
 
     def extra_repr(self) -> str:
-        """Return widths, and the probability of dropout."""
+        """Return the widths and the dropout probability."""
         return f"{super().extra_repr()}, dropout={self.dropout}"
 
 
 class Embedding(Module):
-    """A table of V rows of width D: ids (...) become vectors (..., D). Rows start normal with variance 1/D."""
+    """y = weight[ids]: ids (...) to vectors (..., D), from a table (V, D). Rows start normal with variance 1/D.
+
+    >>> embedding = nn.Embedding(vocabulary=100, width=8)
+    >>> embedding([[1, 2, 3], [4, 5, 6]]).shape
+    (2, 3, 8)
+
+    Raises IndexError for an id outside [0, V), TypeError for ids that are not integers.
+    """
 
     def __init__(self, vocabulary: int, width: int, generator: tl.Generator | None = None) -> None:
         check_size("Embedding", vocabulary=vocabulary, width=width)
         self.weight = Parameter(init.normal((vocabulary, width), width**-0.5, generator))
 
-    def forward(self, ids: Any) -> Any:
+    def forward(self, ids: TensorLike) -> tl.Tensor:
         """Return the rows numbered by `ids`, integers in [0, V)."""
         return tl.embedding(self.weight, ids)
 
     def extra_repr(self) -> str:
-        """Return the number of rows and their width."""
+        """Return the size of the table."""
         return f"{self.weight.shape[0]} x {self.weight.shape[1]}"
 
 
 class LayerNorm(Module):
-    """Normalise the last axis to mean 0 and variance 1, then scale and shift (Ba et al. 2016)."""
+    """y = (x - mean) / sqrt(variance + eps) · weight + bias, over the last axis of x (..., D) (Ba et al. 2016).
+
+    `weight` starts at one, `bias` at zero, both (D,).
+
+    >>> norm = nn.LayerNorm(4)
+    >>> norm(tl.Tensor([1.0, 2.0, 3.0, 4.0])).numpy().round(2)
+    array([-1.34, -0.45,  0.45,  1.34], dtype=float32)
+
+    Raises ValueError unless the last axis of x has size D, TypeError for x of integers.
+    """
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         check_size("LayerNorm", width=width)
@@ -87,8 +123,8 @@ class LayerNorm(Module):
         self.bias = Parameter(np.zeros(width, np.float32))
         self.eps = eps
 
-    def forward(self, x: Any) -> Any:
-        """Return (x - mean) / sqrt(var + eps) · weight + bias."""
+    def forward(self, x: TensorLike) -> tl.Tensor:
+        """Return (x - mean) / sqrt(variance + eps) · weight + bias."""
         x = with_width(self, x, self.weight.shape[0], self.weight)
         return tl.layer_norm(x, self.weight, self.bias, self.eps)
 
@@ -98,15 +134,28 @@ class LayerNorm(Module):
 
 
 class Dropout(Module):
-    """In training, zero each element with probability `p` and scale the others by 1/(1-p); else do nothing."""
+    """In training, zero each element with probability p and scale the others by 1/(1-p); otherwise return x itself.
+
+    Srivastava et al. 2014; the scaling keeps the mean. Masks are drawn from `generator`, by default the one that
+    `tl.seed` sets.
+
+    >>> dropout = nn.Dropout(0.5)
+    >>> y = dropout(tl.ones(1000)).numpy()
+    >>> np.unique(y).tolist()
+    [0.0, 2.0]
+    >>> dropout.eval()(tl.ones(3)).numpy()
+    array([1., 1., 1.], dtype=float32)
+
+    Raises ValueError unless p is in [0, 1).
+    """
 
     def __init__(self, p: float, generator: tl.Generator | None = None) -> None:
         check_fraction("Dropout", p=p)
         check_generator("Dropout", generator)
         self.p, self.generator = p, generator
 
-    def forward(self, x: Any) -> Any:
-        """Return x with a fresh mask, or x itself in evaluation."""
+    def forward(self, x: tl.Tensor) -> tl.Tensor:
+        """Return x under a new mask, or in evaluation x itself."""
         return tl.dropout(x, self.p, self.generator) if self.training else x
 
     def extra_repr(self) -> str:
@@ -115,7 +164,16 @@ class Dropout(Module):
 
 
 class FeedForward(Module):
-    """FFN(x) = relu(x W1 + b1) W2 + b2 at each position (Vaswani et al. 2017, equation 2), dropout on the hidden."""
+    """FFN(x) = dropout(relu(x W1 + b1)) W2 + b2 at each position: (..., D) to (..., F) to (..., D).
+
+    Vaswani et al. 2017, equation 2, with dropout on the hidden values.
+
+    >>> feed_forward = nn.FeedForward(width=8, hidden_width=32)
+    >>> feed_forward(tl.zeros((2, 5, 8))).shape
+    (2, 5, 8)
+
+    Raises ValueError unless the last axis of x has size D, TypeError for x of integers.
+    """
 
     def __init__(
         self, width: int, hidden_width: int, dropout: float = 0.0, generator: tl.Generator | None = None
@@ -125,6 +183,6 @@ class FeedForward(Module):
         self.hidden = LinearRelu(width, hidden_width, dropout, generator=generator)
         self.output = Linear(hidden_width, width, generator=generator)
 
-    def forward(self, x: Any) -> Any:
-        """Return the output for x (..., D): (..., D)."""
+    def forward(self, x: TensorLike) -> tl.Tensor:
+        """Return the output (..., D) for x (..., D)."""
         return self.output(self.hidden(x))

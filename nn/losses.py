@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import tensorlib as tl
+from nn.checks import TensorLike
 from nn.module import Module
 
 __all__ = ["CrossEntropyLoss"]
 
 
 class CrossEntropyLoss(Module):
-    """Cross-entropy in nats, with label smoothing and padding left out; see `tensorlib.cross_entropy`."""
+    """Cross-entropy in nats: the mean (or sum) of -log softmax(logits)[target] over the targets.
 
-    def __init__(self, ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
+    Targets equal to `ignore_index` (padding) are left out. Label smoothing s (Szegedy et al. 2016, section 7) spreads
+    the part s of each target's probability evenly over the V classes. See `tl.cross_entropy`, also for the errors.
+
+    >>> loss = nn.CrossEntropyLoss(ignore_index=0)
+    >>> loss(tl.zeros((3, 4)), [1, 2, 0])  # log 4, the mean over two targets
+    Tensor(1.3863, shape=(), dtype=float32)
+    """
+
+    def __init__(
+        self,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: Literal["mean", "sum", "none"] = "mean",
+    ) -> None:
         self.ignore_index, self.label_smoothing, self.reduction = ignore_index, label_smoothing, reduction
 
-    def forward(self, logits: Any, targets: Any) -> Any:
-        """Return the loss of `logits` (..., V) for integer `targets` (...)."""
+    def forward(self, logits: TensorLike, targets: TensorLike) -> tl.Tensor:
+        """Return the loss of `logits` (..., V) for integer `targets` (...): a scalar, or (...) unreduced."""
         return tl.cross_entropy(logits, targets, self.ignore_index, self.label_smoothing, self.reduction)

@@ -15,7 +15,6 @@ from tensorlib.exchange.safetensors import *  # noqa: F403
 from tensorlib.graphs.drawing import *  # noqa: F403
 from tensorlib.graphs.graph import *  # noqa: F403
 from tensorlib.kernels import register_kernels
-from tensorlib.messages import FUNCTION_NAMES as _FUNCTION_NAMES
 from tensorlib.messages import unknown_name as _unknown_name
 from tensorlib.ops.activations import *  # noqa: F403
 from tensorlib.ops.arithmetic import *  # noqa: F403
@@ -44,12 +43,15 @@ from tensorlib.ops.shape import *  # noqa: F403
 from tensorlib.ops.softmax import *  # noqa: F403
 from tensorlib.ops.sorting import *  # noqa: F403
 from tensorlib.ops.trigonometric import *  # noqa: F403
+from tensorlib.pytorch_words import FUNCTION_NAMES as _FUNCTION_NAMES
+from tensorlib.shadowing import warn_if_shadowed as _warn_if_shadowed
 from tensorlib.tensor import *  # noqa: F403
 from tensorlib.transforms.derivatives import *  # noqa: F403
 from tensorlib.transforms.gradcheck import *  # noqa: F403
 from tensorlib.transforms.recompute import *  # noqa: F403
 
 register_kernels()
+_warn_if_shadowed()
 
 __version__ = "0.1.0"
 

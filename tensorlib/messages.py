@@ -1,4 +1,4 @@
-"""What error messages are made of: values on one line, names by which others know a thing, close matches."""
+"""How error messages show a value or its type, and what they suggest for an unknown name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__: list[str] = []
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it: on one line, and an array by its shape."""
+    """Return a value as a message shows it: on one line, an array by its shape and dtype."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"a {type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
     if isinstance(value, tuple | list) and any(hasattr(part, "dtype") for part in value):
@@ -21,7 +21,7 @@ def shown(value: Any) -> str:
 
 
 def unknown_name(owner: str, name: str, known: Iterable[str], elsewhere: dict[str, str]) -> str:
-    """Return what to say of a name that `owner` has not: how it is spelt here, or what looks like it."""
+    """Return the message for a name that `owner` does not have: our name for it, or close matches."""
     text = f"{owner} has no attribute {name!r}"
     if name in elsewhere:
         return f"{text}; use {elsewhere[name]}"
@@ -31,59 +31,9 @@ def unknown_name(owner: str, name: str, known: Iterable[str], elsewhere: dict[st
     return f"{text}; did you mean {' or '.join(close)}?" if close else text
 
 
-_CLEAR = "x.grad = None, or optimizer.zero_grad()"
-_ON_GPU = "x.to('cupy')"
-
-# PyTorch's names of methods and attributes, and what to write here.
-TENSOR_NAMES = {
-    "view": "x.reshape(shape)", "view_as": "x.reshape(y.shape)", "reshape_as": "x.reshape(y.shape)",
-    "permute": "x.transpose(axes)", "t": "x.T", "mT": "x.swapaxes(-1, -2)", "contiguous": "x itself, or x.copy()",
-    "unsqueeze": "tl.expand_dims(x, axis)", "expand_dims": "tl.expand_dims(x, axis)", "ravel": "x.flatten()",
-    "expand": "x.broadcast_to(shape)", "expand_as": "x.broadcast_to(y.shape)", "clone": "x.copy()",
-    "unbind": "tl.unstack(x, axis)", "unstack": "tl.unstack(x, axis)", "chunk": "x.split(parts, axis)",
-    "index_select": "x.take(indices, axis)", "masked_select": "x[mask]", "narrow": "a slice, x[start:stop]",
-    "select": "an index, x[i]", "take_along_axis": "tl.take_along_axis(x, indices, axis)",
-    "dim": "x.ndim", "ndimension": "x.ndim", "numel": "x.size", "nelement": "x.size", "tolist": "x.numpy().tolist()",
-    "device": "x.backend", "cuda": _ON_GPU, "cpu": "x.to('numpy')", "is_cuda": "x.backend.name",
-    "float": "x.astype('float32')", "double": "x.astype('float64')", "half": "x.astype('float16')",
-    "long": "x.astype('int64')", "int": "x.astype('int32')", "bool": "x.astype('bool')", "type": "x.astype(dtype)",
-    "type_as": "x.astype(y.dtype)", "grad_fn": "tl.graph(x), which shows how x was computed",
-    "requires_grad_": "x.requires_grad = True", "detach_": "x = x.detach()", "zero_": _CLEAR,
-    "clamp": "x.clip(low, high)", "pow": "x ** y", "power": "x ** y", "sub": "x - y", "mul": "x * y", "div": "x / y",
-    "true_divide": "x / y", "neg": "-x", "mm": "x @ y", "bmm": "x @ y", "mv": "x @ y", "eq": "x == y", "ne": "x != y",
-    "lt": "x < y", "le": "x <= y", "gt": "x > y", "ge": "x >= y", "acos": "x.arccos()", "asin": "x.arcsin()",
-    "atan": "x.arctan()", "atan2": "x.arctan2(y)", "absolute": "x.abs()", "fmod": "tl.remainder(x, y)",
-    "where": "tl.where(condition, x, y)", "einsum": "tl.einsum(formula, x, y)", "nonzero": "np.nonzero(x.numpy())",
-    "fill_": "tl.full_like(x, value)", "copy_": "x.replace(array), for a leaf", "index_add_": "x.index_add(...)",
-    "scatter_": "x.scatter(...)", "scatter_add_": "x.scatter_add(...)", "masked_fill_": "x.masked_fill(mask, value)",
-    "normal_": "x.replace(tl.normal(x.shape).data), or nn.init",
-    "uniform_": "x.replace(tl.uniform(x.shape).data), or nn.init",
-    "gelu": "tl.gelu(x)", "silu": "tl.silu(x)", "nbytes": "x.data.nbytes", "itemsize": "x.dtype.itemsize",
-}  # fmt: skip
-
-# The same of what PyTorch's ctx has, for whoever writes an op.
-CONTEXT_NAMES = {
-    "save_for_backward": "self.save(...)", "saved_tensor": "self.saved", "needs_input_grad": "self.needs",
-    "mark_non_differentiable": "differentiable = False in the class", "ctx": "self",
-}  # fmt: skip
-
-# The same of functions.
-FUNCTION_NAMES = {
-    "cat": "tl.concatenate", "concat": "tl.concatenate", "unsqueeze": "tl.expand_dims", "permute": "tl.transpose",
-    "view": "tl.reshape", "clamp": "tl.clip", "randn": "tl.normal(shape)", "rand": "tl.uniform(shape)",
-    "randperm": "tl.permutation(n)", "randint": "tl.Tensor(numpy.random.default_rng(seed).integers(low, high, shape))",
-    "multinomial": "tl.categorical(logits)", "manual_seed": "tl.seed", "as_tensor": "tl.Tensor, or tl.from_numpy",
-    "asarray": "tl.Tensor, or tl.from_numpy", "array": "tl.Tensor", "FloatTensor": "tl.Tensor",
-    "LongTensor": "tl.Tensor(data, dtype='int64')", "from_torch": "tl.from_dlpack", "mm": "tl.matmul",
-    "bmm": "tl.matmul", "mul": "tl.multiply", "sub": "tl.subtract", "div": "tl.divide", "pow": "tl.power",
-    "neg": "tl.negative", "unbind": "tl.unstack", "chunk": "tl.split", "index_select": "tl.take", "clone": "tl.copy",
-    "repeat_interleave": "tl.repeat", "eq": "tl.equal", "ne": "tl.not_equal", "lt": "tl.less", "le": "tl.less_equal",
-    "gt": "tl.greater", "ge": "tl.greater_equal", "acos": "tl.arccos", "asin": "tl.arcsin", "atan": "tl.arctan",
-    "atan2": "tl.arctan2", "smooth_l1_loss": "tl.huber_loss", "max_pool1d": "tl.max_pool", "max_pool2d": "tl.max_pool",
-    "avg_pool1d": "tl.avg_pool", "avg_pool2d": "tl.avg_pool", "enable_grad": "tl.no_grad, and leave its block",
-    "cuda": "backend='cupy'", "device": "backend='cupy' or 'numpy'", "functional": "tl itself: tl.softmax(x, axis)",
-    "float16": "dtype='float16'", "float32": "dtype='float32'", "float64": "dtype='float64'", "int64": "dtype='int64'",
-    "int32": "dtype='int32'", "long": "dtype='int64'", "set_grad_enabled": "tl.no_grad", "inference_mode": "tl.no_grad",
-    "outer_product": "tl.outer", "var_mean": "tl.mean and tl.var", "allclose": "numpy.testing.assert_allclose",
-    "nn": "the package beside it: import nn", "optim": "from nn import optim",
-}  # fmt: skip
+def kind_of(x: Any) -> str:
+    """Return the type of x as messages call it: "list", "torch.Tensor"; a class by its own name."""
+    kind = x if isinstance(x, type) else type(x)
+    module = kind.__module__.partition(".")[0]
+    name = kind.__qualname__ if module in ("builtins", "nn", "tensorlib", "__main__") else f"{module}.{kind.__name__}"
+    return f"the class {name}" if isinstance(x, type) else name

@@ -1,20 +1,21 @@
-"""Tensor: a value, its gradient, and one line per method that leads to an op. Long, for a third of it is that list."""
+"""Tensor: a Value with a constructor, operators, and one line for each method that is an op."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from os.path import basename
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from tensorlib.arrays.backend import Array, Backend, backend_of, get_backend
-from tensorlib.engine import backward as autograd
-from tensorlib.engine import hooks
-from tensorlib.engine.function import Function, as_array
+from tensorlib.arrays.backend import Array, Backend, get_backend
+from tensorlib.arrays.conversion import new_array
+from tensorlib.engine import backward, hooks
 from tensorlib.engine.recording import current_state
+from tensorlib.engine.value import Value, as_array, wrap
 from tensorlib.exchange import interop
-from tensorlib.messages import TENSOR_NAMES, shown, unknown_name
+from tensorlib.messages import kind_of, shown, unknown_name
 from tensorlib.ops import (
     activations,
     arithmetic,
@@ -33,21 +34,22 @@ from tensorlib.ops import (
 )
 from tensorlib.ops import shape as shapes
 from tensorlib.ops import softmax as softmaxes
+from tensorlib.pytorch_words import TENSOR_NAMES
 
 __all__ = ["Tensor"]
 
 
-def reflected(op: Callable[[Any, Any], Any]) -> Callable[[Tensor, Any], Any]:
+def reflected(op: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
     """Return the method for the operator with the Tensor on its right, as in ``2 - x``."""
 
-    def method(self: Tensor, other: Any) -> Any:
+    def method(self: Tensor, other: Any) -> Tensor:
         return op(other, self)
 
     return method
 
 
-class Tensor:
-    """An array of one dtype on one backend, which remembers how it was computed if that is wanted.
+class Tensor(Value):
+    """An array of one dtype on one backend, which records how it was computed if a gradient is wanted.
 
     Args:
         data: numbers, nested lists, or an array of NumPy or CuPy, which is *copied*. Python floats become float32;
@@ -60,24 +62,18 @@ class Tensor:
         grad: the sum of gradients from ``backward()`` passes, a Tensor without history, or None.
         version: how often the array was replaced.
         name: where a module holds this Tensor, as "encoder.layers.0.attention.weight"; empty otherwise.
+
+    >>> x = tl.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    Tensor([[2., 4.],
+            [6., 8.]], shape=(2, 2), dtype=float32)
     """
 
-    __slots__ = (
-        "__weakref__", "_array", "_cut", "_hooks", "_index", "_node", "_requires_grad", "grad", "name", "version",
-    )  # fmt: skip
+    __slots__ = ()
 
-    __array_ufunc__ = None  # so that `array * tensor` comes to Tensor.__rmul__ and not element by element
+    __array_ufunc__ = None  # so that `array * tensor` calls Tensor.__rmul__ once, not for each element
     __array_priority__ = 1000
-
-    _array: Array
-    _node: Function | None
-    _index: int
-    grad: Tensor | None
-    _requires_grad: bool
-    version: int
-    name: str
-    _hooks: dict[int, Any] | None  # of a leaf, once there are any; those of other Tensors are with their node
-    _cut: Any  # within `debug`: where this constant's history was cut off
 
     def __init__(
         self,
@@ -86,25 +82,27 @@ class Tensor:
         dtype: Any = None,
         backend: str | Backend | None = None,
     ) -> None:
-        self._array = interop.new_array(data, dtype, backend)
-        self._node, self._index = None, 0
-        self.grad, self.version, self.name, self._hooks = None, 0, "", None
+        self.array = new_array(data.array if isinstance(data, Value) else data, dtype, backend)
+        self.node, self.output_index = None, 0
+        self.grad, self.version, self.name, self.hooks = None, 0, "", None
         self.requires_grad = requires_grad
         if isinstance(data, Tensor):
-            data._left_history(self, "Tensor(...)")
+            data._without_history(self, "Tensor(...)")
 
-    def __getattr__(self, name: str) -> Any:
-        # Only for names that there are not: whoever comes from PyTorch is told the word for it here.
-        if name.startswith("_") or name in vars(Tensor):  # a property that raised AttributeError speaks for itself
-            return object.__getattribute__(self, name)
-        raise AttributeError(unknown_name(type(self).__name__, name, dir(type(self)), TENSOR_NAMES))
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Reached only when the attribute does not exist; suggests our name for PyTorch's.
+            if name.startswith("_") or hasattr(Tensor, name):  # a property that raised AttributeError, or an empty slot
+                return object.__getattribute__(self, name)
+            raise AttributeError(unknown_name(type(self).__name__, name, dir(type(self)), TENSOR_NAMES))
 
     # ---- the value ----
 
     @property
     def data(self) -> Array:
-        """The raw array of NumPy or CuPy, not a copy. Changing it in place is invisible to the engine: don't."""
-        return self._array
+        """The raw array of NumPy or CuPy, not a copy. The engine does not notice changes in place: don't make any."""
+        return self.array
 
     @data.setter
     def data(self, value: Any) -> None:
@@ -113,46 +111,21 @@ class Tensor:
         )
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The size along each axis."""
-        return self._array.shape
-
-    @property
-    def ndim(self) -> int:
-        """The number of axes."""
-        return self._array.ndim
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return self._array.size
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The type of the elements."""
-        return self._array.dtype
-
-    @property
-    def backend(self) -> Backend:
-        """The backend that the array belongs to."""
-        return backend_of(self._array)
-
-    @property
     def requires_grad(self) -> bool:
         """Whether gradients with respect to this Tensor are wanted. May be set on leaves of a floating dtype."""
-        return self._requires_grad
+        return self.needs_grad
 
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:
-        if not isinstance(wanted, bool | np.bool_):  # Tensor([1.0], "float64") would ask for a gradient, unseen
+        if not isinstance(wanted, bool | np.bool_):  # Tensor([1.0], "float64") would silently ask for a gradient
             raise TypeError(f"Tensor: requires_grad must be True or False, got {wanted!r}; is it meant as dtype=?")
-        if wanted and self._array.dtype.kind != "f":
+        if wanted and self.array.dtype.kind != "f":
             raise TypeError(
-                f"Tensor: requires_grad needs a real floating dtype, got {self._array.dtype}; pass dtype='float32'"
+                f"Tensor: requires_grad needs a real floating dtype, got {self.array.dtype}; pass dtype='float32'"
             )
-        if self._node is not None and not wanted:
-            raise RuntimeError("requires_grad: only leaves can be told that no gradient is wanted; use x.detach()")
-        self._requires_grad = bool(wanted)
+        if self.node is not None and not wanted:
+            raise RuntimeError("requires_grad: can be set to False on leaves only; use x.detach()")
+        self.needs_grad = bool(wanted)
 
     @property
     def T(self) -> Tensor:
@@ -161,65 +134,63 @@ class Tensor:
 
     @property
     def is_leaf(self) -> bool:
-        """True unless an op that was recorded made this Tensor."""
-        return self._node is None
+        """True unless this Tensor is the output of a recorded op."""
+        return self.node is None
 
     def numpy(self) -> np.ndarray:
-        """Return the value on the host: this Tensor's own memory on NumPy, a copy (which waits for the GPU) on CuPy.
+        """Return the value on the host: this Tensor's own memory on NumPy, a copy on CuPy, which waits for the GPU.
 
-        Whoever writes into it changes a value that graphs may have saved, unseen: write into ``x.numpy().copy()``.
-        It stays as it is when an optimizer or ``load_state_dict`` gives the Tensor another value.
+        Do not write into it: a graph may have saved the array, and would not notice. Use ``x.numpy().copy()``. It keeps
+        its values when an optimizer or ``load_state_dict`` replaces the Tensor's array.
         """
-        return self.backend.to_numpy(self._array)
+        return self.backend.to_numpy(self.array)
 
     def item(self) -> Any:
         """Return the only element as a Python number. Waits for the GPU."""
-        return self._only("item")
+        return self._only_element("item")
 
-    def _only(self, operation: str) -> Any:
+    def _only_element(self, operation: str) -> Any:
         if self.size != 1:
             raise ValueError(f"{operation}: needs exactly one element, got shape {self.shape}; use .numpy() for all")
-        return self._array.item()
+        return self.array.item()
 
     def detach(self) -> Tensor:
         """Return the same value without history; shares memory."""
-        return self._left_history(wrap(self._array), "detach")
+        return self._without_history(wrap(self.array), "detach")
 
     def to(self, backend: str | Backend) -> Tensor:
-        """Return a copy on another backend, without history; itself if it is there already."""
+        """Return a copy on another backend, without history; the Tensor itself if it is there already."""
         wanted = get_backend(backend)
         if wanted is self.backend:
             return self
-        return self._left_history(Tensor(self.numpy(), self.requires_grad, backend=wanted), "to")
+        return self._without_history(Tensor(self.numpy(), self.requires_grad, backend=wanted), "to")
 
-    def _left_history(self, copy: Tensor, how: str) -> Tensor:
-        """Return `copy`, which has this value and not this history; tell who watches."""
+    def _without_history(self, copy: Tensor, how: str) -> Tensor:
+        """Return `copy`, which has this value but not this history, after notifying the thread's observer."""
         if (watch := current_state().watch) is not None:
             watch.detached(self, copy, how)
         return copy
 
     def replace(self, array: Array) -> None:
-        """Put another array of the same shape in this leaf's place, not a copy; what optimizers and loading do.
+        """Make `array`, of the same shape, the value of this leaf, without copying; used by optimizers and loading.
 
-        Raises the version, so that a backward pass through the old value is noticed.
+        Raises the version, so that a backward pass through the old value is an error.
         """
-        if self._node is not None:
-            raise RuntimeError("replace: only leaves hold a value of their own, and this Tensor was computed")
+        if self.node is not None:
+            raise RuntimeError("replace: needs a leaf, this Tensor was computed by an op")
         if not isinstance(array, np.ndarray):
             array = as_array(array)
             if isinstance(array, Tensor) or not hasattr(array, "dtype"):
-                raise TypeError(f"replace: needs an array, got {interop.kind_of(array)}; pass tl.Tensor(x).data")
-        if self._requires_grad and array.dtype.kind != "f":
+                raise TypeError(f"replace: needs an array, got {kind_of(array)}; pass tl.Tensor(x).data")
+        if self.needs_grad and array.dtype.kind != "f":
             raise TypeError(f"replace: a Tensor that requires a gradient needs a floating dtype, got {array.dtype}")
         if array.shape != self.shape:
             raise ValueError(f"replace: the shape must stay {self.shape}, got {array.shape}")
-        self._array = array
+        self.array = array
         self.version += 1
 
     def __array_namespace__(self, api_version: str | None = None) -> Any:
-        import tensorlib
-
-        return tensorlib
+        return sys.modules["tensorlib"]  # by name, because the package imports this file
 
     __array__ = interop.to_host_array
     __dlpack__ = interop.to_dlpack
@@ -232,10 +203,10 @@ class Tensor:
     # ---- the gradient ----
 
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
-        """Add the gradients of this scalar to ``.grad`` of every leaf that requires one; see `autograd.backward`."""
+        """Add the gradients of this scalar to ``.grad`` of every leaf that requires one; see `engine.backward`."""
         if isinstance(gradient, bool):
             raise TypeError(f"backward: the gradient must be numbers, got {gradient}; is it meant as retain_graph=?")
-        autograd.backward(self, gradient, retain_graph)
+        backward.backward(self, gradient, retain_graph)
 
     register_hook = hooks.register_hook
     retain_grad = hooks.retain_grad
@@ -276,7 +247,7 @@ class Tensor:
     __ror__ = reflected(logic.bitwise_or)
     __rxor__ = reflected(logic.bitwise_xor)
 
-    def __pos__(self) -> Tensor:
+    def __pos__(self) -> Self:
         return self
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -407,7 +378,7 @@ class Tensor:
             raise TypeError("iter: a 0-d Tensor cannot be iterated over; its value is x.item()")
         if not len(self):
             return iter(())
-        # One node with an output for each row: as many nodes x[i] would each make a gradient of the size of x.
+        # One node with an output for each row: x[i] would be a node each, with a gradient of the size of x.
         return (row.reshape(self.shape[1:]) for row in shapes.split(self, len(self)))
 
     def __contains__(self, value: Any) -> bool:
@@ -416,23 +387,23 @@ class Tensor:
     def __bool__(self) -> bool:
         if self.size != 1:
             raise ValueError(f"bool: a Tensor of shape {self.shape} has no single truth value; use .any() or .all()")
-        return bool(self._array.item())
+        return bool(self.array.item())
 
     def __float__(self) -> float:
-        return float(self._only("float"))
+        return float(self._only_element("float"))
 
     def __int__(self) -> int:
-        return int(self._only("int"))
+        return int(self._only_element("int"))
 
     def __index__(self) -> int:
         if self.ndim or self.dtype.kind not in "iu":
             raise TypeError(
                 f"index: needs a 0-d Tensor of integers, got shape {self.shape} and dtype {self.dtype}; see int(x)"
             )
-        return self._array.item()
+        return self.array.item()
 
     def __format__(self, spec: str) -> str:
-        return format(self._only(f"format {spec!r}"), spec) if spec else str(self)
+        return format(self._only_element(f"format {spec!r}"), spec) if spec else str(self)
 
     def __repr__(self) -> str:
         kind = type(self).__name__
@@ -440,10 +411,10 @@ class Tensor:
         parts = [values, f"shape={self.shape}", f"dtype={self.dtype}"]
         if self.backend.name != "numpy":
             parts.append(f"backend={self.backend.name}")
-        if self._node is not None:
-            where = f" in {self._node.path}" if self._node.path else ""
-            line = f" at {basename(self._node.source)}" if self._node.source else ""
-            parts.append(f"from={self._node.name}{where}{line}")
+        if self.node is not None:
+            where = f" in {self.node.path}" if self.node.path else ""
+            line = f" at {basename(self.node.source)}" if self.node.source else ""
+            parts.append(f"from={self.node.name}{where}{line}")
         elif self.requires_grad:
             parts.append("requires_grad=True")
         if self.name:
@@ -451,17 +422,4 @@ class Tensor:
         return f"{kind}({', '.join(parts)})"
 
 
-def wrap(array: Array, node: Function | None = None, index: int = 0) -> Tensor:
-    """Make a Tensor around an array without copying: output number `index` of `node`, or a constant."""
-    x = _new(Tensor)
-    x._array = array
-    x._node = node
-    x._index = index
-    x._requires_grad = node is not None
-    x.grad = None
-    x.version = 0
-    x.name = ""
-    return x
-
-
-_new = object.__new__
+Value.public_class = Tensor

@@ -1,20 +1,20 @@
-"""Training runs of a few steps on a few sentences, for the tests that look at what a run does."""
+"""Training runs of a few steps on a few sentences, for tests of whole runs."""
 
 import io
 import json
 import signal
 
-from models.runs.config import config_from
+from models.cli.display import Display
+from models.runs.config_layers import config_from
 from models.system.stopping import Stopped, Stopper
 from models.training.loop import Trainer
-from models.training.progress import Display
 from models.training.start import resume_run, start_run
 
 MODEL = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 16, "dropout": 0.2, "max_length": 24}
 
 
 class StopsAt(Stopper):
-    """Is asked to stop when it is looked at for the nth time."""
+    """Stops at the nth check."""
 
     def __init__(self, number, at_once=False):
         super().__init__()
@@ -27,7 +27,7 @@ class StopsAt(Stopper):
 
 
 def write_pairs(folder, count=26):
-    """Write sentences of very different lengths, so that batches differ in tokens."""
+    """Write sentences of very different lengths, so that batches differ in their number of tokens."""
     words = ["one", "two", "three", "four", "five", "six", "seven"]
     lines = [f"{' '.join(words[: 1 + i % 7])} {i}\t{' '.join(words[1 + i % 7 :: -1])} {i}" for i in range(count)]
     for name, part in (("train", lines), ("valid", lines[:5])):

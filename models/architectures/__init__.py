@@ -1,1 +1,1 @@
-"""The models: what turns token ids into logits."""
+"""The models: from token ids to logits."""

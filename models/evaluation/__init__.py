@@ -1,1 +1,1 @@
-"""How good a model is: translations, scores, attention weights, errors."""
+"""Evaluation of a model: translations, scores, attention weights, error analysis."""

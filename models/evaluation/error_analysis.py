@@ -1,9 +1,9 @@
-"""`tensorlib evaluate --errors`: what a model cannot do, and whether the model or the search is to blame.
+"""`tensorlib evaluate --errors`: wrong translations, and whether the model or the search caused them.
 
-Of a sentence that is not translated as its reference two scores are compared, both as the search ranks, length penalty
-included: that of the model's own hypothesis, and that of the reference, which is forced on it. Where the reference
-scores higher, the search missed what it was looking for: a search error. Else the wrong scores higher than the right: a
-model error (Stahlberg and Byrne 2019, "On NMT search errors and model errors: cat got your tongue?").
+For a translation that differs from its reference, two scores are compared, both as the search ranks, with length
+penalty: that of the model's hypothesis, and that of the reference by forced decoding. If the reference scores higher,
+the search failed to find it: a search error. Otherwise the model prefers the wrong translation: a model error
+(Stahlberg and Byrne 2019, "On NMT search errors and model errors: cat got your tongue?").
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import zip_longest
-from typing import Any
 
 from models.decoding.hypothesis import Hypothesis, length_penalty
-from models.evaluation.translator import Translator, sentence_log_probs
+from models.evaluation.metrics import sentence_log_probs
+from models.evaluation.translator import Translator
 from models.system.terminal import printable
-from models.text.subwords import Pair
+from models.text.lines import Pair
+from models.text.subwords import Subwords
 from models.text.tokens import UNK
 
 __all__ = ["Case", "align", "error_report", "find_cases", "repetition", "words"]
 
 TOO_SHORT, TOO_LONG = 0.75, 4 / 3  # hypothesis to reference, in words
-REPEATING = 0.1  # so much more of the hypothesis than of the reference is repeated
+REPEATING = 0.1  # excess of the hypothesis's repetition over that of the reference
 CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # written without spaces: each character counts as a word
 WORD = re.compile(f"[{CJK}]|[^\\s{CJK}]+")
-MARKS = {"S": "33", "D": "31", "I": "36"}  # substituted, deleted, inserted; and in what colour a terminal shows it
+MARKS = {"S": "33", "D": "31", "I": "36"}  # substituted, deleted, inserted; each with its terminal color
 
-Column = tuple[str, str, str]  # a word of the reference, the word of the hypothesis across from it, and a mark
+Column = tuple[str, str, str]  # a word of the reference, the word of the hypothesis aligned with it, and a mark
 
 
 @dataclass(frozen=True)
 class Case:
-    """A sentence that was not translated as its reference."""
+    """A sentence whose translation differs from its reference."""
 
     line: int
     """Counted from 1."""
@@ -46,72 +47,73 @@ class Case:
     reference: str
     hypothesis: str
     reference_log_prob: float
-    """Of the whole sentence, </s> included."""
+    """Of the whole target, </s> included."""
     hypothesis_log_prob: float
     reference_tokens: int
     """Subwords, </s> included."""
     hypothesis_tokens: int
     """Subwords, and </s> if it came in time."""
     unknown: int
-    """Subwords of source and hypothesis that are <unk> or a byte of a character that the vocabulary lacks."""
+    """Number of subwords of source and hypothesis that are <unk> or a byte of a character outside the vocabulary."""
     alpha: float = 0.0
-    """The length penalty that the search ranked by."""
+    """The length penalty of the search."""
 
     @property
     def difference(self) -> float:
-        """Log-probability of a token: the hypothesis's less the reference's."""
+        """Log-probability per token of the hypothesis minus that of the reference."""
         return self.hypothesis_log_prob / self.hypothesis_tokens - self.reference_log_prob / self.reference_tokens
 
     @property
     def search_error(self) -> bool:
-        """Whether the reference, as a whole, has a higher score than what the search found."""
+        """Whether the reference, as a whole, has a higher score than the hypothesis."""
         reference = self.reference_log_prob / length_penalty(self.reference_tokens, self.alpha)
         return reference > self.hypothesis_log_prob / length_penalty(self.hypothesis_tokens, self.alpha)
 
     @property
     def length_ratio(self) -> float:
-        """Words of the hypothesis to those of the reference."""
+        """Number of words of the hypothesis divided by that of the reference."""
         return len(words(self.hypothesis)) / max(len(words(self.reference)), 1)
 
     @property
     def repeating(self) -> bool:
-        """Whether the hypothesis says things again that the reference doesn't."""
+        """Whether the hypothesis repeats itself more than the reference does."""
         return repetition(self.hypothesis) > repetition(self.reference) + REPEATING
 
 
 def find_cases(
     translator: Translator, pairs: Sequence[Pair], sources: Sequence[Sequence[int]], found: Sequence[Hypothesis]
 ) -> tuple[list[Case], int]:
-    """Return the wrong translations, the largest difference first, and how many could not be scored.
+    """Return the wrong translations, largest difference first, and how many of them could not be scored.
 
-    sources, found: what the translator read and wrote of each pair. Not scored are pairs with a blank side and
-    references longer than a translation may become.
+    sources, found: the translator's input and output for each pair. Pairs with a blank side, and references longer
+    than a translation may become, are not scored.
     """
     model, tokenizer, search = translator.model, translator.tokenizer, translator.search
     references = tokenizer.encode_target([reference for _, reference in pairs])
     hypotheses = [tokenizer.decode_target(hypothesis.tokens) for hypothesis in found]
     wrong = [i for i, (_, reference) in enumerate(pairs) if hypotheses[i] != reference]
-    most = [search.limit(source, translator.longest) for source in sources]
-    scored = [i for i in wrong if pairs[i][0].strip() and pairs[i][1].strip() and len(references[i]) < most[i]]
-    of_references = sentence_log_probs(model, [(sources[i], references[i]) for i in scored])
+    limits = [search.limit(source, translator.longest) for source in sources]
+    scored = [i for i in wrong if pairs[i][0].strip() and pairs[i][1].strip() and len(references[i]) < limits[i]]
+    reference_log_probs = sentence_log_probs(model, [(sources[i], references[i]) for i in scored])
     cases = [
         Case(
-            i + 1,
-            *pairs[i],
-            hypotheses[i],
-            of_references[n],
-            found[i].log_prob,
-            len(references[i]) + 1,
-            len(found[i].log_probs),
-            _unknown(tokenizer.source, sources[i]) + _unknown(tokenizer.target, found[i].tokens),
-            search.length_penalty,
+            line=i + 1,
+            source=pairs[i][0],
+            reference=pairs[i][1],
+            hypothesis=hypotheses[i],
+            reference_log_prob=log_prob,
+            hypothesis_log_prob=found[i].log_prob,
+            reference_tokens=len(references[i]) + 1,
+            hypothesis_tokens=len(found[i].log_probs),
+            unknown=_unknown(tokenizer.source, sources[i]) + _unknown(tokenizer.target, found[i].tokens),
+            alpha=search.length_penalty,
         )
-        for n, i in enumerate(scored)
+        for i, log_prob in zip(scored, reference_log_probs, strict=True)
     ]
     return sorted(cases, key=lambda case: (-abs(case.difference), case.line)), len(wrong) - len(scored)
 
 
-def _unknown(subwords: Any, ids: Sequence[int]) -> int:
+def _unknown(subwords: Subwords, ids: Sequence[int]) -> int:
     pieces = subwords.pieces(ids)
     return sum(i == UNK or bool(re.fullmatch("<0x..>", piece)) for i, piece in zip(ids, pieces, strict=True))
 
@@ -120,14 +122,14 @@ def _unknown(subwords: Any, ids: Sequence[int]) -> int:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text: what spaces part, and each Chinese or Japanese character for itself."""
+    """Return the words of a text: separated by spaces, and each Chinese or Japanese character separately."""
     return WORD.findall(text)
 
 
 def repetition(text: str, n: int = 2) -> float:
-    """Return the part of the n-grams of words that were there before: 1 - distinct / all.
+    """Return the fraction of the n-grams of words that occurred before: 1 - distinct / all.
 
-    It is seq-rep-n of Welleck et al. 2020, "Neural text generation with unlikelihood training".
+    This is seq-rep-n of Welleck et al. 2020, "Neural text generation with unlikelihood training".
     """
     found = words(text)
     ngrams = [tuple(found[i : i + n]) for i in range(len(found) - n + 1)]
@@ -135,7 +137,7 @@ def repetition(text: str, n: int = 2) -> float:
 
 
 def align(reference: str, hypothesis: str) -> list[Column]:
-    """Lay two sentences side by side, word by word: equal words across from each other, others marked S, D or I."""
+    """Align two sentences word by word: equal words share a column, all others are marked S, D or I."""
     old, new = words(reference), words(hypothesis)
     columns: list[Column] = []
     for _, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
@@ -150,39 +152,39 @@ def align(reference: str, hypothesis: str) -> list[Column]:
 def error_report(
     cases: Sequence[Case], count: int, sentences: int, unscored: int, tokenize: str = "13a", width: int | None = None
 ) -> Iterator[str]:
-    """Yield the lines of a report: a summary of all cases, and the first `count` of them one by one.
+    """Yield the lines of a report: a summary of all cases, and details of the first `count`.
 
-    sentences, unscored: how many were translated, and how many of the wrong ones are no case. tokenize: how BLEU finds
-    words. width: of a line; by default the terminal's. Colours mark what differs on a terminal alone.
+    sentences, unscored: the numbers of translated sentences, and of wrong ones that are not among the cases. tokenize:
+    how BLEU finds words. width: of a line; by default the terminal's. Differences are colored only on a terminal.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     width = shutil.get_terminal_size((100, 24)).columns if width is None else width
-    bleu: Any = BLEU(tokenize=tokenize, effective_order=True, force=True)
-    chrf: Any = CHRF()
+    bleu = BLEU(tokenize=tokenize, effective_order=True, force=True)
+    chrf = CHRF()
     yield from _summary(cases, sentences, unscored)
     if cases[:count]:
         yield ""
         yield (
-            f"The {len(cases[:count]):,} with the largest difference of log-probability a token; "
+            f"The {len(cases[:count]):,} with the largest difference of log-probability per token; "
             "S substituted, D deleted, I inserted"
         )
     for case in cases[:count]:
         quality = [metric.sentence_score(case.hypothesis, [case.reference]).score for metric in (bleu, chrf)]
         yield ""
         yield from _details(case, *quality)
-        yield from _aligned(align(printable(case.reference), printable(case.hypothesis)), width, colour)
+        yield from _aligned(align(printable(case.reference), printable(case.hypothesis)), width, color)
 
 
 def _summary(cases: Sequence[Case], sentences: int, unscored: int) -> Iterator[str]:
     search = sum(case.search_error for case in cases)
     rows = [
-        ("search errors", search, "the reference has a higher score than what was said: search wider"),
-        ("model errors", len(cases) - search, "what was said has a higher score than the reference: train better"),
+        ("search errors", search, "the reference scores higher than the translation: search wider"),
+        ("model errors", len(cases) - search, "the translation scores higher than the reference: train better"),
         ("too short", sum(case.length_ratio < TOO_SHORT for case in cases), "under 3/4 of the reference's words"),
         ("too long", sum(case.length_ratio > TOO_LONG for case in cases), "over 4/3 of the reference's words"),
-        ("repeating", sum(case.repeating for case in cases), "pairs of words again, more than in the reference"),
+        ("repeating", sum(case.repeating for case in cases), "more repeated pairs of words than in the reference"),
         ("unknown", sum(case.unknown > 0 for case in cases), "with characters spelled in bytes, or <unk>"),
     ]
     left_out = f"; {unscored:,} of them blank or too long to score" if unscored else ""
@@ -192,9 +194,9 @@ def _summary(cases: Sequence[Case], sentences: int, unscored: int) -> Iterator[s
 
 
 def _details(case: Case, bleu: float, chrf: float) -> Iterator[str]:
-    blame = "search error" if case.search_error else "model error"
+    kind = "search error" if case.search_error else "model error"
     facts = [
-        f"line {case.line}: {blame}, difference {case.difference:+.3f}",
+        f"line {case.line}: {kind}, difference {case.difference:+.3f}",
         f"BLEU {bleu:.1f}",
         f"chrF {chrf:.1f}",
         f"length ratio {case.length_ratio:.2f}",
@@ -209,32 +211,32 @@ def _details(case: Case, bleu: float, chrf: float) -> Iterator[str]:
         yield f"  log p       {total:.2f} / {tokens} = {total / tokens:.3f}  {name}"
 
 
-def _aligned(columns: Sequence[Column], width: int, colour: bool) -> Iterator[str]:
-    """Yield three lines, reference, hypothesis and marks, or more of them where one line has no room."""
+def _aligned(columns: Sequence[Column], width: int, color: bool) -> Iterator[str]:
+    """Yield three lines, reference, hypothesis and marks; repeated if the words do not fit on one line."""
     room, start = max(width - 14, 20), 0
     while start < len(columns):
         end, used = start, 0
-        while end < len(columns) and (end == start or used + _breadth(columns[end]) <= room):
-            used += _breadth(columns[end]) + 1
+        while end < len(columns) and (end == start or used + _column_width(columns[end]) <= room):
+            used += _column_width(columns[end]) + 1
             end += 1
         for name, row in (("reference", 0), ("hypothesis", 1), ("", 2)):
-            cells = [_padded(column, row, colour) for column in columns[start:end]]
+            cells = [_padded(column, row, color) for column in columns[start:end]]
             if line := " ".join(cells).rstrip():
                 yield f"  {name:<10}  {line}"
         start = end
 
 
-def _breadth(column: Column) -> int:
-    return max(map(_columns_of, column))
+def _column_width(column: Column) -> int:
+    return max(map(_text_width, column))
 
 
-def _padded(column: Column, row: int, colour: bool) -> str:
+def _padded(column: Column, row: int, color: bool) -> str:
     text, mark = column[row], column[2]
-    padding = " " * (_breadth(column) - _columns_of(text))
-    return f"\x1b[{MARKS[mark]}m{text}\x1b[0m{padding}" if colour and mark and text else text + padding
+    padding = " " * (_column_width(column) - _text_width(text))
+    return f"\x1b[{MARKS[mark]}m{text}\x1b[0m{padding}" if color and mark and text else text + padding
 
 
-def _columns_of(text: str) -> int:
-    """Return how many columns of a terminal a text takes: a Chinese character two, a combining accent none."""
+def _text_width(text: str) -> int:
+    """Return the width of a text in terminal columns: two for a Chinese character, none for a combining accent."""
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
     return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)

@@ -1,1 +1,1 @@
-"""A run on disk: its config, directory and checkpoints, and how one is loaded."""
+"""A run on disk: its config, directory and checkpoints, and how to load one."""

@@ -1,7 +1,7 @@
-"""Checkpoints: one safetensors file holds all that going on needs, and can tell whether it is whole.
+"""Checkpoints: one safetensors file holds everything that resuming a run needs, and a digest to verify it.
 
-Tensors: `model.NAME`, `optimizer.NAME`, and with a moving average `latest.NAME`. Metadata, one JSON text: what
-`Checkpoint` has below, and a digest over everything, for safetensors itself notices a torn file but not a flipped bit.
+Tensors: `model.NAME`, `optimizer.NAME`, and with a moving average `latest.NAME`. Metadata, as JSON: the other fields
+of `Checkpoint`, and a digest over everything, because safetensors detects a truncated file but not a flipped bit.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,22 +17,26 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
+from models.architectures.build import config_from_dict, config_to_dict
 from models.architectures.transformer import Transformer, TransformerConfig
 from models.system.errors import UserError
 from models.system.files import require_file
+from models.text.subwords import Tokenizer
 from tensorlib.exchange.safetensors import load_with_metadata
 
 __all__ = [
     "Checkpoint",
     "Progress",
-    "build_model",
     "digest",
     "load_weights",
     "newest_checkpoint",
     "prune",
     "read_checkpoint",
+    "step_checkpoints",
+    "step_path",
+    "tokenizer_digest",
+    "write_checkpoint",
 ]
-__all__ += ["step_path", "write_checkpoint"]
 
 FORMAT = 1
 BEST = "best.safetensors"
@@ -41,63 +45,48 @@ STEP = r"step-\d{8,}\.safetensors"  # as step_path names them
 
 @dataclass
 class Progress:
-    """Where a run stands. With the weights, the optimizer and the config it decides all that follows."""
+    """How far a run has come. With weights, optimizer, config and text it determines everything that follows."""
 
-    step: int = 0
-    """Steps taken, skipped ones included."""
-    epoch: int = 0
-    """The epoch, from 0, that the next batch is of."""
-    batch: int = 0
-    """How many batches of that epoch have been used."""
-    random: tuple[int, int] = (0, 0)
-    """The state of the generator that dropout draws from."""
-    skipped: int = 0
-    """Steps skipped in a row just now, because loss or gradient was not finite."""
-    validated: int = 0
-    """The step of the latest validation."""
-    best_step: int = 0
-    """The step of the best validation, by loss or by BLEU as the config says."""
-    best_loss: float | None = None
-    """Its loss."""
-    best_bleu: float | None = None
-    """Its BLEU, if that was measured."""
-    waited: int = 0
-    """Validations since then, all of which found nothing better."""
+    step: int = 0  # steps taken, including skipped ones
+    epoch: int = 0  # epoch of the next batch, counted from 0
+    batch: int = 0  # number of batches of that epoch already used
+    random: tuple[int, int] = (0, 0)  # state of the generator that dropout draws from
+    skipped: int = 0  # consecutive steps skipped up to now, because loss or gradient was not finite
+    validated: int = 0  # step of the latest validation
+    best_step: int = 0  # step of the best validation, by loss or by BLEU as the config says
+    best_loss: float | None = None  # its loss
+    best_bleu: float | None = None  # its BLEU, if measured
+    waited: int = 0  # validations since the best one
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint file holds."""
+    """The contents of a checkpoint file."""
 
-    model: dict[str, np.ndarray]
-    """The weights to use: with a moving average (--optim.ema) that."""
+    model: dict[str, np.ndarray]  # the weights to use: the moving average, if there is one (--optim.ema)
     optimizer: dict[str, np.ndarray]
     model_config: TransformerConfig
     progress: Progress
-    config: dict[str, Any]
-    """The run's config, for people; config.toml is what counts."""
-    tokenizer: str
-    """The digest of the subword models, and of the text: a checkpoint is worth nothing with others."""
-    data: str
-    latest: dict[str, np.ndarray] = field(default_factory=dict)
-    """The weights that training goes on from, where the ones to use are a moving average."""
-    averaged: list[int] = field(default_factory=list)
-    """The steps whose weights' mean this is, if it is one (`tensorlib average`)."""
+    config: dict[str, Any]  # the run's config, for people to read; config.toml is the one in force
+    tokenizer: str  # digest of the subword models: the weights are useless with other ones
+    data: str  # digest of the text
+    latest: dict[str, np.ndarray] = field(default_factory=dict)  # the weights that training continues from, if averaged
+    averaged: list[int] = field(default_factory=list)  # steps that the weights are the mean of (`tensorlib average`)
 
 
 def step_path(run: Path, step: int) -> Path:
-    """Return the file for a step's checkpoint."""
+    """Return the path of a step's checkpoint."""
     return run / f"step-{step:08d}.safetensors"
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all; equal checkpoints give equal bytes. Errors: OSError, as a full disk."""
+    """Write a checkpoint atomically; equal checkpoints give equal bytes. Errors: OSError, such as a full disk."""
     tensors = {f"model.{name}": array for name, array in checkpoint.model.items()}
     tensors |= {f"optimizer.{name}": array for name, array in checkpoint.optimizer.items()}
     tensors |= {f"latest.{name}": array for name, array in checkpoint.latest.items()}
     metadata = {
         "format": FORMAT,
-        "model": asdict(checkpoint.model_config),
+        "model": config_to_dict(checkpoint.model_config),
         "progress": asdict(checkpoint.progress),
         "config": checkpoint.config,
         "tokenizer": checkpoint.tokenizer,
@@ -109,7 +98,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint. Errors: `UserError` naming the file, for any that is not whole."""
+    """Read and verify a checkpoint. Errors: `UserError` naming the file if it is not a whole checkpoint."""
     require_file(str(path), "checkpoint", "name a file in it, such as best.safetensors")
     try:
         _require_safetensors(path)
@@ -122,11 +111,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"checkpoint {path}: a whole file is required; it is damaged: {reason}") from None
     if not isinstance(metadata, dict) or "format" not in metadata:
         raise UserError(f"checkpoint {path}: a file of `tensorlib train` is required; it holds only tensors")
-    noted = metadata.pop("digest", None)
+    recorded = metadata.pop("digest", None)
     if metadata["format"] != FORMAT:
-        raise UserError(f"checkpoint {path}: format {FORMAT} is required, got {metadata['format']!r}; train anew")
-    if noted != digest(tensors, metadata):
-        raise UserError(f"checkpoint {path}: a whole file is required; its contents don't fit their digest")
+        raise UserError(f"checkpoint {path}: format {FORMAT} is required, got {metadata['format']!r}; train again")
+    if recorded != digest(tensors, metadata):
+        raise UserError(f"checkpoint {path}: a whole file is required; its contents do not match their digest")
     try:
         return _from_parts(tensors, metadata)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -135,20 +124,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _require_safetensors(path: Path) -> None:
-    """Tell what never was a checkpoint, as a config.toml, from one that is damaged."""
+    """Raise `UserError` for a file of another kind, such as config.toml, instead of calling it a damaged checkpoint."""
     with path.open("rb") as file:
         start = file.read(9)
     if len(start) == 9 and start[8:] != b"{":  # the length of a JSON object, and that object
         raise UserError(
             f"checkpoint {path}: a .safetensors file of `tensorlib train` is required; it begins with "
-            f"{start.decode('ascii', 'replace')!r}, as none does; name another file"
+            f"{start.decode('ascii', 'replace')!r}, which no such file does; name another file"
         )
 
 
 def _from_parts(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Checkpoint:
     values = dict(metadata["progress"])
     values["random"] = tuple(values["random"])
-    values.setdefault("best_bleu", None)  # it and `waited` are younger than the format
+    values.setdefault("best_bleu", None)  # older checkpoints have neither it nor `waited`
     averaged = metadata.get("averaged", [])
     counts = [value for name, value in values.items() if name not in ("random", "best_loss", "best_bleu")]
     if (
@@ -163,7 +152,7 @@ def _from_parts(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) 
     return Checkpoint(
         model=_part(tensors, "model."),
         optimizer=_part(tensors, "optimizer."),
-        model_config=TransformerConfig(**metadata["model"]),
+        model_config=config_from_dict(metadata["model"]),
         progress=Progress(**values),
         config=metadata["config"],
         tokenizer=metadata["tokenizer"],
@@ -178,7 +167,7 @@ def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
 
 
 def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
-    """Return a digest over all names, types, shapes and values, and the metadata without it."""
+    """Return the digest of all names, types, shapes and values, and of the metadata without a digest."""
     hasher = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
@@ -187,34 +176,31 @@ def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> st
     return hasher.hexdigest()
 
 
-def build_model(config: TransformerConfig, generator: tl.Generator | None = None) -> Transformer:
-    """Return a new model. Errors: `UserError` for a config that cannot be built."""
-    try:
-        return Transformer(config, generator=generator)
-    except ValueError as error:
-        raise UserError(f"model: {str(error).removeprefix('TransformerConfig: ')}") from None
+def tokenizer_digest(tokenizer: Tokenizer) -> str:
+    """Return a digest of the subword models of both sides."""
+    return hashlib.sha256(tokenizer.source.model + b"\0" + tokenizer.target.model).hexdigest()
 
 
 def load_weights(model: Transformer, checkpoint: Checkpoint, path: Path) -> None:
-    """Put a checkpoint's weights into a model. Errors: `UserError` naming what is of another model."""
+    """Load a checkpoint's weights into a model. Errors: `UserError` naming what differs if it is of another model."""
     ours, theirs = model.config, checkpoint.model_config
-    other = [
+    differences = [
         f"{f.name} {getattr(theirs, f.name)} where this run has {getattr(ours, f.name)}"
         for f in fields(ours)
         if getattr(ours, f.name) != getattr(theirs, f.name)
     ]
-    if other:
-        raise UserError(f"checkpoint {path}: weights of this run's model are required; it has {', '.join(other)}")
+    if differences:
+        raise UserError(f"checkpoint {path}: weights of this run's model are required; it has {', '.join(differences)}")
     try:
         model.load_state_dict(checkpoint.model)
     except ValueError as error:
         raise UserError(f"checkpoint {path}: {error}") from None
 
 
-def newest_checkpoint(run: Path, warn: Any = None) -> tuple[Path, Checkpoint] | None:
-    """Return the newest whole step checkpoint of a run; `warn(text)` is told of each newer one that is damaged.
+def newest_checkpoint(run: Path, warn: Callable[[str], None] | None = None) -> tuple[Path, Checkpoint] | None:
+    """Return the newest whole step checkpoint of a run; calls `warn(text)` for each newer one that is damaged.
 
-    Errors: `UserError` when there are some and all are damaged: to begin again silently would lose them.
+    Errors: `UserError` if all are damaged: to start over silently would lose them.
     """
     paths = step_checkpoints(run)
     for path in reversed(paths):
@@ -224,7 +210,7 @@ def newest_checkpoint(run: Path, warn: Any = None) -> tuple[Path, Checkpoint] | 
             if warn:
                 warn(f"{error}; trying the one before")
     if paths:
-        raise UserError(f"run {run}: a whole checkpoint is required; all {len(paths)} are damaged; train anew")
+        raise UserError(f"run {run}: a whole checkpoint is required; all {len(paths)} are damaged; train again")
     return None
 
 
@@ -235,6 +221,6 @@ def step_checkpoints(run: Path) -> list[Path]:
 
 
 def prune(run: Path, keep: int) -> None:
-    """Remove all step checkpoints but the newest `keep`."""
+    """Remove all step checkpoints except the newest `keep`."""
     for path in step_checkpoints(run)[:-keep]:
         path.unlink(missing_ok=True)

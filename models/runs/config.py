@@ -1,30 +1,23 @@
-"""What a training run is told: dataclasses, presets, and how a TOML file and the command line are laid over them.
+"""The settings of a training run, and their values for each kind of data.
 
 A key of config.toml and a flag of the command line are the same thing: `batch_tokens = 4096` is
-`--batch-tokens 4096`, and `layers = 3` under `[model]` is `--model.layers 3`.
+`--batch-tokens 4096`, and `layers = 3` under `[model]` is `--model.layers 3`. The text beside each type is what
+`tensorlib train --help` prints.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
-
-import tomli_w
+from typing import Annotated, Any, Literal
 
 from models.architectures.transformer import TransformerConfig
-from models.runs.tables import LARGEST, build, leaves, settable, to_dict
-from models.system.errors import UserError
-from models.system.files import read_bytes
 
-__all__ = ["PRESETS", "OptimConfig", "TokenizerConfig", "TrainConfig", "config_from", "config_toml"]
-__all__ += ["read_toml", "resumed", "settable", "to_dict"]
+__all__ = ["PRESETS", "TEXT_FILES", "OptimConfig", "TokenizerConfig", "TrainConfig"]
 
-# What is used where neither a TOML file nor the command line says otherwise. What is not here is as the dataclasses
-# below have it: for the model, that is the base model of Vaswani et al. 2017.
+TEXT_FILES = ("train_source", "train_target", "train_tsv", "valid_source", "valid_target", "valid_tsv")
+
+# Values for whatever neither a TOML file nor the command line sets. Settings missing here keep the default of their
+# dataclass: for the model, that is the base model of Vaswani et al. 2017.
 PRESETS: dict[str, dict[str, Any]] = {
     "phrasebook": {
         "steps": 800,
@@ -48,270 +41,83 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """How text is cut into subwords."""
+    """How text is split into subwords."""
 
-    vocabulary: int = 8000
-    """The most subwords of a vocabulary, specials, bytes and characters included."""
-    shared: bool = True
-    """One vocabulary for both languages, or one each."""
-    type: Literal["bpe", "unigram"] = "bpe"
-    """Byte-pair encoding, or a unigram language model."""
-    coverage: float = 1.0
-    """The part of the text whose characters get a subword; the rest is spelled in bytes."""
-    dropout: float = 0.0
-    """BPE-dropout: merges left out at random, so that training cuts its text anew in each epoch; 0.1 is usual."""
+    vocabulary: Annotated[
+        int, "Maximum number of subwords in a vocabulary, including special tokens, bytes and characters."
+    ] = 8000
+    shared: Annotated[bool, "One vocabulary for both languages, or one for each."] = True
+    type: Annotated[Literal["bpe", "unigram"], "Byte-pair encoding, or a unigram language model."] = "bpe"
+    coverage: Annotated[
+        float, "Fraction of the text whose characters are in the vocabulary; the others are spelled in bytes."
+    ] = 1.0
+    dropout: Annotated[
+        float,
+        "BPE-dropout: probability of leaving out each merge, so that every epoch splits the training text "
+        "differently; 0.1 is usual.",
+    ] = 0.0
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """How parameters are updated."""
 
-    name: Literal["adam", "adamw", "sgd"] = "adam"
-    """The optimizer."""
-    learning_rate: float = 5e-4
-    """The highest of the schedule; with noam, the factor in front of it."""
-    schedule: Literal["inverse-sqrt", "cosine", "noam", "constant"] = "inverse-sqrt"
-    """How the learning rate goes on after it has risen."""
-    warmup: int = 1000
-    """Steps over which the learning rate rises."""
-    final_learning_rate: float = 0.0
-    """Where a cosine ends."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """Decay of the two moments of Adam and AdamW."""
-    eps: float = 1e-9
-    """What Adam and AdamW add to the denominator."""
-    momentum: float = 0.9
-    """The momentum of SGD."""
-    weight_decay: float = 0.0
-    """L2, or decoupled with AdamW."""
-    clip: float = 1.0
-    """The largest norm of the gradient; 0: any."""
-    label_smoothing: float = 0.1
-    """The part of the target's probability that is spread over all subwords."""
-    accumulate: int = 1
-    """Batches whose gradients make one step."""
-    ema: float = 0.0
-    """Decay of a moving average of the weights, used for all but training itself; 0.999 is usual, 0: none."""
-    max_skipped: int = 10
-    """Steps with a loss or gradient that is not finite are skipped; after so many in a row it ends."""
+    name: Annotated[Literal["adam", "adamw", "sgd"], "The optimizer."] = "adam"
+    learning_rate: Annotated[float, "Peak learning rate of the schedule; with noam, the factor in front of it."] = 5e-4
+    schedule: Annotated[
+        Literal["inverse-sqrt", "cosine", "noam", "constant"], "How the learning rate changes after the warmup."
+    ] = "inverse-sqrt"
+    warmup: Annotated[int, "Steps over which the learning rate rises."] = 1000
+    final_learning_rate: Annotated[float, "Learning rate at the end of the cosine schedule."] = 0.0
+    betas: Annotated[tuple[float, float], "Decay rates of the two moments of Adam and AdamW."] = (0.9, 0.98)
+    eps: Annotated[float, "Added to the denominator of Adam and AdamW."] = 1e-9
+    momentum: Annotated[float, "Momentum of SGD."] = 0.9
+    weight_decay: Annotated[float, "Weight decay: an L2 penalty, or decoupled with AdamW."] = 0.0
+    clip: Annotated[float, "Maximum norm of the gradient; 0: no limit."] = 1.0
+    label_smoothing: Annotated[float, "Fraction of the target's probability that is spread over all subwords."] = 0.1
+    accumulate: Annotated[int, "Batches whose gradients make one step."] = 1
+    ema: Annotated[
+        float,
+        "Decay of a moving average of the weights, used for everything but training itself; 0.999 is usual, 0: none.",
+    ] = 0.0
+    max_skipped: Annotated[
+        int, "Steps with a non-finite loss or gradient are skipped; training ends after this many in a row."
+    ] = 10
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that decides a training run, but for the text itself."""
+    """Everything that determines a training run, except the text itself."""
 
-    data: Literal["phrasebook", "files"] = "phrasebook"
-    """The built-in phrasebook, or files, which naming one implies."""
-    train_source: str = ""
-    """Sentences to train on, one a line, UTF-8."""
-    train_target: str = ""
-    """Their translations, line by line."""
-    train_tsv: str = ""
-    """Both in one file instead, separated by a tab."""
-    valid_source: str = ""
-    """Sentences kept out of training, on which progress is measured."""
-    valid_target: str = ""
-    """Their translations."""
-    valid_tsv: str = ""
-    """Both in one file instead."""
-    backend: str = "numpy"
-    """The array library: numpy (CPU) or cupy (a CUDA GPU)."""
-    seed: int = 0
-    """Where all randomness begins: equal seeds, equal bytes."""
-    steps: int = 0
-    """Steps to train; 0: no such limit."""
-    epochs: int = 0
-    """Passes over the text; 0: no such limit."""
-    batch_tokens: int = 0
-    """Positions in a batch, padding included, on its longer side."""
-    batch_sentences: int = 0
-    """Sentences in a batch, instead of --batch-tokens."""
-    validate_every: int = 0
-    """Steps between validations; 0: at the end of each epoch."""
-    save_every: int = 0
-    """Steps between checkpoints; 0: at the end of each epoch."""
-    keep: int = 3
-    """How many checkpoints stay, the newest."""
-    samples: int = 3
-    """Validation sentences whose translation is shown at each validation."""
-    bleu_sentences: int = 0
-    """Validation sentences that are translated for BLEU at each validation; 0: none."""
-    bleu_tokenize: Literal["13a", "none", "intl", "char", "zh"] = "13a"
-    """How BLEU finds words; none for text whose words are parted by spaces already."""
-    best_by: Literal["loss", "bleu"] = "loss"
-    """What makes a validation the best: best.safetensors keeps its weights, and --patience waits for it."""
-    patience: int = 0
-    """Validations in a row without a better one after which training ends; 0: never."""
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    """Text to subwords."""
-    model: TransformerConfig = field(default_factory=TransformerConfig)
-    """The Transformer."""
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    """The optimizer."""
-
-
-# Where a layer names one of these, it means: and not the others, whatever the layers below said.
-_ALTERNATIVES = (
-    (("data",), ("train_source", "train_target"), ("train_tsv",)),
-    (("data",), ("valid_source", "valid_target"), ("valid_tsv",)),
-    (("steps",), ("epochs",)),
-    (("batch_tokens",), ("batch_sentences",)),
-)
-_FILES = ("train_source", "train_target", "train_tsv", "valid_source", "valid_target", "valid_tsv")
-_MAY_CHANGE = (*_FILES, "backend", "steps", "epochs", "validate_every", "save_every", "keep", "samples", "patience")
-
-
-# ---- from nested dicts to a config ----
-
-
-def config_from(*layers: tuple[str, Mapping[str, Any]]) -> TrainConfig:
-    """Lay (where it is from, nested dict) layers over the preset that fits them, the last one on top.
-
-    Errors: `UserError` naming where, and the key, for a key that there isn't, a value of another type or out of range.
-    """
-    for where, layer in layers:
-        build(TrainConfig, layer, where)  # each by itself, so that the error can say where it is from
-    given: dict[str, Any] = {}
-    for _, layer in layers:
-        given = _overlay(given, layer)
-    named = [key for key in _FILES if given.get(key)]
-    if named and given.get("data") == "phrasebook":
-        raise UserError(f"config: text from one place is required; got data phrasebook and {_flag(named[0])}; give one")
-    given["data"] = "files" if named else given.get("data") or "phrasebook"
-    config = build(TrainConfig, _overlay(PRESETS[given["data"]], given), "config")
-    absolute: dict[str, Any] = {
-        key: str(Path(getattr(config, key)).absolute()) for key in named
-    }  # a run resumes from any directory
-    config = dataclasses.replace(config, **absolute)
-    _check(config, layers)
-    return config
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file. Errors: `UserError` naming the file, and the line where its syntax breaks."""
-    data = read_bytes(str(path), "config")
-    try:
-        return tomllib.loads(data.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"config {path}: TOML is required; {error or 'it is nested too deeply'}") from None
-
-
-def config_toml(config: TrainConfig) -> bytes:
-    """Return config.toml: complete, so that `--config` with it asks for the same run."""
-    return tomli_w.dumps(to_dict(config)).encode()
-
-
-def resumed(old: TrainConfig, *layers: tuple[str, Mapping[str, Any]]) -> TrainConfig:
-    """Return the config to go on with: `old` below the layers, which may say only what doesn't make it another run.
-
-    Errors: `UserError` naming the key that can't change.
-    """
-    new = config_from(("the run's config.toml", to_dict(old)), *layers)
-    was = dict(leaves(to_dict(old)))
-    for key, value in leaves(to_dict(new)):
-        before = was.get(key, "unset")
-        if value != before and key not in _MAY_CHANGE:
-            raise UserError(
-                f"resuming: {_flag(key)} is required to stay {before!r}, as the run began; got {value!r}; leave it "
-                "out, or train anew without --resume"
-            )
-    return new
-
-
-def _overlay(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `lower` with what `upper` says on top, section by section."""
-    result = dict(lower)
-    for group in _ALTERNATIVES:
-        # data = "files" says nothing: naming files implies it
-        chosen = [keys for keys in group if any(upper.get(key) not in (None, "", 0, "files") for key in keys)]
-        for key in (key for keys in group if chosen and keys not in chosen for key in keys):
-            result.pop(key, None)
-    for key, value in upper.items():
-        result[key] = _overlay(result.get(key, {}), value) if isinstance(value, Mapping) else value
-    return result
-
-
-# ---- what can't be, told before anything is begun ----
-
-Layers = tuple[tuple[str, Mapping[str, Any]], ...]
-
-
-def _check(config: TrainConfig, layers: Layers) -> None:
-    _check_files(config)
-    _check_ranges(config, layers)
-    try:
-        dataclasses.replace(config.model, source_vocabulary=1, target_vocabulary=1).check()
-    except ValueError as error:
-        keys = ("width", "heads", "dropout", "attention_dropout", "feed_forward_dropout", "embedding_dropout")
-        where = {_origin(f"model.{key}", layers) for key in keys} - {"config"}
-        problem = str(error).removeprefix("TransformerConfig: ")
-        raise UserError(f"{where.pop() if len(where) == 1 else 'config'}: {problem}") from None
-    if not (config.steps or config.epochs):
-        raise UserError("config: an end is required; got neither --steps nor --epochs above 0; give one")
-    if bool(config.batch_tokens) == bool(config.batch_sentences):
-        raise UserError(
-            f"config: either --batch-tokens or --batch-sentences is required; got {config.batch_tokens} and "
-            f"{config.batch_sentences}; give one of them, above 0"
-        )
-    if config.model.tie_embeddings and not config.tokenizer.shared:
-        raise UserError("config: tied embeddings need a shared vocabulary; leave out one of the two flags")
-    if config.best_by == "bleu" and not config.bleu_sentences:
-        raise UserError("config: --best-by bleu needs BLEU; got --bleu-sentences 0; give some, as 500")
-    if config.tokenizer.dropout and config.tokenizer.type != "bpe":
-        raise UserError(
-            f"config: --tokenizer.dropout leaves out merges of BPE; got --tokenizer.type {config.tokenizer.type}; "
-            "leave out one of the two flags"
-        )
-
-
-def _check_ranges(config: TrainConfig, layers: Layers) -> None:
-    for key, value in leaves(to_dict(config)):
-        low, high = _RANGES.get(key, (0, LARGEST))
-        numbers = value if isinstance(value, list) else [value]
-        if any(isinstance(n, int | float) and not low <= n <= high for n in numbers):
-            limits = f"at least {low}" if high == LARGEST and all(n < low for n in numbers) else f"from {low} to {high}"
-            raise UserError(f"{_origin(key, layers)}: {_flag(key)} must be {limits}, got {value}")
-
-
-def _origin(key: str, layers: Layers) -> str:
-    """Return where a key's value is from: the uppermost layer that has it."""
-    for where, layer in reversed(layers):
-        if key in dict(leaves(layer)):
-            return where
-    return "config"
-
-
-_RANGES: dict[str, tuple[float, float]] = {
-    "keep": (1, LARGEST),
-    "tokenizer.vocabulary": (1, 2**20),
-    "tokenizer.coverage": (0.5, 1),
-    "tokenizer.dropout": (0, 0.999),
-    "model.layers": (1, 1000),
-    "model.width": (1, 2**20),
-    "model.heads": (1, 2**20),
-    "model.feed_forward": (1, 2**20),
-    "model.max_length": (2, 2**20),
-    "optim.betas": (0, 1 - 1e-9),
-    "optim.momentum": (0, 1 - 1e-9),
-    "optim.eps": (1e-16, 1),  # below that float32 loses it beside any gradient, and 0 / 0 is left
-    "optim.label_smoothing": (0, 0.999),
-    "optim.accumulate": (1, LARGEST),
-    "optim.ema": (0, 1 - 1e-9),
-    "optim.max_skipped": (1, LARGEST),
-}
-
-
-def _check_files(config: TrainConfig) -> None:
-    if config.data != "files":
-        return
-    for part in ("train", "valid"):
-        source, target, tsv = (getattr(config, f"{part}_{side}") for side in ("source", "target", "tsv"))
-        if not (bool(source) == bool(target) and bool(tsv) != bool(source)):
-            raise UserError(
-                f"config: --{part}-source and --{part}-target, or --{part}-tsv alone, are required; got "
-                f"{', '.join(_flag(k) for k in _FILES if k.startswith(part) and getattr(config, k)) or 'none of them'}"
-            )
-
-
-def _flag(key: str) -> str:
-    return "--" + key.replace("_", "-")
+    data: Annotated[
+        Literal["phrasebook", "files"], "The built-in phrasebook, or files; naming a file implies files."
+    ] = "phrasebook"
+    train_source: Annotated[str, "Sentences to train on, one per line, UTF-8."] = ""
+    train_target: Annotated[str, "Their translations, line by line."] = ""
+    train_tsv: Annotated[str, "Both in one file instead, separated by a tab."] = ""
+    valid_source: Annotated[str, "Sentences kept out of training, to measure progress on."] = ""
+    valid_target: Annotated[str, "Their translations."] = ""
+    valid_tsv: Annotated[str, "Both in one file instead."] = ""
+    backend: Annotated[str, "Array library: numpy (CPU) or cupy (a CUDA GPU)."] = "numpy"
+    seed: Annotated[int, "Seed of all randomness: equal seeds give equal bytes."] = 0
+    steps: Annotated[int, "Steps to train; 0: no such limit."] = 0
+    epochs: Annotated[int, "Passes over the text; 0: no such limit."] = 0
+    batch_tokens: Annotated[int, "Maximum positions in a batch, padding included, on its longer side."] = 0
+    batch_sentences: Annotated[int, "Sentences in a batch, instead of --batch-tokens."] = 0
+    validate_every: Annotated[int, "Steps between validations; 0: at the end of each epoch."] = 0
+    save_every: Annotated[int, "Steps between checkpoints; 0: at the end of each epoch."] = 0
+    keep: Annotated[int, "How many of the newest checkpoints to keep."] = 3
+    samples: Annotated[int, "Validation sentences whose translations are shown at each validation."] = 3
+    bleu_sentences: Annotated[int, "Validation sentences translated for BLEU at each validation; 0: none."] = 0
+    bleu_tokenize: Annotated[
+        Literal["13a", "none", "intl", "char", "zh"],
+        "How BLEU splits text into words; none for text whose words are already separated by spaces.",
+    ] = "13a"
+    best_by: Annotated[
+        Literal["loss", "bleu"],
+        "Which measure makes a validation the best: best.safetensors keeps its weights, and --patience counts from it.",
+    ] = "loss"
+    patience: Annotated[int, "Training ends after this many validations in a row without a better one; 0: never."] = 0
+    tokenizer: Annotated[TokenizerConfig, "Text to subwords."] = field(default_factory=TokenizerConfig)
+    model: Annotated[TransformerConfig, "The Transformer."] = field(default_factory=TransformerConfig)
+    optim: Annotated[OptimConfig, "The optimizer."] = field(default_factory=OptimConfig)

@@ -1,4 +1,4 @@
-"""Run directories: made whole or not at all, and found again."""
+"""Run directories: creating one atomically, and finding one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 import shutil
 from pathlib import Path
 
-from models.runs.config import TrainConfig, config_from, config_toml, read_toml
+from models.runs.config import TrainConfig
+from models.runs.config_layers import config_from
+from models.runs.toml import config_toml, read_toml
 from models.system.errors import UserError
 from models.system.files import new_directory
 from models.system.terminal import command
@@ -21,16 +23,16 @@ CONFIG = "config.toml"
 
 
 def refuse_existing(out: Path) -> None:
-    """Refuse a directory that is there already: a run must not write over another. Errors: `UserError`."""
+    """Raise `UserError` if the directory exists: a run must not overwrite another."""
     if out.exists() or out.is_symlink():
-        raise UserError(f"train --out {out}: a new directory is required; it exists; add --resume to go on with it")
+        raise UserError(f"train --out {out}: a new directory is required; it exists; add --resume to continue it")
 
 
 def create_run(config: TrainConfig, tokenizer: Tokenizer, out: Path | None) -> Path:
-    """Make the run's directory with config and tokenizer in it: `out`, or the next number in runs/.
+    """Create the run's directory, `out` or the next number in runs/, with config and tokenizer in it.
 
-    It is filled under another name and then renamed, so that no half of it is ever seen, and two runs that begin at
-    once get two numbers. Errors: `UserError` if `out` exists or can't be made.
+    It is filled under a temporary name and then renamed, so that it is never seen half written, and two runs that
+    begin at the same time get two numbers. Errors: `UserError` if `out` exists or can't be created.
     """
     parent = out.parent if out else RUNS
     with new_directory(parent, "train") as temporary:
@@ -50,7 +52,7 @@ def _rename_to_number(temporary: Path, stem: Path) -> Path:
         taken = [_number(path) for path in stem.parent.glob(f"{stem.name}-*")]
         final = stem.with_name(f"{stem.name}-{max(taken, default=0) + 1}")
         try:
-            temporary.rename(final)  # fails where another run has just taken the number
+            temporary.rename(final)  # fails if another run has just taken the number
             return final
         except OSError:
             if not final.exists():
@@ -58,7 +60,7 @@ def _rename_to_number(temporary: Path, stem: Path) -> Path:
 
 
 def _name(config: TrainConfig) -> str:
-    """Return `<data>-<model>`; own text is called after the directory it lies in."""
+    """Return `<data>-<model>`, where <data> is the phrasebook, or the name of the text's directory."""
     file = config.train_source or config.train_tsv
     data = Path(file).parent.name if file else config.data
     name = re.sub(r"[^\w.]+", "-", data).strip("-.") or "text"
@@ -71,7 +73,7 @@ def _number(path: Path) -> int:
 
 
 def write_config(run: Path, config: TrainConfig) -> None:
-    """Write config.toml, whole or not at all."""
+    """Write config.toml atomically."""
     write_atomically(run / CONFIG, config_toml(config))
 
 
@@ -82,37 +84,37 @@ def read_config(run: Path) -> TrainConfig:
 
 
 def newest_run(trained: bool = False) -> Path:
-    """Return the run in runs/ that was begun last, of those with weights only if `trained`.
+    """Return the run in runs/ that began last, with `trained` only among those that have weights.
 
-    Errors: `UserError` where there is none.
+    Errors: `UserError` if there is none.
     """
     runs = [path for path in RUNS.glob("*") if (path / CONFIG).is_file() and not path.name.startswith(".")]
     found = [path for path in runs if has_weights(path)] if trained else runs
     if not found:
         which = "there is none" if not runs else f"none of the {len(runs)} has a checkpoint yet"
-        raise UserError(f"a run is required; {which} in {RUNS.absolute()}; begin one with `{command()} train`")
-    return max(found, key=_begun)
+        raise UserError(f"a run is required; {which} in {RUNS.absolute()}; start one with `{command()} train`")
+    return max(found, key=_beginning)
 
 
 def has_weights(run: Path) -> bool:
-    """Return whether there is a checkpoint in a run's directory."""
+    """Return whether a run's directory holds a checkpoint."""
     return any(run.glob("*.safetensors"))
 
 
 def remove_unless_trained(run: Path) -> None:
-    """Remove a new run that has failed before its first checkpoint: nothing in it is worth going on with."""
+    """Remove a new run that failed before its first checkpoint: nothing in it is worth resuming."""
     if not has_weights(run):
         shutil.rmtree(run, ignore_errors=True)
 
 
-def _begun(run: Path) -> tuple[int, int]:
-    # The tokenizer is written once, when the run begins; config.toml is written anew when one resumes.
+def _beginning(run: Path) -> tuple[int, int]:
+    # The tokenizer is written once, when the run begins; config.toml is written again when the run resumes.
     written = max((file.stat().st_mtime_ns for file in run.glob("tokenizer*.model")), default=0)
     return written, _number(run)
 
 
 def find_run(run: Path | None, flag: str = "--run") -> Path:
-    """Return the directory of a run: `run`, as `flag` named it, or the newest. Errors: `UserError` where it is none."""
+    """Return a run's directory: `run`, as given by `flag`, or the newest. Errors: `UserError` if it is not a run."""
     if run is None:
         return newest_run()
     if not (run / CONFIG).is_file():

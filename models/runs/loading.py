@@ -1,40 +1,40 @@
-"""From a run directory to a model that can be used."""
+"""From a run directory to a model ready for use."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from models.architectures.transformer import Transformer
-from models.runs.checkpoint import BEST, build_model, load_weights, newest_checkpoint, read_checkpoint
+import tensorlib as tl
+from models.architectures.build import build_model
+from models.architectures.transformer import Transformer, TransformerConfig
+from models.runs.checkpoint import BEST, load_weights, newest_checkpoint, read_checkpoint, tokenizer_digest
 from models.runs.config import TrainConfig
 from models.runs.directory import find_run, newest_run, read_config
 from models.system.errors import UserError
 from models.text.subwords import Tokenizer
-from models.training.start import model_config, open_backend, tokenizer_digest
 
-__all__ = ["Loaded", "load_run"]
+__all__ = ["Loaded", "load_run", "model_config", "open_backend"]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A trained model, in evaluation mode, and what belongs to it."""
+    """A trained model in evaluation mode, with its tokenizer and config."""
 
-    path: Path
-    """The checkpoint that the weights are from."""
+    path: Path  # the checkpoint that the weights are from
     config: TrainConfig
     tokenizer: Tokenizer
     model: Transformer
 
 
 def load_run(run: Path | None, backend: str) -> Loaded:
-    """Load the best weights of a run (the newest where None), or, where `run` is a file, of that checkpoint in it.
+    """Load the best weights of a run (None: the newest run), or, if `run` is a file, the weights of that checkpoint.
 
-    Errors: `UserError` naming what is missing, damaged, or of another model.
+    Errors: `UserError` naming the file that is missing, damaged, or belongs to another model.
     """
     backend = open_backend(backend)
     file = run if run is not None and run.is_file() else None
-    # of runs/ the newest that can be used: one that has just begun, or died early, has nothing to use yet
+    # The newest run with weights: one that has just begun, or failed early, has nothing to load.
     directory = find_run(file.parent if file else run or newest_run(trained=True))
     config, tokenizer = read_config(directory), Tokenizer.load(directory)
     path = file or directory / BEST
@@ -52,3 +52,16 @@ def load_run(run: Path | None, backend: str) -> Loaded:
     model = build_model(model_config(config, tokenizer))
     load_weights(model, checkpoint, path)
     return Loaded(path, config, tokenizer, model.to(backend).eval())
+
+
+def open_backend(name: str) -> str:
+    """Return a backend's canonical name. Errors: `UserError` if there is no such backend, or no GPU for it."""
+    try:
+        return tl.get_backend(name).name
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"--backend {name}: {error}") from None
+
+
+def model_config(config: TrainConfig, tokenizer: Tokenizer) -> TransformerConfig:
+    """Return the config's model with the vocabulary sizes of the tokenizer."""
+    return replace(config.model, source_vocabulary=tokenizer.source_size, target_vocabulary=tokenizer.target_size)

@@ -1,1 +1,1 @@
-"""The operating system's side: files, signals, the terminal, errors of the user."""
+"""The operating system's side: files, signals, the terminal, and errors made by the user."""

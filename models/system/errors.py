@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake by the user rather than by the program."""
+"""The exception for mistakes by the user, as opposed to errors in the program."""
 
 from models.system.terminal import printable
 
@@ -6,10 +6,10 @@ __all__ = ["UserError"]
 
 
 class UserError(Exception):
-    """A mistake by the user, told in one line: `operation: what is required; what was given; what to do`.
+    """A mistake by the user, described in one line: `operation: what is required; what was given; what to do`.
 
     The command line prints it to standard error and exits with status 2, without a traceback.
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__())  # a file name may hold anything
+        return printable(super().__str__())  # a file name may contain any character

@@ -1,4 +1,4 @@
-"""What a user names: a regular file to read, or an error that says what it is instead; a directory to make."""
+"""Files and directories that a user names, with errors in one line that say what is wrong with them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 from models.system.errors import UserError
 
-__all__ = ["new_directory", "read_bytes", "require_file"]
+__all__ = ["new_directory", "read_bytes", "require_file", "require_writable"]
 
 
 def require_file(name: str, operation: str, folder_remedy: str = "name a file in it") -> None:
-    """Refuse what is no regular file before it is opened, for opening a fifo would wait. Errors: `UserError`."""
+    """Raise `UserError` unless `name` is a regular file; without opening it, because opening a fifo would block."""
     try:
         mode = os.stat(name).st_mode
         if stat.S_ISREG(mode):
@@ -32,7 +32,7 @@ def require_file(name: str, operation: str, folder_remedy: str = "name a file in
 
 
 def read_bytes(name: str, operation: str) -> bytes:
-    """Read a regular file. Errors: `UserError` naming it and the operation."""
+    """Read a regular file. Errors: `UserError` naming the file and the operation."""
     require_file(name, operation)
     try:
         return Path(name).read_bytes()
@@ -43,11 +43,21 @@ def read_bytes(name: str, operation: str) -> bytes:
         ) from None
 
 
+def require_writable(path: Path, operation: str) -> None:
+    """Raise `UserError` naming the operation if no file can be written to `path`: before the work, not after it."""
+    if path.is_dir():
+        raise UserError(f"{operation} {path}: a file to write is required; it is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"{operation} {path}: a directory to write to is required; make {path.parent} first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"{operation} {path}: a place to write to is required; permission denied")
+
+
 @contextmanager
 def new_directory(parent: Path, operation: str) -> Iterator[Path]:
-    """Make a directory in `parent` to be filled and then renamed, so that no half of it is ever seen.
+    """Create a temporary directory in `parent`, to be filled and then renamed, so that it is never seen half written.
 
-    It goes if that fails. Errors: `UserError` naming the operation, where nothing can be made in `parent`.
+    It is removed if that fails. Errors: `UserError` naming the operation if nothing can be created in `parent`.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)

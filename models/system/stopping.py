@@ -1,4 +1,4 @@
-"""Stopping when asked: Ctrl-C, SIGTERM and a closed terminal end a run at the next good moment."""
+"""Stopping on request: Ctrl-C, SIGTERM and a closed terminal end a run at the next suitable moment."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ __all__ = ["Stopped", "Stopper"]
 
 
 class Stopped(Exception):
-    """A signal asked the program to stop. `saved` says what was saved and how to go on."""
+    """A signal asked the program to stop. `saved` says what was saved and how to resume."""
 
     def __init__(self, signal_number: int, *, at_once: bool = False) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
         self.signal_number = signal_number
-        self.at_once = at_once  # raised out of whatever was being done, whose state nobody knows
+        self.at_once = at_once  # raised in the middle of something, whose state is then unknown
         self.saved = ""
 
 
 class Stopper:
-    """Within this context SIGINT, SIGTERM and SIGHUP raise `Stopped`: at once, or, while `patient`, from `check`.
+    """In this context SIGINT, SIGTERM and SIGHUP raise `Stopped`: at once, or, while `patient`, from `check`.
 
-    A second signal doesn't wait. A signal that was ignored before stays so: nohup and a shell's `&` rely on it.
+    A second signal raises at once. A signal that was ignored before stays ignored: nohup and a shell's `&` rely on it.
     """
 
     def __init__(self) -> None:
         self.patient = False
-        self._asked: int | None = None
+        self._received: int | None = None
 
     def __enter__(self) -> Self:
         numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._ask) for number in heard}
+        handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+        self._previous = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if not self.patient or self._asked is not None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.patient or self._received is not None:
             raise Stopped(number, at_once=True)
-        self._asked = number
+        self._received = number
 
     def check(self) -> None:
-        """Raise `Stopped` if a signal has come."""
-        if self._asked is not None:
-            raise Stopped(self._asked)
+        """Raise `Stopped` if a signal was received."""
+        if self._received is not None:
+            raise Stopped(self._received)

@@ -1,4 +1,4 @@
-"""Where the process runs: its standard streams, and what a user types to call it again."""
+"""The process's standard streams, and the command that a user types to call it again."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ __all__ = ["command", "prepare_streams", "printable", "silence"]
 
 
 def prepare_streams() -> None:
-    """Give a process that was started without standard streams empty ones, and let stdout write any text.
+    """Replace missing standard streams by empty ones, and let stdout write any text.
 
-    Translations are UTF-8 whatever the locale says, and so are the words around them.
+    Translations are UTF-8 whatever the locale, and so is the text around them.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open as long as we run
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def printable(text: str) -> str:
-    """Write out newlines, terminal escapes, undecodable bytes and the like.
+    """Escape newlines, terminal escapes, undecodable bytes and the like.
 
-    So they can't break a line, drive the terminal, or make the printing itself fail.
+    Otherwise they could break a line, control the terminal, or make printing itself fail.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def silence(stream: TextIO) -> None:
-    """Let a stream whose reader has left, as `head` does, lead nowhere: Python would complain when it closes it."""
+    """Redirect a stream to nowhere after its reader has quit, as `head` does: closing it would raise an error."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):
@@ -43,12 +43,21 @@ def silence(stream: TextIO) -> None:
 
 
 def command() -> str:
-    """Return what calls this very program from a shell in this directory: `tensorlib`, or the way to it."""
+    """Return the shell command that calls this program from the current directory: `tensorlib`, or its path."""
     called = sys.argv[0] if sys.argv else ""
+    if Path(called).parts[-2:] == ("tensorlib", "__main__.py"):
+        return f"{shlex.quote(_shortest_path(sys.executable))} -m tensorlib"
     if Path(called).stem != "tensorlib" or not os.path.exists(called):
         return "tensorlib"  # inside another program
     found = shutil.which("tensorlib")
     if found and os.path.samefile(found, called):
         return "tensorlib"
-    beside = os.path.join(os.curdir, os.path.relpath(called)) if os.path.dirname(os.path.relpath(called)) == "" else ""
-    return shlex.quote(min(beside or os.path.relpath(called), os.path.abspath(called), key=len))
+    return shlex.quote(_shortest_path(called))
+
+
+def _shortest_path(file: str) -> str:
+    """Return a path that a shell in this directory runs: relative, with a "/" in it, or absolute if that is shorter."""
+    relative = os.path.relpath(file)
+    if not os.path.dirname(relative):
+        relative = os.path.join(os.curdir, relative)
+    return min(relative, os.path.abspath(file), key=len)

@@ -1,1 +1,1 @@
-"""Training: from a config to a run directory."""
+"""Training: from a config to a run directory with checkpoints."""

@@ -1,4 +1,4 @@
-"""Which sentences a config means, and their way to ids: everything that training reads, before it begins."""
+"""The sentences that a config names, and their encoding as ids: everything training reads before it begins."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from dataclasses import dataclass
 
 from models.runs.config import TrainConfig
 from models.system.errors import UserError
-from models.text.batching import Example, encode_pairs
+from models.text.batching import Example, encode_pairs, lengths
 from models.text.corpora.phrasebook import phrasebook
-from models.text.subwords import Pair, Tokenizer, read_parallel, read_tsv, without_empty
+from models.text.lines import Pair, read_parallel, read_tsv, without_empty
+from models.text.subwords import Tokenizer
 
 __all__ = ["Corpus", "Examples", "encode_corpus", "read_corpus", "train_tokenizer"]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Pairs of sentences. Only the phrasebook brings a test part."""
+    """Pairs of sentences. Only the phrasebook has a test part."""
 
     train: list[Pair]
     valid: list[Pair]
     test: list[Pair]
-    notes: list[str]
-    """What a user should know about the reading, such as how many empty lines were left out."""
+    notes: list[str]  # for the user, such as how many empty lines were left out
 
     def digest(self) -> str:
-        """Return what tells this text from any other; a run goes on only with the text it began with."""
+        """Return a digest of the text; a run resumes only with the text it began with."""
         hasher = hashlib.sha256()
         for part in (self.train, self.valid):
             for pair in part:
@@ -37,15 +37,16 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Examples:
-    """The encoded training and validation parts, without what is too long."""
+    """The encoded training and validation parts, without pairs too long for the model."""
 
     train: list[Example]
+    train_pairs: list[Pair]  # the text of each training example
     valid: list[Example]
     notes: list[str]
 
 
 def read_corpus(config: TrainConfig) -> Corpus:
-    """Read what the config names. Errors: `UserError` naming the file, or the part that has no sentence."""
+    """Read the text that the config names. Errors: `UserError` naming the file, or the part without a sentence."""
     if config.data == "phrasebook":
         book = phrasebook()
         return Corpus(book.train, book.valid, book.test, [])
@@ -62,7 +63,7 @@ def read_corpus(config: TrainConfig) -> Corpus:
 
 
 def train_tokenizer(config: TrainConfig, corpus: Corpus) -> Tokenizer:
-    """Learn subwords from the training part. Errors: `UserError` where the vocabulary is too small."""
+    """Learn subwords from the training part. Errors: `UserError` if the vocabulary is too small."""
     settings = config.tokenizer
     return Tokenizer.train(
         corpus.train,
@@ -74,23 +75,27 @@ def train_tokenizer(config: TrainConfig, corpus: Corpus) -> Tokenizer:
 
 
 def encode_corpus(config: TrainConfig, corpus: Corpus, tokenizer: Tokenizer) -> Examples:
-    """Encode both parts. Errors: `UserError` where nothing is short enough."""
+    """Encode both parts. Errors: `UserError` if all pairs of a part are too long."""
     notes: list[str] = []
-    train = _encode("train", corpus.train, config, tokenizer, notes)
-    valid = _encode("valid", corpus.valid, config, tokenizer, notes)
-    return Examples(train, valid, notes)
+    longest = config.model.max_length
+    train, train_pairs = _encode("train", corpus.train, tokenizer, longest, notes)
+    valid, _ = _encode("valid", corpus.valid, tokenizer, longest, notes)
+    return Examples(train, train_pairs, valid, notes)
 
 
 def _encode(
-    part: str, pairs: Sequence[Pair], config: TrainConfig, tokenizer: Tokenizer, notes: list[str]
-) -> list[Example]:
-    longest = config.model.max_length
-    examples, dropped = encode_pairs(tokenizer, pairs, max_length=longest)
-    if not examples:
+    part: str, pairs: Sequence[Pair], tokenizer: Tokenizer, longest: int, notes: list[str]
+) -> tuple[list[Example], list[Pair]]:
+    """Return the examples of at most `longest` positions on both sides, and their pairs."""
+    encoded, _ = encode_pairs(tokenizer, pairs)
+    fits = lengths(encoded).max(axis=1) <= longest
+    kept = [(example, pair) for example, pair, short in zip(encoded, pairs, fits, strict=True) if short]
+    dropped = len(pairs) - len(kept)
+    if not kept:
         raise UserError(
             f"reading text: {part} pairs of at most {longest} subwords are required; all {dropped:,} are longer; "
             "raise --model.max-length"
         )
     if dropped:
         notes.append(f"{part}: left out {dropped:,} pairs longer than {longest} subwords (--model.max-length)")
-    return examples
+    return [example for example, _ in kept], [pair for _, pair in kept]

@@ -1,13 +1,13 @@
-"""How a run went, to look at: curves of loss and BLEU, and translations as they improve. All comes from log.jsonl.
+"""Pictures of a run: curves of loss and BLEU, and translations as they improve. All are made from log.jsonl alone.
 
-So it is the same whether the run was stopped on the way or not, and can be thrown away.
+So they are the same whether or not the run was stopped on the way, and can be deleted.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ from tensorlib.exchange.safetensors import write_atomically
 
 __all__ = ["write_curves", "write_samples"]
 
-POINTS = 200  # on the curve of the training loss, each the mean of so many steps that it shows where training goes
+POINTS = 200  # of the training curve; each is the mean of enough consecutive steps to show the trend
 BLUE, GREY = "#1f5fa8", "#9aa4b1"
 
 Entries = Sequence[Mapping[str, Any]]
+Point = tuple[float, float]
 
 
 def write_curves(run: Path) -> None:
-    """Draw loss.svg, and bleu.svg if BLEU was measured. Without matplotlib (the extra `plot`) nothing is drawn."""
+    """Draw loss.svg, and bleu.svg if BLEU was measured. Does nothing without matplotlib (the extra `plot`)."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
@@ -30,12 +31,12 @@ def write_curves(run: Path) -> None:
     entries = _read_log(run)
     valid = [(e["step"], e["loss"]) for e in entries if e["kind"] == "valid"]
     bleu = [(e["step"], e["bleu"]) for e in entries if "bleu" in e]
-    drawn = {
-        "loss.svg": _picture("loss, nats a subword", "lowest validation loss", valid, min, ".3f", _smoothed(entries))
+    pictures = {
+        "loss.svg": _plot("loss, nats per subword", "lowest validation loss", valid, min, ".3f", _smoothed(entries))
     }
     if bleu:
-        drawn["bleu.svg"] = _picture("BLEU", "highest validation BLEU", bleu, max, ".2f")
-    for name, svg in drawn.items():
+        pictures["bleu.svg"] = _plot("BLEU", "highest validation BLEU", bleu, max, ".2f")
+    for name, svg in pictures.items():
         write_atomically(run / name, svg)
 
 
@@ -43,8 +44,8 @@ def _read_log(run: Path) -> Entries:
     return [json.loads(line) for line in (run / "log.jsonl").read_bytes().splitlines()]
 
 
-def _smoothed(entries: Entries) -> list[tuple[float, float]]:
-    """Return the mean training loss of a token over stretches of equally many steps, each at its middle step."""
+def _smoothed(entries: Entries) -> list[Point]:
+    """Return the mean training loss per token over groups of equally many steps, each at its middle step."""
     steps = [(e["step"], e["loss"], e["tokens"]) for e in entries if e["kind"] == "train"]
     width = max(1, len(steps) // POINTS)
     curve = []
@@ -55,19 +56,19 @@ def _smoothed(entries: Entries) -> list[tuple[float, float]]:
     return curve
 
 
-def _picture(
-    what: str,
+def _plot(
+    quantity: str,
     title: str,
-    points: Sequence[tuple[float, float]],
-    best_of: Any,
-    form: str,
-    training: Sequence[tuple[float, float]] = (),
+    points: Sequence[Point],
+    best_of: Callable[..., Point],
+    format_spec: str,
+    training: Sequence[Point] = (),
 ) -> bytes:
-    """Draw what validation found, its best point in the title, over what training did; return the SVG."""
+    """Return an SVG of the validation results, with the best one in the title, over the training curve."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    # Names of parts are drawn from the salt, and no date is kept: equal logs give equal bytes. Text stays text.
+    # Element ids are derived from the salt, and no date is written: equal logs give equal bytes. Text stays text.
     with matplotlib.rc_context({"svg.hashsalt": "tensorlib", "svg.fonttype": "none", "font.size": 10}):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = figure.add_subplot()
@@ -77,9 +78,9 @@ def _picture(
         axes.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=3, linewidth=1.6, label="validation")
         step, value = best_of(points, key=lambda point: point[1])
         axes.plot([step], [value], color=BLUE, marker="o", markersize=7, fillstyle="none", linestyle="none")
-        axes.set_title(f"{title} {value:{form}}, at step {step:,}", loc="left", fontsize=11)
+        axes.set_title(f"{title} {value:{format_spec}}, at step {step:,}", loc="left", fontsize=11)
         axes.set_xlabel("step")
-        axes.set_ylabel(what)
+        axes.set_ylabel(quantity)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e6e9ee", linewidth=0.8)
         axes.set_axisbelow(True)
@@ -91,15 +92,15 @@ def _picture(
 
 
 def write_samples(run: Path) -> None:
-    """Write samples.txt: of a few validation sentences the reference, and each new translation as training went on."""
-    shown: dict[tuple[int, str, str], list[tuple[int, str]]] = {}
+    """Write samples.txt: a few validation sentences with their reference and each translation that was new."""
+    changes: dict[tuple[int, str, str], list[tuple[int, str]]] = {}
     for entry in _read_log(run):
         for i, sample in enumerate(entry["samples"] if entry["kind"] == "valid" else []):
-            outputs = shown.setdefault((i, sample["source"], sample["reference"]), [])
+            outputs = changes.setdefault((i, sample["source"], sample["reference"]), [])
             if not outputs or outputs[-1][1] != sample["output"]:
                 outputs.append((entry["step"], sample["output"]))
     blocks = []
-    for (_, source, reference), outputs in shown.items():
+    for (_, source, reference), outputs in changes.items():
         rows = [("source", source), ("reference", reference), *[(f"step {step}", text) for step, text in outputs]]
         blocks.append("".join(f"{name:<14}{text}".rstrip() + "\n" for name, text in rows))
     if blocks:

@@ -1,9 +1,7 @@
-"""Training: from a config to a run directory, a step at a time.
+"""The training loop.
 
-Everything that follows is decided by the config, the text and `Progress`. So a run that goes on from a checkpoint
-writes the same bytes as one that was never stopped.
-
-Shape suffixes: B batch, S source length, T target length.
+The config, the text and `Progress` determine everything that follows: a run resumed from a checkpoint writes the same
+bytes as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -11,24 +9,11 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import numpy as np
 
 import tensorlib as tl
-from models.architectures.transformer import Transformer
-from models.runs.checkpoint import (
-    BEST,
-    Checkpoint,
-    Progress,
-    load_weights,
-    newest_checkpoint,
-    prune,
-    step_path,
-    write_checkpoint,
-)
-from models.runs.config import TrainConfig, to_dict
+from models.runs.checkpoint import step_path
 from models.runs.directory import has_weights
 from models.system.errors import UserError
 from models.system.stopping import Stopped, Stopper
@@ -36,128 +21,84 @@ from models.system.terminal import command
 from models.text.batching import Batch
 from models.training.curves import write_curves, write_samples
 from models.training.epochs import Epochs
-from models.training.progress import Display, RunLog
-from models.training.start import Run, tokenizer_digest
-from models.training.validation import Validation, out_of_patience, record_validation, validate
-from nn import optim, schedules
+from models.training.log import ProgressDisplay, RunLog
+from models.training.milestones import estimated_steps, is_done, is_due, out_of_patience
+from models.training.optimizer import make_optimizer, make_schedule
+from models.training.saving import CheckpointSaver, averaged_weights
+from models.training.start import Run
+from models.training.validation import record_validation, report_lines, validate
+from nn import optim
 from nn.averaging import ExponentialMovingAverage
 
-__all__ = ["Trainer", "make_optimizer", "make_schedule", "resume_command"]
-
-
-def make_optimizer(config: TrainConfig, model: Transformer) -> optim.Optimizer:
-    """Return the optimizer that the config asks for."""
-    c = config.optim
-    if c.name == "sgd":
-        return optim.SGD(model.named_parameters(), c.learning_rate, momentum=c.momentum, weight_decay=c.weight_decay)
-    kind = optim.Adam if c.name == "adam" else optim.AdamW
-    return kind(model.named_parameters(), c.learning_rate, betas=c.betas, eps=c.eps, weight_decay=c.weight_decay)
-
-
-def make_schedule(config: TrainConfig, total: int) -> schedules.Schedule:
-    """Return the learning rate as a function of the step, from 1; `total` is where a cosine ends."""
-    c = config.optim
-    if c.schedule == "noam":
-        return schedules.noam(config.model.width, c.warmup, c.learning_rate)
-    if c.schedule == "cosine":
-        return schedules.cosine(c.learning_rate, c.warmup, total, c.final_learning_rate)
-    kind = schedules.constant if c.schedule == "constant" else schedules.inverse_sqrt
-    return kind(c.learning_rate, c.warmup)
+__all__ = ["Trainer"]
 
 
 class Trainer:
-    """Takes the steps of a run, from where its newest checkpoint stands to its end."""
+    """Trains a run, from its newest checkpoint to its end."""
 
-    def __init__(self, run: Run, display: Display, stopper: Stopper) -> None:
+    def __init__(self, run: Run, display: ProgressDisplay, stopper: Stopper) -> None:
         self.run, self.config, self.model = run, run.config, run.model
         self.display, self.stopper = display, stopper
         self.optimizer = make_optimizer(self.config, self.model)
         decay = self.config.optim.ema
         self.average = ExponentialMovingAverage(self.model.named_parameters(), decay) if decay else None
-        self.progress = Progress(random=tl.default_generator().state)
-        self._ids = {"tokenizer": tokenizer_digest(run.tokenizer), "data": run.corpus.digest()}
+        self.saver = CheckpointSaver(run, self.optimizer, self.average)
+        self.progress = self.saver.restore(warn=display.line)
         self.epochs = Epochs(run)
-        self._saved = (-1, -1)  # the step of the newest checkpoint, and the step that was validated by then
-        self._stopgap: Path | None = None  # what a stop saved between the steps that are saved anyway
-        self._restore()
-        self.total = self._total_steps()
+        self.total = estimated_steps(self.config, self.epochs.count(0))
         self.schedule = make_schedule(self.config, self.total)
-        self.log = RunLog(run.path, self.progress.step, self.progress.validated, display.line)
-
-    # ---- the loop ----
+        self.log = RunLog(run.path, self.progress.step, self.progress.validated, warn=display.line)
 
     def train(self) -> None:
-        """Train to the end. A stop, when one is asked for, comes after a checkpoint: `Stopped`."""
+        """Train to the end. Raises `Stopped`, after saving a checkpoint, if a signal asks for a stop."""
         self.display.begin(self.progress.step, self.total)
         try:
-            self._after_step()  # a validation that a stop broke off
+            self._after_step()  # a stop may have interrupted the validation of the last step
             while not self.done:
                 self.stopper.check()
                 self.step()
                 self._after_step()
         except Stopped as stopped:
-            if not stopped.at_once:  # else in the middle of anything: nothing that could be saved
-                stopped.saved = self._save_stopped()
+            if not stopped.at_once:  # otherwise the interrupted state is not consistent and cannot be saved
+                self.save()
+                path = step_path(self.run.path, self.progress.step)
+                resume = f"{command()} train --resume --out {shlex.quote(str(self.run.path))}"
+                stopped.saved = f"at step {self.progress.step}; saved {path}; resume with: {resume}"
             raise
         finally:
             self.display.end()
             self.log.close()
 
-    def _save_stopped(self) -> str:
-        self.save()
-        path = step_path(self.run.path, self.progress.step)
-        return f"at step {self.progress.step}; saved {path}; go on with: {resume_command(self.run.path)}"
+    @property
+    def done(self) -> bool:
+        """Whether all steps have been taken."""
+        return is_done(self.progress, self.config)
 
     @property
     def finished(self) -> bool:
-        """Whether all is done, the last validation too, which a stop may have broken off."""
+        """Whether all steps have been taken and the last validation, which a stop may interrupt, is complete."""
         return self.done and self.progress.validated == self.progress.step
 
     @property
-    def done(self) -> bool:
-        """Whether all steps or epochs are over, or validation has long found nothing better."""
-        steps, epochs, p = self.config.steps, self.config.epochs, self.progress
-        over = (steps and p.step >= steps) or (epochs and p.epoch >= epochs)
-        return bool(over or self.out_of_patience)
-
-    @property
     def out_of_patience(self) -> bool:
-        """Whether validation has found nothing better for as long as the config waits."""
+        """Whether training ended early, because validation no longer improved."""
         return out_of_patience(self.progress, self.config)
 
-    def _after_step(self) -> None:
-        if self._is_due(self.config.validate_every) and self.progress.validated != self.progress.step:
-            self.validate()
-        if self._is_due(self.config.save_every):
-            self.save()
-
-    def _is_due(self, every: int) -> bool:
-        step = self.progress.step
-        return step > 0 and (self.done or (step % every == 0 if every else self.progress.batch == 0))
-
-    def _total_steps(self) -> int:
-        """Return the number of steps; with epochs of batches by tokens an estimate, for each epoch cuts anew."""
-        epoch = math.ceil(self.epochs.count(0) / self.config.optim.accumulate)
-        limits = [self.config.steps, self.config.epochs * epoch]
-        return min(limit for limit in limits if limit)
-
-    # ---- a step ----
-
     def step(self) -> None:
-        """Take one step: of `accumulate` batches, or of those that are left in the epoch."""
+        """Take one step with `accumulate` batches, or with those left in the epoch."""
         began, p = time.perf_counter(), self.progress
         p.step += 1
         epoch = p.epoch + 1
-        parts = self._next_batches()
-        tokens = sum(batch.tokens for batch in parts)
+        batches = self._next_batches()
+        tokens = sum(batch.tokens for batch in batches)
         self.optimizer.learning_rate = learning_rate = self.schedule(p.step)
         try:
-            with np.errstate(all="ignore"):  # what is not finite is looked for, and told
-                loss, norm = self._gradients(parts, tokens)
+            with np.errstate(all="ignore"):  # non-finite values are detected and reported instead
+                loss, norm = self._gradients(batches, tokens)
         except FloatingPointError as error:
             self._skip(epoch, str(error))
         else:
-            with np.errstate(all="ignore"):  # a learning rate far too high: the next loss tells
+            with np.errstate(all="ignore"):  # after a far too large update the next loss is not finite
                 self.optimizer.step()
                 if self.average:
                     self.average.update(p.step)
@@ -171,17 +112,24 @@ class Trainer:
             self.optimizer.zero_grad()
             p.random = tl.default_generator().state
 
-    def _gradients(self, parts: list[Batch], tokens: int) -> tuple[float, float]:
-        """Add up the gradients of the mean loss over all `tokens` of all parts, as if they were one batch.
+    def _next_batches(self) -> list[Batch]:
+        p = self.progress
+        batches = self.epochs.batches(p.epoch, p.batch, self.config.optim.accumulate)
+        p.batch += len(batches)
+        if p.batch == self.epochs.count(p.epoch):
+            p.epoch, p.batch = p.epoch + 1, 0
+        return batches
 
-        Return the loss, and the norm of the gradient before it was clipped. Raises FloatingPointError where either is
-        not finite.
+    def _gradients(self, batches: list[Batch], tokens: int) -> tuple[float, float]:
+        """Accumulate the gradients of the mean loss over all `tokens`, as if the batches were one.
+
+        Return the loss, and the norm of the gradient before clipping. Raises FloatingPointError if either is not
+        finite.
         """
-        total = 0.0
-        for batch in parts:
-            smoothing = self.config.optim.label_smoothing
-            # The sum over all tokens, divided by those of the whole step: a mean for each part would give the
-            # tokens of a small part more weight than those of a large one.
+        total, smoothing = 0.0, self.config.optim.label_smoothing
+        for batch in batches:
+            # The sum over the batch divided by the tokens of the whole step: averaging each batch separately would
+            # weight the tokens of a small batch more than those of a large one.
             summed = self.model.loss(batch.source_BS, batch.target_in_BT, batch.target_out_BT, smoothing, "sum")
             loss = summed * (1 / tokens)
             value = float(loss.item())
@@ -195,130 +143,55 @@ class Trainer:
             raise FloatingPointError(str(error)) from None
 
     def _skip(self, epoch: int, reason: str) -> None:
-        """Leave weights and optimizer as they were. After too many in a row it is no accident."""
-        p, most = self.progress, self.config.optim.max_skipped
+        """Leave weights and optimizer unchanged; raise `UserError` after too many consecutive skips."""
+        p, limit = self.progress, self.config.optim.max_skipped
         p.skipped += 1
         self.log.write(kind="skipped", step=p.step, epoch=epoch, reason=reason)
         self.display.line(f"step {p.step}: skipped, {reason}")
-        if p.skipped >= most:
+        if p.skipped >= limit:
             raise UserError(
-                f"train: a finite loss is required; {most} steps in a row had none ({reason}); {self._remedy()}"
+                f"train: a finite loss is required; {limit} steps in a row had none ({reason}); {self._remedy()}"
             )
 
     def _remedy(self) -> str:
         remedy = "lower --optim.learning-rate, or raise --optim.warmup"
-        return f"the checkpoints in {self.run.path} are from before; {remedy}" if has_weights(self.run.path) else remedy
+        if has_weights(self.run.path):
+            return f"the checkpoints in {self.run.path} are from before; {remedy}"
+        return remedy
 
-    def _next_batches(self) -> list[Batch]:
-        p = self.progress
-        parts = self.epochs.batches(p.epoch, p.batch, self.config.optim.accumulate)
-        p.batch += len(parts)
-        if p.batch == self.epochs.count(p.epoch):
-            p.epoch, p.batch = p.epoch + 1, 0
-        return parts
-
-    # ---- validation, checkpoints ----
+    def _after_step(self) -> None:
+        p, config = self.progress, self.config
+        if is_due(config.validate_every, p, config) and p.validated != p.step:
+            self.validate()
+        if is_due(config.save_every, p, config):
+            self.save()
 
     def validate(self) -> None:
-        """Validate, tell and log what was found, and keep the weights if they are the best so far."""
-        began, p, run = time.perf_counter(), self.progress, self.run
+        """Validate, log and show the result, and save the weights if they are the best so far."""
+        began, p = time.perf_counter(), self.progress
         try:
-            with self._averaged():
-                found = validate(self.model, run, self.stopper.check)
+            with averaged_weights(self.average):
+                result = validate(self.model, self.run, self.stopper.check)
         except FloatingPointError as loss:
             raise UserError(
                 f"train: a finite validation loss is required, got {loss} at step {p.step}; {self._remedy()}"
             ) from None
-        best = record_validation(found, p, self.config)
-        bleu = {} if found.bleu is None else {"bleu": found.bleu}
-        self.log.write(kind="valid", step=p.step, loss=found.loss, **bleu, best=best, samples=found.samples)
+        best = record_validation(result, p, self.config)
+        bleu = {} if result.bleu is None else {"bleu": result.bleu}
+        self.log.write(kind="valid", step=p.step, loss=result.loss, **bleu, best=best, samples=result.samples)
         self.log.write_speed(kind="valid", step=p.step, seconds=time.perf_counter() - began)
-        self._show(found, best)
+        for line in report_lines(result, best, p, self.config, self.total):
+            self.display.line(line)
         if best:
-            self._write(run.path / BEST)
-        write_curves(run.path)
-        write_samples(run.path)
-
-    def _show(self, found: Validation, best: bool) -> None:
-        star = " (the best so far)" if best else ""
-        p, line = self.progress, self.display.line
-        line(f"step {p.step}/{max(self.total, p.step)}  {found}{star}")
-        for sample in found.samples:
-            wrong = "" if sample["output"] == sample["reference"] else f"  [{sample['reference']}]"
-            line(f"    {sample['source']} -> {sample['output']}{wrong}")
-        if self.out_of_patience:
-            line(f"step {p.step}: ended early; {p.waited} validations in a row were no better than step {p.best_step}")
-
-    def _averaged(self) -> AbstractContextManager[None]:
-        """Put the weights to use into the model inside: the moving average, if there is one."""
-        return self.average.applied() if self.average else nullcontext()
+            self.saver.save_best(p)
+        write_curves(self.run.path)
+        write_samples(self.run.path)
 
     def save(self) -> None:
-        """Write this step's checkpoint, unless it stands already, and remove the oldest ones.
-
-        What a stop had saved goes too, so that a run leaves the same checkpoints whether it was stopped or not.
-        """
-        now = (self.progress.step, self.progress.validated)
-        if self._saved == now:
+        """Write this step's checkpoint, unless it already exists."""
+        if self.saver.is_saved(self.progress):
             return
         began = time.perf_counter()
         self.log.sync()
-        path = step_path(self.run.path, self.progress.step)
-        self._write(path)
-        stopgap = self._stopgap
-        self._note_saved(path)
-        if stopgap and stopgap != path:
-            stopgap.unlink(missing_ok=True)
-        prune(self.run.path, self.config.keep)
+        self.saver.save(self.progress)
         self.log.write_speed(kind="save", step=self.progress.step, seconds=time.perf_counter() - began)
-
-    def _note_saved(self, path: Path) -> None:
-        """Note that the newest checkpoint is `path`, of this step, and whether it is one that only a stop had saved."""
-        self._saved = (self.progress.step, self.progress.validated)
-        self._stopgap = None if self._is_due(self.config.save_every) else path
-
-    def _write(self, path: Path) -> None:
-        with self._averaged():
-            state = self.model.state_dict()
-        moments, latest = self.optimizer.state_dict(), self.model.state_dict() if self.average else {}
-        parts = [*state.items(), *moments.items(), *latest.items()]
-        bad = [name for name, array in parts if not np.isfinite(array).all()]
-        if bad:
-            raise UserError(f"train: finite weights are required; {bad[0]} is not; lower --optim.learning-rate")
-        config = {k: v for k, v in to_dict(self.config).items() if not k.startswith(("train_", "valid_"))}
-        del config["backend"]  # like the paths of the text: where a run is made is not what it is
-        checkpoint = Checkpoint(state, moments, self.model.config, self.progress, config, **self._ids, latest=latest)
-        try:
-            write_checkpoint(path, checkpoint)
-        except OSError as error:
-            kept = "; the checkpoints before it stand" if has_weights(self.run.path) else ""
-            raise OSError(error.errno, f"{error.strerror or error}{kept}", str(path)) from None
-
-    def _restore(self) -> None:
-        """Go to where the newest whole checkpoint stands, if there is one."""
-        found = newest_checkpoint(self.run.path, self.display.line)
-        if found is None:
-            return
-        path, checkpoint = found
-        for what, digest in self._ids.items():
-            if getattr(checkpoint, what) != digest:
-                raise UserError(
-                    f"checkpoint {path}: the {what} that it was trained with is required; this run's is another; "
-                    "put it back, or train anew without --resume"
-                )
-        load_weights(self.model, checkpoint, path)
-        try:
-            if self.average:
-                self.average.begin()
-                self.model.load_state_dict(checkpoint.latest)
-            self.optimizer.load_state_dict(checkpoint.optimizer)
-        except ValueError as error:
-            raise UserError(f"checkpoint {path}: {error}") from None
-        self.progress = checkpoint.progress
-        self._note_saved(path)
-        tl.default_generator().state = self.progress.random
-
-
-def resume_command(run: Path) -> str:
-    """Return what to type to go on with a run."""
-    return f"{command()} train --resume --out {shlex.quote(str(run))}"

@@ -1,29 +1,27 @@
-"""From a config to a run that can begin: all is read, learned, built and checked, and its directory made last."""
+"""Starting and resuming a run: read, learn, build and check everything before its directory is created."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tensorlib as tl
-from models.architectures.transformer import Transformer, TransformerConfig
-from models.runs.checkpoint import build_model
-from models.runs.config import TrainConfig, resumed
+from models.architectures.build import build_model
+from models.architectures.transformer import Transformer
+from models.runs.config import TrainConfig
+from models.runs.config_layers import Layer, resumed
 from models.runs.directory import create_run, read_config, refuse_existing
-from models.system.errors import UserError
+from models.runs.loading import model_config, open_backend
 from models.system.stopping import Stopper
 from models.text.subwords import Tokenizer
 from models.training.corpus import Corpus, Examples, encode_corpus, read_corpus, train_tokenizer
 
-__all__ = ["Run", "model_config", "open_backend", "resume_run", "start_run", "tokenizer_digest"]
+__all__ = ["Run", "resume_run", "start_run"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, and what has been made or read for it."""
+    """A run directory, and everything read or built for training in it."""
 
     path: Path
     config: TrainConfig
@@ -33,16 +31,8 @@ class Run:
     model: Transformer
 
 
-def open_backend(name: str) -> str:
-    """Return the backend's own name. Errors: `UserError` where there is no such backend, or no GPU for it."""
-    try:
-        return tl.get_backend(name).name
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"--backend {name}: {error}") from None
-
-
 def start_run(config: TrainConfig, out: Path | None, stopper: Stopper) -> Run:
-    """Read, learn and build all that training needs; the run's directory comes last, when nothing can be wrong."""
+    """Read, learn and build everything that training needs; create the run's directory last, when nothing can fail."""
     if out:
         refuse_existing(out)
     backend = open_backend(config.backend)
@@ -54,10 +44,10 @@ def start_run(config: TrainConfig, out: Path | None, stopper: Stopper) -> Run:
     return Run(create_run(config, tokenizer, out), config, corpus, tokenizer, examples, model)
 
 
-def resume_run(path: Path, stopper: Stopper, *layers: tuple[str, Mapping[str, Any]]) -> Run:
-    """Read again what a run was begun with; `layers`, as `config_from` takes them, may change a little.
+def resume_run(path: Path, stopper: Stopper, *layers: Layer) -> Run:
+    """Read again what a run began with; `layers`, as for `config_from`, may change a few settings.
 
-    Nothing is written: whoever goes on with the run keeps the new config in it.
+    Writes nothing: the caller saves the new config.
     """
     config = resumed(read_config(path), *layers)
     backend = open_backend(config.backend)
@@ -70,19 +60,9 @@ def resume_run(path: Path, stopper: Stopper, *layers: tuple[str, Mapping[str, An
 
 
 def _new_model(config: TrainConfig, tokenizer: Tokenizer, backend: str) -> Transformer:
-    """Seed all randomness, and draw the first weights from the same stream that dropout goes on with."""
+    """Seed all randomness, and initialize the weights from the stream that dropout then continues."""
     tl.seed(config.seed)
     model = build_model(model_config(config, tokenizer), tl.default_generator())
     model.to(backend)
     model.train()
     return model
-
-
-def model_config(config: TrainConfig, tokenizer: Tokenizer) -> TransformerConfig:
-    """Return what the model is built from: the config's, with vocabularies as large as the tokenizer's."""
-    return replace(config.model, source_vocabulary=tokenizer.source_size, target_vocabulary=tokenizer.target_size)
-
-
-def tokenizer_digest(tokenizer: Tokenizer) -> str:
-    """Return what tells these subwords from any others."""
-    return hashlib.sha256(tokenizer.source.model + b"\0" + tokenizer.target.model).hexdigest()

@@ -1,32 +1,32 @@
-"""Validation: how good the model is on text kept out of training, and whether it gets better still."""
+"""Validation: how good the model is on text kept out of training, and whether it still improves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from models.architectures.transformer import Transformer
-from models.evaluation.translator import Translator, scores, token_loss
+from models.evaluation.metrics import scores, token_loss
+from models.evaluation.translator import Translator
 from models.runs.checkpoint import Progress
 from models.runs.config import TrainConfig
+from models.training.milestones import out_of_patience
 from models.training.start import Run
 
-__all__ = ["Validation", "out_of_patience", "record_validation", "validate"]
+__all__ = ["Validation", "record_validation", "report_lines", "validate"]
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What one validation found."""
+    """The result of one validation."""
 
     loss: float
     perplexity: float
-    bleu: float | None
-    """BLEU of the first `bleu_sentences`, translated greedily; None where the config asks for none."""
-    samples: list[dict[str, str]]
-    """Of the first few sentences: source, reference and output."""
+    bleu: float | None  # of greedy translations of the first `bleu_sentences`; None if the config asks for none
+    samples: list[dict[str, str]]  # source, reference and output of the first few sentences
 
     def __str__(self) -> str:
         bleu = "" if self.bleu is None else f", BLEU {self.bleu:.2f}"
@@ -34,12 +34,12 @@ class Validation:
 
 
 def validate(model: Transformer, run: Run, stop: Callable[[], None] = lambda: None) -> Validation:
-    """Measure the loss on the validation part, and translate some of it. `stop` is called between batches.
+    """Measure the loss on the validation text, and translate some of it. `stop` is called between batches.
 
-    Raises FloatingPointError, with the loss as its text, where that is not finite.
+    Raises FloatingPointError, with the loss as its message, if the loss is not finite.
     """
     config = run.config
-    with np.errstate(all="ignore"):  # after a divergence all is infinite, and one message enough
+    with np.errstate(all="ignore"):  # after a divergence one error is enough
         result = token_loss(model, run.examples.valid, stop)
     if not math.isfinite(result.loss):
         raise FloatingPointError(f"{result.loss}")
@@ -53,20 +53,27 @@ def validate(model: Transformer, run: Run, stop: Callable[[], None] = lambda: No
     return Validation(result.loss, result.perplexity, bleu, samples)
 
 
-def record_validation(found: Validation, progress: Progress, config: TrainConfig) -> bool:
-    """Put into `progress` what the validation of its step found; return whether that is the best so far."""
+def record_validation(result: Validation, progress: Progress, config: TrainConfig) -> bool:
+    """Record the result for the current step in `progress`; return whether it is the best so far."""
     if config.best_by == "bleu":
-        before, now = progress.best_bleu, found.bleu
+        before, now = progress.best_bleu, result.bleu
         best = before is None or (now is not None and now > before)
     else:
-        best = progress.best_loss is None or found.loss < progress.best_loss
+        best = progress.best_loss is None or result.loss < progress.best_loss
     progress.validated = progress.step
     progress.waited = 0 if best else progress.waited + 1
     if best:
-        progress.best_step, progress.best_loss, progress.best_bleu = progress.step, found.loss, found.bleu
+        progress.best_step, progress.best_loss, progress.best_bleu = progress.step, result.loss, result.bleu
     return best
 
 
-def out_of_patience(progress: Progress, config: TrainConfig) -> bool:
-    """Return whether so many validations in a row have found nothing better that training is to end."""
-    return 0 < config.patience <= progress.waited
+def report_lines(result: Validation, best: bool, progress: Progress, config: TrainConfig, total: int) -> Iterator[str]:
+    """Yield the lines that show a recorded result, at the current step of about `total`."""
+    star = " (the best so far)" if best else ""
+    yield f"step {progress.step}/{max(total, progress.step)}  {result}{star}"
+    for sample in result.samples:
+        wrong = "" if sample["output"] == sample["reference"] else f"  [{sample['reference']}]"
+        yield f"    {sample['source']} -> {sample['output']}{wrong}"
+    if out_of_patience(progress, config):
+        waited, best_step = progress.waited, progress.best_step
+        yield (f"step {progress.step}: ended early; {waited} validations in a row were no better than step {best_step}")

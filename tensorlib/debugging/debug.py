@@ -52,7 +52,7 @@ class _Debug(Watch):
     def forward(self, node: Function, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
         self.cuts.ran(node, inputs, outputs)
         for k, y in enumerate(outputs):
-            if not all_finite(y._array):
+            if not all_finite(y.array):
                 self.judge(node, inputs, k if len(outputs) > 1 else None, y)
 
     def judge(self, node: Function, inputs: Sequence[Any], k: int | None, y: Tensor) -> None:
@@ -67,11 +67,11 @@ class _Debug(Watch):
 
     def backward(self, node: Function, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
         for i, dx in enumerate(dxs):
-            if dx is not None and not all_finite(getattr(dx, "_array", dx)):
+            if dx is not None and not all_finite(getattr(dx, "array", dx)):
                 raise FloatingPointError(backward_report(node, dys, i, dx))
 
     def arrived(self, leaf: Tensor, dx: Any) -> None:
-        if not all_finite(getattr(dx, "_array", dx)):
+        if not all_finite(getattr(dx, "array", dx)):
             found = range_of(dx)
             assert found is not None
             raise FloatingPointError(
@@ -108,7 +108,7 @@ def backward_report(node: Function, dys: Sequence[Any], i: int, dx: Any) -> str:
     found, gradients = range_of(dx), [range_of(dy) for dy in dys]
     saved = {role: x for role, array in node.saved_by_role() if (x := range_of(array)) is not None}
     assert found is not None
-    edge = (node._edges or ())[i]
+    edge = (node.edges or ())[i]
     name = edge[0].name if edge is not None and isinstance(edge[0], Tensor) else ""
     given = [f"{'dy' if len(dys) == 1 else f'dy {k}'} is {dy}" for k, dy in enumerate(gradients)]
     for role, x in saved.items():

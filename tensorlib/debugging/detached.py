@@ -42,7 +42,7 @@ class Cut:
 
 def cut_of(x: Any) -> Cut | None:
     """Return where the history of this Tensor was cut off, if that was noted."""
-    return getattr(x, "_cut", None)
+    return getattr(x, "cut", None)
 
 
 class CutTracker:
@@ -57,12 +57,12 @@ class CutTracker:
 
     def detached(self, x: Tensor, y: Tensor, how: str) -> None:
         """Note that `y` is the value of `x` without its history."""
-        if x._requires_grad:
+        if x.needs_grad:
             state = current_state()
-            y._cut = Cut("detach", how, calling_line(), state.path, [_edge(x)])
-            y._cut.by_engine = _caller_of_tensor().startswith("tensorlib.")
+            y.cut = Cut("detach", how, calling_line(), state.path, [_edge(x)])
+            y.cut.by_engine = _caller_of_tensor().startswith("tensorlib.")
         elif (cut := cut_of(x)) is not None:
-            y._cut = cut
+            y.cut = cut
         else:
             return
         self.remember(y)
@@ -70,10 +70,10 @@ class CutTracker:
     def ran(self, node: Function, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
         """Note what `node` cut off, if it was not recorded; if it was, note the cuts behind its constants."""
         carried = list({id(cut): cut for cut in self.carried(node, inputs)}.values())
-        if node._edges is not None:
-            node._cuts = carried
+        if node.edges is not None:
+            node.cuts = carried
             return
-        ended = [x for x in inputs if isinstance(x, Tensor) and x._requires_grad]
+        ended = [x for x in inputs if isinstance(x, Tensor) and x.needs_grad]
         if ended:
             reason = "no_grad" if node.differentiable else "no gradient"
             cut = Cut(reason, node.name, node.source, node.path, [*map(_edge, ended), *carried])
@@ -87,7 +87,7 @@ class CutTracker:
         else:
             return
         for y in outputs:
-            y._cut = cut
+            y.cut = cut
             self.remember(y)
 
     def carried(self, node: Function, inputs: Sequence[Any]) -> Iterator[Cut]:
@@ -105,9 +105,9 @@ class CutTracker:
         """Know the array of `y` again where an op gets it as an attribute, as a mask or ids."""
         if y.dtype.kind not in "biu":
             return
-        key, known = id(y._array), self.of_array
+        key, known = id(y.array), self.of_array
         try:
-            known[key] = weakref.ref(y._array, lambda _: known.pop(key, None)), y._cut
+            known[key] = weakref.ref(y.array, lambda _: known.pop(key, None)), y.cut
         except TypeError:  # no array type need allow weak references
             return
 
@@ -125,7 +125,7 @@ def _caller_of_tensor() -> str:
 
 
 def _edge(x: Tensor) -> tuple[Function | Tensor, int]:
-    return (x if x._node is None else x._node, x._index)
+    return (x if x.node is None else x.node, x.output_index)
 
 
 # ---- looking behind cuts ---------------------------------------------------------------------------------------
@@ -140,8 +140,8 @@ def cuts_between(x: Tensor, loss: Tensor, order: Sequence[Function]) -> list[Cut
     """
     starts = [cut for cut in [cut_of(loss)] if cut is not None]
     for node in order:
-        starts += node._cuts
-        starts += [cut for e in node._edges or () if e and isinstance(e[0], Tensor) and (cut := cut_of(e[0]))]
+        starts += node.cuts
+        starts += [cut for e in node.edges or () if e and isinstance(e[0], Tensor) and (cut := cut_of(e[0]))]
     led_by: dict[int, list[Any]] = {id(cut): [] for cut in starts}
     stack: list[Any] = list({id(cut): cut for cut in starts}.values())
     while stack:
@@ -152,7 +152,7 @@ def cuts_between(x: Tensor, loss: Tensor, order: Sequence[Function]) -> list[Cut
                 stack.append(below)
             led_by[id(below)].append(thing)
     found: list[Cut] = []
-    queue: list[Any] = [x if x._node is None else x._node]
+    queue: list[Any] = [x if x.node is None else x.node]
     seen: set[int] = set()
     for thing in queue:  # grows while it is walked
         for above in led_by.get(id(thing), ()):
@@ -170,7 +170,7 @@ def _below(thing: Any) -> Iterator[Any]:
         for origin in thing.origins:
             yield origin if isinstance(origin, Cut) else origin[0]
     elif isinstance(thing, Function):
-        yield from [edge[0] for edge in thing._edges or () if edge is not None]
-        yield from thing._cuts
+        yield from [edge[0] for edge in thing.edges or () if edge is not None]
+        yield from thing.cuts
     elif (cut := cut_of(thing)) is not None:
         yield cut

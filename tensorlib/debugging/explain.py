@@ -122,13 +122,13 @@ def _check(parameter: Any, loss: Any) -> None:
 
 def _nodes(loss: Tensor) -> list[Function]:
     """Return what was recorded on the way to the loss; the error for a graph that was released."""
-    if loss._node is None:
+    if loss.node is None:
         return []
     try:
-        return topological_order([loss._node])
+        return topological_order([loss.node])
     except RuntimeError:
         raise RuntimeError(
-            f"explain: the graph of the loss, made by {loss._node.name}, was released by an earlier backward pass; "
+            f"explain: the graph of the loss, made by {loss.node.name}, was released by an earlier backward pass; "
             "call explain before backward(), or pass retain_graph=True to it"
         ) from None
 
@@ -162,7 +162,7 @@ def _why_unreached(x: Tensor, loss: Tensor, order: Sequence[Function]) -> list[s
         return list(dict.fromkeys(str(cut) for cut in reversed(cuts)))  # nearest to the loss first
     reasons = []
     for node in order:
-        for edge in node._edges or ():
+        for edge in node.edges or ():
             leaf = edge[0] if edge is not None else None
             if isinstance(leaf, Tensor) and x.name and leaf.name == x.name and leaf is not x:
                 reasons.append(
@@ -170,7 +170,7 @@ def _why_unreached(x: Tensor, loss: Tensor, order: Sequence[Function]) -> list[s
                     "pass; ask about the one that the module held then"
                 )
         for role, array in node.saved_by_role():
-            if array is x._array and role >= 0 and (node._edges or ())[role] is None:
+            if array is x.array and role >= 0 and (node.edges or ())[role] is None:
                 reasons.append(
                     f"{op_at(node)} uses its value as a constant: it was detached, or requires_grad was set too late"
                 )
@@ -178,7 +178,7 @@ def _why_unreached(x: Tensor, loss: Tensor, order: Sequence[Function]) -> list[s
         return list(dict.fromkeys(reasons))
     if not loss.requires_grad:
         return ["the loss has no history: no input of it requires a gradient, or it was computed inside no_grad"]
-    if all("_cuts" in vars(node) for node in order):  # debug has seen all of it
+    if all("cuts" in vars(node) for node in order):  # debug has seen all of it
         return ["no path: not used by this loss (or only its value, through .data, .numpy() or .item())"]
     return [
         "no path: not used by this loss, or cut off from it by detach, no_grad or an op without gradient; "
@@ -190,14 +190,14 @@ def _why_none_given(x: Tensor, flows: Flows, order: Sequence[Function]) -> list[
     """Return the ops that lie between the loss and x and give no gradient (None) to what leads on to x."""
     users: dict[tuple[int, int], list[Function]] = {}
     for node in order:
-        for edge in node._edges or ():
+        for edge in node.edges or ():
             if edge is not None:
                 users.setdefault((id(edge[0]), edge[1]), []).append(node)
     reasons, queue = [], [slot_of(x)]
     seen = set(queue)
     for slot in queue:  # grows while it is walked
         for node in users.get(slot, []):
-            outputs = [(id(node), k) for k in range(len(node._outputs))]
+            outputs = [(id(node), k) for k in range(len(node.output_types))]
             if any(s in flows.total for s in outputs):
                 reasons.append(f"the backward of {op_at(node)} returns None for it")
             else:
@@ -299,7 +299,7 @@ def _meetings(flows: Flows, hops: Sequence[Hop]) -> list[tuple[str, list[tuple[f
     """Return where ways meet on the path: at the Tensor itself, and the two places where the path has least of all."""
     met = []
     for i, hop in enumerate(hops):
-        edge = (hop.node._edges or ())[hop.position]
+        edge = (hop.node.edges or ())[hop.position]
         given = flows.into[id(edge[0]), edge[1]] if edge is not None else []
         total = sum(c.flow.norm for c in given)
         if len(given) < 2 or not 0 < total < math.inf or hop.after.norm / total > 0.95:
@@ -330,10 +330,10 @@ def _notes(x: Tensor, loss: Tensor, order: Sequence[Function], hops: Sequence[Ho
     if cuts := [cut for cut in cuts_between(x, loss, order) if not cut.by_engine]:
         ways = list(dict.fromkeys(str(cut) for cut in reversed(cuts)))
         notes.append(f"note: a part of its use is cut off: {'; '.join(ways[:3])}")
-    if x._node is not None:
+    if x.node is not None:
         notes.append("note: it is no leaf, so backward() leaves its .grad None unless retain_grad() was called on it")
-    hooked = [op_at(hop.node) for hop in hops if hop.node._hooks]
-    hooked += [x.name or "this Tensor"] if x._node is None and getattr(x, "_hooks", None) else []
+    hooked = [op_at(hop.node) for hop in hops if hop.node.gradient_hooks]
+    hooked += [x.name or "this Tensor"] if x.node is None and getattr(x, "hooks", None) else []
     if hooked:
         notes.append(f"note: hooks, which may change gradients, are not called here: on {', '.join(hooked[:3])}")
     return notes

@@ -14,8 +14,8 @@ from tensorlib.debugging.ranges import number
 from tensorlib.debugging.zero_causes import why_zero
 from tensorlib.engine.backward import backward_pass
 from tensorlib.engine.function import Function
-from tensorlib.engine.gradients import edge_of
 from tensorlib.engine.recording import Watch, recording
+from tensorlib.engine.value import edge_of
 from tensorlib.tensor import Tensor
 
 __all__ = ["Contribution", "Flow", "Flows", "Hop", "flow_of", "measure", "slot_of"]
@@ -25,7 +25,7 @@ Slot = tuple[int, int]  # an edge that can be compared: the id of a node or leaf
 
 def slot_of(x: Tensor) -> Slot:
     """Return the slot that the gradient of `x` flows to."""
-    return (id(x), 0) if x._node is None else (id(x._node), x._index)
+    return (id(x), 0) if x.node is None else (id(x.node), x.output_index)
 
 
 class Flow(NamedTuple):
@@ -105,7 +105,7 @@ class Flows(Watch):
             self.total[id(node), k] = given[0].flow if len(given) == 1 else flow_of(dy)
         arriving = self.arriving(node)
         alive, finite = not all(f.is_zero for f in arriving), all(f.is_finite for f in arriving)
-        for i, (edge, dx) in enumerate(zip(node._edges or (), dxs, strict=True)):
+        for i, (edge, dx) in enumerate(zip(node.edges or (), dxs, strict=True)):
             if edge is None or dx is None:
                 continue
             flow = flow_of(dx)
@@ -117,7 +117,7 @@ class Flows(Watch):
 
     def arriving(self, node: Function) -> list[Flow]:
         """Return what arrives at each output of `node`."""
-        return [self.total[id(node), k] for k in range(len(node._outputs)) if (id(node), k) in self.total]
+        return [self.total[id(node), k] for k in range(len(node.output_types)) if (id(node), k) in self.total]
 
     def way(self, slot: Slot) -> list[Hop]:
         """Return the way on which most of the gradient of `slot` comes, from the loss on.
@@ -127,7 +127,7 @@ class Flows(Watch):
         hops = []
         while self.into.get(slot):
             best = max(self.into[slot], key=lambda c: math.inf if math.isnan(c.flow.norm) else c.flow.norm)
-            slots = [(id(best.node), k) for k in range(len(best.node._outputs))]
+            slots = [(id(best.node), k) for k in range(len(best.node.output_types))]
             slot = max(slots, key=lambda s: _order(self.total[s]))
             hops.append(Hop(best.node, best.position, self.total[slot], best.flow))
         return hops[::-1]
@@ -150,7 +150,7 @@ class Flows(Watch):
                 if not (all if every else any)(bad(f) for f in arriving):
                     yield c
                     continue
-                for k in range(len(c.node._outputs)):
+                for k in range(len(c.node.output_types)):
                     after = (id(c.node), k)
                     if after not in seen and after in self.into and bad(self.total[after]):
                         seen.add(after)

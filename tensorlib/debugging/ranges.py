@@ -58,7 +58,7 @@ def all_finite(array: Any) -> bool:
 
 def range_of(x: Any) -> Range | None:
     """Return what is in an array, a Tensor or a number; None of anything else. Fetches it from a GPU."""
-    x = getattr(x, "_array", x)
+    x = getattr(x, "array", x)
     if not hasattr(x, "dtype"):
         if not isinstance(x, int | float):
             return None

@@ -35,7 +35,11 @@ def why_zero(node: Function, position: int, dys: Sequence[Any] | None = None) ->
         top = max([float(number(namespace_of(dy).abs(dy).max())) for dy in dys if dy.size])
         if top < 1e-20:
             return f"it underflows, as what arrives is at most {top:.2g}"
-        return "what it passes on is exactly 0" if math.prod(node._inputs[position][0]) else "its input has no elements"
+        return (
+            "what it passes on is exactly 0"
+            if math.prod(node.input_types[position][0])
+            else "its input has no elements"
+        )
     return text
 
 
@@ -60,7 +64,7 @@ def _other_factor(node: Function, position: int, dys: Any) -> str:
 
 
 def _named(node: Function, position: int) -> str:
-    edge = (node._edges or ())[position]
+    edge = (node.edges or ())[position]
     if edge is None or not edge[0].name:
         return f"input {position}"
     return f"what {op_at(edge[0])} gave" if isinstance(edge[0], Function) else edge[0].name
@@ -92,7 +96,7 @@ def _rows(node: Any, position: int, dys: Any) -> str:
 
 
 def _picked(node: Any, position: int, dys: Any) -> str:
-    picked, size = math.prod(node._outputs[0][0]), math.prod(node._inputs[0][0])
+    picked, size = math.prod(node.output_types[0][0]), math.prod(node.input_types[0][0])
     return f"its index picks {picked:,} of {size:,} elements" if picked < size else ""
 
 

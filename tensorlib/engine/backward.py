@@ -1,4 +1,4 @@
-"""The backward pass and grad.
+"""The backward pass, and its two public forms `backward` and `grad`.
 
 How a gradient comes about::
 
@@ -6,10 +6,10 @@ How a gradient comes about::
     c = b + b                # one Add node, two edges to the node of b
     c.backward()             # dc/da = 4
 
-``backward_pass`` visits the nodes in the reverse of the order in which they were recorded. Above, node b has two
-consuming edges (both from c) and is visited only when both have delivered: its gradient 2 then flows once, not twice.
-Nothing recurses, so a chain of a million nodes works. In ordinary passes the ops' ``backward`` get raw arrays; under
-``create_graph`` the very same formulas get Tensors, which record a graph of the gradient in turn.
+`backward_pass` visits nodes newest first. In the example the node of b has two consuming edges, both from c, and is
+visited only after both have delivered: its gradient 2 then flows on once, not twice. Nothing recurses, so a chain of a
+million nodes works. In an ordinary pass the ops' `backward` methods get raw arrays; under ``create_graph`` the same
+formulas get Tensors, which record a graph of the gradient in turn.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tensorlib.engine.function import Function, as_array, replaced_since
-from tensorlib.engine.gradients import Edge, Gradients, edge_of
+from tensorlib.arrays.conversion import new_array
+from tensorlib.arrays.shapes import broadcasts_to, sum_to
+from tensorlib.engine.errors import in_backward, replaced_since
+from tensorlib.engine.function import Function
+from tensorlib.engine.gradients import Gradients
+from tensorlib.engine.node import Edge
 from tensorlib.engine.recording import current_state, recording
+from tensorlib.engine.value import Value, as_array, edge_of, wrap
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import sum_to
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -33,72 +35,127 @@ if TYPE_CHECKING:
 __all__ = ["grad"]
 
 
-# ---- the backward pass ---------------------------------------------------------------------------------------
+# ---- the backward pass -------------------------------------------------------------------------------------------
 
 
-def topological_order(roots: Sequence[Function]) -> list[Function]:
-    """Return all nodes below `roots`, every node before those that it consumed, without recursion.
+def backward_pass(
+    outputs: Sequence[Value],
+    seeds: Sequence[Any],
+    targets: Sequence[Value] | None,
+    retain_graph: bool,
+    create_graph: bool,
+) -> tuple[dict[Edge, Any], list[Value]]:
+    """Carry `seeds` (arrays, or Tensors under create_graph) from `outputs` back through the graph.
 
-    A node is recorded after all that it was made of. So the latest first is such an order.
+    Returns the gradient of every target, or of every leaf where `targets` is None, keyed by `edge_of`; and the Tensors
+    that were reached and want it in ``.grad``: leaves, and those that called `retain_grad`. No Tensor is written to, so
+    an interrupted pass leaves no partial sum.
+    """
+    watch = current_state().watch
+    wanted = None if targets is None else {edge_of(t) for t in targets}
+    gradients = Gradients(create_graph, wanted, runs_hooks=watch is None or watch.runs_hooks)
+    gradients.start(outputs, seeds)
+    order = topological_order([y.node for y in outputs if y.node is not None])
+    useful = None if wanted is None else _leading_to(wanted, order)
+    order.reverse()
+    while order:
+        node = order.pop()  # popped, so that a node is freed as soon as it is done
+        if wanted or node.gradient_hooks or node.retained:
+            gradients.finish(node)
+        dys = gradients.pop(node)
+        if dys is not None and (useful is None or node in useful):
+            dxs = _run_backward(node, dys, create_graph)
+            if watch is not None:
+                dxs = _conformed(node, dxs)
+                watch.backward(node, dys, dxs)
+            _deliver(node, dxs, gradients)
+        if not retain_graph:
+            node.release()
+    gradients.finish_leaves(watch)
+    return gradients.found, list(gradients.reached.values())
+
+
+def topological_order(roots: Sequence[Any]) -> list[Function]:
+    """Return all nodes that `roots` were computed from, these included, each before its inputs. Nothing recurses.
+
+    A node is always recorded after its inputs, so newest-first is a valid order.
     """
     found = set(roots)
     stack = list(found)
     while stack:
         node = stack.pop()
-        if node._edges is None:
+        if node.edges is None:
             raise RuntimeError(
                 f"backward: the graph behind {node.name} was already released by an earlier backward pass; "
                 "pass retain_graph=True to that pass, or compute the value again"
             )
-        for edge in node._edges:
+        for edge in node.edges:
             if edge is not None and isinstance(below := edge[0], Function) and below not in found:
                 found.add(below)
                 stack.append(below)
-    return sorted(found, key=attrgetter("_number"), reverse=True)
+    return sorted(found, key=attrgetter("serial"), reverse=True)
 
 
-def _call_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[Any, ...]:
-    """Run one node's backward; return one gradient for each input, as the op gave it."""
-    for leaf, version in node._versions:
+def _leading_to(wanted: set[Edge], order: Sequence[Function]) -> set[Function]:
+    """Return the nodes that a wanted edge can be reached from: only these need to run."""
+    useful: set[Any] = set()
+    for node in reversed(order):
+        for edge in node.edges or ():
+            if edge is not None and (edge in wanted or edge[0] in useful):
+                useful.add(node)
+                break
+    return useful
+
+
+def _run_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[Any, ...]:
+    """Run one node's `backward`; return one gradient for each input, as the op gave it."""
+    for leaf, version in node.leaf_versions:
         if leaf.version != version:
             raise replaced_since(node.name, leaf, version)
-    while node._region is not None:  # a checkpoint, and then perhaps one within it
-        node._region.restore()
+    while node.region is not None:  # a checkpoint, which may lie inside another
+        node.region.restore()
     try:
-        if create_graph:
-            twin = copy.copy(node)  # the node itself stays as it is: another pass may want arrays from it
-            twin.saved, twin.statistics = node.saved_tensors(), None
-            with recording(path=node.path, watch=None):  # the gradients are watched, not the steps towards them
-                dxs = twin.backward(*dys)
-        else:
-            dxs = node.backward(*dys)
+        dxs = _differentiable_backward(node, dys) if create_graph else node.backward(*dys)
     except Exception as error:
-        raise _located(node, error) from error
+        raise in_backward(node, error) from error
     if not isinstance(dxs, tuple):
         dxs = (dxs,)
-    if len(dxs) != len(node._inputs):
+    if len(dxs) != len(node.input_types):
         raise RuntimeError(
-            f"{node.name}: backward must return {len(node._inputs)} gradients, got {len(dxs)}; "
+            f"{node.name}: backward must return {len(node.input_types)} gradients, got {len(dxs)}; "
             f"the op is {node.origin()}"
         )
     return dxs
 
 
-def _located(node: Function, error: Exception) -> Exception:
-    """Return the error of an op's backward with the op's name and origin in its message, of the same type if it can."""
-    message = f"{node.name}: backward failed: {type(error).__name__}: {error}; the op is {node.origin()}"
-    return type(error)(message) if type(error) in _PLAIN_ERRORS else RuntimeError(message)
+def _differentiable_backward(node: Function, dys: list[Any]) -> Any:
+    """Run `backward` on Tensors: on a copy of the node, because another pass may want arrays from the node itself."""
+    twin = copy.copy(node)
+    twin.saved, twin.statistics = node.saved_tensors(), None
+    with recording(path=node.path, watch=None):  # the gradients are watched, not the ops that compute them
+        return twin.backward(*dys)
 
 
-_PLAIN_ERRORS = {
-    ArithmeticError, AttributeError, FloatingPointError, IndexError, KeyError, MemoryError, NotImplementedError,
-    RuntimeError, TypeError, ValueError, ZeroDivisionError,
-}  # fmt: skip
+def _deliver(node: Function, dxs: Sequence[Any], gradients: Gradients) -> None:
+    """Add each gradient to the sum at the end of its edge."""
+    edges, sums = node.edges or (), gradients.sums
+    for i, dx in enumerate(dxs):
+        if dx is None or (edge := edges[i]) is None:
+            continue
+        shape, dtype = node.input_types[i]
+        if getattr(dx, "shape", None) != shape or dx.dtype is not dtype:
+            dx = _conform(node, i, dx)
+        if not isinstance(below := edge[0], Function):
+            gradients.reach(below, node.fresh)
+        if edge in sums:
+            gradients.add(edge, dx)
+        else:
+            sums[edge] = dx  # the first contribution, without a function call
 
 
 def _conform(node: Function, i: int, dx: Any) -> Any:
-    """Give a gradient the shape and dtype of the input it belongs to: the one place that un-broadcasts."""
-    shape, dtype = node._inputs[i]
+    """Give a gradient the shape and dtype of its input. The one place that un-broadcasts."""
+    shape, dtype = node.input_types[i]
     try:
         fits = dx.shape == shape
     except AttributeError:
@@ -107,7 +164,7 @@ def _conform(node: Function, i: int, dx: Any) -> Any:
             f"the op is {node.origin()}"
         ) from None
     if not fits:
-        if not node.broadcasts or not _broadcasts_to(shape, dx.shape):
+        if not node.broadcasts or not broadcasts_to(shape, dx.shape):
             raise RuntimeError(
                 f"{node.name}: gradient for input {i} must have the input's shape {shape}, got {tuple(dx.shape)}; "
                 f"the op is {node.origin()}"
@@ -115,92 +172,27 @@ def _conform(node: Function, i: int, dx: Any) -> Any:
         dx = sum_to(dx, shape)
     if dx.dtype is not dtype and dx.dtype != dtype:
         dx = dx.astype(dtype)
-    return np.asarray(dx) if isinstance(dx, np.generic) else dx
+    return as_array(dx)
 
 
 def _conformed(node: Function, dxs: Sequence[Any]) -> tuple[Any, ...]:
-    """Return what of these gradients flows on: those that are wanted, each of the shape of its input."""
+    """Return the gradients that flow on, each with the shape of its input, None for the others."""
     return tuple(
         [
             None if edge is None or dx is None else _conform(node, i, dx)
-            for i, (edge, dx) in enumerate(zip(node._edges or (), dxs, strict=True))
+            for i, (edge, dx) in enumerate(zip(node.edges or (), dxs, strict=True))
         ]
     )
 
 
-def _broadcasts_to(shape: tuple[int, ...], wider: tuple[int, ...]) -> bool:
-    return len(shape) <= len(wider) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(wider), strict=False))
+# ---- the public functions ----------------------------------------------------------------------------------------
 
 
-def backward_pass(
-    outputs: Sequence[Tensor],
-    seeds: Sequence[Any],
-    targets: Sequence[Tensor] | None,
-    retain_graph: bool,
-    create_graph: bool,
-) -> tuple[dict[Edge, Any], list[Tensor]]:
-    """Carry `seeds` (arrays, or Tensors under create_graph) from `outputs` back through the graph.
-
-    Returns the gradient for every target, or for every leaf where `targets` is None, keyed by `edge_of`; and the
-    Tensors that were reached and want it in ``.grad``: leaves, and those that called ``retain_grad``. Nothing is
-    written into any Tensor, so that an interrupted pass leaves no half of a sum.
-    """
-    watch = current_state().watch
-    wanted = None if targets is None else {edge_of(t) for t in targets}
-    gradients = Gradients(create_graph, wanted, runs_hooks=watch is None or watch.runs_hooks)
-    gradients.start(outputs, seeds)
-    order = topological_order([y._node for y in outputs if y._node is not None])
-    useful = None if wanted is None else _on_the_way(order, wanted)
-    order.reverse()
-    sums = gradients.sums
-    while order:
-        node = order.pop()  # popped, so that a node dies as soon as it is done
-        if wanted or node._hooks or node._retained:
-            gradients.finish(node)
-        dys = gradients.pop(node)
-        if dys is not None and (useful is None or node in useful):
-            dxs = _call_backward(node, dys, create_graph)
-            if watch is not None:  # it sees gradients as they flow on; without it a list for each node is saved
-                dxs = _conformed(node, dxs)
-                watch.backward(node, dys, dxs)
-            edges, inputs = node._edges or (), node._inputs
-            for i, dx in enumerate(dxs):
-                if dx is None or (edge := edges[i]) is None:
-                    continue
-                shape, dtype = inputs[i]
-                if getattr(dx, "shape", None) != shape or dx.dtype is not dtype:
-                    dx = _conform(node, i, dx)
-                if not isinstance(below := edge[0], Function):
-                    gradients.reach(below, node.fresh)
-                if edge in sums:
-                    gradients.add(edge, dx)
-                else:
-                    sums[edge] = dx  # the first is kept as it came
-        if not retain_graph:
-            node.release()
-    gradients.finish_leaves(watch)
-    return gradients.found, list(gradients.reached.values())
-
-
-def _on_the_way(order: Sequence[Function], wanted: set[Edge]) -> set[Function]:
-    """Return the nodes from which some wanted edge can be reached, so that only these run."""
-    useful: set[Function] = set()
-    for node in reversed(order):
-        for edge in node._edges or ():
-            if edge is not None and (edge in wanted or edge[0] in useful):
-                useful.add(node)
-                break
-    return useful
-
-
-# ---- what users call -----------------------------------------------------------------------------------------
-
-
-def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -> None:
+def backward(output: Value, gradient: Any = None, retain_graph: bool = False) -> None:
     """Add d(output)/d(leaf) to ``leaf.grad`` for every leaf that requires a gradient.
 
-    `output` must be a scalar unless `gradient`, of the same shape, says how its elements are weighed. The graph is
-    released unless `retain_graph`. Never builds a graph itself: ``.grad`` has no history.
+    `output` must be a scalar unless `gradient`, of the same shape, gives the weight of each of its elements. The graph
+    is released unless `retain_graph`. Never records a graph: ``.grad`` has no history.
     """
     _check_differentiable(output, "backward")
     seed = _seed(output, gradient, "backward", create_graph=False)
@@ -208,75 +200,88 @@ def backward(output: Tensor, gradient: Any = None, retain_graph: bool = False) -
     sums = []
     for x in reached:
         dx = found[edge_of(x)]
-        sums.append(dx if x.grad is None else as_array(x.grad._array + dx))
-    for x, total in zip(reached, sums, strict=True):  # an error above has changed no .grad
-        x.grad = _tensor.wrap(total)
+        sums.append(dx if x.grad is None else as_array(x.grad.array + dx))
+    for x, total in zip(reached, sums, strict=True):  # after the loop above, so that an error changes no .grad
+        x.grad = wrap(total)
 
 
 def grad(
     outputs: Tensor | Sequence[Tensor],
-    inputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Iterable[Tensor],
     grad_outputs: Any = None,
     *,
     retain_graph: bool | None = None,
     create_graph: bool = False,
     allow_unused: bool = False,
-) -> tuple[Any, ...]:
+) -> tuple[Tensor, ...]:
     """Return the gradients of `outputs` with respect to `inputs`, one for each input, without touching ``.grad``.
 
     The vector-Jacobian product: dx = sum over outputs of grad_output · d(output)/dx. `grad_outputs` may be left out
     for scalar outputs. With `create_graph` the results are differentiable in turn (and the graph is retained). An
-    input that no output depends on is an error, or None with `allow_unused`.
+    input that no output depends on is an error, or its gradient is None with `allow_unused`.
+
+    >>> x = tl.Tensor(2.0, requires_grad=True)
+    >>> (first,) = tl.grad(x**3, [x], create_graph=True)
+    >>> (second,) = tl.grad(first, [x])
+    >>> first.item(), second.item()
+    (12.0, 12.0)
     """
     ys, xs = _listed(outputs), _listed(inputs)
-    given = [grad_outputs] if isinstance(outputs, _tensor.Tensor) and not _is_list(grad_outputs) else grad_outputs
-    given = [None] * len(ys) if given is None else list(given)
-    if len(given) != len(ys):
-        raise ValueError(f"grad: needs one grad_output for each of {len(ys)} outputs, got {len(given)}")
-    for what, one in [("output", y) for y in ys] + [("input", x) for x in xs]:
-        if not isinstance(one, _tensor.Tensor):
-            raise TypeError(f"grad: every {what} must be a Tensor, got {shown(one)}; call grad(outputs, inputs)")
-    for x in xs:
-        if not x.requires_grad:
-            raise ValueError(f"grad: every input must require a gradient, but one of shape {x.shape} does not")
-    for y in ys:
-        _check_differentiable(y, "grad")
+    given = _grad_outputs(outputs, grad_outputs, len(ys))
+    _check_arguments(ys, xs)
     retain = create_graph if retain_graph is None else retain_graph
     with recording(record=create_graph):
         seeds = [_seed(y, g, "grad", create_graph) for y, g in zip(ys, given, strict=True)]
         found, _ = backward_pass(ys, seeds, xs, retain, create_graph)
-        results = [found.get(edge_of(x)) for x in xs]
+        results: list[Any] = [found.get(edge_of(x)) for x in xs]
         for i, dx in enumerate(results):
             if dx is not None and any(xs[i] is other for other in xs[:i]):
-                results[i] = dx.copy()  # asked for twice: no two gradients share memory
+                results[i] = dx.copy()  # the same input twice: no two gradients share memory
     missing = [i for i, dx in enumerate(results) if dx is None]
     if missing and not allow_unused:
         raise ValueError(
             f"grad: the outputs do not depend on input {missing[0]} of shape {xs[missing[0]].shape}; "
             "pass allow_unused=True to get None for it"
         )
-    return tuple(dx if dx is None or create_graph else _tensor.wrap(dx) for dx in results)
+    return tuple(dx if dx is None or create_graph else wrap(dx) for dx in results)
 
 
 def _listed(x: Any) -> list[Any]:
-    """Return one Tensor, or several (of a generator, as parameters() is, too), as a list."""
+    """Return one Tensor, or several (also from a generator such as parameters()), as a list."""
     return [x] if hasattr(x, "shape") or not isinstance(x, Iterable) else list(x)
 
 
-def _is_list(x: Any) -> bool:
-    return isinstance(x, list | tuple)
+def _grad_outputs(outputs: Any, given: Any, count: int) -> list[Any]:
+    """Return one grad_output for each output, None where none was given."""
+    if isinstance(outputs, Value) and not isinstance(given, list | tuple):
+        given = [given]
+    found = [None] * count if given is None else list(given)
+    if len(found) != count:
+        raise ValueError(f"grad: needs one grad_output for each of {count} outputs, got {len(found)}")
+    return found
 
 
-def _check_differentiable(y: Tensor, operation: str) -> None:
-    if not y.requires_grad:
+def _check_arguments(ys: Sequence[Any], xs: Sequence[Any]) -> None:
+    for what, one in [("output", y) for y in ys] + [("input", x) for x in xs]:
+        if not isinstance(one, Value):
+            raise TypeError(f"grad: every {what} must be a Tensor, got {shown(one)}; call grad(outputs, inputs)")
+    for x in xs:
+        if not x.needs_grad:
+            raise ValueError(f"grad: every input must require a gradient, but one of shape {x.shape} does not")
+    for y in ys:
+        _check_differentiable(y, "grad")
+
+
+def _check_differentiable(y: Value, operation: str) -> None:
+    if not y.needs_grad:
         raise RuntimeError(
             f"{operation}: the output of shape {y.shape} does not require a gradient: no input of it did, "
             "or it was computed inside no_grad() or after detach()"
         )
 
 
-def _seed(y: Tensor, gradient: Any, operation: str, create_graph: bool) -> Any:
-    """Return the gradient that starts at `y`: one for a scalar, else what the caller gave, checked."""
+def _seed(y: Value, gradient: Any, operation: str, create_graph: bool) -> Any:
+    """Return the gradient that the pass starts with at `y`: 1 for a scalar, otherwise the caller's, after checks."""
     if gradient is None:
         if y.size != 1:
             raise ValueError(
@@ -284,9 +289,9 @@ def _seed(y: Tensor, gradient: Any, operation: str, create_graph: bool) -> Any:
                 "sum it, or give the gradient of the loss with respect to it"
             )
         seed = y.backend.xp.ones(y.shape, y.dtype)
-        return _tensor.wrap(seed) if create_graph else seed
-    if not isinstance(gradient, _tensor.Tensor):
-        gradient = _tensor.Tensor(gradient, dtype=y.dtype, backend=y.backend)
+        return wrap(seed) if create_graph else seed
+    if not isinstance(gradient, Value):
+        gradient = wrap(new_array(gradient, y.dtype, y.backend))
     if gradient.backend is not y.backend:
         raise TypeError(
             f"{operation}: the gradient must be on the output's backend {y.backend.name}, got {gradient.backend.name}"
@@ -294,9 +299,5 @@ def _seed(y: Tensor, gradient: Any, operation: str, create_graph: bool) -> Any:
     if gradient.shape != y.shape:
         raise ValueError(f"{operation}: the gradient must have the output's shape {y.shape}, got {gradient.shape}")
     if gradient.dtype != y.dtype:
-        gradient = gradient.astype(y.dtype)
-    return gradient if create_graph else gradient._array
-
-
-# Tensor and the ops stand on this module, so it may import Tensor's only when everything above exists.
-import tensorlib.tensor as _tensor  # noqa: E402
+        gradient = gradient.astype(y.dtype)  # type: ignore[attr-defined]
+    return gradient if create_graph else gradient.array

@@ -1,4 +1,4 @@
-"""Errors of ops in the user's words: the function that was called, and what its operands were."""
+"""Errors of ops in the user's words: which function was called, on what operands, and where the op was recorded."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from tensorlib.messages import shown
 
 if TYPE_CHECKING:
     from tensorlib.engine.function import Function
+    from tensorlib.engine.node import Node
+    from tensorlib.engine.value import Value
 
-__all__ = ["by_name", "called_op", "diagnosed"]
+__all__ = ["by_name", "called_op", "explained", "in_backward", "replaced_since"]
 
 
-def diagnosed(node: Function, arrays: list[Any], options: dict[str, Any], error: Exception) -> Exception:
-    """Name the op in an error that NumPy or CuPy raised, and say what the operands were."""
-    name = called_op(node.name)
-    if str(error).startswith(f"{node.name}:"):
-        return by_name(error, node.name) if type(error) in (TypeError, ValueError) else error
+# ---- the forward pass --------------------------------------------------------------------------------------------
+
+
+def explained(op: Function, arrays: list[Any], options: dict[str, Any], error: Exception) -> Exception:
+    """Return an error of `forward` with the name of the public function and a description of its operands."""
+    name = called_op(op.name)
+    if str(error).startswith(f"{op.name}:"):
+        return by_name(error, op.name) if type(error) in (TypeError, ValueError) else error
     named = [x for x in arrays if hasattr(x, "shape")]
     backends = [backend_of(x).name for x in named]
     if len(set(backends)) > 1:
@@ -28,20 +33,20 @@ def diagnosed(node: Function, arrays: list[Any], options: dict[str, Any], error:
             f"{name}: operands must be on one backend, got {' and '.join(backends)}; move one with .to({backends[0]!r})"
         )
     shapes = [tuple(x.shape) for x in named]
-    if node.broadcasts:
+    if op.broadcasts:
         try:
             np.broadcast_shapes(*shapes)
         except ValueError:
             return ValueError(f"{name}: shapes must broadcast, got {' and '.join(map(str, shapes))}")
+    dtypes = " and ".join([str(x.dtype) for x in named])
     if isinstance(error, TypeError) and "boolean" in str(error):
         symbol = {"negative": "~ x", "subtract": "x ^ y"}.get(name)
         return TypeError(
-            f"{name}: booleans are no numbers, got {' and '.join([str(x.dtype) for x in named])}; "
+            f"{name}: operands must be numbers, got {dtypes}; "
             f"use {f'{symbol}, or ' if symbol else ''}x.astype('float32')"
         )
-    if isinstance(error, TypeError) and "ufunc" in str(error):  # NumPy's words are about C types
-        dtypes = " and ".join([str(x.dtype) for x in named])
-        return TypeError(f"{name}: operands must be of a dtype that has it, got {dtypes}; use x.astype('float32')")
+    if isinstance(error, TypeError) and "ufunc" in str(error):  # NumPy's own message speaks of C types
+        return TypeError(f"{name}: operands must have a dtype that supports it, got {dtypes}; use x.astype('float32')")
     if type(error) not in (TypeError, ValueError):
         return error
     given = [f"shape {', '.join(map(str, shapes)) or 'none'}", *[f"{k}={shown(v)}" for k, v in options.items()]]
@@ -49,10 +54,10 @@ def diagnosed(node: Function, arrays: list[Any], options: dict[str, Any], error:
 
 
 def called_op(otherwise: str) -> str:
-    """Return the public function that the user called to get here, for an error to name: "mse_loss", not "subtract"."""
+    """Return the public function that the user called to get here: "mse_loss", not the "subtract" inside it."""
     name, frame = otherwise, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("tensorlib", "functools"):
-        if frame.f_code.co_name == "_call_backward":
+        if frame.f_code.co_name == "_run_backward":
             return otherwise
         if frame.f_code.co_name in frame.f_globals.get("__all__", ()):
             name = frame.f_code.co_name
@@ -63,7 +68,31 @@ def called_op(otherwise: str) -> str:
 
 
 def by_name(error: Exception, speaker: str) -> Exception:
-    """Return the error with the function that the user called in the place of the `speaker`, who stands before ":"."""
+    """Return `error` with the public function's name in place of `speaker`, the name before the first colon."""
     text = str(error)
     said, colon, rest = text.partition(": ")
     return type(error)(f"{called_op(speaker)}: {rest}") if colon and said in (speaker, "backend_of") else error
+
+
+# ---- the backward pass -------------------------------------------------------------------------------------------
+
+
+def in_backward(node: Node, error: Exception) -> Exception:
+    """Return an error of `backward` with the op's name and origin in its message, of the same type if possible."""
+    message = f"{node.name}: backward failed: {type(error).__name__}: {error}; the op is {node.origin()}"
+    return type(error)(message) if type(error) in _PLAIN_ERRORS else RuntimeError(message)
+
+
+_PLAIN_ERRORS = {
+    ArithmeticError, AttributeError, FloatingPointError, IndexError, KeyError, MemoryError, NotImplementedError,
+    RuntimeError, TypeError, ValueError, ZeroDivisionError,
+}  # fmt: skip
+
+
+def replaced_since(what: str, leaf: Value, version: int) -> RuntimeError:
+    """Return the error for a leaf whose array was replaced after the forward pass had saved it."""
+    return RuntimeError(
+        f"backward: {what} needs the value that {leaf.name or 'a leaf'} of shape {leaf.shape} had in the "
+        f"forward pass (version {version}), but it was replaced since (version {leaf.version}); "
+        "run the backward pass before the update"
+    )

@@ -1,30 +1,39 @@
-"""Hooks on gradients, and keeping the gradients of Tensors that are no leaves."""
+"""Hooks on gradients, and keeping the gradients of Tensors that are not leaves."""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tensorlib.engine.value import Value
     from tensorlib.tensor import Tensor
 
 __all__ = ["HookHandle"]
 
 
 class HookHandle:
-    """What registering a hook returns: ``remove()`` takes the hook off, and so does leaving a ``with`` block."""
+    """Removes a hook: by ``remove()``, or at the end of a ``with`` block.
 
-    _numbers = count()  # a hook's number tells it apart from others, and no removal shifts it
+    >>> x = tl.Tensor(3.0, requires_grad=True)
+    >>> with x.register_hook(lambda dx: 10 * dx):
+    ...     (x * x).backward()
+    >>> x.grad.item()
+    60.0
+    """
+
+    _numbers = count()  # identifies a hook; removing others does not change it
 
     def __init__(self, hooks: dict[int, Any], hook: Any) -> None:
         self._hooks, self._number = hooks, next(HookHandle._numbers)
-        while self._number in hooks:  # by one that came with a copy out of another process
+        while self._number in hooks:  # taken by a hook that was copied from another process
             self._number = next(HookHandle._numbers)
         hooks[self._number] = hook
 
     def remove(self) -> None:
-        """Take the hook off; a second time does nothing."""
+        """Remove the hook; a second call does nothing."""
         self._hooks.pop(self._number, None)
 
     def __enter__(self) -> HookHandle:
@@ -34,35 +43,37 @@ class HookHandle:
         self.remove()
 
 
-def register_hook(x: Tensor, hook: Any) -> HookHandle:
+def register_hook(x: Value, hook: Callable[[Tensor], Any]) -> HookHandle:
     """Call ``hook(gradient)`` whenever a backward pass has finished the gradient with respect to `x`.
 
-    The gradient is that of all uses of x together. What the hook returns, unless None, takes its place: further back,
-    in ``.grad`` and in what `grad` returns. Hooks are called in the order in which they were registered; in a pass
-    with create_graph they get, and may return, a Tensor with history. Remove one by the handle that this returns.
+    The gradient is the sum over all uses of x. A value that the hook returns, unless None, replaces it: further back,
+    in ``.grad`` and in the result of `grad`. Hooks are called in the order of their registration; in a pass with
+    create_graph they get, and may return, a Tensor with history. The returned handle removes the hook.
+
+    Raises RuntimeError if x does not require a gradient, TypeError if the hook is not callable.
     """
     if not x.requires_grad:
         raise RuntimeError(
-            f"register_hook: a Tensor that requires a gradient is required, this one of shape {x.shape} does not; "
+            f"register_hook: the Tensor must require a gradient, this one of shape {x.shape} does not; "
             "set requires_grad=True, or register on what it was computed from"
         )
     if not callable(hook):
         raise TypeError(f"register_hook: a function of the gradient is required, got {type(hook).__name__}")
-    if x._node is not None:
-        if x._node._hooks is None:
-            x._node._hooks = {}
-        return HookHandle(x._node._hooks.setdefault(x._index, {}), hook)
-    hooks = getattr(x, "_hooks", None)
+    if x.node is not None:
+        if x.node.gradient_hooks is None:
+            x.node.gradient_hooks = {}
+        return HookHandle(x.node.gradient_hooks.setdefault(x.output_index, {}), hook)
+    hooks = getattr(x, "hooks", None)
     if hooks is None:
-        hooks = x._hooks = {}
+        hooks = x.hooks = {}
     return HookHandle(hooks, hook)
 
 
-def retain_grad(x: Tensor) -> None:
-    """Have ``backward()`` write ``.grad`` of `x`, though x is no leaf. It lasts as long as this Tensor."""
+def retain_grad(x: Value) -> None:
+    """Have ``backward()`` write ``.grad`` of `x` although x is not a leaf, as long as this Tensor exists."""
     if not x.requires_grad:
         raise RuntimeError(f"retain_grad: this Tensor of shape {x.shape} does not require a gradient, so it gets none")
-    if x._node is not None:
-        if x._node._retained is None:
-            x._node._retained = {}
-        x._node._retained[x._index] = weakref.ref(x)
+    if x.node is not None:
+        if x.node.retained is None:
+            x.node.retained = {}
+        x.node.retained[x.output_index] = weakref.ref(x)

@@ -1,60 +1,74 @@
-"""What is recorded in this thread: whether nodes are, in which module, with which line, and who is told of it.
+"""Per-thread recording state: grad mode, current module path, source lines, observers.
 
-All of it is one immutable value in a ContextVar: threads don't disturb each other, an exception restores what was
-before, and an op looks once.
+The state is one immutable value in a ContextVar. So threads do not disturb each other, an exception restores the state
+from before, and an op reads it once.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from tensorlib.engine.function import Function
+    from tensorlib.engine.node import Node
     from tensorlib.tensor import Tensor
 
 __all__ = ["is_grad_enabled", "module_scope", "no_grad", "record_source"]
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Scope(Protocol):
+    """A context manager that is also a decorator of functions."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: Any) -> bool | None: ...
+    def __call__(self, function: F, /) -> F: ...
+
+
 class Watch:
-    """Is told of every value and gradient as it is computed, in the thread and for as long as it is set."""
+    """Observes every value and gradient as it is computed, in one thread, while it is set in the recording state."""
 
-    runs_hooks = True  # does a backward pass under this watch call the hooks on gradients?
+    runs_hooks = True  # whether a backward pass under this watch calls the hooks on gradients
 
-    def forward(self, node: Function, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
-        """`node` has computed `outputs` from `inputs`, the arguments of ``apply``. It may be recorded or not."""
+    def forward(self, node: Node, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
+        """Observe that `node`, recorded or not, has computed `outputs` from `inputs`, the arguments of ``apply``."""
 
-    def backward(self, node: Function, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
-        """`node` has computed the gradients `dxs` of its inputs from `dys`: arrays, or Tensors under create_graph.
+    def backward(self, node: Node, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
+        """Observe that `node` has computed the gradients `dxs` of its inputs from `dys`, those of its outputs.
 
-        None stands for a gradient that is not wanted, or that the op does not give.
+        They are arrays, or Tensors under create_graph; None for a gradient that is not wanted or does not exist.
         """
 
     def arrived(self, leaf: Tensor, dx: Any) -> None:
-        """`dx`, an array or a Tensor, is the whole gradient of `leaf`, after its hooks."""
+        """Observe the complete gradient of `leaf`, an array or a Tensor, after its hooks."""
 
     def detached(self, x: Tensor, y: Tensor, how: str) -> None:
-        """`y` is the value of `x` without history, made by the method `how`."""
+        """Observe that the method `how` has returned `y`, the value of `x` without history."""
 
 
 class State(NamedTuple):
-    record: bool = True  # are nodes recorded at all?
-    path: str = ""  # the module in whose forward we are, as "encoder.layers.0"
-    source: bool = False  # shall nodes note the line of the caller that made them?
-    tape: Any = None  # its method `ran` is told of every op and what it was given, for `checkpoint`
-    watch: Watch | None = None  # who is told of everything that is computed, for `debug`
+    """What an op reads before it runs."""
+
+    record: bool = True  # grad mode: whether nodes are recorded
+    path: str = ""  # the module whose forward is running, as "encoder.layers.0"
+    source: bool = False  # whether nodes note the user's line that called them
+    tape: Any = None  # for `checkpoint`: its method `ran` is called with every op and its inputs
+    watch: Watch | None = None  # for `debug` and `explain`: observes everything that is computed
 
 
-NOTHING_SPECIAL = State()
-STATE: ContextVar[State] = ContextVar("tensorlib_state", default=NOTHING_SPECIAL)
+DEFAULT_STATE = State()
+STATE: ContextVar[State] = ContextVar("tensorlib_state", default=DEFAULT_STATE)
 
 
 @contextmanager
 def recording(**changes: Any) -> Iterator[None]:
+    """Change fields of this thread's state inside a ``with`` block or a decorated function."""
     token = STATE.set(STATE.get()._replace(**changes))
     try:
         yield
@@ -62,28 +76,48 @@ def recording(**changes: Any) -> Iterator[None]:
         STATE.reset(token)
 
 
-def no_grad() -> Any:
-    """Record nothing inside, in this thread only: a context manager, or a decorator of functions."""
+def no_grad() -> Scope:
+    """Record nothing inside, in this thread only: a context manager, or a decorator of functions.
+
+    >>> x = tl.Tensor(2.0, requires_grad=True)
+    >>> with tl.no_grad():
+    ...     y = x * x
+    >>> y.requires_grad
+    False
+    """
     return recording(record=False)
 
 
 def current_state() -> State:
-    """Return what is recorded in this thread, and how."""
+    """Return this thread's recording state."""
     return STATE.get()
 
 
 def is_grad_enabled() -> bool:
-    """Return True where operations are recorded, False inside `no_grad`."""
+    """Return True where operations are recorded, False inside `no_grad`.
+
+    >>> tl.is_grad_enabled()
+    True
+    """
     return STATE.get().record
 
 
-def module_scope(path: str) -> Any:
-    """Nodes recorded inside belong to the module `path` ("decoder.layers.1"): what pictures and messages show."""
+def module_scope(path: str) -> Scope:
+    """Record nodes inside as part of the module `path`, which pictures and messages show.
+
+    >>> with tl.module_scope("decoder.layers.1"):
+    ...     y = tl.exp(tl.ones(2))
+    """
     return recording(path=path)
 
 
-def record_source() -> Any:
-    """Nodes recorded inside note the line of code that made them, as ``file.py:12``. Costs some microseconds an op."""
+def record_source() -> Scope:
+    """Have nodes recorded inside note the user's line that called them. Costs a few microseconds per op.
+
+    >>> x = tl.Tensor([1.0], requires_grad=True)
+    >>> with tl.record_source():
+    ...     y = tl.exp(x)  # messages about y name this line
+    """
     return recording(source=True)
 
 
@@ -91,18 +125,18 @@ def record_source() -> Any:
 
 
 def calling_line() -> str:
-    """Return ``file:line`` of the innermost frame that lies outside tensorlib and nn, and what they call through."""
+    """Return ``file:line`` of the innermost frame outside tensorlib, nn and the modules that they call through."""
     frame = sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USERS:
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_USER:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-_NOT_THE_USERS = ("tensorlib", "nn", "functools", "contextlib")  # a formula is called through functools.singledispatch
+_NOT_THE_USER = ("tensorlib", "nn", "functools", "contextlib")  # singledispatch calls formulas through functools
 
 
 def shown_line(source: str) -> str:
-    """Return a ``file:line`` as messages show it: from the current directory, if the file lies in it."""
+    """Return ``file:line`` as messages show it: relative to the current directory if the file is in it."""
     try:
         return source.removeprefix(os.path.join(os.getcwd(), ""))
     except OSError:  # the current directory is gone

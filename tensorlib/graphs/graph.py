@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tensorlib.engine.function import Function, op_name
+from tensorlib.engine.function import Function
+from tensorlib.engine.node import op_name
 from tensorlib.tensor import Tensor
 
 __all__ = ["Edge", "Graph", "Leaf", "Node", "Source", "Value", "graph"]
@@ -199,13 +200,13 @@ def computation_order(roots: Iterable[Function]) -> list[Function]:
         if node in entered:
             continue
         entered.add(node)
-        if node._edges is None:
+        if node.edges is None:
             raise RuntimeError(
                 f"graph: the record behind {node.name} was released by a backward pass; ask for the graph before "
                 "that pass, or pass retain_graph=True to it"
             )
         stack.append((node, True))
-        for edge in reversed(node._edges):
+        for edge in reversed(node.edges):
             if edge is not None and isinstance(edge[0], Function) and edge[0] not in entered:
                 stack.append((edge[0], False))
     return order
@@ -220,18 +221,18 @@ class _Recorder:
         self.leaf_of: dict[int, int] = {}  # id of a leaf Tensor, or of a constant's array -> number
         self.value_of: dict[tuple[Any, Any], Value] = {}
         tensors = [(name, x) for name, x in names.items() if isinstance(x, Tensor)]
-        self.names = {key: name for name, x in reversed(tensors) for key in (id(x), id(x._array))}
+        self.names = {key: name for name, x in reversed(tensors) for key in (id(x), id(x.array))}
 
     def run(self, roots: Sequence[Tensor]) -> Graph:
-        order = computation_order([root._node for root in roots if root._node is not None])
+        order = computation_order([root.node for root in roots if root.node is not None])
         self.numbers = {node: number for number, node in enumerate(order)}
         name_of = {cls: op_name(cls) for cls in set(map(type, order))}
         for root in roots:
-            if root._node is None:
+            if root.node is None:
                 self.leaf(root)
         for number, node in enumerate(order):
-            inputs = tuple([self.source(node, position) for position in range(len(node._inputs))])
-            outputs = tuple([self.value(*output) for output in node._outputs])
+            inputs = tuple([self.source(node, position) for position in range(len(node.input_types))])
+            outputs = tuple([self.value(*output) for output in node.output_types])
             self.graph.nodes.append(Node(number, name_of[type(node)], node.path, node.source, inputs, outputs))
         self.graph.outputs = tuple([self.output(root) for root in roots])
         self.count_saved(order)
@@ -246,13 +247,13 @@ class _Recorder:
 
     def output(self, root: Tensor) -> Source:
         value = self.value(root.shape, root.dtype)
-        if root._node is None:
+        if root.node is None:
             return Source(None, self.leaf(root), 0, value)
-        return Source(self.numbers[root._node], None, root._index, value)
+        return Source(self.numbers[root.node], None, root.output_index, value)
 
     def source(self, node: Function, position: int) -> Source:
-        edge = (node._edges or ())[position]
-        value = self.value(*node._inputs[position])
+        edge = (node.edges or ())[position]
+        value = self.value(*node.input_types[position])
         if edge is None:
             return Source(None, self.constant(node, position, value), 0, value)
         if isinstance(edge[0], Tensor):
@@ -284,9 +285,9 @@ class _Recorder:
         """Count every piece of memory once, at the first node that keeps it, and that of leaves not at all."""
         seen: set[int] = set()
         for node in order:
-            seen.update(id(_owner(e[0]._array)) for e in node._edges or () if e and isinstance(e[0], Tensor))
+            seen.update(id(_owner(e[0].array)) for e in node.edges or () if e and isinstance(e[0], Tensor))
         for node, out in zip(order, self.graph.nodes, strict=True):
-            held = [] if node._region is None else node._region.held()
+            held = [] if node.region is None else node.region.held()
             for array in _arrays_in([node.saved, node.statistics, held]):
                 memory = _owner(array)
                 if id(memory) not in seen:

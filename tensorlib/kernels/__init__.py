@@ -1,15 +1,17 @@
-"""Fast overrides of formulas that stand in ops/.
+"""Kernels: fast overrides of formulas in ops/.
 
-A kernel is registered for an array type under ``functools.singledispatch``: the formula stays what is read, the kernel
+A kernel is registered for an array type under ``functools.singledispatch``: the formula is what one reads, the kernel
 is what runs. With ``TENSORLIB_KERNELS=0`` in the environment none is registered, and everything works, only slower.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from typing import Any
 
+from tensorlib.arrays.backend import on_first_use
 from tensorlib.ops import (
     attention,
     crossentropy,
@@ -40,11 +42,12 @@ def overridable() -> dict[str, Callable[..., Any]]:
 
 
 def enabled() -> bool:
-    """Say whether kernels are wanted: the environment may forbid them."""
+    """Return False if ``TENSORLIB_KERNELS=0`` in the environment asks for the formulas themselves."""
     return os.environ.get("TENSORLIB_KERNELS", "1") != "0"
 
 
 def register_kernels() -> None:
-    """Register the kernels for NumPy, unless the environment forbids it. Those for CuPy come with its backend."""
+    """Register the kernels for NumPy now, those for CuPy when its backend is first used; none if they are disabled."""
     if enabled():
-        from tensorlib.kernels import numpy  # noqa: F401
+        importlib.import_module("tensorlib.kernels.numpy")
+        on_first_use("cupy", lambda: importlib.import_module("tensorlib.kernels.cuda"))

@@ -8,9 +8,8 @@ from typing import Any
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis
+from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis, real
 from tensorlib.ops.arithmetic import clip
-from tensorlib.ops.creation import real
 from tensorlib.ops.elementwise import Erf
 from tensorlib.ops.elementwise import abs as absolute
 from tensorlib.ops.exponential import expm1, sigmoid, softplus

@@ -1,48 +1,32 @@
-"""What several families of ops share: axes, and functions without a gradient."""
+"""Arguments of ops: conversion to Tensors, and checks of axes, flags, shapes, dtypes and numbers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import wraps
 from operator import index
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.errors import called_op
-from tensorlib.engine.function import Function, as_tensor
+from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
 
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
+
 Axis: TypeAlias = int | tuple[int, ...] | None
+Shape: TypeAlias = int | tuple[int, ...]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Plain(Function):
-    """A function of the backend that has no gradient; its result is cut off from the graph."""
-
-    broadcasts = True
-    differentiable = False
-    function = ""
-
-    def forward(self, *arrays: Array, function: str, **options: Any) -> Array:
-        """Call `function` of the namespace that fits the arrays."""
-        self.function = function
-        like = next(x for x in arrays if hasattr(x, "dtype"))
-        return getattr(namespace_of(like), function)(*arrays, **options)
-
-    @property
-    def name(self) -> str:
-        """The name of the backend's function."""
-        return self.function
+# ---- Tensors -----------------------------------------------------------------------------------------------------
 
 
-def plain(function: str, *inputs: Any, **options: Any) -> Any:
-    """Apply NumPy's or CuPy's `function` of that name, whose result (booleans, indices) has no gradient."""
-    return Plain.apply(*inputs, function=function, **options)
-
-
-def as_tensors(xs: Sequence[Any]) -> list[Any]:
+def as_tensors(xs: Sequence[TensorLike]) -> list[Tensor]:
     """Return every x as a Tensor; numbers and lists become constants beside the first that has a backend."""
     if False not in [hasattr(x, "requires_grad") for x in xs]:  # what nearly always comes, without a detour
         return list(xs)
@@ -51,7 +35,7 @@ def as_tensors(xs: Sequence[Any]) -> list[Any]:
     return [as_tensor(x) if array else as_tensor(x, like) for x, array in zip(xs, arrays, strict=True)]
 
 
-def at_least_float32(op: Callable[..., Any]) -> Callable[..., Any]:
+def at_least_float32(op: F) -> F:
     """Decorate an op of x: float16 is computed in float32, and the result rounded back.
 
     For sums and products on the way to a result that itself fits: float16 ends at 65504 and has 11 bits.
@@ -64,10 +48,10 @@ def at_least_float32(op: Callable[..., Any]) -> Callable[..., Any]:
             return op(x.astype("float32"), *arguments, **options).astype("float16")
         return op(x, *arguments, **options)
 
-    return widened
+    return cast(F, widened)
 
 
-def as_floating(x: Any) -> Any:
+def as_floating(x: TensorLike) -> Tensor:
     """Return x as a Tensor of a floating dtype; integers and booleans become float64.
 
     For functions that NumPy lacks: their formulas would wrap around in small integers (-x of a uint8), or end in
@@ -75,6 +59,9 @@ def as_floating(x: Any) -> Any:
     """
     x = as_tensor(x)
     return x if x.dtype.kind == "f" else x.astype("float64")
+
+
+# ---- axes and flags ----------------------------------------------------------------------------------------------
 
 
 def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
@@ -124,33 +111,72 @@ def normal_axis(axis: int, ndim: int, name: str) -> int:
     return normal_axes(axis, ndim, name)[0]
 
 
-def with_kept_axes(y: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
-    """Reshape the result of a reduction over `axes` of `shape` as if it had been made with keepdims=True."""
-    return y.reshape(tuple([1 if i in axes else n for i, n in enumerate(shape)]))
+# ---- shapes, dtypes and numbers ----------------------------------------------------------------------------------
 
 
-def without_axes(y: Array, axes: tuple[int, ...]) -> Array:
-    """Reshape a result that was made with keepdims=True as if it had been made without."""
-    return y.reshape(tuple([n for i, n in enumerate(y.shape) if i not in axes]))
+def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]:
+    """Return a shape, given as one integer or several, as a tuple; sizes are integers and not negative."""
+    several = isinstance(shape, tuple | list) or (isinstance(shape, np.ndarray) and shape.ndim == 1)
+    try:
+        sizes = tuple([index(n) for n in (shape if several else (shape,))])
+        wrong: type[Exception] | None = ValueError if any(n < 0 for n in sizes) else None
+    except TypeError:
+        wrong = TypeError
+    if wrong:
+        needs = "integers" if several else "an integer"
+        raise wrong(f"{called_op(name)}: {what} needs {needs} >= 0, got {shown(shape)}") from None
+    return sizes
 
 
-def along(axis: int, part: Any) -> tuple[Any, ...]:
-    """Return the index that picks `part` (a slice) along one axis and everything along the others."""
-    return (*(slice(None),) * axis, part)
+def checked_dtype(name: str, dtype: Any) -> np.dtype:
+    """Return a dtype of numbers, given as a name, a type or itself."""
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = None
+    if dtype is None or kind is None or kind.kind not in "biufc":
+        hint = f"; a shape of several axes goes into a tuple, as {name}((2, 3))" if isinstance(dtype, int) else ""
+        raise TypeError(f"{name}: dtype must be one of numbers, as 'float32' or 'int64'; got {shown(dtype)}{hint}")
+    return kind
 
 
-def largest(x: Array, axes: tuple[int, ...]) -> Array:
-    """Return the maximum over `axes` with the axes kept; -inf over nothing (CuPy's max takes no `initial`)."""
-    if all(x.shape[a] for a in axes):
-        return x.max(axis=axes, keepdims=True)
-    shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)])
-    return namespace_of(x).full(shape, -math.inf, x.dtype)
+def number(name: str, what: str, value: Any) -> Any:
+    """Return a number as Python's own, whichever it was; a Tensor or an array is none."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if not isinstance(value, (int, float, complex)):
+        raise TypeError(f"{called_op(name)}: {what} must be a number, got {shown(value)}")
+    return value
 
 
-def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """Sum `x` over the axes along which `shape` was broadcast to get x.shape. The adjoint of broadcast_to."""
-    lead = x.ndim - len(shape)
-    spread = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1)
-    if x.dtype == np.float16:  # see Sum
-        return x.astype("float32").sum(axis=spread, keepdims=True).reshape(shape).astype("float16")
-    return x.sum(axis=spread, keepdims=True).reshape(shape)
+def real(name: str, what: str, value: Any) -> Any:
+    """Return a number that is not complex, as `number` does."""
+    value = number(name, what, value)
+    if isinstance(value, complex):
+        raise TypeError(f"{called_op(name)}: {what} must be a real number, got {value}")
+    return value
+
+
+def whole(name: str, what: str, value: Any) -> int:
+    """Return an integer as Python's own, whichever it was."""
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{called_op(name)}: {what} must be an integer, got {shown(value)}") from None
+
+
+def checked_size(name: str, what: str, value: Any) -> int:
+    """Return one integer >= 0."""
+    if isinstance(value, tuple | list):
+        raise TypeError(f"{called_op(name)}: {what} must be one integer, got {shown(value)}")
+    return checked_shape(name, value, what)[0]
+
+
+def fitting(name: str, value: Any, dtype: np.dtype) -> Any:
+    """Return a number that elements of `dtype` can hold: NumPy would cut 0.5 and NaN down to some integer."""
+    value = number(name, "the value", value)
+    bounds = np.iinfo(dtype) if dtype.kind in "iu" else None
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if bounds is not None and not (whole and bounds.min <= value <= bounds.max):
+        raise ValueError(f"{name}: dtype {dtype} cannot hold {value}; pass another dtype")
+    return value

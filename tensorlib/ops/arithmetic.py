@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function
-from tensorlib.ops.arguments import plain
+from tensorlib.ops.plain import plain
 
 __all__ = [
     "add", "clip", "divide", "floor_divide", "maximum", "minimum", "multiply", "negative", "power", "reciprocal",

@@ -10,8 +10,9 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.random import Generator
+from tensorlib.arrays.shapes import sum_to
 from tensorlib.engine.function import Function
-from tensorlib.ops.arguments import as_tensors, check_flag, sum_to
+from tensorlib.ops.arguments import as_tensors, check_flag
 from tensorlib.ops.dropout import Dropout, checked_probability, next_draw
 from tensorlib.ops.linalg import Matmul
 from tensorlib.ops.softmax import Softmax, checked_mask, softmax_gradient

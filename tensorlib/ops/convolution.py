@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.creation import whole
+from tensorlib.ops.arguments import whole
 from tensorlib.ops.linalg import matmul
 
 __all__ = ["avg_pool", "conv1d", "conv2d", "max_pool"]

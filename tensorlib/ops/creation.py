@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from operator import index
 from typing import Any
 
 import numpy as np
 
 from tensorlib.arrays.backend import Backend, get_backend
-from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
+from tensorlib.ops.arguments import Shape, checked_dtype, checked_shape, checked_size, fitting, real, whole
 
 __all__ = ["arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "zeros", "zeros_like"]
-
-Shape = int | tuple[int, ...]
 
 
 def full(shape: Shape, fill_value: float, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
@@ -103,74 +100,3 @@ def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = "float32", backen
     """Return a matrix (n, m), by default square, with ones on diagonal number k (above the main one if positive)."""
     sizes, kind = checked_shape("eye", (n, n if m is None else m)), checked_dtype("eye", dtype)
     return as_tensor(get_backend(backend).xp.eye(*sizes, k=whole("eye", "k", k), dtype=kind))
-
-
-# ---- what the caller gave ----------------------------------------------------------------------------------------
-
-
-def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]:
-    """Return a shape, given as one integer or several, as a tuple; sizes are integers and not negative."""
-    several = isinstance(shape, tuple | list) or (isinstance(shape, np.ndarray) and shape.ndim == 1)
-    try:
-        sizes = tuple([index(n) for n in (shape if several else (shape,))])
-        wrong: type[Exception] | None = ValueError if any(n < 0 for n in sizes) else None
-    except TypeError:
-        wrong = TypeError
-    if wrong:
-        needs = "integers" if several else "an integer"
-        raise wrong(f"{called_op(name)}: {what} needs {needs} >= 0, got {shown(shape)}") from None
-    return sizes
-
-
-def checked_dtype(name: str, dtype: Any) -> np.dtype:
-    """Return a dtype of numbers, given as a name, a type or itself."""
-    try:
-        kind = np.dtype(dtype)
-    except TypeError:
-        kind = None
-    if dtype is None or kind is None or kind.kind not in "biufc":
-        hint = f"; a shape of several axes goes into a tuple, as {name}((2, 3))" if isinstance(dtype, int) else ""
-        raise TypeError(f"{name}: dtype must be one of numbers, as 'float32' or 'int64'; got {shown(dtype)}{hint}")
-    return kind
-
-
-def number(name: str, what: str, value: Any) -> Any:
-    """Return a number as Python's own, whichever it was; a Tensor or an array is none."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if not isinstance(value, (int, float, complex)):
-        raise TypeError(f"{called_op(name)}: {what} must be a number, got {shown(value)}")
-    return value
-
-
-def real(name: str, what: str, value: Any) -> Any:
-    """Return a number that is not complex, as `number` does."""
-    value = number(name, what, value)
-    if isinstance(value, complex):
-        raise TypeError(f"{called_op(name)}: {what} must be a real number, got {value}")
-    return value
-
-
-def whole(name: str, what: str, value: Any) -> int:
-    """Return an integer as Python's own, whichever it was."""
-    try:
-        return index(value)
-    except TypeError:
-        raise TypeError(f"{called_op(name)}: {what} must be an integer, got {shown(value)}") from None
-
-
-def checked_size(name: str, what: str, value: Any) -> int:
-    """Return one integer >= 0."""
-    if isinstance(value, tuple | list):
-        raise TypeError(f"{called_op(name)}: {what} must be one integer, got {shown(value)}")
-    return checked_shape(name, value, what)[0]
-
-
-def fitting(name: str, value: Any, dtype: np.dtype) -> Any:
-    """Return a number that elements of `dtype` can hold: NumPy would cut 0.5 and NaN down to some integer."""
-    value = number(name, "the value", value)
-    bounds = np.iinfo(dtype) if dtype.kind in "iu" else None
-    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    if bounds is not None and not (whole and bounds.min <= value <= bounds.max):
-        raise ValueError(f"{name}: dtype {dtype} cannot hold {value}; pass another dtype")
-    return value

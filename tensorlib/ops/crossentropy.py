@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, namespace_of
 from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.creation import real, whole
+from tensorlib.ops.arguments import real, whole
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where
 from tensorlib.ops.losses import check_reduction

@@ -9,8 +9,9 @@ import math
 from typing import Any
 
 from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.shapes import along
 from tensorlib.engine.function import Function
-from tensorlib.ops.arguments import along, as_floating, at_least_float32, normal_axis
+from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis
 
 __all__ = ["cumprod", "cumsum", "logcumsumexp"]
 

@@ -11,7 +11,7 @@ from tensorlib.arrays.random import Generator, default_generator
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.creation import real
+from tensorlib.ops.arguments import real
 
 __all__ = ["add_dropout", "dropout"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function
-from tensorlib.ops.arguments import plain
-from tensorlib.ops.creation import whole
+from tensorlib.ops.arguments import whole
+from tensorlib.ops.plain import plain
 
 __all__ = ["abs", "ceil", "erf", "floor", "round", "rsqrt", "sign", "sqrt", "square"]
 

@@ -6,8 +6,10 @@ import builtins
 from typing import Any, ClassVar
 
 from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.shapes import with_kept_axes
 from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.arguments import Axis, check_flag, normal_axis, plain, reduced_axes, with_kept_axes
+from tensorlib.ops.arguments import Axis, check_flag, normal_axis, reduced_axes
+from tensorlib.ops.plain import plain
 
 __all__ = ["amax", "amin", "argmax", "argmin", "max", "min"]
 

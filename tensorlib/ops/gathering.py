@@ -13,8 +13,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array
 from tensorlib.engine.function import as_tensor
-from tensorlib.ops.arguments import normal_axis
-from tensorlib.ops.creation import checked_dtype, checked_size
+from tensorlib.ops.arguments import checked_dtype, checked_size, normal_axis
 from tensorlib.ops.indexing import Getitem, ScatterAdd, integer_indices, where
 from tensorlib.ops.shape import broadcast_to, reshape
 

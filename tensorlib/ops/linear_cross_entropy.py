@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorlib.arrays.backend import Array
 from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.creation import real
+from tensorlib.ops.arguments import real
 from tensorlib.ops.crossentropy import (
     class_targets,
     cross_entropy,

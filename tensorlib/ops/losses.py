@@ -9,9 +9,8 @@ import numpy as np
 
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import as_floating, at_least_float32, check_flag
+from tensorlib.ops.arguments import as_floating, at_least_float32, check_flag, real
 from tensorlib.ops.arithmetic import minimum
-from tensorlib.ops.creation import real
 from tensorlib.ops.exponential import softplus
 from tensorlib.ops.indexing import where
 

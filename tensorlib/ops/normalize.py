@@ -10,9 +10,8 @@ import numpy as np
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.arguments import Axis, at_least_float32, check_flag
+from tensorlib.ops.arguments import Axis, at_least_float32, check_flag, real
 from tensorlib.ops.arithmetic import maximum
-from tensorlib.ops.creation import real
 from tensorlib.ops.elementwise import rsqrt
 from tensorlib.ops.reduce import norm
 from tensorlib.ops.shape import broadcast_to

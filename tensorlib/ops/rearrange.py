@@ -9,8 +9,7 @@ import numpy as np
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import Axis, normal_axes, normal_axis
-from tensorlib.ops.creation import checked_shape, fitting, whole
+from tensorlib.ops.arguments import Axis, checked_shape, fitting, normal_axes, normal_axis, whole
 from tensorlib.ops.gathering import take
 from tensorlib.ops.indexing import as_tuple, getitem
 from tensorlib.ops.shape import broadcast_to, concatenate, expand_dims, reshape, split

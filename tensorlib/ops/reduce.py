@@ -10,24 +10,16 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.shapes import largest, with_kept_axes, without_axes
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import (
-    Axis,
-    as_floating,
-    at_least_float32,
-    largest,
-    normal_axes,
-    plain,
-    reduced_axes,
-    with_kept_axes,
-    without_axes,
-)
+from tensorlib.ops.arguments import Axis, as_floating, at_least_float32, normal_axes, reduced_axes
 from tensorlib.ops.cumulative import products_before, reversed_along
 from tensorlib.ops.elementwise import abs, sqrt
 from tensorlib.ops.extremes import max
 from tensorlib.ops.indexing import where
 from tensorlib.ops.logic import not_equal
+from tensorlib.ops.plain import plain
 
 __all__ = ["all", "any", "count_nonzero", "logsumexp", "mean", "norm", "prod", "std", "sum", "var"]
 

@@ -17,8 +17,7 @@ from tensorlib.arrays.random import Generator, default_generator
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import normal_axis
-from tensorlib.ops.creation import Shape, checked_dtype, checked_shape, checked_size, real
+from tensorlib.ops.arguments import Shape, checked_dtype, checked_shape, checked_size, normal_axis, real
 from tensorlib.ops.indexing import getitem
 from tensorlib.ops.shape import broadcast_to
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.shapes import sum_to
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import Axis, as_tensors, normal_axes, normal_axis, sum_to
-from tensorlib.ops.creation import checked_dtype, checked_shape
+from tensorlib.ops.arguments import Axis, as_tensors, checked_dtype, checked_shape, normal_axes, normal_axis
 
 __all__ = [
     "astype", "broadcast_to", "concatenate", "copy", "expand_dims", "flatten", "moveaxis", "reshape", "split",

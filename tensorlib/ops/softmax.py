@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.shapes import largest
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.arguments import as_floating, at_least_float32, largest, normal_axis
+from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis
 
 __all__ = ["log_softmax", "softmax"]
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import check_flag, normal_axis, plain
-from tensorlib.ops.creation import checked_size
+from tensorlib.ops.arguments import check_flag, checked_size, normal_axis
 from tensorlib.ops.gathering import take_along_axis
+from tensorlib.ops.plain import plain
 from tensorlib.ops.rearrange import flip
 from tensorlib.ops.shape import reshape
 

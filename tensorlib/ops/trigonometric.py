@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
-from tensorlib.engine.function import Function
+from tensorlib.engine.function import Function, derivation
 from tensorlib.ops.arithmetic import namespace_among
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = ["arccos", "arcsin", "arctan", "arctan2", "cos", "cosh", "sin", "sinh", "tan", "tanh"]
 
@@ -170,7 +174,10 @@ def cosh(x: Any) -> Any:
 
 
 class Tanh(Function):
-    """y = tanh(x)  =>  dx = dy (1 - y^2)."""
+    """y = tanh(x)  =>  dx = dy (1 - y^2).
+
+    Keeps y.
+    """
 
     def forward(self, x: Array) -> Array:
         y = namespace_of(x).tanh(x)
@@ -182,6 +189,11 @@ class Tanh(Function):
         return dy * (1 - y * y)
 
 
-def tanh(x: Any) -> Any:
-    """Return the hyperbolic tangent, elementwise."""
+@derivation(Tanh)
+def tanh(x: TensorLike) -> Tensor:
+    """Return the hyperbolic tangent, elementwise; y has the shape of x.
+
+    >>> tl.tanh([0.0, 1.0])
+    Tensor([0.     0.7616], shape=(2,), dtype=float32)
+    """
     return Tanh.apply(x)

@@ -16,11 +16,12 @@ __all__ = ["adam_update", "average_update", "sgd_update"]
 
 @singledispatch
 def sgd_update(
-    p: Array, g: Array, velocity: Array | None, lr: float, momentum: float, weight_decay: float, nesterov: bool
-) -> Array:
+    p: Array, g: Array, velocity: Array | None, learning_rate: float, momentum: float, weight_decay: float,
+    nesterov: bool,
+) -> Array:  # fmt: skip
     """Stochastic gradient descent with momentum (Sutskever et al. 2013), as PyTorch defines it.
 
-    g' = g + weight_decay p;  v <- momentum v + g';  p <- p - lr (v, or g' + momentum v with nesterov).
+    g' = g + weight_decay p;  v <- momentum v + g';  p <- p - learning_rate (v, or g' + momentum v with nesterov).
     """
     if weight_decay:
         g = g + weight_decay * p
@@ -28,21 +29,22 @@ def sgd_update(
         velocity *= momentum
         velocity += g
         g = g + momentum * velocity if nesterov else velocity
-    return p - lr * g
+    return p - learning_rate * g
 
 
 @singledispatch
 def adam_update(
-    p: Array, g: Array, m: Array, v: Array, *, step: int, lr: float, beta1: float, beta2: float, eps: float,
+    p: Array, g: Array, m: Array, v: Array, *, step: int, learning_rate: float, beta1: float, beta2: float, eps: float,
     weight_decay: float, decoupled: bool,
 ) -> Array:  # fmt: skip
     """Adam (Kingma and Ba 2015, algorithm 1), or AdamW where `decoupled` (Loshchilov and Hutter 2019, algorithm 2).
 
-    m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
-    Weight decay is added to g, or, decoupled, subtracted from p directly: p <- p - lr weight_decay p.
+    m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;
+    p <- p - learning_rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
+    Weight decay is added to g, or, decoupled, subtracted from p directly: p <- p - learning_rate weight_decay p.
     """
     if weight_decay and decoupled:
-        p = p * (1 - lr * weight_decay)
+        p = p * (1 - learning_rate * weight_decay)
     elif weight_decay:
         g = g + weight_decay * p
     m *= beta1
@@ -50,7 +52,7 @@ def adam_update(
     v *= beta2
     v += (1 - beta2) * g * g
     unbiased = namespace_of(v).sqrt(v / (1 - beta2**step))
-    return p - (lr / (1 - beta1**step)) * m / (unbiased + eps)
+    return p - (learning_rate / (1 - beta1**step)) * m / (unbiased + eps)
 
 
 @singledispatch

@@ -30,7 +30,11 @@ def function_names() -> list[str]:
     """Return the public functions of every file in ops/ that works on Tensors: each of them needs a row."""
     names: list[str] = []
     for module in pkgutil.iter_modules(ops.__path__):
-        if module.name not in ("arguments", "update"):  # updates work on raw arrays, in place, and have no gradient
+        if module.name not in (
+            "arguments",
+            "plain",
+            "update",
+        ):  # these hold no function of Tensors
             names += importlib.import_module(f"tensorlib.ops.{module.name}").__all__
     return sorted(names)
 

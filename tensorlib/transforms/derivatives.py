@@ -14,10 +14,11 @@ from typing import Any, TypeAlias
 from tensorlib.engine.backward import grad
 from tensorlib.engine.function import as_tensor
 from tensorlib.engine.recording import recording
+from tensorlib.engine.value import wrap
 from tensorlib.messages import shown
 from tensorlib.ops.creation import ones_like, zeros_like
 from tensorlib.ops.shape import copy, reshape, stack
-from tensorlib.tensor import Tensor, wrap
+from tensorlib.tensor import Tensor
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vjp"]
 

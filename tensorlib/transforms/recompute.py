@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tensorlib.arrays.random import DrawTape
-from tensorlib.engine.function import Function, op_name, replaced_since
+from tensorlib.engine.errors import replaced_since
+from tensorlib.engine.function import Function
+from tensorlib.engine.node import op_name
 from tensorlib.engine.recording import current_state, recording
 from tensorlib.messages import shown
 from tensorlib.tensor import Tensor
@@ -39,7 +41,7 @@ def checkpoint(f: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
         outputs = f(*inputs, **options)
     region = _Region(f, inputs, options, draws, tape)
     for node in tape.nodes:
-        node.saved, node.statistics, node._region = (), None, region
+        node.saved, node.statistics, node.region = (), None, region
     if state.tape is not None:  # a checkpoint within a checkpoint
         state.tape.extend(tape)
     return outputs
@@ -54,10 +56,10 @@ class _Tape:
 
     def ran(self, node: Function, inputs: Sequence[Any]) -> None:
         """List an op that has run in this thread; it may be recorded or not."""
-        if node._edges is not None:
+        if node.edges is not None:
             self.nodes.append(node)
         for x in inputs:
-            if isinstance(x, Tensor) and x._node is None:
+            if isinstance(x, Tensor) and x.node is None:
                 self.leaves[id(x)] = weakref.ref(x)
 
     def extend(self, inner: _Tape) -> None:
@@ -103,9 +105,9 @@ class _Region:
         originals = {id(new): old() for new, old in zip(tape.nodes, self.nodes, strict=True)}
         for new in tape.nodes:
             old = originals[id(new)]
-            if old is not None and old._region is self:
-                old.saved, old.statistics, old._region = new.saved, new.statistics, new._region
-        for inner in {id(new._region): new._region for new in tape.nodes if new._region is not None}.values():
+            if old is not None and old.region is self:
+                old.saved, old.statistics, old.region = new.saved, new.statistics, new.region
+        for inner in {id(new.region): new.region for new in tape.nodes if new.region is not None}.values():
             inner.nodes = [_same(ref, originals) for ref in inner.nodes]
 
 
@@ -117,7 +119,7 @@ def _same(reference: Any, originals: dict[int, Any]) -> Any:
 
 def _what_ran(tape: _Tape) -> list[tuple[Any, ...]]:
     """Return each op with the shapes and dtypes of its outputs."""
-    return [(type(node), *node._outputs) for node in tape.nodes]
+    return [(type(node), *node.output_types) for node in tape.nodes]
 
 
 def _difference(before: Sequence[tuple[Any, ...]], again: Sequence[tuple[Any, ...]]) -> str:

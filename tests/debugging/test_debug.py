@@ -236,9 +236,9 @@ class Doubling(nn.Module):
 def test_the_line_is_the_users_whatever_lies_between():
     x = leaf([1.0, 2.0])
     with tl.debug():
-        assert "test_debug.py" in Doubling()(x)._node.source  # in a module of the user's, called by nn and checkpoint
-        assert "test_debug.py" in nn.Linear(2, 2)(x)._node.source  # of nn's modules, the line that called them
-        assert "test_debug.py" in tl.vjp(tl.tanh, x, [1.0, 1.0], create_graph=True)[0]._node.source
+        assert "test_debug.py" in Doubling()(x).node.source  # in a module of the user's, called by nn and checkpoint
+        assert "test_debug.py" in nn.Linear(2, 2)(x).node.source  # of nn's modules, the line that called them
+        assert "test_debug.py" in tl.vjp(tl.tanh, x, [1.0, 1.0], create_graph=True)[0].node.source
         (slope,) = tl.grad(tl.softmax(x)[0], [x], create_graph=True)  # its formula is called through functools
         assert all("test_debug.py" in node.source for node in tl.graph(slope))
 
@@ -271,7 +271,7 @@ def test_off_outside_the_block_and_restored_after_an_error():
     assert current_state() is before or current_state() == before
     assert np.geterr() == numpy_before
     with np.errstate(divide="ignore"):
-        assert tl.log(leaf([0.0]))._node.source is None
+        assert tl.log(leaf([0.0])).node.source is None
 
 
 def test_as_a_decorator_and_nested():
@@ -334,7 +334,7 @@ def test_nothing_grows_and_no_cycle_stays():
             loss.backward()
         tl.explain(w, (x @ w).sum())
         w.grad = None
-        return weakref.ref(h), weakref.ref(loss._node), weakref.ref(mask._cut.origins[0][0])
+        return weakref.ref(h), weakref.ref(loss.node), weakref.ref(mask.cut.origins[0][0])
 
     gc.disable()
     tracemalloc.start()
@@ -356,7 +356,7 @@ def test_a_mask_that_outlives_the_block_holds_nothing():
     with tl.debug():
         h = x * 2.0
         mask = h > 3.0
-        node, array = weakref.ref(h._node), mask.data
+        node, array = weakref.ref(h.node), mask.data
     gc.disable()
     try:
         del h, mask
@@ -369,6 +369,6 @@ def test_no_cut_is_noted_outside():
     x = leaf([1.0, 2.0])
     with tl.debug():
         constant = x.detach()
-    assert constant._cut is not None
+    assert constant.cut is not None
     y = (constant * 2.0) * x
-    assert not hasattr(constant * 2.0, "_cut") and y._node._cuts == () and not hasattr(x.detach(), "_cut")
+    assert not hasattr(constant * 2.0, "cut") and y.node.cuts == () and not hasattr(x.detach(), "cut")

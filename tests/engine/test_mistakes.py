@@ -156,14 +156,14 @@ def test_the_learning_rate_is_called_so():
 
 
 def test_names_that_are_recommended_exist():
-    from tensorlib import messages
+    from tensorlib import pytorch_words
 
-    for text in messages.TENSOR_NAMES.values():
+    for text in pytorch_words.TENSOR_NAMES.values():
         for owner, known in (("tl.", tl), ("x.", tl.Tensor)):
             if text.startswith(owner):
                 name = text[len(owner) :].split("(")[0].split(",")[0].split(" ")[0].split(".")[0]
                 assert hasattr(known, name) or name in ("grad",), text
-    for text in messages.FUNCTION_NAMES.values():
+    for text in pytorch_words.FUNCTION_NAMES.values():
         if text.startswith("tl."):
             assert hasattr(tl, text[3:].split("(")[0].split(",")[0].split(" ")[0]), text
 

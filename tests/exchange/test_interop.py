@@ -212,9 +212,9 @@ def test_a_cuda_array_interface_is_that_of_the_array_and_not_for_tensors_with_a_
         __cuda_array_interface__ = {"shape": (1,), "version": 3}  # noqa: RUF012
 
     x = tl.Tensor([1.0])
-    x._array = Device()
+    x.array = Device()
     assert interop.cuda_array_interface(x) == {"shape": (1,), "version": 3}
-    x._requires_grad = True
+    x.needs_grad = True
     with pytest.raises(BufferError, match=r"cuda_array_interface: this Tensor requires a gradient.*use x\.detach\(\)"):
         interop.cuda_array_interface(x)
 
@@ -320,7 +320,7 @@ def test_a_graph_is_neither_copied_nor_recursed_into(duplicate, name):
     for _ in range(100_000):
         y = y + 1.0
     start = time.perf_counter()
-    with pytest.raises(RuntimeError, match=rf"{name}: only leaves.*shape \(1, 3\) was computed by add; use x\.detach"):
+    with pytest.raises(RuntimeError, match=rf"{name}: needs a leaf.*shape \(1, 3\) was computed by add; use x\.detach"):
         duplicate(y)
     duplicate(y.detach())
     duplicate({"start": x, "end": y.detach()})

@@ -244,7 +244,7 @@ def sgd_updates(rng, dtype):
 
 
 def adam_updates(rng, dtype):
-    common = {"lr": 0.01, "beta1": 0.9, "beta2": 0.98, "eps": 1e-9}
+    common = {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.98, "eps": 1e-9}
     for shape in SHAPES:
         p, g, m = (normal(rng, shape, dtype) for _ in range(3))
         v = rng.uniform(0.1, 1, shape).astype(dtype)

@@ -1,4 +1,4 @@
-"""Layers, positions and initialisers: values against plain NumPy, gradients to second order, dropout's statistics."""
+"""Layers, positions and initializers: values against plain NumPy, gradients to second order, dropout's statistics."""
 
 import math
 
@@ -16,7 +16,7 @@ from tests.strict import STRICT
 def gradcheck_module(module, *inputs, call=nn.functional_call):
     """Check to second order with respect to every parameter of `module` (in float64) and every floating input."""
     module.astype("float64")
-    # Biases start at zero and norms at one, where a wrong gradient could go unseen.
+    # Biases start at zero and norms at one, where a wrong gradient could go unnoticed.
     rng = np.random.default_rng(5)
     state = {name: array + 0.3 * rng.standard_normal(array.shape) for name, array in module.state_dict().items()}
 
@@ -67,8 +67,8 @@ def test_embedding_picks_rows_and_adds_up_their_gradients(backend):
     dy = normal(2, 3, 3).astype(np.float32)
     y.backward(tl.Tensor(dy, backend=backend))
     expected = np.zeros((5, 3), np.float32)
-    for place in np.ndindex(ids.shape):
-        expected[ids[place]] += dy[place]
+    for position in np.ndindex(ids.shape):
+        expected[ids[position]] += dy[position]
     np.testing.assert_allclose(embedding.weight.grad.numpy(), expected, rtol=1e-6)
 
 
@@ -78,7 +78,7 @@ def test_embedding_refuses_ids_outside_the_table(bad, backend):
         nn.Embedding(5, 3).to(backend)(np.array([[1, bad]]))
 
 
-def test_layer_norm_normalises_the_last_axis(backend):
+def test_layer_norm_normalizes_the_last_axis(backend):
     norm = nn.LayerNorm(6).to(backend)
     weight, bias = normal(6, seed=2).astype(np.float32), normal(6, seed=3).astype(np.float32)
     norm.load_state_dict({"weight": weight, "bias": bias})
@@ -103,7 +103,7 @@ def test_feed_forward_is_relu_between_two_linears(backend):
     np.testing.assert_allclose(ffn(tl.Tensor(x, backend=backend)).numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_cross_entropy_loss_smooths_and_leaves_padding_out():
+def test_cross_entropy_loss_smooths_and_ignores_padding():
     logits, targets = normal(2, 3, 5), np.array([[1, 4, 0], [2, 0, 0]])
     loss = nn.CrossEntropyLoss(ignore_index=0, label_smoothing=0.2)(tl.Tensor(logits), targets).item()
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -157,7 +157,7 @@ def test_sinusoids_are_the_formula_of_the_paper():
         assert table[t, 2 * i + 1] == pytest.approx(math.cos(angle), abs=1e-15)
 
 
-def test_sinusoidal_positions_know_no_longest_and_depend_on_the_position_alone(backend):
+def test_sinusoidal_positions_have_no_limit_and_depend_on_the_position_alone(backend):
     positions = nn.SinusoidalPositions(6, prepared=4).to(backend)
     assert not list(positions.parameters())
     x = tl.zeros((1, 9, 6), backend=backend)
@@ -168,14 +168,14 @@ def test_sinusoidal_positions_know_no_longest_and_depend_on_the_position_alone(b
     np.testing.assert_array_equal(positions(x[:, :2], start=6).numpy(), y.numpy()[:, 6:8])
 
 
-def test_positions_beyond_what_was_prepared_are_the_same_numbers_in_float64():
-    # A row that were rounded to float32 only within the prepared part would differ by 1e-8 from itself.
+def test_positions_beyond_the_prepared_ones_are_the_same_numbers_in_float64():
+    # If only prepared rows were rounded to float32, the two would differ by 1e-8.
     positions = nn.SinusoidalPositions(6, prepared=4).astype("float64")
     x = tl.zeros((1, 9, 6), dtype="float64")
     np.testing.assert_array_equal(positions(x[:, :4]).numpy(), positions(x).numpy()[:, :4])
 
 
-def test_learned_positions_end_somewhere_and_say_where():
+def test_a_sequence_longer_than_the_learned_positions_is_refused():
     positions = nn.LearnedPositions(2, longest=4)
     x = tl.zeros((1, 2, 2))
     np.testing.assert_array_equal(positions(x, start=2).numpy()[0], positions.weight.numpy()[2:])
@@ -183,7 +183,7 @@ def test_learned_positions_end_somewhere_and_say_where():
         positions(x, start=3)
 
 
-# ---- initialisers ----
+# ---- initializers ----
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_learned_positions_end_somewhere_and_say_where():
         (lambda g: nn.MultiHeadAttention(200, 4, generator=g).output.weight.numpy(), 2 / 400),
     ],
 )
-def test_initialisers_have_the_variance_of_their_papers(draw, variance):
+def test_initializers_have_the_variance_of_their_papers(draw, variance):
     values = draw(tl.Generator(3))
     assert values.dtype == np.float32
     # 40,000 numbers or more: the standard error of the variance is under 1 %, that of the mean under 0.5 % of the std.
@@ -223,7 +223,7 @@ def test_biases_start_at_zero_and_norms_at_the_identity():
 # ---- dropout ----
 
 
-def test_dropout_keeps_the_mean_and_drops_the_share_it_says(backend):
+def test_dropout_keeps_the_mean_and_zeroes_a_fraction_p(backend):
     tl.seed(1)
     y = nn.Dropout(0.3)(tl.ones((200, 500), backend=backend)).numpy()
     assert y.dtype == np.float32
@@ -239,7 +239,7 @@ def test_dropout_has_the_same_mask_backward_as_forward_and_a_new_one_each_call(b
     x = tl.Tensor(np.ones((20, 30), np.float32), requires_grad=True, backend=backend)
     first, second = dropout(x), dropout(x)
     assert not np.array_equal(first.numpy(), second.numpy())
-    for y in (second, first):  # whatever the order of the backward passes
+    for y in (second, first):  # in any order of the backward passes
         x.grad = None
         y.sum().backward()
         np.testing.assert_array_equal(x.grad.numpy(), y.numpy())
@@ -258,7 +258,7 @@ def test_dropout_draws_from_its_own_generator_or_from_the_seeded_one(backend):
     b = nn.Dropout(0.5)(x).numpy()
     tl.seed(7)
     np.testing.assert_array_equal(nn.Dropout(0.5)(x).numpy(), a)
-    own = nn.Dropout(0.5, tl.Generator(7))  # the same seed, and it leaves the default stream where it was
+    own = nn.Dropout(0.5, tl.Generator(7))  # the same seed; the default generator does not advance
     np.testing.assert_array_equal(own(x).numpy(), a)
     np.testing.assert_array_equal(nn.Dropout(0.5)(x).numpy(), b)
 
@@ -292,7 +292,7 @@ BAD = [
     (lambda: nn.LayerNorm(-1), ValueError, "LayerNorm: width must be an integer of at least 1, got -1"),
     (lambda: nn.LayerNorm((3, 4)), TypeError, r"LayerNorm: width must be an integer of at least 1, got \(3, 4\)"),
     (lambda: nn.LayerNorm(4, eps=0), ValueError, "LayerNorm: eps must be positive, got 0"),
-    (lambda: nn.LayerNorm(4, eps="small"), TypeError, "eps must be positive, got 'small', which is no number"),
+    (lambda: nn.LayerNorm(4, eps="small"), TypeError, "eps must be positive, got 'small', which is not a number"),
     (lambda: nn.LayerNorm(3)(X), ValueError, r"LayerNorm: x must have shape \(\.\.\., 3\), got \(2, 3, 4\)"),
     (lambda: nn.LayerNorm(2)(IDS), TypeError, "LayerNorm: x must be of a floating dtype, got int64"),
     (lambda: nn.LayerNorm(1)(2.0), ValueError, r"LayerNorm: x must have shape \(\.\.\., 1\), got \(\)"),
@@ -300,7 +300,7 @@ BAD = [
     (lambda: nn.Dropout(1.0), ValueError, r"Dropout: p must lie in \[0, 1\), got 1\.0"),
     (lambda: nn.Dropout(50), ValueError, r"Dropout: p must lie in \[0, 1\), got 50"),
     (lambda: nn.Dropout(math.nan), ValueError, r"Dropout: p must lie in \[0, 1\), got nan"),
-    (lambda: nn.Dropout(None), TypeError, r"p must lie in \[0, 1\), got None, which is no number"),
+    (lambda: nn.Dropout(None), TypeError, r"p must lie in \[0, 1\), got None, which is not a number"),
     (lambda: nn.Dropout(0.5, 42), TypeError, r"Dropout: generator must be a tl\.Generator, got 42"),
     (lambda: nn.Dropout(0.5)(IDS), TypeError, "dropout: x must be of a floating dtype, got int64"),
     (lambda: nn.FeedForward(-4, 8), ValueError, "FeedForward: width must be an integer of at least 1, got -4"),
@@ -320,7 +320,7 @@ BAD = [
     (
         lambda: nn.MultiHeadAttention(4, 2)(X, tl.zeros((5, 3, 4))),
         ValueError,
-        r"x and memory must be of one batch, got \(2, 3, 4\) and \(5, 3, 4\)",
+        r"x and memory must have the same batch size, got \(2, 3, 4\) and \(5, 3, 4\)",
     ),
     (lambda: nn.MultiHeadAttention(4, 2)(X, visible=np.ones((3, 3))), TypeError, "visible must be boolean.*float64"),
     (

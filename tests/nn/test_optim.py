@@ -1,4 +1,4 @@
-"""Optimizers against loops in plain NumPy, their state, gradient clipping, and schedules at the steps that matter."""
+"""Optimizers against loops in plain NumPy, their state, gradient clipping, and schedules at characteristic steps."""
 
 import math
 from itertools import pairwise
@@ -132,7 +132,7 @@ def test_a_parameter_without_a_gradient_stays():
     assert not np.array_equal(bowl.w.numpy(), before["w"])
 
 
-def test_a_step_between_forward_and_backward_is_an_error_and_no_wrong_number():
+def test_a_step_between_forward_and_backward_is_an_error_not_a_wrong_number():
     bowl = Bowl()
     optimizer = optim.SGD(bowl.parameters(), 0.1)
     bowl().backward()
@@ -153,7 +153,7 @@ def test_an_optimizer_needs_parameters_of_different_names():
 
 
 @pytest.mark.parametrize(("optimizer", "loop", "options"), CASES)
-def test_state_taken_over_in_mid_run_ends_in_the_same_bytes(optimizer, loop, options):
+def test_resuming_from_a_state_ends_in_the_same_bytes(optimizer, loop, options):
     straight, resumed = Bowl(dtype="float32"), Bowl(dtype="float32")
     first = make(optimizer, straight.named_parameters(), options)
     train(straight, first, 7)
@@ -172,7 +172,9 @@ def test_state_taken_over_in_mid_run_ends_in_the_same_bytes(optimizer, loop, opt
 def test_state_is_named_by_parameter_complete_and_a_copy():
     bowl = Bowl()
     optimizer = optim.Adam(bowl.named_parameters(), 0.1)
-    assert set(optimizer.state_dict()) == {f"{p}.{s}" for p in "wb" for s in ("steps", "m", "v")}  # also before a step
+    assert set(optimizer.state_dict()) == {
+        f"{p}.{s}" for p in "wb" for s in ("steps", "m", "v")
+    }  # even before the first step
     train(bowl, optimizer, 1)
     state = optimizer.state_dict()
     assert state["w.steps"] == 1 and state["w.m"].any()
@@ -229,7 +231,7 @@ def test_the_state_follows_a_model_that_is_moved_or_converted_after_a_step(backe
     assert moved.w.dtype == np.float64 and first.state["w"]["m"].dtype == np.float64
 
 
-def test_a_refused_gradient_counts_no_step():
+def test_a_refused_gradient_does_not_count_as_a_step():
     bowl = Bowl()
     optimizer = optim.Adam(bowl.parameters(), 0.1)
     bowl.w.grad = tl.ones((4, 3), dtype=bowl.w.dtype)
@@ -269,7 +271,7 @@ def test_clip_grad_norm_leaves_small_gradients_and_missing_ones():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_clip_grad_norm_refuses_what_is_not_finite_names_it_and_changes_nothing(bad, backend):
+def test_clip_grad_norm_refuses_and_names_gradients_that_are_not_finite_and_changes_nothing(bad, backend):
     bowl = with_gradients(backend)
     values = np.full(4, 5.0, np.float32)
     values[2] = bad
@@ -283,13 +285,13 @@ def test_clip_grad_norm_refuses_what_is_not_finite_names_it_and_changes_nothing(
 
 def test_clip_grad_norm_sums_squares_of_float16_in_float32():
     p = nn.Parameter(np.zeros(4), dtype="float16")
-    p.grad = tl.Tensor(np.full(4, 300.0), dtype="float16")  # whose square is beyond float16
+    p.grad = tl.Tensor(np.full(4, 300.0), dtype="float16")  # its square overflows float16
     assert optim.clip_grad_norm([p], math.inf) == 600.0
     assert optim.clip_grad_norm([p], 6.0) == 600.0 and p.grad.dtype == np.float16
     np.testing.assert_allclose(p.grad.numpy(), 3.0, rtol=1e-3)
 
 
-def test_clip_grad_norm_says_so_when_finite_gradients_overflow():
+def test_clip_grad_norm_reports_that_finite_gradients_overflow():
     with pytest.raises(ValueError, match="the sum of their squares overflows"):
         optim.clip_grad_norm(with_gradients(scale=1e25).parameters(), 1.0)
 
@@ -312,7 +314,7 @@ def test_clip_grad_norm_says_so_when_finite_gradients_overflow():
         (schedules.cosine(0.4, 0, 100, final=0.1), {0: 0.4, 50: 0.25, 100: 0.1, 101: 0.1}),
     ],
 )
-def test_schedules_at_the_steps_that_matter(schedule, expected):
+def test_schedules_at_their_characteristic_steps(schedule, expected):
     for step, rate in expected.items():
         assert schedule(step) == pytest.approx(rate, rel=1e-12, abs=1e-15)
 
@@ -364,7 +366,7 @@ BAD = [
     (lambda: optim.Adam(twice()), ValueError, "b is given twice, first as a"),
     (lambda: optim.SGD(parameters(), -1.0), ValueError, r"SGD: learning_rate must not be negative, got -1\.0"),
     (lambda: optim.SGD(parameters(), math.nan), ValueError, "learning_rate must be finite, got nan"),
-    (lambda: optim.SGD(parameters(), "0.1"), TypeError, r"learning_rate must not be negative, got '0\.1', which is no"),
+    (lambda: optim.SGD(parameters(), "0.1"), TypeError, r"learning_rate must not be negative, got '0\.1', which is"),
     (lambda: optim.Adam(parameters(), schedules.constant(1.0)), TypeError, r"a function; set it to schedule\(step\)"),
     (lambda: optim.Adam(parameters(), tl.Tensor(0.1)), TypeError, "learning_rate must not be .* got Tensor"),
     (lambda: set_after("learning_rate", -0.5), ValueError, r"SGD: learning_rate must not be negative, got -0\.5"),
@@ -411,11 +413,11 @@ test_mistakes_are_named_with_what_was_given = refused(BAD)
 
 
 @pytest.mark.parametrize("kind", [lambda p: optim.Adam(p, 0.1), lambda p: optim.SGD(p, 0.1, momentum=0.9)])
-def test_small_parameters_updated_together_get_the_bits_they_get_alone(kind, monkeypatch):
-    """Of several dtypes, of one that joins later, and of large ones among them; the state too."""
+def test_small_parameters_updated_together_get_the_same_bits_as_alone(kind, monkeypatch):
+    """With several dtypes, a parameter whose first gradient comes later, and large ones; the same for the state."""
 
     def train(limit):
-        monkeypatch.setattr(optim, "SMALL", limit)
+        monkeypatch.setattr("nn.optimizer.SMALL", limit)
         rng = np.random.default_rng(0)
         shapes = [(3,), (2, 2), (), (60, 70), (5,), (0,)]
         parameters = [
@@ -436,7 +438,7 @@ def test_small_parameters_updated_together_get_the_bits_they_get_alone(kind, mon
 
 
 @pytest.mark.parametrize("base", [optim.Optimizer, optim.SGD, optim.Adam])
-def test_an_update_that_looks_at_a_whole_parameter_is_called_for_each(base):
+def test_an_update_that_is_not_elementwise_is_called_for_each_parameter(base):
     class BySize(base):
         def update(self, p, g, state, step):
             return p - g * p.size
@@ -449,7 +451,7 @@ def test_an_update_that_looks_at_a_whole_parameter_is_called_for_each(base):
     assert [p.numpy().tolist() for p in parameters] == [[-1], [-2, -2], [-3, -3, -3]]
 
 
-def test_a_step_that_fails_counts_for_nothing():
+def test_a_step_that_fails_changes_and_counts_nothing():
     a, b = nn.Parameter(np.ones(3, "float32")), nn.Parameter(np.ones(2, "float32"))
     optimizer = optim.Adam([a, b], 0.1)
     a.grad, b.grad = tl.ones_like(a), tl.ones_like(a)
@@ -461,7 +463,7 @@ def test_a_step_that_fails_counts_for_nothing():
     np.testing.assert_allclose(a.numpy(), 0.9, rtol=1e-6)
 
 
-def test_a_small_parameter_holds_no_memory_of_the_others():
+def test_a_small_parameter_keeps_no_memory_of_the_others_alive():
     parameters = [nn.Parameter(np.ones(n, "float32")) for n in (1, 2000)]
     optimizer = optim.Adam(parameters)
     for p in parameters:

@@ -17,7 +17,7 @@ def test_matmul_keeps_only_what_the_wanted_gradients_use(backend):
     x, y = (tl.Tensor(array, requires_grad=True, backend=backend) for _ in range(2))
     constant = tl.Tensor(array, backend=backend)
     for z, kept in ((x @ constant, [constant]), (constant @ y, [constant]), (x @ y, [x, y])):
-        assert [id(a) for a in z._node.saved] == [id(k.data) for k in kept]
+        assert [id(a) for a in z.node.saved] == [id(k.data) for k in kept]
     x.replace(x.data * 2)
     tl.grad((x @ constant).sum(), [x])
     z = x @ constant

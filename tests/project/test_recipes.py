@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from models import Transformer
-from models.runs.config import config_from, read_toml
+from models.runs.config_layers import config_from
+from models.runs.toml import read_toml
 from tests import ROOT
 
 RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.toml"))

@@ -1,1 +1,1 @@
-"""Text to train on that comes with the project, is generated, or can be had freely; none of it is known to training."""
+"""Training text that is built in, generated, or freely available; the training code depends on none of it."""

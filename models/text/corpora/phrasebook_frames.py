@@ -1,8 +1,8 @@
 """The frames of the phrasebook: sentences with gaps, in both languages, a function for each family.
 
 A frame is written as `Chinese = English`; the words come from `phrasebook_words`, and so does the English agreement
-that Chinese leaves unsaid. Every Chinese sentence has exactly one English translation. Long, for it
-is a table, one family after the other.
+that Chinese leaves unsaid. Every Chinese sentence has exactly one English translation. The file is long because it is
+a table, one family after the other.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from typing import NamedTuple
 from models.text.corpora import phrasebook_words as w
 
 ONE, DAYS = w.AMOUNTS[0], w.TIMES[::3]  # DAYS: yesterday, tomorrow, every day
-OTHERS = w.SUBJECTS[1:]  # whom one asks about: everyone but oneself
+OTHERS = w.SUBJECTS[1:]  # the people one asks about: everyone except oneself
 OWNED = w.nouns("pet farm print paper tool furniture vehicle clothes accessory person")
-SMALL = w.nouns("pet print paper tool clothes accessory fruit")  # what lies about on tables
+SMALL = w.nouns("pet print paper tool clothes accessory fruit")  # things that may be on a table
 
 
 class Sentence(NamedTuple):
-    """A pair, the frame that it is made of, and the combination that is trained on or held out as a whole."""
+    """A sentence pair, its frame, and its combination, which is trained on or held out as a whole."""
 
     frame: str
     combination: str
@@ -27,7 +27,7 @@ class Sentence(NamedTuple):
 
 
 def say(words: tuple[object, ...], frames: dict[str, str]) -> Iterator[Sentence]:
-    """Finish `Chinese = English` sentences about some words with a capital and a question mark."""
+    """Yield the `Chinese = English` sentences of some words, with capital letter and question mark added."""
     about = "|".join(map(str, words))
     for frame, pair in frames.items():
         zh, en = pair.split(" = ")
@@ -35,7 +35,7 @@ def say(words: tuple[object, ...], frames: dict[str, str]) -> Iterator[Sentence]
 
 
 def pairs_of_people() -> Iterator[tuple[w.Subject, w.Subject]]:
-    """Two different people or groups; I and we, or they and the children, would overlap."""
+    """Yield two different people or groups that do not overlap, as I and we, or they and the children, would."""
     groups = {"we": "I", "the children": "they", "the students": "they"}
     for first, second in permutations(w.SUBJECTS, 2):
         if groups.get(first.en, first.en) != groups.get(second.en, second.en):

@@ -1,8 +1,8 @@
-"""The words of the phrasebook, and the English grammar that bends them.
+"""The words of the phrasebook, and the English grammar that inflects them.
 
 First the agreement rules (plural, third person, past, -ing, comparative, a or an), each with a table of its
-exceptions; then the kinds of word; then the words, as plain text.  Chinese doesn't inflect: its half of the
-grammar is word order, particles and measure words. Long, for most of it is lists of words.
+exceptions; then the kinds of word; then the words, as plain text. Chinese doesn't inflect: its half of the
+grammar is word order, particles and measure words. The file is long because most of it is word lists.
 """
 
 from dataclasses import dataclass
@@ -32,12 +32,12 @@ CONSONANT_SOUNDS = ("useful",)  # spelled with a vowel, pronounced with a conson
 
 
 def ends_in_consonant_y(word: str) -> bool:
-    """Tell whether a final y becomes i before an ending: strawberry does, key doesn't."""
+    """Return whether a final y becomes i before an ending: it does in strawberry, not in key."""
     return word.endswith("y") and word[-2] not in VOWEL_LETTERS
 
 
 def add_s(word: str) -> str:
-    """Add the -s that plurals and third persons share: cat -> cats, watch -> watches, study -> studies."""
+    """Add the -s of plurals and third persons: cat -> cats, watch -> watches, study -> studies."""
     if ends_in_consonant_y(word):
         return word[:-1] + "ies"
     return word + ("es" if word.endswith(("s", "x", "ch", "sh")) else "s")
@@ -63,14 +63,14 @@ def past(verb: str) -> str:
 
 
 def gerund(verb: str) -> str:
-    """Give the -ing form of a verb phrase: write letters -> writing letters, swim -> swimming."""
+    """Return the -ing form of a verb phrase: write letters -> writing letters, swim -> swimming."""
     head, space, rest = verb.partition(" ")
     stem = head + head[-1] if head in DOUBLING else head if head.endswith("ee") else head.removesuffix("e")
     return stem + "ing" + space + rest
 
 
 def comparative(adjective: str) -> str:
-    """Compare an adjective: big -> bigger, busy -> busier, expensive -> more expensive."""
+    """Return the comparative of an adjective: big -> bigger, busy -> busier, expensive -> more expensive."""
     if adjective in LONG_ADJECTIVES:
         return "more " + adjective
     if ends_in_consonant_y(adjective):
@@ -80,7 +80,7 @@ def comparative(adjective: str) -> str:
 
 
 def with_article(phrase: str) -> str:
-    """Put a or an, by the sound of the next word: an old book, a useful book, an umbrella."""
+    """Prepend a or an, by the sound of the next word: an old book, a useful book, an umbrella."""
     vowel = phrase[0] in VOWEL_LETTERS and not phrase.startswith(CONSONANT_SOUNDS)
     return ("an " if vowel else "a ") + phrase
 
@@ -95,13 +95,13 @@ class Phrase(NamedTuple):
     en: str
 
     def __str__(self) -> str:
-        """Read as English, so that a phrase can stand in an f-string."""
+        """Return the English, so that a phrase can be used in an f-string."""
         return self.en
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Someone who can be the subject: he, with all the forms that follow from him."""
+    """A possible subject, with its inflected forms: he, him, his."""
 
     zh: str
     en: str
@@ -112,17 +112,17 @@ class Subject:
     pronoun: str  # instead of a noun: his, Anna's
 
     def __str__(self) -> str:
-        """Read as the English nominative."""
+        """Return the English nominative."""
         return self.en
 
     @property
     def singular(self) -> bool:
-        """Tell whether the verb takes the third-person -s."""
+        """Whether the verb takes the third-person -s."""
         return self.be == "is"
 
     @property
     def many(self) -> bool:
-        """Tell whether these are several people; you is taken as one."""
+        """Whether the subject is several people; "you" counts as one."""
         return self.zh.endswith("们")
 
     @property
@@ -137,7 +137,7 @@ class Subject:
 
     @property
     def is_not(self) -> str:
-        """The negated be: am not has no contraction that everybody accepts."""
+        """The negated be; "am not" has no standard contraction."""
         return "am not" if self.be == "am" else self.be + "n't"
 
     def does(self, verb: str) -> str:
@@ -145,7 +145,7 @@ class Subject:
         return self.fill(third_person(verb) if self.singular else verb)
 
     def fill(self, verb: str) -> str:
-        """Fill in whose it is, in a verb phrase whose form is right: washing {own} hands."""
+        """Fill in the possessive of an already inflected verb phrase: washing {own} hands."""
         return verb.format(own=self.own)
 
     def finite(self, verb: str, tense: str) -> str:
@@ -163,25 +163,25 @@ class Noun:
     measure: str
     en: str
     kind: str
-    unit: str = ""  # cup, pair; empty for a thing that counts itself
+    unit: str = ""  # cup, pair; empty for a noun that is counted directly
 
     def __str__(self) -> str:
-        """Read as the English noun."""
+        """Return the English noun."""
         return self.en
 
     @property
     def mass(self) -> bool:
-        """Tell whether the noun has no plural: tea, rice."""
+        """Whether the noun has no plural: tea, rice."""
         return bool(self.unit) and not self.pair
 
     @property
     def pair(self) -> bool:
-        """Tell whether the noun is plural by nature: shoes, trousers."""
+        """Whether the noun is always plural: shoes, trousers."""
         return self.unit == "pair"
 
     @property
     def general(self) -> str:
-        """The noun after like: cats, tea, shoes."""
+        """The noun as the object of like: cats, tea, shoes."""
         return self.en if self.unit else plural(self.en)
 
     @property
@@ -192,17 +192,17 @@ class Noun:
 
     @property
     def units(self) -> str:
-        """What is counted, in the plural: cats, cups of tea."""
+        """The counted unit in the plural: cats, cups of tea."""
         return f"{plural(self.unit)} of {self.en}" if self.unit else plural(self.en)
 
     @property
     def one(self) -> str:
-        """What is counted, in the singular: cat, cup of tea."""
+        """The counted unit in the singular: cat, cup of tea."""
         return f"{self.unit} of {self.en}" if self.unit else self.en
 
     @property
     def be(self) -> str:
-        """The be of the noun without a number, read as one thing: my book is, my shoes are."""
+        """The form of be after the noun without a number: my book is, my shoes are."""
         return "are" if self.pair else "is"
 
     def counted(self, amount: Phrase, adjective: Phrase = Phrase("", "")) -> Phrase:  # noqa: B008
@@ -219,7 +219,7 @@ class Noun:
 
 @dataclass(frozen=True)
 class Verb:
-    """A transitive verb, the kinds of noun that it takes, and the ways in which it is used."""
+    """A transitive verb, the kinds of noun it takes, and the frames in which it is used."""
 
     zh: str
     en: str
@@ -227,29 +227,29 @@ class Verb:
     uses: str  # past, future, now, habit, want, bare (its object may be bare when negated or asked about)
 
     def __str__(self) -> str:
-        """Read as the English infinitive."""
+        """Return the English infinitive."""
         return self.en
 
     def takes(self, noun: Noun) -> bool:
-        """Tell whether the noun makes sense as the object."""
+        """Return whether the noun makes sense as the object."""
         return noun.kind in self.kinds.split() or noun.en in self.kinds.split()
 
 
 @dataclass(frozen=True)
 class Time:
-    """A time word and the tense that it asks for: past, future or habit."""
+    """A time word and the tense it requires: past, future or habit."""
 
     zh: str
     en: str
     tense: str
 
     def __str__(self) -> str:
-        """Read as English."""
+        """Return the English."""
         return self.en
 
     @property
     def lead(self) -> str:
-        """What goes before the Chinese verb: 昨天, 明天会, 每天都."""
+        """The words before the Chinese verb: 昨天, 明天会, 每天都."""
         return self.zh + {"past": "", "future": "会", "habit": "都"}[self.tense]
 
     @property
@@ -323,7 +323,7 @@ NOUNS = tuple(_noun(entry, kind) for kind, table in _NOUNS.items() for entry in 
 
 
 def nouns(kinds: str) -> tuple[Noun, ...]:
-    """All nouns of the given kinds."""
+    """Return all nouns of the given kinds."""
     return tuple(noun for noun in NOUNS if noun.kind in kinds.split())
 
 
@@ -412,7 +412,7 @@ RELATIONS = phrases("朋友 friend, 老师 teacher, 学生 student, 邻居 neigh
 FEELINGS = phrases("累 tired, 忙 busy, 饿 hungry, 渴 thirsty, 高兴 happy, 生气 angry, 难过 sad")
 STATURES = phrases("高 tall, 聪明 smart, 强壮 strong, 有钱 rich, 漂亮 beautiful")
 _FASHION = "新 new, 旧 old, 贵 expensive, 便宜 cheap, 漂亮 beautiful"
-QUALITIES = {  # what may be said of a thing: This car is very expensive
+QUALITIES = {  # adjectives after be, for each kind of noun: This car is very expensive
     "pet": phrases("大 big, 小 small, 可爱 cute, 聪明 smart, 漂亮 beautiful"),
     "farm": phrases("大 big, 小 small, 漂亮 beautiful, 便宜 cheap"),
     "print": phrases("新 new, 旧 old, 有用 useful, 有意思 interesting"),
@@ -428,10 +428,10 @@ QUALITIES = {  # what may be said of a thing: This car is very expensive
     "dish": phrases("好吃 tasty"),
     "drink": phrases("热 hot, 贵 expensive, 便宜 cheap"),
 }
-TOO = {"big", "small", "old", "expensive", "hot", "busy"}  # 太 is too here; with praise it is so
+TOO = {"big", "small", "old", "expensive", "hot", "busy"}  # 太 means too with these; with praise it means so
 GOODS = "pet farm print paper tool furniture vehicle clothes accessory fruit dish drink"  # has a price
 COLOURS = phrases("红色的 red, 黑色的 black, 白色的 white, 蓝色的 blue, 橙色的 orange")
-ATTRIBUTES = {  # what may stand before a thing: an old car
+ATTRIBUTES = {  # adjectives before a noun, for each kind: an old car
     "pet": phrases("大 big, 黑色的 black, 白色的 white, 可爱的 cute"),
     "farm": phrases("大 big, 黑色的 black, 白色的 white"),
     "print": phrases("新 new, 旧 old, 有用的 useful, 有意思的 interesting"),

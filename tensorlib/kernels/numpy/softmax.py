@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tensorlib.ops.arguments import largest
+from tensorlib.arrays.shapes import largest
 from tensorlib.ops.softmax import softmax_formula, softmax_gradient
 
 

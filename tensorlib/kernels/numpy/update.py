@@ -12,15 +12,18 @@ from tensorlib.ops.update import adam_update, average_update
 
 @adam_update.register(np.ndarray)
 def _(
-    p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *, step: int, lr: float, beta1: float, beta2: float,
-    eps: float, weight_decay: float, decoupled: bool,
+    p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *, step: int, learning_rate: float, beta1: float,
+    beta2: float, eps: float, weight_decay: float, decoupled: bool,
 ) -> np.ndarray:  # fmt: skip
-    options = {"step": step, "lr": lr, "beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay}
+    options = {
+        "step": step, "learning_rate": learning_rate, "beta1": beta1, "beta2": beta2, "eps": eps,
+        "weight_decay": weight_decay,
+    }  # fmt: skip
     if not (same_float_dtype(p, g, m, v) and all(a.flags.c_contiguous for a in (p, g, m, v))):  # flattening would copy
         return adam_update.dispatch(object)(p, g, m, v, **options, decoupled=decoupled)
     shape, updated = p.shape, np.empty(p.size, p.dtype)
     p, g, m, v = (a.reshape(-1) for a in (p, g, m, v))
-    rate, root = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+    rate, root = learning_rate / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
 
     def update(block: slice) -> None:
         slope = g[block]
@@ -40,7 +43,7 @@ def _(
         np.divide(m_block, scratch, out=scratch)
         scratch *= rate
         if weight_decay and decoupled:
-            np.multiply(p[block], 1 - lr * weight_decay, out=new)
+            np.multiply(p[block], 1 - learning_rate * weight_decay, out=new)
             new -= scratch
         else:
             np.subtract(p[block], scratch, out=new)

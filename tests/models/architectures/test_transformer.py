@@ -1,4 +1,4 @@
-"""The encoder-decoder as a whole: every gradient to second order, what may depend on what, and that it learns."""
+"""The whole encoder-decoder: every gradient to second order, which outputs depend on which inputs, and learning."""
 
 import dataclasses
 import gc
@@ -13,7 +13,7 @@ import pytest
 import nn
 import tensorlib as tl
 from models import Transformer, TransformerConfig
-from models.text.subwords import BOS, EOS, PAD
+from models.text.tokens import BOS, EOS, PAD
 from nn import optim
 
 # Two sentences of unequal length on both sides, so that every mask has something to hide.
@@ -64,7 +64,7 @@ IDS = [f"{v['layers']}+{v['layers']} {v['norm']} {'tied' if v['tie_embeddings'] 
 
 
 def by_hand(model, source, target):
-    """Return the logits by figure 1 of the paper, written out. The sub-layers have tests of their own."""
+    """Return the logits by figure 1 of the paper, written out. The sub-layers are tested elsewhere."""
     pre, tied = model.config.norm == "pre", model.config.tie_embeddings
 
     def add_norm(x, wrapped, sublayer):
@@ -179,7 +179,7 @@ def test_step_by_step_logits_equal_teacher_forced_logits(variant):
             np.testing.assert_allclose(logits.numpy(), expected[:, t], rtol=0, atol=1e-10)
 
 
-def test_steps_go_on_past_the_sinusoids_prepared():
+def test_steps_continue_past_the_prepared_sinusoids():
     model = make(max_length=3)
     target = np.array([[BOS, 5, 4, 6, 1, 4]])
     expected = model(SOURCE[:1], target).numpy()
@@ -195,7 +195,7 @@ def state_arrays(state):
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-def test_a_step_leaves_the_state_it_was_given_as_it_was(recorded):
+def test_a_step_does_not_change_the_state_it_was_given(recorded):
     with nullcontext() if recorded else tl.no_grad():
         steps_from_one_state(make(layers=2))
 
@@ -248,7 +248,7 @@ def test_select_drops_repeats_and_reorders_sentences(rows, order, backend):
     np.testing.assert_allclose(chosen.numpy(), everything.numpy()[order], rtol=1e-4, atol=1e-5)
 
 
-# ---- what may depend on what ----
+# ---- dependencies ----
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
@@ -275,7 +275,7 @@ def test_the_amount_of_padding_changes_no_logit(norm):
     np.testing.assert_allclose(single, before[1:, :2], rtol=0, atol=1e-12)
 
 
-def test_what_the_embedding_of_padding_is_does_not_matter():
+def test_the_embedding_of_padding_does_not_matter():
     model = make(layers=2)
     before = model(SOURCE, TARGET).numpy()
     for embedding in (model.source_embedding, model.target_embedding):
@@ -358,7 +358,7 @@ def test_embeddings_are_scaled_by_the_root_of_the_width():
     np.testing.assert_allclose(x, expected, atol=1e-6)
 
 
-def test_a_configuration_that_cannot_be_is_refused_with_every_reason_and_value():
+def test_an_impossible_configuration_is_refused_with_every_reason_and_value():
     with pytest.raises(ValueError) as caught:
         Transformer(TransformerConfig(0, 9, width=6, heads=4, dropout=1.5, norm="both", positions="none",
                                       tie_embeddings=True))  # fmt: skip
@@ -485,7 +485,7 @@ def test_memory_returns_after_each_step_without_the_garbage_collector():
             optimizer.step()
 
     def arrays_and_objects():
-        # Array memory alone: Python's own grows for a while, for it keeps some thousand freed tuples for reuse.
+        # Array memory only: Python's grows for a while, because it keeps some thousand freed tuples for reuse.
         only_arrays = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
         traces = tracemalloc.take_snapshot().filter_traces([only_arrays]).traces
         return sum(trace.size for trace in traces), len(gc.get_objects())
@@ -501,12 +501,12 @@ def test_memory_returns_after_each_step_without_the_garbage_collector():
     finally:
         tracemalloc.stop()
         gc.enable()
-    # One record of this model that were not let go of is 10 kB of arrays and 2,000 objects.
+    # One graph of this model that is not released is 10 kB of arrays and 2,000 objects.
     assert arrays_later - arrays < 1000
     assert objects_later - objects < 50
 
 
-def test_a_forward_pass_that_is_never_taken_back_is_freed_as_well():
+def test_a_forward_pass_without_a_backward_pass_is_freed_as_well():
     model = make(layers=2)
     gc.collect()
     gc.disable()
@@ -527,19 +527,19 @@ def test_defaults_are_the_base_model_of_the_paper():
 
 def dropped(model):
     """Return which ops drop elements of which shape, and with what probability."""
-    found, stack, seen = [], [model(np.full((2, 5), 4), np.full((2, 3), 4))._node], set()
+    found, stack, seen = [], [model(np.full((2, 5), 4), np.full((2, 3), 4)).node], set()
     while stack:
         node = stack.pop()
         if isinstance(node, tl.Function) and id(node) not in seen:
             seen.add(id(node))
             p = node.pattern.p if node.name == "attention" else 1 - 1 / getattr(node, "scale", 1)
             p = getattr(node, "p", p)
-            shape = node._outputs[0][0]
+            shape = node.output_types[0][0]
             if node.name == "attention":  # its weights
-                shape = (*shape[:-1], node._inputs[1][0][-2])
+                shape = (*shape[:-1], node.input_types[1][0][-2])
             if p:
                 found.append((node.name, shape, round(p, 4)))
-            stack += [edge[0] for edge in node._edges if edge]
+            stack += [edge[0] for edge in node.edges if edge]
     return sorted(found)
 
 
@@ -590,5 +590,5 @@ def test_dropout_of_a_residual_follows_its_module():
     model = make(dropout=0.5).eval()
     quiet = model(SOURCE, TARGET).numpy()
     np.testing.assert_array_equal(model(SOURCE, TARGET).numpy(), quiet)
-    model.encoder.layers[0].attention_residual.dropout.train()  # as for samples of what the model is unsure of
+    model.encoder.layers[0].attention_residual.dropout.train()  # as for sampling the model's uncertainty
     assert np.abs(model(SOURCE, TARGET).numpy() - quiet).max() > 1e-3

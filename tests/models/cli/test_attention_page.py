@@ -13,11 +13,12 @@ import pytest
 
 import tensorlib as tl
 from models.architectures.transformer import Transformer, TransformerConfig
-from models.cli.attention_page import UNIT, attention_page, sentence_data
+from models.cli.pages.attention import UNIT, attention_page, sentence_data
 from models.evaluation.attention_weights import attention_weights
 from models.runs.config import TrainConfig
 from models.runs.loading import Loaded
-from models.text.subwords import BOS, EOS, Tokenizer
+from models.text.subwords import Tokenizer
+from models.text.tokens import BOS, EOS
 
 SOURCE, TARGET = [7, 9, 4, 8, EOS], [BOS, 5, 10, 6]
 VARIANTS = [{}, {"norm": "pre", "positions": "learned"}, {"tie_embeddings": True}]

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 import tensorlib as tl
-from models.cli import translate as translation
 from models.cli.main import COMMANDS, main
+from models.cli.pages import attention as attention_page
 from models.runs.checkpoint import read_checkpoint
 from models.system.terminal import command, printable
 
@@ -152,7 +152,7 @@ BAD = {
     "a huge number": ("train --steps 99999999999999999999", "--steps must be"),
     "a range in TOML": ("train --config range.toml", "config range.toml: --keep must be at least 1, got 0"),
     "a config that is a fifo": ("train --config fifo", "config fifo: a readable file is required; it is a fifo"),
-    "an empty file name": ("train --train-source= --train-target=", "--train-source is required to name something"),
+    "an empty file name": ("train --train-source= --train-target=", "--train-source is required to have a value"),
     "unknown option value": ("train --optim.name adm", "adm"),
     "missing file": ("train --train-tsv none.tsv --valid-tsv valid.tsv", "none.tsv: a readable file is required"),
     "a directory": ("train --train-tsv . --valid-tsv valid.tsv", "it is a directory"),
@@ -213,7 +213,7 @@ BAD = {
     ),
     "the reference as output": (
         "evaluate --source two --reference two --output two",
-        "--output two: a file of its own is required; it is the text",
+        "--output two: a file other than the text is required",
     ),
     "a length penalty beyond all measure": (
         "translate --length-penalty 500 a",
@@ -314,7 +314,7 @@ def test_each_run_gets_the_next_number(here, capsys):
 
 def test_an_existing_out_is_refused_without_resume(in_trained, capsys):
     run = str(next((in_trained / "runs").iterdir()))
-    assert "add --resume to go on with it" in refusal(capsys, *train_command(1, out=run))
+    assert "add --resume to continue it" in refusal(capsys, *train_command(1, out=run))
 
 
 def test_resume_with_another_model_is_refused(in_trained, capsys):
@@ -323,20 +323,20 @@ def test_resume_with_another_model_is_refused(in_trained, capsys):
     assert "--model.layers is required to stay 1" in line
 
 
-def test_resume_goes_on_to_more_steps(here, capsys):
+def test_resume_continues_to_more_steps(here, capsys):
     assert main(train_command(2, out="run")) == 0
     assert main(["train", "--resume", "--out", "run", "--steps", "5"]) == 0
-    assert "going on after step 2" in capsys.readouterr().err
+    assert "resuming after step 2" in capsys.readouterr().err
     assert read_checkpoint(here / "run" / "step-00000005.safetensors").progress.step == 5
 
 
-def test_resuming_what_is_finished_says_how_to_train_on(here, capsys):
+def test_resuming_a_finished_run_says_how_to_continue(here, capsys):
     assert main(train_command(4, out="run")) == 0
     config = (here / "run" / "config.toml").read_bytes()
     for steps in ("4", "2"):
         capsys.readouterr()
         assert main(["train", "--resume", "--out", "run", "--steps", steps]) == 2
-        assert "run run: finished at step 4; --steps N above 4 trains on" in capsys.readouterr().err
+        assert "run run: finished at step 4; to continue, use --steps N above 4" in capsys.readouterr().err
         assert (here / "run" / "config.toml").read_bytes() == config
     assert main(["train", "--resume", "--out", "run"]) == 0
     assert "finished at step 4" in capsys.readouterr().err
@@ -387,6 +387,13 @@ def test_the_command_to_type_is_one_that_works(tmp_path, monkeypatch):
     assert command() == "tensorlib"
 
 
+def test_the_command_to_type_after_python_m_is_that_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "site" / "tensorlib" / "__main__.py")])
+    monkeypatch.setattr("sys.executable", str(tmp_path / ".venv" / "bin" / "python"))
+    assert command() == ".venv/bin/python -m tensorlib"
+
+
 def test_config_toml_can_be_fed_back(in_trained, capsys, tmp_path):
     run = next((in_trained / "runs").iterdir())
     assert main(["train", "--config", str(run / "config.toml"), "--out", str(tmp_path / "again")]) == 0
@@ -412,7 +419,7 @@ def test_other_seeds_give_other_weights(in_trained, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_says_how_to_go_on_and_that_works(here, number):
+def test_a_signal_saves_and_says_how_to_resume_which_works(here, number):
     arguments = [*TENSORLIB, *train_command(1000000, save_every=1000000, out="my run")]
     process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     for line in process.stderr:
@@ -422,7 +429,7 @@ def test_a_signal_saves_says_how_to_go_on_and_that_works(here, number):
     _, err = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     last = err.decode().splitlines()[-1]
-    found = re.search(r"stopped by SIG\w+ at step (\d+); saved (.*); go on with: tensorlib (.*)", last)
+    found = re.search(r"stopped by SIG\w+ at step (\d+); saved (.*); resume with: tensorlib (.*)", last)
     assert found and "Traceback" not in err.decode()
     step = int(found[1])
     assert read_checkpoint(here / found[2]).progress.step == step
@@ -539,8 +546,8 @@ def test_the_attention_page_is_of_what_was_translated(in_trained, tmp_path):
 
 def test_a_sentence_that_has_no_room_on_the_page_leaves_room_for_the_next(in_trained, monkeypatch, capsys, tmp_path):
     page, texts = tmp_path / "a.html", ["a", "a b c " * 3, "b"]
-    monkeypatch.setattr(translation, "weight_count", lambda config, source, written: source**3)
-    monkeypatch.setattr(translation, "PAGE_WEIGHTS", 200)  # of `a` and `b` some 8 to 64, of the long one over 700
+    monkeypatch.setattr(attention_page, "weight_count", lambda config, source, written: source**3)
+    monkeypatch.setattr(attention_page, "MOST_WEIGHTS", 200)  # of `a` and `b` some 8 to 64, of the long one over 700
     assert main(["translate", "--attention", str(page), *texts]) == 0
     assert f"attention of 2 of 3 sentences: {page}; 1 more would have made it slow" in capsys.readouterr().err
 

@@ -121,7 +121,7 @@ def test_evaluate_takes_a_beam(run, capsys, tmp_path, monkeypatch):
             super().__init__(*arguments)
             searches.append(self.search)
 
-    monkeypatch.setattr("models.cli.translate.Translator", Spied)
+    monkeypatch.setattr("models.cli.evaluate.Translator", Spied)
     (tmp_path / "text").write_text("a b c 1\nb c 2\nd e 3\n")
     base = ["evaluate", "--run", str(run), "--source", str(tmp_path / "text"), "--reference", str(tmp_path / "text")]
     outputs = {}

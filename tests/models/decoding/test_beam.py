@@ -1,4 +1,4 @@
-"""Beam search against listing all targets there are, against itself without short cuts, and against greedy."""
+"""Beam search compared with listing all possible targets, with itself without shortcuts, and with greedy."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def all_targets(model, source, alpha, longest, min_length=0):
     return sorted(found, reverse=True)
 
 
-def said(hypothesis):
+def written(hypothesis):
     return (*hypothesis.tokens, EOS) if hypothesis.ended else hypothesis.tokens
 
 
@@ -45,10 +45,10 @@ def test_a_beam_as_wide_as_all_targets_finds_the_best_of_them(alpha, min_length)
     lengths = set()
     for source, best in zip(SOURCES, found, strict=True):
         expected = all_targets(model, source, alpha, longest, min_length)[:n]
-        assert [said(h) for h in best] == [tokens for _, tokens in expected]
+        assert [written(h) for h in best] == [tokens for _, tokens in expected]
         np.testing.assert_allclose([h.score for h in best], [score for score, _ in expected], rtol=1e-12)
         lengths |= {len(tokens) for _, tokens in expected}
-    assert len(lengths) > 1  # else the penalty of length would have decided nothing
+    assert len(lengths) > 1  # otherwise the length penalty would have no effect
 
 
 def test_the_length_penalty_is_that_of_wu_et_al():
@@ -73,8 +73,8 @@ def test_scores_are_those_of_forced_scoring(variant):
     forced = force_decode(model, [s for s, _ in pairs], [h.tokens for _, h in pairs], 0.9, [h.ended for _, h in pairs])
     for (_, ours), expected in zip(pairs, forced, strict=True):
         np.testing.assert_allclose(ours.log_probs, expected.log_probs, rtol=0, atol=1e-12)
-        assert ours.score == pytest.approx(expected.score, rel=1e-12) and len(ours.log_probs) == len(said(ours))
-        assert ours.score == pytest.approx(sum(ours.log_probs) / ((5 + len(said(ours))) / 6) ** 0.9, rel=1e-12)
+        assert ours.score == pytest.approx(expected.score, rel=1e-12) and len(ours.log_probs) == len(written(ours))
+        assert ours.score == pytest.approx(sum(ours.log_probs) / ((5 + len(written(ours))) / 6) ** 0.9, rel=1e-12)
 
 
 def test_scores_in_single_precision_are_those_of_forced_scoring_to_a_millionth():
@@ -88,22 +88,22 @@ def test_the_n_best_are_sorted_and_distinct_and_begin_with_the_best():
     model, texts = make(), sources(20, seed=2)
     best = beam_search(model, texts, beam=6, n_best=1)
     for (first,), found in zip(best, beam_search(model, texts, beam=6, n_best=6), strict=True):
-        assert len(found) == len({said(h) for h in found}) == 6 and said(found[0]) == said(first)
+        assert len(found) == len({written(h) for h in found}) == 6 and written(found[0]) == written(first)
         assert [h.score for h in found] == sorted((h.score for h in found), reverse=True)
 
 
 @pytest.mark.parametrize("n_best", [1, 4])
-def test_a_sentence_gets_the_same_whatever_else_is_in_the_batch(n_best):
+def test_the_result_for_a_sentence_does_not_depend_on_its_batch(n_best):
     model, texts = make(), sources(20, seed=2)
     together = beam_search(model, texts, n_best=n_best)
     alone = [beam_search(model, [source], n_best=n_best)[0] for source in texts]
-    assert [[said(h) for h in found] for found in together] == [[said(h) for h in found] for found in alone]
+    assert [[written(h) for h in found] for found in together] == [[written(h) for h in found] for found in alone]
     for ours, expected in zip(together, alone, strict=True):
         np.testing.assert_allclose([h.score for h in ours], [h.score for h in expected], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("ended", [1e-9, 0.7, 2.0])  # at once, ..., never
-def test_when_closed_places_leave_the_batch_changes_no_result(ended, monkeypatch):
+def test_when_closed_slots_leave_the_batch_changes_no_result(ended, monkeypatch):
     model = TableModel(peaked=2.5)
     usual, rows = beam_search(model, SOURCES, n_best=3), list(model.steps)
     model.steps.clear()
@@ -124,11 +124,11 @@ def test_stopping_early_changes_no_result(alpha, n_best, monkeypatch):
     monkeypatch.setattr(Beams, "_may_win_B", lambda beams: beams.open_BN.any(axis=1))
     assert [beam_search(model, SOURCES, **settings) for model in models] == early
     stopped = rows < sum(sum(model.steps) for model in models)
-    assert stopped or alpha == 2.0  # there length can make up for nearly everything: nothing is decided before the end
+    assert stopped or alpha == 2.0  # there length outweighs nearly everything, so nothing is decided early
 
 
 class Scripted(TableModel):
-    """A model with the probabilities that a test writes down; what is left over goes to word 0."""
+    """A model with given probabilities; the remaining probability goes to word 0."""
 
     def __init__(self, script):
         super().__init__()
@@ -153,20 +153,20 @@ def test_it_does_not_stop_on_a_short_target_that_a_long_one_will_beat():
 
 
 def test_it_stops_when_no_open_target_can_win():
-    # Without a penalty what begins with "4", log P -3.0, can't become likelier than the empty target, -0.06.
+    # Without a penalty, targets that begin with "4", log P -3.0, cannot beat the empty target, -0.06.
     model = Scripted({(): {EOS: 0.94, 4: 0.05}})
     beam_search(model, [[4, EOS]], beam=2, length_penalty=0.0)
     assert len(model.steps) == 1
     model.steps.clear()
     beam_search(model, [[4, EOS]], beam=2, length_penalty=0.0, n_best=2)
-    assert len(model.steps) == 2  # of two best, both must have come
+    assert len(model.steps) == 2  # both of the two best must have been found
 
 
-def test_lengths_are_kept_each_sentences_own():
+def test_each_sentence_keeps_its_length_limits():
     model = TableModel(peaked=0.1)
     found = beam_search(model, SOURCES, beam=3, n_best=3, min_length=2, max_length=[3, 4, 5, 6, 7])
     for longest, best in zip([3, 4, 5, 6, 7], found, strict=True):
-        assert all(len(h.tokens) >= 2 and len(said(h)) <= longest for h in best)
+        assert all(len(h.tokens) >= 2 and len(written(h)) <= longest for h in best)
         assert all(h.ended or len(h.tokens) == longest for h in best)
     assert found[3] == beam_search(model, SOURCES[3:4], beam=3, n_best=3, min_length=2, max_length=6)[0]
     ((nothing,),) = beam_search(model, SOURCES[:1], max_length=0)
@@ -178,11 +178,11 @@ def test_beam_search_agrees_on_every_backend(backend):
     model = make()
     expected = beam_search(model, sources(), n_best=2, min_length=1)
     found = beam_search(model.to(backend), sources(), n_best=2, min_length=1)
-    assert [[said(h) for h in best] for best in found] == [[said(h) for h in best] for best in expected]
+    assert [[written(h) for h in best] for best in found] == [[written(h) for h in best] for best in expected]
 
 
 @pytest.mark.parametrize(
-    "settings, said",
+    "settings, message",
     [
         ({"beam": 2, "n_best": 3}, "n_best 3 and beam 2"),
         ({"beam": 0}, "beam 0"),
@@ -190,8 +190,8 @@ def test_beam_search_agrees_on_every_backend(backend):
         ({"min_length": 4, "max_length": 3}, "got 4 and 3"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         beam_search(TableModel(), SOURCES, **settings)
 
 
@@ -226,6 +226,6 @@ def test_what_need_not_be_copied_is_not():
         assert swapped.cross is state.cross and swapped.visible is state.visible
         np.testing.assert_array_equal(swapped.own[0].keys.numpy(), state.own[0].keys.numpy()[[1, 1, 3, 2]])
         _, after = model.decode_step([4, 5, 6, 7], swapped)
-        assert after.own[0].room is swapped.own[0].room  # the room to grow came with it
+        assert after.own[0].buffer is swapped.own[0].buffer  # free positions are kept
         moved = state.select([2, 0, 1, 3])
         assert moved.cross is not state.cross and moved.source_B.tolist() == [1, 0, 0, 1]

@@ -1,4 +1,4 @@
-"""Sampling: which tokens may be drawn, how often each is, and that chance lies in the seed alone."""
+"""Sampling: which tokens may be drawn, how often each is drawn, and that only the seed matters."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_at_its_ends_sampling_is_greedy(settings):
         assert [list(h.tokens) for h in drawn] == greedy(model, texts, **lengths)
 
 
-def test_a_seed_gives_the_same_text_whatever_the_batch():
+def test_a_seed_gives_the_same_text_in_any_batch():
     model, texts = make(), sources(20, seed=2)
     draws = [(7, i) for i in range(len(texts))]
     together = [h.tokens for h in sample(model, texts, draws=draws)]
@@ -123,7 +123,7 @@ def test_sampling_agrees_on_every_backend(backend):
 @pytest.mark.parametrize(
     "bad", [{"temperature": 0}, {"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 2}]
 )
-def test_settings_that_cannot_be_are_refused(bad):
+def test_impossible_settings_are_refused(bad):
     (value,) = bad.values()
     with pytest.raises(ValueError, match=f"{value}"):
         sample(TableModel(), [[4, EOS]], **bad)

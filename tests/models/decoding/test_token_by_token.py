@@ -1,4 +1,4 @@
-"""Greedy decoding against decoding written out: the whole target again at each step, a sentence at a time."""
+"""Greedy decoding compared with a plain version: the whole target again at each step, one sentence at a time."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,7 +12,7 @@ from models.architectures import decoder_state
 from models.architectures.decoder_state import KeyValueCache
 from models.decoding import token_by_token as decoding
 from models.decoding.token_by_token import greedy
-from models.text.subwords import BOS, EOS, PAD
+from models.text.tokens import BOS, EOS, PAD
 from nn import optim
 
 VOCABULARY = 11
@@ -25,7 +25,7 @@ def fresh(variant):
 
 
 def make(variant=0):
-    """Return a model that has begun to learn to write backwards: what it says differs, and where it ends."""
+    """Return a model that has begun to learn to write backwards; its targets differ in tokens and in length."""
     model = fresh(variant).astype("float64")
     model.load_state_dict(learned(variant))
     return model
@@ -55,7 +55,7 @@ def sources(count=12, seed=1):
 
 
 def greedy_by_hand(model, source, limit):
-    """Decode one sentence, all of it anew for each token, without any state."""
+    """Decode one sentence, all of it again for each token, without any state."""
     model.eval()
     target = []
     while len(target) < limit:
@@ -68,15 +68,15 @@ def greedy_by_hand(model, source, limit):
 
 
 @pytest.mark.parametrize("variant", [0, 1, 2])
-def test_greedy_takes_the_likeliest_token_of_the_whole_sentence_decoded_anew(variant):
+def test_greedy_takes_the_likeliest_token_of_the_whole_prefix_decoded_again(variant):
     model, texts = make(variant), sources()
     expected = [greedy_by_hand(model, source, 9) for source in texts]
     assert greedy(model, texts, max_length=9) == expected
 
 
 @pytest.mark.parametrize("variant", [0, 1, 2])
-def test_the_models_above_say_different_things_and_end_in_different_places(variant):
-    # Else the tests here would show little.
+def test_the_models_above_write_different_targets_of_different_lengths(variant):
+    # Otherwise the tests here would show little.
     targets = greedy(make(variant), sources(), max_length=9)
     assert len({len(target) for target in targets}) >= 4 and len(set(map(tuple, targets))) >= 6
 
@@ -117,7 +117,7 @@ def test_when_ended_sentences_leave_the_batch_changes_no_result(monkeypatch):
         rows.clear()
     assert results == results[:1] * 4
     at_once, usual, late, never = batches
-    assert len({*map(len, batches)}) == 1  # as many steps each
+    assert len({*map(len, batches)}) == 1  # the same number of steps each
     assert sum(at_once) <= sum(usual) < sum(late) < sum(never) == len(texts) * len(never)
 
 
@@ -188,7 +188,7 @@ def appended(kept, *seeds):
 
 
 def joined(*seeds):
-    """Return what `appended` ought to give, joined at once."""
+    """Return the expected result of `appended`, joined at once."""
     keys = [some(3).numpy(), *[some(1, seed).numpy() for seed in seeds]]
     values = [some(3, 1).numpy(), *[some(1, -seed % 97).numpy() for seed in seeds]]
     return np.concatenate(keys, axis=2), np.concatenate(values, axis=2)
@@ -199,32 +199,32 @@ def assert_kept(kept, *seeds):
         np.testing.assert_array_equal(ours.numpy(), expected)
 
 
-def test_keys_and_values_are_written_into_free_places_and_copied_seldom():
+def test_keys_and_values_are_written_into_free_positions_and_rarely_copied():
     with tl.no_grad():
-        kept, rooms = KeyValueCache(some(3), some(3, 1)), []
+        kept, buffers = KeyValueCache(some(3), some(3, 1)), []
         for seed in range(2, 202):
             kept = appended(kept, seed)
-            if not rooms or kept.room is not rooms[-1]:
-                rooms.append(kept.room)
-            assert np.shares_memory(kept.keys.data, kept.room.keys.data)
+            if not buffers or kept.buffer is not buffers[-1]:
+                buffers.append(kept.buffer)
+            assert np.shares_memory(kept.keys.data, kept.buffer.keys.data)
     assert_kept(kept, *range(2, 202))
-    assert len(rooms) <= 6  # 3 places + 16, then doubled: 38, 76, 152, 304
+    assert len(buffers) <= 6  # 3 positions + 16, then doubled: 38, 76, 152, 304
 
 
-def test_what_was_kept_before_stays_as_it_was_whoever_appends_to_it():
+def test_appending_never_changes_an_earlier_cache():
     with tl.no_grad():
         start = KeyValueCache(some(3), some(3, 1))
         a = appended(start, 5)
-        ab, ac = appended(a, 6), appended(a, 7)  # the second finds its place taken
+        ab, ac = appended(a, 6), appended(a, 7)  # the second finds its position taken
         abd, ace, af = appended(ab, 8), appended(ac, 9), appended(a, 10, 11)
-        assert ab.room is a.room is abd.room and ac.room is not a.room and ac.room is ace.room
+        assert ab.buffer is a.buffer is abd.buffer and ac.buffer is not a.buffer and ac.buffer is ace.buffer
         again = appended(start, 12)
     expected = {start: (), a: (5,), ab: (5, 6), ac: (5, 7), abd: (5, 6, 8), ace: (5, 7, 9), af: (5, 10, 11)}
     for kept, seeds in {**expected, again: (12,)}.items():
         assert_kept(kept, *seeds)
 
 
-def test_of_several_threads_that_append_to_one_value_each_gets_its_own():
+def test_several_threads_may_append_to_one_cache():
     with tl.no_grad():
         kept = appended(KeyValueCache(some(3), some(3, 1)), 2)
 
@@ -237,12 +237,12 @@ def test_of_several_threads_that_append_to_one_value_each_gets_its_own():
             assert_kept(result, 2, *[seed] * 30)
 
 
-def test_a_recorded_step_joins_and_both_kinds_of_step_may_follow_one_another():
+def test_a_recorded_step_concatenates_and_both_kinds_of_step_may_alternate():
     with tl.no_grad():
         before = appended(KeyValueCache(some(3), some(3, 1)), 2)
     new = tl.Tensor(some(1, 3).numpy(), requires_grad=True)
     kept = before.append(new, some(1, -3 % 97))
-    assert kept.room is None and kept.keys.requires_grad
+    assert kept.buffer is None and kept.keys.requires_grad
     with tl.no_grad():
         after = appended(kept, 4, 5)
     assert_kept(after, 2, 3, 4, 5)
@@ -252,7 +252,7 @@ def test_a_recorded_step_joins_and_both_kinds_of_step_may_follow_one_another():
 
 @pytest.mark.parametrize("variant", [0, 1, 2])
 def test_steps_from_branching_states_equal_decoding_from_the_beginning(variant, monkeypatch, backend):
-    monkeypatch.setattr(decoder_state, "LEAST_ROOM", 2)  # so that rooms are left, too
+    monkeypatch.setattr(decoder_state, "MIN_GROWTH", 2)  # so that buffers are outgrown, too
     model, rng = make(variant).eval().to(backend), np.random.default_rng(variant)
     source = np.array([[4, 5, 6, EOS], [7, 8, EOS, PAD], [9, EOS, PAD, PAD]])
     with tl.no_grad():

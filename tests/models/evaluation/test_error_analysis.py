@@ -1,4 +1,4 @@
-"""`evaluate --errors`: scores, alignment, blame and words, against what was worked out by hand."""
+"""`evaluate --errors`: scores, alignment, kinds of error and words, compared with results by hand."""
 
 from dataclasses import replace
 
@@ -10,14 +10,16 @@ from models.architectures.transformer import Transformer, TransformerConfig
 from models.decoding.forced import force_decode
 from models.decoding.settings import Search
 from models.evaluation.error_analysis import Case, align, error_report, find_cases, repetition
-from models.evaluation.translator import Translator, sentence_log_probs
-from models.text.subwords import BOS, EOS, Tokenizer
+from models.evaluation.metrics import sentence_log_probs
+from models.evaluation.translator import Translator
+from models.text.subwords import Tokenizer
+from models.text.tokens import BOS, EOS
 
 PAIRS = [("a b c", "c b a"), ("b", "b c"), ("a\x1b[31m", "a"), ("", "a"), ("c", ""), ("a", "b " * 40), ("c a", "a c")]
 
 
 def case(**changes):
-    """Return a case that nothing is wrong with but a word."""
+    """Return a case with a single wrong word."""
     facts = {"line": 1, "source": "s", "reference": "a b c d", "hypothesis": "a x c d"}
     scores = {"reference_log_prob": -4.0, "hypothesis_log_prob": -2.0, "reference_tokens": 4, "hypothesis_tokens": 4}
     return Case(**(facts | scores | {"unknown": 0} | changes))
@@ -28,7 +30,7 @@ def model_and_tokenizer():
     tokenizer = Tokenizer.train(PAIRS * 3, vocabulary_size=280)
     config = TransformerConfig(tokenizer.source_size, tokenizer.target_size, 1, 16, 2, 16, max_length=30)
     model = Transformer(config, tl.Generator(3)).astype("float64").eval()
-    model.output.weight.replace(model.output.weight.numpy() * 3)  # surer than a new model is
+    model.output.weight.replace(model.output.weight.numpy() * 3)  # more confident than a new model
     return model, tokenizer
 
 
@@ -50,9 +52,9 @@ def test_cases_are_the_wrong_ones_that_can_be_scored_the_largest_difference_firs
     sources = translator.encode(texts)
     hypotheses = [best for (best,) in translator.hypotheses(texts, sources)]
     (right,) = tokenizer.encode_target(["a c"])
-    hypotheses[6] = replace(hypotheses[6], tokens=tuple(right))  # as if the model had this one right
+    hypotheses[6] = replace(hypotheses[6], tokens=tuple(right))  # as if the model had translated this one correctly
     worst = int(model(np.array([sources[2]]), np.array([[BOS]])).numpy().argmin())
-    (hypotheses[2],) = force_decode(model, [sources[2]], [(worst,) * 9])  # and this one as wrong as can be
+    (hypotheses[2],) = force_decode(model, [sources[2]], [(worst,) * 9])  # and this one as badly as possible
     cases, unscored = find_cases(translator, PAIRS, sources, hypotheses)
     assert sorted(found.line for found in cases) == [1, 2, 3] and unscored == 3  # two blank sides, one too long
     differences = [abs(found.difference) for found in cases]
@@ -67,7 +69,7 @@ def test_cases_are_the_wrong_ones_that_can_be_scored_the_largest_difference_firs
         assert found.hypothesis == tokenizer.decode_target(own.tokens)
 
 
-def test_a_reference_that_no_search_may_reach_is_not_blamed_on_the_search(model_and_tokenizer):
+def test_a_reference_that_no_search_may_reach_is_not_a_search_error(model_and_tokenizer):
     pair = ("a b c", "c b a")  # the reference is three subwords and </s>
     for most, count in ((3, 0), (4, 1)):
         translator = Translator(*model_and_tokenizer, search=Search(beam=1, max_length=most))
@@ -88,33 +90,33 @@ def test_a_hypothesis_that_was_cut_has_the_score_it_was_cut_with(model_and_token
     assert (nothing.log_prob, nothing.log_probs) == (0, ())
 
 
-def test_blame_goes_by_the_whole_sentence_and_rank_by_the_token():
-    long = case(hypothesis_log_prob=-5.0, hypothesis_tokens=10)  # likelier a token, but not as a whole
+def test_the_kind_of_error_depends_on_the_sentence_and_the_rank_on_the_token():
+    long = case(hypothesis_log_prob=-5.0, hypothesis_tokens=10)  # likelier per token, but not as a whole
     assert long.difference == pytest.approx(-0.5 + 1.0) and long.search_error
     assert not case().search_error and case().difference == pytest.approx(0.5)
 
 
-def test_blame_goes_by_the_score_of_the_search_length_penalty_included():
+def test_the_kind_of_error_depends_on_the_score_with_length_penalty():
     # By probability the reference wins, -4 against -4.2; divided by (10/6)^0.6 and (15/6)^0.6 the longer hypothesis.
     longer = {"reference_tokens": 5, "hypothesis_log_prob": -4.2, "hypothesis_tokens": 10}
     assert case(**longer).search_error and not case(**longer, alpha=0.6).search_error
 
 
-def test_repetition_counts_pairs_of_words_that_were_there_before():
+def test_repetition_counts_pairs_of_words_that_occurred_before():
     assert repetition("the the the the") == pytest.approx(2 / 3)
     assert repetition("a b c") == repetition("a") == repetition("") == 0
     assert repetition("我我我") == pytest.approx(1 / 2)  # a character is a word where no spaces are
     assert case(hypothesis="a b a b a b").repeating and not case(hypothesis="a b a b", reference="c d c d").repeating
 
 
-def test_words_stand_across_from_each_other():
+def test_equal_words_are_aligned():
     columns = [("a", "a", ""), ("b", "x", "S"), ("c", "", "D"), ("d", "d", ""), ("", "e", "I")]
     assert align("a b c d", "a x d e") == columns
     assert align("我有猫", "我有一只猫")[2:4] == [("", "一", "I"), ("", "只", "I")]
     assert align("", "") == []
 
 
-def test_the_report_tells_the_numbers_and_shows_the_words():
+def test_the_report_gives_the_numbers_and_shows_the_words():
     short = case(line=7, hypothesis="a", reference_log_prob=-1.0, unknown=2, source="s\x1b[31m\n")
     cases = [short, case(hypothesis="a b a b a b a b")]
     lines = list(error_report(cases, 1, sentences=9, unscored=3, width=80))
@@ -142,7 +144,7 @@ def test_long_and_wide_words_keep_their_columns():
     assert rows[0].startswith("  reference   我 有   猫") and rows[1].startswith("  hypothesis  我 有 x 猫")
 
 
-def test_colour_is_for_terminals(monkeypatch):
+def test_only_terminals_get_colors(monkeypatch):
     for terminal, no_colour in ((True, False), (True, True), (False, False)):
         monkeypatch.setattr("sys.stdout.isatty", lambda terminal=terminal: terminal, raising=False)
         monkeypatch.setenv("NO_COLOR", "1") if no_colour else monkeypatch.delenv("NO_COLOR", raising=False)

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or refused: no torn, flipped or foreign file is ever taken for one."""
+"""A checkpoint is whole or refused: a torn, corrupted or foreign file is never accepted."""
 
 import dataclasses
 
@@ -7,11 +7,11 @@ import pytest
 import safetensors.numpy
 
 import tensorlib as tl
+from models.architectures.build import build_model
 from models.architectures.transformer import TransformerConfig
 from models.runs.checkpoint import (
     Checkpoint,
     Progress,
-    build_model,
     digest,
     load_weights,
     newest_checkpoint,
@@ -41,13 +41,13 @@ def same(one, other):
     return equal and rest[0] == rest[1]
 
 
-def test_what_was_written_is_read(tmp_path):
+def test_reading_returns_what_was_written(tmp_path):
     path = tmp_path / "c.safetensors"
     write_checkpoint(path, a_checkpoint())
     assert same(read_checkpoint(path), a_checkpoint())
 
 
-def test_what_only_some_checkpoints_have_is_read_too(tmp_path):
+def test_optional_parts_are_read_too(tmp_path):
     path, written = tmp_path / "c.safetensors", a_checkpoint()
     latest = {name: array + 1 for name, array in written.model.items()}
     write_checkpoint(path, dataclasses.replace(written, latest=latest, averaged=[3, 5]))
@@ -70,17 +70,17 @@ def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
     data, whole = path.read_bytes(), read_checkpoint(path)
     rng = np.random.default_rng(0)
     header = 8 + int.from_bytes(data[:8], "little")
-    places = [*range(8), *rng.integers(8, header, 150), *rng.integers(header, len(data), 150)]
-    for place in places:
+    positions = [*range(8), *rng.integers(8, header, 150), *rng.integers(header, len(data), 150)]
+    for position in positions:
         flipped = bytearray(data)
-        flipped[place] ^= 1 << int(rng.integers(8))
+        flipped[position] ^= 1 << int(rng.integers(8))
         path.write_bytes(flipped)
         try:
             found = read_checkpoint(path)
         except UserError as error:
             assert str(path) in str(error) and "\n" not in str(error)
-        else:  # a change that means nothing, such as another space between two JSON tokens
-            assert same(found, whole), place
+        else:  # a change without meaning, such as a different space between two JSON tokens
+            assert same(found, whole), position
 
 
 def test_a_torn_file_is_noticed_at_every_length(tmp_path):
@@ -99,7 +99,7 @@ def test_missing_files_and_directories_are_named(tmp_path):
             read_checkpoint(path)
 
 
-def test_a_file_of_tensors_only_is_no_checkpoint(tmp_path):
+def test_a_file_of_tensors_alone_is_not_a_checkpoint(tmp_path):
     tl.save({"x": np.zeros(2)}, tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="it holds only tensors"):
         read_checkpoint(tmp_path / "x.safetensors")
@@ -129,7 +129,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
-def test_strange_metadata_with_a_true_digest_is_refused(tmp_path, forge):
+def test_strange_metadata_with_a_correct_digest_is_refused(tmp_path, forge):
     path = tmp_path / "c.safetensors"
     write_checkpoint(path, a_checkpoint())
     tensors, metadata = tl.load(path), tl.load_metadata(path)
@@ -141,7 +141,7 @@ def test_strange_metadata_with_a_true_digest_is_refused(tmp_path, forge):
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "null", "[" * 100_000])
-def test_metadata_that_is_no_object_is_refused(tmp_path, text):
+def test_metadata_that_is_not_an_object_is_refused(tmp_path, text):
     path = tmp_path / "c.safetensors"
     path.write_bytes(safetensors.numpy.save({"x": np.zeros(2)}, {"tensorlib": text}))
     with pytest.raises(UserError, match=r"c\.safetensors"):
@@ -173,18 +173,18 @@ def a_run(run, *steps):
         write_checkpoint(step_path(run, step), a_checkpoint(step))
 
 
-def test_the_newest_is_found_and_a_damaged_one_passed_over_aloud(tmp_path):
+def test_the_newest_is_found_and_a_damaged_one_skipped_with_a_warning(tmp_path):
     a_run(tmp_path, 9, 10, 100)
-    told = []
-    path, found = newest_checkpoint(tmp_path, told.append)
-    assert (path, found.progress.step, told) == (step_path(tmp_path, 100), 100, [])
+    warnings = []
+    path, found = newest_checkpoint(tmp_path, warnings.append)
+    assert (path, found.progress.step, warnings) == (step_path(tmp_path, 100), 100, [])
     path.write_bytes(path.read_bytes()[:-1])
-    _, found = newest_checkpoint(tmp_path, told.append)
+    _, found = newest_checkpoint(tmp_path, warnings.append)
     assert found.progress.step == 10
-    assert len(told) == 1 and str(path) in told[0]
+    assert len(warnings) == 1 and str(path) in warnings[0]
 
 
-def test_damaged_ones_alone_are_an_error_and_none_is_none(tmp_path):
+def test_only_damaged_ones_are_an_error_and_none_at_all_is_none(tmp_path):
     assert newest_checkpoint(tmp_path) is None
     a_run(tmp_path, 1, 2)
     for path in tmp_path.iterdir():

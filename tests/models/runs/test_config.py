@@ -1,4 +1,4 @@
-"""Which value wins, and what a user is told about a value that can't be."""
+"""Which value takes precedence, and the errors for values that are not possible."""
 
 import dataclasses
 import os
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from models.cli.train import _field_docs
-from models.runs.config import PRESETS, TrainConfig, config_from, config_toml, read_toml, resumed, to_dict
+from models.runs.config import PRESETS, TrainConfig
+from models.runs.config_layers import config_from, resumed
+from models.runs.nested_dicts import to_dict
+from models.runs.toml import config_toml, read_toml
 from models.system.errors import UserError
 
 FILES = {"train_tsv": "/text/t.tsv", "valid_tsv": "/text/v.tsv"}
@@ -49,7 +51,7 @@ def test_the_upper_layer_wins_key_by_key():
     "given, other",
     [({"epochs": 3}, "steps"), ({"batch_sentences": 5}, "batch_tokens")],
 )
-def test_naming_one_of_two_drops_the_other(given, other):
+def test_setting_one_alternative_discards_the_other(given, other):
     assert getattr(config(**given), other) == 0
 
 
@@ -72,7 +74,7 @@ def test_config_toml_asks_for_the_same_run_again(tmp_path):
         assert config_from(("config.toml", read_toml(path))) == made
 
 
-def test_a_kind_of_dropout_that_nobody_sets_is_no_line_of_config_toml(tmp_path):
+def test_a_kind_of_dropout_that_is_not_set_is_left_out_of_config_toml(tmp_path):
     assert b"attention_dropout" not in config_toml(config())
     made = config(model={"attention_dropout": 0, "dropout": 0.3})
     assert b"attention_dropout = 0.0" in config_toml(made) and b"embedding_dropout" not in config_toml(made)
@@ -89,11 +91,6 @@ def test_config_toml_is_complete():
 def test_relative_paths_are_kept_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert config(train_tsv="t.tsv", valid_tsv="v.tsv").train_tsv == str(tmp_path / "t.tsv")
-
-
-@pytest.mark.parametrize("cls", [TrainConfig, *[f.default_factory for f in dataclasses.fields(TrainConfig)[-3:]]])
-def test_every_option_has_a_help_text(cls):
-    assert _field_docs(cls).keys() == {f.name for f in dataclasses.fields(cls)}
 
 
 # ---- refusals ----
@@ -121,7 +118,7 @@ def test_every_option_has_a_help_text(cls):
         ({"backend": 1}, "backend must be text in quotes, got 1"),
     ],
 )
-def test_a_key_or_type_that_is_none_is_named_with_its_file(given, said):
+def test_an_unknown_key_or_wrong_type_is_named_with_its_file(given, said):
     assert refusal(("config a.toml", given)).startswith(f"config a.toml: {said}")
 
 
@@ -159,7 +156,7 @@ def test_a_key_or_type_that_is_none_is_named_with_its_file(given, said):
         ({"data": "files"}, "--train-source and --train-target"),
     ],
 )
-def test_a_value_that_cannot_be_is_named(given, said):
+def test_an_impossible_value_is_named(given, said):
     assert said in refusal(**given)
 
 
@@ -179,7 +176,7 @@ def test_a_range_names_the_file_that_the_value_is_from():
 
 
 def test_a_config_is_a_regular_file(tmp_path):
-    os.mkfifo(tmp_path / "fifo")  # opening it would wait for ever
+    os.mkfifo(tmp_path / "fifo")  # opening it would block forever
     for path, said in ((tmp_path / "fifo", "it is a fifo"), (tmp_path, "it is a directory")):
         with pytest.raises(UserError, match=said):
             read_toml(path)
@@ -198,10 +195,10 @@ def test_a_missing_toml_file_is_named():
         read_toml(Path("nowhere.toml"))
 
 
-# ---- going on ----
+# ---- resuming ----
 
 
-def test_a_resumed_run_may_be_longer_but_no_other():
+def test_resuming_may_lengthen_a_run_but_not_alter_it():
     old = config(seed=3)
     longer = {"steps": 9, "backend": "cpu", "patience": 3}
     assert resumed(old, ("command line", longer)) == dataclasses.replace(old, **longer)

@@ -13,6 +13,7 @@ from models.text.batching import (
     batches,
     encode_pairs,
     epoch_batches,
+    group_by_length,
     lengths,
     make_batch,
     teacher_forcing,
@@ -24,7 +25,7 @@ WE, HAVE, A, CAT = 10, 11, 12, 13
 
 
 def caption_lengths(count: int, seed: int = 0) -> np.ndarray:
-    """Lengths such as captions have: some 15 words, the two languages close to each other."""
+    """Return lengths like those of captions: about 15 words, similar in both languages."""
     rng = np.random.default_rng(seed)
     source = np.maximum(2, rng.gamma(12, 1.25, count))
     target = np.maximum(2, source + rng.normal(0, 2.5, count))
@@ -32,7 +33,7 @@ def caption_lengths(count: int, seed: int = 0) -> np.ndarray:
 
 
 def padding_efficiency(lengths: Any, groups: Any) -> float:
-    """Return the part of all positions, on both sides, that holds tokens and not padding; 1 for none."""
+    """Return the fraction of all positions, on both sides, that hold tokens, not padding; 1 if there are none."""
     return lengths.sum() / sum(len(group) * lengths[group].max(axis=0).sum() for group in groups) if groups else 1.0
 
 
@@ -63,7 +64,7 @@ def test_a_batch_holds_its_examples_and_padding_only(examples: list[Example]) ->
         assert batch.source_BS[row][batch.source_BS[row] != PAD].tolist() == source
         words = batch.target_out_BT[row][batch.target_out_BT[row] != PAD].tolist()
         assert words == [*target, EOS]
-        # What is read at position t + 1 is what was to be said at position t.
+        # The input at position t + 1 is the expected output at position t.
         assert batch.target_in_BT[row, 1 : len(words)].tolist() == words[:-1]
     assert batch.tokens == np.count_nonzero(batch.target_out_BT != PAD)
     assert batch.source_BS.shape[1] == lengths(examples)[:, 0].max()
@@ -124,7 +125,7 @@ def test_the_order_is_that_of_its_seed_and_epoch_in_every_process_and_version() 
     groups = epoch_batches(sizes, seed=1, epoch=2, sentences_per_batch=2)
     again = epoch_batches(sizes, seed=1, epoch=2, sentences_per_batch=2)
     assert [group.tolist() for group in groups] == [group.tolist() for group in again]
-    # Written down, because a run that is resumed after an upgrade must find the same batches.
+    # Fixed numbers, because a run resumed after an upgrade must get the same batches.
     assert [group.tolist() for group in groups] == [[3, 1], [4, 5], [0, 2]]
 
 
@@ -132,16 +133,16 @@ def orders(sizes: np.ndarray, seed: int, epoch: int) -> list[list[int]]:
     return [g.tolist() for g in epoch_batches(sizes, seed=seed, epoch=epoch, sentences_per_batch=32)]
 
 
-def test_each_epoch_and_seed_has_batches_of_its_own() -> None:
+def test_each_epoch_and_seed_has_different_batches() -> None:
     sizes = caption_lengths(2000)
     first = orders(sizes, 1, 0)
-    # 2**32 splits into the words (0, 1): seed and epoch put end to end as a key would repeat an epoch.
+    # 2**32 splits into the words (0, 1): a key of concatenated seed and epoch would repeat an epoch.
     others = [orders(sizes, 1, 1), orders(sizes, 0, 1), orders(sizes, 2**32, 0), orders(sizes, 0, 2**32)]
     everything = [first, *others]
     for i, one in enumerate(everything):
         for other in everything[:i]:
             assert one != other
-    # Not just the same batches in another order: of those beside a sentence, few are beside it again.
+    # Not just the same batches in another order: few sentences that share a batch share one again.
     place = {example: number for number, group in enumerate(others[0]) for example in group}
     meetings = [place[a] == place[b] for group in first for a in group for b in group if a < b]
     assert np.mean(meetings) < 0.25
@@ -176,7 +177,7 @@ def test_batches_follow_the_groups_and_resume_anywhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "limit", "told"),
+    ("sizes", "limit", "message"),
     [
         ([[1, 1]], {}, "got None and None"),
         ([[1, 1]], {"tokens_per_batch": 8, "sentences_per_batch": 2}, "got 8 and 2"),
@@ -184,6 +185,16 @@ def test_batches_follow_the_groups_and_resume_anywhere() -> None:
         ([1, 2, 3], {"tokens_per_batch": 8}, r"shape \(3,\)"),
     ],
 )
-def test_mistaken_arguments_are_told_with_their_values(sizes: Any, limit: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_errors_for_wrong_arguments_name_their_values(sizes: Any, limit: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         epoch_batches(sizes, seed=0, epoch=0, **limit)
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.integers(0, 100))
+def test_groups_are_of_similar_length_longest_first_and_as_large_as_fits(sizes: list[int], positions: int) -> None:
+    groups = group_by_length(sizes, positions)
+    order = [i for group in groups for i in group]
+    assert order == sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    for number, group in enumerate(groups, start=1):
+        assert len(group) == 1 or len(group) * sizes[group[0]] <= positions
+        assert number == len(groups) or (len(group) + 1) * sizes[group[0]] > positions

@@ -1,4 +1,4 @@
-"""The phrasebook: what its split promises, and that its grammar agrees."""
+"""The phrasebook: the guarantees of its split, and the agreement of its grammar."""
 
 import os
 import re
@@ -42,14 +42,14 @@ def test_is_the_same_in_every_process(hash_seed):
 
 
 def test_sizes():
-    """Tens of thousands to train on, and enough held out to measure a difference of a percent."""
+    """Tens of thousands of training pairs, and enough held out to measure a difference of one percent."""
     assert 30_000 <= len(BOOK.train) <= 45_000
     assert 400 <= len(BOOK.valid) <= 700
     assert 800 <= len(BOOK.test) <= 1300
 
 
 def test_training_pairs_are_shuffled():
-    """Neighbours in the file come from different frames: any stretch of it is a fair sample."""
+    """Neighbors in the file come from different frames, so any part of it is a fair sample."""
     asks = [zh.endswith("？") for zh, _ in BOOK.train]
     share = sum(asks) / len(asks)
     for start in range(0, len(asks) - 2000, 2000):
@@ -57,7 +57,7 @@ def test_training_pairs_are_shuffled():
 
 
 def test_every_chinese_sentence_occurs_once():
-    """Neither a duplicate nor a second translation: what a model should answer is never a matter of taste."""
+    """Neither duplicates nor second translations: there is exactly one right answer."""
     repeated = [zh for zh, count in Counter(zh for zh, _ in ALL).items() if count > 1]
     assert repeated == []
 
@@ -81,7 +81,7 @@ def test_the_cat_is_held_out_with_its_near_copies():
 
 
 def test_combinations_are_held_out_whole():
-    """No combination of a frame and its words lies on both sides of the split."""
+    """No combination of a frame and its words occurs on both sides of the split."""
     trained = {zh for zh, _ in BOOK.train}
     sides: dict[str, set[bool]] = {}
     for sentence in sentences():
@@ -91,7 +91,7 @@ def test_combinations_are_held_out_whole():
 
 
 def test_every_word_of_the_held_out_part_is_trained_on():
-    """What is new is the combination: every form and character is seen ten times and more."""
+    """Only combinations are new: every word form and character is trained on at least ten times."""
     english = Counter(word for _, en in BOOK.train for word in words(en))
     chinese = Counter(character for zh, _ in BOOK.train for character in zh)
     assert {word: english[word] for _, en in HELD_OUT for word in words(en) if english[word] < 10} == {}
@@ -108,7 +108,7 @@ def test_every_frame_is_trained_on():
 
 
 def test_vocabulary_is_small():
-    """A small model learns it in minutes only while there is little to learn."""
+    """A small model learns it in minutes only if there is little to learn."""
     assert len({word for _, en in ALL for word in words(en)}) < 500
     assert len({character for zh, _ in ALL for character in zh}) < 350
     assert max(len(words(en)) for _, en in ALL) <= 14
@@ -171,7 +171,7 @@ def test_inflection(rule, word, form):
 
 
 def test_inflection_of_phrases():
-    """Verb phrases bend their first word, nouns their last; an adjective's sound decides the article."""
+    """Verb phrases inflect their first word, nouns their last; the article depends on an adjective's sound."""
     assert w.past("go home") == "went home"
     assert w.third_person("watch TV") == "watches TV"
     assert w.gerund("ride a horse") == "riding a horse"
@@ -208,7 +208,7 @@ TRANSLATIONS = {
 
 
 def test_translations():
-    """A table of agreement problems, whichever part a sentence is in; a few may be sampled away."""
+    """A table of agreement problems in any part of the phrasebook; a few may not be sampled."""
     pairs = dict(ALL)
     wrong = {zh: pairs.get(zh) for zh, en in TRANSLATIONS.items() if pairs.get(zh) not in (en, None)}
     assert wrong == {}

@@ -1,4 +1,4 @@
-"""Files become pairs that are never misaligned; sentences become subwords and the same sentences again."""
+"""Sentences become subwords and the same sentences again."""
 
 import hashlib
 import os
@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.system.errors import UserError
-from models.text import subwords
-from models.text.subwords import BOS, EOS, PAD, UNK, Pair, Subwords, Tokenizer, read_lines, read_parallel, read_tsv
+from models.text.lines import Pair
+from models.text.subwords import Subwords, Tokenizer
+from models.text.tokens import BOS, EOS, PAD, UNK
 from tests import ROOT
 
 PAIRS = [
@@ -23,136 +24,7 @@ PAIRS = [
     ("wir haben zwei katzen", "we have two cats"),
     ("sie haben zwei hunde", "they have two dogs"),
 ]
-PLENTY = 2000  # far more pieces than eight short sentences have: fewer are made
-
-
-def write(folder: Path, name: str, data: bytes) -> Path:
-    path = folder / name
-    path.write_bytes(data)
-    return path
-
-
-# --- lines --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("data", "lines"),
-    [
-        (b"a\nb\n", ["a", "b"]),
-        (b"a\nb", ["a", "b"]),  # a last line without newline counts
-        (b"a\n\n", ["a", ""]),  # an empty line is a line
-        (b"\n", [""]),
-        (b"a\r\nb\r\n", ["a", "b"]),
-        (b"a\r\nb\r", ["a", "b"]),
-        (b"a\rb\n", ["a\rb"]),  # a lone carriage return ends nothing
-        (b"a\r\r\n", ["a\r"]),
-        (b"\xef\xbb\xbfa\n", ["a"]),  # byte-order mark
-        (b"\xef\xbb\xbf\xef\xbb\xbfa\n", ["\ufeffa"]),  # ... which is one only at the very start
-        (b"\xef\xbb\xbf\n", [""]),
-        ("a\u2028b\x0bc\x0cd\x85e\x1cf\u2029g\n".encode(), ["a\u2028b\x0bc\x0cd\x85e\x1cf\u2029g"]),
-    ],
-)
-def test_lines_end_at_newlines_and_nowhere_else(tmp_path: Path, data: bytes, lines: list[str]) -> None:
-    assert read_lines(write(tmp_path, "f", data)) == lines
-
-
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0")), min_size=1))
-def test_whatever_is_written_line_by_line_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
-) -> None:
-    path = tmp_path_factory.mktemp("lines") / "f"
-    path.write_bytes("".join(line + "\r\n" for line in lines).encode("utf-8-sig"))
-    assert read_lines(path) == lines
-
-
-@pytest.mark.parametrize(
-    ("data", "told"),
-    [
-        (b"", ["empty"]),
-        (b"\xef\xbb\xbf", ["empty"]),
-        (b"ab\nc\xffd\n", [":2:", "byte 0xff", "column 2", "iconv -f LATIN1"]),
-        ("ab\nüd".encode()[:-2], [":2:", "byte 0xc3", "column 1", "unexpected end"]),
-        (b"\xef\xbb\xbf\xff", [":1:", "column 4"]),
-        (b"\xed\xa0\x80", ["byte 0xed"]),  # half a surrogate pair
-        ("hi\n".encode("utf-16"), ["byte-order mark of UTF-16;", "iconv -f UTF-16 -t UTF-8"]),
-        (b"\xfe\xff" + "hi\n".encode("utf-16-be"), ["byte-order mark of UTF-16;"]),
-        ("hi\n".encode("utf-32"), ["byte-order mark of UTF-32;", "iconv -f UTF-32 -t UTF-8"]),
-        (b"\0\0\xfe\xff" + "hi\n".encode("utf-32-be"), ["byte-order mark of UTF-32;"]),
-        ("hi\n".encode("utf-16-le"), [":1:", "NUL byte", "column 2", "iconv -f UTF-16LE"]),
-        ("hi\n".encode("utf-16-be"), ["NUL byte", "column 1", "iconv -f UTF-16BE"]),
-        (b"one\ntwo\nthr\0e", [":3:", "NUL byte", "column 4"]),
-    ],
-)
-def test_text_that_is_not_utf8_is_refused_with_its_place(tmp_path: Path, data: bytes, told: list[str]) -> None:
-    path = write(tmp_path, "corpus.de", data)
-    with pytest.raises(UserError) as caught:
-        read_lines(path)
-    for words in [str(path), *told]:
-        assert words in str(caught.value)
-
-
-def test_the_advised_conversion_works(tmp_path: Path) -> None:
-    path = write(tmp_path, "it's here", "ä\nö\n".encode("utf-16"))
-    with pytest.raises(UserError) as caught:
-        read_lines(path)
-    command = str(caught.value).split("; run ")[1]
-    subprocess.run(["sh", "-c", command], check=True, timeout=10)
-    assert read_lines(f"{path}.utf8") == ["ä", "ö"]
-
-
-def test_what_is_not_a_readable_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    os.symlink("loop", tmp_path / "loop")
-    for name, told in [
-        ("missing", "no such file"),
-        (".", "directory"),
-        ("fifo", "fifo"),  # opening it would wait for ever
-        ("/dev/zero", "device"),
-        ("loop", "symbolic links"),
-        ("a\0b", "null"),
-    ]:
-        with pytest.raises(UserError, match=told) as caught:
-            read_lines(f"{tmp_path}/{name}" if name[0] != "/" else name)
-        assert str(caught.value).isprintable()
-
-    def refuse(self: Path) -> bytes:
-        raise PermissionError(13, "Permission denied", str(self))
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # root, as whom tests may run, is refused nothing
-    with pytest.raises(UserError, match=r"secret: .*permission denied; check the path and its permissions"):
-        read_lines(write(tmp_path, "secret", b"a\n"))
-
-
-def test_an_error_is_one_printable_line_whatever_the_file_is_called() -> None:
-    shown = str(UserError("reading text a\nb\x1b[2J\udcff\u2028é"))
-    assert shown == r"reading text a\nb\x1b[2J\udcff\u2028é"
-    shown.encode("utf-8")
-
-
-# --- pairs --------------------------------------------------------------------------------------------------
-
-
-def test_parallel_files_pair_line_by_line_empty_lines_included(tmp_path: Path) -> None:
-    source = write(tmp_path, "s", "eins\n\ndrei\u2028x\n".encode())
-    target = write(tmp_path, "t", b"one\ntwo\nthree\n")
-    pairs = read_parallel(source, target)
-    assert pairs == [("eins", "one"), ("", "two"), ("drei\u2028x", "three")]
-    assert subwords.without_empty(pairs) == ([("eins", "one"), ("drei\u2028x", "three")], 1)
-    assert subwords.without_empty([("a", " \u3000"), ("\t", "b"), ("", "")]) == ([], 3)
-
-
-def test_unequal_line_counts_name_both_files_and_counts(tmp_path: Path) -> None:
-    source, target = write(tmp_path, "s.de", b"a\nb\nc\n"), write(tmp_path, "t.en", b"a\n")
-    with pytest.raises(UserError, match=r"s\.de has 3 lines and .*t\.en has 1;"):
-        read_parallel(source, target)
-
-
-def test_tsv_takes_two_columns_and_names_a_line_with_one(tmp_path: Path) -> None:
-    path = write(tmp_path, "f.tsv", '我\tI\t1\t1276\n"a"\t b \n \nx\t\n'.encode())
-    assert read_tsv(path) == [("我", "I"), ('"a"', " b "), ("", ""), ("x", "")]
-    path = write(tmp_path, "f.tsv", b"a\tb\nc d\ne,f\n")
-    with pytest.raises(UserError, match=r"f\.tsv:2: .*found 1 column \(and in 1 more lines\)"):
-        read_tsv(path)
+PLENTY = 2000  # far more pieces than eight short sentences yield
 
 
 # --- subwords -----------------------------------------------------------------------------------------------
@@ -163,7 +35,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return Tokenizer.train(PAIRS, vocabulary_size=PLENTY, model_type=request.param)
 
 
-# The characters that have a meaning to SentencePiece, to the escaping in front of it, or as a special symbol.
+# Text with a special meaning for SentencePiece, for the escaping before it, or as a special symbol.
 MEANINGFUL = ["\u2581", "\u2585", "\x1b", "\x1b0", "\x1b1", " ", "  ", "\t", "\0", "<s>", "</s>"]
 MEANINGFUL += ["<pad>", "<unk>", "<0x0A>", "\u2047", "\ufffd", "\ufeff", "\uffff", "e\u0301", "🙂", "\r"]
 MEANINGFUL += ["\x85", "cat"]
@@ -180,10 +52,10 @@ def test_every_line_comes_back_and_is_never_a_special_id(tokenizer: Tokenizer, l
     assert not {PAD, UNK, BOS, EOS} & set(ids)
 
 
-def test_text_can_be_trained_on_whatever_is_in_it(capfd: pytest.CaptureFixture[str]) -> None:
+def test_any_text_can_be_trained_on(capfd: pytest.CaptureFixture[str]) -> None:
     pairs = [(piece, f"cat {piece} cat{piece}") for piece in MEANINGFUL] * 20
     trained = Tokenizer.train(pairs, vocabulary_size=PLENTY)
-    assert capfd.readouterr() == ("", "")  # SentencePiece's log stays off the terminal
+    assert capfd.readouterr() == ("", "")  # SentencePiece's log is silent
     for ids, (_, line) in zip(trained.encode_target([line for _, line in pairs]), pairs, strict=True):
         assert trained.decode_target(ids) == line
         assert not {PAD, UNK, BOS, EOS} & set(ids)
@@ -216,7 +88,7 @@ def test_common_words_become_single_pieces() -> None:
     assert trained.target.pieces(ids) == ["▁i", "▁have", "▁a", "▁cat"]
 
 
-def test_vocabulary_size_is_the_most_and_both_sides_count_when_shared() -> None:
+def test_vocabulary_size_is_a_maximum_and_both_sides_count_when_shared() -> None:
     shared = Tokenizer.train(PAIRS, vocabulary_size=PLENTY)
     assert 260 < shared.source_size == shared.target_size < PLENTY
     assert Tokenizer.train(PAIRS, vocabulary_size=290).source_size == 290
@@ -229,7 +101,7 @@ def test_vocabulary_size_is_the_most_and_both_sides_count_when_shared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pairs", "options", "told"),
+    ("pairs", "options", "message"),
     [
         ([], {}, "every sentence is empty"),
         ([("", "")], {}, "every sentence is empty"),
@@ -240,12 +112,12 @@ def test_vocabulary_size_is_the_most_and_both_sides_count_when_shared() -> None:
         (PAIRS, {"character_coverage": 3.0}, "coverage 3.0"),
     ],
 )
-def test_what_cannot_be_trained_is_one_error_with_the_value(
-    pairs: list[Pair], options: Any, told: str, capfd: pytest.CaptureFixture[str]
+def test_impossible_training_is_one_error_with_the_value(
+    pairs: list[Pair], options: Any, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         Tokenizer.train(pairs, **options)
-    assert capfd.readouterr() == ("", "")  # nor does SentencePiece's log reach the terminal
+    assert capfd.readouterr() == ("", "")  # SentencePiece's log is silent here, too
 
 
 @pytest.mark.parametrize("model_type", ["bpe", "unigram"])
@@ -278,7 +150,7 @@ def test_a_line_of_ten_megabytes_trains_and_comes_back() -> None:
     [(True, {"tokenizer.model"}), (False, {"tokenizer.source.model", "tokenizer.target.model"})],
 )
 def test_saved_tokenizers_load_the_same(tmp_path: Path, shared: bool, names: set[str]) -> None:
-    Tokenizer.train(PAIRS, vocabulary_size=280, shared=not shared).save(tmp_path)  # an earlier one: replaced
+    Tokenizer.train(PAIRS, vocabulary_size=280, shared=not shared).save(tmp_path)  # an earlier one, to be replaced
     saved = Tokenizer.train(PAIRS, vocabulary_size=300, shared=shared)
     saved.save(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == names

@@ -1,4 +1,4 @@
-"""What each epoch trains on: the same sentences in all, and with BPE-dropout cut anew in each, as the seed has it."""
+"""The examples of each epoch: always the same sentences, with BPE-dropout split differently each time."""
 
 import dataclasses
 import hashlib
@@ -25,18 +25,18 @@ def texts():
     return [target for _, target in phrasebook().train[:500]]
 
 
-# ---- cutting at random ----
+# ---- splitting at random ----
 
 
-def test_a_text_cut_at_random_is_the_same_text(tokenizer, texts):
+def test_a_text_split_at_random_is_the_same_text(tokenizer, texts):
     strange = ["", " ", "\u2581 \x1b1", "żółć 猫 \U0001f408", "</s>", "a" * 300]
     for text, ids in zip([*texts, *strange], tokenizer.target.sample([*texts, *strange], 0.3, seed=1), strict=True):
         assert tokenizer.target.decode(ids) == text
         assert min(ids, default=EOS + 1) > EOS  # nothing special
 
 
-def test_without_dropout_nothing_is_cut_otherwise(tokenizer):
-    """All of the phrasebook, and text of parts of words, spaces, bytes and specials thrown together at random."""
+def test_without_dropout_nothing_is_split_differently(tokenizer):
+    """Part of the phrasebook, and random mixtures of word parts, spaces, bytes and special tokens."""
     rng = np.random.default_rng(0)
     parts = [*" ▁éż猫\U0001f408\x1b\u2585<>\n\x00", "</s>", "<0x41>", "<pad>", "the", "ing", "stud", "aaaa", "我有"]
     strange = ["".join(rng.choice(parts, rng.integers(0, 12))) for _ in range(2000)]
@@ -44,20 +44,20 @@ def test_without_dropout_nothing_is_cut_otherwise(tokenizer):
     assert tokenizer.source.sample(texts, 0.0, seed=1) == tokenizer.source.encode(texts)
 
 
-def test_dropout_cuts_into_more_pieces_the_more_of_it(tokenizer, texts):
+def test_more_dropout_splits_into_more_pieces(tokenizer, texts):
     pieces = [sum(map(len, tokenizer.target.sample(texts, p, seed=1))) for p in (0.0, 0.1, 0.3, 0.6)]
     assert pieces == sorted(pieces) and pieces[1] > 1.05 * pieces[0]
 
 
-def test_the_seed_alone_decides_how_a_text_is_cut(tokenizer, texts):
+def test_the_seed_alone_determines_how_a_text_is_split(tokenizer, texts):
     once = tokenizer.target.sample(texts, 0.2, seed=5)
     assert tokenizer.target.sample(texts, 0.2, seed=6) != once
     assert tokenizer.target.sample(texts, 0.2, seed=5) == once
     assert Subwords(tokenizer.target.model).sample(texts, 0.2, seed=5) == once
-    assert tokenizer.target.sample([texts[0]] * 50, 0.2, seed=5) != [once[0]] * 50  # each time drawn anew
+    assert tokenizer.target.sample([texts[0]] * 50, 0.2, seed=5) != [once[0]] * 50  # each time drawn again
 
 
-CUT = """
+SPLIT = """
 import hashlib
 from models.text.corpora.phrasebook import phrasebook
 from models.text.subwords import Tokenizer
@@ -67,14 +67,14 @@ print(hashlib.sha256(str(ids).encode()).hexdigest())
 """
 
 
-def test_another_process_cuts_alike(tokenizer, texts):
+def test_another_process_splits_alike(tokenizer, texts):
     ours = hashlib.sha256(str(tokenizer.target.sample(texts, 0.2, seed=5)).encode()).hexdigest()
-    done = subprocess.run([sys.executable, "-c", CUT], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", SPLIT], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [ours]
 
 
-def test_each_possible_merge_is_left_out_as_often_as_is_asked():
-    """Of "ab" and its one merge: of 10,000 words about 3,000 stay in two, give or take 46."""
+def test_each_possible_merge_is_left_out_with_the_given_probability():
+    """With one merge in "ab", about 3,000 of 10,000 words stay in two pieces, with a standard deviation of 46."""
     subwords = Tokenizer.train([("ab", "ab")], vocabulary_size=264).source
     assert subwords.pieces(subwords.encode(["ab"])[0]) in (["▁ab"], ["▁a", "b"], ["▁", "ab"])
     (whole,) = subwords.encode(["ab"])
@@ -88,7 +88,7 @@ def test_each_possible_merge_is_left_out_as_often_as_is_asked():
 
 @pytest.fixture
 def run(tmp_path):
-    """Return a run whose training text is cut anew in each epoch."""
+    """Return a run whose training text is split again in each epoch."""
     config = config_maker(tmp_path)(tokenizer={"vocabulary": 330, "dropout": 0.4}, batch_sentences=4)
     return trainer_for(config, tmp_path / "run").run
 
@@ -101,18 +101,18 @@ def examples_of(epochs, number):
     ]
 
 
-def test_every_epoch_has_every_pair_once_cut_anew(run):
+def test_every_epoch_has_every_pair_once_split_differently(run):
     epochs = Epochs(run)
-    cut = [examples_of(epochs, number) for number in range(3)]
-    for examples in cut:
-        said = [tuple(run.tokenizer.decode_target(ids) for ids in pair) for pair in examples]
-        assert sorted(said) == sorted(run.corpus.train)
-    assert sorted(cut[0]) != sorted(cut[1]) != sorted(cut[2])
+    split = [examples_of(epochs, number) for number in range(3)]
+    for examples in split:
+        decoded = [tuple(run.tokenizer.decode_target(ids) for ids in pair) for pair in examples]
+        assert sorted(decoded) == sorted(run.corpus.train)
+    assert sorted(split[0]) != sorted(split[1]) != sorted(split[2])
     plain = [(tuple(source), (*target, EOS)) for source, target in run.examples.train]
-    assert sorted(cut[0]) != sorted(plain)
+    assert sorted(split[0]) != sorted(plain)
 
 
-def test_an_epoch_is_the_same_whatever_came_before_it(run):
+def test_an_epoch_does_not_depend_on_the_epochs_before_it(run):
     epochs, other = Epochs(run), Epochs(run)
     first, second = examples_of(epochs, 0), examples_of(epochs, 1)
     assert examples_of(other, 1) == second and examples_of(other, 0) == first
@@ -120,14 +120,26 @@ def test_an_epoch_is_the_same_whatever_came_before_it(run):
     assert sorted(examples_of(Epochs(other_seed), 0)) != sorted(first)
 
 
-def test_a_pair_that_becomes_too_long_stays_as_it_was(run):
+def test_a_pair_that_becomes_too_long_keeps_its_ordinary_split(run):
     longest = max(max(len(source), len(target) + 1) for source, target in run.examples.train)
     config = dataclasses.replace(run.config, model=dataclasses.replace(run.config.model, max_length=longest))
     tight = Epochs(dataclasses.replace(run, config=config))
-    assert max(len(side) for pair in examples_of(Epochs(run), 0) for side in pair) > longest  # else nothing is shown
+    assert (
+        max(len(side) for pair in examples_of(Epochs(run), 0) for side in pair) > longest
+    )  # otherwise this tests nothing
     examples = examples_of(tight, 0)
     assert max(len(side) for pair in examples for side in pair) <= longest
     assert len(examples) == len(run.corpus.train)
+
+
+def test_a_pair_that_is_too_long_is_left_out_with_its_text(tmp_path):
+    config = config_maker(tmp_path)(tokenizer={"vocabulary": 330, "dropout": 0.4}, model={"max_length": 6})
+    run = trainer_for(config, tmp_path / "run").run
+    assert 0 < len(run.examples.train) < len(run.corpus.train)
+    encoded = [tuple(run.tokenizer.decode_target(ids) for ids in pair) for pair in run.examples.train]
+    assert encoded == run.examples.train_pairs
+    split = [tuple(run.tokenizer.decode_target(ids) for ids in pair) for pair in examples_of(Epochs(run), 0)]
+    assert sorted(split) == sorted(encoded)
 
 
 def test_the_ids_are_small_integers(run):
@@ -136,7 +148,7 @@ def test_the_ids_are_small_integers(run):
     assert all(ids.dtype == np.int32 for example in epochs._examples for ids in example)
 
 
-def test_validation_is_never_cut_at_random(run):
+def test_validation_is_never_split_at_random(run):
     assert [list(source) for source, _ in run.examples.valid] == run.tokenizer.encode_source(
         [source for source, _ in run.corpus.valid]
     )

@@ -1,4 +1,4 @@
-"""Validation: what it measures, which weights are the best, when training gives up, and what is drawn of it."""
+"""Validation: what it measures, which weights are best, when training ends early, and the pictures of it."""
 
 import json
 import re
@@ -8,7 +8,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from models.cli.main import main
-from models.evaluation.translator import Translator, scores, token_loss
+from models.evaluation.metrics import scores, token_loss
+from models.evaluation.translator import Translator
 from models.runs.checkpoint import Progress, read_checkpoint
 from models.training.curves import write_curves, write_samples
 from models.training.validation import Validation, record_validation
@@ -25,7 +26,7 @@ def found(loss, bleu=None):
 
 
 def scripted(monkeypatch, *validations):
-    """Let the validations of the next run find these, one after another."""
+    """Let the validations of the next run return these results, one after another."""
     ahead = iter(validations)
     monkeypatch.setattr("models.training.loop.validate", lambda *arguments: next(ahead))
 
@@ -46,12 +47,12 @@ def test_bleu_is_that_of_the_first_sentences(make_config, tmp_path, monkeypatch,
     n = bleu_sentences
     assert entry["bleu"] == scores(said[:n], references[:n], tokenize).bleu
     other = {"13a": "none", "none": "13a"}[tokenize]
-    assert entry["bleu"] != scores(said[:n], references[:n], other).bleu  # where words end is part of the score
+    assert entry["bleu"] != scores(said[:n], references[:n], other).bleu  # tokenization is part of the score
     assert [sample["output"] for sample in entry["samples"]] == said[:samples]
     assert re.search(rf"perplexity [\d.]+, BLEU {entry['bleu']:.2f} \(the best so far\)", shown(trainer))
 
 
-def test_no_bleu_is_measured_unless_it_is_asked_for(make_config, tmp_path):
+def test_bleu_is_measured_only_on_request(make_config, tmp_path):
     trainer = train(make_config(steps=1, bleu_sentences=0), tmp_path / "run")
     assert all("bleu" not in entry for entry in log_of(tmp_path / "run")) and "BLEU" not in shown(trainer)
 
@@ -74,7 +75,7 @@ def test_the_best_is_the_lowest_loss_or_the_highest_bleu(make_config):
             record_validation(validation, progress, config)
             waited.append(progress.waited)
         bests.append((progress.best_step, progress.best_loss, progress.best_bleu, progress.validated, waited))
-    assert bests == [(2, 2.0, 9.0, 4, [0, 0, 1, 2]), (3, 2.5, 11.0, 4, [0, 1, 0, 1])]  # an equal one is no better
+    assert bests == [(2, 2.0, 9.0, 4, [0, 0, 1, 2]), (3, 2.5, 11.0, 4, [0, 1, 0, 1])]  # an equal one is not better
 
 
 def test_the_best_weights_by_bleu_are_kept(make_config, tmp_path, monkeypatch):
@@ -84,12 +85,12 @@ def test_the_best_weights_by_bleu_are_kept(make_config, tmp_path, monkeypatch):
     assert (best.step, best.best_loss, best.best_bleu) == (8, 2.0, 7.0)  # validated at 4, 8, 12, 13
 
 
-# ---- giving up ----
+# ---- ending early ----
 
-NOTHING = {"learning_rate": 0.0, "schedule": "constant", "warmup": 0}  # is what a step with it changes
+NO_CHANGE = {"learning_rate": 0.0, "schedule": "constant", "warmup": 0}  # by a step with this optimizer
 
 
-def test_training_ends_after_so_many_validations_without_a_better_one(make_config, tmp_path, monkeypatch):
+def test_training_ends_after_patience_validations_without_a_better_one(make_config, tmp_path, monkeypatch):
     scripted(monkeypatch, found(3.0), found(2.0), found(2.1), found(1.9), found(1.9), found(1.95))
     trainer = train(make_config(steps=99, validate_every=2, patience=2, save_every=100), tmp_path / "run")
     assert trainer.progress.step == 12 and trainer.finished  # the best at 8; 10 and 12 were no better
@@ -98,23 +99,23 @@ def test_training_ends_after_so_many_validations_without_a_better_one(make_confi
 
 
 def test_a_run_that_learns_nothing_ends_when_patience_does(make_config, tmp_path):
-    trainer = train(make_config(steps=99, validate_every=1, patience=3, optim=NOTHING), tmp_path / "run")
+    trainer = train(make_config(steps=99, validate_every=1, patience=3, optim=NO_CHANGE), tmp_path / "run")
     assert (trainer.progress.best_step, trainer.progress.step) == (1, 4)
 
 
 def test_without_patience_nothing_ends_early(make_config, tmp_path):
-    trainer = train(make_config(steps=6, validate_every=1, optim=NOTHING), tmp_path / "run")
+    trainer = train(make_config(steps=6, validate_every=1, optim=NO_CHANGE), tmp_path / "run")
     assert trainer.progress.step == 6 and "ended early" not in shown(trainer)
 
 
-def test_going_on_with_a_run_that_ended_early_says_what_it_takes(make_config, tmp_path, capsys):
+def test_resuming_a_run_that_ended_early_says_how_to_continue(make_config, tmp_path, capsys):
     out = tmp_path / "run"
-    train(make_config(steps=99, validate_every=1, patience=3, optim=NOTHING), out)
-    go_on = ["train", "--resume", "--out", str(out)]
-    early = "ended early at step 4, 3 validations after the best one; --patience N above 3, or 0, trains on"
-    assert main(go_on) == 0 and early in capsys.readouterr().err
-    assert main([*go_on, "--steps", "200"]) == 2 and early in capsys.readouterr().err
-    assert main([*go_on, "--patience", "5"]) == 0
+    train(make_config(steps=99, validate_every=1, patience=3, optim=NO_CHANGE), out)
+    resume = ["train", "--resume", "--out", str(out)]
+    early = "ended early at step 4, 3 validations after the best one; to continue, use --patience N above 3, or 0"
+    assert main(resume) == 0 and early in capsys.readouterr().err
+    assert main([*resume, "--steps", "200"]) == 2 and early in capsys.readouterr().err
+    assert main([*resume, "--patience", "5"]) == 0
     assert max(out.glob("step-*")) == out / "step-00000006.safetensors"
 
 

@@ -1,4 +1,4 @@
-// Philox-4x64-10 (Salmon et al. 2011, section 3.3): the very numbers of numpy.random.Philox, so that a dropout mask is
+// Philox-4x64-10 (Salmon et al. 2011, section 3.3): the numbers of numpy.random.Philox, so that a dropout mask is
 // the same on CPU and GPU. Block i is four 64-bit words from the counter (i + 1, 0, draw, 0); NumPy counts up before it
 // draws, hence the + 1.
 

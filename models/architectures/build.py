@@ -1,0 +1,55 @@
+"""From a config to a model: one table of all architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import tensorlib as tl
+from models.architectures.transformer import Transformer, TransformerConfig
+from models.system.errors import UserError
+
+__all__ = ["ARCHITECTURES", "Architecture", "build_model", "config_from_dict", "config_to_dict"]
+
+
+class Architecture(NamedTuple):
+    """The two classes of an architecture."""
+
+    config: type[TransformerConfig]
+    model: type[Transformer]
+
+
+DEFAULT = "transformer"
+ARCHITECTURES = {DEFAULT: Architecture(TransformerConfig, Transformer)}
+
+
+def build_model(config: TransformerConfig, generator: tl.Generator | None = None) -> Transformer:
+    """Return a new model. Errors: `UserError` for an impossible config."""
+    try:
+        return ARCHITECTURES[_name_of(config)].model(config, generator)
+    except ValueError as error:
+        raise UserError(f"model: {str(error).removeprefix(f'{type(config).__name__}: ')}") from None
+
+
+def config_to_dict(config: TransformerConfig) -> dict[str, Any]:
+    """Return a config as a dict, as checkpoints store it.
+
+    "kind" names the architecture; the default one is not named, so its checkpoints stay byte for byte the same.
+    """
+    name = _name_of(config)
+    return ({} if name == DEFAULT else {"kind": name}) | asdict(config)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> TransformerConfig:
+    """Return the config whose dict this is. Errors: ValueError for an unknown kind, TypeError for unknown fields."""
+    fields = {**values}
+    name = fields.pop("kind", DEFAULT)
+    if name not in ARCHITECTURES:
+        raise ValueError(f"model: kind must be one of {', '.join(ARCHITECTURES)}, got {name!r}")
+    return ARCHITECTURES[name].config(**fields)
+
+
+def _name_of(config: TransformerConfig) -> str:
+    names = {architecture.config: name for name, architecture in ARCHITECTURES.items()}
+    return names[type(config)]

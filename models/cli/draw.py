@@ -1,0 +1,54 @@
+"""`tensorlib draw`: the computation graph of a model's loss as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import tensorlib as tl
+from models.architectures.build import build_model
+from models.architectures.transformer import Transformer, TransformerConfig
+from models.runs.loading import load_run
+from models.system.errors import UserError
+from models.system.files import require_writable
+from models.text.batching import make_batch
+from models.text.tokens import PAD
+
+__all__ = ["draw"]
+
+SMALL = TransformerConfig(
+    source_vocabulary=20, target_vocabulary=20, layers=2, width=16, heads=2, feed_forward=32, max_length=16
+)
+
+
+def draw(
+    *,
+    run: Path | None = None,
+    model: Literal["transformer"] | None = None,
+    out: Path = Path("graph.svg"),
+    depth: int = 2,
+) -> int:
+    """Draw the computation graph of a model's loss on one small batch.
+
+    Args:
+        run: a run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
+        model: a small untrained model instead of a run's.
+        out: the picture. Its suffix chooses the format: svg, png, jpg, pdf, or dot and gv, which need no renderer.
+        depth: modules are opened down to this depth; each deeper module is one box.
+    """
+    if run is not None and model is not None:
+        raise UserError(f"draw: --run or --model is required, not both; got {run} and {model}")
+    require_writable(out, "draw --out")
+    drawn = build_model(SMALL) if model else load_run(run, "numpy").model
+    try:
+        tl.draw(_small_loss(drawn.train()), out, depth=depth)
+    except (ValueError, RuntimeError) as error:  # an invalid suffix or depth, or no renderer
+        raise UserError(str(error)) from None
+    print(f"{out}: the loss of {drawn.parameter_count():,} parameters on two sentences, opened to depth {depth}")
+    return 0
+
+
+def _small_loss(model: Transformer) -> tl.Tensor:
+    """Return the loss of two made-up sentences of different lengths, so that the picture includes padding."""
+    batch = make_batch([([4, 5, 6, 3], [7, 8, 9]), ([5, 3], [9])])
+    return tl.cross_entropy(model(batch.source_BS, batch.target_in_BT), batch.target_out_BT, ignore_index=PAD)

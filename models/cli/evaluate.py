@@ -1,0 +1,117 @@
+"""`tensorlib evaluate`: scores of a trained model on text with reference translations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from models.cli.display import bar
+from models.decoding.settings import DEFAULT_BEAM, DEFAULT_LENGTH_PENALTY, Search
+from models.evaluation.error_analysis import error_report, find_cases
+from models.evaluation.metrics import exact_match, pair_loss, scores
+from models.evaluation.translator import Translator
+from models.runs.loading import Loaded, load_run
+from models.system.errors import UserError
+from models.system.files import require_writable
+from models.text.corpora.phrasebook import phrasebook
+from models.text.lines import Pair, read_parallel, read_tsv
+
+__all__ = ["evaluate"]
+
+DEFAULT_ERRORS = 20  # sentences that a bare --errors lists
+
+
+def evaluate(
+    *,
+    source: Path | None = None,
+    reference: Path | None = None,
+    tsv: Path | None = None,
+    run: Path | None = None,
+    beam: int = DEFAULT_BEAM,
+    length_penalty: float = DEFAULT_LENGTH_PENALTY,
+    max_length: int = 0,
+    tokenize: Literal["13a", "none", "intl", "char", "zh"] | None = None,
+    output: Path | None = None,
+    errors: Annotated[int | bool, Parameter(negative="", show_default=False)] = False,
+    backend: str = "numpy",
+) -> int:
+    """Measure BLEU and chrF (sacrebleu, with signatures), loss and perplexity on text with known translations.
+
+    Args:
+        source: sentences, one on each line. [for a run on the phrasebook: its held-out test part]
+        reference: their translations, line by line.
+        tsv: both in one file instead, separated by a tab.
+        run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
+        beam: the number of open targets for each sentence; 1 is greedy.
+        length_penalty: alpha of Wu et al. 2016; a larger one prefers longer translations.
+        max_length: the most subwords of a translation; 0: twice the source's and 20.
+        tokenize: how BLEU splits words; none for text whose words are already separated by spaces.
+            [the run's --bleu-tokenize]
+        output: a file to write the translations to.
+        errors: list the N sentences that score furthest from their reference, and say what went wrong. [N: 20]
+        backend: numpy (CPU) or cupy (a CUDA GPU).
+    """
+    search = Search(beam=beam, length_penalty=length_penalty, max_length=max_length)
+    search.check()
+    if errors < 0:
+        raise UserError(f"evaluate --errors: a number of sentences, 0 or more, is required; got {errors}")
+    pairs = _read_pairs(source, reference, tsv, output)
+    loaded = load_run(run, backend)
+    if pairs is None and loaded.config.data != "phrasebook":
+        raise UserError(
+            f"evaluate: --source and --reference, or --tsv, are required; the run of {loaded.path} has no test part"
+        )
+    pairs = phrasebook().test if pairs is None else pairs
+    tokenize = tokenize or loaded.config.bleu_tokenize
+    cut: list[int] = []
+    with bar("translating", len(pairs)) as progress:
+        translator = Translator(loaded.model, loaded.tokenizer, cut.append, progress.update, search)
+        sources = translator.encode([s for s, _ in pairs])
+        found = [hypotheses[0] for hypotheses in translator.hypotheses([s for s, _ in pairs], sources)]
+    outputs = [translator.text(hypothesis) for hypothesis in found]
+    if output:
+        output.write_bytes(b"".join(line.encode() + b"\n" for line in outputs))
+    _print_scores(loaded, pairs, outputs, tokenize, len(cut))
+    if errors is not False:
+        cases, unscored = find_cases(translator, pairs, sources, found)
+        count = DEFAULT_ERRORS if errors is True else errors
+        print("", *error_report(cases, count, len(pairs), unscored, tokenize), sep="\n")
+    return 0
+
+
+def _read_pairs(
+    source: Path | None, reference: Path | None, tsv: Path | None, output: Path | None
+) -> list[Pair] | None:
+    """Return the text that the options name, or None without such options.
+
+    Raises `UserError` for options that don't fit together, and for an output that can't be written or would overwrite
+    the text: now, rather than after all the work.
+    """
+    if (source is None) != (reference is None):
+        raise UserError("evaluate: --source and --reference are required together; got only one of them")
+    if tsv and source:
+        raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one")
+    if output:
+        require_writable(output, "evaluate --output")
+    pairs = read_parallel(source, reference) if source and reference else read_tsv(tsv) if tsv else None
+    if output and output.exists() and any(text and output.samefile(text) for text in (source, reference, tsv)):
+        raise UserError(f"evaluate --output {output}: a file other than the text is required; name another")
+    return pairs
+
+
+def _print_scores(loaded: Loaded, pairs: Sequence[Pair], outputs: Sequence[str], tokenize: str, cut: int) -> None:
+    references = [reference for _, reference in pairs]
+    score = scores(outputs, references, tokenize)
+    result, dropped = pair_loss(loaded.model, loaded.tokenizer, pairs)
+    too_long = f", {cut:,} cut at {loaded.model.config.max_length} subwords" if cut else ""
+    print(f"{loaded.path}: {len(pairs):,} sentences{too_long}")
+    print(f"BLEU        {score.bleu:.2f}  {score.bleu_signature}")
+    print(f"chrF        {score.chrf:.2f}  {score.chrf_signature}")
+    left_out = f", without {dropped} longer sentences" if dropped else ""
+    known = result.tokens > 0
+    print(f"loss        {f'{result.loss:.4f}' if known else '-'} nats a subword, over {result.tokens:,}{left_out}")
+    print(f"perplexity  {f'{result.perplexity:.3f}' if known else '-'}")
+    print(f"exact       {exact_match(outputs, references):.1%}")

@@ -1,0 +1,47 @@
+"""`tensorlib info`: what a bug report should contain."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import tensorlib as tl
+
+__all__ = ["info"]
+
+PACKAGES = ("numpy", "sentencepiece", "safetensors", "sacrebleu", "threadpoolctl", "cupy", "graphviz")
+
+
+def info() -> int:
+    """Show versions, backends, the GPU, and the BLAS library with its kernels and threads."""
+    from threadpoolctl import threadpool_info
+
+    print(f"tensorlib {tl.__version__}, Python {platform.python_version()}, {platform.platform()}")
+    print("packages: " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
+    print("backend numpy: yes")
+    print(f"backend cupy: {_gpu()}")
+    print(f"kernels: {tl.thread_count()} threads")
+    for pool in threadpool_info():
+        kernels = f", {pool['architecture']} kernels" if "architecture" in pool else ""
+        name = f"{pool['internal_api']} {pool.get('version') or ''}".strip()
+        print(f"{pool['user_api']}: {name}{kernels}, {pool['num_threads']} threads")
+    return 0
+
+
+def _version(package: str) -> str:
+    names = ("cupy-cuda13x", "cupy-cuda12x", "cupy") if package == "cupy" else (package,)
+    for name in names:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "not installed"
+
+
+def _gpu() -> str:
+    try:
+        backend = tl.get_backend("cupy")
+    except RuntimeError as error:
+        return f"no ({error})"
+    device = backend.xp.cuda.runtime.getDeviceProperties(0)
+    return f"yes, {device['name'].decode()}, {device['totalGlobalMem'] / 2**30:.0f} GiB"

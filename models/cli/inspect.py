@@ -1,0 +1,44 @@
+"""`tensorlib inspect`: the contents of a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from models.architectures.build import build_model
+from models.runs.checkpoint import load_weights, read_checkpoint
+from models.system.errors import UserError
+
+__all__ = ["inspect"]
+
+
+def inspect(checkpoint: Path, /) -> int:
+    """Show what is in a checkpoint; exit status 0 only if it is whole.
+
+    Args:
+        checkpoint: a file that `tensorlib train` wrote.
+    """
+    found = read_checkpoint(checkpoint)
+    load_weights(build_model(found.model_config), found, checkpoint)  # fails if they don't fit the config
+    bad = [name for name, array in found.model.items() if not np.isfinite(array).all()]
+    if bad:
+        raise UserError(f"checkpoint {checkpoint}: finite weights are required; {bad[0]} is not")
+    progress = found.progress
+    print(f"{checkpoint}: whole, {checkpoint.stat().st_size:,} bytes")
+    print(f"step {progress.step}, epoch {progress.epoch + 1}, {progress.batch} batches into it")
+    if progress.best_loss is not None:
+        bleu = "" if progress.best_bleu is None else f", BLEU {progress.best_bleu:.2f}"
+        print(f"best validation loss {progress.best_loss:.4f}{bleu}, at step {progress.best_step}")
+    if found.averaged:
+        print(f"the mean of the weights of steps {', '.join(map(str, found.averaged))}")
+    if found.latest:
+        print("the weights are a moving average; the latest weights, from which training continues, are here too")
+    settings = ", ".join(f"{key} {value}" for key, value in asdict(found.model_config).items() if value is not None)
+    print(f"model: {sum(a.size for a in found.model.values()):,} parameters; {settings}")
+    if found.optimizer:
+        print(f"optimizer: {found.config['optim']['name']}, {sum(a.size for a in found.optimizer.values()):,} numbers")
+    for name, array in found.model.items():
+        print(f"    {name:<52} {array.dtype}  {' x '.join(map(str, array.shape))}")
+    return 0

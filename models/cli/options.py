@@ -1,0 +1,71 @@
+"""The options of `tensorlib train`, made from the config's dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from cyclopts import Group, Parameter
+
+from models.runs.config import PRESETS, TEXT_FILES, TrainConfig
+from models.runs.nested_dicts import is_section, settable
+from models.system.errors import UserError
+
+__all__ = ["RUN", "TrainOptions", "given", "help_texts"]
+
+RUN = Group("Run", sort_key=0)
+_TITLES = {"text": "Text", "tokenizer": "Tokenizer", "model": "Model", "optim": "Optimizer"}
+_GROUPS = {section: Group(title, sort_key=i) for i, (section, title) in enumerate(_TITLES.items(), start=1)}
+
+
+def help_texts(cls: type) -> dict[str, str]:
+    """Return the text in each field's type: `Annotated[int, "text"]`."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
+
+
+def _optional(cls: type, prefix: str = "") -> type:
+    """Return a dataclass like `cls` whose fields, at all depths, are None unless the user sets them.
+
+    So the command line knows which options were given; the TOML file and the presets supply the others.
+    """
+    texts, options = help_texts(cls), []
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    for name, kind in settable(cls).items():
+        if is_section(kind):
+            kind, text = _optional(kind, f"{name}."), None
+        else:
+            text = f"{texts[name]} {_shown_default(prefix + name, defaults[name])}".strip()
+        parameter = Parameter(help=text, group=_group(prefix + name))
+        options.append((name, Annotated[kind | None, parameter], dataclasses.field(default=None)))
+    namespace = {"__module__": __name__}  # otherwise it is "types", and cyclopts takes the class for a built-in one
+    return dataclasses.make_dataclass(cls.__name__, options, kw_only=True, namespace=namespace)
+
+
+def _group(key: str) -> Group:
+    section = key.partition(".")[0]
+    return _GROUPS.get("text" if section in ("data", *TEXT_FILES) else section, RUN)
+
+
+def _shown_default(key: str, default: Any) -> str:
+    """Return the default in brackets: one for the phrasebook and one for the user's text, if they differ."""
+    values = []
+    for preset in PRESETS.values():
+        section, _, name = key.rpartition(".")
+        values.append((preset.get(section, {}) if section else preset).get(name, default))
+    if values[0] == values[1]:
+        return "" if values[0] in ("", None) else f"[{values[0]}]"
+    return f"[phrasebook {values[0]}; own text {values[1]}]"
+
+
+TrainOptions = Parameter(name="*")(_optional(TrainConfig))
+
+
+def given(options: Any) -> dict[str, Any]:
+    """Return the options that the user set, as nested dicts. Errors: `UserError` for an empty value."""
+    values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)} if options else {}
+    values = {name: given(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
+    empty = [name for name, value in values.items() if value == ""]
+    if empty:  # an empty variable of a shell script; it must not select the phrasebook
+        raise UserError(f"train: --{empty[0].replace('_', '-')} is required to have a value; got nothing; leave it out")
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,1 @@
+"""HTML pages that commands write: each is a single file that works offline."""

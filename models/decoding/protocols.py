@@ -1,0 +1,64 @@
+"""What decoding requires of a model. `Transformer` has all of it.
+
+Shape suffixes: B batch, S source length, T target length, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+
+import tensorlib as tl
+
+__all__ = ["EncodingModel", "StepState", "SteppingModel", "TeacherForcedModel"]
+
+Memory = Any  # what `encode` returns; decoding only passes it on
+
+
+class StepState(Protocol):
+    """What a model remembers of the tokens decoded so far, for each row of a batch."""
+
+    def select(self, rows: np.ndarray, /) -> Self:
+        """Return the state of these rows (indices or booleans), in order."""
+        ...
+
+
+State = TypeVar("State", bound=StepState)
+
+
+class EncodingModel(Protocol):
+    """A model that reads sources."""
+
+    def evaluating(self) -> AbstractContextManager[Any]:
+        """Return a context in which the model is in evaluation mode."""
+        ...
+
+    def visible(self, ids_BS: np.ndarray, /) -> tl.Tensor:
+        """Return which ids are not padding, (B, S)."""
+        ...
+
+    def encode(self, source_ids_BS: np.ndarray, visible_BS: tl.Tensor, /) -> Memory:
+        """Return the memory of these sources."""
+        ...
+
+
+class SteppingModel(EncodingModel, Protocol[State]):
+    """A model that decodes one token at a time."""
+
+    def start(self, memory: Memory, visible_BS: tl.Tensor, /) -> State:
+        """Return the state before the first token."""
+        ...
+
+    def decode_step(self, ids_B: np.ndarray, state: State, /) -> tuple[tl.Tensor, State]:
+        """Return the logits (B, V) after one more token for each row, and the state that includes it."""
+        ...
+
+
+class TeacherForcedModel(EncodingModel, Protocol):
+    """A model that decodes all positions of known targets at once."""
+
+    def decode(self, target_ids_BT: np.ndarray, memory: Memory, visible_BS: tl.Tensor, /) -> tl.Tensor:
+        """Return logits (B, T, V)."""
+        ...

@@ -1,0 +1,88 @@
+"""Measures of quality: the loss of true translations, and the scores of generated ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import tensorlib as tl
+from models.architectures.transformer import Transformer
+from models.decoding.forced import force_decode
+from models.text.batching import Example, encode_pairs, group_by_length, make_batch
+from models.text.lines import Pair
+
+if TYPE_CHECKING:
+    from models.text.subwords import Tokenizer
+
+__all__ = ["Scores", "TokenLoss", "exact_match", "pair_loss", "scores", "sentence_log_probs", "token_loss"]
+
+
+@dataclass(frozen=True)
+class TokenLoss:
+    """The mean cross-entropy of the true target tokens, in nats, and their number."""
+
+    loss: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): the number of equally likely subwords that would leave the model equally unsure."""
+        return math.exp(min(self.loss, 700.0))
+
+
+def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[], None] = lambda: None) -> TokenLoss:
+    """Return the teacher-forced loss, without label smoothing or dropout. `stop` is called between batches."""
+    total, tokens = 0.0, 0
+    with model.evaluating(), tl.no_grad():
+        for group in group_by_length([len(s) + len(t) for s, t in examples]):
+            stop()
+            batch = make_batch([examples[i] for i in group])
+            loss = model.loss(batch.source_BS, batch.target_in_BT, batch.target_out_BT, reduction="sum")
+            total, tokens = total + float(loss.item()), tokens + batch.tokens
+    return TokenLoss(total / max(tokens, 1), tokens)
+
+
+def sentence_log_probs(model: Transformer, examples: Sequence[Example]) -> list[float]:
+    """Return log P(target | source) of each example: the sum over its forced tokens and </s>."""
+    found = [0.0] * len(examples)
+    for group in group_by_length([len(s) + len(t) for s, t in examples]):
+        sources, targets = zip(*[examples[i] for i in group], strict=True)
+        for i, forced in zip(group, force_decode(model, sources, targets), strict=True):
+            found[i] = forced.log_prob
+    return found
+
+
+def pair_loss(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair]) -> tuple[TokenLoss, int]:
+    """Return the loss of the pairs that fit the model's maximum length, and the number of those that do not."""
+    examples, dropped = encode_pairs(tokenizer, pairs, max_length=model.config.max_length)
+    return token_loss(model, examples), dropped
+
+
+def exact_match(outputs: Sequence[str], references: Sequence[str]) -> float:
+    """Return the fraction of the outputs that equal their reference, character for character."""
+    return float(np.mean([o == r for o, r in zip(outputs, references, strict=True)])) if references else 0.0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """BLEU and chrF of a corpus, each with sacrebleu's signature, which makes the scores comparable."""
+
+    bleu: float
+    bleu_signature: str
+    chrf: float
+    chrf_signature: str
+
+
+def scores(outputs: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> Scores:
+    """Score a corpus with sacrebleu; `tokenize` is how BLEU finds words: "none" where spaces already separate them."""
+    from sacrebleu.metrics import BLEU, CHRF
+
+    bleu = BLEU(tokenize=tokenize, force=True)  # force: no warning about tokenized text; "none" is deliberate
+    chrf = CHRF()
+    bleu_score = bleu.corpus_score(list(outputs), [list(references)])
+    chrf_score = chrf.corpus_score(list(outputs), [list(references)])
+    return Scores(bleu_score.score, str(bleu.get_signature()), chrf_score.score, str(chrf.get_signature()))

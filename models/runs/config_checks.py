@@ -1,0 +1,96 @@
+"""Checks of a config's values, alone and together, before any work begins."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from models.runs.config import TEXT_FILES, TrainConfig
+from models.runs.nested_dicts import flat_items, to_dict
+from models.system.errors import UserError
+from models.system.limits import LARGEST
+
+__all__ = ["check_config", "flag"]
+
+_RANGES: dict[str, tuple[float, float]] = {  # of every other number: from 0 to LARGEST
+    "keep": (1, LARGEST),
+    "tokenizer.vocabulary": (1, 2**20),
+    "tokenizer.coverage": (0.5, 1),
+    "tokenizer.dropout": (0, 0.999),
+    "model.layers": (1, 1000),
+    "model.width": (1, 2**20),
+    "model.heads": (1, 2**20),
+    "model.feed_forward": (1, 2**20),
+    "model.max_length": (2, 2**20),
+    "optim.betas": (0, 1 - 1e-9),
+    "optim.momentum": (0, 1 - 1e-9),
+    "optim.eps": (1e-16, 1),  # smaller values vanish beside any gradient in float32, and leave 0 / 0
+    "optim.label_smoothing": (0, 0.999),
+    "optim.accumulate": (1, LARGEST),
+    "optim.ema": (0, 1 - 1e-9),
+    "optim.max_skipped": (1, LARGEST),
+}
+
+
+def check_config(config: TrainConfig, origin: Callable[[str], str]) -> None:
+    """Check the whole config; `origin(key)` returns where the value of a dotted key is from. Errors: `UserError`."""
+    _check_files(config)
+    _check_ranges(config, origin)
+    _check_model(config, origin)
+    _check_combinations(config)
+
+
+def flag(key: str) -> str:
+    """Return the command line's flag for a dotted key."""
+    return "--" + key.replace("_", "-")
+
+
+def _check_files(config: TrainConfig) -> None:
+    if config.data != "files":
+        return
+    for part in ("train", "valid"):
+        source, target, tsv = (getattr(config, f"{part}_{side}") for side in ("source", "target", "tsv"))
+        if not (bool(source) == bool(target) and bool(tsv) != bool(source)):
+            named = [flag(key) for key in TEXT_FILES if key.startswith(part) and getattr(config, key)]
+            raise UserError(
+                f"config: --{part}-source and --{part}-target, or --{part}-tsv alone, are required; got "
+                f"{', '.join(named) or 'none of them'}"
+            )
+
+
+def _check_ranges(config: TrainConfig, origin: Callable[[str], str]) -> None:
+    for key, value in flat_items(to_dict(config)):
+        low, high = _RANGES.get(key, (0, LARGEST))
+        numbers = value if isinstance(value, list) else [value]
+        if any(isinstance(n, int | float) and not low <= n <= high for n in numbers):
+            limits = f"at least {low}" if high == LARGEST and all(n < low for n in numbers) else f"from {low} to {high}"
+            raise UserError(f"{origin(key)}: {flag(key)} must be {limits}, got {value}")
+
+
+def _check_model(config: TrainConfig, origin: Callable[[str], str]) -> None:
+    try:
+        dataclasses.replace(config.model, source_vocabulary=1, target_vocabulary=1).check()
+    except ValueError as error:
+        keys = ("width", "heads", "dropout", "attention_dropout", "feed_forward_dropout", "embedding_dropout")
+        where = {origin(f"model.{key}") for key in keys} - {"config"}
+        problem = str(error).removeprefix("TransformerConfig: ")
+        raise UserError(f"{where.pop() if len(where) == 1 else 'config'}: {problem}") from None
+
+
+def _check_combinations(config: TrainConfig) -> None:
+    if not (config.steps or config.epochs):
+        raise UserError("config: an end is required; got neither --steps nor --epochs above 0; give one")
+    if bool(config.batch_tokens) == bool(config.batch_sentences):
+        raise UserError(
+            f"config: either --batch-tokens or --batch-sentences is required; got {config.batch_tokens} and "
+            f"{config.batch_sentences}; give one of them, above 0"
+        )
+    if config.model.tie_embeddings and not config.tokenizer.shared:
+        raise UserError("config: tied embeddings need a shared vocabulary; leave out one of the two flags")
+    if config.best_by == "bleu" and not config.bleu_sentences:
+        raise UserError("config: --best-by bleu needs BLEU; got --bleu-sentences 0; set it, for example to 500")
+    if config.tokenizer.dropout and config.tokenizer.type != "bpe":
+        raise UserError(
+            f"config: --tokenizer.dropout leaves out merges of BPE; got --tokenizer.type {config.tokenizer.type}; "
+            "leave out one of the two flags"
+        )

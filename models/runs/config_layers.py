@@ -1,0 +1,92 @@
+"""Layers of settings: defaults < preset < TOML file < command line.
+
+A layer is a nested dict, as TOML has it, together with where it is from, which error messages name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from models.runs.config import PRESETS, TEXT_FILES, TrainConfig
+from models.runs.config_checks import check_config, flag
+from models.runs.nested_dicts import flat_items, from_dict, to_dict
+from models.system.errors import UserError
+
+__all__ = ["Layer", "config_from", "resumed"]
+
+Layer = tuple[str, Mapping[str, Any]]  # (where it is from, its values)
+
+# Setting one alternative in a layer discards the other ones from the layers below it.
+_ALTERNATIVES = (
+    (("data",), ("train_source", "train_target"), ("train_tsv",)),
+    (("data",), ("valid_source", "valid_target"), ("valid_tsv",)),
+    (("steps",), ("epochs",)),
+    (("batch_tokens",), ("batch_sentences",)),
+)
+_RESUMING_MAY_CHANGE = {*TEXT_FILES, "backend", "steps", "epochs", "validate_every", "save_every"}
+_RESUMING_MAY_CHANGE |= {"keep", "samples", "patience"}
+
+
+def config_from(*layers: Layer) -> TrainConfig:
+    """Merge layers, the last one on top, over the preset for their kind of data.
+
+    Errors: `UserError` naming the layer and the key if a key is unknown, or a value has the wrong type or is out of
+    range.
+    """
+    for where, layer in layers:
+        from_dict(TrainConfig, layer, where)  # separately, so that the error can name the layer
+    given: dict[str, Any] = {}
+    for _, layer in layers:
+        given = _merge(given, layer)
+    named = [key for key in TEXT_FILES if given.get(key)]
+    if named and given.get("data") == "phrasebook":
+        raise UserError(f"config: text from one place is required; got data phrasebook and {flag(named[0])}; give one")
+    given["data"] = "files" if named else given.get("data") or "phrasebook"
+    config = from_dict(TrainConfig, _merge(PRESETS[given["data"]], given), "config")
+    # Absolute paths, so that a run can be resumed from any directory.
+    absolute: dict[str, Any] = {key: str(Path(getattr(config, key)).absolute()) for key in named}
+    config = dataclasses.replace(config, **absolute)
+    check_config(config, partial(_origin, layers=layers))
+    return config
+
+
+def resumed(old: TrainConfig, *layers: Layer) -> TrainConfig:
+    """Return the config to resume with: `old` below the layers, which may only set what does not alter the run.
+
+    Errors: `UserError` naming the key that must not change.
+    """
+    new = config_from(("the run's config.toml", to_dict(old)), *layers)
+    before = dict(flat_items(to_dict(old)))
+    for key, value in flat_items(to_dict(new)):
+        required = before.get(key, "unset")
+        if value != required and key not in _RESUMING_MAY_CHANGE:
+            raise UserError(
+                f"resuming: {flag(key)} is required to stay {required!r}, as when the run began; got {value!r}; leave "
+                "it out, or start a new run without --resume"
+            )
+    return new
+
+
+def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `lower` updated with `upper`, section by section."""
+    result = dict(lower)
+    for group in _ALTERNATIVES:
+        # data = "files" chooses nothing: naming files implies it
+        chosen = [keys for keys in group if any(upper.get(key) not in (None, "", 0, "files") for key in keys)]
+        for key in (key for keys in group if chosen and keys not in chosen for key in keys):
+            result.pop(key, None)
+    for key, value in upper.items():
+        result[key] = _merge(result.get(key, {}), value) if isinstance(value, Mapping) else value
+    return result
+
+
+def _origin(key: str, layers: tuple[Layer, ...]) -> str:
+    """Return where the value of a key is from: the topmost layer that sets it."""
+    for where, layer in reversed(layers):
+        if key in dict(flat_items(layer)):
+            return where
+    return "config"

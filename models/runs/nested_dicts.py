@@ -1,0 +1,113 @@
+"""Conversion between nested dataclasses and nested dicts as TOML and JSON have them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from models.system.errors import UserError
+from models.system.limits import LARGEST
+
+__all__ = ["flat_items", "from_dict", "is_section", "settable", "to_dict"]
+
+_SET_BY_TOKENIZER = ("source_vocabulary", "target_vocabulary")
+
+T = TypeVar("T")
+
+
+def settable(cls: type) -> dict[str, Any]:
+    """Return the type of each field that a user may set, by name."""
+    hints = get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name not in _SET_BY_TOKENIZER}
+
+
+def is_section(kind: Any) -> TypeGuard[type]:
+    """Return whether a field's type is a dataclass: a section of settings."""
+    return dataclasses.is_dataclass(kind)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return a dataclass as nested dicts, with lists for tuples and without None."""
+    values = {}
+    for name in settable(type(config)):
+        value = getattr(config, name)
+        if value is None:  # which TOML cannot express
+            continue
+        if is_section(type(value)):
+            value = to_dict(value)
+        values[name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str, prefix: str = "", root: type | None = None) -> T:
+    """Return a dataclass, and those nested in it, made from nested dicts.
+
+    Errors: `UserError` naming `where` and the dotted key, for an unknown key or a value of the wrong type.
+    """
+    root = root or cls
+    types = settable(cls)
+    for key in values:
+        if key not in types:
+            raise UserError(f"{where}: unknown key {prefix}{key}; {_suggestion(key, types, prefix, root)}")
+    built: dict[str, Any] = {
+        key: from_dict(types[key], _section(value, where, prefix + key), where, f"{prefix}{key}.", root)
+        if is_section(types[key])
+        else _checked(types[key], value, where, prefix + key)
+        for key, value in values.items()
+    }
+    return cls(**built)
+
+
+def flat_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of everything that is not a section."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat_items(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _suggestion(key: str, types: Mapping[str, Any], prefix: str, root: type) -> str:
+    name = key.replace("-", "_")  # the command line's spelling
+    near = [prefix + match for match in difflib.get_close_matches(name, types, 1)]
+    near = near or [dotted for dotted in _dotted_keys(root) if dotted.endswith("." + name)]
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(types)}"
+
+
+def _dotted_keys(cls: type, prefix: str = "") -> Iterator[str]:
+    for key, kind in settable(cls).items():
+        yield from _dotted_keys(kind, f"{prefix}{key}.") if is_section(kind) else [prefix + key]
+
+
+def _section(value: Any, where: str, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: {key} must be a section with keys of its own, got {value!r}; write [{key}]")
+    return value
+
+
+def _checked(kind: Any, value: Any, where: str, key: str) -> Any:
+    """Return the value as its type requires: an int becomes a float, a list a tuple; nothing else is converted."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        valid, required = value in args, "one of " + ", ".join(map(str, args))
+    elif origin is tuple:
+        valid, required = isinstance(value, list | tuple) and len(value) == len(args), f"a list of {len(args)} numbers"
+        if valid:
+            return tuple(_checked(arg, item, where, key) for arg, item in zip(args, value, strict=True))
+    elif origin in (Union, UnionType):
+        return None if value is None else _checked(args[0], value, where, key)  # `float | None`, the only union
+    elif kind is float:
+        valid, required = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+        if valid and not (abs(value) <= LARGEST if isinstance(value, int) else math.isfinite(value)):
+            valid, required = False, f"at most {LARGEST}" if isinstance(value, int) else "a finite number"
+        value = float(value) if valid else value
+    else:
+        valid = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        required = {int: "a whole number", str: "text in quotes", bool: "true or false"}.get(kind, kind.__name__)
+    if not valid:
+        raise UserError(f"{where}: {key} must be {required}, got {value!r}")
+    return value

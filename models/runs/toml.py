@@ -1,0 +1,30 @@
+"""Config files: reading any TOML file, writing a run's config.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from models.runs.config import TrainConfig
+from models.runs.nested_dicts import to_dict
+from models.system.errors import UserError
+from models.system.files import read_bytes
+
+__all__ = ["config_toml", "read_toml"]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file. Errors: `UserError` naming the file and the line of the syntax error."""
+    data = read_bytes(str(path), "config")
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"config {path}: TOML is required; {error or 'it is nested too deeply'}") from None
+
+
+def config_toml(config: TrainConfig) -> bytes:
+    """Return the complete config as TOML, so that `--config` with it asks for the same run."""
+    return tomli_w.dumps(to_dict(config)).encode()

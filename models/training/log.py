@@ -1,0 +1,83 @@
+"""A run's two log files, and the interface of whatever shows its progress."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from tensorlib.exchange.safetensors import write_atomically
+
+__all__ = ["ProgressDisplay", "RunLog"]
+
+
+class ProgressDisplay(Protocol):
+    """Where training shows its progress; the command line has one for terminals."""
+
+    def begin(self, step: int, total: int) -> None:
+        """Show that training begins after `step` of about `total` steps."""
+
+    def step(self, step: int, loss: float, tokens: int, learning_rate: float, seconds: float) -> None:
+        """Show a step."""
+
+    def line(self, text: str) -> None:
+        """Show a line of text."""
+
+    def end(self) -> None:
+        """Remove what is shown only during training."""
+
+
+class RunLog:
+    """`log.jsonl`, equal for equal runs, and `speed.jsonl`, which is not: one JSON object per line.
+
+    Resuming from `step` drops everything logged after that step; validations are kept up to step `validated`. Damaged
+    lines are dropped with a call of `warn(text)`: a run resumes from its checkpoint, not from the log.
+    """
+
+    def __init__(self, run: Path, step: int, validated: int, warn: Callable[[str], None]) -> None:
+        path = run / "log.jsonl"
+        if path.exists():
+            lines = path.read_bytes().split(b"\n")[:-1]  # without a last line that was torn
+            past = [_is_past(line, step, validated) for line in lines]
+            for number, kept in enumerate(past, start=1):
+                if kept is None:
+                    warn(f"{path}: left out line {number}, which is damaged")
+            write_atomically(path, b"".join(line + b"\n" for line, kept in zip(lines, past, strict=True) if kept))
+        self._log = path.open("ab")
+        self._speed = (run / "speed.jsonl").open("ab")
+
+    def write(self, **entry: Any) -> None:
+        """Append a line to log.jsonl."""
+        self._append(self._log, entry)
+
+    def write_speed(self, **entry: Any) -> None:
+        """Append a line to speed.jsonl."""
+        self._append(self._speed, entry)
+
+    @staticmethod
+    def _append(file: BinaryIO, entry: dict[str, Any]) -> None:
+        try:
+            file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            file.flush()
+        except OSError as error:  # such as a full disk; Python leaves out the file's name
+            raise OSError(error.errno, error.strerror, file.name) from None
+
+    def sync(self) -> None:
+        """Force log.jsonl to disk, so that no checkpoint written after this call is ahead of it."""
+        os.fsync(self._log.fileno())
+
+    def close(self) -> None:
+        """Close both files."""
+        self._log.close()
+        self._speed.close()
+
+
+def _is_past(line: bytes, step: int, validated: int) -> bool | None:
+    """Return whether a line was logged by step `step`, a validation by step `validated`; None if it is damaged."""
+    try:
+        entry = json.loads(line)
+        return bool(entry["step"] <= (validated if entry["kind"] == "valid" else step))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

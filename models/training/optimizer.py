@@ -1,0 +1,29 @@
+"""The optimizer and the learning rate schedule that a config names."""
+
+from __future__ import annotations
+
+from models.architectures.transformer import Transformer
+from models.runs.config import TrainConfig
+from nn import optim, schedules
+
+__all__ = ["make_optimizer", "make_schedule"]
+
+
+def make_optimizer(config: TrainConfig, model: Transformer) -> optim.Optimizer:
+    """Return the config's optimizer for the parameters of a model."""
+    c = config.optim
+    if c.name == "sgd":
+        return optim.SGD(model.named_parameters(), c.learning_rate, momentum=c.momentum, weight_decay=c.weight_decay)
+    kind = optim.Adam if c.name == "adam" else optim.AdamW
+    return kind(model.named_parameters(), c.learning_rate, betas=c.betas, eps=c.eps, weight_decay=c.weight_decay)
+
+
+def make_schedule(config: TrainConfig, total: int) -> schedules.Schedule:
+    """Return the learning rate as a function of the step, counted from 1; a cosine ends at step `total`."""
+    c = config.optim
+    if c.schedule == "noam":
+        return schedules.noam(config.model.width, c.warmup, c.learning_rate)
+    if c.schedule == "cosine":
+        return schedules.cosine(c.learning_rate, c.warmup, total, c.final_learning_rate)
+    kind = schedules.constant if c.schedule == "constant" else schedules.inverse_sqrt
+    return kind(c.learning_rate, c.warmup)

@@ -1,0 +1,122 @@
+"""Writing a run's checkpoints, and restoring the newest one.
+
+A scheduled checkpoint is one that an undisturbed run writes too. A stop may leave another one, a stopgap, which the
+next scheduled one replaces: so a run leaves the same checkpoints whether or not it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+
+import tensorlib as tl
+from models.runs.checkpoint import (
+    BEST,
+    Checkpoint,
+    Progress,
+    load_weights,
+    newest_checkpoint,
+    prune,
+    step_path,
+    tokenizer_digest,
+    write_checkpoint,
+)
+from models.runs.directory import has_weights
+from models.runs.nested_dicts import to_dict
+from models.system.errors import UserError
+from models.training.milestones import is_due
+from models.training.start import Run
+from nn import optim
+from nn.averaging import ExponentialMovingAverage
+
+__all__ = ["CheckpointSaver", "averaged_weights"]
+
+
+def averaged_weights(average: ExponentialMovingAverage | None) -> AbstractContextManager[None]:
+    """Put the moving average, if there is one, into the model inside `with`."""
+    return average.applied() if average else nullcontext()
+
+
+class CheckpointSaver:
+    """Writes and restores weights, optimizer, moving average, progress and random state of a run."""
+
+    def __init__(self, run: Run, optimizer: optim.Optimizer, average: ExponentialMovingAverage | None) -> None:
+        self.run, self.config, self.model = run, run.config, run.model
+        self.optimizer, self.average = optimizer, average
+        self._tokenizer, self._data = tokenizer_digest(run.tokenizer), run.corpus.digest()
+        self._saved = (-1, -1)  # step and latest validated step of the newest checkpoint
+        self._stopgap: Path | None = None
+
+    def restore(self, warn: Callable[[str], None]) -> Progress:
+        """Restore the newest whole checkpoint, if there is one, and return the run's progress."""
+        found = newest_checkpoint(self.run.path, warn)
+        if found is None:
+            return Progress(random=tl.default_generator().state)
+        path, checkpoint = found
+        self._require_same_text(path, checkpoint)
+        load_weights(self.model, checkpoint, path)
+        try:
+            if self.average:
+                self.average.begin()
+                self.model.load_state_dict(checkpoint.latest)
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+        except ValueError as error:
+            raise UserError(f"checkpoint {path}: {error}") from None
+        tl.default_generator().state = checkpoint.progress.random
+        self._record_saved(path, checkpoint.progress)
+        return checkpoint.progress
+
+    def _require_same_text(self, path: Path, checkpoint: Checkpoint) -> None:
+        for name, ours, theirs in (
+            ("tokenizer", self._tokenizer, checkpoint.tokenizer),
+            ("data", self._data, checkpoint.data),
+        ):
+            if ours != theirs:
+                raise UserError(
+                    f"checkpoint {path}: the {name} that it was trained with is required; this run's is different; "
+                    "put it back, or train again without --resume"
+                )
+
+    def is_saved(self, progress: Progress) -> bool:
+        """Return whether the newest checkpoint holds this progress."""
+        return self._saved == (progress.step, progress.validated)
+
+    def save(self, progress: Progress) -> None:
+        """Write this step's checkpoint; remove the stopgap and the oldest checkpoints."""
+        path = step_path(self.run.path, progress.step)
+        self._write(path, progress)
+        stopgap = self._stopgap
+        self._record_saved(path, progress)
+        if stopgap and stopgap != path:
+            stopgap.unlink(missing_ok=True)
+        prune(self.run.path, self.config.keep)
+
+    def save_best(self, progress: Progress) -> None:
+        """Write best.safetensors."""
+        self._write(self.run.path / BEST, progress)
+
+    def _record_saved(self, path: Path, progress: Progress) -> None:
+        self._saved = (progress.step, progress.validated)
+        self._stopgap = None if is_due(self.config.save_every, progress, self.config) else path
+
+    def _write(self, path: Path, progress: Progress) -> None:
+        with averaged_weights(self.average):
+            weights = self.model.state_dict()
+        moments, latest = self.optimizer.state_dict(), self.model.state_dict() if self.average else {}
+        arrays = [*weights.items(), *moments.items(), *latest.items()]
+        bad = [name for name, array in arrays if not np.isfinite(array).all()]
+        if bad:
+            raise UserError(f"train: finite weights are required; {bad[0]} is not; lower --optim.learning-rate")
+        config = {k: v for k, v in to_dict(self.config).items() if not k.startswith(("train_", "valid_"))}
+        del config["backend"]  # like the paths of the text, it says where a run was made, not what it is
+        checkpoint = Checkpoint(
+            weights, moments, self.model.config, progress, config, self._tokenizer, self._data, latest=latest
+        )
+        try:
+            write_checkpoint(path, checkpoint)
+        except OSError as error:
+            kept = "; earlier checkpoints are intact" if has_weights(self.run.path) else ""
+            raise OSError(error.errno, f"{error.strerror or error}{kept}", str(path)) from None

@@ -1,0 +1,64 @@
+"""The attributes of a Module: which values may be assigned, and the error for a name that does not exist."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from nn.parameter import Parameter
+from tensorlib.messages import kind_of, unknown_name
+
+__all__ = ["CheckedAttributes"]
+
+_PYTORCH_NAMES = {  # PyTorch's name, and what to write here
+    "cuda": "model.to('cupy')", "cpu": "model.to('numpy')", "half": "model.astype('float16')",
+    "float": "model.astype('float32')", "double": "model.astype('float64')", "buffers": "model.parameters()",
+    "children": "[module for name, module in model.named_children()]", "append": "nn.ModuleList",
+    "register_parameter": "model.name = nn.Parameter(x)", "register_buffer": "model.name = x, an array or Tensor",
+    "add_module": "model.name = module", "apply": "for module in model.modules()",
+    "requires_grad_": "p.requires_grad = False for each of model.parameters()",
+}  # fmt: skip
+
+
+class CheckedAttributes:
+    """Base of Module: refuses assignments by which a parameter or a module would silently be lost."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Reached only when the attribute does not exist. An AttributeError raised inside a property passes through.
+            if name.startswith("_") or hasattr(type(self), name):
+                return object.__getattribute__(self, name)
+            known = {*dir(type(self)), *vars(self)}
+            raise AttributeError(unknown_name(type(self).__name__, name, known, _PYTORCH_NAMES))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse_hidden(name, value)
+        self._refuse_loss(name, value)
+        object.__setattr__(self, name, value)
+
+    def _refuse_loss(self, name: str, value: Any) -> None:
+        """Raise TypeError if a module or a parameter would be replaced by neither None nor another of its kind."""
+        held = vars(self).get(name)
+        if isinstance(held, Parameter) and not isinstance(value, Parameter | None):
+            kind, remedy = "Parameter", "use nn.Parameter(x), or .replace(array)"
+        elif isinstance(held, CheckedAttributes) and not isinstance(value, CheckedAttributes | None):
+            kind, remedy = "Module", "del it first"
+        else:
+            return
+        raise TypeError(f"{type(self).__name__}.{name}: must stay a {kind}, got {kind_of(value)}; {remedy}")
+
+    def _refuse_hidden(self, name: str, value: Any, every: bool = True) -> None:
+        """Raise TypeError if `value` is a plain container of modules or parameters.
+
+        With `every`, all items of the container are checked, otherwise only the first.
+        """
+        if isinstance(value, list | tuple | dict | set):
+            items = value.values() if isinstance(value, dict) else value
+            for item in items if every else islice(items, 1):
+                if isinstance(item, CheckedAttributes | Parameter):
+                    raise TypeError(
+                        f"{type(self).__name__}.{name}: modules and parameters in a plain {type(value).__name__} "
+                        "would not be found by parameters(); use nn.ModuleList"
+                    )
+                self._refuse_hidden(name, item, every)

@@ -1,0 +1,26 @@
+"""Parameter: a Tensor that a module learns."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike, DTypeLike
+
+import tensorlib as tl
+
+__all__ = ["Parameter"]
+
+
+class Parameter(tl.Tensor):
+    """A leaf Tensor that requires a gradient. Assigned to an attribute of a Module, it is one of its parameters.
+
+    `data` is copied, as by `tl.Tensor`. Raises TypeError unless the dtype is a real floating one.
+
+    >>> nn.Parameter([1.0, 2.0])
+    Parameter([1. 2.], shape=(2,), dtype=float32, requires_grad=True)
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, data: tl.Tensor | ArrayLike, dtype: DTypeLike | None = None, backend: str | tl.Backend | None = None
+    ) -> None:
+        super().__init__(data, requires_grad=True, dtype=dtype, backend=backend)

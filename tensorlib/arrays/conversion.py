@@ -1,0 +1,56 @@
+"""From anything that a caller gives to an array: copied, of numbers, on the backend asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensorlib.arrays.backend import Array, Backend, backend_of, get_backend
+from tensorlib.messages import kind_of
+
+__all__ = ["check_numbers", "new_array"]
+
+
+def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None) -> Array:
+    """Return a copy of `data`, as `Tensor` keeps it.
+
+    Python floats become float32; anything with a dtype keeps it, unless `dtype` says otherwise. The copy is on
+    `backend`, by default that of `data`.
+
+    Raises TypeError if `data` is not numbers, ValueError if nested lists do not form a rectangle.
+    """
+    if not hasattr(data, "dtype"):
+        given = data
+        try:
+            data = np.asarray(given)
+        except ValueError:
+            raise ValueError("Tensor: nested lists must form a rectangle, got rows of different lengths") from None
+        if data.dtype == object:
+            raise TypeError(f"Tensor: data must be numbers, got {_not_a_number(given, data)}")
+        if data.dtype == np.float64 and dtype is None:
+            dtype = np.float32
+    check_numbers("Tensor", data.dtype)
+    own = backend_of(data)
+    home = own if backend is None else get_backend(backend)
+    if home is not own:
+        data = own.to_numpy(data)
+    array = home.asarray(data, dtype)
+    if dtype is not None:
+        check_numbers("Tensor", array.dtype)
+    return array
+
+
+def check_numbers(operation: str, dtype: Any) -> None:
+    """Raise TypeError unless the dtype is of booleans, integers, real or complex numbers."""
+    if dtype.kind not in "biufc":
+        raise TypeError(f"{operation}: data must be numbers, got dtype {dtype}")
+
+
+def _not_a_number(given: Any, objects: np.ndarray) -> str:
+    """Return a description of the first element that is not a number, in data that NumPy kept as objects."""
+    for x in objects.reshape(-1):
+        if not isinstance(x, bool | int | float | complex):
+            inside = "" if x is given else f"{kind_of(given)} with "
+            return f"{inside}{kind_of(x)}{'; call it first' if callable(x) else ''}"
+    return "an integer of more than 64 bits"

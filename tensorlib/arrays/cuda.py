@@ -1,0 +1,67 @@
+"""CUDA sources: how one is read, compiled and launched; and random bits, the kernel that the CuPy backend needs.
+
+Imported with CuPy's backend, on first use. The kernels that override formulas are in kernels/cuda/.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cupy
+
+__all__ = ["C_NAMES", "THREADS", "kernel", "options", "random_bits", "seeds", "source"]
+
+HERE = Path(__file__).parent
+THREADS = 256
+C_NAMES = {"f": "float", "d": "double"}
+
+
+def source(path: Path) -> str:
+    """Return a CUDA source with its headers inlined: CuPy's cache of binaries would not notice that one changed.
+
+    A header is looked for beside the source, then beside this file.
+    """
+
+    def header(match: re.Match[str]) -> str:
+        folder = path.parent if (path.parent / match[1]).exists() else HERE
+        return (folder / match[1]).read_text(encoding="utf-8")
+
+    return re.sub(r'#include "(.+)"', header, path.read_text(encoding="utf-8"))
+
+
+def options(kind: str) -> tuple[str, ...]:
+    """Return the compiler's options for a dtype, "f" or "d".
+
+    Products are rounded before they are added, as in the formulas. Otherwise the gradient of a row of one element would
+    not be 0.
+    """
+    return f"-Dreal={C_NAMES[kind]}", "--fmad=false"
+
+
+@cache
+def kernel(path: Path, name: str, kind: str = "f") -> Any:
+    """Return the function `name` of a source, compiled for a dtype, "f" or "d".
+
+    It is called as f(blocks, threads, arguments). An argument is an array, which must be contiguous and on the current
+    device because only its address is passed; a Python int (long long, or bool; 0 is also a null pointer); a float
+    (double); or a NumPy scalar where another type is needed.
+    """
+    return cupy.RawKernel(source(path), name, options(kind))
+
+
+def random_bits(key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
+    """Return `count` random numbers of an unsigned dtype: those that `Backend.random_bits` returns for (key, draw)."""
+    blocks = -(-count * cupy.dtype(dtype).itemsize // 32)  # a block of the counter is 4 words of 64 bits
+    words = cupy.empty(4 * blocks, cupy.uint64)
+    if blocks:  # a grid of no threads cannot be launched
+        grid = (-(-blocks // THREADS),)
+        kernel(HERE / "philox.cu", "philox")(grid, (THREADS,), (*seeds(key, draw), blocks, words))
+    return words.view(cupy.dtype(dtype))[:count]
+
+
+def seeds(key: int, draw: int) -> tuple[Any, ...]:
+    """Return (key, draw) as the arguments of a kernel: the two halves of the key, and the draw."""
+    return cupy.uint64(key & (2**64 - 1)), cupy.uint64(key >> 64), cupy.uint64(draw)

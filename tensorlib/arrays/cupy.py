@@ -1,0 +1,57 @@
+"""CuPy's backend: arrays in the memory of a CUDA GPU. Imported on first use; see `get_backend`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensorlib.arrays.backend import Array, Backend, backend_of
+
+__all__ = ["open_backend"]
+
+
+def open_backend() -> Backend:
+    """Return CuPy's backend and register it for CuPy's arrays.
+
+    Raises RuntimeError where CuPy is not installed or no GPU answers.
+    """
+    try:
+        import cupy
+
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except ImportError:
+        raise RuntimeError(
+            "backend: 'cupy' needs CuPy, which is not installed; pip install 'tensorlib[cuda]', or use 'numpy'"
+        ) from None
+    except Exception as error:  # CuPy raises CUDARuntimeError where there is no driver or no GPU
+        reason = str(error).split("\n")[0]
+        raise RuntimeError(f"backend: 'cupy' needs a CUDA GPU, and none answered ({reason}); use 'numpy'") from None
+    if not devices:
+        raise RuntimeError("backend: 'cupy' needs a CUDA GPU, found 0; use 'numpy'")
+
+    from tensorlib.arrays.cuda import random_bits
+
+    class CuPy(Backend):
+        """What differs on a GPU."""
+
+        name = "cupy"
+        xp = cupy
+
+        def asarray(self, values: Any, dtype: Any = None) -> Array:
+            return cupy.array(values, dtype=dtype)
+
+        def to_numpy(self, array: Array) -> np.ndarray:
+            return cupy.asnumpy(array)
+
+        def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
+            return random_bits(key, draw, count, dtype)
+
+        def scatter_add(self, total: Array, index: Any, values: Array) -> None:
+            if total.dtype == np.int64:  # a GPU adds uint64 atomically, which gives the same bits
+                total, values = total.view(np.uint64), values.astype(np.int64).view(np.uint64)
+            cupy.add.at(total, index, values)
+
+    backend = CuPy()
+    backend_of.register(cupy.ndarray, lambda array: backend)
+    return backend

@@ -1,0 +1,49 @@
+"""Reshaping, reducing and un-broadcasting raw arrays: what the engine and many ops need."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tensorlib.arrays.backend import Array, namespace_of
+
+__all__ = ["along", "broadcasts_to", "largest", "sum_to", "with_kept_axes", "without_axes"]
+
+
+def with_kept_axes(y: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    """Reshape the result of a reduction of `shape` over `axes` as if it had been computed with keepdims=True."""
+    return y.reshape(tuple([1 if i in axes else n for i, n in enumerate(shape)]))
+
+
+def without_axes(y: Array, axes: tuple[int, ...]) -> Array:
+    """Reshape a result computed with keepdims=True as if it had been computed without."""
+    return y.reshape(tuple([n for i, n in enumerate(y.shape) if i not in axes]))
+
+
+def along(axis: int, part: Any) -> tuple[Any, ...]:
+    """Return the index that picks `part` (a slice) along one axis and everything along the others."""
+    return (*(slice(None),) * axis, part)
+
+
+def largest(x: Array, axes: tuple[int, ...]) -> Array:
+    """Return the maximum over `axes` with the axes kept; -inf over nothing (CuPy's max takes no `initial`)."""
+    if all(x.shape[a] for a in axes):
+        return x.max(axis=axes, keepdims=True)
+    shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)])
+    return namespace_of(x).full(shape, -math.inf, x.dtype)
+
+
+def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
+    """Sum `x` over the axes along which `shape` was broadcast to get x.shape. The adjoint of broadcast_to."""
+    lead = x.ndim - len(shape)
+    spread = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1)
+    if x.dtype == np.float16:  # see the op Sum
+        return x.astype("float32").sum(axis=spread, keepdims=True).reshape(shape).astype("float16")
+    return x.sum(axis=spread, keepdims=True).reshape(shape)
+
+
+def broadcasts_to(shape: tuple[int, ...], wider: tuple[int, ...]) -> bool:
+    """Return whether an array of this shape broadcasts to the shape `wider`."""
+    return len(shape) <= len(wider) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(wider), strict=False))

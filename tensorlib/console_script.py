@@ -1,0 +1,26 @@
+"""The console script `tensorlib`. The wheel installs this file as the top-level module `tensorlib_command`.
+
+It runs tensorlib/__main__.py without importing tensorlib: with NumPy imported, `tensorlib --help` would take 0.34 s
+instead of 0.13 s. An entry point in `models` would be as quick, but a user's models.py on PYTHONPATH would hide it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    """Run `main` of the first tensorlib/__main__.py on sys.path; return the exit status."""
+    for folder in sys.path:
+        file = os.path.join(folder, "tensorlib", "__main__.py")
+        spec = spec_from_file_location("tensorlib_main", file) if os.path.isfile(file) else None
+        if spec and spec.loader:
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+            status: int = module.main()
+            return status
+    sys.exit("tensorlib: the package tensorlib is required, but no folder of sys.path has it; install it again")

@@ -1,0 +1,157 @@
+"""Node: what the graph sees of an op that was applied: its inputs' nodes, saved arrays, shapes and origin.
+
+Edges lead from node to node (and to leaf Values), never to intermediate Values. So only the graph keeps the graph
+alive, there are no reference cycles, and memory returns without the garbage collector.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensorlib.arrays.backend import Array
+from tensorlib.engine.recording import shown_line
+from tensorlib.engine.value import Value, as_array, wrap
+from tensorlib.messages import shown
+
+if TYPE_CHECKING:
+    from tensorlib.tensor import Tensor
+
+__all__ = ["Edge", "Node", "next_serial", "op_name"]
+
+Edge = tuple["Node | Value", int]
+"""Where a gradient flows to: a node and the number of one of its outputs, or a leaf and 0. See `edge_of`."""
+
+ArrayType = tuple[tuple[int, ...], Any]
+"""The shape and dtype of an input or output; the dtype is None for a Python number."""
+
+
+class Node:
+    """An applied op in the graph. `Function` is its one subclass, and what the writer of an op sees.
+
+    Attributes:
+        edges: for each input where its gradient flows to, None where none is wanted. None as a whole: the op was not
+            recorded, or its graph has been released.
+        serial: the recording order; always greater than the serials of the node's inputs.
+        input_types, output_types: the shape and dtype of each.
+        saved: the arrays that `backward` needs. Each is an input or an output of the op.
+        saved_roles: for each saved array i >= 0 if it is input i, -1 - k if it is output k.
+        leaf_versions: the leaves among the saved inputs, with the version that each had.
+        statistics: what was computed on the way and kept for speed.
+        gradient_hooks: by output, the hooks on its gradient; see `register_hook`.
+        retained: by output, a weak reference to the Value that called `retain_grad`.
+        path: the module that the op was called in, as "encoder.layers.0".
+        source: the user's line that called it, as "file.py:12", if it was noted.
+        region: the `checkpoint` that can compute `saved` again.
+        cuts: within `debug`: where the history of inputs was cut off.
+    """
+
+    # Defaults are class attributes, and a node sets only what it has: setting ten attributes takes a microsecond.
+    edges: Sequence[Edge | None] | None = None
+    serial: int = 0
+    input_types: Sequence[ArrayType] = ()
+    output_types: Sequence[ArrayType] = ()
+    saved: tuple[Any, ...] = ()
+    saved_roles: Sequence[int] = ()
+    leaf_versions: Sequence[tuple[Value, int]] = ()
+    statistics: Any = None
+    gradient_hooks: dict[int, dict[int, Any]] | None = None
+    retained: dict[int, Any] | None = None
+    path: str = ""
+    source: str | None = None
+    region: Any = None
+    cuts: Sequence[Any] = ()
+
+    def describe(self, inputs: Sequence[Any], outputs: tuple[Array, ...]) -> None:
+        """Note the types of inputs and outputs, and the roles of saved arrays, when `forward` has run."""
+        if self.saved:
+            self._note_saved_roles(inputs, outputs)
+        input_types: list[Any] = []  # loops: before Python 3.12 a comprehension costs a function call
+        for x in inputs:
+            input_types.append((x.shape, x.dtype) if hasattr(x, "dtype") else ((), None))
+        output_types: list[Any] = []
+        try:
+            for y in outputs:
+                output_types.append((y.shape, y.dtype))
+        except AttributeError:
+            raise TypeError(
+                f"{self.name}: forward must return an array, or a tuple of arrays, got {shown(y)}; "
+                "use arrays of tl.namespace_of(x)"
+            ) from None
+        self.input_types, self.output_types = input_types, output_types
+
+    def _note_saved_roles(self, inputs: Sequence[Any], outputs: tuple[Array, ...]) -> None:
+        """Note which input or output each saved array is, and the versions of saved leaves."""
+        assert self.edges is not None
+        roles: list[int] = []
+        versions: list[tuple[Value, int]] = []
+        for array in self.saved:
+            for i, x in enumerate(inputs):
+                if x is array:
+                    roles.append(i)
+                    if (edge := self.edges[i]) is not None and isinstance(leaf := edge[0], Value):
+                        versions.append((leaf, leaf.version))
+                    break
+            else:
+                roles.append(self._output_role(array, outputs))
+        self.saved_roles, self.leaf_versions = roles, versions
+
+    def _output_role(self, array: Array, outputs: tuple[Array, ...]) -> int:
+        for k, y in enumerate(outputs):
+            if y is array:
+                return -1 - k
+        raise ValueError(
+            f"{self.name}: save() keeps inputs or outputs of the op, got another array of shape {array.shape}; "
+            "put what is computed on the way into self.statistics"
+        )
+
+    @property
+    def name(self) -> str:
+        """The op's name in messages and pictures: the class name in snake case."""
+        return op_name(type(self))
+
+    def origin(self) -> str:
+        """Return where this node was recorded, as messages say it: the module, and the line if it was noted."""
+        module = f"in module {self.path}" if self.path else "outside any module"
+        line = (
+            f"recorded at {shown_line(self.source)}"
+            if self.source
+            else "run the forward pass within tl.debug() to see its line"
+        )
+        return f"{module}; {line}"
+
+    def saved_tensors(self) -> tuple[Tensor, ...]:
+        """Return `saved` as Tensors on their own nodes, through which second derivatives flow."""
+        assert self.edges is not None
+        found: list[Any] = []
+        for array, role in zip(self.saved, self.saved_roles, strict=True):
+            edge = (self, -1 - role) if role < 0 else self.edges[role]
+            if edge is None:
+                found.append(array if np.isscalar(array) else wrap(array))
+            elif isinstance(edge[0], Value):
+                found.append(edge[0])
+            else:
+                found.append(wrap(as_array(array), edge[0], edge[1]))
+        return tuple(found)
+
+    def saved_by_role(self) -> list[tuple[int, Any]]:
+        """Return (role, saved array) pairs; an empty list while a checkpoint has dropped the arrays."""
+        return list(zip(self.saved_roles, self.saved, strict=True)) if self.saved else []
+
+    def release(self) -> None:
+        """Drop everything that only `backward` needed."""
+        self.edges, self.saved, self.statistics, self.leaf_versions = None, (), None, ()
+        if self.region or self.cuts:
+            self.region, self.cuts = None, ()
+
+
+_SERIALS = itertools.count(1)
+next_serial = _SERIALS.__next__
+
+
+def op_name(cls: type[Node]) -> str:
+    """Return the class name in snake case: LayerNorm -> layer_norm."""
+    return "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")

@@ -1,0 +1,130 @@
+"""Value: what flows through the graph: an array, the node that computed it, and its gradient.
+
+`Tensor` is a Value with a constructor, operators and methods. The engine needs none of these, so it knows Values alone
+and lies below the ops, which Tensor's methods call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from tensorlib.arrays.backend import Array, Backend, backend_of
+from tensorlib.arrays.conversion import check_numbers, new_array
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from tensorlib.engine.node import Node
+    from tensorlib.tensor import Tensor
+
+    TensorLike: TypeAlias = Tensor | ArrayLike
+    """A Tensor, or anything that becomes one: an array of NumPy or CuPy, a number, nested lists of numbers."""
+
+__all__ = ["Value", "as_array", "as_value", "edge_of", "wrap"]
+
+
+class Value:
+    """An array of one dtype on one backend, and its place in the graph.
+
+    Attributes:
+        array: the raw array of NumPy or CuPy.
+        node: the op that computed this Value; None for a leaf and for a constant.
+        output_index: which of the node's outputs it is.
+        needs_grad: whether gradients flow to it.
+        grad: the sum of gradients from ``backward()`` passes, a Tensor without history, or None.
+        version: how often the array was replaced.
+        name: where a module holds this Value, as "encoder.layers.0.attention.weight"; empty otherwise.
+        hooks: the hooks on a leaf's gradient, once there are any; those of other Values are with their node.
+        cut: within `debug`: where this constant's history was cut off.
+    """
+
+    __slots__ = (
+        "__weakref__", "array", "cut", "grad", "hooks", "name", "needs_grad", "node", "output_index", "version",
+    )  # fmt: skip
+
+    array: Array
+    node: Node | None
+    output_index: int
+    needs_grad: bool
+    grad: Tensor | None
+    version: int
+    name: str
+    hooks: dict[int, Any] | None
+    cut: Any
+
+    public_class: ClassVar[type[Value]]
+    """The class that `wrap` makes: `Tensor`, which tensor.py sets when it has defined it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size along each axis."""
+        return self.array.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.array.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self.array.size
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the elements."""
+        return self.array.dtype
+
+    @property
+    def backend(self) -> Backend:
+        """The backend that the array belongs to."""
+        return backend_of(self.array)
+
+
+def wrap(array: Array, node: Node | None = None, output_index: int = 0) -> Tensor:
+    """Make a Tensor around an array without copying: an output of `node`, or a constant."""
+    x: Any = _new(Value.public_class)
+    x.array = array
+    x.node = node
+    x.output_index = output_index
+    x.needs_grad = node is not None
+    x.grad = None
+    x.version = 0
+    x.name = ""
+    return x
+
+
+_new = object.__new__
+
+
+def as_array(y: Any) -> Array:
+    """Return `y` as an array: NumPy's reductions return scalars, and a Value always holds an array."""
+    return np.asarray(y) if isinstance(y, np.generic) else y
+
+
+def as_value(x: Any, like: Value | None = None) -> Tensor:
+    """Return `x` if it is a Tensor, else a constant: an array as it is, numbers copied to the backend of `like`."""
+    if isinstance(x, Value):
+        return x  # type: ignore[return-value]  # every Value that exists is of the public class
+    if like is not None:
+        return wrap(new_array(x, backend=like.backend))
+    is_array = hasattr(x, "dtype") and not isinstance(x, np.generic)
+    return wrap(checked_array(x) if is_array else new_array(x))
+
+
+def checked_array(array: Any) -> Array:
+    """Return an array that the caller gave, after checking that it is one of NumPy or CuPy, and of numbers."""
+    if type(array) is not np.ndarray:
+        backend_of(array)  # raises TypeError for an array of another library
+    check_numbers("Tensor", array.dtype)
+    return array
+
+
+def edge_of(x: Value) -> tuple[Node | Value, int]:
+    """Return where the gradient of `x` flows to: a node and the number of its output, or a leaf and 0.
+
+    It is also the key of that gradient in dicts, which compare nodes and leaves by identity.
+    """
+    return (x, 0) if x.node is None else (x.node, x.output_index)

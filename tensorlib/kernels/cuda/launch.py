@@ -1,0 +1,68 @@
+"""How a kernel for CuPy arrays is registered and launched, and which arrays it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, wraps
+from pathlib import Path
+from typing import Any
+
+import cupy
+
+from tensorlib.arrays.cuda import C_NAMES, kernel
+
+__all__ = ["HERE", "NOT_SERVED", "WARP", "by_rows", "contiguous", "elementwise", "fits", "fits_by_rows"]
+__all__ += ["on_current_device", "overrides"]
+
+HERE = Path(__file__).parent
+WARP = 32
+NOT_SERVED: Any = object()
+
+_MOST_THREADS = 1024
+_MOST_BLOCKS = 2**31 - 1
+
+contiguous = cupy.ascontiguousarray  # the kernels know of no strides
+
+
+def overrides(formula: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a kernel for `formula`. Where the kernel returns `NOT_SERVED`, the formula computes."""
+
+    def register(kernel: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(kernel)
+        def run(*given: Any, **named: Any) -> Any:
+            result = kernel(*given, **named)
+            return formula.dispatch(object)(*given, **named) if result is NOT_SERVED else result
+
+        formula.register(cupy.ndarray, run)
+        return kernel
+
+    return register
+
+
+def by_rows(file: str, name: str, kind: str, rows: int, width: int, arguments: tuple[Any, ...]) -> None:
+    """Launch one block of threads for each row: of one warp if the row fits it, of several for longer rows."""
+    threads = min(_MOST_THREADS, -(-width // WARP) * WARP)
+    kernel(HERE / file, name, kind)((rows,), (threads,), arguments)
+
+
+@cache
+def elementwise(inputs: str, outputs: str, operation: str) -> Any:
+    """Return CuPy's elementwise kernel for an operation in CUDA C, compiled once."""
+    return cupy.ElementwiseKernel(inputs, outputs, operation, "tensorlib")
+
+
+def fits(x: Any, *others: Any) -> bool:
+    """Return whether a kernel serves these arrays: all float32 or all float64, and the first not empty."""
+    same = x.dtype.char in C_NAMES and all(o.dtype == x.dtype for o in others)
+    return same and x.size > 0 and on_current_device(x, *others)
+
+
+def fits_by_rows(x: Any, *others: Any) -> bool:
+    """Return whether a kernel with one block of threads for each row serves these arrays."""
+    return fits(x, *others) and x.ndim > 0 and x.size // x.shape[-1] <= _MOST_BLOCKS
+
+
+def on_current_device(*arrays: Any) -> bool:
+    """Return whether all are on the current device; a kernel does not check that before it reads."""
+    device = cupy.cuda.runtime.getDevice()
+    return all(a.data.device_id == device for a in arrays)

@@ -1,0 +1,191 @@
+"""A run that is stopped and resumed writes the same bytes as one that was never stopped."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import tensorlib as tl
+from models.runs.checkpoint import digest, read_checkpoint, step_checkpoints
+from models.system.errors import UserError
+from models.system.stopping import Stopped
+from tests.small_runs import StopsAt, config_maker, resume, train, trainer_for
+
+
+@pytest.fixture
+def make_config(tmp_path):
+    return config_maker(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Train a whole run: 26 pairs in batches of 5 make 6 batches per epoch, of which a step takes 2."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    config = config_maker(folder)()
+    train(config, folder / "run")
+    return config, folder / "run"
+
+
+def files(run):
+    names = ["config.toml", "log.jsonl", "best.safetensors", max(run.glob("step-*")).name]
+    return {name: (run / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["saved", "killed"])
+@pytest.mark.parametrize("check", [1, 3, 5, 6, 7, 8, 14, 21])
+def test_a_stopped_run_ends_in_the_same_bytes(undisturbed, tmp_path, check, at_once):
+    config, whole = undisturbed
+    with pytest.raises(Stopped) as stopped:
+        train(config, tmp_path / "run", StopsAt(check, at_once))
+    if not at_once:
+        assert f"--resume --out {tmp_path / 'run'}" in stopped.value.saved
+    resume(tmp_path / "run")
+    assert files(tmp_path / "run") == files(whole)
+
+
+def test_a_run_may_be_stopped_at_every_check_in_turn(undisturbed, tmp_path):
+    config, whole = undisturbed
+    out, stops = tmp_path / "run", 0
+    with pytest.raises(Stopped):
+        train(config, out, StopsAt(1))
+    for _ in range(40):  # each time the first two checks pass and the third stops
+        try:
+            resume(out, StopsAt(3))
+            break
+        except Stopped:
+            stops += 1
+    assert stops > 5 and files(out) == files(whole)
+
+
+def test_so_may_a_run_with_every_option_of_training(tmp_path):
+    given = {
+        "tokenizer": {"vocabulary": 330, "dropout": 0.3},
+        "optim": {"ema": 0.9},
+        "model": {"attention_dropout": 0.1, "embedding_dropout": 0.0},
+        "validate_every": 2,
+        "bleu_sentences": 4,
+        "best_by": "bleu",
+        "patience": 5,
+    }
+    config = config_maker(tmp_path)(**given)
+    whole = train(config, tmp_path / "whole")
+    assert whole.out_of_patience and whole.progress.step == 12  # BLEU never improves
+    out = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(config, out, StopsAt(1))
+    for at_once in itertools.cycle([False, False, True]):
+        try:
+            resume(out, StopsAt(9, at_once))
+            break
+        except Stopped:
+            continue
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_checkpoint_from_before_bleu_and_patience_resumes(undisturbed, tmp_path):
+    """Older checkpoints lack some fields of `Progress`, and the three kinds of dropout."""
+    config, whole = undisturbed
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", StopsAt(12))
+    path = max((tmp_path / "run").glob("step-*"))
+    tensors, metadata = tl.load(path), tl.load_metadata(path)
+    for newer in ("best_bleu", "waited"):
+        del metadata["progress"][newer]
+    for newer in ("attention_dropout", "feed_forward_dropout", "embedding_dropout"):
+        del metadata["model"][newer]
+    del metadata["digest"]
+    tl.save(tensors, path, metadata | {"digest": digest(tensors, metadata)})
+    resume(tmp_path / "run")
+    assert files(tmp_path / "run") == files(whole)
+
+
+def test_a_stop_saves_the_step_it_stopped_at(make_config, tmp_path):
+    with pytest.raises(Stopped):
+        train(make_config(validate_every=100), tmp_path / "run", StopsAt(3))
+    assert read_checkpoint(tmp_path / "run" / "step-00000002.safetensors").progress.step == 2
+    with pytest.raises(Stopped):  # also before the first step
+        train(make_config(), tmp_path / "early", StopsAt(1))
+    assert (tmp_path / "early" / "step-00000000.safetensors").exists()
+
+
+@pytest.mark.parametrize("check", [1, 5, 9])
+def test_a_stopped_run_leaves_the_checkpoints_of_an_undisturbed_one(undisturbed, tmp_path, check):
+    """Otherwise an average of the newest ones would be of other steps. Stopped twice: before and after resuming."""
+    config, whole = undisturbed
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", StopsAt(check))
+    with pytest.raises(Stopped):
+        resume(tmp_path / "run", StopsAt(3))
+    resume(tmp_path / "run")
+    assert [path.name for path in step_checkpoints(tmp_path / "run")] == [p.name for p in step_checkpoints(whole)]
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_not_the_run(undisturbed, tmp_path):
+    config, whole = undisturbed
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", StopsAt(12, at_once=True))
+    newest = max((tmp_path / "run").glob("step-*"))
+    newest.write_bytes(newest.read_bytes()[:-7])
+    resume(tmp_path / "run")
+    assert files(tmp_path / "run") == files(whole)
+
+
+def test_resuming_a_finished_run_changes_nothing(undisturbed):
+    before = files(undisturbed[1])
+    resume(undisturbed[1])
+    assert files(undisturbed[1]) == before
+
+
+def test_resuming_with_other_text_or_subwords_is_refused(make_config, tmp_path):
+    config = make_config(steps=2)
+    train(config, tmp_path / "run")
+    text = (tmp_path / "train.tsv").read_text()
+    (tmp_path / "train.tsv").write_text(text.replace("seven", "eleven"))
+    with pytest.raises(UserError, match="the data that it was trained with is required"):
+        resume(tmp_path / "run")
+    train(config, tmp_path / "other")
+    (tmp_path / "train.tsv").write_text(text)
+    (tmp_path / "run" / "tokenizer.model").write_bytes((tmp_path / "other" / "tokenizer.model").read_bytes())
+    with pytest.raises(UserError):
+        resume(tmp_path / "run")
+
+
+def test_only_the_newest_checkpoints_stay(make_config, tmp_path):
+    train(make_config(save_every=1, keep=2, steps=5), tmp_path / "run")
+    kept = sorted(path.name for path in (tmp_path / "run").glob("step-*"))
+    assert kept == ["step-00000004.safetensors", "step-00000005.safetensors"]
+
+
+@pytest.mark.parametrize("damage", [b"{", b"\xff\xfe", b"[]", b'{"kind": "train"}', b'{"kind": "train", "step": "x"}'])
+def test_a_damaged_line_of_the_log_is_dropped_with_a_warning(undisturbed, tmp_path, damage):
+    config, whole = undisturbed
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", StopsAt(8))
+    log = tmp_path / "run" / "log.jsonl"
+    lines = log.read_bytes().split(b"\n")
+    log.write_bytes(b"\n".join([lines[0], damage, *lines[1:]]))
+    shown = resume(tmp_path / "run").display.stream.getvalue()
+    assert f"{log}: left out line 2, which is damaged" in shown
+    assert files(tmp_path / "run") == files(whole)
+
+
+def test_a_full_disk_names_the_file_and_says_what_remains(make_config, tmp_path, monkeypatch):
+    trainer = trainer_for(make_config(), tmp_path / "run")
+    trainer.save()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("models.training.saving.write_checkpoint", full)
+    trainer.progress.step = 1
+    with pytest.raises(OSError, match=r"No space left on device; earlier checkpoints are intact: .*step-00000001"):
+        trainer.save()
+
+
+def test_weights_that_are_not_finite_are_never_saved(make_config, tmp_path):
+    trainer = trainer_for(make_config(), tmp_path / "run")
+    weight = next(trainer.model.parameters())
+    weight.replace(np.full(weight.shape, np.nan, np.float32))
+    with pytest.raises(UserError, match="finite weights are required"):
+        trainer.save()
+    assert not list((tmp_path / "run").glob("*.safetensors*"))
