@@ -124,9 +124,8 @@ class Function(Node):
         recorded = True in needs
         if recorded:
             op.edges, op.serial = edges, next_serial()
-            if len(arrays) == 2:
-                if arrays[0] is arrays[1]:  # x * x, without a detour
-                    arrays[1] = arrays[1][...]
+            if len(arrays) == 2 and arrays[0] is arrays[1]:
+                arrays[1] = arrays[1][...]  # x * x, without a detour
             elif len(arrays) > 2:
                 arrays = _distinct(arrays)
         try:
