@@ -13,7 +13,7 @@ from tensorlib.debugging.detached import CutTracker
 from tensorlib.debugging.ranges import Range, all_finite, range_of, remedy_backward, remedy_forward
 from tensorlib.engine.function import Function
 from tensorlib.engine.recording import Watch, recording, shown_line
-from tensorlib.graphs.graph import plural
+from tensorlib.messages import plural
 from tensorlib.tensor import Tensor
 
 __all__ = ["debug"]

@@ -15,7 +15,7 @@ from tensorlib.debugging.ranges import op_at
 from tensorlib.debugging.zero_causes import percent, why_zero
 from tensorlib.engine.backward import topological_order
 from tensorlib.engine.function import Function
-from tensorlib.graphs.graph import plural
+from tensorlib.messages import plural
 from tensorlib.tensor import Tensor
 
 __all__ = ["Explanation", "explain"]
