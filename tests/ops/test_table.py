@@ -5,7 +5,8 @@ import pytest
 
 import tensorlib as tl
 from tensorlib.optable import ROWS, function_names
-from tensorlib.transforms.gradcheck import LAYOUTS, check, check_sample, gradcheck
+from tensorlib.optable.check import LAYOUTS, check, check_sample
+from tensorlib.transforms.gradcheck import gradcheck
 
 ALL = [pytest.param(row, id=row.name) for row in ROWS]
 DIFFERENTIABLE = [pytest.param(row, id=row.name) for row in ROWS if row.differentiable]
