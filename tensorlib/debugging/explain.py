@@ -76,7 +76,7 @@ def explain(parameter: Tensor, loss: Tensor) -> Explanation:
 
     Call it before ``loss.backward()``, which releases the graph, or pass ``retain_graph=True`` to that. It runs a
     backward pass that changes nothing: no ``.grad``, no graph; and it calls no hooks. If the forward pass ran within
-    `debug`, the answer names your lines and the operation that cut a history off; otherwise, what is visible without.
+    `debug`, the answer names your lines and the operation that cut a history off; otherwise, only what the graph shows.
 
     Raises ValueError if the loss is not a scalar, RuntimeError if its graph was released.
 

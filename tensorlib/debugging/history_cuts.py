@@ -49,7 +49,7 @@ def cut_of(x: Any) -> Cut | None:
 
 
 class CutTracker:
-    """Notes cuts on constants, passes them on to what is computed from these, and notes them on nodes that use them."""
+    """Notes cuts on constants, on constants computed from these, and on the nodes that use them."""
 
     def __init__(self) -> None:
         self.of_array: dict[int, tuple[Any, Cut]] = {}  # for masks and indices, which ops take as arrays: by id, weakly

@@ -28,7 +28,7 @@ def why_constant(x: Tensor) -> str:
 
 
 def why_unreached(x: Tensor, loss: Tensor, nodes: Sequence[Function]) -> list[str]:
-    """Return why no path leads from `loss` to `x`: the cuts that debug noted, or what is visible without."""
+    """Return why no path leads from `loss` to `x`: the cuts that debug noted, or what the graph shows."""
     if cuts := cuts_between(x, loss, nodes):
         return list(dict.fromkeys(str(cut) for cut in reversed(cuts)))  # nearest to the loss first
     if reasons := _visible_reasons(x, nodes):

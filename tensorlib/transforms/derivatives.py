@@ -21,13 +21,15 @@ from tensorlib.ops.shape import copy, reshape, stack
 from tensorlib.tensor import Tensor
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tensorlib.arrays.array import Array
     from tensorlib.engine.value import TensorLike
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vjp"]
 
 Y = TypeVar("Y", bound="Tensor | Sequence[Tensor]")
-One: TypeAlias = "Tensor | Array | float"
+One: TypeAlias = "Tensor | np.ndarray | Array | float"
 Several: TypeAlias = "tuple[TensorLike, ...] | list[TensorLike]"
 Tensors: TypeAlias = "tuple[Tensor, ...]"
 

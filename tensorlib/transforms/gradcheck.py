@@ -24,8 +24,8 @@ class GradcheckError(AssertionError):
     >>> try:
     ...     tl.gradcheck(lambda x: x * x.detach(), [2.0], order=1, name="square")
     ... except tl.GradcheckError as error:
-    ...     print(str(error)[:69])
-    square: first order: gradient of input 0 (x) at element (0,) is 2, fi
+    ...     print(str(error)[:60])
+    square: first order: gradient of input 0 (x) at element (0,)
     """
 
 
