@@ -1,4 +1,4 @@
-"""How error messages show a value or its type, and what they suggest for an unknown name."""
+"""How messages show values, types, counts and sizes, and what they suggest for an unknown name."""
 
 from __future__ import annotations
 
@@ -37,3 +37,17 @@ def kind_of(x: Any) -> str:
     module = kind.__module__.partition(".")[0]
     name = kind.__qualname__ if module in ("builtins", "nn", "tensorlib", "__main__") else f"{module}.{kind.__name__}"
     return f"the class {name}" if isinstance(x, type) else name
+
+
+def plural(n: int, noun: str) -> str:
+    """Return "1 op", "2,000 ops"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def shown_bytes(n: float) -> str:
+    """Return "0 B", "1.5 kB", "20 MB"."""
+    for unit in ("B", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:,.3g} GB" if n < 1000 else f"{n:,.0f} GB"

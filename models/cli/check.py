@@ -13,7 +13,7 @@ from models.architectures.transformer import Transformer, TransformerConfig
 from models.runs.loading import open_backend
 from models.system.errors import UserError
 from models.text.batching import make_batch
-from tensorlib.transforms import gradcheck as checking
+from tensorlib.optable import check as table
 
 __all__ = ["check", "check_transformer"]
 
@@ -40,18 +40,18 @@ def check(*op: str, backend: str = "numpy") -> int:
     return 1 if failures else 0
 
 
-def _reports(ops: Sequence[str], backend: str) -> Iterator[checking.Report]:
+def _reports(ops: Sequence[str], backend: str) -> Iterator[table.CheckReport]:
     names = [name for name in ops if name != "transformer"]
     try:
         if names or not ops:
-            yield from checking.check(names, backend)
+            yield from table.check(names, backend)
     except ValueError as error:
         raise UserError(f"{error}, and transformer") from None
     if not ops or "transformer" in ops:
         yield check_transformer(backend)
 
 
-def check_transformer(backend: str) -> checking.Report:
+def check_transformer(backend: str) -> table.CheckReport:
     """Check the gradient of an encoder-decoder's logits with respect to all its parameters, padding included."""
     tiny = TransformerConfig(5, 5, layers=1, width=4, heads=2, feed_forward=3, dropout=0.0, max_length=4)
     model = Transformer(tiny, generator=tl.Generator(0)).astype("float64").to(backend).eval()
@@ -70,4 +70,4 @@ def check_transformer(backend: str) -> checking.Report:
         first, second = result.first, result.second or 0.0
     except tl.GradcheckError as error:
         failure = str(error)
-    return checking.Report("transformer", 1, first, second, "float64", backend, failure)
+    return table.CheckReport("transformer", 1, first, second, "float64", backend, failure)

@@ -1,4 +1,4 @@
-"""debug: the first NaN or Inf is found out where it is made."""
+"""debug: report the first NaN or Inf at the op that computes it."""
 
 from __future__ import annotations
 
@@ -9,35 +9,43 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.debugging.detached import CutTracker
-from tensorlib.debugging.ranges import Range, all_finite, range_of, remedy_backward, remedy_forward
+from tensorlib.debugging.history_cuts import CutTracker
+from tensorlib.debugging.ranges import Range, all_finite, range_of
+from tensorlib.debugging.remedies import backward_remedy, forward_remedy
 from tensorlib.engine.function import Function
-from tensorlib.engine.recording import Watch, recording, shown_line
-from tensorlib.graphs.graph import plural
+from tensorlib.engine.recording import Scope, Watch, recording, shown_line
+from tensorlib.engine.value import Value
+from tensorlib.messages import plural
 from tensorlib.tensor import Tensor
 
 __all__ = ["debug"]
 
 
-@contextmanager
-def debug() -> Iterator[None]:
-    """Look at every value and every gradient computed inside: a context manager, or a decorator of functions.
+def debug() -> Scope:
+    """Check every value and every gradient computed inside: a context manager, or a decorator of functions.
 
-    ::
+    The first NaN, and the first Inf computed from finite inputs, raises FloatingPointError. It names the op, the
+    module, your line that called it, the shapes and ranges of its inputs, and a remedy. An Inf that was already in the
+    inputs, as in a mask of -inf before softmax, passes.
 
-        with tl.debug():
-            loss = model(x)
-            loss.backward()
+    Every op recorded inside also notes its line, so that an exception in its backward, even outside, names that line;
+    and where a history is cut off is noted, so that `explain` can say why a gradient is None. This costs memory: the
+    history behind a constant computed inside is kept as long as the constant. Affects this thread only; ops take
+    several times as long.
 
-    The first NaN, and the first Inf that was not put in, raises FloatingPointError: with the op, the module, the line
-    of your code that called it, the shapes and ranges of what it was given, and what to do. An Inf that is there
-    already, as in a mask of -inf before softmax, passes.
-
-    Every op recorded inside notes its line, so that an exception in its backward names it too, also later; and where a
-    history is cut off is noted, so that `explain` can say why a gradient is None. That costs memory: what a constant
-    made inside was cut off from lives as long as the constant. Acts in this thread; ops take several times as long.
+    >>> x = tl.Tensor([0.0, 1.0], requires_grad=True)
+    >>> with tl.debug():
+    ...     loss = tl.log(x).sum()  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    FloatingPointError: log: the output must be finite, got 1 -Inf in 2 elements; ...
     """
-    watch = _Debug()
+    return _debugging()
+
+
+@contextmanager
+def _debugging() -> Iterator[None]:
+    watch = _FiniteCheck()
     try:
         with np.errstate(all="ignore"), recording(source=True, watch=watch):  # no warnings beside the report
             yield
@@ -45,7 +53,7 @@ def debug() -> Iterator[None]:
         watch.cuts.close()
 
 
-class _Debug(Watch):
+class _FiniteCheck(Watch):
     def __init__(self) -> None:
         self.cuts = CutTracker()
 
@@ -53,16 +61,16 @@ class _Debug(Watch):
         self.cuts.ran(node, inputs, outputs)
         for k, y in enumerate(outputs):
             if not all_finite(y.array):
-                self.judge(node, inputs, k if len(outputs) > 1 else None, y)
+                self.check_output(node, inputs, k if len(outputs) > 1 else None, y)
 
-    def judge(self, node: Function, inputs: Sequence[Any], k: int | None, y: Tensor) -> None:
-        """Raise, unless the output is infinite only because something infinite was put in."""
+    def check_output(self, node: Function, inputs: Sequence[Any], k: int | None, y: Tensor) -> None:
+        """Raise, unless the output is infinite only because an input or attribute is."""
         ranges, output = [range_of(x) for x in inputs], range_of(y)
         assert output is not None
-        given = any(x.infs for x in ranges if x) or any(
+        infinite_input = any(x.infs for x in ranges if x) or any(
             isinstance(value, float) and math.isinf(value) for value in vars(node).values()
         )
-        if output.nans or not given:
+        if output.nans or not infinite_input:
             raise FloatingPointError(_forward_report(node, inputs, ranges, k, output))
 
     def backward(self, node: Function, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
@@ -76,8 +84,8 @@ class _Debug(Watch):
             assert found is not None
             raise FloatingPointError(
                 f"backward: the gradient of {leaf.name or 'a leaf'} of shape {leaf.shape} must be finite, "
-                f"got {found.holds()} in {plural(found.size, 'element')}; every contribution to it was finite: "
-                "their sum overflows, or a hook made it so"
+                f"got {found.specials()} in {plural(found.size, 'element')}; every contribution to it was finite: "
+                "their sum overflows, or a hook changed it"
             )
 
     def detached(self, x: Tensor, y: Tensor, how: str) -> None:
@@ -87,44 +95,44 @@ class _Debug(Watch):
 def _forward_report(
     node: Function, inputs: Sequence[Any], ranges: Sequence[Range | None], k: int | None, output: Range
 ) -> str:
-    named = [getattr(x, "name", "") if isinstance(x, Tensor) else "" for x in inputs]
-    given = [
+    names = [x.name if isinstance(x, Value) else "" for x in inputs]
+    described = [
         f"input {i}{f' ({name})' if name else ''} is {x}"
-        for i, (name, x) in enumerate(zip(named, ranges, strict=True))
+        for i, (name, x) in enumerate(zip(names, ranges, strict=True))
         if x is not None
     ]
     which = "the output" if k is None else f"output {k}"
     parts = [
-        f"{node.name}: {which} must be finite, got {output.holds()} in {plural(output.size, 'element')}",
-        _where(node),
-        *given,
-        remedy_forward(node.name, ranges, output),
+        f"{node.name}: {which} must be finite, got {output.specials()} in {plural(output.size, 'element')}",
+        _call_site(node),
+        *described,
+        forward_remedy(node.name, ranges, output),
     ]
     return "; ".join(parts)
 
 
 def backward_report(node: Function, dys: Sequence[Any], i: int, dx: Any) -> str:
-    """Return the line that says that the gradient of input `i` came out as NaN or Inf, and what is known of it."""
+    """Return one line about a gradient of input `i` that is not finite: its op, the ranges around it, a remedy."""
     found, gradients = range_of(dx), [range_of(dy) for dy in dys]
     saved = {role: x for role, array in node.saved_by_role() if (x := range_of(array)) is not None}
     assert found is not None
     edge = (node.edges or ())[i]
-    name = edge[0].name if edge is not None and isinstance(edge[0], Tensor) else ""
-    given = [f"{'dy' if len(dys) == 1 else f'dy {k}'} is {dy}" for k, dy in enumerate(gradients)]
+    name = edge[0].name if edge is not None and isinstance(edge[0], Value) else ""
+    described = [f"{'dy' if len(dys) == 1 else f'dy {k}'} is {dy}" for k, dy in enumerate(gradients)]
     for role, x in saved.items():
-        what = f"input {role}" if role >= 0 else "the output" if len(dys) == 1 else f"output {-1 - role}"
-        given.append(f"{what} was {x}")
+        which = f"input {role}" if role >= 0 else "the output" if len(dys) == 1 else f"output {-1 - role}"
+        described.append(f"{which} was {x}")
     parts = [
         f"{node.name}: backward: the gradient of input {i}{f' ({name})' if name else ''} must be finite, "
-        f"got {found.holds()} in {plural(found.size, 'element')}",
-        _where(node),
-        *given,
-        remedy_backward(node.name, gradients, saved, found),
+        f"got {found.specials()} in {plural(found.size, 'element')}",
+        _call_site(node),
+        *described,
+        backward_remedy(node.name, gradients, saved, found),
     ]
     return "; ".join(parts)
 
 
-def _where(node: Function) -> str:
+def _call_site(node: Function) -> str:
     module = f", in module {node.path}" if node.path else ""
     if node.source is None:
         return f"run the forward pass within tl.debug() to see its line{module}"

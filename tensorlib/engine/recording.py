@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from tensorlib.engine.node import Node
+    from tensorlib.engine.function import Function
     from tensorlib.tensor import Tensor
 
 __all__ = ["is_grad_enabled", "module_scope", "no_grad", "record_source"]
@@ -36,10 +36,10 @@ class Watch:
 
     runs_hooks = True  # whether a backward pass under this watch calls the hooks on gradients
 
-    def forward(self, node: Node, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
+    def forward(self, node: Function, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
         """Observe that `node`, recorded or not, has computed `outputs` from `inputs`, the arguments of ``apply``."""
 
-    def backward(self, node: Node, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
+    def backward(self, node: Function, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
         """Observe that `node` has computed the gradients `dxs` of its inputs from `dys`, those of its outputs.
 
         They are arrays, or Tensors under create_graph; None for a gradient that is not wanted or does not exist.

@@ -1,11 +1,11 @@
-"""What of a graph is visible at some depth: boxes, the frames around them, the arrows between them.
+"""Folding: the boxes, frames and arrows that are visible when a graph is opened to some depth.
 
-A module path is a list of levels, a number belonging to the container before it: "decoder.layers.0.norm" has the three
-levels decoder, layers.0, norm. At depth N, the first N levels are frames, and what lies deeper is folded into one box.
+A module path is a list of levels. A number belongs to the container before it: "decoder.layers.0.norm" has the three
+levels decoder, layers.0, norm. At depth N, the first N levels are frames, and each deeper module is folded into a box.
 
-A module that is called at several places (a dropout used three times) becomes several frames or boxes, one for each
-set of its ops that are connected among themselves. One box for all would draw arrows that run in circles. And a
-module that would be a frame around one op and nothing else is one box that says both.
+A module that is called several times (a dropout used three times) becomes several frames or boxes, one for each
+connected set of its ops: with a single box, arrows would form cycles. A module that would be a frame around a single
+op becomes one box that shows both.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import functools
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from tensorlib.graphs.graph import Graph, Leaf, Node, Source, Value
+from tensorlib.graphs.graph import Graph, GraphLeaf, GraphNode, GraphValue, ValueRef
 
 __all__ = ["Arrow", "Box", "Frame", "View", "fold", "levels_of"]
 
-Call = tuple[int, int]  # a call of a module: its level, and the number of one of its nodes
+Call = tuple[int, int]  # a call of a module: its level, and the lowest number of its nodes
 
 
 @dataclass(slots=True)
 class Frame:
-    """A module that is shown open: a frame around boxes and other frames."""
+    """An open module: a frame around boxes and other frames."""
 
     path: str
     title: str
@@ -34,33 +34,33 @@ class Frame:
 
 @dataclass(slots=True)
 class Box:
-    """An op, a leaf, or a folded module with all that is in it."""
+    """An op, a leaf, or a folded module with everything in it."""
 
     key: str
     kind: str  # op, module (folded), or the kind of the leaf
     frame: Frame
-    path: str  # of the folded module; of the module that an op was recorded in; else of the frame
-    node: Node | None = None  # of a folded module: the only op in it, if it is the only one
-    leaf: Leaf | None = None
+    path: str  # of the folded module; of the module that an op was recorded in; of a leaf's frame
+    node: GraphNode | None = None  # for a folded module: its op, if it has only one
+    leaf: GraphLeaf | None = None
     ops: int = 0
-    parameters: int = 0  # how many numbers are in the parameters that only the folded module uses
-    outputs: list[Value] = field(default_factory=list)
+    parameters: int = 0  # the number of elements in parameters that only this folded module uses
+    outputs: list[GraphValue] = field(default_factory=list)
     is_output: bool = False
 
 
 @dataclass(slots=True)
 class Arrow:
-    """All that flows from one box to another: how many edges, and which values."""
+    """Everything that flows from one box to another: the number of edges, and the values."""
 
     tail: Box
     head: Box
     edges: int = 0
-    values: set[Source] = field(default_factory=set)
+    values: set[ValueRef] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class View:
-    """A graph, seen at some depth."""
+    """A graph opened to some depth."""
 
     root: Frame
     boxes: list[Box]
@@ -80,38 +80,41 @@ def levels_of(path: str) -> tuple[str, ...]:
 
 
 def _calls(graph: Graph, depth: int | None) -> list[tuple[Call, ...]]:
-    """Return for each node the module calls that it lies in, outermost first, down to `depth` + 1 levels."""
+    """Return for each node the module calls around it, outermost first, down to `depth` + 1 levels.
+
+    Two nodes belong to the same call of a module if a path of its own nodes connects them.
+    """
     levels = [levels_of(node.path) for node in graph.nodes]
     deepest = max(map(len, levels), default=0)
     if depth is not None:
         deepest = min(deepest, depth + 1)
     calls: list[tuple[Call, ...]] = [()] * len(levels)
     for level in range(1, deepest + 1):
-        first = list(range(len(levels)))  # union-find: leads towards the first node of the same call
+        parents = list(range(len(levels)))  # union-find; the root of a call is its first node
         for node in graph.nodes:
-            mine = levels[node.number]
-            if len(mine) < level:
+            own = levels[node.number]
+            if len(own) < level:
                 continue
-            for source in node.inputs:
-                other = () if source.node is None else levels[source.node]
-                if source.node is not None and len(other) >= level and mine[:level] == other[:level]:
-                    a, b = _find(first, source.node), _find(first, node.number)
-                    first[max(a, b)] = min(a, b)
-        for number, mine in enumerate(levels):
-            if len(mine) >= level:
-                calls[number] += ((level, _find(first, number)),)
+            for ref in node.inputs:
+                other = () if ref.node is None else levels[ref.node]
+                if ref.node is not None and len(other) >= level and own[:level] == other[:level]:
+                    a, b = _find_root(parents, ref.node), _find_root(parents, node.number)
+                    parents[max(a, b)] = min(a, b)
+        for number, own in enumerate(levels):
+            if len(own) >= level:
+                calls[number] += ((level, _find_root(parents, number)),)
     return calls
 
 
-def _find(first: list[int], number: int) -> int:
-    while first[number] != number:
-        first[number] = first[first[number]]
-        number = first[number]
+def _find_root(parents: list[int], number: int) -> int:
+    while parents[number] != number:
+        parents[number] = parents[parents[number]]
+        number = parents[number]
     return number
 
 
 def fold(graph: Graph, depth: int | None = None) -> View:
-    """Return what is visible at `depth`; None folds nothing."""
+    """Return the view of `graph` opened to `depth`; None folds nothing."""
     return _Folding(graph, depth).run()
 
 
@@ -124,32 +127,32 @@ class _Folding:
         self.frames: dict[Call, Frame] = {}
         self.boxes: dict[Hashable, Box] = {}
         self.arrows: dict[tuple[str, str], Arrow] = {}
-        self.delivered: set[tuple[str, Source]] = set()
+        self.delivered: set[tuple[str, ValueRef]] = set()
 
     def run(self) -> View:
         homes = self.homes_of_leaves()
         node_boxes = [self.box_of_node(node) for node in self.graph.nodes]
         leaf_boxes = [self.box_of_leaf(leaf, homes[leaf.number]) for leaf in self.graph.leaves]
 
-        def box_of(source: Source) -> Box | None:
-            if source.node is not None:
-                return node_boxes[source.node]
-            return None if source.leaf is None else leaf_boxes[source.leaf]
+        def box_of(ref: ValueRef) -> Box | None:
+            if ref.node is not None:
+                return node_boxes[ref.node]
+            return None if ref.leaf is None else leaf_boxes[ref.leaf]
 
         for node in self.graph.nodes:
-            for source in node.inputs:
-                tail, head = box_of(source), node_boxes[node.number]
+            for ref in node.inputs:
+                tail, head = box_of(ref), node_boxes[node.number]
                 if tail is not None and tail is not head:
-                    self.connect(tail, head, source)
-        for source in self.graph.outputs:
-            if (box := box_of(source)) is not None:
+                    self.connect(tail, head, ref)
+        for ref in self.graph.outputs:
+            if (box := box_of(ref)) is not None:
                 box.is_output = True
-                self.deliver(box, source)
-        self.remove_thin_frames()
+                self.add_output(box, ref)
+        self.replace_single_op_frames()
         return View(self.root, list(self.boxes.values()), list(self.arrows.values()))
 
     def frame(self, calls: tuple[Call, ...], path: str) -> Frame:
-        """Return the frame of the innermost of `calls`, making it and those around it where they are missing."""
+        """Return the frame of the innermost of `calls`; create it and the frames around it if they are missing."""
         frame, levels = self.root, levels_of(path)
         for level, call in enumerate(calls, start=1):
             if call not in self.frames:
@@ -164,7 +167,7 @@ class _Folding:
         box.frame.boxes.append(box)
         return box
 
-    def box_of_node(self, node: Node) -> Box:
+    def box_of_node(self, node: GraphNode) -> Box:
         calls = self.calls[node.number]
         frame = self.frame(calls[: self.depth], node.path)
         if len(calls) <= self.depth:
@@ -180,7 +183,7 @@ class _Folding:
         box.node = node if box.ops == 1 else None
         return box
 
-    def box_of_leaf(self, leaf: Leaf, home: tuple[tuple[Call, ...], str]) -> Box:
+    def box_of_leaf(self, leaf: GraphLeaf, home: tuple[tuple[Call, ...], str]) -> Box:
         calls, path = home
         if len(calls) > self.depth:
             box = self.boxes[calls[self.depth]]
@@ -194,16 +197,15 @@ class _Folding:
     def homes_of_leaves(self) -> list[tuple[tuple[Call, ...], str]]:
         """Return for each leaf the calls it is drawn in, and a path below the innermost.
 
-        A parameter belongs to the innermost module around all that use it, so that a shared one stands outside of
-        its users. What is fed in (inputs, named constants) stands outside of everything, other constants one level
-        outside of their users.
+        A parameter is drawn in the innermost module around all its users, so a shared one is outside each of them.
+        Inputs and named constants are drawn outside all modules, other constants one level outside their users.
         """
         homes: list[tuple[tuple[Call, ...], str] | None] = [None] * len(self.graph.leaves)
         for node in self.graph.nodes:
-            for source in node.inputs:
-                if source.leaf is not None:
-                    calls, path = homes[source.leaf] or (self.calls[node.number], node.path)
-                    homes[source.leaf] = (_common(calls, self.calls[node.number]), path)
+            for ref in node.inputs:
+                if ref.leaf is not None:
+                    calls, path = homes[ref.leaf] or (self.calls[node.number], node.path)
+                    homes[ref.leaf] = (_common_prefix(calls, self.calls[node.number]), path)
         result: list[tuple[tuple[Call, ...], str]] = []
         for leaf, home in zip(self.graph.leaves, homes, strict=True):
             calls, path = home or ((), "")
@@ -212,19 +214,19 @@ class _Folding:
             result.append((calls, path))
         return result
 
-    def connect(self, tail: Box, head: Box, source: Source) -> None:
+    def connect(self, tail: Box, head: Box, ref: ValueRef) -> None:
         arrow = self.arrows.setdefault((tail.key, head.key), Arrow(tail, head))
         arrow.edges += 1
-        arrow.values.add(source)
-        self.deliver(tail, source)
+        arrow.values.add(ref)
+        self.add_output(tail, ref)
 
-    def deliver(self, box: Box, source: Source) -> None:
-        """Note that a value leaves its box: which outputs a folded module has is seen from outside."""
-        if box.kind == "module" and (box.key, source) not in self.delivered:
-            self.delivered.add((box.key, source))
-            box.outputs.append(source.value)
+    def add_output(self, box: Box, ref: ValueRef) -> None:
+        """Add a value that leaves its box: the outputs of a folded module are the values used outside it."""
+        if box.kind == "module" and (box.key, ref) not in self.delivered:
+            self.delivered.add((box.key, ref))
+            box.outputs.append(ref.value)
 
-    def remove_thin_frames(self) -> None:
+    def replace_single_op_frames(self) -> None:
         for frame in self.frames.values():
             if frame.parent and not frame.frames and len(frame.boxes) == 1 and frame.boxes[0].kind == "op":
                 (box,) = frame.boxes
@@ -233,7 +235,7 @@ class _Folding:
                 frame.parent.frames.remove(frame)
 
 
-def _common(a: tuple[Call, ...], b: tuple[Call, ...]) -> tuple[Call, ...]:
+def _common_prefix(a: tuple[Call, ...], b: tuple[Call, ...]) -> tuple[Call, ...]:
     n = 0
     while n < min(len(a), len(b)) and a[n] == b[n]:
         n += 1

@@ -1,4 +1,4 @@
-"""Rows of the op table: Activations."""
+"""Rows of the op table: activations."""
 
 from __future__ import annotations
 

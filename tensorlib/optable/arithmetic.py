@@ -1,4 +1,4 @@
-"""Rows of the op table: Arithmetic."""
+"""Rows of the op table: arithmetic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BINARY = [
 
 
 def _between(low: float, high: float) -> Domain:
-    """Return a domain of numbers of both signs whose magnitude is so limited."""
+    """Return a domain of numbers of both signs with magnitudes from `low` to `high`."""
     return lambda rng, shape: np.asarray(rng.uniform(low, high, shape) * rng.choice([-1.0, 1.0], shape))
 
 
@@ -40,7 +40,7 @@ ROWS: list[Row] = [
         "remainder", tl.remainder, np.remainder,
         [sample((3,), (3,)), sample((), ()), sample((), (2, 3)), sample((2, 1, 3), (4, 1)), sample((0, 3), (1, 3)),
          sample((1, 1), (1,))],
-        (_between(1.25, 1.4), _between(0.5, 0.6)),  # the quotient is 2 and a fraction, or -3 and one: never near a jump
+        (_between(1.25, 1.4), _between(0.5, 0.6)),  # |quotient| from 2.08 to 2.8: never near a jump
     ),
     Row("floor_divide", tl.floor_divide, np.floor_divide, BINARY, differentiable=False),
     Row("maximum", tl.maximum, np.maximum, BINARY, DISTINCT),

@@ -1,4 +1,4 @@
-"""Rows of the op table: Attention."""
+"""Rows of the op table: attention."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import CAUSAL, SOME, Row, mask_of, sample
+from tensorlib.optable.row import CAUSAL, VISIBLE, Row, dropout_mask, sample
 
 __all__ = ["ROWS"]
 
@@ -31,7 +31,7 @@ def _attention(
     if causal:
         visible = visible & np.tri(q.shape[-2], k.shape[-2], dtype=bool)
     weights = _softmax(q @ np.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1]), -1, visible)
-    output = (weights * mask_of(weights.shape, dropout)) @ v
+    output = (weights * dropout_mask(weights.shape, dropout)) @ v
     return (output, weights) if return_weights else output
 
 
@@ -41,13 +41,13 @@ ROWS: list[Row] = [
         lambda q, k, v, visible=None, dropout=0.0, **options: tl.scaled_dot_product_attention(
             q, k, v, visible, dropout, tl.Generator(7), **options
         ), _attention,
-        [sample((3, 2), (4, 2), (4, 3)), sample((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=SOME),
+        [sample((3, 2), (4, 2), (4, 3)), sample((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=VISIBLE),
          sample((3, 2), (3, 2), (3, 2), visible=CAUSAL), sample((2, 1, 2), (1, 3, 2), (1, 3, 1), return_weights=True),
          sample((0, 2), (4, 2), (4, 2)), sample((1, 1, 1, 2), (2, 1, 2), (2, 1, 2)),
          sample((3, 2), (3, 2), (3, 2), causal=True),
-         sample((2, 3, 2), (2, 4, 2), (2, 4, 2), causal=True, visible=SOME),
+         sample((2, 3, 2), (2, 4, 2), (2, 4, 2), causal=True, visible=VISIBLE),
          sample((2, 1, 3, 2), (2, 1, 3, 2), (2, 1, 3, 2), causal=True, dropout=0.3),
          sample((3, 2), (4, 2), (4, 1), dropout=0.3), sample((3, 2), (4, 2), (2, 4, 3), dropout=0.3),
-         sample((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=SOME, dropout=0.3, return_weights=True)],
+         sample((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=VISIBLE, dropout=0.3, return_weights=True)],
     ),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rows of the op table: Convolution and pooling."""
+"""Rows of the op table: convolution and pooling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _convolution(
     x: np.ndarray, weight: np.ndarray, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
     groups: int = 1,
 ) -> np.ndarray:  # fmt: skip
-    """Return the sum over places of the window, of shifted inputs times weights: one group at a time."""
+    """Return the sum, over positions in the window, of shifted inputs times weights: one group at a time."""
     n = x.ndim - 2
     stride, padding, dilation = (np.broadcast_to(v, n) for v in (stride, padding, dilation))
     padded = np.pad(x, [(0, 0), (0, 0), *[(p, p) for p in padding]])
@@ -26,18 +26,18 @@ def _convolution(
         (m - d * (k - 1) - 1) // s + 1 for m, d, k, s in zip(padded.shape[2:], dilation, kernel, stride, strict=True)
     ]
     y = np.zeros((len(x), len(weight), *counts))
-    for place in product(*map(range, kernel)):
-        starts = np.multiply(place, dilation)
+    for position in product(*map(range, kernel)):
+        starts = np.multiply(position, dilation)
         spans = zip(starts, stride, counts, strict=True)
         everywhere: Any = (..., *[slice(i, i + s * (c - 1) + 1, s) for i, s, c in spans])
-        here: Any = (..., *place)
+        here: Any = (..., *position)
         by_group = zip(np.split(padded[everywhere], groups, 1), np.split(weight[here], groups, 0), strict=True)
         y += np.concatenate([np.einsum("bc...,oc->bo...", i, o) for i, o in by_group], axis=1)
     return y if bias is None else y + np.reshape(bias, (-1, *[1] * n))
 
 
 def _pooled(x: np.ndarray, kernel: Any, stride: Any, padding: Any, fill: float, reduce: Any) -> np.ndarray:
-    """Return what `reduce` makes of each window, one window after another."""
+    """Apply `reduce` to one window after another."""
     n = len(kernel) if isinstance(kernel, tuple | list) else x.ndim - 2
     kernel, padding = np.broadcast_to(kernel, n), np.broadcast_to(padding, n)
     stride = kernel if stride is None else np.broadcast_to(stride, n)

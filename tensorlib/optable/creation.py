@@ -1,4 +1,4 @@
-"""Rows of the op table: Tensors made from numbers. An array gives the backend, and a shape where one is needed."""
+"""Rows of the op table: Tensors filled from numbers. An array gives the backend, and the shape where one is needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tensorlib.optable.row import Row, sample
 __all__ = ["ROWS"]
 
 
-def _of_shape(name: str) -> Row:
+def _from_shape(name: str) -> Row:
     """Return the row of a function that takes a shape."""
     ours, numpys = getattr(tl, name), getattr(np, name)
     return Row(
@@ -28,7 +28,7 @@ def _of_shape(name: str) -> Row:
 
 
 def _like(name: str) -> Row:
-    """Return the row of a function that takes a Tensor for a model."""
+    """Return the row of a function that takes shape, dtype and backend from a Tensor."""
     extra = [2] * (name == "full_like")
     samples = [sample(shape, *extra) for shape in ((), (2, 3), (0, 2))]
     samples += [
@@ -39,8 +39,8 @@ def _like(name: str) -> Row:
     return Row(name, getattr(tl, name), getattr(np, name), samples, differentiable=False)
 
 
-def _counted(name: str, samples: list[Any]) -> Row:
-    """Return the row of a function of numbers alone; float64 unless the sample says otherwise."""
+def _from_numbers(name: str, samples: list[Any]) -> Row:
+    """Return the row of a function of numbers; float64 unless the sample gives a dtype."""
     ours, numpys = getattr(tl, name), getattr(np, name)
     return Row(
         name, lambda x, *a, **k: ours(*a, **{"dtype": "float64", **k}, backend=x.backend),
@@ -50,18 +50,18 @@ def _counted(name: str, samples: list[Any]) -> Row:
 
 
 ROWS: list[Row] = [
-    _of_shape("full"), _of_shape("zeros"), _of_shape("ones"), _like("full_like"), _like("zeros_like"),
+    _from_shape("full"), _from_shape("zeros"), _from_shape("ones"), _like("full_like"), _like("zeros_like"),
     _like("ones_like"),
-    _counted("arange", [
+    _from_numbers("arange", [
         ([5], {}), ([5], {"dtype": None}), ([2, 9, 3], {"dtype": None}), ([9, 2, -3], {"dtype": "int32"}),
         ([0.0, 1.0, 0.25], {}),
         ([1, 0, 0.5], {}), ([-1.5], {}), ([0], {"dtype": "uint8"}), ([1.0, -1.0, -0.3], {}),
     ]),
-    _counted("linspace", [
+    _from_numbers("linspace", [
         ([0, 1], {}), ([0, 1, 5], {"dtype": "float32"}), ([2, -2, 4], {"endpoint": False}), ([0, 1, 0], {}),
         ([3, 4, 1], {}),
         ([0, 8, 5], {"dtype": "int64"}),
     ]),
-    _counted("eye", [([3], {}), ([2, 4], {"dtype": "float32"}), ([0], {}), ([3, 3, -1], {"dtype": "int64"}),
+    _from_numbers("eye", [([3], {}), ([2, 4], {"dtype": "float32"}), ([0], {}), ([3, 3, -1], {"dtype": "int64"}),
     ([3], {"k": 1})]),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rows of the op table: Running sums and products."""
+"""Rows of the op table: running sums and products."""
 
 from __future__ import annotations
 

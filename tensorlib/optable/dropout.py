@@ -1,9 +1,9 @@
-"""Rows of the op table: Dropout: which elements stay is the generator's affair, so there is no reference."""
+"""Rows of the op table: dropout. The generator chooses the elements that stay, so `dropout` has no reference."""
 
 from __future__ import annotations
 
 import tensorlib as tl
-from tensorlib.optable.row import Row, mask_of, sample
+from tensorlib.optable.row import Row, dropout_mask, sample
 
 __all__ = ["ROWS"]
 
@@ -14,7 +14,7 @@ ROWS: list[Row] = [
     ),
     Row(
         "add_dropout", lambda x, y, p: tl.add_dropout(x, y, p, tl.Generator(7)),
-        lambda x, y, p: x + y * mask_of(y.shape, p),
+        lambda x, y, p: x + y * dropout_mask(y.shape, p),
         [sample((3, 4), (3, 4), 0.5), sample((7,), (7,), 0.1), sample((2, 3), (2, 3), 0.0), sample((0, 2), (0, 2), 0.5),
          sample((), (), 0.3)],
     ),

@@ -1,4 +1,4 @@
-"""Rows of the op table: Sums of products in Einstein's notation."""
+"""Rows of the op table: sums of products in Einstein's notation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS: list[Row] = [
             sample("ii->i", (3, 3)), sample("iij->ji", (2, 2, 3)), sample("iii->i", (2, 2, 2)),
             sample("ijij->ij", (2, 3, 2, 3)),
             sample("->", ()), sample("i->i", (0,)), sample(" i j -> j i ", (1, 2)),
-            # two: products of every kind
+            # two operands: every kind of product
             sample("ij,jk", (2, 3), (3, 2)), sample("ij,kj->ik", (2, 3), (2, 3)), sample("i,i", (3,), (3,)),
             sample("i,j", (2,), (3,)),
             sample("i,i->i", (3,), (3,)), sample("bij,bjk->bik", (2, 1, 3), (2, 3, 2)),
@@ -27,13 +27,13 @@ ROWS: list[Row] = [
             sample("ij,ij->", (2, 3), (2, 3)), sample("ii,ij->j", (2, 2), (2, 3)), sample("ij,k->k", (2, 3), (2,)),
             sample("ij,jk->ik", (0, 3), (3, 2)), sample("ij,jk->ik", (2, 0), (0, 2)), sample(",i->i", (), (3,)),
             sample("Ab,bC", (2, 2), (2, 2)),
-            # further axes, and sizes of 1, broadcast
+            # an ellipsis, and axes of size 1, broadcast
             sample("...ij->...ji", (2, 2, 3)), sample("...", (2, 3)), sample("i...->...", (2, 3)),
             sample("b...a", (2, 2, 3)),
             sample("...ij,...jk->...ik", (2, 1, 2, 2), (3, 2, 2)), sample("...i,...i->...", (2, 3), (3,)),
             sample("...,...", (2, 1), (3,)), sample("...i,i->...i", (3,), (3,)), sample("i,i->i", (1,), (3,)),
             sample("ij,jk->ik", (2, 1), (3, 2)),
-            # three and four
+            # three and four operands
             sample("ij,jk,kl->il", (2, 3), (3, 2), (2, 2)), sample("i,ij,j", (2,), (2, 3), (3,)),
             sample("i,i,i->i", (3,), (3,), (3,)), sample("i,j,k->kji", (2,), (1,), (3,)),
             sample("ij,ik,il,jkl->i", (2, 2), (2, 2), (2, 2), (2, 2, 2)),

@@ -1,4 +1,4 @@
-"""Rows of the op table: Functions of one input, elementwise."""
+"""Rows of the op table: elementwise functions of one input."""
 
 from __future__ import annotations
 

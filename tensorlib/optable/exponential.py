@@ -1,4 +1,4 @@
-"""Rows of the op table: Exponentials and logarithms."""
+"""Rows of the op table: exponentials and logarithms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the op table: The largest and the smallest element, and where they are."""
+"""Rows of the op table: the largest and the smallest element, and their indices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tensorlib.optable.row import DISTINCT, Row, sample
 
 __all__ = ["ROWS"]
 
-PLACES = [
+ARGUMENTS = [
     sample(()), sample((4,)), sample((2, 3)), sample((2, 3), axis=0), sample((2, 3), axis=-1), sample((1, 3), axis=0),
     sample((0, 3), axis=1),
     sample((2, 3), axis=1, keepdims=True), sample((2, 3), keepdims=True), sample(np.array([1, 0, 2, 2, 0])),
@@ -21,6 +21,6 @@ ROWS: list[Row] = [
     Row("min", tl.min, np.min, REDUCED, DISTINCT),
     Row("amax", tl.amax, np.amax, REDUCED[:6], DISTINCT),
     Row("amin", tl.amin, np.amin, REDUCED[:6], DISTINCT),
-    Row("argmax", tl.argmax, np.argmax, PLACES, DISTINCT, differentiable=False),
-    Row("argmin", tl.argmin, np.argmin, PLACES, DISTINCT, differentiable=False),
+    Row("argmax", tl.argmax, np.argmax, ARGUMENTS, DISTINCT, differentiable=False),
+    Row("argmin", tl.argmin, np.argmin, ARGUMENTS, DISTINCT, differentiable=False),
 ]  # fmt: skip

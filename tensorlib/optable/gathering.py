@@ -1,4 +1,4 @@
-"""Rows of the op table: Reading from and adding to places along an axis."""
+"""Rows of the op table: reading from and adding to given positions along an axis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tensorlib.optable.row import IDS, Row, sample
 __all__ = ["ROWS"]
 
 
-def _places(index: Any, axis: int) -> tuple[Any, ...]:
+def _positions(index: Any, axis: int) -> tuple[Any, ...]:
     return tuple([index if a == axis % index.ndim else p for a, p in enumerate(np.indices(index.shape))])
 
 
@@ -24,12 +24,12 @@ def _index_add(x: np.ndarray, source: np.ndarray, axis: int, index: np.ndarray) 
 
 
 def _scatter(x: np.ndarray, source: Any, axis: int, index: np.ndarray, add: bool = False) -> np.ndarray:
-    """Put or add one element after the other."""
+    """Write or add one element after another."""
     y, source = x.copy(), np.broadcast_to(source, index.shape) if np.ndim(source) == 0 else source
-    for here in np.ndindex(index.shape):
-        there = list(here)
-        there[axis] = index[here]
-        y[tuple(there)] = source[here] + (y[tuple(there)] if add else 0)
+    for element in np.ndindex(index.shape):
+        target = list(element)
+        target[axis] = index[element]
+        y[tuple(target)] = source[element] + (y[tuple(target)] if add else 0)
     return y
 
 
@@ -64,7 +64,7 @@ ROWS: list[Row] = [
          sample((2, 3), IDS[0], axis=None)],
     ),
     Row(
-        "gather", lambda x, axis, index: tl.gather(x, axis, index), lambda x, axis, index: x[_places(index, axis)],
+        "gather", lambda x, axis, index: tl.gather(x, axis, index), lambda x, axis, index: x[_positions(index, axis)],
         [sample((2, 5), axis=1, index=IDS), sample((2, 5), axis=-1, index=IDS[:1]), sample((5, 4), axis=0, index=IDS),
          sample((5,), axis=0, index=IDS[0]), sample((3, 5), axis=1, index=IDS[:, :1]),
          sample((2, 5), axis=1, index=np.zeros((0, 3), int)),

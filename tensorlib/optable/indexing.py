@@ -1,11 +1,11 @@
-"""Rows of the op table: Picking and choosing elements."""
+"""Rows of the op table: selecting elements."""
 
 from __future__ import annotations
 
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import IDS, SOME, Row, sample
+from tensorlib.optable.row import IDS, VISIBLE, Row, sample
 
 __all__ = ["ROWS"]
 
@@ -30,14 +30,15 @@ ROWS: list[Row] = [
     ),
     Row(
         "where", lambda x, y, condition: tl.where(condition, x, y), lambda x, y, condition: np.where(condition, x, y),
-        [sample((3, 4), (3, 4), condition=SOME), sample((4,), (3, 1), condition=SOME),
-         sample((3, 4), 0.0, condition=SOME),
-         sample(1.5, (4,), condition=SOME), sample((), (), condition=SOME[0]), sample((2,), (2,), condition=True),
+        [sample((3, 4), (3, 4), condition=VISIBLE), sample((4,), (3, 1), condition=VISIBLE),
+         sample((3, 4), 0.0, condition=VISIBLE),
+         sample(1.5, (4,), condition=VISIBLE), sample((), (), condition=VISIBLE[0]), sample((2,), (2,), condition=True),
          sample((0, 2), (1, 2), condition=np.zeros((0, 1), bool))],
     ),
     Row(
         "masked_fill", tl.masked_fill, lambda x, mask, value: np.where(mask, value, x),
-        [sample((3, 4), SOME, 0.0), sample((4,), SOME, -2.0), sample((2, 3, 4), SOME, -50.0), sample((), SOME[0], 1.0),
+        [sample((3, 4), VISIBLE, 0.0), sample((4,), VISIBLE, -2.0), sample((2, 3, 4), VISIBLE, -50.0),
+         sample((), VISIBLE[0], 1.0),
          sample((0, 4), np.zeros((1, 4), bool), 1.0)],
     ),
 ]  # fmt: skip

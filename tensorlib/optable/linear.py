@@ -1,4 +1,4 @@
-"""Rows of the op table: The dense layer, alone and with the ReLU behind it."""
+"""Rows of the op table: the dense layer, alone and followed by ReLU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import Row, mask_of, sample
+from tensorlib.optable.row import Row, dropout_mask, sample
 
 __all__ = ["ROWS"]
 
@@ -18,7 +18,7 @@ def _linear(x: np.ndarray, weight: np.ndarray, bias: Any = 0.0) -> np.ndarray:
 
 def _linear_relu(x: np.ndarray, weight: np.ndarray, bias: Any = 0.0, dropout: float = 0.0) -> np.ndarray:
     y = np.maximum(_linear(x, weight, bias), 0)
-    return y * mask_of(y.shape, dropout)
+    return y * dropout_mask(y.shape, dropout)
 
 
 ROWS: list[Row] = [

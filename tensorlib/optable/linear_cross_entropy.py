@@ -1,4 +1,4 @@
-"""Rows of the op table: The output layer and its loss in one."""
+"""Rows of the op table: the output layer and its loss as one op."""
 
 from __future__ import annotations
 

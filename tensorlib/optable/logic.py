@@ -1,4 +1,4 @@
-"""Rows of the op table: Comparison and logic."""
+"""Rows of the op table: comparison and logic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the op table: Losses between numbers, and between probabilities."""
+"""Rows of the op table: losses between numbers, and between probabilities."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def NEAR(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def FAR(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return numbers near -3, 0 and 3: from NEAR's, on both sides, they differ by about 0.5 or by more than 2."""
+    """Return numbers near -3, 0 and 3, which differ from those of NEAR, up or down, by about 0.5 or by more than 2."""
     return np.asarray(rng.choice([-3.0, 0.0, 3.0], shape) + rng.uniform(-0.1, 0.1, shape))
 
 
 def _reduced(terms: Callable[..., np.ndarray]) -> Callable[..., Any]:
-    """Return the loss made of these terms: what every loss of this family does with `reduction`."""
+    """Return the loss with these terms: `reduction` is the same for every loss of this family."""
 
     def loss(*arguments: Any, reduction: str = "mean", **keywords: Any) -> Any:
         found = terms(*arguments, **keywords)

@@ -1,4 +1,4 @@
-"""Rows of the op table: Normalisation."""
+"""Rows of the op table: normalization."""
 
 from __future__ import annotations
 

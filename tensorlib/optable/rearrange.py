@@ -1,4 +1,4 @@
-"""Rows of the op table: Mirroring, shifting, repeating and padding."""
+"""Rows of the op table: flipping, shifting, repeating and padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the op table: Sums, products, moments and norms over axes."""
+"""Rows of the op table: sums, products, moments and norms over axes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import tensorlib as tl
 from tensorlib.optable.row import BOOLEAN, REAL, Row, sample
 
-__all__ = ["EMPTIED", "REDUCED", "ROWS", "WITH_ZEROS"]
+__all__ = ["EMPTY", "REDUCED", "ROWS", "WITH_ZEROS"]
 
 
 def WITH_ZEROS(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return numbers of which every third is 0: along some axes there is one, along others none, or several."""
+    """Return numbers of which every third is 0: slices along an axis hold no, one or several zeros."""
     x = REAL(rng, shape)
     x.reshape(-1)[::3] = 0
     return x
@@ -36,7 +36,7 @@ REDUCED = [
     sample((2, 1, 3), axis=1), sample((2, 3), axis=()), sample((0, 3), axis=1), sample((2, 3), keepdims=True),
     sample((1,), axis=0),
 ]  # fmt: skip
-EMPTIED = [sample((0, 3)), sample((0, 3), axis=0), sample((2, 0), axis=-1, keepdims=True)]
+EMPTY = [sample((0, 3)), sample((0, 3), axis=0), sample((2, 0), axis=-1, keepdims=True)]
 TRUTH = [
     sample((2, 3)), sample((2, 3), axis=0), sample((4,), axis=-1), sample((0, 2), axis=0),
     sample((2, 3, 2), axis=(0, 2)), sample(()),
@@ -44,10 +44,10 @@ TRUTH = [
 ]  # fmt: skip
 
 ROWS: list[Row] = [
-    Row("sum", tl.sum, np.sum, REDUCED + EMPTIED),
+    Row("sum", tl.sum, np.sum, REDUCED + EMPTY),
     Row(
         "prod", tl.prod, np.prod,
-        [*REDUCED, *EMPTIED, sample((5,)), sample((3, 2, 2), axis=(1, 0)), sample((2, 3, 2), axis=(-2,)),
+        [*REDUCED, *EMPTY, sample((5,)), sample((3, 2, 2), axis=(1, 0)), sample((2, 3, 2), axis=(-2,)),
          sample((2, 2, 3), axis=(0, 2))],
         WITH_ZEROS,
     ),
@@ -56,11 +56,11 @@ ROWS: list[Row] = [
     Row("std", tl.std, np.std, [*REDUCED, sample((2, 3), axis=1, ddof=1), sample((5,), ddof=2)]),
     Row(
         "norm", tl.norm, _norm,
-        [*REDUCED, *EMPTIED, *[sample((2, 3), ord=p, axis=-1) for p in (1, 2, 3, 0.5, np.inf)],
+        [*REDUCED, *EMPTY, *[sample((2, 3), ord=p, axis=-1) for p in (1, 2, 3, 0.5, np.inf)],
          sample((2, 3), ord=1), sample((2, 3, 2), ord=2.5, axis=(0, 2), keepdims=True),
          sample((3, 1), ord=np.inf, keepdims=True)],
     ),
-    Row("logsumexp", tl.logsumexp, _logsumexp, REDUCED + EMPTIED),
+    Row("logsumexp", tl.logsumexp, _logsumexp, REDUCED + EMPTY),
     Row("any", tl.any, np.any, TRUTH, BOOLEAN, differentiable=False),
     Row("all", tl.all, np.all, TRUTH, BOOLEAN, differentiable=False),
     Row("count_nonzero", tl.count_nonzero, np.count_nonzero, TRUTH, BOOLEAN, differentiable=False),

@@ -1,4 +1,4 @@
-"""A row of the op table: an op, what NumPy makes of it, and the samples at which it is tried."""
+"""A row of the op table: an op, its NumPy reference, and the samples at which it is tested."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from tensorlib.ops.dropout import dropout
 from tensorlib.tensor import Tensor
 
 __all__ = [
+    "ALONG_AXIS",
     "BOOLEAN",
     "CAUSAL",
     "DISTINCT",
     "IDS",
-    "NORMALISED",
     "POSITIVE",
     "REAL",
-    "SOME",
     "UNARY",
+    "VISIBLE",
     "Row",
     "Sample",
-    "mask_of",
+    "dropout_mask",
     "sample",
 ]  # fmt: skip
 
 Domain = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
-# ---- domains: where an op is smooth ------------------------------------------------------------------------------
+# ---- domains in which an op is smooth ----------------------------------------------------------------------------
 
 
 def REAL(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return numbers of both signs and of magnitude 0.3 to 1.5: no kink or pole at zero is near."""
+    """Return numbers of both signs and of magnitude 0.3 to 1.5, away from kinks and poles at 0."""
     return np.asarray(rng.uniform(0.3, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
 
 
@@ -49,7 +49,7 @@ def POSITIVE(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def DISTINCT(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return numbers around zero that all differ by at least 0.1: no two tie, and none does within a small step."""
+    """Return numbers around 0 that all differ by at least 0.1, so that a small step does not make two of them equal."""
     n = math.prod(shape)
     return np.asarray((rng.permutation(n) - n / 2 + rng.uniform(0.1, 0.9)).reshape(shape) * 0.1)
 
@@ -63,7 +63,7 @@ def BOOLEAN(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Sample(NamedTuple):
-    """The arguments of one call. Of the positional ones, tuples are shapes still to be filled."""
+    """The arguments of one call. Tuples among the positional ones are shapes, which the row fills."""
 
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
@@ -74,7 +74,7 @@ class Sample(NamedTuple):
 
 
 def sample(*arguments: Any, **keywords: Any) -> Sample:
-    """Describe one sample: tuples are shapes, everything else is handed over as it stands."""
+    """Describe one call of an op: tuples are shapes, everything else is passed unchanged."""
     return Sample(arguments, keywords)
 
 
@@ -84,16 +84,15 @@ def _brief(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """One op: its public function, what NumPy makes of it, samples, and where it is smooth.
+    """One op: its public function, its NumPy reference, its samples, and the domain in which it is smooth.
 
     Attributes:
         name: the public name.
-        function: takes Tensors at the places of shapes.
-        reference: takes NumPy arrays of float64 instead, and returns what `function` should; None where NumPy has no
-            such thing.
-        samples: made by `sample`.
+        function: the op; gets Tensors in the place of shapes.
+        reference: returns the expected values; gets float64 NumPy arrays instead. None where NumPy has no equivalent.
+        samples: the calls to test, each described by `sample`.
         domain: fills the shapes; a tuple has one domain for each shape.
-        differentiable: False where only the value can be checked.
+        differentiable: False if only the value can be checked.
     """
 
     name: str
@@ -112,13 +111,13 @@ class Row:
         return [a.astype(dtype) if a.dtype.kind == "f" else a for a in filled]
 
     def bound(self, sample: Sample, backend: Backend | None) -> Callable[..., Any]:
-        """Return the op as a function of the sample's arrays alone; the reference, of NumPy arrays, without backend."""
+        """Return the op as a function of the sample's arrays alone; without a backend, its reference on NumPy's."""
         function: Any = self.reference if backend is None else self.function
-        keywords = {k: _handed(v, backend) for k, v in sample.keywords.items()}
+        keywords = {k: _as_argument(v, backend) for k, v in sample.keywords.items()}
 
         def call(*xs: Any) -> Any:
             filled = iter(xs)
-            arguments = [next(filled) if isinstance(a, tuple) else _handed(a, backend) for a in sample.arguments]
+            arguments = [next(filled) if isinstance(a, tuple) else _as_argument(a, backend) for a in sample.arguments]
             return function(*arguments, **keywords)
 
         call.__name__ = self.name
@@ -126,27 +125,27 @@ class Row:
         return call
 
     def _signature(self, sample: Sample) -> inspect.Signature:
-        """Return the arguments that stand for the sample's arrays, by the names that the op gives them."""
+        """Return the op's names of the arguments that are arrays in this sample."""
         names = list(inspect.signature(self.function).parameters.values())
         several = [p for p in names if p.kind is p.VAR_POSITIONAL]
-        if several:  # concatenate(*xs): no names to give
+        if several:  # concatenate(*xs): its inputs have no names
             return inspect.Signature(several[:1])
-        places = [i for i, a in enumerate(sample.arguments) if isinstance(a, tuple)]
+        positions = [i for i, a in enumerate(sample.arguments) if isinstance(a, tuple)]
         only = inspect.Parameter.POSITIONAL_ONLY
-        return inspect.Signature([inspect.Parameter(names[i].name, only) for i in places])
+        return inspect.Signature([inspect.Parameter(names[i].name, only) for i in positions])
 
 
-def _handed(value: Any, backend: Backend | None) -> Any:
-    """Return a constant argument as the op gets it: arrays as Tensors of the backend, also within an index tuple."""
+def _as_argument(value: Any, backend: Backend | None) -> Any:
+    """Return a constant argument as the op gets it: arrays as Tensors of the backend, also inside an index tuple."""
     if backend is None:
         return value
     if isinstance(value, np.ndarray):
         return Tensor(value, backend=backend)
-    return tuple(_handed(v, backend) for v in value) if isinstance(value, tuple) else value
+    return tuple(_as_argument(v, backend) for v in value) if isinstance(value, tuple) else value
 
 
-def mask_of(shape: tuple[int, ...], p: float) -> np.ndarray:
-    """Return the mask by which an op multiplies that is given dropout `p` and ``tl.Generator(7)``."""
+def dropout_mask(shape: tuple[int, ...], p: float) -> np.ndarray:
+    """Return the mask that an op with dropout `p` and ``tl.Generator(7)`` multiplies by."""
     return dropout(np.ones(shape), p, Generator(7)).numpy()
 
 
@@ -154,8 +153,8 @@ def mask_of(shape: tuple[int, ...], p: float) -> np.ndarray:
 
 UNARY = [sample(()), sample((4,)), sample((2, 3)), sample((1, 1)), sample((0, 3)), sample((2, 1, 3))]
 IDS = np.array([[0, 4, 4], [1, 0, 4]])
-SOME = np.array([[True, False, True, True], [False, False, False, False], [True, True, True, True]])
-NORMALISED = [
+VISIBLE = np.array([[True, False, True, True], [False, False, False, False], [True, True, True, True]])
+ALONG_AXIS = [
     sample((4,)), sample((2, 3)), sample((2, 3), axis=0), sample((2, 3, 4), axis=-2), sample((2, 1)), sample((0, 3)),
     sample((1, 1, 3), axis=1),
 ]  # fmt: skip

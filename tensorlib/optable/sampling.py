@@ -1,6 +1,6 @@
-"""Rows of the op table: Random Tensors, against the same formulas on the words of NumPy's Philox.
+"""Rows of the op table: random Tensors. The references apply the same formulas to the random words of NumPy's Philox.
 
-An array gives the backend, and the shape where one is needed.
+The first argument is an array that gives the backend, and the shape where one is needed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _permutation(x: Any) -> np.ndarray:
 
 
 def _drawn(function: Any) -> Any:
-    """Return a sampler of the shape and on the backend of its first argument, float64, always the first draw."""
+    """Return `function` with the shape and backend of an array, in float64, and always the generator's first draw."""
 
     def draw(x: Any, *arguments: Any, **options: Any) -> Any:
         stream = tl.Generator(SEED)

@@ -1,4 +1,4 @@
-"""Rows of the op table: Moving elements."""
+"""Rows of the op table: rearranging elements without computing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the op table: Softmax and its logarithm."""
+"""Rows of the op table: softmax and its logarithm."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from tensorlib.optable.row import CAUSAL, NORMALISED, SOME, Row, sample
+from tensorlib.optable.row import ALONG_AXIS, CAUSAL, VISIBLE, Row, sample
 
 __all__ = ["ROWS"]
 
@@ -21,9 +21,9 @@ def _softmax(x: np.ndarray, axis: int = -1, visible: Any = True) -> np.ndarray:
 ROWS: list[Row] = [
     Row(
         "softmax", tl.softmax, _softmax,
-        [*NORMALISED, sample((3, 4), visible=SOME), sample((2, 3, 4), visible=SOME),
-         sample((3, 4), axis=0, visible=SOME),
-         sample((2, 3, 3), visible=CAUSAL), sample((2, 4), visible=SOME[:1])],
+        [*ALONG_AXIS, sample((3, 4), visible=VISIBLE), sample((2, 3, 4), visible=VISIBLE),
+         sample((3, 4), axis=0, visible=VISIBLE),
+         sample((2, 3, 3), visible=CAUSAL), sample((2, 4), visible=VISIBLE[:1])],
     ),
-    Row("log_softmax", tl.log_softmax, lambda x, axis=-1: np.log(_softmax(x, axis)), NORMALISED),
+    Row("log_softmax", tl.log_softmax, lambda x, axis=-1: np.log(_softmax(x, axis)), ALONG_AXIS),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rows of the op table: Order."""
+"""Rows of the op table: sorting and searching."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _argsort(x: np.ndarray, axis: int | None = -1, descending: bool = False) -> 
 
 
 def _topk(x: np.ndarray, k: int, axis: int = -1, largest: bool = True) -> np.ndarray:
-    """Return the values; the indices are those of argsort, as a test of its own says."""
+    """Return the values; a separate test checks that the indices are those of argsort."""
     return np.take(_sort(x, axis, largest), np.arange(k), axis)
 
 

@@ -1,4 +1,4 @@
-"""Rows of the op table: Sines and tangents, their inverses, and the hyperbolic ones."""
+"""Rows of the op table: sines and tangents, their inverses, and the hyperbolic functions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def _within_one(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(rng.uniform(-0.8, 0.8, shape))
 
 
-def _within_one_and_a_bit(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return numbers from -1.2 to 1.2: the tangent's poles are at -1.57 and 1.57."""
+def _between_poles(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Return numbers from -1.2 to 1.2; the poles of the tangent are at -1.57 and 1.57."""
     return np.asarray(rng.uniform(-1.2, 1.2, shape))
 
 
 ROWS: list[Row] = [
     Row("sin", tl.sin, np.sin, UNARY),
     Row("cos", tl.cos, np.cos, UNARY),
-    Row("tan", tl.tan, np.tan, UNARY, _within_one_and_a_bit),
+    Row("tan", tl.tan, np.tan, UNARY, _between_poles),
     Row("arcsin", tl.arcsin, np.arcsin, UNARY, _within_one),
     Row("arccos", tl.arccos, np.arccos, UNARY, _within_one),
     Row("arctan", tl.arctan, np.arctan, UNARY),

@@ -1,11 +1,12 @@
-"""checkpoint: forget what a stretch of the computation saved, and compute it again when backward needs it."""
+"""checkpoint: drop what a stretch of the computation saved, and recompute it when the backward pass needs it."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
+from tensorlib.arrays.array import Array
 from tensorlib.arrays.random import DrawTape
 from tensorlib.engine.errors import replaced_since
 from tensorlib.engine.function import Function
@@ -16,23 +17,30 @@ from tensorlib.tensor import Tensor
 
 __all__ = ["checkpoint"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def checkpoint(f: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+
+def checkpoint(f: Callable[P, R], *inputs: P.args, **options: P.kwargs) -> R:
     """Return ``f(*inputs, **options)``, keeping its inputs for the backward pass but nothing computed inside.
 
-    The backward pass runs `f` once more, with the same dropout masks, when it comes to the first op inside: memory for
+    When the backward pass reaches the first op inside, it runs `f` once more, with the same dropout masks: memory for
     the arrays inside is traded for the time of one more forward pass (Chen et al. 2016, "Training deep nets with
-    sublinear memory cost"). Every gradient stays bit for bit what it was, of any order, with respect to `inputs` and
-    to whatever else `f` uses, such as the parameters of modules.
+    sublinear memory cost"). Gradients of any order are the same bits as without, with respect to `inputs` and to
+    everything else that `f` uses, such as the parameters of modules.
 
-    `f` must do the same the second time: the same ops on the same values. A generator of tensorlib is no obstacle,
-    for its draws are repeated; any other state that f changes is. A Tensor that f read and whose value was replaced
-    since, as by an optimizer, is an error, and so are other ops or other shapes than before.
+    The second run of `f` must run the same ops on the same values. Draws from generators of tensorlib are repeated;
+    other state that f changes is not. It is an error if the value of a Tensor that f read was replaced in between, as
+    by an optimizer, or if the ops or their shapes differ.
+
+    >>> x = tl.Tensor([1.0, 2.0], requires_grad=True)
+    >>> y = tl.checkpoint(lambda x: tl.tanh(x) * x, x)  # keeps x, but not tanh(x)
+    >>> y.sum().backward()
+    >>> x.grad.shape
+    (2,)
     """
     if not callable(f):
-        raise TypeError(
-            f"checkpoint: a function and then its inputs are required, as checkpoint(f, x); got {shown(f)} first"
-        )
+        raise TypeError(f"checkpoint: the first argument must be a function, as in checkpoint(f, x); got {shown(f)}")
     state = current_state()
     if not state.record:
         return f(*inputs, **options)
@@ -48,14 +56,14 @@ def checkpoint(f: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
 
 
 class _Tape:
-    """Lists the nodes recorded in a stretch, and the leaves that it reads, constants too: these weakly."""
+    """Lists the nodes recorded in a stretch, and, weakly, the leaves that it reads, including constants."""
 
     def __init__(self) -> None:
         self.nodes: list[Function] = []
         self.leaves: dict[int, weakref.ref[Tensor]] = {}
 
     def ran(self, node: Function, inputs: Sequence[Any]) -> None:
-        """List an op that has run in this thread; it may be recorded or not."""
+        """List an op that has run in this thread, recorded or not."""
         if node.edges is not None:
             self.nodes.append(node)
         for x in inputs:
@@ -63,13 +71,13 @@ class _Tape:
                 self.leaves[id(x)] = weakref.ref(x)
 
     def extend(self, inner: _Tape) -> None:
-        """Take over what ran in a stretch within this one."""
+        """Add the contents of a stretch inside this one."""
         self.nodes += inner.nodes
         self.leaves |= inner.leaves
 
 
 class _Region:
-    """What it takes to run a stretch again. Knows its nodes weakly: they hold the region, and cycles hold memory."""
+    """Everything needed to run a stretch again. Refers to its nodes weakly: they hold the region, and cycles leak."""
 
     def __init__(
         self,
@@ -81,23 +89,23 @@ class _Region:
     ) -> None:
         self.function, self.inputs, self.options, self.draws = function, inputs, options, draws
         self.nodes = [weakref.ref(node) for node in tape.nodes]
-        self.ops = _what_ran(tape)
-        # As it stands after the stretch: what this itself has replaced, such as a running mean, is its own affair.
+        self.ops = _ops_in(tape)
+        # The versions after the stretch: values that it replaces itself, such as a running mean, are not an error.
         self.versions = [(leaf, x.version) for leaf in tape.leaves.values() if (x := leaf()) is not None]
 
-    def held(self) -> list[Any]:
-        """Return the arrays of the inputs, which are kept in order to run again."""
+    def held(self) -> list[Array]:
+        """Return the arrays of the inputs, which are kept for the second run."""
         return [x.data for x in (*self.inputs, *self.options.values()) if isinstance(x, Tensor)]
 
     def restore(self) -> None:
-        """Run the function again, and hand what each op saves to the node that forgot it."""
+        """Run the function again, and give the arrays that each op saves to the node that dropped them."""
         for reference, version in self.versions:
             if (leaf := reference()) is not None and leaf.version != version:
                 raise replaced_since("a checkpoint", leaf, version)
         tape = _Tape()
         with self.draws.repeating(), recording(record=True, tape=tape, watch=None):
             self.function(*self.inputs, **self.options)
-        if (again := _what_ran(tape)) != self.ops:
+        if (again := _ops_in(tape)) != self.ops:
             raise RuntimeError(
                 f"checkpoint: the function must run the same ops again; it ran {_difference(self.ops, again)}; "
                 "does it depend on state that has changed since the forward pass?"
@@ -108,17 +116,17 @@ class _Region:
             if old is not None and old.region is self:
                 old.saved, old.statistics, old.region = new.saved, new.statistics, new.region
         for inner in {id(new.region): new.region for new in tape.nodes if new.region is not None}.values():
-            inner.nodes = [_same(ref, originals) for ref in inner.nodes]
+            inner.nodes = [_original_of(ref, originals) for ref in inner.nodes]
 
 
-def _same(reference: Any, originals: dict[int, Any]) -> Any:
-    """Return a reference to the original of the node that `reference` refers to."""
+def _original_of(reference: Callable[[], Function | None], originals: dict[int, Function | None]) -> Any:
+    """Return a weak reference to the node that the node behind `reference` is a second run of."""
     original = originals.get(id(reference()))
     return weakref.ref(original) if original is not None else lambda: None
 
 
-def _what_ran(tape: _Tape) -> list[tuple[Any, ...]]:
-    """Return each op with the shapes and dtypes of its outputs."""
+def _ops_in(tape: _Tape) -> list[tuple[Any, ...]]:
+    """Return the class of each op with the shapes and dtypes of its outputs."""
     return [(type(node), *node.output_types) for node in tape.nodes]
 
 
@@ -126,9 +134,9 @@ def _difference(before: Sequence[tuple[Any, ...]], again: Sequence[tuple[Any, ..
     for i, (old, new) in enumerate(zip(before, again, strict=False)):
         if old != new:
             of_old, of_new = (" and ".join(f"{shape} {dtype}" for shape, dtype in op[1:]) for op in (old, new))
-            named = new[0] is old[0]
+            same_op = new[0] is old[0]
             return (
-                f"{op_name(new[0])}{f' to {of_new}' if named else ''} where it ran "
-                f"{op_name(old[0])}{f' to {of_old}' if named else ''} before (op {i} of {len(before)})"
+                f"{op_name(new[0])}{f' to {of_new}' if same_op else ''} where it ran "
+                f"{op_name(old[0])}{f' to {of_old}' if same_op else ''} before (op {i} of {len(before)})"
             )
     return f"{len(again)} ops where it ran {len(before)} before"

@@ -1,4 +1,4 @@
-"""debug: the first NaN or Inf is reported where it is made, and an error in a backward names its op."""
+"""debug: the first NaN or Inf is reported at the op that computes it, and an error in a backward names its op."""
 
 import gc
 import subprocess
@@ -22,7 +22,7 @@ def leaf(values, backend="numpy", **options):
 
 
 def report(f, *arguments):
-    """Run f within debug; return what the error says, and the line of this file that it must name."""
+    """Run f within debug; return the message, and the line of this file that it must name."""
     with pytest.raises(FloatingPointError) as caught, tl.debug():
         f(*arguments)
     line = [entry for entry in caught.traceback if entry.path.name == "test_debug.py"][-1].lineno + 1
@@ -56,16 +56,19 @@ REMEDIES = [
     (lambda x: tl.sqrt(x), "the square root of a negative number is NaN"),
     (lambda x: x / 0.0, "input 1 is the number 0; division by 0"),
     (lambda x: 1.0 / x, "division by 0"),
-    (lambda x: tl.exp(x * 100.0), "exp overflows, float32 above 88.7"),
+    (lambda x: tl.exp(x * 100.0), "exp overflows above 88.7 in float32"),
     (lambda x: x**0.5, "a negative number to a fractional power is NaN"),
     (lambda x: x**-1.0, "0 to a negative power is Inf"),
     (lambda x: tl.rsqrt(x + 1.0), "division by 0: add a small number"),
-    (lambda x: (x.astype("float16") * 60000.0) * 2.0, "float16 ends at 65504"),
+    (lambda x: (x.astype("float16") * 60000.0) * 2.0, "the largest float16 is 65504"),
     (lambda x: (x * 1e30) * 1e30, "float32 overflows"),
     (lambda x: x * np.float32("inf"), r"0 · Inf is NaN"),
     (lambda x: tl.Tensor(np.full(3, np.inf), backend=x.backend) - np.inf, "Inf - Inf is NaN"),
-    (lambda x: tl.mean(x[:0]), "input 1 is NaN already, as the mean or variance of nothing is"),
-    (lambda x: tl.softmax(tl.masked_fill(x, x < 9, np.inf)), "a row of -Inf alone, or +Inf, has no softmax"),
+    (lambda x: tl.mean(x[:0]), "input 1 is already NaN, like the mean or variance of zero elements"),
+    (
+        lambda x: tl.softmax(tl.masked_fill(x, x < 9, np.inf)),
+        "softmax is undefined for +Inf and for a row of only -Inf",
+    ),
 ]
 
 
@@ -75,27 +78,27 @@ def test_remedies(f, remedy, backend):
     assert remedy in message and line in message
 
 
-def test_a_nan_that_came_in_is_named_with_the_input_that_holds_it(backend):
+def test_a_nan_in_an_input_is_named_with_that_input(backend):
     data = tl.Tensor([[np.nan] * 3, [1.0] * 3], backend=backend)
     weight = leaf(np.ones((3, 2), "float32"), backend)
     weight.name = "output.weight"
     message, _ = report(lambda: data @ weight)
     assert "input 0 is (2, 3) float32 in [1, 1], 3 NaN; input 1 (output.weight) is (3, 2) float32 in [1, 1]" in message
-    assert "input 0 holds 3 NaN of 6 elements already" in message
+    assert "input 0 already holds 3 NaN in 6 elements" in message
 
 
-def test_an_infinity_that_was_put_in_passes(backend):
+def test_an_infinity_in_an_input_passes(backend):
     x = leaf([[1.0, 2.0], [3.0, 4.0]], backend)
     hidden = tl.Tensor([[False, True], [False, False]], backend=backend)
     with tl.debug():
         tl.softmax(tl.masked_fill(x, hidden, -np.inf)).sum().backward()
         tl.softmax(tl.where(hidden, -np.inf, x)).sum()
         (x + tl.Tensor([[0.0, -np.inf]], backend=backend)).max()
-        tl.where(tl.isfinite(tl.Tensor([np.nan, 1.0], backend=backend)), 1.0, 0.0)  # asking for NaN is no NaN
+        tl.where(tl.isfinite(tl.Tensor([np.nan, 1.0], backend=backend)), 1.0, 0.0)  # a test for NaN is not a NaN
     assert np.isfinite(x.grad.numpy()).all()
 
 
-def test_an_op_that_is_not_recorded_is_looked_at_too(backend):
+def test_an_op_that_is_not_recorded_is_checked_too(backend):
     x = tl.Tensor([0.0], backend=backend)
     assert "log: the output" in report(lambda: tl.log(x))[0]
     with tl.no_grad():
@@ -110,7 +113,7 @@ def test_one_of_several_outputs():
 # ---- backward ---------------------------------------------------------------------------------------------------
 
 
-def test_a_gradient_that_becomes_infinite_is_found_where_it_does(backend):
+def test_an_infinite_gradient_is_found_at_the_op_that_computes_it(backend):
     def root(x):
         with tl.module_scope("norm"):
             return tl.sqrt(x)
@@ -145,22 +148,22 @@ def test_a_gradient_of_a_gradient(backend):
     assert message.startswith("power: backward: ") and "the slope of x^y at 0 is infinite for y < 1" in message
 
 
-def test_a_gradient_that_arrives_spoiled_was_not_made_by_the_op(backend):
+def test_an_incoming_gradient_that_is_not_finite_is_not_the_ops_fault(backend):
     x = leaf([1.0, 2.0], backend)
     with tl.debug():
         y = x * 2.0
     message, _ = report(lambda: y.backward([1.0, np.nan]))
-    assert "multiply: backward" in message and "look at the gradient given to backward()" in message
+    assert "multiply: backward" in message and "check the gradient given to backward()" in message
 
 
-def test_a_gradient_that_is_spoiled_at_the_leaf_itself(backend):
+def test_a_gradient_that_is_not_finite_only_at_the_leaf(backend):
     x = leaf([0.1], backend)
     x.name = "bias"
     message, _ = report(lambda: (x * 3e38 + x * 3e38).sum().backward())
     assert message.startswith("backward: the gradient of bias of shape (1,) must be finite, got 1 Inf in 1 element; ")
     with x.register_hook(lambda dx: dx * np.inf):
         message, _ = report(lambda: (x * 2.0).sum().backward())
-    assert "their sum overflows, or a hook made it so" in message and x.grad is None
+    assert "their sum overflows, or a hook changed it" in message and x.grad is None
 
 
 def test_inside_checkpoint(backend):
@@ -189,7 +192,7 @@ def test_in_the_transformer_with_the_path_of_its_module():
         and "models/architectures/transformer.py:" in message
     )
     assert "(decoder.layers.1.cross_attention.output.weight) is (8, 8)" in message
-    assert "input 1 holds 1 NaN of 64 elements already" in message
+    assert "input 1 already holds 1 NaN in 64 elements" in message
 
 
 # ---- errors in backward, and lines ------------------------------------------------------------------------------
@@ -225,7 +228,7 @@ def test_an_error_in_a_backward_names_the_op_and_where_it_was_called(mistake, er
     with tl.debug():
         y = Wrong.apply(x).sum()
     with pytest.raises(error, match=rf"{message}.*; the op is outside any module; recorded at .*test_debug.py:\d+$"):
-        y.backward()  # debug need not be on any more
+        y.backward()  # debug need not be on
 
 
 class Doubling(nn.Module):
@@ -233,11 +236,11 @@ class Doubling(nn.Module):
         return tl.checkpoint(lambda x: x * 2, x)
 
 
-def test_the_line_is_the_users_whatever_lies_between():
+def test_the_line_is_the_users_whatever_is_in_between():
     x = leaf([1.0, 2.0])
     with tl.debug():
-        assert "test_debug.py" in Doubling()(x).node.source  # in a module of the user's, called by nn and checkpoint
-        assert "test_debug.py" in nn.Linear(2, 2)(x).node.source  # of nn's modules, the line that called them
+        assert "test_debug.py" in Doubling()(x).node.source  # in a user's module, called by nn and checkpoint
+        assert "test_debug.py" in nn.Linear(2, 2)(x).node.source  # for nn's modules, the line that called them
         assert "test_debug.py" in tl.vjp(tl.tanh, x, [1.0, 1.0], create_graph=True)[0].node.source
         (slope,) = tl.grad(tl.softmax(x)[0], [x], create_graph=True)  # its formula is called through functools
         assert all("test_debug.py" in node.source for node in tl.graph(slope))
@@ -289,7 +292,7 @@ def test_as_a_decorator_and_nested():
             tl.log(leaf([0.0]))
 
 
-def test_numpy_does_not_warn_beside_the_report():
+def test_numpy_does_not_warn_in_addition():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "exp overflows" in report(tl.exp, leaf([1000.0]))[0]
@@ -322,7 +325,7 @@ def test_values_and_gradients_are_what_they_are_without():
         np.testing.assert_array_equal(run(), plain)
 
 
-def test_nothing_grows_and_no_cycle_stays():
+def test_no_memory_grows_and_no_cycle_remains():
     w, x = leaf(np.ones((64, 64), "float32")), tl.Tensor(np.ones((64, 64), "float32"))
 
     def step():
@@ -348,7 +351,7 @@ def test_nothing_grows_and_no_cycle_stays():
         tracemalloc.stop()
         gc.enable()
     assert all(reference() is None for reference in references)
-    assert after - before < 100_000  # one array a step would be 819,200; Python's free lists of small things are filled
+    assert after - before < 100_000  # one array per step would be 819,200; Python's free lists fill
 
 
 def test_a_mask_that_outlives_the_block_holds_nothing():

@@ -20,7 +20,7 @@ def leaf(values, backend="numpy", name="", **options):
 
 
 def next_line(lines=1):
-    """Return the line below the one that calls, as messages show it."""
+    """Return the line below the calling line, as messages show it."""
     return f"test_explain.py:{sys._getframe(1).f_lineno + lines}"
 
 
@@ -62,7 +62,7 @@ CUTS = [
     (no_grad_at, "computed inside no_grad at "),
     (lambda p, w: (p.argmax() * w).sum(), "argmax at "),
     (lambda p, w: ((p > 0) * w).sum(), "greater at "),
-    (lambda p, w: tl.where(p > 0, w, 0.0).sum(), "greater at "),  # the mask is no input but an attribute
+    (lambda p, w: tl.where(p > 0, w, 0.0).sum(), "greater at "),  # the mask is an attribute, not an input
     (lambda p, w: tl.embedding(w, p.argmax().reshape(1)), "argmax at "),
     (lambda p, w: (p.astype("int32") * w).sum(), "astype(int32) at "),
     (lambda p, w: (tl.sign(p) * w).sum(), "sign at "),
@@ -115,7 +115,11 @@ def test_a_parameter_that_was_replaced():
     loss = net(tl.Tensor([[1.0, 2.0]])).sum()
     old = net.weight
     net.weight = nn.Parameter(np.ones((2, 2), "float32"))
-    assert_says(tl.explain(net.weight, loss), "none", "another Tensor called weight is in the graph: it was replaced")
+    assert_says(
+        tl.explain(net.weight, loss),
+        "none",
+        "another Tensor called weight is in the graph: the module's Tensor was replaced",
+    )
     assert tl.explain(old, loss).verdict == "fine"
 
 
@@ -152,10 +156,10 @@ def test_a_part_that_is_cut_off_is_noted():
     p = leaf([1.0, 2.0])
     with tl.debug():
         loss = (p + (p * 2.0).detach()).sum()
-    assert_says(tl.explain(p, loss), "fine", "note: a part of its use is cut off: cut by detach at ")
+    assert_says(tl.explain(p, loss), "fine", "note: part of its use is cut off: cut by detach at ")
 
 
-def test_what_an_op_cuts_off_of_itself_is_no_news():
+def test_a_cut_by_an_op_itself_is_not_noted():
     p = leaf([0.5, 2.0])
     with tl.debug():
         loss = (tl.hardtanh(p) + tl.where(p > 0, p, 0.0)).sum()
@@ -177,15 +181,15 @@ ZEROS = [
         "zeroed by matmul at ",
         "factor, gate.weight, is all zero",
     ),
-    (lambda p: tl.maximum(p, 9.0), "zeroed by maximum at ", "the other input is larger at 100 % of the places"),
-    (lambda p: tl.minimum(p, -9.0), "zeroed by minimum at ", "the other input is smaller at 100 % of the places"),
-    (lambda p: tl.clip(p, 5.0, 9.0), "zeroed by clip at ", "100 % of the values lie outside of its bounds"),
-    (lambda p: tl.masked_fill(p, p < 9, 0.0), "zeroed by where at ", "chooses this input at 0 % of the places"),
+    (lambda p: tl.maximum(p, 9.0), "zeroed by maximum at ", "the other input is larger at 100 % of the positions"),
+    (lambda p: tl.minimum(p, -9.0), "zeroed by minimum at ", "the other input is smaller at 100 % of the positions"),
+    (lambda p: tl.clip(p, 5.0, 9.0), "zeroed by clip at ", "100 % of the values are outside its bounds"),
+    (lambda p: tl.masked_fill(p, p < 9, 0.0), "zeroed by where at ", "selects this input at 0 % of the positions"),
     (lambda p: tl.softmax(p), "zeroed by softmax at ", "the same for all classes, and probabilities sum to 1"),
     (lambda p: tl.softmax(p * 1000.0)[:, 0], "zeroed by softmax at ", "saturated: its largest output is 1 in 100 %"),
     (lambda p: tl.sigmoid(p + 500.0), "zeroed by sigmoid at ", "100 % of its outputs are exactly at their limits"),
     (lambda p: tl.tanh(p - 500.0), "zeroed by tanh at ", "saturated: 100 % of its outputs"),
-    (lambda p: tl.square(p * 0.0 + (p - p)), "zeroed by square at ", "its input is 0 at 100 % of the places"),
+    (lambda p: tl.square(p * 0.0 + (p - p)), "zeroed by square at ", "its input is 0 at 100 % of the positions"),
     (lambda p: p**0, "zeroed by power at ", "the exponent is 0"),
     (lambda p: tl.dropout(p, 0.999, tl.Generator(1)), "zeroed by dropout at ", "with probability 0.999"),
     (lambda p: p[:0], "zeroed by sum at ", "its input has no elements"),
@@ -213,7 +217,7 @@ def test_contributions_that_cancel_each_other_out():
     assert_says(tl.explain(p, loss), "zero", "the contributions to the gradient of multiply at ", "cancel each other")
 
 
-def test_a_dead_relu_is_found_through_what_lies_before_it():
+def test_a_dead_relu_is_found_through_the_ops_after_it():
     net = nn.FeedForward(4, 6)
     net.hidden.bias.replace(np.full(6, -100, "float32"))
     with tl.debug():
@@ -225,10 +229,10 @@ def test_a_dead_relu_is_found_through_what_lies_before_it():
     assert [step.after > 0 for step in answer.path] == [True, True, False]
     assert answer.path[-1].module == "hidden" and "test_explain.py" in answer.path[-1].source
     last = tl.explain(net.output.weight, loss)
-    assert "zeroed by linear" in str(last) and "the other factor, what linear_relu at" in str(last)
+    assert "zeroed by linear" in str(last) and "the other factor, the output of linear_relu at" in str(last)
 
 
-def test_equal_reasons_are_counted_and_many_are_cut_short():
+def test_equal_reasons_are_counted_and_long_lists_are_cut():
     p = leaf(random(3, 3) * 0 + 1)
     with tl.debug():
         line = [tl.relu(p - 9.0).sum() for _ in range(4)]
@@ -255,17 +259,17 @@ def test_a_gradient_that_is_partly_zero(backend):
     assert answer.zeros == pytest.approx(0.97)
 
 
-def test_rows_of_an_embedding_that_no_id_chose(backend):
+def test_rows_of_an_embedding_that_no_id_selects(backend):
     table = leaf(random(10, 3), backend, "embedding.weight")
     answer = tl.explain(table, tl.embedding(table, [[1, 1], [4, 7]]).sum())
     assert_says(answer, "fine", "70 % of its elements are zero: embedding lets 30 % through")
-    assert_says(answer, "fine", "no id chose 7 of its 10 rows")
+    assert_says(answer, "fine", "no id selects 7 of its 10 rows")
 
 
 # ---- NaN, Inf, huge, tiny ---------------------------------------------------------------------------------------
 
 
-def test_nan_and_inf_are_followed_to_the_op_that_made_them(backend):
+def test_nan_and_inf_are_traced_to_the_op_that_computed_them(backend):
     p = leaf([0.0, 4.0], backend, "scale")
     with tl.debug():
         loss = (tl.where(p > 0, tl.sqrt(p), 0.0) * 2.0).sum()
@@ -287,12 +291,12 @@ def test_huge_by_one_step_and_by_many(backend):
         line = next_line()
         y = p * 2.0 * 1e6
         loss = (y * 3.0).sum()
-    assert_says(tl.explain(p, loss), "huge", "it grows most at multiply at ", f"{line}, by a factor 1e+06")
+    assert_says(tl.explain(p, loss), "huge", "it grows most at multiply at ", f"{line}, by a factor of 1e+06")
     y = p
     for _ in range(20):
         y = y * 10.0
     answer = tl.explain(p, y.sum())
-    assert_says(answer, "huge", "no one step is to blame: 20 times multiply", "by 1e+20 together, by 10 each")
+    assert_says(answer, "huge", "no single step dominates: the 20 multiply ops", "by 1e+20 in total, by 10 each")
 
 
 def test_tiny(backend):
@@ -301,14 +305,14 @@ def test_tiny(backend):
     for _ in range(20):
         y = tl.sigmoid(y)
     answer = tl.explain(p, y.sum())
-    assert_says(answer, "tiny", "no one step is to blame: 20 times sigmoid on the path multiply it by ")
+    assert_says(answer, "tiny", "no single step dominates: the 20 sigmoid ops on the path multiply it by ")
     assert answer.norm < 1e-7
 
 
 # ---- the path ---------------------------------------------------------------------------------------------------
 
 
-def test_shares_where_ways_meet(backend):
+def test_shares_where_paths_join(backend):
     p = leaf([1.0, 1.0], backend)
     with tl.module_scope("decoder.layers.1.cross_attention"):
         a = p * 3.0
@@ -371,7 +375,7 @@ def test_in_the_transformer_a_detach_and_a_dead_unit_are_found():
     assert_says(answer, "zero", "zeroed by linear_relu at ", f"{where}: 100 % of units dead")
 
 
-def test_a_checkpoint_is_looked_into():
+def test_a_checkpoint_is_opened():
     p = leaf(random(3, 3))
     with tl.debug():
         loss = tl.checkpoint(lambda x: tl.relu(x - 100.0) * 2.0, p).sum()
@@ -390,12 +394,12 @@ def test_a_long_chain_takes_linear_time_and_few_lines():
     assert "add x4,990 (4,990 ops)" in str(answer)
 
 
-def test_a_tensor_that_is_no_leaf_and_the_loss_itself():
+def test_a_tensor_that_is_not_a_leaf_and_the_loss_itself():
     p = leaf([1.0, 2.0])
     h = p * 2.0
     loss = (h * 3.0).sum()
     answer = tl.explain(h, loss)
-    assert_says(answer, "fine", "note: it is no leaf, so backward() leaves its .grad None unless retain_grad()")
+    assert_says(answer, "fine", "note: it is not a leaf, so backward() leaves its .grad None unless retain_grad()")
     assert answer.norm == pytest.approx(3 * 2**0.5)
     assert tl.explain(loss, loss).norm == 1
 
@@ -424,7 +428,7 @@ def test_inside_no_grad_and_inside_debug():
     p = leaf([0.0])
     loss = tl.sqrt(p * 1.0).sum()
     with tl.debug(), tl.no_grad():
-        assert tl.explain(p, loss).verdict == "inf"  # an answer, and no report
+        assert tl.explain(p, loss).verdict == "inf"  # an answer, not an error
 
 
 def test_an_answer_may_be_kept():
@@ -439,7 +443,7 @@ BAD = [
     (lambda p, loss: tl.explain(p, 3.0), TypeError, "the loss must be a Tensor, got float"),
     (lambda p, loss: tl.explain(p, None), TypeError, "the loss must be a Tensor, got NoneType"),
     (lambda p, loss: tl.explain(loss, p), ValueError, r"must be a scalar, got shape \(2,\); call explain"),
-    (lambda p, loss: (loss.backward(), tl.explain(p, loss)), RuntimeError, "made by sum, was released.*before b"),
+    (lambda p, loss: (loss.backward(), tl.explain(p, loss)), RuntimeError, "behind sum was released.*before b"),
 ]  # fmt: skip
 
 
@@ -450,7 +454,7 @@ def test_misuse(call, error, message):
         call(p, (p * p).sum())
 
 
-def test_shares_for_people():
+def test_percent():
     assert [percent(x) for x in (0, 1, 0.97, 0.5, 0.999, 0.9999, 0.0001, 1 / 3)] == [
         "0 %", "100 %", "97 %", "50 %", "99.9 %", "over 99.9 %", "under 0.1 %", "33 %"
     ]  # fmt: skip

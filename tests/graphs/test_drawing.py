@@ -1,4 +1,4 @@
-"""The record as a picture: its text, its renderers, and that a file is whole or not there."""
+"""The graph as a picture: its text, its renderers, and that a file is written as a whole or not at all."""
 
 import html
 import importlib.metadata
@@ -38,7 +38,7 @@ def test_a_long_chain_needs_no_recursion_and_is_refused_by_name(tmp_path):
     assert dot_text(g, tmp_path).count(" -> ") == 20_000
 
 
-def test_frames_nest_and_boxes_lie_in_the_frame_of_their_module(tmp_path):
+def test_frames_nest_and_boxes_are_in_the_frame_of_their_module(tmp_path):
     text = dot_text(network(), tmp_path, depth=2)
     encoder = text.index("<b>encoder</b>")
     assert encoder < text.index("<b>layers.0</b>") < text.index("<b>attention</b>")
@@ -53,13 +53,13 @@ def test_boxes_show_name_and_shape_and_only_the_uncommon_dtype(tmp_path):
     with tl.module_scope("layer"):
         y = tl.relu(leaf(2, 8) @ w)
     text = dot_text(y.astype("float64"), tmp_path)
-    assert "<weight<br/>" in text and "<layer.weight<br/>" not in text  # the frame says "layer" already
+    assert "<weight<br/>" in text and "<layer.weight<br/>" not in text  # the frame already shows "layer"
     assert "(8, 4)</font>" in text and "(2, 4) float64</font>" in text
     assert "float32 unless marked" in text
     assert 'style="rounded,filled"' in text and text.count("penwidth") == 1
 
 
-def test_arrows_show_what_their_ends_do_not(tmp_path):
+def test_arrows_show_output_numbers_and_counts(tmp_path):
     a, b = tl.split(leaf(2, 5), [2], axis=-1)
     text = dot_text((a + a).sum() + b.sum(), tmp_path)
     assert "[0] (2, 2) ×2>" in text and "[1] (2, 3)>" in text
@@ -116,14 +116,14 @@ def only_pure(monkeypatch):
 
 @pytest.fixture(params=["dot", "graphviz-pure"])
 def any_renderer(request, monkeypatch):
-    """One renderer after the other; a skip says which is missing."""
+    """Each renderer in turn; a skip names the missing one."""
     if request.param == "graphviz-pure":
         only_pure(monkeypatch)
     elif drawing.shutil.which("dot") is None:
         pytest.skip("Graphviz is not installed: no `dot`")
 
 
-def test_pictures_are_what_their_suffix_says(tmp_path, any_renderer):
+def test_the_suffix_chooses_the_format(tmp_path, any_renderer):
     g = tl.graph(network())
     assert b"<svg" in tl.draw(g, tmp_path / "g.svg").read_bytes()
     assert tl.draw(g, str(tmp_path / "g.PNG")).read_bytes().startswith(b"\x89PNG")
@@ -143,7 +143,7 @@ def test_without_dot_graphviz_pure_renders_and_no_global_stays_changed(tmp_path,
     assert "\n" not in str(caught.value)
 
 
-def test_without_any_renderer_one_line_says_what_to_install(tmp_path, monkeypatch):
+def test_without_any_renderer_one_line_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(drawing.shutil, "which", lambda *args, **kw: None)
     with pytest.raises(RuntimeError, match=r"draw: .*g\.svg needs Graphviz.*pip install graphviz-pure") as caught:
         tl.draw(network(), tmp_path / "g.svg")

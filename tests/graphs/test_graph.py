@@ -1,4 +1,4 @@
-"""The record as data: what is in it, and what is folded at which depth."""
+"""The graph as data: its contents, and its folding at each depth."""
 
 import gc
 import pickle
@@ -10,10 +10,10 @@ import pytest
 
 import tensorlib as tl
 from tensorlib.graphs.folding import fold, levels_of
-from tensorlib.graphs.graph import bytes_for_people
+from tensorlib.messages import shown_bytes
 from tests.recorded import leaf, linear, network
 
-# ---- the record as data ----------------------------------------------------------------------------------------
+# ---- the graph as data -----------------------------------------------------------------------------------------
 
 
 def test_nodes_leaves_and_edges_in_order():
@@ -83,17 +83,17 @@ def test_memory_is_counted_once_and_leaves_not_at_all():
 @pytest.mark.parametrize(
     ("n", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2e7, "20 MB"), (3e12, "3,000 GB")]
 )
-def test_bytes_for_people(n, text):
-    assert bytes_for_people(n) == text
+def test_shown_bytes(n, text):
+    assert shown_bytes(n) == text
 
 
-def test_summary_and_repr_say_what_is_there():
+def test_summary_and_repr():
     g = tl.graph(linear("a", leaf(2, 3), 3, 4))
     assert repr(g).startswith("Graph(2 ops, 16 parameters in 2 tensors, 1 input, ")
     assert "ops: add 1, matmul 1" in g.summary() and "outputs: (2, 4) float32" in g.summary()
 
 
-def test_a_graph_keeps_no_array_alive_and_survives_the_record():
+def test_a_graph_keeps_no_array_alive_and_outlives_the_recorded_nodes():
     y = network()
     h = leaf(3)
     array = weakref.ref(h.data)
@@ -109,14 +109,16 @@ def test_a_graph_keeps_no_array_alive_and_survives_the_record():
     assert len(fold(g, 1).boxes) > 0
 
 
-def test_a_released_record_says_what_to_do():
+def test_a_released_graph_is_an_error_with_the_remedy():
     y = leaf(3).sum()
     y.backward()
-    with pytest.raises(RuntimeError, match=r"graph: the record behind sum was released .*retain_graph=True"):
+    with pytest.raises(
+        RuntimeError, match=r"graph: the graph behind sum was released .*call graph before backward.*retain_graph=True"
+    ):
         tl.graph(y)
 
 
-def test_nothing_recorded_says_why():
+def test_a_tensor_without_history_is_an_error_with_the_reason():
     with tl.no_grad():
         y = leaf(3) * 2
     with pytest.raises(ValueError, match=r"graph: nothing was recorded for the Tensor of shape \(3,\).*no_grad"):
@@ -147,7 +149,7 @@ def test_a_container_and_its_number_are_one_level(path, levels):
     assert levels_of(path) == levels
 
 
-def test_depth_says_how_many_levels_are_open():
+def test_depth_is_the_number_of_open_levels():
     g = tl.graph(network())
     assert titles(fold(g, 0)) == ["encoder"]
     assert titles(fold(g, 1)) == ["layers.0", "layers.1"]
@@ -161,7 +163,7 @@ def test_a_folded_module_counts_its_ops_and_parameters_and_knows_its_output():
     view = fold(tl.graph(network()), 1)
     first = next(box for box in view.boxes if box.path == "encoder.layers.0")
     assert (first.ops, first.parameters, [v.shape for v in first.outputs]) == (9, 2 * (8 * 8 + 8), [(2, 8)])
-    assert [box.kind for box in view.boxes if box.leaf] == ["input"]  # its parameters are folded away with it
+    assert [box.kind for box in view.boxes if box.leaf] == ["input"]  # its parameters are folded with it
 
 
 def test_edges_between_folded_modules_are_merged():
@@ -171,7 +173,7 @@ def test_edges_between_folded_modules_are_merged():
     assert len(arrows) == 3
 
 
-def test_a_module_called_twice_does_not_make_a_circle():
+def test_a_module_called_twice_does_not_form_a_cycle():
     view = fold(tl.graph(network()), 2)
     heads = {}
     for arrow in view.arrows:
@@ -186,7 +188,7 @@ def test_a_module_called_twice_does_not_make_a_circle():
     assert len(ready) == len(view.boxes)
 
 
-def test_a_parameter_that_two_modules_share_stands_outside_of_both():
+def test_a_parameter_that_two_modules_share_is_outside_both():
     w = leaf(4, 4, name="embedding.weight")
     x = leaf(2, 4)
     for path in ("net.first", "net.second"):

@@ -1,11 +1,12 @@
-"""Every op of the table on every array kind: values, gradients of both orders, dtypes, memory."""
+"""Every op of the table on every backend: values, gradients of both orders, dtypes, memory."""
 
 import numpy as np
 import pytest
 
 import tensorlib as tl
 from tensorlib.optable import ROWS, function_names
-from tensorlib.transforms.gradcheck import LAYOUTS, check, check_sample, gradcheck
+from tensorlib.optable.check import LAYOUTS, check, check_sample
+from tensorlib.transforms.gradcheck import gradcheck
 
 ALL = [pytest.param(row, id=row.name) for row in ROWS]
 DIFFERENTIABLE = [pytest.param(row, id=row.name) for row in ROWS if row.differentiable]
@@ -33,7 +34,7 @@ def cotangents_for(ys):
 
 
 def gradients(row, sample, arrays, backend, layout=None):
-    """Return the gradient for each input, with random cotangents laid out as `layout` says."""
+    """Return the gradient of each input, for random cotangents in the given memory layout."""
     xs = tensors(arrays, backend)
     ys = differentiable_outputs(row, sample, xs, backend)
     cs = tensors([c.astype(y.dtype) for c, y in zip(cotangents_for(ys), ys, strict=True)], backend, layout)
@@ -51,7 +52,7 @@ def test_every_public_function_has_a_row_and_every_row_a_function():
     assert sorted(row.name for row in ROWS) == function_names()
 
 
-def test_rows_have_samples_enough():
+def test_rows_have_enough_samples():
     assert sum(len(row.samples) for row in ROWS) >= 5 * len(ROWS)
     for row in ROWS:
         assert len(row.samples) >= 4, row.name
@@ -59,7 +60,7 @@ def test_rows_have_samples_enough():
 
 @pytest.mark.parametrize("row", [p for p in ALL if p.values[0].reference])
 def test_value(row, backend):
-    """Also with inputs whose elements lie in memory in another way, and with the inputs left as they were."""
+    """Also with inputs in other memory layouts; and inputs are left unchanged."""
     for sample in row.samples:
         arrays = row.arrays(sample)
         expected = outputs(row.bound(sample, None)(*arrays))
@@ -88,7 +89,7 @@ def test_gradient(row, backend):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_gradient_that_arrives_in_another_layout(row, backend):
-    """A broadcast view, as a sum sends it back, among them."""
+    """Including a broadcast view, which the gradient of a sum is."""
     for sample in row.samples:
         arrays = row.arrays(sample)
         expected = gradients(row, sample, arrays, backend)
@@ -105,7 +106,7 @@ def test_gradient_that_arrives_in_another_layout(row, backend):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_float32(row, backend):
-    """Stays float32 beside Python scalars, and its gradient is that of float64 but for rounding."""
+    """Stays float32 beside Python numbers, and its gradient is that of float64 except for rounding."""
     for sample in row.samples:
         narrow = row.arrays(sample, np.float32)
         widened = row.name == "astype" or any(getattr(a, "dtype", None) == np.float64 for a in sample.arguments)
@@ -120,9 +121,9 @@ def test_float32(row, backend):
 
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
-def test_runs_twice_alike(row, backend):
+def test_two_runs_are_bit_identical(row, backend):
     if backend.name == "cupy":
-        pytest.skip("add.at on CuPy adds in the order in which threads come")
+        pytest.skip("add.at on CuPy adds in an order that varies from run to run")
     for sample in row.samples:
         first, second = (gradients(row, sample, row.arrays(sample), backend) for _ in range(2))
         for dx, again in zip(first, second, strict=True):
@@ -146,7 +147,7 @@ def test_gradients_share_no_memory(row):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_computes_the_gradient_of_each_input_alone(row, backend):
-    """With only one input requiring a gradient, it gets the one it gets beside the others."""
+    """An input that alone requires a gradient gets the same one as together with the others."""
     for sample in row.samples:
         arrays = row.arrays(sample)
         expected = gradients(row, sample, arrays, backend)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tensorlib as tl
-from tensorlib.transforms.gradcheck import check_sample
+from tensorlib.optable.check import check_sample
 from tests import ROOT
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Products with Jacobians and Hessians, and these themselves."""
+"""Products with Jacobians and Hessians, and the matrices themselves."""
 
 import numpy as np
 import pytest
@@ -100,8 +100,8 @@ def test_an_output_that_depends_on_nothing_has_zero_derivatives():
     close(tl.hessian(lambda x: x.sum(), x), np.zeros((4, 4)))
 
 
-def test_the_input_is_only_what_f_is_given():
-    """What f holds of the same Tensor besides is a constant to the derivative."""
+def test_only_the_argument_of_f_is_the_input():
+    """Other uses of the same Tensor in f count as constants."""
     x = tl.Tensor([2.0], requires_grad=True)
     close(tl.vjp(lambda z: (z * x).sum(), x)[1], [2.0])
     close(tl.jacobian(lambda z: z * x, x, create_graph=True), [[2.0]])
@@ -122,13 +122,13 @@ def test_results_can_be_differentiated():
     assert not tl.jacobian(lambda x: x**3, x).requires_grad
 
 
-def test_they_work_where_nothing_is_recorded():
+def test_they_work_within_no_grad():
     with tl.no_grad():
         close(tl.jacobian(lambda x: x * x, tl.Tensor(X)), np.diag(2 * X))
     assert tl.is_grad_enabled()
 
 
-def test_they_are_differentiable_where_that_is_asked_for_within_no_grad():
+def test_create_graph_works_within_no_grad():
     x = tl.Tensor(X, requires_grad=True)
     total = (x * x).sum()
     with tl.no_grad():
@@ -141,7 +141,7 @@ def test_they_are_differentiable_where_that_is_asked_for_within_no_grad():
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("row", [row for row in ROWS if row.differentiable], ids=lambda row: row.name)
 def test_both_products_of_every_op_agree(row, dtype):
-    """<u, J v> = <J^T u, v>: through the op's gradient once, and through the gradient of that."""
+    """<u, J v> = <J^T u, v>: through the op's gradient, and through the gradient of that gradient."""
     sample = row.samples[0]
     f = row.bound(sample, get_backend("numpy"))
     arrays = tuple(a for a in row.arrays(sample, dtype))
@@ -165,7 +165,7 @@ def test_both_products_of_every_op_agree(row, dtype):
     assert abs(sum(p.sum() for p in left) - sum(p.sum() for p in right)) <= tolerance * scale
 
 
-def test_dtypes_are_kept_and_arrays_taken():
+def test_dtypes_are_kept_and_arrays_accepted():
     y, product = tl.jvp(lambda x: x * x, np.float32([1, 2]), [1.0, 1.0])
     assert product.numpy().tolist() == [2.0, 4.0]
     assert y.dtype == product.dtype == np.float32
@@ -175,10 +175,14 @@ def test_dtypes_are_kept_and_arrays_taken():
 x3 = tl.Tensor([1.0, 2.0, 3.0])
 
 BAD = [
-    (lambda: tl.vjp(lambda x: x, x3), ValueError, r"vjp: v is required where the output is no scalar; .* \(3,\)"),
+    (lambda: tl.vjp(lambda x: x, x3), ValueError, r"vjp: v is required unless the output is a scalar; .* \(3,\)"),
     (lambda: tl.vjp(lambda x: x, x3, tl.ones(2)), ValueError, r"vjp: v must have the shape of the output, \(3,\); .*2"),
     (lambda: tl.jvp(lambda x: x.sum(), x3, tl.ones((1, 3))), ValueError, r"jvp: .* of the input, \(3,\); got \(1, 3\)"),
-    (lambda: tl.jvp(lambda x, y: x, (x3, x3), (x3,)), ValueError, "jvp: one v for each of 2 .* got 1"),
+    (
+        lambda: tl.jvp(lambda x, y: x, (x3, x3), (x3,)),
+        ValueError,
+        "jvp: v must hold one vector for each of 2, as the input does; got 1",
+    ),
     (lambda: tl.hvp(lambda x: x, x3, x3), ValueError, r"hvp: f must return one scalar, it returned shape \(3,\)"),
     (lambda: tl.hessian(lambda x: (x.sum(), x.sum()), x3), ValueError, r"hessian: .* returned shape \(\), \(\)"),
     (lambda: tl.jacobian(lambda x: x, [1, 2]), TypeError, "jacobian: .* input 0 is int64; use .astype"),

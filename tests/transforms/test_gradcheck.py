@@ -1,4 +1,4 @@
-"""Who tests the tester? Wrong gradients are planted here, and gradcheck must find each one and say where it is."""
+"""Tests of the tester: gradcheck must find each of these wrong gradients and say where it is."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ POINTS = np.linspace(0.6, 2.1, 6).reshape(2, 3)
 
 
 def expect_failure(f, *arrays, match, **options):
-    """Return the message after checking that gradcheck refuses `f` and that its message matches."""
+    """Check that gradcheck rejects `f` with a message that matches, and return the message."""
     with pytest.raises(tl.GradcheckError, match=match) as caught:
         tl.gradcheck(f, *arrays, **options)
     return str(caught.value)
@@ -53,12 +53,12 @@ def test_a_right_gradient_passes_and_reports_its_errors():
     ],
     ids=["factor 1.001", "factor 999", "sign flipped", "factor forgotten", "zero"],
 )
-def test_wrong_factors_are_refused(derivative, reported):
+def test_wrong_factors_are_rejected(derivative, reported):
     message = expect_failure(unary(derivative, "cube"), POINTS, match=reported)
     assert message.startswith("cube: first order: gradient of input 0 (x) at element (")
 
 
-def test_nan_is_refused_at_the_element_where_it_is():
+def test_nan_is_rejected_at_the_element_where_it_is():
     def derivative(x):
         slope = 3 * x * x
         slope[1, 2] = np.nan
@@ -67,7 +67,7 @@ def test_nan_is_refused_at_the_element_where_it_is():
     expect_failure(unary(derivative), POINTS, match=r"input 0.* at element \(1, 2\) is nan", order=1)
 
 
-def test_infinity_is_refused_at_the_element_where_it_is():
+def test_infinity_is_rejected_at_the_element_where_it_is():
     def derivative(x):
         slope = 3 * x * x
         slope[0, 1] = np.inf
@@ -85,12 +85,12 @@ def test_a_single_wrong_element_is_named():
     expect_failure(unary(derivative), POINTS, match=r"planted: first order: .* element \(1, 0\)", order=1)
 
 
-def test_a_gradient_that_is_not_recorded_is_refused():
+def test_a_gradient_that_is_not_recorded_is_rejected():
     expect_failure(lambda x: (x * x).detach(), POINTS, match="first order: gradient of input 0")
     expect_failure(lambda x: x * x.detach(), POINTS, match="first order: gradient of input 0")
 
 
-def test_a_softmax_gradient_that_a_sum_would_hide_is_refused():
+def test_a_softmax_gradient_that_a_sum_would_hide_is_rejected():
     class Softmax(tl.Function):
         def forward(self, x):
             e = np.exp(x)
@@ -109,7 +109,7 @@ def test_a_softmax_gradient_that_a_sum_would_hide_is_refused():
 
 
 class CachedNorm(tl.Function):
-    """y = x / s with s = sqrt(mean(x^2)), kept from the forward pass and so a constant to the second derivative."""
+    """y = x / s with s = sqrt(mean(x^2)), kept from the forward pass and so a constant in the second derivative."""
 
     recompute = False
 
@@ -154,14 +154,14 @@ def test_an_array_in_place_of_a_saved_tensor_fails_at_second_order_only():
     expect_failure(square, POINTS, match="square: second order")
 
 
-def test_a_gradient_that_is_wrong_for_tensors_alone_is_refused():
-    """As where a right kernel hides a wrong formula: the second derivative would agree with the wrong first one."""
+def test_a_gradient_that_is_wrong_for_tensors_alone_is_rejected():
+    """As if a right kernel hid a wrong formula: the second derivative would agree with the wrong first one."""
     planted = unary(lambda x: 3 * x * x * (1 if isinstance(x, np.ndarray) else 2), "split")
     tl.gradcheck(planted, POINTS, order=1)
     expect_failure(planted, POINTS, match="split: first order under create_graph: gradient of input 0.* at element")
 
 
-def test_a_swapped_axis_is_refused():
+def test_a_swapped_axis_is_rejected():
     class RowShare(tl.Function):
         def forward(self, x):
             self.save(x)
@@ -178,7 +178,7 @@ def test_a_swapped_axis_is_refused():
     expect_failure(row_share, POINTS, match="row_share: first order: gradient of input 0")
 
 
-def test_a_swapped_axis_of_a_square_product_is_refused():
+def test_a_swapped_axis_of_a_square_product_is_rejected():
     class Product(tl.Function):
         def forward(self, x, y):
             self.save(x, y)
@@ -191,7 +191,7 @@ def test_a_swapped_axis_of_a_square_product_is_refused():
     expect_failure(lambda x, y: Product.apply(x, y), np.eye(2) + 0.3, POINTS[:, :2], match="input 0")
 
 
-def test_gradients_of_the_wrong_input_are_refused():
+def test_gradients_of_the_wrong_input_are_rejected():
     class Product(tl.Function):
         def forward(self, x, y):
             self.save(x, y)
@@ -226,7 +226,7 @@ def test_a_missing_sum_over_broadcast_axes_names_the_op_and_both_shapes():
         tl.gradcheck(lambda x, y: RowSum.apply(x, y), POINTS, POINTS[0])
 
 
-def test_a_dropped_keepdims_is_refused_even_where_shapes_happen_to_fit():
+def test_a_dropped_keepdims_is_rejected_even_where_shapes_happen_to_fit():
     class Centre(tl.Function):
         def forward(self, x):
             return x - x.mean(axis=1, keepdims=True)

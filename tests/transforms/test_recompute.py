@@ -17,7 +17,7 @@ def weights(backend="numpy"):
 
 
 def block(w):
-    """Return a stretch with saved inputs, saved outputs, statistics and dropout."""
+    """Return a function with saved inputs, saved outputs, statistics and dropout."""
 
     def f(h):
         h = tl.dropout(tl.tanh(h @ w), 0.5)
@@ -27,7 +27,7 @@ def block(w):
 
 
 def derivatives(compute, backend):
-    """Return value, first and second derivatives, and where the generator stands afterwards."""
+    """Return value, first and second derivatives, and the state of the generator afterwards."""
     tl.seed(3)
     w = weights(backend)
     x = tl.Tensor(np.ones((2, 4)), requires_grad=True, backend=backend)
@@ -37,7 +37,7 @@ def derivatives(compute, backend):
     return [a.numpy().tobytes() for a in (y, dx, dw, ddx, ddw)], tl.default_generator().state
 
 
-WAYS = {
+NESTINGS = {
     "whole": lambda f, x: tl.checkpoint(lambda h: f(f(h)), x),
     "in two": lambda f, x: tl.checkpoint(f, tl.checkpoint(f, x)),
     "nested": lambda f, x: tl.checkpoint(lambda h: tl.checkpoint(f, tl.checkpoint(f, h)), x),
@@ -45,10 +45,10 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_values_and_gradients_of_both_orders_are_the_same_bits(way, backend):
-    """With respect to the input, and to the weights that the function finds for itself."""
-    assert derivatives(WAYS[way], backend) == derivatives(lambda f, x: f(f(x)), backend)
+@pytest.mark.parametrize("nesting", NESTINGS)
+def test_values_and_gradients_of_both_orders_are_the_same_bits(nesting, backend):
+    """With respect to the input, and to weights that the function uses without getting them as arguments."""
+    assert derivatives(NESTINGS[nesting], backend) == derivatives(lambda f, x: f(f(x)), backend)
 
 
 def test_the_gradients_that_backward_writes_are_the_same_bits():
@@ -62,7 +62,7 @@ def test_the_gradients_that_backward_writes_are_the_same_bits():
     assert grads(lambda f, x: f(x)) == grads(lambda f, x: tl.checkpoint(f, x))
 
 
-def test_dropout_from_a_generator_of_its_own_is_drawn_again_alike():
+def test_dropout_from_an_explicit_generator_is_repeated():
     own = tl.Generator(7)
     x = tl.Tensor(np.ones(1000), requires_grad=True)
     y = tl.checkpoint(lambda x: tl.dropout(x * 2, 0.5, own) * x, x)
@@ -123,7 +123,7 @@ def test_two_passes_through_a_retained_graph():
     np.testing.assert_array_equal(tl.grad(loss, [x])[0].numpy(), first)
 
 
-def test_without_recording_it_is_the_function_itself():
+def test_within_no_grad_it_only_calls_the_function():
     x = tl.Tensor(np.ones(3), requires_grad=True)
     with tl.no_grad():
         assert not tl.checkpoint(lambda x: x * 2, x).requires_grad
@@ -154,7 +154,7 @@ def test_each_layer_of_a_transformer_can_be_a_checkpoint():
     assert gradients(True) == gradients(False)
 
 
-def test_a_function_that_does_something_else_the_second_time_is_named():
+def test_other_ops_the_second_time_are_named():
     fickle = iter([tl.tanh, tl.exp, tl.tanh, lambda x: tl.exp(tl.tanh(x)), tl.tanh, lambda x: tl.exp(tl.exp(x))])
     x = tl.Tensor(np.ones(3), requires_grad=True)
     tanh_to_exp = r"ran exp where it ran tanh before \(op 0 of 1\)"
@@ -183,8 +183,8 @@ def test_a_weight_replaced_since_the_forward_pass_is_an_error():
 
 
 @pytest.mark.parametrize("which", ["input", "weight", "constant", "mask"])
-def test_a_value_replaced_that_no_op_saved_is_an_error_all_the_same(which):
-    """Add saves nothing: computed again with another value, the gradient would be wrong without a word."""
+def test_a_replaced_value_that_no_op_saved_is_an_error_too(which):
+    """Add saves nothing: recomputed with another value, the gradient would silently be wrong."""
     read = {name: tl.Tensor(np.zeros(2), requires_grad=name in ("input", "weight")) for name in ("input", "weight")}
     read |= {name: tl.Tensor(np.zeros(2)) for name in ("constant", "mask")}
 
@@ -200,8 +200,8 @@ def test_a_value_replaced_that_no_op_saved_is_an_error_all_the_same(which):
     assert read["weight"].grad is None
 
 
-def test_what_the_function_itself_replaces_is_its_own_affair():
-    """A running mean, say, which no gradient depends on."""
+def test_a_value_that_the_function_itself_replaces_is_not_an_error():
+    """Such as a running mean, which no gradient depends on."""
     mean, x = tl.Tensor(np.zeros(2)), tl.Tensor(np.ones(2), requires_grad=True)
 
     def f(x):
@@ -212,7 +212,7 @@ def test_what_the_function_itself_replaces_is_its_own_affair():
     assert x.grad.numpy().tolist() == [2.0, 2.0]
 
 
-def test_a_leaf_that_died_after_the_forward_pass_is_no_trouble():
+def test_a_leaf_freed_after_the_forward_pass_is_not_an_error():
     x = tl.Tensor(np.ones(2), requires_grad=True)
     y = tl.checkpoint(lambda x: tl.exp(x + tl.Tensor(np.ones(2))), x)
     y.sum().backward()
@@ -228,7 +228,7 @@ def test_outputs_may_be_nested_and_of_any_kind():
 
 
 @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
-def test_an_accident_the_second_time_leaves_all_as_it_was(error):
+def test_an_error_in_the_second_run_changes_nothing(error):
     calls, own = [], tl.Generator(3)
     x = tl.Tensor(np.ones(100), requires_grad=True)
 
@@ -244,18 +244,18 @@ def test_an_accident_the_second_time_leaves_all_as_it_was(error):
     with pytest.raises(error, match="on the way"):
         loss.backward(retain_graph=True)
     assert x.grad is None and own.state == after and current_state() == State()
-    assert own.next_draw() == after  # and nothing is repeated any more
+    assert own.next_draw() == after  # draws are no longer repeated
     loss.backward()
     np.testing.assert_allclose(x.grad.numpy(), 4 * y.numpy())  # y = (m x e^x)^2  =>  dy/dx = 2 y (1 + 1/x)
 
 
-def test_a_graph_can_be_looked_at_though_arrays_are_forgotten():
+def test_graph_and_explain_work_though_arrays_are_dropped():
     x, c, other = tl.Tensor(np.ones(2), requires_grad=True), tl.Tensor(np.ones(2)), leaf_of_one()
     h = x * 2
     loss = tl.checkpoint(lambda h: tl.exp(h) * c, h).sum()
     graph = tl.graph(loss)
     assert [node.op for node in graph] == ["multiply", "exp", "multiply", "sum"]
-    assert graph.saved_bytes == h.data.nbytes  # what goes in is kept, what is computed inside is not
+    assert graph.saved_bytes == h.data.nbytes  # inputs are kept, intermediate values are not
     assert "no path" in str(tl.explain(other, loss))
     assert tl.explain(x, loss).verdict == "fine"
     loss.backward()
@@ -266,7 +266,7 @@ def leaf_of_one():
     return tl.Tensor(np.ones(1), requires_grad=True)
 
 
-def test_within_debug_the_second_run_is_not_watched_and_the_gradients_are():
+def test_debug_checks_the_gradients_but_not_the_second_run():
     x = tl.Tensor(np.array([1.0, 2.0]), requires_grad=True)
     with tl.debug():
         y = tl.checkpoint(lambda x: tl.exp(x) * x, x).sum()
