@@ -100,7 +100,7 @@ class Tensor(Value):
     # ---- the value ----
 
     @property
-    def data(self) -> Array:
+    def data(self) -> Any:
         """The raw array of NumPy or CuPy, not a copy. The engine does not notice changes in place: don't make any."""
         return self.array
 

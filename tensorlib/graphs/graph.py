@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tensorlib.messages import plural, shown_bytes
 
-__all__ = ["Graph", "GraphEdge", "GraphLeaf", "GraphNode", "GraphValue", "ValueRef"]
+__all__ = ["Edge", "Graph", "Leaf", "Node", "Source", "Value"]
 
 
 class GraphValue(NamedTuple):
@@ -177,3 +177,7 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"Graph({self.headline()})"
+
+
+# Their public names: tl.Node and so on. Inside, the engine has a Node and a Value of its own.
+Edge, Leaf, Node, Source, Value = GraphEdge, GraphLeaf, GraphNode, ValueRef, GraphValue
