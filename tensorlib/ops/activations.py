@@ -8,7 +8,7 @@ from typing import Any
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis, real
+from tensorlib.ops.arguments import as_floating, at_least_float32, checked_real, normalized_axis
 from tensorlib.ops.arithmetic import clip
 from tensorlib.ops.elementwise import Erf
 from tensorlib.ops.elementwise import abs as absolute
@@ -55,7 +55,7 @@ def elu(x: Any, alpha: float = 1.0) -> Any:
 
 def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
     """Return x limited to [min_val, max_val], elementwise; at the bounds the gradient is 0 (clip passes it there)."""
-    min_val, max_val = real("hardtanh", "min_val", min_val), real("hardtanh", "max_val", max_val)
+    min_val, max_val = checked_real("hardtanh", "min_val", min_val), checked_real("hardtanh", "max_val", max_val)
     if min_val > max_val:
         raise ValueError(f"hardtanh: min_val must not be above max_val, got {min_val} and {max_val}; exchange them")
     x = as_tensor(x)
@@ -170,7 +170,7 @@ def swiglu(x: Any, axis: int = -1) -> Any:
 
 def _halves(x: Any, axis: int, name: str) -> Any:
     x = as_tensor(x)
-    axis = normal_axis(axis, x.ndim, name)
+    axis = normalized_axis(axis, x.ndim, name)
     if x.shape[axis] % 2:
         raise ValueError(f"{name}: the size along axis {axis} must be even, to be halved, got shape {x.shape}")
     return split(x, 2, axis)

@@ -64,7 +64,7 @@ def as_floating(x: TensorLike) -> Tensor:
 # ---- axes and flags ----------------------------------------------------------------------------------------------
 
 
-def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
+def normalized_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     """Return the axes as sorted non-negative numbers; None means all. Errors name the op."""
     if type(axis) is int and -ndim <= axis < ndim:  # what nearly always comes, without a detour
         return (axis % ndim,)
@@ -92,10 +92,10 @@ def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
 
 
 def reduced_axes(axis: Axis, keepdims: bool, ndim: int, name: str) -> tuple[int, ...]:
-    """Return the axes as `normal_axes` does, after a look at `keepdims`: x.sum(0, 1) would sum over axis 0 alone."""
+    """Return `normalized_axes` after checking `keepdims`: x.sum(0, 1) would otherwise sum over axis 0 alone."""
     if keepdims is not False and keepdims is not True:
         check_flag(name, "keepdims", keepdims, f"; several axes go into a tuple, {name}(x, axis=(0, 1))")
-    return normal_axes(axis, ndim, name)
+    return normalized_axes(axis, ndim, name)
 
 
 def check_flag(name: str, what: str, value: Any, remedy: str = "") -> None:
@@ -104,11 +104,11 @@ def check_flag(name: str, what: str, value: Any, remedy: str = "") -> None:
         raise TypeError(f"{called_op(name)}: {what} must be True or False, got {shown(value)}{remedy}")
 
 
-def normal_axis(axis: int, ndim: int, name: str) -> int:
+def normalized_axis(axis: int, ndim: int, name: str) -> int:
     """Return one axis as a non-negative number. Errors name the op."""
     if not hasattr(axis, "__index__"):
         raise TypeError(f"{called_op(name)}: axis must be one integer, got {shown(axis)}")
-    return normal_axes(axis, ndim, name)[0]
+    return normalized_axes(axis, ndim, name)[0]
 
 
 # ---- shapes, dtypes and numbers ----------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def checked_dtype(name: str, dtype: Any) -> np.dtype:
     return kind
 
 
-def number(name: str, what: str, value: Any) -> Any:
+def checked_number(name: str, what: str, value: Any) -> Any:
     """Return a number as Python's own, whichever it was; a Tensor or an array is none."""
     if isinstance(value, np.generic):
         value = value.item()
@@ -149,15 +149,15 @@ def number(name: str, what: str, value: Any) -> Any:
     return value
 
 
-def real(name: str, what: str, value: Any) -> Any:
-    """Return a number that is not complex, as `number` does."""
-    value = number(name, what, value)
+def checked_real(name: str, what: str, value: Any) -> Any:
+    """Return a number that is not complex, as `checked_number` does."""
+    value = checked_number(name, what, value)
     if isinstance(value, complex):
         raise TypeError(f"{called_op(name)}: {what} must be a real number, got {value}")
     return value
 
 
-def whole(name: str, what: str, value: Any) -> int:
+def checked_integer(name: str, what: str, value: Any) -> int:
     """Return an integer as Python's own, whichever it was."""
     try:
         return index(value)
@@ -172,9 +172,9 @@ def checked_size(name: str, what: str, value: Any) -> int:
     return checked_shape(name, value, what)[0]
 
 
-def fitting(name: str, value: Any, dtype: np.dtype) -> Any:
+def checked_element(name: str, value: Any, dtype: np.dtype) -> Any:
     """Return a number that elements of `dtype` can hold: NumPy would cut 0.5 and NaN down to some integer."""
-    value = number(name, "the value", value)
+    value = checked_number(name, "the value", value)
     bounds = np.iinfo(dtype) if dtype.kind in "iu" else None
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if bounds is not None and not (whole and bounds.min <= value <= bounds.max):

@@ -10,7 +10,15 @@ import numpy as np
 from tensorlib.arrays.backend import Backend, get_backend
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import Shape, checked_dtype, checked_shape, checked_size, fitting, real, whole
+from tensorlib.ops.arguments import (
+    Shape,
+    checked_dtype,
+    checked_element,
+    checked_integer,
+    checked_real,
+    checked_shape,
+    checked_size,
+)
 
 __all__ = ["arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "zeros", "zeros_like"]
 
@@ -47,7 +55,7 @@ def ones_like(x: Any, dtype: Any = None, backend: str | Backend | None = None) -
 
 def _filled(name: str, shape: Any, value: Any, dtype: Any, backend: str | Backend) -> Any:
     sizes, kind = checked_shape(name, shape), checked_dtype(name, dtype)
-    return as_tensor(get_backend(backend).xp.full(sizes, fitting(name, value, kind), kind))
+    return as_tensor(get_backend(backend).xp.full(sizes, checked_element(name, value, kind), kind))
 
 
 def _alike(name: str, x: Any, value: Any, dtype: Any, backend: str | Backend | None) -> Any:
@@ -69,8 +77,8 @@ def arange(
     result is the exact one rounded.
     """
     first, last = (0, start) if stop is None else (start, stop)
-    numbers = {"start": real("arange", "start", first), "stop": real("arange", "stop", last)}
-    numbers["step"] = real("arange", "step", step)
+    numbers = {"start": checked_real("arange", "start", first), "stop": checked_real("arange", "stop", last)}
+    numbers["step"] = checked_real("arange", "step", step)
     if step == 0 or not all(map(math.isfinite, numbers.values())):
         given = ", ".join(f"{k}={v}" for k, v in numbers.items())
         raise ValueError(f"arange: needs finite numbers and a step that is not 0, got {given}")
@@ -91,7 +99,7 @@ def linspace(
     """Return `num` numbers evenly spread from `start` to `stop`, which is the last of them unless endpoint=False."""
     if not isinstance(endpoint, bool | np.bool_):
         raise TypeError(f"linspace: endpoint must be True or False, got {shown(endpoint)}")
-    ends = [real("linspace", "start", start), real("linspace", "stop", stop)]
+    ends = [checked_real("linspace", "start", start), checked_real("linspace", "stop", stop)]
     count, kind = checked_size("linspace", "num", num), checked_dtype("linspace", dtype)
     return as_tensor(get_backend(backend).xp.linspace(*ends, count, endpoint=endpoint).astype(kind))
 
@@ -99,4 +107,4 @@ def linspace(
 def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
     """Return a matrix (n, m), by default square, with ones on diagonal number k (above the main one if positive)."""
     sizes, kind = checked_shape("eye", (n, n if m is None else m)), checked_dtype("eye", dtype)
-    return as_tensor(get_backend(backend).xp.eye(*sizes, k=whole("eye", "k", k), dtype=kind))
+    return as_tensor(get_backend(backend).xp.eye(*sizes, k=checked_integer("eye", "k", k), dtype=kind))

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, namespace_of
 from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.arguments import real, whole
+from tensorlib.ops.arguments import checked_integer, checked_real
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where
 from tensorlib.ops.losses import check_reduction
@@ -90,7 +90,7 @@ def cross_entropy(
     `reduction` is "mean", "sum" or "none" (one loss a row, the shape of logits without the last axis).
     """
     check_reduction("cross_entropy", reduction)
-    label_smoothing = real("cross_entropy", "label_smoothing", label_smoothing)
+    label_smoothing = checked_real("cross_entropy", "label_smoothing", label_smoothing)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1), got {label_smoothing}")
     logits = scores_of("cross_entropy", logits)
@@ -172,7 +172,7 @@ def class_targets(
     name: str, scores: tuple[int, ...], home: Backend, targets: Any, ignore_index: int
 ) -> tuple[Array, Array]:
     """Return targets as an array of class numbers, 0 where ignored, and which are counted, for scores of this shape."""
-    ignore_index = whole(name, "ignore_index", ignore_index)
+    ignore_index = checked_integer(name, "ignore_index", ignore_index)
     targets = targets.data if hasattr(targets, "requires_grad") else targets
     if targets.size == 0 and isinstance(targets, np.ndarray):
         targets = targets.astype(np.int64)  # an empty list has no dtype to speak of

@@ -11,7 +11,7 @@ from typing import Any
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import along
 from tensorlib.engine.function import Function
-from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis
+from tensorlib.ops.arguments import as_floating, at_least_float32, normalized_axis
 
 __all__ = ["cumprod", "cumsum", "logcumsumexp"]
 
@@ -150,4 +150,4 @@ def _moved_up(x: Array, axis: int, first: Array) -> Array:
 def _flat_or_axis(x: Any, axis: int | None, name: str) -> tuple[Any, int]:
     if axis is None:
         return x.reshape(-1), 0
-    return x, normal_axis(axis, x.ndim, name)
+    return x, normalized_axis(axis, x.ndim, name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function
-from tensorlib.ops.arguments import whole
+from tensorlib.ops.arguments import checked_integer
 from tensorlib.ops.plain import plain
 
 __all__ = ["abs", "ceil", "erf", "floor", "round", "rsqrt", "sign", "sqrt", "square"]
@@ -104,7 +104,7 @@ def round(x: Any, decimals: int = 0) -> Any:
 
     Its gradient is zero, so it carries none.
     """
-    return plain("round", x, decimals=whole("round", "decimals", decimals))
+    return plain("round", x, decimals=checked_integer("round", "decimals", decimals))
 
 
 class Erf(Function):

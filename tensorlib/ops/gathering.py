@@ -13,7 +13,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array
 from tensorlib.engine.function import as_tensor
-from tensorlib.ops.arguments import checked_dtype, checked_size, normal_axis
+from tensorlib.ops.arguments import checked_dtype, checked_size, normalized_axis
 from tensorlib.ops.indexing import Getitem, ScatterAdd, integer_indices, where
 from tensorlib.ops.shape import broadcast_to, reshape
 
@@ -127,7 +127,7 @@ def one_hot(ids: Any, classes: int, dtype: Any = "float32") -> Any:
 
 def _along(x: Any, indices: Any, axis: int, name: str, negative: bool = True) -> tuple[int, Array]:
     """Return the axis as a number from 0, and the indices along it, checked, as an array beside x."""
-    at = normal_axis(axis, x.ndim, name)
+    at = normalized_axis(axis, x.ndim, name)
     return at, integer_indices(indices, x, x.shape[at], f"the size of axis {at}", name, negative)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import as_tensors, normal_axes, normal_axis
+from tensorlib.ops.arguments import as_tensors, normalized_axes, normalized_axis
 from tensorlib.ops.arithmetic import multiply
 from tensorlib.ops.indexing import where
 from tensorlib.ops.reduce import sum
@@ -139,7 +139,7 @@ def _axis_pairs(axes: Any, x_ndim: int, y_ndim: int) -> tuple[list[int], list[in
     of_x, of_y = [list(a) if isinstance(a, tuple | list) else [a] for a in axes]
     if len(of_x) != len(of_y):
         raise ValueError(f"tensordot: needs as many axes of x as of y, got {of_x} and {of_y}")
-    normal_axes(tuple(of_x), x_ndim, "tensordot"), normal_axes(tuple(of_y), y_ndim, "tensordot")
+    normalized_axes(tuple(of_x), x_ndim, "tensordot"), normalized_axes(tuple(of_y), y_ndim, "tensordot")
     return [a % x_ndim for a in of_x], [a % y_ndim for a in of_y]
 
 
@@ -198,7 +198,7 @@ def _diagonal(name: str, x: Any, offset: int, axis1: int, axis2: int) -> Any:
     x = as_tensor(x)
     if x.ndim < 2:
         raise ValueError(f"{name}: needs at least two axes, got shape {x.shape}")
-    axis1, axis2 = normal_axis(axis1, x.ndim, name), normal_axis(axis2, x.ndim, name)
+    axis1, axis2 = normalized_axis(axis1, x.ndim, name), normalized_axis(axis2, x.ndim, name)
     if axis1 == axis2:
         raise ValueError(f"{name}: axis1 and axis2 must differ, got {axis1} for both")
     offset = _integer(offset, f"{name}: offset must be an integer")

@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorlib.arrays.backend import Array
 from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.arguments import real
+from tensorlib.ops.arguments import checked_real
 from tensorlib.ops.crossentropy import (
     class_targets,
     cross_entropy,
@@ -79,7 +79,7 @@ def linear_cross_entropy(
     does, not as (..., V); with reduction="none" the logits are made all the same.
     """
     check_reduction("linear_cross_entropy", reduction)
-    smoothing = real("linear_cross_entropy", "label_smoothing", label_smoothing)
+    smoothing = checked_real("linear_cross_entropy", "label_smoothing", label_smoothing)
     if not 0 <= smoothing < 1:
         raise ValueError(f"linear_cross_entropy: label_smoothing must lie in [0, 1), got {smoothing}")
     operands = linear_operands("linear_cross_entropy", x, weight, bias)

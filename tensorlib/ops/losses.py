@@ -9,7 +9,7 @@ import numpy as np
 
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import as_floating, at_least_float32, check_flag, real
+from tensorlib.ops.arguments import as_floating, at_least_float32, check_flag, checked_real
 from tensorlib.ops.arithmetic import minimum
 from tensorlib.ops.exponential import softplus
 from tensorlib.ops.indexing import where
@@ -47,7 +47,7 @@ def huber_loss(x: Any, targets: Any, delta: float = 1.0, reduction: str = "mean"
     have one shape. `reduction` is "mean" (over all elements), "sum" or "none".
     """
     check_reduction("huber_loss", reduction)
-    delta = real("huber_loss", "delta", delta)
+    delta = checked_real("huber_loss", "delta", delta)
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be larger than 0, got {delta}")
     x, targets = _pair("huber_loss", x, targets)

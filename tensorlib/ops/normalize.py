@@ -10,7 +10,7 @@ import numpy as np
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.arguments import Axis, at_least_float32, check_flag, real
+from tensorlib.ops.arguments import Axis, at_least_float32, check_flag, checked_real
 from tensorlib.ops.arithmetic import maximum
 from tensorlib.ops.elementwise import rsqrt
 from tensorlib.ops.reduce import norm
@@ -150,7 +150,7 @@ def normalize(x: Any, ord: float = 2, axis: Axis = -1, eps: float = 1e-12) -> An
     `ord` is 1 or more; inf means the largest |x|. A vector of zeros stays one, with gradient dy / eps.
     """
     x = _floating("normalize", x)
-    if not real("normalize", "ord", ord) >= 1:
+    if not checked_real("normalize", "ord", ord) >= 1:
         raise ValueError(f"normalize: ord must be 1 or more (below it there is no norm), got {ord}")
     return x / maximum(norm(x, ord, axis, keepdims=True), _not_negative("normalize", eps))
 
@@ -175,7 +175,7 @@ def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Any:
 
 
 def _not_negative(name: str, eps: Any) -> float:
-    eps = real(name, "eps", eps)
+    eps = checked_real(name, "eps", eps)
     if not eps >= 0:
         raise ValueError(f"{called_op(name)}: eps must be at least 0, got {eps}")
     return eps

@@ -9,7 +9,14 @@ import numpy as np
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import Axis, checked_shape, fitting, normal_axes, normal_axis, whole
+from tensorlib.ops.arguments import (
+    Axis,
+    checked_element,
+    checked_integer,
+    checked_shape,
+    normalized_axes,
+    normalized_axis,
+)
 from tensorlib.ops.gathering import take
 from tensorlib.ops.indexing import as_tuple, getitem
 from tensorlib.ops.shape import broadcast_to, concatenate, expand_dims, reshape, split
@@ -20,7 +27,7 @@ __all__ = ["flip", "pad", "repeat", "roll", "tile"]
 def flip(x: Any, axis: Axis = None) -> Any:
     """Return x with the order of its elements reversed along `axis` (along all axes by default)."""
     x = as_tensor(x)
-    axes = normal_axes(axis, x.ndim, "flip")
+    axes = normalized_axes(axis, x.ndim, "flip")
     return getitem(x, tuple([slice(None, None, -1 if a in axes else None) for a in range(x.ndim)]))
 
 
@@ -33,8 +40,8 @@ def roll(x: Any, shift: int | tuple[int, ...], axis: Axis = None) -> Any:
     if axis is None:
         return reshape(roll(reshape(x, x.size), shift, 0), x.shape)
     shifts, axes = as_tuple(shift), as_tuple(axis)
-    shifts = tuple([whole("roll", "shift", amount) for amount in shifts])
-    normal = [normal_axes((a,), x.ndim, "roll")[0] for a in axes]
+    shifts = tuple([checked_integer("roll", "shift", amount) for amount in shifts])
+    normal = [normalized_axes((a,), x.ndim, "roll")[0] for a in axes]
     if len(shifts) != len(axes) and 1 not in (len(shifts), len(axes)):
         raise ValueError(f"roll: needs one shift for each axis, got shifts {shifts} for axes {axes}")
     for a, amount in np.broadcast(normal, shifts):
@@ -52,7 +59,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     x = as_tensor(x)
     if axis is None:
         return repeat(reshape(x, x.size), repeats, 0)
-    axis = normal_axis(axis, x.ndim, "repeat")
+    axis = normalized_axis(axis, x.ndim, "repeat")
     counts, n = as_tensor(repeats).numpy(), x.shape[axis]
     if not counts.size:
         counts = counts.astype(np.int64)
@@ -104,7 +111,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float =
     x = as_tensor(x)
     widths = _widths(pad_width.numpy() if hasattr(pad_width, "requires_grad") else pad_width, x.ndim)
     if mode == "constant":
-        return Pad.apply(x, widths=widths, value=fitting("pad", constant_values, x.dtype))
+        return Pad.apply(x, widths=widths, value=checked_element("pad", constant_values, x.dtype))
     if not isinstance(mode, str) or mode not in _PICKING:
         raise ValueError(f"pad: mode must be 'constant', {', '.join(map(repr, _PICKING))}; got {shown(mode)}")
     for axis, (before, after) in enumerate(widths):
@@ -124,7 +131,7 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     if isinstance(pad_width, dict):
         pairs = np.zeros((ndim, 2), np.int64)
         for axis, width in pad_width.items():
-            pairs[normal_axis(axis, ndim, "pad")] = _widths(width, 1)[0]
+            pairs[normalized_axis(axis, ndim, "pad")] = _widths(width, 1)[0]
         return [(int(before), int(after)) for before, after in pairs]
     try:
         given = np.asarray(pad_width)

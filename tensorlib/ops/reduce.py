@@ -13,7 +13,7 @@ from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import largest, with_kept_axes, without_axes
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import Axis, as_floating, at_least_float32, normal_axes, reduced_axes
+from tensorlib.ops.arguments import Axis, as_floating, at_least_float32, normalized_axes, reduced_axes
 from tensorlib.ops.cumulative import products_before, reversed_along
 from tensorlib.ops.elementwise import abs, sqrt
 from tensorlib.ops.extremes import max
@@ -128,7 +128,7 @@ def _variance(x: Any, axis: Axis, keepdims: bool, ddof: int, name: str) -> Any:
     x = as_floating(x)
     # Moving all of x by one of its elements changes no variance and no gradient, and equal elements have variance 0
     # whatever rounding makes of their mean: three times 0.1 is not 0.3.
-    x = x - _first(x, normal_axes(axis, x.ndim, name))
+    x = x - _first(x, normalized_axes(axis, x.ndim, name))
     centred = x - mean(x, axis, keepdims=True)
     return sum(centred * centred, axis, keepdims) / builtins.max(n - ddof, 0)
 
@@ -140,7 +140,7 @@ def std(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any
 
 
 def _count(x: Any, axis: Axis, name: str) -> int:
-    return math.prod(x.shape[a] for a in normal_axes(axis, x.ndim, name))
+    return math.prod(x.shape[a] for a in normalized_axes(axis, x.ndim, name))
 
 
 def _first(x: Any, axes: tuple[int, ...]) -> Array:
@@ -215,4 +215,4 @@ def all(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 def count_nonzero(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Return how many elements are not 0 over `axis` (all axes by default)."""
     x = as_tensor(x)
-    return sum(not_equal(x, 0), normal_axes(axis, x.ndim, "count_nonzero"), keepdims)
+    return sum(not_equal(x, 0), normalized_axes(axis, x.ndim, "count_nonzero"), keepdims)

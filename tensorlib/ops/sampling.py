@@ -17,7 +17,7 @@ from tensorlib.arrays.random import Generator, default_generator
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import Shape, checked_dtype, checked_shape, checked_size, normal_axis, real
+from tensorlib.ops.arguments import Shape, checked_dtype, checked_real, checked_shape, checked_size, normalized_axis
 from tensorlib.ops.indexing import getitem
 from tensorlib.ops.shape import broadcast_to
 
@@ -36,7 +36,7 @@ def uniform(
 ) -> Any:
     """Return numbers spread evenly over [low, high): low + (high - low) u, u a multiple of 2^-24 (float64: 2^-53)."""
     sizes, kind = checked_shape("uniform", shape), _floating("uniform", dtype)
-    low, high = float(real("uniform", "low", low)), float(real("uniform", "high", high))
+    low, high = float(checked_real("uniform", "low", low)), float(checked_real("uniform", "high", high))
     if not 0 <= high - low <= float(np.finfo(kind).max):
         raise ValueError(
             f"uniform: low must not exceed high, nor high - low what {kind} can hold; got {low} and {high}"
@@ -62,7 +62,7 @@ def normal(
     The finest u, 2^-33 (float64: 2^-65), lets them reach 6.7 (9.4) standard deviations.
     """
     sizes, kind = checked_shape("normal", shape), _floating("normal", dtype)
-    mean, std = float(real("normal", "mean", mean)), float(real("normal", "std", std))
+    mean, std = float(checked_real("normal", "mean", mean)), float(checked_real("normal", "std", std))
     if not std >= 0:
         raise ValueError(f"normal: std must be at least 0, got {std}")
     count = math.prod(sizes)
@@ -121,7 +121,7 @@ def categorical(logits: Any, axis: int = -1, generator: Generator | None = None)
     x = as_tensor(logits).detach()
     if x.dtype.kind != "f":
         raise TypeError(f"categorical: logits must be of a floating dtype, got {x.dtype}")
-    axis = normal_axis(axis, x.ndim, "categorical")
+    axis = normalized_axis(axis, x.ndim, "categorical")
     if not x.shape[axis]:
         raise ValueError(f"categorical: needs at least one class along axis {axis}, got shape {x.shape}")
     wide = x.astype("float32") if x.dtype.itemsize == 2 else x

@@ -12,7 +12,7 @@ from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import sum_to
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import Axis, as_tensors, checked_dtype, checked_shape, normal_axes, normal_axis
+from tensorlib.ops.arguments import Axis, as_tensors, checked_dtype, checked_shape, normalized_axes, normalized_axis
 
 __all__ = [
     "astype", "broadcast_to", "concatenate", "copy", "expand_dims", "flatten", "moveaxis", "reshape", "split",
@@ -46,7 +46,7 @@ def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Any:
     x = as_tensor(x)
     if x.ndim == 0:
         return reshape(x, 1)
-    start, end = (normal_axis(axis, x.ndim, "flatten") for axis in (start_axis, end_axis))
+    start, end = (normalized_axis(axis, x.ndim, "flatten") for axis in (start_axis, end_axis))
     if start > end:
         raise ValueError(f"flatten: start_axis must not lie behind end_axis, got {start_axis} and {end_axis}")
     return Reshape.apply(x, shape=(*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
@@ -74,7 +74,7 @@ def transpose(x: Any, *order: Any, axes: Any = None) -> Any:
     order = () if order == (None,) else order
     if not order:
         order = tuple(reversed(range(x.ndim)))
-    if len(normal_axes(order, x.ndim, "transpose")) != x.ndim:
+    if len(normalized_axes(order, x.ndim, "transpose")) != x.ndim:
         hint = f"; x.swapaxes{order} exchanges two" if len(order) == 2 else ""
         raise ValueError(f"transpose: axes must be a permutation of {x.ndim} axes, got {order}{hint}")
     return Transpose.apply(x, axes=tuple(a % x.ndim for a in order))
@@ -84,7 +84,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
     """Return x with two axes exchanged."""
     x = as_tensor(x)
     order = list(range(x.ndim))
-    axis1, axis2 = (normal_axis(axis, x.ndim, "swapaxes") for axis in (axis1, axis2))
+    axis1, axis2 = (normalized_axis(axis, x.ndim, "swapaxes") for axis in (axis1, axis2))
     order[axis1], order[axis2] = order[axis2], order[axis1]
     return Transpose.apply(x, axes=tuple(order))
 
@@ -94,7 +94,7 @@ def moveaxis(x: Any, source: int | tuple[int, ...], destination: int | tuple[int
     x = as_tensor(x)
     sources = tuple(source) if isinstance(source, tuple | list) else (source,)
     places = tuple(destination) if isinstance(destination, tuple | list) else (destination,)
-    normal_axes(sources, x.ndim, "moveaxis"), normal_axes(places, x.ndim, "moveaxis")
+    normalized_axes(sources, x.ndim, "moveaxis"), normalized_axes(places, x.ndim, "moveaxis")
     if len(sources) != len(places):
         raise ValueError(f"moveaxis: each axis needs one destination, got {sources} to {places}")
     moved = {place % x.ndim: axis % x.ndim for axis, place in zip(sources, places, strict=True)}
@@ -106,14 +106,16 @@ def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Any:
     """Return x with new axes of size 1, which stand at `axis` in the result."""
     x = as_tensor(x)
     ndim = x.ndim + (len(axis) if isinstance(axis, tuple | list) else 1)
-    axes, sizes = normal_axes(axis, ndim, "expand_dims"), iter(x.shape)
+    axes, sizes = normalized_axes(axis, ndim, "expand_dims"), iter(x.shape)
     return Reshape.apply(x, shape=tuple([1 if i in axes else next(sizes) for i in range(ndim)]))
 
 
 def squeeze(x: Any, axis: Axis = None) -> Any:
     """Return x without the axes of size 1 (all of them, or those named)."""
     x = as_tensor(x)
-    axes = tuple(i for i, n in enumerate(x.shape) if n == 1) if axis is None else normal_axes(axis, x.ndim, "squeeze")
+    axes = (
+        tuple(i for i, n in enumerate(x.shape) if n == 1) if axis is None else normalized_axes(axis, x.ndim, "squeeze")
+    )
     for a in axes:
         if x.shape[a] != 1:
             raise ValueError(f"squeeze: axis {a} must have size 1, got shape {x.shape}")
@@ -158,7 +160,7 @@ class Concatenate(Function):
 def concatenate(xs: Any, axis: int = 0) -> Any:
     """Join Tensors along an existing axis; all other sizes must agree."""
     xs = _tensors(xs, axis, "concatenate")
-    axis = normal_axis(axis, xs[0].ndim, "concatenate")
+    axis = normalized_axis(axis, xs[0].ndim, "concatenate")
     for i, x in enumerate(xs):
         if x.ndim != xs[0].ndim or any(
             a != axis and n != m for a, (n, m) in enumerate(zip(x.shape, xs[0].shape, strict=True))
@@ -176,7 +178,7 @@ def stack(xs: Any, axis: int = 0) -> Any:
     for i, x in enumerate(xs):
         if x.shape != xs[0].shape:
             raise ValueError(f"stack: shapes must be equal, got {xs[0].shape} first and {x.shape} as number {i}")
-    axis = normal_axis(axis, xs[0].ndim + 1, "stack")
+    axis = normalized_axis(axis, xs[0].ndim + 1, "stack")
     return concatenate([expand_dims(x, axis) for x in xs], axis)
 
 
@@ -208,7 +210,7 @@ class Split(Function):
 def split(x: Any, indices_or_sections: int | list[int], axis: int = 0) -> Any:
     """Cut x along `axis` into so many equal parts, or, as NumPy does, before each of the positions listed."""
     x = as_tensor(x)
-    axis = normal_axis(axis, x.ndim, "split")
+    axis = normalized_axis(axis, x.ndim, "split")
     n = x.shape[axis]
     given = checked_shape("split", indices_or_sections, "sections")
     if np.ndim(indices_or_sections) == 0:
@@ -225,7 +227,7 @@ def split(x: Any, indices_or_sections: int | list[int], axis: int = 0) -> Any:
 def unstack(x: Any, axis: int = 0) -> tuple[Any, ...]:
     """Return the slices of x along `axis`, without that axis: the inverse of stack."""
     x = as_tensor(x)
-    axis = normal_axis(axis, x.ndim, "unstack")
+    axis = normalized_axis(axis, x.ndim, "unstack")
     return tuple([squeeze(part, axis) for part in split(x, x.shape[axis], axis)]) if x.shape[axis] else ()
 
 

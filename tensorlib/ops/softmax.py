@@ -12,7 +12,7 @@ from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import largest
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis
+from tensorlib.ops.arguments import as_floating, at_least_float32, normalized_axis
 
 __all__ = ["log_softmax", "softmax"]
 
@@ -59,7 +59,7 @@ def softmax(x: Any, axis: int = -1, visible: Any = None) -> Any:
     nothing gives zeros, not NaN.
     """
     x = as_floating(x)
-    axis = normal_axis(axis, x.ndim, "softmax")
+    axis = normalized_axis(axis, x.ndim, "softmax")
     return Softmax.apply(x, axis=axis, visible=None if visible is None else checked_mask(visible, x.shape, x))
 
 
@@ -107,5 +107,5 @@ def log_softmax(x: Any, axis: int = -1) -> Any:
     A stretch that is -inf throughout stays so.
     """
     x = as_floating(x)
-    axis = normal_axis(axis, x.ndim, "log_softmax")
+    axis = normalized_axis(axis, x.ndim, "log_softmax")
     return LogSoftmax.apply(x, axis=axis)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import check_flag, checked_size, normal_axis
+from tensorlib.ops.arguments import check_flag, checked_size, normalized_axis
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.plain import plain
 from tensorlib.ops.rearrange import flip
@@ -28,7 +28,7 @@ def argsort(x: Any, axis: int | None = -1, descending: bool = False) -> Any:
     x = as_tensor(x).detach()
     if axis is None:
         return argsort(reshape(x, x.size), 0, descending)
-    axis = normal_axis(axis, x.ndim, "argsort")
+    axis = normalized_axis(axis, x.ndim, "argsort")
     if not descending:
         return plain("argsort", x, axis=axis, kind="stable")
     # Of the mirrored x the last of equal elements comes first; mirrored again, the first does.
@@ -40,7 +40,7 @@ def sort(x: Any, axis: int | None = -1, descending: bool = False) -> Any:
     x = as_tensor(x)
     if axis is None:
         return sort(reshape(x, x.size), 0, descending)
-    normal_axis(axis, x.ndim, "sort")
+    normalized_axis(axis, x.ndim, "sort")
     return take_along_axis(x, argsort(x, axis, descending), axis)
 
 
@@ -50,7 +50,7 @@ def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Any, Any
     Of equal elements the first comes first. The values are differentiable.
     """
     x = as_tensor(x)
-    axis = normal_axis(axis, x.ndim, "topk")
+    axis = normalized_axis(axis, x.ndim, "topk")
     count = checked_size("topk", "k", k)
     check_flag("topk", "largest", largest)
     if count > x.shape[axis]:
