@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import signature
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
+from tensorlib.arrays.backend import namespace_of
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
@@ -35,15 +37,21 @@ def as_tensors(xs: Sequence[TensorLike]) -> list[Tensor]:
     return [as_tensor(x) if array else as_tensor(x, like) for x, array in zip(xs, arrays, strict=True)]
 
 
+def namespace_among(*operands: Any) -> Any:
+    """Return the namespace of the first operand that is an array: numbers have none."""
+    return namespace_of(next(x for x in operands if hasattr(x, "dtype")))
+
+
 def at_least_float32(op: F) -> F:
     """Decorate an op of x: float16 is computed in float32, and the result rounded back.
 
     For sums and products on the way to a result that itself fits: float16 ends at 65504 and has 11 bits.
     """
+    first = next(iter(signature(op).parameters))
 
     @wraps(op)
-    def widened(x: Any, *arguments: Any, **options: Any) -> Any:
-        x = as_tensor(x)
+    def widened(x: Any = None, /, *arguments: Any, **options: Any) -> Any:
+        x = as_tensor(options.pop(first) if x is None and first in options else x)
         if x.dtype == np.float16:
             return op(x.astype("float32"), *arguments, **options).astype("float16")
         return op(x, *arguments, **options)
@@ -157,12 +165,12 @@ def checked_real(name: str, what: str, value: Any) -> Any:
     return value
 
 
-def checked_integer(name: str, what: str, value: Any) -> int:
-    """Return an integer as Python's own, whichever it was."""
+def checked_integer(name: str, what: str, value: Any, alternative: str = "") -> int:
+    """Return any kind of integer as a Python int; `alternative` names what else the caller accepts."""
     try:
         return index(value)
     except TypeError:
-        raise TypeError(f"{called_op(name)}: {what} must be an integer, got {shown(value)}") from None
+        raise TypeError(f"{called_op(name)}: {what} must be an integer{alternative}, got {shown(value)}") from None
 
 
 def checked_size(name: str, what: str, value: Any) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function
+from tensorlib.ops.arguments import namespace_among
 from tensorlib.ops.plain import plain
 
 __all__ = [
@@ -233,11 +234,6 @@ def unless_beaten(dz: Array, beaten: Array, tied: Array) -> Array:
     """Return 0 where beaten, dz / 2 where tied, else dz. A product with 0 would make NaN of an infinite dz."""
     xp = namespace_of(dz)
     return xp.where(beaten, 0, xp.where(tied, 0.5 * dz, dz))
-
-
-def namespace_among(*operands: Any) -> Any:
-    """Return the namespace of the first operand that is an array: numbers have none."""
-    return namespace_of(next(x for x in operands if hasattr(x, "dtype")))
 
 
 def maximum(x: Any, y: Any) -> Any:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from tensorlib.arrays.backend import Backend, get_backend
 from tensorlib.engine.function import as_tensor
-from tensorlib.messages import shown
 from tensorlib.ops.arguments import (
     Shape,
+    check_flag,
     checked_dtype,
     checked_element,
     checked_integer,
@@ -97,8 +95,7 @@ def linspace(
     backend: str | Backend = "numpy",
 ) -> Any:
     """Return `num` numbers evenly spread from `start` to `stop`, which is the last of them unless endpoint=False."""
-    if not isinstance(endpoint, bool | np.bool_):
-        raise TypeError(f"linspace: endpoint must be True or False, got {shown(endpoint)}")
+    check_flag("linspace", "endpoint", endpoint)
     ends = [checked_real("linspace", "start", start), checked_real("linspace", "stop", stop)]
     count, kind = checked_size("linspace", "num", num), checked_dtype("linspace", dtype)
     return as_tensor(get_backend(backend).xp.linspace(*ends, count, endpoint=endpoint).astype(kind))

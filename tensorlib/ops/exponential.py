@@ -7,8 +7,7 @@ from typing import Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function
-from tensorlib.ops.arguments import as_floating
-from tensorlib.ops.arithmetic import namespace_among
+from tensorlib.ops.arguments import as_floating, namespace_among
 
 __all__ = [
     "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "log_sigmoid", "logaddexp", "sigmoid", "softplus",

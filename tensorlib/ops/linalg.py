@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import singledispatch
-from operator import index
 from typing import Any
 
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.engine.function import Function, as_tensor
-from tensorlib.messages import shown
-from tensorlib.ops.arguments import as_tensors, normalized_axes, normalized_axis
+from tensorlib.ops.arguments import as_tensors, checked_integer, normalized_axes, normalized_axis
 from tensorlib.ops.arithmetic import multiply
 from tensorlib.ops.indexing import where
 from tensorlib.ops.reduce import sum
@@ -128,7 +126,7 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
 def _axis_pairs(axes: Any, x_ndim: int, y_ndim: int) -> tuple[list[int], list[int]]:
     """Return the axes of x and those of y over which `tensordot` sums, as non-negative numbers."""
     if not isinstance(axes, tuple | list):
-        n = _integer(axes, "tensordot: axes must be an integer, or the axes of x and those of y")
+        n = checked_integer("tensordot", "axes", axes, ", or the axes of x and those of y")
         if not 0 <= n <= min(x_ndim, y_ndim):
             raise ValueError(
                 f"tensordot: axes must lie between 0 and the number of axes of x and y, {x_ndim} and {y_ndim}; got {n}"
@@ -201,7 +199,7 @@ def _diagonal(name: str, x: Any, offset: int, axis1: int, axis2: int) -> Any:
     axis1, axis2 = normalized_axis(axis1, x.ndim, name), normalized_axis(axis2, x.ndim, name)
     if axis1 == axis2:
         raise ValueError(f"{name}: axis1 and axis2 must differ, got {axis1} for both")
-    offset = _integer(offset, f"{name}: offset must be an integer")
+    offset = checked_integer(name, "offset", offset)
     return Diagonal.apply(x, offset=offset, axis1=axis1, axis2=axis2)
 
 
@@ -219,15 +217,8 @@ def _triangle(name: str, x: Any, k: int) -> Any:
     x = as_tensor(x)
     if x.ndim < 2:
         raise ValueError(f"{name}: needs a matrix (..., n, m), got shape {x.shape}")
-    k = _integer(k, f"{name}: k must be an integer")
+    k = checked_integer(name, "k", k)
     zero = x.dtype.type(0)
     if name == "tril":
         return where(as_tensor(x.backend.xp.tri(*x.shape[-2:], k, "bool")), x, zero)
     return where(as_tensor(x.backend.xp.tri(*x.shape[-2:], k - 1, "bool")), zero, x)
-
-
-def _integer(value: Any, rule: str) -> int:
-    try:
-        return index(value)
-    except TypeError:
-        raise TypeError(f"{rule}, got {shown(value)}") from None

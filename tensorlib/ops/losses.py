@@ -56,6 +56,7 @@ def huber_loss(x: Any, targets: Any, delta: float = 1.0, reduction: str = "mean"
     return _reduced(near * (error - 0.5 * near), reduction)  # both cases at once, and no square that could overflow
 
 
+@at_least_float32
 def binary_cross_entropy_with_logits(logits: Any, targets: Any, pos_weight: Any = None, reduction: str = "mean") -> Any:
     """Return -(w t log p + (1 - t) log(1 - p)), in nats, with p = sigmoid(logits), t the targets, w `pos_weight`.
 
@@ -68,9 +69,6 @@ def binary_cross_entropy_with_logits(logits: Any, targets: Any, pos_weight: Any 
     name = "binary_cross_entropy_with_logits"
     check_reduction(name, reduction)
     logits, targets = _pair(name, logits, targets)
-    if logits.dtype == "float16":
-        wide = logits.astype("float32")
-        return binary_cross_entropy_with_logits(wide, targets, pos_weight, reduction).astype("float16")
     positive = targets * softplus(-logits)
     if pos_weight is not None:
         number = isinstance(pos_weight, (int, float, np.generic))
@@ -83,6 +81,7 @@ def binary_cross_entropy_with_logits(logits: Any, targets: Any, pos_weight: Any 
     return _reduced(positive + (1 - targets) * softplus(logits), reduction)
 
 
+@at_least_float32
 def kl_div(log_probs: Any, targets: Any, reduction: str = "mean", log_target: bool = False) -> Any:
     """Return the terms of the Kullback-Leibler divergence of q from p, p (log p - log q), in nats.
 
@@ -95,8 +94,6 @@ def kl_div(log_probs: Any, targets: Any, reduction: str = "mean", log_target: bo
     check_reduction("kl_div", reduction, ("mean", "sum", "none", "batchmean"))
     check_flag("kl_div", "log_target", log_target)
     log_probs, targets = _pair("kl_div", log_probs, targets)
-    if log_probs.dtype == "float16":
-        return kl_div(log_probs.astype("float32"), targets, reduction, log_target).astype("float16")
     impossible = targets == (-math.inf if log_target else 0)  # there both factors become 0: 0 · inf would be NaN
     log_q = where(impossible, 0.0, log_probs)
     if log_target:
