@@ -16,6 +16,8 @@ from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from tensorlib.engine.value import TensorLike
     from tensorlib.tensor import Tensor
 
@@ -29,23 +31,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def as_tensors(xs: Sequence[TensorLike]) -> list[Tensor]:
-    """Return every x as a Tensor; numbers and lists become constants beside the first that has a backend."""
-    if False not in [hasattr(x, "requires_grad") for x in xs]:  # what nearly always comes, without a detour
-        return list(xs)
+    """Return every x as a Tensor; numbers and lists become constants on the backend of the first x that has one."""
+    if False not in [hasattr(x, "requires_grad") for x in xs]:  # the common case first
+        return list(xs)  # type: ignore[arg-type]  # each is a Tensor
     arrays = [hasattr(x, "dtype") and not isinstance(x, np.generic) for x in xs]
     like = as_tensor(xs[arrays.index(True)]) if any(arrays) else None
     return [as_tensor(x) if array else as_tensor(x, like) for x, array in zip(xs, arrays, strict=True)]
 
 
 def namespace_among(*operands: Any) -> Any:
-    """Return the namespace of the first operand that is an array: numbers have none."""
+    """Return the namespace of the first operand that is an array; numbers have none."""
     return namespace_of(next(x for x in operands if hasattr(x, "dtype")))
 
 
 def at_least_float32(op: F) -> F:
-    """Decorate an op of x: float16 is computed in float32, and the result rounded back.
+    """Decorate an op so that a float16 x is computed in float32, and the result rounded to float16.
 
-    For sums and products on the way to a result that itself fits: float16 ends at 65504 and has 11 bits.
+    For sums and products whose intermediate results need more than float16 has: a range up to 65504, and 11 bits.
     """
     first = next(iter(signature(op).parameters))
 
@@ -62,8 +64,8 @@ def at_least_float32(op: F) -> F:
 def as_floating(x: TensorLike) -> Tensor:
     """Return x as a Tensor of a floating dtype; integers and booleans become float64.
 
-    For functions that NumPy lacks: their formulas would wrap around in small integers (-x of a uint8), or end in
-    float16, which NumPy makes of the exponentials of these.
+    For functions that NumPy lacks. In their formulas small integers would wrap around (-x of a uint8), or become
+    float16, the dtype of NumPy's exp for them.
     """
     x = as_tensor(x)
     return x if x.dtype.kind == "f" else x.astype("float64")
@@ -74,7 +76,7 @@ def as_floating(x: TensorLike) -> Tensor:
 
 def normalized_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     """Return the axes as sorted non-negative numbers; None means all. Errors name the op."""
-    if type(axis) is int and -ndim <= axis < ndim:  # what nearly always comes, without a detour
+    if type(axis) is int and -ndim <= axis < ndim:  # the common case first
         return (axis % ndim,)
     if axis is None:
         return tuple(range(ndim))
@@ -107,7 +109,7 @@ def reduced_axes(axis: Axis, keepdims: bool, ndim: int, name: str) -> tuple[int,
 
 
 def check_flag(name: str, what: str, value: Any, remedy: str = "") -> None:
-    """Raise TypeError unless an option is True or False: another value, in the wrong place, would count as True."""
+    """Raise TypeError unless an option is True or False: a misplaced argument would otherwise count as True."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{called_op(name)}: {what} must be True or False, got {shown(value)}{remedy}")
 
@@ -123,7 +125,7 @@ def normalized_axis(axis: int, ndim: int, name: str) -> int:
 
 
 def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]:
-    """Return a shape, given as one integer or several, as a tuple; sizes are integers and not negative."""
+    """Return a shape, given as one integer or several, as a tuple of integers >= 0."""
     several = isinstance(shape, tuple | list) or (isinstance(shape, np.ndarray) and shape.ndim == 1)
     try:
         sizes = tuple([index(n) for n in (shape if several else (shape,))])
@@ -136,20 +138,20 @@ def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]
     return sizes
 
 
-def checked_dtype(name: str, dtype: Any) -> np.dtype:
-    """Return a dtype of numbers, given as a name, a type or itself."""
+def checked_dtype(name: str, dtype: DTypeLike) -> np.dtype:
+    """Return a numeric dtype, given by name, as a type or as a dtype."""
     try:
         kind = np.dtype(dtype)
     except TypeError:
         kind = None
     if dtype is None or kind is None or kind.kind not in "biufc":
-        hint = f"; a shape of several axes goes into a tuple, as {name}((2, 3))" if isinstance(dtype, int) else ""
-        raise TypeError(f"{name}: dtype must be one of numbers, as 'float32' or 'int64'; got {shown(dtype)}{hint}")
+        hint = f"; a shape of several axes goes into a tuple: {name}((2, 3))" if isinstance(dtype, int) else ""
+        raise TypeError(f"{name}: dtype must be numeric, such as 'float32' or 'int64'; got {shown(dtype)}{hint}")
     return kind
 
 
 def checked_number(name: str, what: str, value: Any) -> Any:
-    """Return a number as Python's own, whichever it was; a Tensor or an array is none."""
+    """Return a number of Python or NumPy as Python's; a Tensor or an array is refused."""
     if isinstance(value, np.generic):
         value = value.item()
     if not isinstance(value, (int, float, complex)):
@@ -181,7 +183,7 @@ def checked_size(name: str, what: str, value: Any) -> int:
 
 
 def checked_element(name: str, value: Any, dtype: np.dtype) -> Any:
-    """Return a number that elements of `dtype` can hold: NumPy would cut 0.5 and NaN down to some integer."""
+    """Return a number that an element of `dtype` can hold: NumPy would truncate 0.5, and NaN, to some integer."""
     value = checked_number(name, "the value", value)
     bounds = np.iinfo(dtype) if dtype.kind in "iu" else None
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())

@@ -58,7 +58,7 @@ def test_sort_argsort_and_topk_agree(a, data):
 @pytest.mark.parametrize("k", [1, 2, 5])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_topk_of_what_differs_of_ties_and_of_nan_is_the_start_of_argsort(axis, k, few, backend, monkeypatch):
-    monkeypatch.setattr(sorting, "FEW", few)
+    monkeypatch.setattr(sorting, "ARGMAX_LIMIT", few)
     rng = np.random.default_rng(0)
     distinct, ties = rng.permutation(48).reshape(6, 8).astype("float32"), rng.integers(0, 3, (6, 8))
     for a in (distinct, ties, ties / 2, *[np.where(ties > 0, x, distinct) for x in (np.nan, np.inf, -np.inf)]):
