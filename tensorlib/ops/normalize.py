@@ -179,7 +179,7 @@ def batch_norm(
         return (y.astype("float16"), mean, var) if return_statistics else y.astype("float16")
     others = (0, *range(2, x.ndim))
 
-    def per_channel(z: Any) -> Any:
+    def per_channel(z: Tensor) -> Tensor:
         return z.reshape(-1, *(1,) * (x.ndim - 2))
 
     if mean is None or var is None:

@@ -1,4 +1,4 @@
-"""Moving elements: edge cases, and mistakes."""
+"""Moving elements: edge cases and mistakes."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -24,7 +24,7 @@ def test_lists_and_arrays_are_accepted_like_tensors():
             np.testing.assert_array_equal(found.numpy(), expected)
 
 
-def test_arguments_have_the_names_that_numpy_gives_them():
+def test_arguments_have_numpys_names():
     a = np.arange(6.0).reshape(2, 3)
     x = tl.Tensor(a)
     for name, options in (("reshape", {"shape": (3, 2)}), ("reshape", {"shape": 6}), ("transpose", {"axes": (1, 0)}),
@@ -34,13 +34,13 @@ def test_arguments_have_the_names_that_numpy_gives_them():
     np.testing.assert_array_equal(tl.split(x, indices_or_sections=[1], axis=1)[1].numpy(), a[:, 1:])
 
 
-def test_split_takes_numpy_integers_and_positions(backend):
+def test_split_accepts_numpy_integers_and_positions(backend):
     x = tl.Tensor(np.arange(6.0), backend=backend)
     for sections in (np.int64(2), [3], (3,), np.array([3])):
         np.testing.assert_array_equal(tl.split(x, sections)[1].numpy(), [3, 4, 5])
 
 
-def test_pad_takes_what_numpy_takes_for_widths(backend):
+def test_pad_accepts_the_widths_that_numpy_accepts(backend):
     a = np.arange(6.0).reshape(2, 3)
     x = tl.Tensor(a, backend=backend)
     for width in (2, (1, 2), ((1, 2),), ((1, 2), (0, 1)), [1, 0], np.array([[1, 0], [2, 1]]), [[1], [2]]):
@@ -57,7 +57,7 @@ def test_repeats_may_be_a_tensor(backend):
         np.testing.assert_array_equal(x.repeat(counts).numpy(), [1, 1, 3])
 
 
-def test_padding_by_picking_adds_up_the_gradients(backend):
+def test_padding_by_selection_accumulates_the_gradients(backend):
     _, dx = edge(lambda x: tl.pad(x, (2, 1), "reflect"), [1.0, 2.0, 3.0], backend=backend,
                  cotangent=[1, 10, 100, 1000, 10000, 100000])  # fmt: skip
     np.testing.assert_array_equal(dx, [100, 1010 + 100000, 10001])

@@ -51,7 +51,7 @@ def test_every_public_function_has_a_row_and_every_row_a_function():
     assert sorted(row.name for row in ROWS) == function_names()
 
 
-def test_rows_have_samples_enough():
+def test_rows_have_enough_samples():
     assert sum(len(row.samples) for row in ROWS) >= 5 * len(ROWS)
     for row in ROWS:
         assert len(row.samples) >= 4, row.name
@@ -59,7 +59,7 @@ def test_rows_have_samples_enough():
 
 @pytest.mark.parametrize("row", [p for p in ALL if p.values[0].reference])
 def test_value(row, backend):
-    """Also with inputs whose elements lie in memory in another way, and with the inputs left as they were."""
+    """In every memory layout of the inputs, which are left unchanged."""
     for sample in row.samples:
         arrays = row.arrays(sample)
         expected = outputs(row.bound(sample, None)(*arrays))
@@ -77,7 +77,7 @@ def test_value(row, backend):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_gradient(row, backend):
-    """To second order, against finite differences; on NumPy at all samples and with inputs in every layout."""
+    """To second order, against finite differences; on NumPy for all samples and with inputs in every layout."""
     if backend.name == "numpy":
         for sample in row.samples:
             check_sample(row, sample, backend)
@@ -88,7 +88,7 @@ def test_gradient(row, backend):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_gradient_that_arrives_in_another_layout(row, backend):
-    """A broadcast view, as a sum sends it back, among them."""
+    """Including a broadcast view, such as the gradient of a sum."""
     for sample in row.samples:
         arrays = row.arrays(sample)
         expected = gradients(row, sample, arrays, backend)
@@ -105,7 +105,7 @@ def test_gradient_that_arrives_in_another_layout(row, backend):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_float32(row, backend):
-    """Stays float32 beside Python scalars, and its gradient is that of float64 but for rounding."""
+    """The result stays float32 beside Python scalars, and its gradient is that of float64 up to rounding."""
     for sample in row.samples:
         narrow = row.arrays(sample, np.float32)
         widened = row.name == "astype" or any(getattr(a, "dtype", None) == np.float64 for a in sample.arguments)
@@ -120,9 +120,9 @@ def test_float32(row, backend):
 
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
-def test_runs_twice_alike(row, backend):
+def test_two_runs_give_the_same_bits(row, backend):
     if backend.name == "cupy":
-        pytest.skip("add.at on CuPy adds in the order in which threads come")
+        pytest.skip("add.at on CuPy adds in the order in which threads arrive")
     for sample in row.samples:
         first, second = (gradients(row, sample, row.arrays(sample), backend) for _ in range(2))
         for dx, again in zip(first, second, strict=True):
@@ -146,7 +146,7 @@ def test_gradients_share_no_memory(row):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_computes_the_gradient_of_each_input_alone(row, backend):
-    """With only one input requiring a gradient, it gets the one it gets beside the others."""
+    """An input gets the same gradient whether or not the others require one."""
     for sample in row.samples:
         arrays = row.arrays(sample)
         expected = gradients(row, sample, arrays, backend)
