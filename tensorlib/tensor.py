@@ -36,6 +36,11 @@ from tensorlib.ops import shape as shapes
 from tensorlib.ops import softmax as softmaxes
 from tensorlib.pytorch_words import TENSOR_NAMES
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from tensorlib.engine.value import TensorLike
+
 __all__ = ["Tensor"]
 
 
@@ -77,9 +82,9 @@ class Tensor(Value):
 
     def __init__(
         self,
-        data: Any,
+        data: TensorLike,
         requires_grad: bool = False,
-        dtype: Any = None,
+        dtype: DTypeLike | None = None,
         backend: str | Backend | None = None,
     ) -> None:
         self.array = new_array(data.array if isinstance(data, Value) else data, dtype, backend)
@@ -202,7 +207,7 @@ class Tensor(Value):
 
     # ---- the gradient ----
 
-    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+    def backward(self, gradient: TensorLike | None = None, retain_graph: bool = False) -> None:
         """Add the gradients of this scalar to ``.grad`` of every leaf that requires one; see `engine.backward`."""
         if isinstance(gradient, bool):
             raise TypeError(f"backward: the gradient must be numbers, got {gradient}; is it meant as retain_graph=?")
@@ -224,8 +229,13 @@ class Tensor(Value):
     __neg__ = arithmetic.negative
     __abs__ = elementwise.abs
     __getitem__ = indexing.getitem
-    __eq__ = logic.equal
-    __ne__ = logic.not_equal
+    if TYPE_CHECKING:  # written out, or type checkers give comparisons object's type, bool
+
+        def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+    else:
+        __eq__ = logic.equal
+        __ne__ = logic.not_equal
     __lt__ = logic.less
     __le__ = logic.less_equal
     __gt__ = logic.greater

@@ -1,4 +1,4 @@
-"""What the tests of edge cases share."""
+"""Helpers shared by the tests of edge cases."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ def assert_edge(found, *expected):
 
 
 def matrix(backend):
-    """Return a Tensor of ones, (2, 3), for mistakes to be made with."""
+    """Return a Tensor of ones, (2, 3), to provoke errors with."""
     return tl.Tensor(np.ones((2, 3)), requires_grad=True, backend=backend)
 
 
 def refused(table):
-    """Return a test of (call, error, message): each call is refused, on one line that matches the message."""
+    """Return a test of (call, error, message): each call raises the error, with one line that matches the message."""
 
     @pytest.mark.parametrize(("call", "error", "message"), table)
     def test(call, error, message):
@@ -37,7 +37,7 @@ def refused(table):
 
 
 def refused_of_a_matrix(table):
-    """Return the same test of calls that get a matrix, on every backend."""
+    """Return the same test for calls that take a matrix, on every backend."""
 
     @pytest.mark.parametrize(("call", "error", "message"), table)
     def test(call, error, message, backend):

@@ -1,4 +1,4 @@
-"""Functions of tensorlib beside those of PyTorch: what `test_random_programs.py` makes programs of.
+"""Functions of tensorlib paired with those of PyTorch, from which `test_random_programs.py` builds programs.
 
 An op joins by one row in `OPS`. Its domain says what kind of values the op gets, `options` what its arguments are, and
 `smooth` where not to compare: at a kink, or at a tie that rounding may decide in either way.
@@ -19,7 +19,7 @@ F, T = torch.nn.functional, torch.from_numpy
 LARGEST = 96  # elements of a value
 NEAR = 1e-6
 
-# ---- what fits: from a random.Random and the shapes, the keyword arguments for both libraries, or None -----------
+# ---- keyword arguments for both libraries from a random.Random and the shapes, or None if they don't fit ---------
 
 
 def anything(r, *shapes):
@@ -42,19 +42,19 @@ def an_axis(r, s, *others):
 
 
 def some_axes(r, s):
-    """Say which axes to reduce: all, one, or several."""
+    """Return the axes to reduce: all, one, or several."""
     several = tuple(r.sample(range(len(s)), r.randint(0, len(s))))
     return {"axis": r.choice([None, *range(-len(s), len(s)), several]), "keepdims": r.random() < 0.5}
 
 
 def joined(r, s, t):
-    """Say along which axis two shapes can be concatenated."""
+    """Return the axis along which two shapes can be concatenated."""
     fits = [a for a in range(len(s)) if len(s) == len(t) and s[:a] + s[a + 1 :] == t[:a] + t[a + 1 :]]
     return {"axis": r.choice(fits)} if fits and math.prod(s) + math.prod(t) <= LARGEST else None
 
 
 def products(r, s, t):
-    """Accept what can be matrices or vectors to multiply."""
+    """Accept shapes of matrices or vectors that can be multiplied."""
     if not s or not t or s[-1] != t[max(-2, -len(t))]:
         return None
     return broadcasting(r, (*s[:-2], 1, 1), (*t[:-2], 1, 1)) and {}
@@ -69,12 +69,12 @@ def few(r, *shapes):
 
 
 def when(fits, options):
-    """Take `options` only where fits(shape) is true."""
+    """Return `options` only if fits(shape) is true."""
     return lambda r, *shapes: options(r, *shapes) if fits(*shapes) else None
 
 
 def also(options, **choices):
-    """Add to what `options` says one of the values listed for each keyword, or what a function of (r, shape) makes."""
+    """Extend `options` by one of the values listed for each keyword, or by the result of a function of (r, shape)."""
 
     def chosen(r, *shapes):
         found = options(r, *shapes)
@@ -86,7 +86,7 @@ def also(options, **choices):
 
 
 def indices(r, size, *shape):
-    """Return indices into an axis: some places more than once, some never."""
+    """Return indices into an axis: some positions more than once, some never."""
     return np.array([r.randrange(size) for _ in range(math.prod(shape))], int).reshape(shape)
 
 
@@ -120,13 +120,13 @@ def an_index(r, s):
 
 
 def a_shape(r, s):
-    """Return another shape for as many elements."""
+    """Return another shape with the same number of elements."""
     n = math.prod(s)
     return r.choice([(n,), (-1,), s[::-1], (1, *s), (*s, 1), *[(d, n // d) for d in range(2, n) if n % d == 0]])
 
 
 def targets_for(r, s):
-    """Return classes for rows, one of them to be ignored where there are several."""
+    """Return classes for rows, one of them ignored if there are several."""
     chosen = indices(r, s[-1], *s[:-1])
     if chosen.size > 1:
         chosen[(0,) * chosen.ndim] = -100
@@ -134,12 +134,12 @@ def targets_for(r, s):
 
 
 def targets_among_rows(r, s):
-    """Return classes for rows, as many classes as rows."""
+    """Return classes for rows, where there are as many classes as rows."""
     return targets_for(r, (*s[:-1], math.prod(s[:-1])))
 
 
-def permuted_places(r, s):
-    """Return indices along axis 0 of which none comes twice in its column."""
+def permuted_positions(r, s):
+    """Return indices along axis 0, none of which occurs twice in its column."""
     return np.broadcast_to(np.array(r.sample(range(s[0]), s[0])).reshape(-1, *[1] * (len(s) - 1)), s).copy()
 
 
@@ -147,7 +147,7 @@ def permuted_places(r, s):
 
 
 def away_from(*places):
-    """Accept inputs none of whose elements lies at one of these places."""
+    """Accept inputs none of whose elements is near one of these points."""
     return lambda xs, y: all(bool(((x - p).abs() > NEAR).all()) for x in xs for p in places)
 
 
@@ -156,7 +156,7 @@ def apart(xs, y):
 
 
 def one_apart(xs, y):
-    """Accept inputs whose distance is nowhere 0 and nowhere 1."""
+    """Accept inputs whose difference is nowhere near 0 or 1."""
     return apart(xs, y) and bool((((xs[0] - xs[1]).abs() - 1).abs() > NEAR).all())
 
 
@@ -168,21 +168,21 @@ def not_small(xs, y):
     return bool((y.abs() > 1e-2).all())
 
 
-def whole_nowhere(xs, y):
-    """Accept inputs whose quotient is nowhere near a whole number."""
+def quotient_not_integer(xs, y):
+    """Accept inputs whose quotient is nowhere near an integer."""
     quotient = xs[0] / xs[1]
     return bool(((quotient - quotient.round()).abs() > NEAR).all())
 
 
-# ---- PyTorch, spelled as NumPy ------------------------------------------------------------------------------------
+# ---- PyTorch, spelled as NumPy ---------------------------------------------------------------------------------------
 
 
 def over(reduce):
-    """Give a reduction of PyTorch NumPy's axes: none given means all."""
+    """Wrap a reduction of PyTorch to take NumPy's axes, where None means all."""
 
     def reduced(t, axis=None, keepdims=False, **options):
         axes = tuple(range(t.ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
-        if not axes:  # PyTorch would take it for all axes
+        if not axes:  # PyTorch would reduce all axes
             return reduce(t[None], dim=(0,), keepdim=False, **options)
         return reduce(t, dim=axes, keepdim=keepdims, **options)
 
@@ -195,8 +195,8 @@ def torch_prod(t, dim, keepdim):
     return t
 
 
-def degrees_left(r, s):
-    """Say how to take a variance where it is defined."""
+def defined_variance(r, s):
+    """Return options of a variance for which it is defined."""
     found = some_axes(r, s)
     axes = range(len(s)) if found["axis"] is None else np.atleast_1d(np.array(found["axis"], int))
     return found | {"ddof": r.choice([0, 1])} if math.prod(s[a] for a in axes) > 1 else None
@@ -214,7 +214,7 @@ def rows_of(x):
 
 
 def plane(x):
-    """Return x as a batch of one, its channels what comes before the last two axes, and its corner as a filter."""
+    """Return x as a batch of one, with the axes before the last two as channels, and its corner as a filter."""
     image = x.reshape(1, -1, *x.shape[-2:])
     return image, image[:, :, :2, :2]
 
@@ -226,33 +226,33 @@ def as_rows(loss, t, targets, **options):
 
 
 def logcumsumexp(t, axis):
-    """Write out what torch.logcumsumexp does: its second derivative is wrong where a cotangent is zero."""
+    """Compute torch.logcumsumexp by hand, because its second derivative is wrong where a cotangent is zero."""
     if t.shape[axis] == 0:
         return t.logcumsumexp(axis)
     return torch.stack([t.narrow(axis, 0, k + 1).logsumexp(axis) for k in range(t.shape[axis])], axis)
 
 
 def attention(x, y, visible):
-    """Write out what F.scaled_dot_product_attention does: that has no second derivative."""
+    """Compute F.scaled_dot_product_attention by hand, because it has no second derivative."""
     scores = x @ y.swapaxes(-1, -2) / math.sqrt(x.shape[-1])
     return scores.masked_fill(~T(visible), -math.inf).softmax(-1) @ (x * y)
 
 
 # ---- the ops ---------------------------------------------------------------------------------------------------------
 
-# Of what kind an op's inputs are: sentences that both libraries understand.
+# The domains of an op's inputs, as expressions that both libraries understand.
 DOMAINS = {
     "real": lambda x: x,
     "positive": lambda x: x * x + 0.5,
     "unit": lambda x: x.tanh() * 0.9,
-    "wide": lambda x: x * 2.5,  # so that flat ends are reached
+    "wide": lambda x: x * 2.5,  # reaches the flat ends
 }
 
 
 class Op(NamedTuple):
-    """One function in both libraries, each called with the inputs and with what `options` says."""
+    """One function in both libraries, each called with the inputs and the result of `options`."""
 
-    name: str  # the function's in tensorlib; what follows a space tells rows apart
+    name: str  # the function's in tensorlib; a suffix after a space distinguishes rows
     ours: Callable
     theirs: Callable
     inputs: int = 1
@@ -262,13 +262,13 @@ class Op(NamedTuple):
 
 
 def row(name, theirs, options=anything, inputs=1, domain="real", smooth=lambda xs, y: True):
-    """Return a row for a function of tensorlib that takes what `options` says."""
+    """Return a row for a function of tensorlib that takes the result of `options`."""
     function = name.partition(" ")[0]
     return Op(name, lambda *xs, **o: getattr(tl, function)(*xs, **o), theirs, inputs, options, domain, smooth)
 
 
 def same(names, domain="real", smooth=lambda xs, y: True, inputs=1, module=torch):
-    """Return a row for each of these elementwise functions, which both libraries call the same."""
+    """Return a row for each of these elementwise functions, which have the same name in both libraries."""
     return [row(name, getattr(module, name), broadcasting, inputs, domain, smooth) for name in names.split()]
 
 
@@ -297,12 +297,12 @@ OPS = [
     *same("divide arctan2", "positive", inputs=2),
     row("power", torch.pow, broadcasting, 2, "positive"),
     *same("maximum minimum", smooth=apart, inputs=2),
-    *same("remainder", "positive", whole_nowhere, inputs=2),
+    *same("remainder", "positive", quotient_not_integer, inputs=2),
     Op("where", lambda x, y, condition: tl.where(condition, x, y),
        lambda x, y, condition: torch.where(T(condition), x, y), 2, also(broadcasting, condition=mask)),
     row("masked_fill", lambda t, mask, value: t.masked_fill(T(mask), value),
         also(anything, mask=mask, value=[0.0, -1.5])),
-    # Python numbers, and one value in several places
+    # Python numbers, and one value used several times
     Op("add number", lambda x: 1.5 - x + 2, lambda x: 1.5 - x + 2),
     Op("power number", lambda x: x**3 - x**2, lambda x: x**3 - x**2),
     Op("power of number", lambda x: 2.0**x, lambda x: 2.0**x),
@@ -312,8 +312,8 @@ OPS = [
     # reductions
     row("sum", over(torch.sum), some_axes),
     row("mean", over(torch.mean), some_axes),
-    row("var", over(lambda t, ddof, **o: torch.var(t, correction=ddof, **o)), degrees_left),
-    row("std", over(lambda t, ddof, **o: torch.std(t, correction=ddof, **o)), degrees_left, smooth=not_small),
+    row("var", over(lambda t, ddof, **o: torch.var(t, correction=ddof, **o)), defined_variance),
+    row("std", over(lambda t, ddof, **o: torch.std(t, correction=ddof, **o)), defined_variance, smooth=not_small),
     row("max", over(torch.amax), some_axes, smooth=distinct),
     row("min", over(torch.amin), some_axes, smooth=distinct),
     row("amax", over(torch.amax), some_axes, smooth=distinct),
@@ -322,7 +322,7 @@ OPS = [
     row("logsumexp", over(torch.logsumexp), some_axes),
     row("norm", over(lambda t, ord, **o: torch.linalg.vector_norm(t, ord, **o)), also(some_axes, ord=[1, 2, 3]),
         smooth=lambda xs, y: not_small(xs, y) and away_from(0)(xs, y)),
-    # running along an axis
+    # cumulative
     row("cumsum", lambda t, axis: t.cumsum(axis), an_axis),
     row("cumprod", lambda t, axis: t.cumprod(axis), an_axis),
     row("logcumsumexp", logcumsumexp, an_axis),
@@ -361,7 +361,7 @@ OPS = [
        lambda r, s, t: {} if s == t and math.prod(s) * 2 <= LARGEST else None),
     Op("split", lambda x: tl.split(x, [1], axis=-1), lambda x: x.tensor_split([1], dim=-1), options=LAST_AT_LEAST_TWO),
     row("unstack", lambda t, axis: t.unbind(axis), when(lambda s: s and max(s) <= 4, an_axis)),
-    # picking
+    # selection
     Op("getitem", lambda x, index: x[index], lambda t, index: t[torch_index(index)],
        options=also(anything, index=an_index)),
     Op("getitem backwards", lambda x: x[::-1], lambda t: t.flip(0), options=when(len, anything)),
@@ -376,7 +376,7 @@ OPS = [
        also(same_shape, index=lambda r, s, t: indices(r, s[0], *s))),
     Op("scatter", lambda x, y, index: tl.scatter(x, 0, index, y),
        lambda x, y, index: x.scatter(0, T(index), y), 2,
-       also(same_shape, index=lambda r, s, t: permuted_places(r, s))),
+       also(same_shape, index=lambda r, s, t: permuted_positions(r, s))),
     Op("index_add", lambda x, y, index: tl.index_add(x, 0, index, y),
        lambda x, y, index: x.index_add(0, T(index), y), 2,
        also(same_shape, index=lambda r, s, t: indices(r, s[0], s[0]))),
@@ -409,7 +409,7 @@ OPS = [
        lambda x: F.linear(x, x.reshape(-1, x.shape[-1])).relu(),
        options=when(lambda s: s and math.prod(s) <= 24, anything),
        smooth=lambda xs, y: bool((F.linear(xs[0], xs[0].reshape(-1, xs[0].shape[-1])).abs() > 1e-2).all())),
-    # normalisation and attention
+    # normalization and attention
     Op("layer_norm", lambda x, y: tl.layer_norm(x, *rows_of(y)),
        lambda x, y: F.layer_norm(x, x.shape[-1:], *rows_of(y)), 2,
        lambda r, s, t: {} if s and t and s[-1] == t[-1] > 1 else None),
@@ -458,6 +458,6 @@ OPS = [
        options=also(PLANES, stride=[1, 2], padding=[0, 1]), smooth=distinct),
     Op("avg_pool", lambda x, **o: tl.avg_pool(plane(x)[0], 2, **o), lambda x, **o: F.avg_pool2d(plane(x)[0], 2, **o),
        options=also(PLANES, stride=[1, 2])),
-    # out of the graph
+    # outside the graph
     Op("detach", lambda x: x.detach(), lambda x: x.detach()),
 ]  # fmt: skip

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tensorlib.engine.node import Node
     from tensorlib.tensor import Tensor
 
-    TensorLike: TypeAlias = Tensor | ArrayLike
+    TensorLike: TypeAlias = Tensor | Array | ArrayLike
     """A Tensor, or anything that becomes one: an array of NumPy or CuPy, a number, nested lists of numbers."""
 
 __all__ = ["Value", "as_array", "as_value", "edge_of", "wrap"]

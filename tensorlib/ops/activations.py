@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis, real
+from tensorlib.ops.arguments import as_floating, at_least_float32, checked_real, normalized_axis
 from tensorlib.ops.arithmetic import clip
 from tensorlib.ops.elementwise import Erf
 from tensorlib.ops.elementwise import abs as absolute
@@ -90,7 +90,7 @@ def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tens
     Composed of `where` and `clip`  =>  dx = dy where min_val < x < max_val, else 0. At the bounds themselves the
     gradient is 0, where that of `clip` is dy.
     """
-    min_val, max_val = real("hardtanh", "min_val", min_val), real("hardtanh", "max_val", max_val)
+    min_val, max_val = checked_real("hardtanh", "min_val", min_val), checked_real("hardtanh", "max_val", max_val)
     if min_val > max_val:
         raise ValueError(f"hardtanh: min_val must not be above max_val, got {min_val} and {max_val}; swap them")
     x = as_tensor(x)
@@ -247,7 +247,7 @@ def swiglu(x: TensorLike, axis: int = -1) -> Tensor:
 
 def _halves(x: TensorLike, axis: int, name: str) -> tuple[Tensor, ...]:
     x = as_tensor(x)
-    axis = normal_axis(axis, x.ndim, name)
+    axis = normalized_axis(axis, x.ndim, name)
     if x.shape[axis] % 2:
         raise ValueError(f"{name}: the size along axis {axis} must be even, got shape {x.shape}")
     return split(x, 2, axis)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from inspect import signature
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
+from tensorlib.arrays.backend import namespace_of
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
     from tensorlib.engine.value import TensorLike
     from tensorlib.tensor import Tensor
 
@@ -27,23 +31,29 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def as_tensors(xs: Sequence[TensorLike]) -> list[Tensor]:
-    """Return every x as a Tensor; numbers and lists become constants beside the first that has a backend."""
-    if False not in [hasattr(x, "requires_grad") for x in xs]:  # what nearly always comes, without a detour
-        return list(xs)
+    """Return every x as a Tensor; numbers and lists become constants on the backend of the first x that has one."""
+    if False not in [hasattr(x, "requires_grad") for x in xs]:  # the common case first
+        return list(xs)  # type: ignore[arg-type]  # each is a Tensor
     arrays = [hasattr(x, "dtype") and not isinstance(x, np.generic) for x in xs]
     like = as_tensor(xs[arrays.index(True)]) if any(arrays) else None
     return [as_tensor(x) if array else as_tensor(x, like) for x, array in zip(xs, arrays, strict=True)]
 
 
-def at_least_float32(op: F) -> F:
-    """Decorate an op of x: float16 is computed in float32, and the result rounded back.
+def namespace_among(*operands: Any) -> Any:
+    """Return the namespace of the first operand that is an array; numbers have none."""
+    return namespace_of(next(x for x in operands if hasattr(x, "dtype")))
 
-    For sums and products on the way to a result that itself fits: float16 ends at 65504 and has 11 bits.
+
+def at_least_float32(op: F) -> F:
+    """Decorate an op so that a float16 x is computed in float32, and the result rounded to float16.
+
+    For sums and products whose intermediate results need more than float16 has: a range up to 65504, and 11 bits.
     """
+    first = next(iter(signature(op).parameters))
 
     @wraps(op)
-    def widened(x: Any, *arguments: Any, **options: Any) -> Any:
-        x = as_tensor(x)
+    def widened(x: Any = None, /, *arguments: Any, **options: Any) -> Any:
+        x = as_tensor(options.pop(first) if x is None and first in options else x)
         if x.dtype == np.float16:
             return op(x.astype("float32"), *arguments, **options).astype("float16")
         return op(x, *arguments, **options)
@@ -54,8 +64,8 @@ def at_least_float32(op: F) -> F:
 def as_floating(x: TensorLike) -> Tensor:
     """Return x as a Tensor of a floating dtype; integers and booleans become float64.
 
-    For functions that NumPy lacks: their formulas would wrap around in small integers (-x of a uint8), or end in
-    float16, which NumPy makes of the exponentials of these.
+    For functions that NumPy lacks. In their formulas small integers would wrap around (-x of a uint8), or become
+    float16, the dtype of NumPy's exp for them.
     """
     x = as_tensor(x)
     return x if x.dtype.kind == "f" else x.astype("float64")
@@ -64,9 +74,9 @@ def as_floating(x: TensorLike) -> Tensor:
 # ---- axes and flags ----------------------------------------------------------------------------------------------
 
 
-def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
+def normalized_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     """Return the axes as sorted non-negative numbers; None means all. Errors name the op."""
-    if type(axis) is int and -ndim <= axis < ndim:  # what nearly always comes, without a detour
+    if type(axis) is int and -ndim <= axis < ndim:  # the common case first
         return (axis % ndim,)
     if axis is None:
         return tuple(range(ndim))
@@ -92,30 +102,30 @@ def normal_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
 
 
 def reduced_axes(axis: Axis, keepdims: bool, ndim: int, name: str) -> tuple[int, ...]:
-    """Return the axes as `normal_axes` does, after a look at `keepdims`: x.sum(0, 1) would sum over axis 0 alone."""
+    """Return `normalized_axes` after checking `keepdims`: x.sum(0, 1) would otherwise sum over axis 0 alone."""
     if keepdims is not False and keepdims is not True:
         check_flag(name, "keepdims", keepdims, f"; several axes go into a tuple, {name}(x, axis=(0, 1))")
-    return normal_axes(axis, ndim, name)
+    return normalized_axes(axis, ndim, name)
 
 
 def check_flag(name: str, what: str, value: Any, remedy: str = "") -> None:
-    """Raise TypeError unless an option is True or False: another value, in the wrong place, would count as True."""
+    """Raise TypeError unless an option is True or False: a misplaced argument would otherwise count as True."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{called_op(name)}: {what} must be True or False, got {shown(value)}{remedy}")
 
 
-def normal_axis(axis: int, ndim: int, name: str) -> int:
+def normalized_axis(axis: int, ndim: int, name: str) -> int:
     """Return one axis as a non-negative number. Errors name the op."""
     if not hasattr(axis, "__index__"):
         raise TypeError(f"{called_op(name)}: axis must be one integer, got {shown(axis)}")
-    return normal_axes(axis, ndim, name)[0]
+    return normalized_axes(axis, ndim, name)[0]
 
 
 # ---- shapes, dtypes and numbers ----------------------------------------------------------------------------------
 
 
 def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]:
-    """Return a shape, given as one integer or several, as a tuple; sizes are integers and not negative."""
+    """Return a shape, given as one integer or several, as a tuple of integers >= 0."""
     several = isinstance(shape, tuple | list) or (isinstance(shape, np.ndarray) and shape.ndim == 1)
     try:
         sizes = tuple([index(n) for n in (shape if several else (shape,))])
@@ -128,20 +138,20 @@ def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]
     return sizes
 
 
-def checked_dtype(name: str, dtype: Any) -> np.dtype:
-    """Return a dtype of numbers, given as a name, a type or itself."""
+def checked_dtype(name: str, dtype: DTypeLike) -> np.dtype:
+    """Return a numeric dtype, given by name, as a type or as a dtype."""
     try:
         kind = np.dtype(dtype)
     except TypeError:
         kind = None
     if dtype is None or kind is None or kind.kind not in "biufc":
-        hint = f"; a shape of several axes goes into a tuple, as {name}((2, 3))" if isinstance(dtype, int) else ""
-        raise TypeError(f"{name}: dtype must be one of numbers, as 'float32' or 'int64'; got {shown(dtype)}{hint}")
+        hint = f"; a shape of several axes goes into a tuple: {name}((2, 3))" if isinstance(dtype, int) else ""
+        raise TypeError(f"{name}: dtype must be numeric, such as 'float32' or 'int64'; got {shown(dtype)}{hint}")
     return kind
 
 
-def number(name: str, what: str, value: Any) -> Any:
-    """Return a number as Python's own, whichever it was; a Tensor or an array is none."""
+def checked_number(name: str, what: str, value: Any) -> Any:
+    """Return a number of Python or NumPy as Python's; a Tensor or an array is refused."""
     if isinstance(value, np.generic):
         value = value.item()
     if not isinstance(value, (int, float, complex)):
@@ -149,20 +159,20 @@ def number(name: str, what: str, value: Any) -> Any:
     return value
 
 
-def real(name: str, what: str, value: Any) -> Any:
-    """Return a number that is not complex, as `number` does."""
-    value = number(name, what, value)
+def checked_real(name: str, what: str, value: Any) -> Any:
+    """Return a number that is not complex, as `checked_number` does."""
+    value = checked_number(name, what, value)
     if isinstance(value, complex):
         raise TypeError(f"{called_op(name)}: {what} must be a real number, got {value}")
     return value
 
 
-def whole(name: str, what: str, value: Any) -> int:
-    """Return an integer as Python's own, whichever it was."""
+def checked_integer(name: str, what: str, value: Any, alternative: str = "") -> int:
+    """Return any kind of integer as a Python int; `alternative` names what else the caller accepts."""
     try:
         return index(value)
     except TypeError:
-        raise TypeError(f"{called_op(name)}: {what} must be an integer, got {shown(value)}") from None
+        raise TypeError(f"{called_op(name)}: {what} must be an integer{alternative}, got {shown(value)}") from None
 
 
 def checked_size(name: str, what: str, value: Any) -> int:
@@ -172,9 +182,9 @@ def checked_size(name: str, what: str, value: Any) -> int:
     return checked_shape(name, value, what)[0]
 
 
-def fitting(name: str, value: Any, dtype: np.dtype) -> Any:
-    """Return a number that elements of `dtype` can hold: NumPy would cut 0.5 and NaN down to some integer."""
-    value = number(name, "the value", value)
+def checked_element(name: str, value: Any, dtype: np.dtype) -> Any:
+    """Return a number that an element of `dtype` can hold: NumPy would truncate 0.5, and NaN, to some integer."""
+    value = checked_number(name, "the value", value)
     bounds = np.iinfo(dtype) if dtype.kind in "iu" else None
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if bounds is not None and not (whole and bounds.min <= value <= bounds.max):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, derivation
+from tensorlib.ops.arguments import namespace_among
 from tensorlib.ops.plain import plain
 
 if TYPE_CHECKING:
@@ -319,11 +320,6 @@ def unless_beaten(dz: Array, beaten: Array, tied: Array) -> Array:
     """Return 0 where beaten, dz / 2 where tied, else dz. Multiplying an infinite dz by 0 would give NaN."""
     xp = namespace_of(dz)
     return xp.where(beaten, 0, xp.where(tied, 0.5 * dz, dz))
-
-
-def namespace_among(*operands: Any) -> Any:
-    """Return the namespace of the first operand that is an array; numbers do not have one."""
-    return namespace_of(next(x for x in operands if hasattr(x, "dtype")))
 
 
 @derivation(Maximum)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import whole
+from tensorlib.ops.arguments import checked_integer
 from tensorlib.ops.linalg import matmul
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _check_channels(name: str, n: int, x: Tensor, weight: Tensor, bias: Tensor |
             f"{name}: x must be (B, C, {axes}) and weight (O, C / groups, {'K' if n == 1 else 'kh, kw'}), "
             f"got {x.shape} and {weight.shape}"
         )
-    if whole(name, "groups", groups) < 1 or x.shape[1] % groups or weight.shape[0] % groups:
+    if checked_integer(name, "groups", groups) < 1 or x.shape[1] % groups or weight.shape[0] % groups:
         raise ValueError(
             f"{name}: groups must divide the channels in, {x.shape[1]}, and out, {weight.shape[0]}; got {groups}"
         )

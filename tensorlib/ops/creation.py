@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tensorlib.arrays.backend import Backend, get_backend
 from tensorlib.engine.function import as_tensor
-from tensorlib.messages import shown
-from tensorlib.ops.arguments import Shape, checked_dtype, checked_shape, checked_size, fitting, real, whole
+from tensorlib.ops.arguments import (
+    Shape,
+    check_flag,
+    checked_dtype,
+    checked_element,
+    checked_integer,
+    checked_real,
+    checked_shape,
+    checked_size,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -85,7 +91,7 @@ def ones_like(x: TensorLike, dtype: DTypeLike | None = None, backend: str | Back
 
 def _filled(name: str, shape: Shape, value: float, dtype: DTypeLike, backend: str | Backend) -> Tensor:
     sizes, kind = checked_shape(name, shape), checked_dtype(name, dtype)
-    return as_tensor(get_backend(backend).xp.full(sizes, fitting(name, value, kind), kind))
+    return as_tensor(get_backend(backend).xp.full(sizes, checked_element(name, value, kind), kind))
 
 
 def _alike(name: str, x: TensorLike, value: float, dtype: DTypeLike | None, backend: str | Backend | None) -> Tensor:
@@ -112,8 +118,8 @@ def arange(
     Tensor([0.   0.25 0.5  0.75], shape=(4,), dtype=float32)
     """
     first, last = (0, start) if stop is None else (start, stop)
-    numbers = {"start": real("arange", "start", first), "stop": real("arange", "stop", last)}
-    numbers["step"] = real("arange", "step", step)
+    numbers = {"start": checked_real("arange", "start", first), "stop": checked_real("arange", "stop", last)}
+    numbers["step"] = checked_real("arange", "step", step)
     if step == 0 or not all(map(math.isfinite, numbers.values())):
         given = ", ".join(f"{k}={v}" for k, v in numbers.items())
         raise ValueError(f"arange: needs finite numbers and a step that is not 0, got {given}")
@@ -136,9 +142,8 @@ def linspace(
     >>> tl.linspace(0, 1, 5)
     Tensor([0.   0.25 0.5  0.75 1.  ], shape=(5,), dtype=float32)
     """
-    if not isinstance(endpoint, bool | np.bool_):
-        raise TypeError(f"linspace: endpoint must be True or False, got {shown(endpoint)}")
-    ends = [real("linspace", "start", start), real("linspace", "stop", stop)]
+    check_flag("linspace", "endpoint", endpoint)
+    ends = [checked_real("linspace", "start", start), checked_real("linspace", "stop", stop)]
     count, kind = checked_size("linspace", "num", num), checked_dtype("linspace", dtype)
     return as_tensor(get_backend(backend).xp.linspace(*ends, count, endpoint=endpoint).astype(kind))
 
@@ -153,4 +158,4 @@ def eye(
             [0. 0. 1.]], shape=(2, 3), dtype=float32)
     """
     sizes, kind = checked_shape("eye", (n, n if m is None else m)), checked_dtype("eye", dtype)
-    return as_tensor(get_backend(backend).xp.eye(*sizes, k=whole("eye", "k", k), dtype=kind))
+    return as_tensor(get_backend(backend).xp.eye(*sizes, k=checked_integer("eye", "k", k), dtype=kind))

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, namespace_of
 from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.ops.arguments import real, whole
+from tensorlib.ops.arguments import checked_integer, checked_real
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where
 from tensorlib.ops.losses import check_reduction
@@ -104,7 +104,7 @@ def cross_entropy(
     Tensor([0.1269 0.6931], shape=(2,), dtype=float32)
     """
     check_reduction("cross_entropy", reduction)
-    label_smoothing = real("cross_entropy", "label_smoothing", label_smoothing)
+    label_smoothing = checked_real("cross_entropy", "label_smoothing", label_smoothing)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1), got {label_smoothing}")
     logits = scores_of("cross_entropy", logits)
@@ -196,7 +196,7 @@ def class_targets(
 
     `scores` is the shape (..., V) of the logits, `home` their backend.
     """
-    ignore_index = whole(name, "ignore_index", ignore_index)
+    ignore_index = checked_integer(name, "ignore_index", ignore_index)
     targets = targets.data if hasattr(targets, "requires_grad") else targets
     if targets.size == 0 and isinstance(targets, np.ndarray):
         targets = targets.astype(np.int64)  # an empty list becomes float32

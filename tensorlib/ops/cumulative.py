@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import along
 from tensorlib.engine.function import Function, derivation
-from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis
+from tensorlib.ops.arguments import as_floating, at_least_float32, normalized_axis
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -183,4 +183,4 @@ def _flat_or_axis(x: Any, axis: int | None, name: str) -> tuple[Tensor, int]:
     """Return the Tensor x and a non-negative axis; without an axis, x flattened and 0."""
     if axis is None:
         return x.reshape(-1), 0
-    return x, normal_axis(axis, x.ndim, name)
+    return x, normalized_axis(axis, x.ndim, name)

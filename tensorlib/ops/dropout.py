@@ -11,7 +11,7 @@ from tensorlib.arrays.random import Generator, default_generator
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import real
+from tensorlib.ops.arguments import checked_real
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -78,7 +78,7 @@ def add_dropout_formula(x: Array, y: Array, p: float, key: int, draw: int) -> Ar
 
 def checked_probability(name: str, what: str, p: Any) -> float:
     """Return the probability to drop an element, a number in [0, 1)."""
-    p = real(name, what, p)
+    p = checked_real(name, what, p)
     if not 0 <= p < 1:
         raise ValueError(f"{name}: {what} must lie in [0, 1), got {p}")
     return p

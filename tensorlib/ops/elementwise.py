@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, derivation
-from tensorlib.ops.arguments import whole
+from tensorlib.ops.arguments import checked_integer
 from tensorlib.ops.plain import plain
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     >>> tl.round([0.5, 1.5, 2.6])
     Tensor([0. 2. 3.], shape=(3,), dtype=float32)
     """
-    return plain("round", x, decimals=whole("round", "decimals", decimals))
+    return plain("round", x, decimals=checked_integer("round", "decimals", decimals))
 
 
 class Erf(Function):

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, derivation
-from tensorlib.ops.arguments import as_floating
-from tensorlib.ops.arithmetic import namespace_among
+from tensorlib.ops.arguments import as_floating, namespace_among
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike

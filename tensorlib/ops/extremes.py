@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import with_kept_axes
 from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.ops.arguments import Axis, check_flag, normal_axis, reduced_axes
+from tensorlib.ops.arguments import Axis, check_flag, normalized_axis, reduced_axes
 from tensorlib.ops.plain import plain
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _position(name: str, x: TensorLike, axis: int | None, keepdims: bool) -> Ten
     x = as_tensor(x)
     check_flag(name, "keepdims", keepdims)
     if axis is not None:
-        axis = normal_axis(axis, x.ndim, name)
+        axis = normalized_axis(axis, x.ndim, name)
     if not (x.size if axis is None else x.shape[axis]):
         raise ValueError(f"{name}: needs at least one element along the axis searched, got shape {x.shape}")
     return plain(name, x, axis=axis, keepdims=keepdims)

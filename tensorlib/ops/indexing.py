@@ -1,27 +1,34 @@
-"""Picking elements by position, choosing by condition, and the adjoint: adding elements at positions."""
+"""Selecting elements by position or condition, and the adjoint: adding elements at positions."""
 
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of, namespace_of
 from tensorlib.engine.errors import called_op
-from tensorlib.engine.function import Function, as_tensor
+from tensorlib.engine.function import Function, as_tensor, derivation
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = ["embedding", "getitem", "masked_fill", "where"]
 
 
 class Getitem(Function):
-    """y = x[index]  =>  dx is zero but for dx[index] += dy; an element picked twice gets both contributions."""
+    """y = x[index]  =>  dx is zero except that dx[index] += dy; an element selected twice gets both contributions.
+
+    Keeps index.
+    """
 
     def forward(self, x: Array, index: Any) -> Array:
         self.shape, self.index = x.shape, index
         try:
             return x[index]
-        except (IndexError, ValueError) as error:  # either, by backend, where index arrays don't broadcast
+        except (IndexError, ValueError) as error:  # which one, if index arrays don't broadcast, depends on the backend
             raise IndexError(f"getitem: {error}; the Tensor has shape {x.shape}") from None
 
     def backward(self, dy: Array) -> Any:
@@ -29,14 +36,17 @@ class Getitem(Function):
 
 
 class ScatterAdd(Function):
-    """y = zeros(shape), y[index] += x. The adjoint of Getitem, and so  dx = dy[index]."""
+    """y = zeros(shape), y[index] += x  =>  dx = dy[index]. The adjoint of Getitem.
+
+    Keeps index.
+    """
 
     def forward(self, x: Array, index: Any, shape: tuple[int, ...]) -> Array:
         self.index = index
         backend = backend_of(x)
         y = backend.xp.zeros(shape, x.dtype)
         if _is_basic(index, masks=True):
-            y[index] = x  # slices, integers and masks pick no element twice
+            y[index] = x  # slices, integers and masks select no element twice
         else:
             backend.scatter_add(y, index, x)
         return y
@@ -46,7 +56,7 @@ class ScatterAdd(Function):
 
 
 def _is_basic(index: Any, masks: bool = False) -> bool:
-    """Tell whether an index consists of slices and integers alone (and, if allowed, of boolean masks)."""
+    """Return whether an index consists of slices and integers only (and, if allowed, of boolean masks)."""
     return all(
         p is None or p is Ellipsis or isinstance(p, (int, slice, np.integer)) or (masks and _is_mask(p))
         for p in as_tuple(index)
@@ -54,38 +64,45 @@ def _is_basic(index: Any, masks: bool = False) -> bool:
 
 
 def as_tuple(given: Any) -> tuple[Any, ...]:
-    """Return one index, or one option for all axes, as a tuple of one."""
+    """Return one index, or one option for all axes, as a tuple of one; a tuple as it is."""
     return given if isinstance(given, tuple) else (given,)
 
 
-def getitem(x: Any, index: Any) -> Any:
+@derivation(Getitem)
+def getitem(x: TensorLike, index: Any) -> Tensor:
     """Return x[index]: slices, integers, ellipsis, None, boolean masks, integer arrays (repetitions count).
 
-    Integers in lists and arrays of the host are checked; those that lie on a GPU are not fetched for it, and wrap
-    around there. A boolean mask decides about the shape of the result: on a GPU it is waited for.
+    Integers in lists and arrays on the host are checked. Those already on a GPU are not fetched for a check, and wrap
+    around. A boolean mask determines the shape of the result, so on a GPU the call waits for it.
+
+    Raises IndexError for an integer out of range, and for too many indices.
+
+    >>> tl.getitem([10, 20, 30], [0, 0, -1])
+    Tensor([10 10 30], shape=(3,), dtype=int64)
     """
     x = as_tensor(x)
-    return Getitem.apply(x, index=index if _is_basic(index) else _ready(index, x))
+    return Getitem.apply(x, index=index if _is_basic(index) else _checked_index(index, x))
 
 
-def _ready(index: Any, x: Any) -> Any:
-    """Return an index whose lists, arrays and Tensors are arrays beside x, checked and out of the caller's reach."""
-    parts = [p if _is_basic(p) or _is_array(p) else _listed(p) for p in as_tuple(index)]
+def _checked_index(index: Any, x: Tensor) -> Any:
+    """Return an index whose lists, arrays and Tensors are checked arrays beside x, copied where the caller has them."""
+    parts = [p if _is_basic(p) or _is_array(p) else _host_array(p) for p in as_tuple(index)]
     taken = [p.ndim if _is_mask(p) else 0 if p is None or p is Ellipsis or isinstance(p, bool) else 1 for p in parts]
     if sum(taken) > x.ndim:
         raise IndexError(f"getitem: too many indices, {sum(taken)} axes are indexed; the Tensor has shape {x.shape}")
-    ready, axis = [], 0
+    ready: list[Any] = []
+    axis = 0
     for part, axes in zip(parts, taken, strict=True):
         if _is_mask(part):
             if part.shape != x.shape[axis : axis + axes]:
                 raise IndexError(
-                    f"getitem: a mask must have the sizes of the axes it stands for, {x.shape[axis : axis + axes]}; "
+                    f"getitem: a mask must have the sizes of the axes it indexes, {x.shape[axis : axis + axes]}; "
                     f"got shape {part.shape}"
                 )
             ready.append(on_backend_of(x, part, "getitem", "a mask"))
         elif not _is_basic(part):
             ready.append(integer_indices(part, x, x.shape[axis], f"the size of axis {axis}", "getitem"))
-        elif isinstance(part, int | np.integer) and not isinstance(part, bool):  # beside arrays CuPy wraps it as well
+        elif isinstance(part, int | np.integer) and not isinstance(part, bool):  # CuPy wraps it too if there are arrays
             check_range(np.asarray(part), x.shape[axis], f"the size of axis {axis}", "getitem", -x.shape[axis])
             ready.append(int(part))
         else:
@@ -94,8 +111,8 @@ def _ready(index: Any, x: Any) -> Any:
     return tuple(ready) if isinstance(index, tuple) else ready[0]
 
 
-def _listed(part: Any) -> np.ndarray:
-    """Return numbers or nested lists as an array of the host; an empty list has no dtype to speak of."""
+def _host_array(part: Any) -> Any:
+    """Return numbers or nested lists as an array on the host; an empty list becomes int64."""
     array = as_tensor(part).data
     return array if array.size else array.astype(np.int64)
 
@@ -111,13 +128,13 @@ def _is_mask(part: Any) -> bool:
 # ---- indices from the caller -----------------------------------------------------------------------------------
 
 
-def integer_indices(indices: Any, x: Any, size: int, what: str, name: str, negative: bool = True) -> Array:
+def integer_indices(indices: Any, x: Tensor, size: int, what: str, name: str, negative: bool = True) -> Array:
     """Return `indices` as an array of integers on the backend of the Tensor x, a copy unless they are a Tensor.
 
-    CuPy wraps what is out of range silently, where NumPy raises. So what comes from the host is checked here: each
-    must lie in [-size, size), or in [0, size) where `negative` is False. What lies on a GPU is not fetched for it.
+    CuPy silently wraps indices out of range, where NumPy raises. So those from the host are checked here: each must lie
+    in [-size, size), or in [0, size) if `negative` is False. Those already on a GPU are not fetched for a check.
     """
-    indices = indices if _is_array(indices) else _listed(indices)
+    indices = indices if _is_array(indices) else _host_array(indices)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{name}: indices must be integers, got dtype {indices.dtype}")
     array = on_backend_of(x, indices, name, "indices")
@@ -136,20 +153,23 @@ def check_range(indices: np.ndarray, size: int, what: str, name: str, low: int =
         raise IndexError(f"{name}: indices must lie in [{low}, {size}), {what}; got {int(indices[position])}{place}")
 
 
-def on_backend_of(x: Any, given: Any, name: str, what: str) -> Array:
-    """Return the array of a Tensor, which must be beside x, or a copy there of an array, which may be on the host."""
+def on_backend_of(x: Tensor, given: Any, name: str, what: str) -> Array:
+    """Return the array of a Tensor, which must be on the backend of x, or a copy there of an array from the host."""
     tensor = hasattr(given, "requires_grad")
     home = backend_of(given.data if tensor else given)
     if home is not x.backend and (tensor or home.xp is not np):
         raise TypeError(
-            f"{called_op(name)}: {what} must be on one backend with x, {x.backend.name}, got {home.name}; "
-            f"move with .to({x.backend.name!r})"
+            f"{called_op(name)}: {what} must be on the backend of x, {x.backend.name}, got {home.name}; "
+            f"move it with .to({x.backend.name!r})"
         )
     return given.data if tensor else x.backend.asarray(given)  # the caller may change an array before backward
 
 
 class Embedding(Function):
-    """y = weight[ids]: rows of a table  =>  dweight[v] = sum of dy over the places where ids is v."""
+    """y = weight[ids]: rows of a table  =>  dweight[v] = sum of dy over the positions where ids is v.
+
+    Keeps ids.
+    """
 
     fresh = True
 
@@ -162,10 +182,13 @@ class Embedding(Function):
 
 
 class SumRows(Function):
-    """y[v] = sum of the rows of x whose id is v. The adjoint of Embedding, and so  dx = dy[ids].
+    """y[v] = sum of the rows of x whose id is v  =>  dx = dy[ids]. The adjoint of Embedding.
 
-    Equal ids are brought together by a stable sort and summed in stretches: on every backend in a fixed order, so the
-    same bits on every run, where adding atomically would not give them.
+    A stable sort brings equal ids together, and each run is summed: the order is fixed on every backend, so the bits
+    are the same on every run. Atomic additions would not guarantee that.
+
+    Keeps ids.
+    Kernels: numpy/embedding.py.
     """
 
     def forward(self, x: Array, ids: Array, rows: int) -> Array:
@@ -189,29 +212,42 @@ def sum_rows_formula(x: Array, ids: Array, rows: int) -> Array:
     return y
 
 
-def embedding(weight: Any, ids: Any) -> Any:
+@derivation(Embedding)
+def embedding(weight: TensorLike, ids: TensorLike) -> Tensor:
     """Return the rows of `weight` (V, D) numbered by `ids`, integers of any shape: shape (*ids.shape, D).
 
-    Ids outside [0, V) raise IndexError. The check needs the ids on the host, where batches come from; ids that lie on
-    a GPU already are not fetched back for it.
+    The check needs the ids on the host, where batches come from; ids already on a GPU are not fetched for it.
+
+    Raises IndexError for an id outside [0, V).
+
+    >>> tl.embedding([[1.0, 2.0], [3.0, 4.0]], [1, 0, 1])
+    Tensor([[3. 4.]
+            [1. 2.]
+            [3. 4.]], shape=(3, 2), dtype=float32)
     """
-    weight = as_tensor(weight)
-    ids = ids.data if hasattr(ids, "requires_grad") else ids.copy() if hasattr(ids, "dtype") else as_tensor(ids).data
-    if ids.size == 0 and isinstance(ids, np.ndarray):
-        ids = ids.astype(np.int64)  # an empty list has no dtype to speak of
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"embedding: token ids must be integers, got dtype {ids.dtype}")
+    weight, rows = as_tensor(weight), _array_of(ids)
+    if rows.size == 0 and isinstance(rows, np.ndarray):
+        rows = rows.astype(np.int64)  # an empty list would be floating
+    if rows.dtype.kind not in "iu":
+        raise TypeError(f"embedding: token ids must be integers, got dtype {rows.dtype}")
     if not weight.ndim:
         raise ValueError("embedding: weight must be a table (V, D) of rows, got a 0-d Tensor")
-    if isinstance(ids, np.ndarray):
-        check_ids(ids, weight.shape[0])
-        ids = ids if weight.backend.xp is np else weight.backend.asarray(ids)
-    elif backend_of(ids) is not weight.backend:
+    if isinstance(rows, np.ndarray):
+        check_ids(rows, weight.shape[0])
+        rows = rows if weight.backend.xp is np else weight.backend.asarray(rows)
+    elif backend_of(rows) is not weight.backend:
         raise TypeError(
             f"embedding: ids must be on the backend of weight, {weight.backend.name}, or on the host; "
-            f"got {backend_of(ids).name}"
+            f"got {backend_of(rows).name}"
         )
-    return Embedding.apply(weight, ids=ids)
+    return Embedding.apply(weight, ids=rows)
+
+
+def _array_of(given: Any) -> Any:
+    """Return the array of a Tensor, or a copy of anything else: the caller may change it before backward."""
+    if hasattr(given, "requires_grad"):
+        return given.data
+    return given.copy() if hasattr(given, "dtype") else as_tensor(given).data
 
 
 def check_ids(ids: np.ndarray, vocabulary: int) -> None:
@@ -225,7 +261,10 @@ def check_ids(ids: np.ndarray, vocabulary: int) -> None:
 
 
 class Where(Function):
-    """z = x where the condition holds, else y  =>  dz goes to the one that was chosen."""
+    """z = x where the condition holds, else y  =>  dx = dz where it holds, else 0; dy the other way round.
+
+    Keeps condition.
+    """
 
     broadcasts = True
 
@@ -245,29 +284,36 @@ class Where(Function):
         )
 
 
-def where(condition: Any, x: Any, y: Any) -> Any:
-    """Return x where `condition` is True and y elsewhere; all three broadcast. The condition gets no gradient."""
-    like = next((z for z in (x, y) if hasattr(z, "requires_grad")), None)
-    if not _is_array(condition):
-        condition = as_tensor(condition).data
-    if condition.dtype.kind not in "biu":
+@derivation(Where)
+def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x where `condition` is True and y elsewhere; all three broadcast. The condition gets no gradient.
+
+    Raises TypeError if the condition is not of booleans or integers.
+
+    >>> tl.where([True, False], [1.0, 2.0], 0.0)
+    Tensor([1. 0.], shape=(2,), dtype=float32)
+    """
+    like: Any = next((z for z in (x, y) if hasattr(z, "requires_grad")), None)
+    given: Any = condition if _is_array(condition) else as_tensor(condition).data
+    if given.dtype.kind not in "biu":
         raise TypeError(
-            f"{called_op('where')}: the condition must be boolean, got {condition.dtype}; compare first, as in x > 0"
+            f"{called_op('where')}: the condition must be boolean, got {given.dtype}; compare first, as in x > 0"
         )
-    if like is not None:
-        condition = on_backend_of(like, condition, "where", "the condition")
-    elif hasattr(condition, "requires_grad"):
-        condition = condition.data
-    else:
-        condition = condition.copy()
-    if not hasattr(x, "dtype") and not hasattr(y, "dtype"):  # two numbers: of float32 as in Tensor(x), on the backend
-        x = backend_of(condition).asarray(x, "float32" if float in (type(x), type(y)) else None)
-    return Where.apply(x, y, condition=condition)
+    chosen = _array_of(given) if like is None else on_backend_of(like, given, "where", "the condition")
+    if not hasattr(x, "dtype") and not hasattr(y, "dtype"):  # two numbers: float32 as in Tensor(x), on this backend
+        x = backend_of(chosen).asarray(x, "float32" if float in (type(x), type(y)) else None)
+    return Where.apply(x, y, condition=chosen)
 
 
-def masked_fill(x: Any, mask: Any, value: float) -> Any:
-    """Return x with `value` where `mask` is True; no gradient flows there."""
-    x, mask = as_tensor(x), mask if hasattr(mask, "dtype") else as_tensor(mask).data
-    if mask.dtype != bool:
-        raise TypeError(f"masked_fill: mask must be boolean, got dtype {mask.dtype}; compare first, as in mask != 0")
-    return where(mask, value, x)
+@derivation(Where)
+def masked_fill(x: TensorLike, mask: TensorLike, value: float) -> Tensor:
+    """Return x with `value` where `mask` is True; no gradient flows there.
+
+    >>> tl.masked_fill([1.0, 2.0], [True, False], 0.0)
+    Tensor([0. 2.], shape=(2,), dtype=float32)
+    """
+    x = as_tensor(x)
+    given: Any = mask if hasattr(mask, "dtype") else as_tensor(mask).data
+    if given.dtype != bool:
+        raise TypeError(f"masked_fill: mask must be boolean, got dtype {given.dtype}; compare first, as in mask != 0")
+    return where(given, value, x)

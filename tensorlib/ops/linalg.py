@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import singledispatch
-from operator import index
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.engine.function import Function, as_tensor
-from tensorlib.messages import shown
-from tensorlib.ops.arguments import as_tensors, normal_axes, normal_axis
+from tensorlib.engine.function import Function, as_tensor, derivation
+from tensorlib.ops.arguments import as_tensors, checked_integer, normalized_axes, normalized_axis
 from tensorlib.ops.arithmetic import multiply
 from tensorlib.ops.indexing import where
 from tensorlib.ops.reduce import sum
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = ["diagonal", "dot", "matmul", "outer", "tensordot", "trace", "tril", "triu"]
 
@@ -28,6 +31,9 @@ class Matmul(Function):
 
     A batch of rows times one matrix is folded into a single product, forward and backward: one large product is
     faster than many small ones, and needs no sum of per-batch gradients afterwards.
+
+    Keeps x and y (each only if the other needs a gradient).
+    Kernels: numpy/products.py.
     """
 
     broadcasts = True
@@ -35,7 +41,7 @@ class Matmul(Function):
     def forward(self, x: Array, y: Array) -> Array:
         dx_wanted, dy_wanted = self.needs
         self.folds = y.ndim == 2 and x.ndim > 2
-        self.save(*([x] if dy_wanted else []), *([y] if dx_wanted else []))  # each is kept for the other's gradient
+        self.save(*([x] if dy_wanted else []), *([y] if dx_wanted else []))  # each is saved for the other's gradient
         try:
             return product(x, y)
         except ValueError as error:
@@ -57,23 +63,30 @@ class Matmul(Function):
 
 @singledispatch
 def product(x: Array, y: Array) -> Array:
-    """Return x @ y, with all leading axes of x folded into its rows where y is a plain matrix."""
+    """Return x @ y; if y is a matrix, all leading axes of x are folded into its rows."""
     if y.ndim == 2 and x.ndim > 2:
         return (rows(x) @ y).reshape((*x.shape[:-1], y.shape[-1]))
     return x @ y
 
 
 def rows(x: Array) -> Array:
-    """Return x as a matrix: all axes but the last folded into one (whose size -1 could not tell where x is empty)."""
+    """Return x as a matrix: all axes but the last folded into one (-1 would be ambiguous if x is empty)."""
     return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 
 
-def matmul(x: Any, y: Any) -> Any:
-    """Return the matrix product of x (..., n, k) and y (..., k, m): (..., n, m). Vectors act as a row or a column."""
+@derivation(Matmul)
+def matmul(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return the matrix product of x (..., n, k) and y (..., k, m): (..., n, m).
+
+    A vector counts as a row on the left and as a column on the right. Raises ValueError if the inner sizes differ.
+
+    >>> tl.matmul([[1.0, 2.0]], [[3.0], [4.0]])
+    Tensor([[11.]], shape=(1, 1), dtype=float32)
+    """
     x, y = as_tensors((x, y))
     for operand in (x, y):
         if operand.ndim == 0:
-            raise ValueError("matmul: both operands must have at least one dimension, got a scalar; use *")
+            raise ValueError("matmul: both operands must have at least one dimension, got a scalar; use x * y")
     if x.shape[-1] != y.shape[max(-2, -y.ndim)]:
         fits = x.shape[-1] == y.shape[-1]
         hint = "; did you mean y.swapaxes(-1, -2)?" if fits else ""
@@ -85,11 +98,16 @@ def matmul(x: Any, y: Any) -> Any:
     return Matmul.apply(x, y)
 
 
-def dot(x: Any, y: Any) -> Any:
-    """Return NumPy's dot product: the sum over the last axis of x and the last but one of y (of a vector: its only).
+@derivation(Matmul)
+def dot(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return NumPy's dot product: the sum over the last axis of x and the second to last of y.
 
-    The result has the other axes of x, then those of y: for two vectors it is a number, for two matrices their matrix
-    product. With a number on either side it is the plain product.
+    If y is a vector, its only axis takes part.
+    The result has the other axes of x, then those of y: a number for two vectors, the matrix product for two matrices.
+    If one of them is a number, it is the elementwise product.
+
+    >>> tl.dot([1.0, 2.0], [3.0, 4.0])
+    Tensor(11., shape=(), dtype=float32)
     """
     x, y = as_tensors((x, y))
     if x.ndim == 0 or y.ndim == 0:
@@ -97,24 +115,28 @@ def dot(x: Any, y: Any) -> Any:
     axis = max(y.ndim - 2, 0)
     if x.shape[-1] != y.shape[axis]:
         raise ValueError(
-            f"dot: the last axis of x and axis {axis} of y must have one size, got shapes {x.shape} and {y.shape}"
+            f"dot: the last axis of x and axis {axis} of y must have the same size, got shapes {x.shape} and {y.shape}"
         )
     return tensordot(x, y, ([-1], [axis]))
 
 
-def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
+@derivation(Matmul)
+def tensordot(x: TensorLike, y: TensorLike, axes: int | Sequence[int | Sequence[int]] = 2) -> Tensor:
     """Return the sum over pairs of axes of x and y: the other axes of x, then those of y, remain.
 
-    `axes` lists the axes of x and, in the same order, those of y that they meet: ([1, 2], [0, 1]); or it is a number
-    n, for the last n axes of x with the first n of y.
+    `axes` lists the axes of x and, in the same order, those of y to pair them with: ([1, 2], [0, 1]). A number n pairs
+    the last n axes of x with the first n of y. Raises ValueError if the sizes of a pair differ.
+
+    >>> tl.tensordot([[1.0, 2.0], [3.0, 4.0]], [1.0, 1.0], ([0], [0]))
+    Tensor([4. 6.], shape=(2,), dtype=float32)
     """
     x, y = as_tensors((x, y))
     x_axes, y_axes = _axis_pairs(axes, x.ndim, y.ndim)
     for i, k in zip(x_axes, y_axes, strict=True):
         if x.shape[i] != y.shape[k]:
             raise ValueError(
-                f"tensordot: axes that meet must have one size, got {x.shape[i]} on axis {i} of x and {y.shape[k]} on "
-                f"axis {k} of y (shapes {x.shape} and {y.shape})"
+                f"tensordot: paired axes must have the same size, got {x.shape[i]} on axis {i} of x and "
+                f"{y.shape[k]} on axis {k} of y (shapes {x.shape} and {y.shape})"
             )
     x_free = [i for i in range(x.ndim) if i not in x_axes]
     y_free = [i for i in range(y.ndim) if i not in y_axes]
@@ -128,7 +150,7 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Any:
 def _axis_pairs(axes: Any, x_ndim: int, y_ndim: int) -> tuple[list[int], list[int]]:
     """Return the axes of x and those of y over which `tensordot` sums, as non-negative numbers."""
     if not isinstance(axes, tuple | list):
-        n = _integer(axes, "tensordot: axes must be an integer, or the axes of x and those of y")
+        n = checked_integer("tensordot", "axes", axes, ", or the axes of x and those of y")
         if not 0 <= n <= min(x_ndim, y_ndim):
             raise ValueError(
                 f"tensordot: axes must lie between 0 and the number of axes of x and y, {x_ndim} and {y_ndim}; got {n}"
@@ -138,13 +160,20 @@ def _axis_pairs(axes: Any, x_ndim: int, y_ndim: int) -> tuple[list[int], list[in
         raise ValueError(f"tensordot: axes must be a pair, the axes of x and those of y, got {axes}")
     of_x, of_y = [list(a) if isinstance(a, tuple | list) else [a] for a in axes]
     if len(of_x) != len(of_y):
-        raise ValueError(f"tensordot: needs as many axes of x as of y, got {of_x} and {of_y}")
-    normal_axes(tuple(of_x), x_ndim, "tensordot"), normal_axes(tuple(of_y), y_ndim, "tensordot")
+        raise ValueError(f"tensordot: x and y need the same number of axes, got {of_x} and {of_y}")
+    normalized_axes(tuple(of_x), x_ndim, "tensordot"), normalized_axes(tuple(of_y), y_ndim, "tensordot")
     return [a % x_ndim for a in of_x], [a % y_ndim for a in of_y]
 
 
-def outer(x: Any, y: Any) -> Any:
-    """Return the products of every element of x with every one of y, (n, m); both are flattened."""
+def outer(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return the products of every element of x with every element of y, (n, m); both are flattened.
+
+    z_ij = x_i y_j  =>  dx_i = sum_j dz_ij y_j, dy_j = sum_i dz_ij x_i.
+
+    >>> tl.outer([1.0, 2.0], [3.0, 4.0])
+    Tensor([[3. 4.]
+            [6. 8.]], shape=(2, 2), dtype=float32)
+    """
     x, y = as_tensors((x, y))
     return multiply(x.reshape(x.size, 1), y.reshape(1, y.size))
 
@@ -153,7 +182,10 @@ def outer(x: Any, y: Any) -> Any:
 
 
 class Diagonal(Function):
-    """y_..k = x_..(k, k + offset) over the axes `axis1` and `axis2`  =>  dx is zero but for that diagonal, dy."""
+    """y_..k = x_..(k, k + offset) over the axes `axis1` and `axis2`  =>  dx is zero except for that diagonal, dy.
+
+    Keeps nothing.
+    """
 
     def forward(self, x: Array, offset: int, axis1: int, axis2: int) -> Array:
         self.shape, self.place = x.shape, (offset, axis1, axis2)
@@ -164,7 +196,10 @@ class Diagonal(Function):
 
 
 class OnDiagonal(Function):
-    """y = zeros(shape) but for a diagonal, which is x. The adjoint of Diagonal, and so  dx = that diagonal of dy."""
+    """y = zeros(shape) except for one diagonal, which is x  =>  dx = that diagonal of dy. The adjoint of Diagonal.
+
+    Keeps nothing.
+    """
 
     def forward(self, x: Array, shape: tuple[int, ...], place: tuple[int, int, int]) -> Array:
         self.place = place
@@ -181,53 +216,70 @@ class OnDiagonal(Function):
         return Diagonal.run(dy, offset=offset, axis1=axis1, axis2=axis2)
 
 
-def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+@derivation(Diagonal)
+def diagonal(x: TensorLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """Return the diagonal of the matrices that `axis1` and `axis2` span, as a last axis; the other axes come first.
 
-    `offset` > 0 picks a diagonal above the main one, < 0 one below it.
+    `offset` > 0 selects a diagonal above the main one, < 0 one below it.
+
+    >>> tl.diagonal([[1, 2], [3, 4]]), tl.diagonal([[1, 2], [3, 4]], 1)
+    (Tensor([1 4], shape=(2,), dtype=int64), Tensor([2], shape=(1,), dtype=int64))
     """
     return _diagonal("diagonal", x, offset, axis1, axis2)
 
 
-def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-    """Return the sum of the diagonal of the matrices that `axis1` and `axis2` span; see `diagonal`."""
+def trace(x: TensorLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    """Return the sum of the diagonal of the matrices that `axis1` and `axis2` span; see `diagonal`.
+
+    y = sum_k x_(k, k + offset)  =>  dx is dy on that diagonal, and zero elsewhere.
+
+    >>> tl.trace([[1, 2], [3, 4]])
+    Tensor(5, shape=(), dtype=int64)
+    """
     return sum(_diagonal("trace", x, offset, axis1, axis2), axis=-1)
 
 
-def _diagonal(name: str, x: Any, offset: int, axis1: int, axis2: int) -> Any:
+def _diagonal(name: str, x: TensorLike, offset: int, axis1: int, axis2: int) -> Tensor:
     x = as_tensor(x)
     if x.ndim < 2:
         raise ValueError(f"{name}: needs at least two axes, got shape {x.shape}")
-    axis1, axis2 = normal_axis(axis1, x.ndim, name), normal_axis(axis2, x.ndim, name)
+    axis1, axis2 = normalized_axis(axis1, x.ndim, name), normalized_axis(axis2, x.ndim, name)
     if axis1 == axis2:
         raise ValueError(f"{name}: axis1 and axis2 must differ, got {axis1} for both")
-    offset = _integer(offset, f"{name}: offset must be an integer")
+    offset = checked_integer(name, "offset", offset)
     return Diagonal.apply(x, offset=offset, axis1=axis1, axis2=axis2)
 
 
-def tril(x: Any, k: int = 0) -> Any:
-    """Return the lower triangle of x (..., n, m): zeros above diagonal k. k > 0 keeps more of it, k < 0 less."""
+def tril(x: TensorLike, k: int = 0) -> Tensor:
+    """Return the lower triangle of x (..., n, m): zeros above diagonal k. k > 0 keeps more of it, k < 0 less.
+
+    y = x on and below diagonal k, else 0  =>  dx = dy there, else 0.
+
+    >>> tl.tril([[1, 2], [3, 4]])
+    Tensor([[1 0]
+            [3 4]], shape=(2, 2), dtype=int64)
+    """
     return _triangle("tril", x, k)
 
 
-def triu(x: Any, k: int = 0) -> Any:
-    """Return the upper triangle of x (..., n, m): zeros below diagonal k. k > 0 keeps less of it, k < 0 more."""
+def triu(x: TensorLike, k: int = 0) -> Tensor:
+    """Return the upper triangle of x (..., n, m): zeros below diagonal k. k > 0 keeps less of it, k < 0 more.
+
+    y = x on and above diagonal k, else 0  =>  dx = dy there, else 0.
+
+    >>> tl.triu([[1, 2], [3, 4]])
+    Tensor([[1 2]
+            [0 4]], shape=(2, 2), dtype=int64)
+    """
     return _triangle("triu", x, k)
 
 
-def _triangle(name: str, x: Any, k: int) -> Any:
+def _triangle(name: str, x: TensorLike, k: int) -> Tensor:
     x = as_tensor(x)
     if x.ndim < 2:
         raise ValueError(f"{name}: needs a matrix (..., n, m), got shape {x.shape}")
-    k = _integer(k, f"{name}: k must be an integer")
+    k = checked_integer(name, "k", k)
     zero = x.dtype.type(0)
     if name == "tril":
         return where(as_tensor(x.backend.xp.tri(*x.shape[-2:], k, "bool")), x, zero)
     return where(as_tensor(x.backend.xp.tri(*x.shape[-2:], k - 1, "bool")), zero, x)
-
-
-def _integer(value: Any, rule: str) -> int:
-    try:
-        return index(value)
-    except TypeError:
-        raise TypeError(f"{rule}, got {shown(value)}") from None

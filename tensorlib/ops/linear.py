@@ -1,20 +1,31 @@
-"""The dense layer: x W + b, alone and with the ReLU and dropout that follow it in a feed-forward block."""
+"""The linear layer x W + b, alone or followed by the ReLU and dropout of a feed-forward block."""
 
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
-from tensorlib.engine.function import Function, as_tensor
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.ops.dropout import Dropout, checked_probability, dropout_scale, next_draw
 from tensorlib.ops.linalg import product, rows
+
+if TYPE_CHECKING:
+    from tensorlib.arrays.random import Generator
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = ["linear", "linear_relu"]
 
 
 class Linear(Function):
-    """z = x W + b for the rows of x (..., D), W (D, E), b (E,)  =>  dx = dz W^T, dW = x^T dz, db = sum of dz."""
+    """z = x W + b for the rows of x (..., D), W (D, E), b (E,).
+
+    z_ne = sum_d x_nd W_de + b_e  =>  dx = dz W^T, dW = x^T dz, db = sum_n dz_n.
+
+    Keeps x and weight.
+    Kernels: numpy/linear.py.
+    """
 
     fresh = True
 
@@ -35,7 +46,7 @@ def linear_formula(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 @singledispatch
 def linear_gradient(dz: Array, x: Array, weight: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-    # z_ne = sum_d x_nd W_de + b_e   =>   dx = dz W^T,  dW = x^T dz,  db = sum_n dz_n
+    """Return dx, dweight and, if there is a bias, dbias: None for each that is not needed."""
     return (
         product(dz, weight.swapaxes(0, 1)) if needs[0] else None,
         product(rows(x).swapaxes(0, 1), rows(dz)) if needs[1] else None,
@@ -44,10 +55,15 @@ def linear_gradient(dz: Array, x: Array, weight: Array, needs: tuple[bool, ...])
 
 
 class LinearRelu(Function):
-    """y = max(x W + b, 0) · m, with dropout's mask m: 0 or 1/(1-p)  =>  d(x W + b) = dy / (1-p) where y > 0, else 0.
+    """y = max(x W + b, 0) · m, where m is dropout's mask: 0 or 1/(1-p).
 
-    Whether a unit was dead or dropped, its y is 0. So y alone tells where the gradient flows, and no mask is drawn
-    again. A NaN stays one, and gets its gradient, as in `relu`.
+    =>  d(x W + b) = dy / (1-p) where y > 0, else 0; from there as in Linear.
+
+    Whether a unit was inactive or dropped, its y is 0. So y alone shows where the gradient flows, and the mask need not
+    be drawn again. A NaN propagates and receives its gradient, as in `relu`.
+
+    Keeps x, weight and y.
+    Kernels: numpy/linear.py, cuda/dropout.py.
     """
 
     fresh = True
@@ -72,31 +88,47 @@ def linear_relu_formula(x: Array, weight: Array, bias: Array | None, p: float, k
 
 @singledispatch
 def linear_relu_gradient(dy: Array, y: Array, scale: float) -> Array:
-    # y = scale · z where z > 0 and kept, else 0   =>   dz = scale · dy there, else 0
+    """Return dz for y = scale · z where z > 0 and kept, else 0."""
     return namespace_of(dy).where(y <= 0, 0, dy * scale)
 
 
-def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+@derivation(Linear)
+def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
     """Return x weight + bias for x (..., D), weight (D, E) and bias (E,): (..., E).
 
-    The weight is (in, out), so that it reads as in the papers; PyTorch's is the transpose.
+    The weight is (in, out), so that the formula reads as in the papers; PyTorch's is the transpose.
+
+    Raises ValueError if the shapes don't fit.
+
+    >>> tl.linear([[1.0, 2.0]], [[1.0, 0.0, 2.0], [0.0, 1.0, 2.0]], [0.5, 0.5, 0.5])
+    Tensor([[1.5 2.5 6.5]], shape=(1, 3), dtype=float32)
     """
     return Linear.apply(*linear_operands("linear", x, weight, bias))
 
 
-def linear_relu(x: Any, weight: Any, bias: Any = None, dropout: float = 0.0, generator: Any = None) -> Any:
+@derivation(LinearRelu)
+def linear_relu(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    dropout: float = 0.0,
+    generator: Generator | None = None,
+) -> Tensor:
     """Return dropout(relu(x weight + bias)) for x (..., D), weight (D, E) and bias (E,): (..., E).
 
-    The first half of a feed-forward block (Vaswani et al. 2017, equation 2) in one op, which on a CPU is done while
-    its numbers are in the cache. `dropout` and `generator` as in `tl.dropout`.
+    The first half of a feed-forward block (Vaswani et al. 2017, equation 2) in one op, which on a CPU works on numbers
+    that are still in the cache. `dropout` and `generator` are as in `tl.dropout`.
+
+    >>> tl.linear_relu([[1.0, 2.0]], [[1.0, -1.0], [1.0, -1.0]])
+    Tensor([[3. 0.]], shape=(1, 2), dtype=float32)
     """
     p = checked_probability("linear_relu", "dropout", dropout)
     key, draw = next_draw("linear_relu", p, generator)
     return LinearRelu.apply(*linear_operands("linear_relu", x, weight, bias), p=p, key=key, draw=draw)
 
 
-def linear_operands(name: str, x: Any, weight: Any, bias: Any) -> tuple[Any, ...]:
-    """Return what is given as Tensors, after checking that the shapes fit."""
+def linear_operands(name: str, x: TensorLike, weight: TensorLike, bias: TensorLike | None) -> tuple[Tensor, ...]:
+    """Return x, weight and, if given, bias as Tensors, after checking that their shapes fit."""
     x = as_tensor(x)
     weight = as_tensor(weight, like=x)
     if weight.ndim != 2 or x.shape[-1:] != weight.shape[:1]:

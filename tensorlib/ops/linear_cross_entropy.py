@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array
-from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.arguments import real
+from tensorlib.engine.function import Function, as_tensor, derivation
+from tensorlib.ops.arguments import checked_real
 from tensorlib.ops.crossentropy import (
     class_targets,
     cross_entropy,
@@ -21,14 +21,23 @@ from tensorlib.ops.linear import linear, linear_formula, linear_gradient, linear
 from tensorlib.ops.losses import check_reduction
 from tensorlib.ops.reduce import Logsumexp
 
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
+
 __all__ = ["linear_cross_entropy"]
 
 
 class LinearCrossEntropy(Function):
     """loss = sum over counted rows n of cross_entropy(x_n W + b, target_n), for x (N, D) and W (D, V).
 
-    The logits (N, V) would be by far the largest array of a training step. A kernel makes a block of them, turns it
-    into its own gradient, uses that up, and goes on: before backward all gradients are there, but for the factor dloss.
+    The logits (N, V) would be by far the largest array of a training step. A kernel computes one block of them at a
+    time and turns it into its gradient, so that all gradients are ready before backward, up to the factor dloss.
+
+    With the logits z = x W + b and dz as in cross-entropy  =>  dx = dz W^T, dW = x^T dz, db = sum of dz over rows.
+
+    Keeps x, weight, bias, targets and counted; statistics: the gradients, from a kernel.
+    Kernels: numpy/linear_cross_entropy.py.
     """
 
     fresh = True
@@ -47,7 +56,7 @@ class LinearCrossEntropy(Function):
 
 @singledispatch
 def linear_cross_entropy_formula(x: Array, weight: Array, *bias: Array, classes: Any, needs: Any) -> tuple[Array, Any]:
-    """Return the loss, and what a kernel has of the gradients; the formula has nothing."""
+    """Return the loss, and the gradients if a kernel computed them: None here."""
     losses, _ = cross_entropy_formula(linear_formula(x, weight, *bias), *classes)
     return losses.sum(), None
 
@@ -56,43 +65,47 @@ def linear_cross_entropy_formula(x: Array, weight: Array, *bias: Array, classes:
 def linear_cross_entropy_gradient(
     dloss: Array, x: Array, weight: Array, *bias: Array, classes: Any, kept: Any, needs: tuple[bool, ...]
 ) -> tuple[Array | None, ...]:
-    # With the logits z = x W + b, dz as in cross-entropy   =>   dx = dz W^T,  dW = x^T dz,  db = sum of dz
+    """Return dx, dweight and, if there is a bias, dbias; the formula computes the logits again."""
     targets, counted, smoothing = classes
     z = linear_formula(x, weight, *bias)
     lse = Logsumexp.run(without_ignored(z, counted), axis=-1, keepdims=True)
     return linear_gradient(cross_entropy_gradient(dloss, z, lse, targets, counted, smoothing), x, weight, needs)
 
 
+@derivation(LinearCrossEntropy)
 def linear_cross_entropy(
-    x: Any,
-    weight: Any,
-    bias: Any,
-    targets: Any,
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None,
+    targets: TensorLike,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
-) -> Any:
+) -> Tensor:
     """Return ``cross_entropy(linear(x, weight, bias), targets, ...)`` without ever holding all logits on a CPU.
 
-    x (..., D) are hidden states, weight (D, V) and bias (V,), or None, the output layer, and `targets` (...) integers
-    in [0, V). The other arguments are those of `tl.cross_entropy`. Memory grows with the vocabulary V as the weight
-    does, not as (..., V); with reduction="none" the logits are made all the same.
+    x (..., D) are hidden states; weight (D, V) and bias (V,), or None, are the output layer; `targets` (...) are
+    integers in [0, V). The other arguments are those of `tl.cross_entropy`. Memory grows with the vocabulary V as the
+    weight does, not as (..., V); with reduction="none" or float16, all logits are computed at once.
+
+    >>> tl.linear_cross_entropy([[1.0, 2.0]], np.eye(2, 3, dtype="float32"), None, [1])
+    Tensor(0.4076, shape=(), dtype=float32)
     """
     check_reduction("linear_cross_entropy", reduction)
-    smoothing = real("linear_cross_entropy", "label_smoothing", label_smoothing)
+    smoothing = checked_real("linear_cross_entropy", "label_smoothing", label_smoothing)
     if not 0 <= smoothing < 1:
         raise ValueError(f"linear_cross_entropy: label_smoothing must lie in [0, 1), got {smoothing}")
     operands = linear_operands("linear_cross_entropy", x, weight, bias)
     x, weight = operands[:2]
     if reduction == "none" or x.dtype == "float16":
         return cross_entropy(linear(*operands), targets, ignore_index, smoothing, reduction)
-    targets = targets if hasattr(targets, "dtype") else as_tensor(targets).data
+    given: Any = targets if hasattr(targets, "dtype") else as_tensor(targets).data
     shape = (*x.shape[:-1], weight.shape[1])
-    targets, counted = class_targets("linear_cross_entropy", shape, x.backend, targets, ignore_index)
+    ids, counted = class_targets("linear_cross_entropy", shape, x.backend, given, ignore_index)
     total = LinearCrossEntropy.apply(
         rows(x) if x.ndim != 2 else x,
         *operands[1:],
-        targets=targets.reshape(-1),
+        targets=ids.reshape(-1),
         counted=counted.reshape(-1),
         smoothing=smoothing,
     )

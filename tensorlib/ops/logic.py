@@ -1,10 +1,14 @@
-"""Comparison and logic, elementwise, with NumPy's broadcasting: what returns booleans, and so has no gradient."""
+"""Comparison and logic, elementwise, with NumPy's broadcasting. Results are booleans or integers: no gradient."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tensorlib.ops.plain import plain
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = [
     "bitwise_and", "bitwise_or", "bitwise_xor", "equal", "greater", "greater_equal", "invert", "isfinite", "isinf",
@@ -12,92 +16,164 @@ __all__ = [
 ]  # fmt: skip
 
 
-def equal(x: Any, y: Any) -> Any:
-    """Return x == y, elementwise, as booleans."""
+def equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x == y, elementwise, as booleans. No gradient.
+
+    >>> tl.equal([1, 2], [1, 3])
+    Tensor([ True False], shape=(2,), dtype=bool)
+    """
     return plain("equal", x, y)
 
 
-def not_equal(x: Any, y: Any) -> Any:
-    """Return x != y, elementwise, as booleans."""
+def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x != y, elementwise, as booleans. No gradient.
+
+    >>> tl.not_equal([1, 2], [1, 3])
+    Tensor([False  True], shape=(2,), dtype=bool)
+    """
     return plain("not_equal", x, y)
 
 
-def less(x: Any, y: Any) -> Any:
-    """Return x < y, elementwise, as booleans."""
+def less(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x < y, elementwise, as booleans. No gradient.
+
+    >>> tl.less([1, 2, 3], 2)
+    Tensor([ True False False], shape=(3,), dtype=bool)
+    """
     return plain("less", x, y)
 
 
-def less_equal(x: Any, y: Any) -> Any:
-    """Return x <= y, elementwise, as booleans."""
+def less_equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x <= y, elementwise, as booleans. No gradient.
+
+    >>> tl.less_equal([1, 2, 3], 2)
+    Tensor([ True  True False], shape=(3,), dtype=bool)
+    """
     return plain("less_equal", x, y)
 
 
-def greater(x: Any, y: Any) -> Any:
-    """Return x > y, elementwise, as booleans."""
+def greater(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x > y, elementwise, as booleans. No gradient.
+
+    >>> tl.greater([1, 2, 3], 2)
+    Tensor([False False  True], shape=(3,), dtype=bool)
+    """
     return plain("greater", x, y)
 
 
-def greater_equal(x: Any, y: Any) -> Any:
-    """Return x >= y, elementwise, as booleans."""
+def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x >= y, elementwise, as booleans. No gradient.
+
+    >>> tl.greater_equal([1, 2, 3], 2)
+    Tensor([False  True  True], shape=(3,), dtype=bool)
+    """
     return plain("greater_equal", x, y)
 
 
-def logical_and(x: Any, y: Any) -> Any:
-    """Return whether x and y are both true (not 0), elementwise."""
+def logical_and(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return whether x and y are both true (not 0), elementwise, as booleans. No gradient.
+
+    >>> tl.logical_and([0, 0, 1, 2], [0, 1, 0, 3])
+    Tensor([False False False  True], shape=(4,), dtype=bool)
+    """
     return plain("logical_and", x, y)
 
 
-def logical_or(x: Any, y: Any) -> Any:
-    """Return whether x or y is true (not 0), elementwise."""
+def logical_or(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return whether x or y is true (not 0), elementwise, as booleans. No gradient.
+
+    >>> tl.logical_or([0, 0, 1, 2], [0, 1, 0, 3])
+    Tensor([False  True  True  True], shape=(4,), dtype=bool)
+    """
     return plain("logical_or", x, y)
 
 
-def logical_xor(x: Any, y: Any) -> Any:
-    """Return whether exactly one of x and y is true (not 0), elementwise."""
+def logical_xor(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return whether exactly one of x and y is true (not 0), elementwise, as booleans. No gradient.
+
+    >>> tl.logical_xor([0, 0, 1, 2], [0, 1, 0, 3])
+    Tensor([False  True  True False], shape=(4,), dtype=bool)
+    """
     return plain("logical_xor", x, y)
 
 
-def logical_not(x: Any) -> Any:
-    """Return whether x is not true (0), elementwise."""
+def logical_not(x: TensorLike) -> Tensor:
+    """Return whether x is false (0), elementwise, as booleans. No gradient.
+
+    >>> tl.logical_not([0, 1, 2])
+    Tensor([ True False False], shape=(3,), dtype=bool)
+    """
     return plain("logical_not", x)
 
 
-def isfinite(x: Any) -> Any:
-    """Return True where x is neither infinite nor NaN, elementwise."""
+def isfinite(x: TensorLike) -> Tensor:
+    """Return whether x is neither infinite nor NaN, elementwise, as booleans. No gradient.
+
+    >>> tl.isfinite([1.0, np.inf, np.nan])
+    Tensor([ True False False], shape=(3,), dtype=bool)
+    """
     return plain("isfinite", x)
 
 
-def isinf(x: Any) -> Any:
-    """Return True where x is infinity or minus infinity, elementwise."""
+def isinf(x: TensorLike) -> Tensor:
+    """Return whether x is positive or negative infinity, elementwise, as booleans. No gradient.
+
+    >>> tl.isinf([1.0, np.inf, np.nan])
+    Tensor([False  True False], shape=(3,), dtype=bool)
+    """
     return plain("isinf", x)
 
 
-def isnan(x: Any) -> Any:
-    """Return True where x is NaN, elementwise."""
+def isnan(x: TensorLike) -> Tensor:
+    """Return whether x is NaN, elementwise, as booleans. No gradient.
+
+    >>> tl.isnan([1.0, np.inf, np.nan])
+    Tensor([False False  True], shape=(3,), dtype=bool)
+    """
     return plain("isnan", x)
 
 
-def bitwise_and(x: Any, y: Any) -> Any:
-    """Return x & y, elementwise: "and" of booleans, and of the bits of integers."""
-    return _of_bits("bitwise_and", x, y)
+def bitwise_and(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x & y, elementwise: "and" of booleans, or of the bits of integers. No gradient.
+
+    >>> tl.bitwise_and([True, True], [True, False]), tl.bitwise_and(6, 3)
+    (Tensor([ True False], shape=(2,), dtype=bool), Tensor(2, shape=(), dtype=int64))
+    """
+    return _bitwise("bitwise_and", x, y)
 
 
-def bitwise_or(x: Any, y: Any) -> Any:
-    """Return x | y, elementwise: "or" of booleans, and of the bits of integers."""
-    return _of_bits("bitwise_or", x, y)
+def bitwise_or(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x | y, elementwise: "or" of booleans, or of the bits of integers. No gradient.
+
+    >>> tl.bitwise_or([True, False], [False, False]), tl.bitwise_or(6, 3)
+    (Tensor([ True False], shape=(2,), dtype=bool), Tensor(7, shape=(), dtype=int64))
+    """
+    return _bitwise("bitwise_or", x, y)
 
 
-def bitwise_xor(x: Any, y: Any) -> Any:
-    """Return x ^ y, elementwise: "either, not both" of booleans, and of the bits of integers."""
-    return _of_bits("bitwise_xor", x, y)
+def bitwise_xor(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x ^ y, elementwise: exclusive "or" of booleans, or of the bits of integers. No gradient.
+
+    >>> tl.bitwise_xor([True, True], [True, False]), tl.bitwise_xor(6, 3)
+    (Tensor([False  True], shape=(2,), dtype=bool), Tensor(5, shape=(), dtype=int64))
+    """
+    return _bitwise("bitwise_xor", x, y)
 
 
-def invert(x: Any) -> Any:
-    """Return ~x, elementwise: "not" of booleans, and of the bits of integers."""
-    return _of_bits("invert", x)
+def invert(x: TensorLike) -> Tensor:
+    """Return ~x, elementwise: "not" of booleans, or of the bits of integers. No gradient.
+
+    >>> tl.invert([True, False]), tl.invert([0, 1])
+    (Tensor([False  True], shape=(2,), dtype=bool), Tensor([-1 -2], shape=(2,), dtype=int64))
+    """
+    return _bitwise("invert", x)
 
 
-def _of_bits(function: str, *inputs: Any) -> Any:
+def _bitwise(function: str, *inputs: TensorLike) -> Tensor:
+    """Apply a bitwise function to booleans or integers.
+
+    Raises TypeError for floating numbers: often a comparison without its parentheses.
+    """
     for x in inputs:
         if isinstance(x, float) or getattr(getattr(x, "dtype", None), "kind", "b") not in "biu":
             raise TypeError(

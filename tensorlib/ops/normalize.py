@@ -1,29 +1,40 @@
-"""Normalisation: of rows, of channels, of vectors to length 1."""
+"""Normalization: of rows, of channels, of vectors to length 1."""
 
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.errors import called_op
-from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.arguments import Axis, at_least_float32, check_flag, real
+from tensorlib.engine.function import Function, as_tensor, derivation
+from tensorlib.ops.arguments import Axis, at_least_float32, check_flag, checked_real
 from tensorlib.ops.arithmetic import maximum
 from tensorlib.ops.elementwise import rsqrt
 from tensorlib.ops.reduce import norm
 from tensorlib.ops.shape import broadcast_to
 
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
+
 __all__ = ["batch_norm", "cosine_similarity", "layer_norm", "normalize", "rms_norm"]
 
 
-# ---- over the last axis ------------------------------------------------------------------------------------------
+# ---- over the last axis --------------------------------------------------------------------------------------------
 
 
 class LayerNorm(Function):
-    """y = (x - mean) / sqrt(var + eps) · weight + bias, statistics over the last axis (Ba et al. 2016, section 3)."""
+    """y = (x - mean) / sqrt(var + eps) · weight + bias, statistics over the last axis (Ba et al. 2016, section 3).
+
+    With rstd = 1 / sqrt(var + eps), h = (x - mean) rstd, g = dy weight: dmean/dx_j = 1/D, drstd/dx_j = -rstd^2 h_j / D
+    =>  dx = rstd (g - mean(g) - h mean(g h)), dweight = sum of dy h, dbias = sum of dy over all rows.
+
+    Keeps x and weight; statistics: mean, 1/std.
+    Kernels: numpy/normalize.py, cuda/normalize.py.
+    """
 
     fresh = True
 
@@ -41,7 +52,7 @@ class LayerNorm(Function):
 
 def layer_norm_statistics(x: Array, eps: float) -> tuple[Array, Array]:
     """Return the mean and 1 / sqrt(variance + eps) over the last axis."""
-    width = max(x.shape[-1], 1)  # the mean of nothing would warn
+    width = max(x.shape[-1], 1)  # the mean of an empty axis would warn
     mean = x.sum(axis=-1, keepdims=True) / width
     centred = x - mean
     return mean, 1 / namespace_of(x).sqrt((centred * centred).sum(axis=-1, keepdims=True) / width + eps)
@@ -57,8 +68,7 @@ def layer_norm_formula(x: Array, weight: Array, bias: Array, eps: float) -> tupl
 def layer_norm_gradient(
     dy: Array, x: Array, weight: Array, mean: Array, rstd: Array, needs: tuple[bool, ...]
 ) -> tuple[Array | None, Array | None, Array | None]:
-    # With h = (x - mean) rstd and g = dy weight:  dmean/dx_j = 1/D,  drstd/dx_j = -rstd^2 h_j / D
-    # => dx = rstd (g - mean(g) - h mean(g h)),   dweight = sum of dy h,   dbias = sum of dy over all rows.
+    """Return dx, dweight and dbias: None for each that is not needed."""
     dx = dweight = dbias = None
     rows, width = tuple(range(x.ndim - 1)), max(x.shape[-1], 1)
     h = (x - mean) * rstd
@@ -72,66 +82,107 @@ def layer_norm_gradient(
     return dx, dweight, dbias
 
 
+@derivation(LayerNorm)
 @at_least_float32
-def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
-    """Return x (..., D) normalised to mean 0 and variance 1 over its last axis, times `weight` plus `bias` (D,).
+def layer_norm(
+    x: TensorLike, weight: TensorLike | None = None, bias: TensorLike | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Return x (..., D) normalized to mean 0 and variance 1 over its last axis, times `weight` plus `bias` (D,).
 
-    Without weight the scale is 1, without bias the shift is 0. Ba et al. 2016, section 3.
+    By default the weight is 1 and the bias 0. float16 is computed in float32.
+
+    Raises TypeError if x is not floating, ValueError if weight or bias has another size than the last axis of x.
+
+    >>> tl.layer_norm([[1.0, 2.0, 3.0]])
+    Tensor([[-1.2247  0.      1.2247]], shape=(1, 3), dtype=float32)
     """
-    x = _floating("layer_norm", x)
-    weight, bias = _per_feature("layer_norm", x, -1, weight=weight, bias=bias)
+    x = _floating_tensor("layer_norm", x)
+    weight, bias = _feature_vectors("layer_norm", x, -1, weight=weight, bias=bias)
     xp, width = x.backend.xp, x.shape[-1:]
     weight = xp.ones(width, x.dtype) if weight is None else weight
     bias = xp.zeros(width, x.dtype) if bias is None else bias
-    return LayerNorm.apply(x, weight, bias, eps=_not_negative("layer_norm", eps))
+    return LayerNorm.apply(x, weight, bias, eps=_checked_eps("layer_norm", eps))
 
 
 @at_least_float32
-def rms_norm(x: Any, weight: Any = None, eps: float = 1e-6) -> Any:
-    """Return x / sqrt(mean(x^2) + eps) over the last axis of x (..., D), times `weight` (D,) if there is one.
+def rms_norm(x: TensorLike, weight: TensorLike | None = None, eps: float = 1e-6) -> Tensor:
+    """Return x / sqrt(mean(x^2) + eps) over the last axis of x (..., D), times `weight` (D,) if given.
 
-    Zhang and Sennrich 2019, equation 4: layer normalisation without the mean.
+    Layer normalization without the mean (Zhang and Sennrich 2019, equation 4). float16 is computed in float32.
+
+    With r = 1 / sqrt(mean(x^2) + eps) and g = dy weight  =>  dx = r (g - x r^2 mean(g x)), dweight = sum of dy x r.
+
+    >>> tl.rms_norm([[1.0, 2.0, 3.0]])
+    Tensor([[0.4629 0.9258 1.3887]], shape=(1, 3), dtype=float32)
     """
-    x = _floating("rms_norm", x)
-    (weight,) = _per_feature("rms_norm", x, -1, weight=weight)
-    y = x * rsqrt(x.square().mean(axis=-1, keepdims=True) + _not_negative("rms_norm", eps))
+    x = _floating_tensor("rms_norm", x)
+    (weight,) = _feature_vectors("rms_norm", x, -1, weight=weight)
+    y = x * rsqrt(x.square().mean(axis=-1, keepdims=True) + _checked_eps("rms_norm", eps))
     return y if weight is None else y * weight
 
 
-# ---- over the batch ----------------------------------------------------------------------------------------------
+# ---- over the batch ------------------------------------------------------------------------------------------------
 
 
+@overload
 def batch_norm(
-    x: Any,
-    weight: Any = None,
-    bias: Any = None,
-    mean: Any = None,
-    var: Any = None,
+    x: TensorLike,
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    mean: TensorLike | None = None,
+    var: TensorLike | None = None,
+    eps: float = 1e-5,
+    return_statistics: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def batch_norm(
+    x: TensorLike,
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    mean: TensorLike | None = None,
+    var: TensorLike | None = None,
+    eps: float = 1e-5,
+    *,
+    return_statistics: Literal[True],
+) -> tuple[Tensor, Tensor, Tensor]: ...
+def batch_norm(
+    x: TensorLike,
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    mean: TensorLike | None = None,
+    var: TensorLike | None = None,
     eps: float = 1e-5,
     return_statistics: bool = False,
-) -> Any:
-    """Return (x - mean) / sqrt(var + eps) · weight + bias, one mean and variance for each channel.
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    """Return (x - mean) / sqrt(var + eps) · weight + bias, with one mean and variance for each channel.
 
-    Axis 1 of x (B, C, ...) is the channels; `weight`, `bias`, `mean` and `var` are (C,). Without `mean` and `var` they
-    are those of the batch, over all axes but axis 1, with divisor n, and gradients flow through them (training); with
-    both they are constants, or whatever the caller computed (evaluation). With `return_statistics` the result is
-    (y, mean, var), from which a module keeps its running averages; of float16 they are float32. Ioffe and Szegedy
-    2015, algorithm 1.
+    The channels are axis 1 of x (B, C, ...); `weight`, `bias`, `mean` and `var` are (C,). Without `mean` and `var`,
+    those of the batch are used, over all axes but axis 1, with divisor n, and gradients flow through them (training);
+    if both are given, they are constants or whatever the caller computed (evaluation). With `return_statistics` the
+    result is (y, mean, var), from which a module updates its running averages; for float16 these are float32. Ioffe
+    and Szegedy 2015, algorithm 1.
+
+    With r = 1 / sqrt(var + eps), h = (x - mean) r and g = dy weight, over the batch:
+    =>  dx = r (g - mean(g) - h mean(g h)), or r g if mean and var are constants; dweight = sum dy h, dbias = sum dy.
+
+    >>> tl.batch_norm([[1.0, 10.0], [3.0, 30.0]])
+    Tensor([[-1. -1.]
+            [ 1.  1.]], shape=(2, 2), dtype=float32)
     """
     check_flag("batch_norm", "return_statistics", return_statistics)
-    x, eps = _floating("batch_norm", x), _not_negative("batch_norm", eps)
+    x, eps = _floating_tensor("batch_norm", x), _checked_eps("batch_norm", eps)
     if (mean is None) != (var is None):
         raise ValueError(f"batch_norm: mean and var go together, got only {'mean' if var is None else 'var'}")
-    weight, bias, mean, var = _per_feature("batch_norm", x, 1, weight=weight, bias=bias, mean=mean, var=var)
+    weight, bias, mean, var = _feature_vectors("batch_norm", x, 1, weight=weight, bias=bias, mean=mean, var=var)
     if x.dtype == "float16":
         y, mean, var = batch_norm(x.astype("float32"), weight, bias, mean, var, eps, return_statistics=True)
         return (y.astype("float16"), mean, var) if return_statistics else y.astype("float16")
     others = (0, *range(2, x.ndim))
 
-    def per_channel(z: Any) -> Any:
+    def per_channel(z: Tensor) -> Tensor:
         return z.reshape(-1, *(1,) * (x.ndim - 2))
 
-    if mean is None:
+    if mean is None or var is None:
         mean = x.mean(axis=others)
         var = (x - per_channel(mean)).square().mean(axis=others)
     scale = rsqrt(var + eps)
@@ -140,26 +191,36 @@ def batch_norm(
     return (y, mean, var) if return_statistics else y
 
 
-# ---- to length 1 -------------------------------------------------------------------------------------------------
+# ---- to length 1 ---------------------------------------------------------------------------------------------------
 
 
 @at_least_float32
-def normalize(x: Any, ord: float = 2, axis: Axis = -1, eps: float = 1e-12) -> Any:
-    """Return x / max(norm, eps), its norm over `axis` being (sum |x|^ord)^(1/ord): vectors of length 1.
+def normalize(x: TensorLike, ord: float = 2, axis: Axis = -1, eps: float = 1e-12) -> Tensor:
+    """Return x / max(n, eps) with n = (sum |x|^ord)^(1/ord) over `axis`: vectors of length 1.
 
-    `ord` is 1 or more; inf means the largest |x|. A vector of zeros stays one, with gradient dy / eps.
+    `ord` is 1 or more; infinity means the largest |x|. A vector of zeros stays zero, with gradient dy / eps. float16 is
+    computed in float32. For ord = 2 and y = x / n  =>  dx = (dy - y <dy, y>) / n.
+
+    >>> tl.normalize([3.0, 4.0])
+    Tensor([0.6 0.8], shape=(2,), dtype=float32)
     """
-    x = _floating("normalize", x)
-    if not real("normalize", "ord", ord) >= 1:
-        raise ValueError(f"normalize: ord must be 1 or more (below it there is no norm), got {ord}")
-    return x / maximum(norm(x, ord, axis, keepdims=True), _not_negative("normalize", eps))
+    x = _floating_tensor("normalize", x)
+    if not checked_real("normalize", "ord", ord) >= 1:
+        raise ValueError(f"normalize: ord must be 1 or more (below 1 it is not a norm), got {ord}")
+    return x / maximum(norm(x, ord, axis, keepdims=True), _checked_eps("normalize", eps))
 
 
 @at_least_float32
-def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Any:
-    """Return the cosine of the angle between x and y along `axis`: <x, y> / (max(|x|, eps) max(|y|, eps)).
+def cosine_similarity(x: TensorLike, y: TensorLike, axis: int = -1, eps: float = 1e-8) -> Tensor:
+    """Return the cosine of the angle between x and y along `axis`: c = <x, y> / (max(|x|, eps) max(|y|, eps)).
 
-    Shapes broadcast; the result lacks `axis`. A vector of zeros has cosine 0 with everything, and finite gradients.
+    With u = x / |x| and v = y / |y|  =>  dx = dc (v - c u) / |x|, dy = dc (u - c v) / |y|.
+
+    Shapes broadcast; the result lacks `axis`. A vector of zeros has cosine 0 with every vector, and finite gradients.
+    float16 is computed in float32.
+
+    >>> tl.cosine_similarity([1.0, 0.0], [[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
+    Tensor([1.     0.     0.7071], shape=(3,), dtype=float32)
     """
     x = as_tensor(x)
     y = as_tensor(y, like=x)
@@ -171,28 +232,28 @@ def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Any:
     return (x * y).sum(axis=axis)
 
 
-# ---- what is given, checked --------------------------------------------------------------------------------------
+# ---- checks of arguments -------------------------------------------------------------------------------------------
 
 
-def _not_negative(name: str, eps: Any) -> float:
-    eps = real(name, "eps", eps)
+def _checked_eps(name: str, eps: Any) -> float:
+    eps = checked_real(name, "eps", eps)
     if not eps >= 0:
         raise ValueError(f"{called_op(name)}: eps must be at least 0, got {eps}")
     return eps
 
 
-def _floating(name: str, x: Any) -> Any:
+def _floating_tensor(name: str, x: TensorLike) -> Tensor:
     x = as_tensor(x)
     if x.dtype.kind != "f":
         raise TypeError(f"{name}: x must be of a floating dtype, got {x.dtype}; use x.astype('float32')")
     return x
 
 
-def _per_feature(name: str, x: Any, axis: int, **given: Any) -> list[Any]:
-    """Return what is given as Tensors, None where it isn't, after checking that each has the size of that axis of x."""
+def _feature_vectors(name: str, x: Tensor, axis: int, **given: Any) -> list[Tensor | None]:
+    """Return the given vectors as Tensors (None stays None), after checking that each has the size of that axis."""
     if x.ndim < (axis + 1 if axis >= 0 else 1):
         raise ValueError(f"{name}: x must have {'a last axis' if axis < 0 else 'an axis 1'}, got shape {x.shape}")
-    found = []
+    found: list[Tensor | None] = []
     for argument, z in given.items():
         z = None if z is None else as_tensor(z, like=x)
         if z is not None and z.shape != (x.shape[axis],):

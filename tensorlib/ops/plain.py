@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.backend import Array
 from tensorlib.engine.function import Function
+from tensorlib.ops.arguments import namespace_among
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -22,8 +23,7 @@ class Plain(Function):
     def forward(self, *arrays: Array, function: str, **options: Any) -> Array:
         """Call `function` of the arrays' namespace."""
         self.function = function
-        like = next(x for x in arrays if hasattr(x, "dtype"))
-        return getattr(namespace_of(like), function)(*arrays, **options)
+        return getattr(namespace_among(*arrays), function)(*arrays, **options)
 
     @property
     def name(self) -> str:

@@ -1,40 +1,63 @@
-"""Mirroring, shifting, repeating and padding: sentences made of picking, joining and broadcasting."""
+"""Mirroring, shifting, repeating and padding: composed of indexing, joining and broadcasting."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.engine.function import Function, as_tensor
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import Axis, checked_shape, fitting, normal_axes, normal_axis, whole
+from tensorlib.ops.arguments import (
+    Axis,
+    Shape,
+    checked_element,
+    checked_integer,
+    checked_shape,
+    normalized_axes,
+    normalized_axis,
+)
 from tensorlib.ops.gathering import take
-from tensorlib.ops.indexing import as_tuple, getitem
+from tensorlib.ops.indexing import Getitem, as_tuple, getitem
 from tensorlib.ops.shape import broadcast_to, concatenate, expand_dims, reshape, split
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = ["flip", "pad", "repeat", "roll", "tile"]
 
 
-def flip(x: Any, axis: Axis = None) -> Any:
-    """Return x with the order of its elements reversed along `axis` (along all axes by default)."""
+@derivation(Getitem)
+def flip(x: TensorLike, axis: Axis = None) -> Tensor:
+    """Return x with the order of its elements reversed along `axis` (along all axes by default).
+
+    >>> tl.flip([[1, 2], [3, 4]], axis=1)
+    Tensor([[2 1]
+            [4 3]], shape=(2, 2), dtype=int64)
+    """
     x = as_tensor(x)
-    axes = normal_axes(axis, x.ndim, "flip")
+    axes = normalized_axes(axis, x.ndim, "flip")
     return getitem(x, tuple([slice(None, None, -1 if a in axes else None) for a in range(x.ndim)]))
 
 
-def roll(x: Any, shift: int | tuple[int, ...], axis: Axis = None) -> Any:
-    """Return x with its elements moved on by `shift` along `axis`; those that leave at the end come in at the front.
+def roll(x: TensorLike, shift: int | tuple[int, ...], axis: Axis = None) -> Tensor:
+    """Return x with its elements shifted by `shift` along `axis`; those shifted beyond the end reappear at the front.
 
-    Several axes have one shift each, or one for all. Without an axis, x is rolled as if it were flat.
+    Several axes have one shift each, or one for all. Without an axis, x is rolled as if flattened, and keeps its shape.
+    y = x rolled by `shift`  =>  dx = dy rolled by -`shift`.
+
+    >>> tl.roll([1, 2, 3, 4], 1)
+    Tensor([4 1 2 3], shape=(4,), dtype=int64)
     """
     x = as_tensor(x)
     if axis is None:
         return reshape(roll(reshape(x, x.size), shift, 0), x.shape)
     shifts, axes = as_tuple(shift), as_tuple(axis)
-    shifts = tuple([whole("roll", "shift", amount) for amount in shifts])
-    normal = [normal_axes((a,), x.ndim, "roll")[0] for a in axes]
+    shifts = tuple([checked_integer("roll", "shift", amount) for amount in shifts])
+    normal = [normalized_axes((a,), x.ndim, "roll")[0] for a in axes]
     if len(shifts) != len(axes) and 1 not in (len(shifts), len(axes)):
         raise ValueError(f"roll: needs one shift for each axis, got shifts {shifts} for axes {axes}")
     for a, amount in np.broadcast(normal, shifts):
@@ -44,15 +67,19 @@ def roll(x: Any, shift: int | tuple[int, ...], axis: Axis = None) -> Any:
     return x
 
 
-def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
-    """Return x with each element along `axis` `repeats` times in a row; x is flat where no axis is given.
+def repeat(x: TensorLike, repeats: TensorLike, axis: int | None = None) -> Tensor:
+    """Return x with each element along `axis` repeated `repeats` times in a row; without an axis, x is flattened.
 
-    `repeats` is one integer, or one for each element. They decide about the shape: on a GPU they are waited for.
+    `repeats` is one integer, or one for each element. It determines the shape, so on a GPU the call waits for it.
+    y repeats x  =>  dx_i = the sum of dy over the copies of x_i.
+
+    >>> tl.repeat([1, 2], 2), tl.repeat([1, 2], [1, 3])
+    (Tensor([1 1 2 2], shape=(4,), dtype=int64), Tensor([1 2 2 2], shape=(4,), dtype=int64))
     """
     x = as_tensor(x)
     if axis is None:
         return repeat(reshape(x, x.size), repeats, 0)
-    axis = normal_axis(axis, x.ndim, "repeat")
+    axis = normalized_axis(axis, x.ndim, "repeat")
     counts, n = as_tensor(repeats).numpy(), x.shape[axis]
     if not counts.size:
         counts = counts.astype(np.int64)
@@ -69,8 +96,15 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
     return reshape(broadcast_to(expand_dims(x, axis + 1), (*before, times, *after)), (*before[:-1], n * times, *after))
 
 
-def tile(x: Any, reps: int | tuple[int, ...]) -> Any:
-    """Return x laid side by side, reps[i] times along axis i; missing axes of either are put in front, with 1."""
+def tile(x: TensorLike, reps: Shape) -> Tensor:
+    """Return x laid side by side, reps[i] times along axis i; whichever has fewer axes gets leading ones.
+
+    y repeats x  =>  dx = the sum of dy over the copies.
+
+    >>> tl.tile([1, 2], (2, 2))
+    Tensor([[1 2 1 2]
+            [1 2 1 2]], shape=(2, 4), dtype=int64)
+    """
     x = as_tensor(x)
     times = checked_shape("tile", reps, "reps")
     ndim = max(x.ndim, len(times))
@@ -81,7 +115,10 @@ def tile(x: Any, reps: int | tuple[int, ...]) -> Any:
 
 
 class Pad(Function):
-    """y is x within a frame of a constant  =>  dx is what of dy lies within the frame."""
+    """y = x framed by a constant  =>  dx = the part of dy within the frame.
+
+    Keeps nothing.
+    """
 
     def forward(self, x: Array, widths: list[tuple[int, int]], value: Any) -> Array:
         self.inner = tuple([slice(before, before + n) for n, (before, _) in zip(x.shape, widths, strict=True)])
@@ -94,37 +131,45 @@ class Pad(Function):
         return dy[self.inner]
 
 
-def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float = 0) -> Any:
-    """Return x with elements put before and after those of each axis.
+@derivation(Pad)
+def pad(
+    x: TensorLike, pad_width: TensorLike | Mapping[int, TensorLike], mode: str = "constant", constant_values: float = 0
+) -> Tensor:
+    """Return x with elements added before and after it along each axis.
 
     `pad_width` is a number for all sides, (before, after) for all axes, one such pair for each axis, or a dictionary
-    from axes to a number or a pair. `mode` is as in NumPy: "constant" puts `constant_values`, "edge" the outermost
-    element, "reflect" mirrors at the outermost element, "symmetric" behind it, and "wrap" goes on at the other end.
+    from axes to a number or a pair. `mode` is as in NumPy: "constant" adds `constant_values`, "edge" the outermost
+    element; "reflect" mirrors at the outermost element, "symmetric" behind it; "wrap" continues at the other end. All
+    modes but "constant" only select elements of x, so each element gets the sum of the gradients of its copies.
+
+    >>> tl.pad([1, 2, 3], 1), tl.pad([1, 2, 3], (0, 2), "reflect")
+    (Tensor([0 1 2 3 0], shape=(5,), dtype=int64), Tensor([1 2 3 2 1], shape=(5,), dtype=int64))
     """
     x = as_tensor(x)
-    widths = _widths(pad_width.numpy() if hasattr(pad_width, "requires_grad") else pad_width, x.ndim)
+    given: Any = pad_width
+    widths = _pad_widths(given.numpy() if hasattr(given, "requires_grad") else given, x.ndim)
     if mode == "constant":
-        return Pad.apply(x, widths=widths, value=fitting("pad", constant_values, x.dtype))
-    if not isinstance(mode, str) or mode not in _PICKING:
-        raise ValueError(f"pad: mode must be 'constant', {', '.join(map(repr, _PICKING))}; got {shown(mode)}")
+        return Pad.apply(x, widths=widths, value=checked_element("pad", constant_values, x.dtype))
+    if not isinstance(mode, str) or mode not in _SELECTING_MODES:
+        raise ValueError(f"pad: mode must be 'constant', {', '.join(map(repr, _SELECTING_MODES))}; got {shown(mode)}")
     for axis, (before, after) in enumerate(widths):
         if before or after:
             if not x.shape[axis]:
                 raise ValueError(f"pad: mode {mode!r} needs an element along axis {axis}, got shape {x.shape}")
-            # Such padding only picks: which row comes where is what NumPy makes of the numbers of the rows.
+            # Such padding only selects: NumPy pads the numbers of the rows, and take copies those rows.
             x = take(x, np.pad(np.arange(x.shape[axis]), (before, after), mode), axis)  # type: ignore[call-overload]
     return x
 
 
-_PICKING = ("edge", "reflect", "symmetric", "wrap")
+_SELECTING_MODES = ("edge", "reflect", "symmetric", "wrap")
 
 
-def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
+def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     """Return (before, after) for each axis."""
     if isinstance(pad_width, dict):
         pairs = np.zeros((ndim, 2), np.int64)
         for axis, width in pad_width.items():
-            pairs[normal_axis(axis, ndim, "pad")] = _widths(width, 1)[0]
+            pairs[normalized_axis(axis, ndim, "pad")] = _pad_widths(width, 1)[0]
         return [(int(before), int(after)) for before, after in pairs]
     try:
         given = np.asarray(pad_width)
@@ -135,5 +180,5 @@ def _widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
             f"got {shown(pad_width)}"
         ) from None
     if given.dtype.kind not in "iu" or (given < 0).any():
-        raise ValueError(f"pad: pad_width must be of integers >= 0, got {shown(pad_width)}; slices cut off")
+        raise ValueError(f"pad: pad_width must be integers >= 0, got {shown(pad_width)}; use slices to cut off")
     return [(int(before), int(after)) for before, after in pairs]

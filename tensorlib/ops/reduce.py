@@ -5,21 +5,25 @@ from __future__ import annotations
 import builtins
 import math
 import numbers
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import largest, with_kept_axes, without_axes
-from tensorlib.engine.function import Function, as_tensor
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import Axis, as_floating, at_least_float32, normal_axes, reduced_axes
+from tensorlib.ops.arguments import Axis, as_floating, at_least_float32, normalized_axes, reduced_axes
 from tensorlib.ops.cumulative import products_before, reversed_along
 from tensorlib.ops.elementwise import abs, sqrt
 from tensorlib.ops.extremes import max
 from tensorlib.ops.indexing import where
 from tensorlib.ops.logic import not_equal
 from tensorlib.ops.plain import plain
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = ["all", "any", "count_nonzero", "logsumexp", "mean", "norm", "prod", "std", "sum", "var"]
 
@@ -28,11 +32,14 @@ __all__ = ["all", "any", "count_nonzero", "logsumexp", "mean", "norm", "prod", "
 
 
 class Sum(Function):
-    """y = sum of x over `axis`  =>  every summand gets the whole dy."""
+    """y = sum of x over `axis`  =>  every summand gets the whole of dy.
 
-    def forward(self, x: Array, axis: Axis, keepdims: bool) -> Array:
+    Keeps nothing.
+    """
+
+    def forward(self, x: Any, axis: Axis, keepdims: bool) -> Array:
         self.shape, self.axes = x.shape, reduced_axes(axis, keepdims, x.ndim, "sum")
-        if x.dtype == np.float16:  # 70,000 ones are no more than 2048 in float16, which adds 1 to 2048 in vain
+        if x.dtype == np.float16:  # in float16 70,000 ones would sum to 2048, as 2048 + 1 rounds to 2048
             return x.sum(axis=self.axes, dtype="float32", keepdims=keepdims).astype("float16")
         return x.sum(axis=self.axes, keepdims=keepdims)
 
@@ -40,8 +47,13 @@ class Sum(Function):
         return namespace_of(dy).broadcast_to(with_kept_axes(dy, self.shape, self.axes), self.shape)
 
 
-def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return the sum over `axis` (all axes by default); float16 is added up in float32."""
+@derivation(Sum)
+def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the sum over `axis` (all axes by default). float16 is summed in float32.
+
+    >>> tl.sum([[1.0, 2.0], [3.0, 4.0]], axis=0)
+    Tensor([4. 6.], shape=(2,), dtype=float32)
+    """
     return Sum.apply(x, axis=axis, keepdims=keepdims)
 
 
@@ -49,7 +61,9 @@ class Prod(Function):
     """y = product of x over `axis`  =>  dx_i = dy · product of the others.
 
     The others of x_i are those before it times those after it: two running products. Dividing y by x_i would be
-    cheaper, and wrong wherever there is a zero; so the gradient is exact at zeros, and so are its own gradients.
+    cheaper, but wrong wherever x contains a zero; this gradient is exact at zeros, and so are its own gradients.
+
+    Keeps x.
     """
 
     def forward(self, x: Array, axis: Axis, keepdims: bool) -> Array:
@@ -69,14 +83,22 @@ class Prod(Function):
         return with_kept_axes(dy, x.shape, self.axes) * others.transpose(inverse)
 
 
+@derivation(Prod)
 @at_least_float32
-def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return the product over `axis` (all axes by default), 1 over nothing."""
+def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the product over `axis` (all axes by default); 1 over no elements. float16 is computed in float32.
+
+    >>> tl.prod([[1.0, 2.0], [3.0, 4.0]], axis=0)
+    Tensor([3. 8.], shape=(2,), dtype=float32)
+    """
     return Prod.apply(x, axis=axis, keepdims=keepdims)
 
 
 class Logsumexp(Function):
-    """y = log sum exp(x)  =>  dx_i = dy exp(x_i - y), the softmax; 0 where all of x is -inf."""
+    """y = log sum_j exp(x_j) over `axis`  =>  dx_i = dy exp(x_i - y), the softmax; 0 where all of x is -inf.
+
+    Keeps x and y.
+    """
 
     def forward(self, x: Array, axis: Axis, keepdims: bool) -> Array:
         xp = namespace_of(x)
@@ -96,9 +118,14 @@ class Logsumexp(Function):
         return with_kept_axes(dy, x.shape, self.axes) * xp.exp(x - xp.where(y == -math.inf, 0.0, y))
 
 
+@derivation(Logsumexp)
 @at_least_float32
-def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return log(sum(exp(x))) over `axis` without overflow; -inf over nothing."""
+def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return log(sum(exp(x))) over `axis` (all axes by default) without overflow; -inf over no elements.
+
+    >>> tl.logsumexp([1000.0, 1000.0])
+    Tensor(1000.6932, shape=(), dtype=float32)
+    """
     return Logsumexp.apply(as_floating(x), axis=axis, keepdims=keepdims)
 
 
@@ -106,50 +133,66 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 @at_least_float32
-def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return the arithmetic mean over `axis` (all axes by default). The mean of nothing is NaN, as in NumPy."""
-    n = _count(x, axis, "mean")
+def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the arithmetic mean over `axis` (all axes by default). The mean of no elements is NaN, as in NumPy.
+
+    y = sum(x) / n  =>  dx = dy / n. float16 is computed in float32.
+
+    >>> tl.mean([[1.0, 2.0], [3.0, 4.0]], axis=0)
+    Tensor([2. 3.], shape=(2,), dtype=float32)
+    """
+    n = _elements_over(x, axis, "mean")
     return sum(x, axis, keepdims) / (n or math.nan)
 
 
 @at_least_float32
-def var(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any:
-    """Return the mean squared distance from the mean over `axis`; the divisor is n - ddof (NumPy's default: n).
+def var(x: TensorLike, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    """Return the variance over `axis`: the sum of (x - mean)^2, divided by n - ddof (by n by default, as in NumPy).
 
-    With n <= ddof there is nothing to divide by, and the result is NaN or infinite, as in NumPy and PyTorch.
+    y = sum (x - mean)^2 / (n - ddof)  =>  dx = dy · 2 (x - mean) / (n - ddof). If n <= ddof, the divisor is 0 and the
+    result NaN or infinite, as in NumPy and PyTorch. float16 is computed in float32.
+
+    >>> tl.var([1.0, 2.0, 4.0]), tl.var([1.0, 2.0, 4.0], ddof=1)
+    (Tensor(1.5556, shape=(), dtype=float32), Tensor(2.3333, shape=(), dtype=float32))
     """
     return _variance(x, axis, keepdims, ddof, "var")
 
 
-def _variance(x: Any, axis: Axis, keepdims: bool, ddof: int, name: str) -> Any:
+def _variance(x: TensorLike, axis: Axis, keepdims: bool, ddof: int, name: str) -> Tensor:
     if not isinstance(ddof, numbers.Real):
         raise TypeError(f"{name}: ddof must be a number, got {shown(ddof)}")
-    n = _count(x, axis, name)
+    n = _elements_over(x, axis, name)
     x = as_floating(x)
-    # Moving all of x by one of its elements changes no variance and no gradient, and equal elements have variance 0
-    # whatever rounding makes of their mean: three times 0.1 is not 0.3.
-    x = x - _first(x, normal_axes(axis, x.ndim, name))
+    # Shifting x by one of its elements changes neither variance nor gradient, and makes the variance of equal elements
+    # exactly 0, although their mean is rounded: 0.1 + 0.1 + 0.1 is not 0.3.
+    x = x - _first(x, normalized_axes(axis, x.ndim, name))
     centred = x - mean(x, axis, keepdims=True)
     return sum(centred * centred, axis, keepdims) / builtins.max(n - ddof, 0)
 
 
 @at_least_float32
-def std(x: Any, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Any:
-    """Return the standard deviation, the square root of `var`. Its gradient is 0 where it is 0."""
+def std(x: TensorLike, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
+    """Return the standard deviation over `axis`, the square root of `var`.
+
+    y = sqrt(var)  =>  dx = dy (x - mean) / ((n - ddof) y), and 0 where y is 0. float16 is computed in float32.
+
+    >>> tl.std([1.0, 2.0, 4.0])
+    Tensor(1.2472, shape=(), dtype=float32)
+    """
     return _root(_variance(x, axis, keepdims, ddof, "std"), 2)
 
 
-def _count(x: Any, axis: Axis, name: str) -> int:
-    return math.prod(x.shape[a] for a in normal_axes(axis, x.ndim, name))
+def _elements_over(x: Any, axis: Axis, name: str) -> int:
+    return math.prod(x.shape[a] for a in normalized_axes(axis, x.ndim, name))
 
 
-def _first(x: Any, axes: tuple[int, ...]) -> Array:
+def _first(x: Tensor, axes: tuple[int, ...]) -> Array:
     """Return the first element along `axes`, which are kept, as an array: a constant."""
     return x.data[tuple([slice(0, 1) if i in axes else slice(None) for i in range(x.ndim)])]
 
 
-def _root(x: Any, order: float) -> Any:
-    """Return x^(1/order) for x >= 0, with gradient 0 at 0, where the root's own is infinite."""
+def _root(x: Tensor, order: float) -> Tensor:
+    """Return x^(1/order) for x >= 0, with gradient 0 at 0, where that of the root is infinite."""
     at_zero = x == 0
     positive = where(at_zero, 1.0, x)
     return where(at_zero, 0.0, sqrt(positive) if order == 2 else positive ** (1 / order))
@@ -159,12 +202,18 @@ def _root(x: Any, order: float) -> Any:
 
 
 @at_least_float32
-def norm(x: Any, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return (sum |x|^ord)^(1/ord) over `axis`: of all elements (for a matrix: the Frobenius norm) by default.
+def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return (sum |x|^ord)^(1/ord) over `axis`; by default over all elements (of a matrix: the Frobenius norm).
 
     `ord` is any number above 0, or infinity for the largest |x|. Over several axes it is the norm of all their
-    elements together, as `torch.linalg.vector_norm` has it. The gradient is 0 where the norm is 0, and nothing
-    overflows on the way to a norm that doesn't.
+    elements together, as in `torch.linalg.vector_norm`. Intermediate results do not overflow unless the norm does.
+
+    y = (sum |x|^ord)^(1/ord)  =>  dx = dy sign(x) (|x| / y)^(ord - 1), and 0 where y is 0.
+
+    Raises ValueError for an `ord` that is not above 0.
+
+    >>> tl.norm([3.0, 4.0]), tl.norm([3.0, 4.0], ord=np.inf)
+    (Tensor(5., shape=(), dtype=float32), Tensor(4., shape=(), dtype=float32))
     """
     if isinstance(ord, bool) or not isinstance(ord, numbers.Real) or not ord > 0:
         raise ValueError(
@@ -176,7 +225,7 @@ def norm(x: Any, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> A
         return max(abs(x), axes, keepdims)
     if ord == 1:
         return sum(abs(x), axes, keepdims)
-    # norm(x) = scale · norm(x / scale) whatever the scale is, so that it may count as a constant in the gradient.
+    # norm(x) = scale · norm(x / scale) for any scale, so it may be treated as a constant in the gradient.
     scale = _scale(x.data, axes)
     x = x / scale
     y = _root(sum(x * x if ord == 2 else _power_of_magnitude(x, ord), axes, keepdims=True), ord) * scale
@@ -184,14 +233,14 @@ def norm(x: Any, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> A
 
 
 def _scale(x: Array, axes: tuple[int, ...]) -> Array:
-    """Return the power of two just below the largest |x| over `axes`, kept: dividing by it rounds nothing."""
+    """Return the power of two just below the largest |x| over `axes`, kept: dividing by it causes no rounding."""
     xp = namespace_of(x)
     top = largest(xp.abs(x), axes)
     top = xp.where(xp.isfinite(top), top, xp.ones_like(top))
     return xp.ldexp(xp.ones_like(top), xp.frexp(top)[1] - 1)
 
 
-def _power_of_magnitude(x: Any, ord: float) -> Any:
+def _power_of_magnitude(x: Tensor, ord: float) -> Tensor:
     """Return |x|^ord with gradient 0 at 0, where for ord < 1 it would be infinite."""
     at_zero = x == 0
     return where(at_zero, 0.0, abs(where(at_zero, 1.0, x)) ** ord)
@@ -200,19 +249,31 @@ def _power_of_magnitude(x: Any, ord: float) -> Any:
 # ---- without a gradient ------------------------------------------------------------------------------------------
 
 
-def any(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return whether any element is true (not 0) over `axis` (all axes by default)."""
+def any(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return whether any element is true (not 0) over `axis` (all axes by default). No gradient.
+
+    >>> tl.any([[0, 0], [0, 1]], axis=1)
+    Tensor([False  True], shape=(2,), dtype=bool)
+    """
     x = as_tensor(x)
     return plain("any", x, axis=reduced_axes(axis, keepdims, x.ndim, "any"), keepdims=keepdims)
 
 
-def all(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return whether all elements are true (not 0) over `axis` (all axes by default)."""
+def all(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return whether all elements are true (not 0) over `axis` (all axes by default). No gradient.
+
+    >>> tl.all([[1, 1], [0, 1]], axis=1)
+    Tensor([ True False], shape=(2,), dtype=bool)
+    """
     x = as_tensor(x)
     return plain("all", x, axis=reduced_axes(axis, keepdims, x.ndim, "all"), keepdims=keepdims)
 
 
-def count_nonzero(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return how many elements are not 0 over `axis` (all axes by default)."""
+def count_nonzero(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the number of elements that are not 0 over `axis` (all axes by default). No gradient.
+
+    >>> tl.count_nonzero([[1, 1], [0, 1]], axis=1)
+    Tensor([2 1], shape=(2,), dtype=int64)
+    """
     x = as_tensor(x)
-    return sum(not_equal(x, 0), normal_axes(axis, x.ndim, "count_nonzero"), keepdims)
+    return sum(not_equal(x, 0), normalized_axes(axis, x.ndim, "count_nonzero"), keepdims)

@@ -1,18 +1,33 @@
-"""Ops that move elements and change none: each one's gradient moves them back."""
+"""Ops that move or copy elements without changing them: their gradients move the elements back."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import sum_to
-from tensorlib.engine.function import Function, as_tensor
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import Axis, as_tensors, checked_dtype, checked_shape, normal_axes, normal_axis
+from tensorlib.ops.arguments import (
+    Axis,
+    Shape,
+    as_tensors,
+    checked_dtype,
+    checked_shape,
+    normalized_axes,
+    normalized_axis,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = [
     "astype", "broadcast_to", "concatenate", "copy", "expand_dims", "flatten", "moveaxis", "reshape", "split",
@@ -21,7 +36,10 @@ __all__ = [
 
 
 class Reshape(Function):
-    """y has the elements of x in the same order  =>  dx = dy reshaped back."""
+    """y has the elements of x in the same order  =>  dx = dy reshaped to the shape of x.
+
+    Keeps nothing.
+    """
 
     def forward(self, x: Array, shape: tuple[int, ...]) -> Array:
         self.shape = x.shape
@@ -34,26 +52,40 @@ class Reshape(Function):
         return dy.reshape(self.shape)
 
 
-def reshape(x: Any, *sizes: Any, shape: Any = None) -> Any:
-    """Return x with another shape, given as a tuple (NumPy's `shape`) or as several integers; -1 is worked out."""
+@derivation(Reshape)
+def reshape(x: TensorLike, *sizes: int | Sequence[int], shape: Shape | None = None) -> Tensor:
+    """Return x with another shape, given as a tuple (NumPy's `shape`) or as several integers; -1 is inferred.
+
+    >>> tl.reshape([1, 2, 3, 4], (2, -1))
+    Tensor([[1 2]
+            [3 4]], shape=(2, 2), dtype=int64)
+    """
     sizes = (shape,) if shape is not None and not sizes else sizes
     wanted = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
     return Reshape.apply(x, shape=wanted)
 
 
-def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Any:
-    """Return x with the axes from `start_axis` to `end_axis`, both included, made one; a 0-d x becomes (1,)."""
+@derivation(Reshape)
+def flatten(x: TensorLike, start_axis: int = 0, end_axis: int = -1) -> Tensor:
+    """Return x with the axes from `start_axis` to `end_axis`, both included, merged into one; a 0-d x becomes (1,).
+
+    >>> tl.flatten(tl.zeros((2, 3, 4)), 1).shape
+    (2, 12)
+    """
     x = as_tensor(x)
     if x.ndim == 0:
         return reshape(x, 1)
-    start, end = (normal_axis(axis, x.ndim, "flatten") for axis in (start_axis, end_axis))
+    start, end = (normalized_axis(axis, x.ndim, "flatten") for axis in (start_axis, end_axis))
     if start > end:
-        raise ValueError(f"flatten: start_axis must not lie behind end_axis, got {start_axis} and {end_axis}")
+        raise ValueError(f"flatten: start_axis must not be greater than end_axis, got {start_axis} and {end_axis}")
     return Reshape.apply(x, shape=(*x.shape[:start], math.prod(x.shape[start : end + 1]), *x.shape[end + 1 :]))
 
 
 class Transpose(Function):
-    """y = x with permuted axes  =>  dx = dy with the inverse permutation."""
+    """y = x with permuted axes  =>  dx = dy with the inverse permutation.
+
+    Keeps nothing.
+    """
 
     def forward(self, x: Array, axes: tuple[int, ...]) -> Array:
         self.inverse = tuple(sorted(range(len(axes)), key=axes.__getitem__))
@@ -63,57 +95,85 @@ class Transpose(Function):
         return dy.transpose(self.inverse)
 
 
-def transpose(x: Any, *order: Any, axes: Any = None) -> Any:
-    """Return x with axes in the given order (a tuple or several integers); reversed if none is given.
+@derivation(Transpose)
+def transpose(x: TensorLike, *order: int | Sequence[int] | None, axes: Sequence[int] | None = None) -> Tensor:
+    """Return x with its axes in the given order: a tuple or several integers. By default the axes are reversed.
 
-    The order may be given by name too, as NumPy's `axes`.
+    The order may also be given by keyword, as NumPy's `axes`.
+
+    >>> tl.transpose(tl.zeros((2, 3, 4)), 2, 0, 1).shape
+    (4, 2, 3)
     """
     x = as_tensor(x)
-    order = (axes,) if axes is not None and not order else order
-    order = tuple(order[0]) if len(order) == 1 and isinstance(order[0], tuple | list) else order
-    order = () if order == (None,) else order
-    if not order:
-        order = tuple(reversed(range(x.ndim)))
-    if len(normal_axes(order, x.ndim, "transpose")) != x.ndim:
-        hint = f"; x.swapaxes{order} exchanges two" if len(order) == 2 else ""
-        raise ValueError(f"transpose: axes must be a permutation of {x.ndim} axes, got {order}{hint}")
-    return Transpose.apply(x, axes=tuple(a % x.ndim for a in order))
+    wanted: Any = (axes,) if axes is not None and not order else order
+    wanted = tuple(wanted[0]) if len(wanted) == 1 and isinstance(wanted[0], tuple | list) else wanted
+    wanted = () if wanted == (None,) else wanted
+    if not wanted:
+        wanted = tuple(reversed(range(x.ndim)))
+    if len(normalized_axes(wanted, x.ndim, "transpose")) != x.ndim:
+        hint = f"; x.swapaxes{wanted} exchanges two" if len(wanted) == 2 else ""
+        raise ValueError(f"transpose: axes must be a permutation of {x.ndim} axes, got {wanted}{hint}")
+    return Transpose.apply(x, axes=tuple(a % x.ndim for a in wanted))
 
 
-def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
-    """Return x with two axes exchanged."""
+@derivation(Transpose)
+def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
+    """Return x with two axes exchanged.
+
+    >>> tl.swapaxes(tl.zeros((2, 3, 4)), 0, -1).shape
+    (4, 3, 2)
+    """
     x = as_tensor(x)
     order = list(range(x.ndim))
-    axis1, axis2 = (normal_axis(axis, x.ndim, "swapaxes") for axis in (axis1, axis2))
+    axis1, axis2 = (normalized_axis(axis, x.ndim, "swapaxes") for axis in (axis1, axis2))
     order[axis1], order[axis2] = order[axis2], order[axis1]
     return Transpose.apply(x, axes=tuple(order))
 
 
-def moveaxis(x: Any, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Any:
-    """Return x with the axes `source` at the places `destination`, the others in their old order."""
+@derivation(Transpose)
+def moveaxis(x: TensorLike, source: int | tuple[int, ...], destination: int | tuple[int, ...]) -> Tensor:
+    """Return x with the axes `source` moved to the positions `destination`; the others keep their order.
+
+    >>> tl.moveaxis(tl.zeros((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
     x = as_tensor(x)
     sources = tuple(source) if isinstance(source, tuple | list) else (source,)
-    places = tuple(destination) if isinstance(destination, tuple | list) else (destination,)
-    normal_axes(sources, x.ndim, "moveaxis"), normal_axes(places, x.ndim, "moveaxis")
-    if len(sources) != len(places):
-        raise ValueError(f"moveaxis: each axis needs one destination, got {sources} to {places}")
-    moved = {place % x.ndim: axis % x.ndim for axis, place in zip(sources, places, strict=True)}
+    targets = tuple(destination) if isinstance(destination, tuple | list) else (destination,)
+    normalized_axes(sources, x.ndim, "moveaxis"), normalized_axes(targets, x.ndim, "moveaxis")
+    if len(sources) != len(targets):
+        raise ValueError(f"moveaxis: each axis needs one destination, got {sources} to {targets}")
+    moved = {target % x.ndim: axis % x.ndim for axis, target in zip(sources, targets, strict=True)}
     others = iter([axis for axis in range(x.ndim) if axis not in moved.values()])
     return Transpose.apply(x, axes=tuple([moved[i] if i in moved else next(others) for i in range(x.ndim)]))
 
 
-def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Any:
-    """Return x with new axes of size 1, which stand at `axis` in the result."""
+@derivation(Reshape)
+def expand_dims(x: TensorLike, axis: int | tuple[int, ...]) -> Tensor:
+    """Return x with new axes of size 1 at the positions `axis` of the result.
+
+    >>> tl.expand_dims([1, 2, 3], 0).shape
+    (1, 3)
+    """
     x = as_tensor(x)
     ndim = x.ndim + (len(axis) if isinstance(axis, tuple | list) else 1)
-    axes, sizes = normal_axes(axis, ndim, "expand_dims"), iter(x.shape)
+    axes, sizes = normalized_axes(axis, ndim, "expand_dims"), iter(x.shape)
     return Reshape.apply(x, shape=tuple([1 if i in axes else next(sizes) for i in range(ndim)]))
 
 
-def squeeze(x: Any, axis: Axis = None) -> Any:
-    """Return x without the axes of size 1 (all of them, or those named)."""
+@derivation(Reshape)
+def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
+    """Return x without its axes of size 1: all of them by default, or those named.
+
+    Raises ValueError if an axis named has another size.
+
+    >>> tl.squeeze([[[1, 2]]], 0).shape
+    (1, 2)
+    """
     x = as_tensor(x)
-    axes = tuple(i for i, n in enumerate(x.shape) if n == 1) if axis is None else normal_axes(axis, x.ndim, "squeeze")
+    axes = (
+        tuple(i for i, n in enumerate(x.shape) if n == 1) if axis is None else normalized_axes(axis, x.ndim, "squeeze")
+    )
     for a in axes:
         if x.shape[a] != 1:
             raise ValueError(f"squeeze: axis {a} must have size 1, got shape {x.shape}")
@@ -121,7 +181,10 @@ def squeeze(x: Any, axis: Axis = None) -> Any:
 
 
 class BroadcastTo(Function):
-    """y repeats x along new axes and axes of size 1  =>  dx sums dy over them. The adjoint of sum_to."""
+    """y repeats x along new axes and axes of size 1  =>  dx sums dy over them. The adjoint of sum_to.
+
+    Keeps nothing.
+    """
 
     def forward(self, x: Array, shape: tuple[int, ...]) -> Array:
         self.shape = x.shape
@@ -131,8 +194,14 @@ class BroadcastTo(Function):
         return sum_to(dy, self.shape)
 
 
-def broadcast_to(x: Any, shape: int | tuple[int, ...]) -> Any:
-    """Return x repeated to `shape` by NumPy's broadcasting rules, without copying."""
+@derivation(BroadcastTo)
+def broadcast_to(x: TensorLike, shape: Shape) -> Tensor:
+    """Return x repeated to `shape` by NumPy's broadcasting rules, without copying.
+
+    >>> tl.broadcast_to([[1], [2]], (2, 3))
+    Tensor([[1 1 1]
+            [2 2 2]], shape=(2, 3), dtype=int64)
+    """
     x = as_tensor(x)
     wanted = checked_shape("broadcast_to", shape)
     fits = zip(reversed(x.shape), reversed(wanted), strict=False)
@@ -145,7 +214,10 @@ def broadcast_to(x: Any, shape: int | tuple[int, ...]) -> Any:
 
 
 class Concatenate(Function):
-    """y joins the inputs along `axis`  =>  each input gets its own stretch of dy."""
+    """y joins the inputs along `axis`  =>  each input gets its own part of dy.
+
+    Keeps nothing.
+    """
 
     def forward(self, *xs: Array, axis: int) -> Array:
         self.axis, self.sizes = axis, [x.shape[axis] for x in xs]
@@ -155,33 +227,44 @@ class Concatenate(Function):
         return tuple(Split.run(dy, sizes=self.sizes, axis=self.axis))
 
 
-def concatenate(xs: Any, axis: int = 0) -> Any:
-    """Join Tensors along an existing axis; all other sizes must agree."""
-    xs = _tensors(xs, axis, "concatenate")
-    axis = normal_axis(axis, xs[0].ndim, "concatenate")
+@derivation(Concatenate)
+def concatenate(xs: Sequence[TensorLike] | TensorLike, axis: int = 0) -> Tensor:
+    """Return Tensors joined along an existing axis; their other sizes must agree.
+
+    >>> tl.concatenate([[1, 2], [3]])
+    Tensor([1 2 3], shape=(3,), dtype=int64)
+    """
+    xs = _tensors_to_join(xs, axis, "concatenate")
+    axis = normalized_axis(axis, xs[0].ndim, "concatenate")
     for i, x in enumerate(xs):
         if x.ndim != xs[0].ndim or any(
             a != axis and n != m for a, (n, m) in enumerate(zip(x.shape, xs[0].shape, strict=True))
         ):
             raise ValueError(
-                f"concatenate: shapes must agree but for axis {axis}, got {xs[0].shape} first and {x.shape} as "
+                f"concatenate: shapes must agree except for axis {axis}, got {xs[0].shape} first and {x.shape} as "
                 f"number {i}; tl.stack joins along a new axis"
             )
     return Concatenate.apply(*xs, axis=axis)
 
 
-def stack(xs: Any, axis: int = 0) -> Any:
-    """Join Tensors of one shape along a new axis."""
-    xs = _tensors(xs, axis, "stack")
+@derivation(Concatenate)
+def stack(xs: Sequence[TensorLike] | TensorLike, axis: int = 0) -> Tensor:
+    """Return Tensors of one shape joined along a new axis.
+
+    >>> tl.stack([[1, 2], [3, 4]], axis=1)
+    Tensor([[1 3]
+            [2 4]], shape=(2, 2), dtype=int64)
+    """
+    xs = _tensors_to_join(xs, axis, "stack")
     for i, x in enumerate(xs):
         if x.shape != xs[0].shape:
             raise ValueError(f"stack: shapes must be equal, got {xs[0].shape} first and {x.shape} as number {i}")
-    axis = normal_axis(axis, xs[0].ndim + 1, "stack")
+    axis = normalized_axis(axis, xs[0].ndim + 1, "stack")
     return concatenate([expand_dims(x, axis) for x in xs], axis)
 
 
-def _tensors(xs: Any, axis: Any, name: str) -> list[Any]:
-    """Return the Tensors to be joined; lists and numbers among them come to the backend of the first Tensor."""
+def _tensors_to_join(xs: Any, axis: Any, name: str) -> list[Tensor]:
+    """Return the Tensors to be joined; lists and numbers among them go to the backend of the first Tensor."""
     if hasattr(axis, "shape") and hasattr(xs, "shape"):
         raise TypeError(f"{name}: the Tensors go into one list, {name}([x, y]); got them as two arguments")
     if not isinstance(xs, tuple | list) and not (hasattr(xs, "shape") and xs.ndim):
@@ -192,7 +275,10 @@ def _tensors(xs: Any, axis: Any, name: str) -> list[Any]:
 
 
 class Split(Function):
-    """The inputs of Concatenate from its output: one node with several outputs  =>  dx joins their gradients."""
+    """y_1, ..., y_n are consecutive parts of x along `axis`  =>  dx joins their gradients. One node, several outputs.
+
+    Keeps nothing.
+    """
 
     def forward(self, x: Array, sizes: list[int], axis: int) -> tuple[Array, ...]:
         self.axis, parts, start = axis, [], 0
@@ -205,10 +291,19 @@ class Split(Function):
         return Concatenate.run(*dys, axis=self.axis)
 
 
-def split(x: Any, indices_or_sections: int | list[int], axis: int = 0) -> Any:
-    """Cut x along `axis` into so many equal parts, or, as NumPy does, before each of the positions listed."""
+@derivation(Split)
+def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+    """Return x cut along `axis` into that many equal parts or, as in NumPy, before each of the positions listed.
+
+    Raises ValueError if the parts would not be equal, or the positions are not in increasing order.
+
+    >>> tl.split([1, 2, 3, 4], 2)
+    (Tensor([1 2], shape=(2,), dtype=int64), Tensor([3 4], shape=(2,), dtype=int64))
+    >>> [part.shape for part in tl.split([1, 2, 3, 4], [1])]
+    [(1,), (3,)]
+    """
     x = as_tensor(x)
-    axis = normal_axis(axis, x.ndim, "split")
+    axis = normalized_axis(axis, x.ndim, "split")
     n = x.shape[axis]
     given = checked_shape("split", indices_or_sections, "sections")
     if np.ndim(indices_or_sections) == 0:
@@ -222,15 +317,23 @@ def split(x: Any, indices_or_sections: int | list[int], axis: int = 0) -> Any:
     return Split.apply(x, sizes=[end - start for start, end in pairwise(cuts)], axis=axis)
 
 
-def unstack(x: Any, axis: int = 0) -> tuple[Any, ...]:
-    """Return the slices of x along `axis`, without that axis: the inverse of stack."""
+@derivation(Split)
+def unstack(x: TensorLike, axis: int = 0) -> tuple[Tensor, ...]:
+    """Return the slices of x along `axis`, without that axis: the inverse of stack.
+
+    >>> [row.shape for row in tl.unstack(tl.zeros((2, 3)))]
+    [(3,), (3,)]
+    """
     x = as_tensor(x)
-    axis = normal_axis(axis, x.ndim, "unstack")
+    axis = normalized_axis(axis, x.ndim, "unstack")
     return tuple([squeeze(part, axis) for part in split(x, x.shape[axis], axis)]) if x.shape[axis] else ()
 
 
 class Astype(Function):
-    """y = x in another floating dtype  =>  dx = dy in the dtype of x."""
+    """y = x in another floating dtype  =>  dx = dy in the dtype of x.
+
+    Keeps nothing.
+    """
 
     def forward(self, x: Array, dtype: Any) -> Array:
         self.dtype = x.dtype
@@ -240,14 +343,22 @@ class Astype(Function):
         return dy.astype(self.dtype)
 
 
-def astype(x: Any, dtype: Any) -> Any:
-    """Return x converted to `dtype`. Differentiable between floating dtypes, detached for others."""
+@derivation(Astype)
+def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:
+    """Return x converted to `dtype`: differentiable between floating dtypes, detached otherwise.
+
+    >>> tl.astype([1.5, 2.5], "int64")
+    Tensor([1 2], shape=(2,), dtype=int64)
+    """
     x, dtype = as_tensor(x), checked_dtype("astype", dtype)
     return Astype.apply(x if dtype.kind in "fc" else x.detach(), dtype=dtype)
 
 
 class Copy(Function):
-    """y = x in memory of its own  =>  dx = dy."""
+    """y = x in new memory  =>  dx = dy.
+
+    Keeps nothing.
+    """
 
     def forward(self, x: Array) -> Array:
         return x.copy()
@@ -256,6 +367,11 @@ class Copy(Function):
         return dy
 
 
-def copy(x: Any) -> Any:
-    """Return x in memory of its own, contiguous; differentiable."""
+@derivation(Copy)
+def copy(x: TensorLike) -> Tensor:
+    """Return x in new, contiguous memory; differentiable.
+
+    >>> tl.copy([1.0, 2.0])
+    Tensor([1. 2.], shape=(2,), dtype=float32)
+    """
     return Copy.apply(x)

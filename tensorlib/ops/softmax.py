@@ -1,24 +1,34 @@
-"""Softmax and its logarithm."""
+"""Softmax and log-softmax."""
 
 from __future__ import annotations
 
 import math
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import largest
 from tensorlib.engine.errors import called_op
-from tensorlib.engine.function import Function, as_tensor
-from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis
+from tensorlib.engine.function import Function, as_tensor, derivation
+from tensorlib.ops.arguments import as_floating, at_least_float32, normalized_axis
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = ["log_softmax", "softmax"]
 
 
 class Softmax(Function):
-    """y_i = exp(x_i) / sum_j exp(x_j) along `axis`, over the visible j only; y has the shape of x."""
+    """y_i = exp(x_i) / sum_j exp(x_j) along `axis`, over the visible j only; y has the shape of x.
+
+    dy_i/dx_j = y_i (1[i=j] - y_j)  =>  dx = y (dy - <dy, y>).
+
+    Keeps y.
+    Kernels: numpy/softmax.py, cuda/softmax.py.
+    """
 
     def forward(self, x: Array, axis: int, visible: Array | None) -> Array:
         y = softmax_formula(x, axis, visible)
@@ -33,7 +43,7 @@ class Softmax(Function):
 
 @singledispatch
 def softmax_formula(x: Array, axis: int, visible: Array | None) -> Array:
-    """Shift by the largest visible element first: the result is the same, and exp cannot overflow."""
+    """Return softmax. Subtracting the largest visible element first changes nothing but keeps exp from overflowing."""
     xp = namespace_of(x)
     if visible is not None:
         x = xp.where(visible, x, xp.asarray(-math.inf, x.dtype))
@@ -45,30 +55,37 @@ def softmax_formula(x: Array, axis: int, visible: Array | None) -> Array:
 
 @singledispatch
 def softmax_gradient(dy: Array, y: Array, axis: int) -> Array:
-    # dy_i/dx_j = y_i (1[i=j] - y_j)   =>   dx = y (dy - <dy, y>).  Hidden places have y = 0, hence dx = 0, also
-    # where what arrives there is infinite or NaN, as it is from the logarithm of that 0.
+    """Return dx = y (dy - <dy, y>). Hidden positions have y = 0, hence dx = 0, even if dy is infinite or NaN there."""
     dy = namespace_of(dy).where(y == 0, 0, dy)
     return y * (dy - (dy * y).sum(axis=axis, keepdims=True))
 
 
+@derivation(Softmax)
 @at_least_float32  # the sum of 100,000 exponentials would overflow at 65504
-def softmax(x: Any, axis: int = -1, visible: Any = None) -> Any:
-    """Return exp(x) normalised to sum 1 along `axis`.
+def softmax(x: TensorLike, axis: int = -1, visible: TensorLike | None = None) -> Tensor:
+    """Return exp(x) normalized to sum 1 along `axis`; y has the shape of x.
 
-    Where `visible` (booleans that broadcast to x) is False, the result is 0 and no gradient flows. A stretch that sees
-    nothing gives zeros, not NaN.
+    Where `visible` (booleans that broadcast to x) is False, the result is 0 and no gradient flows. Where a whole slice
+    along `axis` is hidden, the result is all zeros, not NaN. float16 is computed in float32.
+
+    Raises TypeError if `visible` is not boolean, ValueError if it does not broadcast to the shape of x.
+
+    >>> tl.softmax([0.0, 1.0, 2.0])
+    Tensor([0.09   0.2447 0.6652], shape=(3,), dtype=float32)
+    >>> tl.softmax([0.0, 1.0, 2.0], visible=[True, True, False])
+    Tensor([0.2689 0.7311 0.    ], shape=(3,), dtype=float32)
     """
     x = as_floating(x)
-    axis = normal_axis(axis, x.ndim, "softmax")
+    axis = normalized_axis(axis, x.ndim, "softmax")
     return Softmax.apply(x, axis=axis, visible=None if visible is None else checked_mask(visible, x.shape, x))
 
 
-def checked_mask(visible: Any, shape: tuple[int, ...], x: Any) -> Array:
-    """Return the mask of scores of this shape as an array beside x, after checking that it is one."""
+def checked_mask(visible: TensorLike, shape: tuple[int, ...], x: Tensor) -> Array:
+    """Return the mask as an array beside x, after checking that it is boolean and broadcasts to `shape`."""
     mask = as_tensor(visible, like=x)
     if mask.dtype != bool:
         name = called_op("softmax")
-        raise TypeError(f"{name}: visible must be boolean, True where a place may be seen; got dtype {mask.dtype}")
+        raise TypeError(f"{name}: visible must be boolean, True where a position may be seen; got dtype {mask.dtype}")
     try:
         fits = np.broadcast_shapes(mask.shape, shape) == tuple(shape)
     except ValueError:
@@ -83,6 +100,8 @@ class LogSoftmax(Function):
     """y_i = x_i - log sum_j exp(x_j) along `axis`.
 
     dy_i/dx_j = 1[i=j] - exp(y_j)  =>  dx = dy - exp(y) sum(dy).
+
+    Keeps y.
     """
 
     def forward(self, x: Array, axis: int) -> Array:
@@ -100,12 +119,16 @@ class LogSoftmax(Function):
         return dy - namespace_of(y).exp(y) * dy.sum(axis=self.axis, keepdims=True)
 
 
+@derivation(LogSoftmax)
 @at_least_float32
-def log_softmax(x: Any, axis: int = -1) -> Any:
-    """Return the logarithm of softmax, computed without forming it: exact also where softmax underflows.
+def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
+    """Return the logarithm of softmax along `axis`, computed directly: accurate even where softmax underflows to 0.
 
-    A stretch that is -inf throughout stays so.
+    Where a whole slice along `axis` is -inf, so is the result. float16 is computed in float32.
+
+    >>> tl.log_softmax([0.0, 1.0, 2.0])
+    Tensor([-2.4076 -1.4076 -0.4076], shape=(3,), dtype=float32)
     """
     x = as_floating(x)
-    axis = normal_axis(axis, x.ndim, "log_softmax")
+    axis = normalized_axis(axis, x.ndim, "log_softmax")
     return LogSoftmax.apply(x, axis=axis)

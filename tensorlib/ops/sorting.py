@@ -1,64 +1,83 @@
-"""Order: sorting is picking elements in the order that argsort finds, and so needs no gradient formula of its own."""
+"""Sorting and searching. Sorting selects elements in the order of argsort, so its gradient is that of indexing."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib.engine.function import as_tensor
+from tensorlib.engine.function import as_tensor, derivation
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import check_flag, checked_size, normal_axis
+from tensorlib.ops.arguments import check_flag, checked_size, normalized_axis
 from tensorlib.ops.gathering import take_along_axis
+from tensorlib.ops.indexing import Getitem
 from tensorlib.ops.plain import plain
 from tensorlib.ops.rearrange import flip
 from tensorlib.ops.shape import reshape
 
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
+
 __all__ = ["argsort", "searchsorted", "sort", "topk"]
 
-FEW = 8  # so many of the largest elements are sought one after another
+ARGMAX_LIMIT = 8  # up to this many of the largest elements are found by repeated argmax
 
 
-def argsort(x: Any, axis: int | None = -1, descending: bool = False) -> Any:
-    """Return the indices that put x in order along `axis` (None: of x flat), smallest first or largest first.
+def argsort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tensor:
+    """Return the indices that put x in order along `axis` (None: of x flattened), smallest first or largest first.
 
-    Equal elements keep their order either way. NaN counts as larger than every number.
+    Equal elements keep their order in both cases. NaN counts as larger than every number. No gradient.
+
+    >>> tl.argsort([3, 1, 2]), tl.argsort([3, 1, 2], descending=True)
+    (Tensor([1 2 0], shape=(3,), dtype=int64), Tensor([0 2 1], shape=(3,), dtype=int64))
     """
     check_flag("argsort", "descending", descending)
     x = as_tensor(x).detach()
     if axis is None:
         return argsort(reshape(x, x.size), 0, descending)
-    axis = normal_axis(axis, x.ndim, "argsort")
+    axis = normalized_axis(axis, x.ndim, "argsort")
     if not descending:
         return plain("argsort", x, axis=axis, kind="stable")
-    # Of the mirrored x the last of equal elements comes first; mirrored again, the first does.
+    # Sorting the mirrored x puts the last of equal elements first; mirroring the result puts the first first.
     return x.shape[axis] - 1 - flip(plain("argsort", flip(x, axis), axis=axis, kind="stable"), axis)
 
 
-def sort(x: Any, axis: int | None = -1, descending: bool = False) -> Any:
-    """Return x in order along `axis` (None: x flat); each element takes its gradient along. See `argsort` for ties."""
+@derivation(Getitem)
+def sort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tensor:
+    """Return x in order along `axis` (None: x flattened). Ties and NaN are as in `argsort`.
+
+    y = x[argsort(x)]: the gradient of each element flows back to where it came from.
+
+    >>> tl.sort([3, 1, 2])
+    Tensor([1 2 3], shape=(3,), dtype=int64)
+    """
     x = as_tensor(x)
     if axis is None:
         return sort(reshape(x, x.size), 0, descending)
-    normal_axis(axis, x.ndim, "sort")
+    normalized_axis(axis, x.ndim, "sort")
     return take_along_axis(x, argsort(x, axis, descending), axis)
 
 
-def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Any, Any]:
+@derivation(Getitem)
+def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
     """Return the `k` largest (or smallest) elements along `axis`, the most extreme first, and their indices.
 
-    Of equal elements the first comes first. The values are differentiable.
+    Among equal elements the first comes first. The values, x[indices], are differentiable; the indices are not.
+
+    >>> tl.topk([3, 1, 2], 2)
+    (Tensor([3 2], shape=(2,), dtype=int64), Tensor([0 2], shape=(2,), dtype=int64))
     """
     x = as_tensor(x)
-    axis = normal_axis(axis, x.ndim, "topk")
+    axis = normalized_axis(axis, x.ndim, "topk")
     count = checked_size("topk", "k", k)
     check_flag("topk", "largest", largest)
     if count > x.shape[axis]:
         raise ValueError(f"topk: k must lie in [0, {x.shape[axis]}], the size of axis {axis}; got {k}")
-    if largest and count <= FEW and (indices := _one_after_another(x, count, axis)) is not None:
+    if largest and count <= ARGMAX_LIMIT and (indices := _topk_by_argmax(x, count, axis)) is not None:
         return take_along_axis(x, indices, axis), indices
     first = (*[slice(None)] * axis, slice(count))
-    chosen = _reaching(x, count, axis, largest)
+    chosen = _topk_by_partition(x, count, axis, largest)
     if chosen is None:
         indices = argsort(x, axis, largest)[first]
     else:
@@ -66,53 +85,56 @@ def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Any, Any
     return take_along_axis(x, indices, axis), indices
 
 
-def _one_after_another(x: Any, count: int, axis: int) -> Any:
-    """Return where the `count` largest elements along `axis` are, the largest first, by `argmax` again and again.
+def _topk_by_argmax(x: Tensor, count: int, axis: int) -> Tensor | None:
+    """Return the indices of the `count` largest elements along `axis`, the largest first, by repeated `argmax`.
 
-    That is what beam search asks of 8,000 logits: for 4 of them 20 times as fast as `partition`. None where -inf, which
-    stands for what was found already, is among the largest; for integers, which have none; and on a GPU, which would
-    wait to be asked that.
+    Beam search needs 4 of 8,000 logits: that is 20 times as fast as `partition`. Return None if -inf, which marks
+    elements already found, is among the largest; for integers, which have no -inf; and on a GPU, where the check would
+    wait for the result.
     """
     if not isinstance(x.data, np.ndarray) or x.dtype.kind != "f" or not count * x.size:
         return None
     rest = x.data.copy()
     found = []
     for _ in range(count):
-        place = np.expand_dims(rest.argmax(axis=axis), axis)
-        if np.isneginf(np.take_along_axis(rest, place, axis)).any():
+        position = np.expand_dims(rest.argmax(axis=axis), axis)
+        if np.isneginf(np.take_along_axis(rest, position, axis)).any():
             return None
-        np.put_along_axis(rest, place, -np.inf, axis)
-        found.append(place)
+        np.put_along_axis(rest, position, -np.inf, axis)
+        found.append(position)
     return as_tensor(np.concatenate(found, axis=axis))
 
 
-def _reaching(x: Any, count: int, axis: int, largest: bool) -> Any:
-    """Return where the `count` most extreme elements along `axis` are, in rising order of their indices, or None.
+def _topk_by_partition(x: Tensor, count: int, axis: int, largest: bool) -> Tensor | None:
+    """Return the indices of the `count` most extreme elements along `axis`, in increasing order, or None.
 
-    Sorting everything for a few takes ten times as long as `partition`, which finds the last of those few. None where
-    others are as extreme as that one (or NaN is among them), so that order alone tells which are the first; and on a
-    GPU, where `partition` sorts everything as well, and counting what was found would wait.
+    Sorting everything for a few elements takes ten times as long as `partition`, which finds the last of those few.
+    Return None if other elements tie with that one (or NaN is among them), so that only a full order decides which
+    come first; and on a GPU, where `partition` sorts everything too, and counting the elements found would wait.
     """
     n, rows = x.shape[axis], x.data.swapaxes(axis, -1)
     if not isinstance(rows, np.ndarray) or not 0 < count < n or not rows.size:
         return None
-    place = n - count if largest else count - 1
-    last = np.partition(rows, place, axis=-1)[..., place : place + 1]
-    reach = (rows >= last) | (rows != rows) if largest else ~(rows > last)  # `count` or more of each row
+    position = n - count if largest else count - 1
+    last = np.partition(rows, position, axis=-1)[..., position : position + 1]
+    reach = (rows >= last) | (rows != rows) if largest else ~(rows > last)  # `count` or more in each row
     found = np.nonzero(reach)[-1]
     if found.size != last.size * count:
         return None
     return as_tensor(found.reshape(*last.shape[:-1], count).swapaxes(axis, -1))
 
 
-def searchsorted(sorted: Any, values: Any, side: str = "left") -> Any:
-    """Return for each of `values` the position at which it would go into `sorted`, a Tensor of one axis that rises.
+def searchsorted(sorted: TensorLike, values: TensorLike, side: str = "left") -> Tensor:
+    """Return for each of `values` the position at which inserting it keeps `sorted` (1-d, increasing) in order.
 
-    Among equal elements it goes to the left, before them, or with side="right" behind them.
+    Among equal elements it is the leftmost position, or with side="right" the rightmost. No gradient.
+
+    >>> tl.searchsorted([10, 20, 30], [20, 25])
+    Tensor([1 2], shape=(2,), dtype=int64)
     """
     if not isinstance(side, str) or side not in ("left", "right"):
         raise ValueError(f"searchsorted: side must be 'left' or 'right', got {shown(side)}")
-    like = values if hasattr(values, "requires_grad") else None
+    like: Any = values if hasattr(values, "requires_grad") else None
     sorted = as_tensor(sorted, None if hasattr(sorted, "dtype") else like)
     if sorted.ndim != 1:
         raise ValueError(f"searchsorted: the sorted Tensor must have one axis, got shape {sorted.shape}")

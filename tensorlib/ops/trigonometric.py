@@ -1,4 +1,4 @@
-"""Sines and tangents, their inverses, and the hyperbolic ones, elementwise."""
+"""Sine, cosine, tangent, their inverses and the hyperbolic functions, elementwise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, derivation
-from tensorlib.ops.arithmetic import namespace_among
+from tensorlib.ops.arguments import namespace_among
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -16,7 +16,10 @@ __all__ = ["arccos", "arcsin", "arctan", "arctan2", "cos", "cosh", "sin", "sinh"
 
 
 class Sin(Function):
-    """y = sin(x)  =>  dx = dy cos(x)."""
+    """y = sin(x)  =>  dx = dy cos(x).
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -27,13 +30,21 @@ class Sin(Function):
         return dy * namespace_of(dy).cos(x)
 
 
-def sin(x: Any) -> Any:
-    """Return the sine, elementwise; x in radians."""
+@derivation(Sin)
+def sin(x: TensorLike) -> Tensor:
+    """Return the sine, elementwise; x in radians.
+
+    >>> tl.sin([0.0, 1.0])
+    Tensor([0.     0.8415], shape=(2,), dtype=float32)
+    """
     return Sin.apply(x)
 
 
 class Cos(Function):
-    """y = cos(x)  =>  dx = -dy sin(x)."""
+    """y = cos(x)  =>  dx = -dy sin(x).
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -44,13 +55,21 @@ class Cos(Function):
         return -dy * namespace_of(dy).sin(x)
 
 
-def cos(x: Any) -> Any:
-    """Return the cosine, elementwise; x in radians."""
+@derivation(Cos)
+def cos(x: TensorLike) -> Tensor:
+    """Return the cosine, elementwise; x in radians.
+
+    >>> tl.cos([0.0, 1.0])
+    Tensor([1.     0.5403], shape=(2,), dtype=float32)
+    """
     return Cos.apply(x)
 
 
 class Tan(Function):
-    """y = tan(x)  =>  dx = dy / cos^2(x) = dy (1 + y^2)."""
+    """y = tan(x)  =>  dx = dy / cos^2(x) = dy (1 + y^2).
+
+    Keeps y.
+    """
 
     def forward(self, x: Array) -> Array:
         y = namespace_of(x).tan(x)
@@ -62,13 +81,21 @@ class Tan(Function):
         return dy * (1 + y * y)
 
 
-def tan(x: Any) -> Any:
-    """Return the tangent, elementwise; x in radians."""
+@derivation(Tan)
+def tan(x: TensorLike) -> Tensor:
+    """Return the tangent, elementwise; x in radians.
+
+    >>> tl.tan([0.0, 1.0])
+    Tensor([0.     1.5574], shape=(2,), dtype=float32)
+    """
     return Tan.apply(x)
 
 
 class Arcsin(Function):
-    """y = arcsin(x), sin(y) = x  =>  dx = dy / cos(y) = dy / sqrt(1 - x^2); infinite at -1 and 1."""
+    """y = arcsin(x), sin(y) = x  =>  dx = dy / cos(y) = dy / sqrt(1 - x^2); infinite at -1 and 1.
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -79,13 +106,21 @@ class Arcsin(Function):
         return dy / namespace_of(dy).sqrt((1 - x) * (1 + x))  # 1 - x^2 would lose digits near 1
 
 
-def arcsin(x: Any) -> Any:
-    """Return the angle in [-pi/2, pi/2] whose sine is x, elementwise; NaN outside [-1, 1]."""
+@derivation(Arcsin)
+def arcsin(x: TensorLike) -> Tensor:
+    """Return the angle in [-pi/2, pi/2] whose sine is x, elementwise; NaN outside [-1, 1].
+
+    >>> tl.arcsin([0.0, 1.0])
+    Tensor([0.     1.5708], shape=(2,), dtype=float32)
+    """
     return Arcsin.apply(x)
 
 
 class Arccos(Function):
-    """y = arccos(x), cos(y) = x  =>  dx = -dy / sin(y) = -dy / sqrt(1 - x^2); infinite at -1 and 1."""
+    """y = arccos(x), cos(y) = x  =>  dx = -dy / sin(y) = -dy / sqrt(1 - x^2); infinite at -1 and 1.
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -96,13 +131,21 @@ class Arccos(Function):
         return -dy / namespace_of(dy).sqrt((1 - x) * (1 + x))
 
 
-def arccos(x: Any) -> Any:
-    """Return the angle in [0, pi] whose cosine is x, elementwise; NaN outside [-1, 1]."""
+@derivation(Arccos)
+def arccos(x: TensorLike) -> Tensor:
+    """Return the angle in [0, pi] whose cosine is x, elementwise; NaN outside [-1, 1].
+
+    >>> tl.arccos([0.0, 1.0])
+    Tensor([1.5708 0.    ], shape=(2,), dtype=float32)
+    """
     return Arccos.apply(x)
 
 
 class Arctan(Function):
-    """y = arctan(x), tan(y) = x  =>  dx = dy / (1 + tan^2(y)) = dy / (1 + x^2)."""
+    """y = arctan(x), tan(y) = x  =>  dx = dy / (1 + tan^2(y)) = dy / (1 + x^2).
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -113,13 +156,21 @@ class Arctan(Function):
         return dy / (1 + x * x)
 
 
-def arctan(x: Any) -> Any:
-    """Return the angle in [-pi/2, pi/2] whose tangent is x, elementwise."""
+@derivation(Arctan)
+def arctan(x: TensorLike) -> Tensor:
+    """Return the angle in [-pi/2, pi/2] whose tangent is x, elementwise.
+
+    >>> tl.arctan([0.0, 1.0])
+    Tensor([0.     0.7854], shape=(2,), dtype=float32)
+    """
     return Arctan.apply(x)
 
 
 class Arctan2(Function):
-    """a = the angle of the point (x, y)  =>  dy = da x / (x^2 + y^2), dx = -da y / (x^2 + y^2); 0 at the origin."""
+    """a = the angle of the point (x, y)  =>  dy = da x / (x^2 + y^2), dx = -da y / (x^2 + y^2); 0 at the origin.
+
+    Keeps y and x.
+    """
 
     broadcasts = True
 
@@ -134,13 +185,21 @@ class Arctan2(Function):
         return step * x if self.needs[0] else None, -step * y if self.needs[1] else None
 
 
-def arctan2(y: Any, x: Any) -> Any:
-    """Return the angle in [-pi, pi] of the point (x, y) from the positive x axis, elementwise. Mind the order: y, x."""
+@derivation(Arctan2)
+def arctan2(y: TensorLike, x: TensorLike) -> Tensor:
+    """Return the angle in [-pi, pi] from the positive x axis to the point (x, y), elementwise. Note the order: y, x.
+
+    >>> tl.arctan2([1.0, -1.0], [1.0, -1.0])
+    Tensor([ 0.7854 -2.3562], shape=(2,), dtype=float32)
+    """
     return Arctan2.apply(y, x)
 
 
 class Sinh(Function):
-    """y = sinh(x)  =>  dx = dy cosh(x)."""
+    """y = sinh(x)  =>  dx = dy cosh(x).
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -151,13 +210,21 @@ class Sinh(Function):
         return dy * namespace_of(dy).cosh(x)
 
 
-def sinh(x: Any) -> Any:
-    """Return the hyperbolic sine, elementwise."""
+@derivation(Sinh)
+def sinh(x: TensorLike) -> Tensor:
+    """Return the hyperbolic sine, elementwise.
+
+    >>> tl.sinh([0.0, 1.0])
+    Tensor([0.     1.1752], shape=(2,), dtype=float32)
+    """
     return Sinh.apply(x)
 
 
 class Cosh(Function):
-    """y = cosh(x)  =>  dx = dy sinh(x)."""
+    """y = cosh(x)  =>  dx = dy sinh(x).
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -168,8 +235,13 @@ class Cosh(Function):
         return dy * namespace_of(dy).sinh(x)
 
 
-def cosh(x: Any) -> Any:
-    """Return the hyperbolic cosine, elementwise."""
+@derivation(Cosh)
+def cosh(x: TensorLike) -> Tensor:
+    """Return the hyperbolic cosine, elementwise.
+
+    >>> tl.cosh([0.0, 1.0])
+    Tensor([1.     1.5431], shape=(2,), dtype=float32)
+    """
     return Cosh.apply(x)
 
 

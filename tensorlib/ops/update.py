@@ -1,8 +1,8 @@
-"""One step of each optimizer, and of an average along its steps, as a formula on raw arrays.
+"""One step of each optimizer, and of an average over its steps, as a formula on raw arrays.
 
-The optimizer's own arrays (moments) are updated in place; the parameter comes back as a new array, for the old one may
-be saved in a graph, or be held by whoever asked for its value. The formulas know nothing of Parameters or schedules, so
-that kernels can override them as they override any formula.
+The optimizer's own arrays (moments) are updated in place. The parameter is returned as a new array, because the old one
+may be saved in a graph or still be referenced elsewhere. The formulas know nothing of Parameters or schedules, so that
+kernels can override them as they override any formula.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ def adam_update(
     p: Array, g: Array, m: Array, v: Array, *, step: int, learning_rate: float, beta1: float, beta2: float, eps: float,
     weight_decay: float, decoupled: bool,
 ) -> Array:  # fmt: skip
-    """Adam (Kingma and Ba 2015, algorithm 1), or AdamW where `decoupled` (Loshchilov and Hutter 2019, algorithm 2).
+    """Adam (Kingma and Ba 2015, algorithm 1), or AdamW if `decoupled` (Loshchilov and Hutter 2019, algorithm 2).
 
     m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;
     p <- p - learning_rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
-    Weight decay is added to g, or, decoupled, subtracted from p directly: p <- p - learning_rate weight_decay p.
+    Weight decay is added to g or, if decoupled, subtracted from p directly: p <- p - learning_rate weight_decay p.
+
+    Kernels: numpy/update.py, cuda/update.py.
     """
     if weight_decay and decoupled:
         p = p * (1 - learning_rate * weight_decay)
@@ -57,8 +59,10 @@ def adam_update(
 
 @singledispatch
 def average_update(e: Array, w: Array, decay: float) -> None:
-    """Take a parameter w into its exponential moving average e, in place: e <- decay e + (1 - decay) w.
+    """Move the exponential moving average e towards a parameter w, in place: e <- decay e + (1 - decay) w.
 
-    Written e + (1 - decay) (w - e), which leaves an average of equal values exactly where it is.
+    Written e + (1 - decay) (w - e), which leaves an average of equal values exactly as it is.
+
+    Kernels: numpy/update.py, cuda/update.py.
     """
     e += (1 - decay) * (w - e)

@@ -1,4 +1,4 @@
-"""Corners of the gradient formulas that no sample of the op table reaches, each found by ``benchmarks/mutants.py``."""
+"""Corner cases of gradient formulas that no sample of the op table reaches, found by ``benchmarks/mutants.py``."""
 
 from math import inf
 
@@ -12,8 +12,8 @@ from tests.edges import assert_edge, edge
 
 IDS = np.array([[0, 2], [2, 1]])
 
-# Ops whose gradient is made by another Function: the second derivative runs that one's backward, and only the third
-# asks whether it in turn is differentiable.
+# Ops whose gradient is computed by another Function: the second derivative runs its backward, and only the third
+# checks that this is differentiable in turn.
 ADJOINTS = {
     "cumprod": (lambda x: tl.cumprod(x, axis=1), (2, 3)),
     "logcumsumexp": (lambda x: tl.logcumsumexp(x, axis=0), (3, 2)),
@@ -47,8 +47,8 @@ def test_the_third_derivative_is_right(name):
 
 
 @pytest.mark.parametrize("shapes", [((), (2, 3)), ((1, 1), (4, 3, 1)), ((1,), (2, 1)), ((2, 1), (3, 1, 2))])
-def test_gradients_are_summed_over_what_was_spread(shapes):
-    """Also where an axis that was spread stands beside one that happens to have size 1."""
+def test_gradients_are_summed_over_broadcast_axes(shapes):
+    """Even if a broadcast axis is next to one that happens to have size 1."""
     rng = np.random.default_rng(0)
     tl.gradcheck(lambda x, y: x * x * y, *[rng.uniform(0.5, 1.5, shape) for shape in shapes])
 
@@ -66,8 +66,8 @@ def test_power_of_a_negative_number_at_exponent_zero():
 # ---- ties ----------------------------------------------------------------------------------------------------------
 
 
-def test_of_equal_bounds_of_clip_low_gets_the_gradient_below_and_high_above(backend):
-    """And of bounds the wrong way round high gets it all, as in PyTorch."""
+def test_with_equal_bounds_of_clip_low_gets_the_gradient_below_and_high_above(backend):
+    """If the bounds are reversed, high gets all of it, as in PyTorch."""
     found = edge(tl.clip, [0, 3, 1, 1.5], [1, 1, 1, 2], [1, 1, 1, 1], backend=backend)
     assert_edge(found, [1, 1, 1, 1], [0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 1])
 
@@ -81,8 +81,8 @@ def test_the_half_at_a_tie_is_differentiable_by_the_gradient(f):
     np.testing.assert_array_equal(back.numpy(), [0.5, 0.5])
 
 
-def test_an_infinite_gradient_at_a_hidden_place_spoils_no_row_of_softmax(backend):
-    """Not even where the other rows are finite."""
+def test_an_infinite_gradient_at_a_hidden_position_spoils_no_row_of_softmax(backend):
+    """Even if the other rows are finite."""
     visible = np.array([[True, True, False], [True, True, True]])
     x = tl.Tensor(np.zeros((2, 3)), requires_grad=True, backend=backend)
     y = tl.softmax(x, visible=tl.Tensor(visible, backend=backend))
@@ -91,7 +91,7 @@ def test_an_infinite_gradient_at_a_hidden_place_spoils_no_row_of_softmax(backend
     np.testing.assert_allclose(dx.numpy(), [[-0.25, 0.25, 0], [-1 / 3, 0, 1 / 3]], atol=1e-15)
 
 
-# ---- what is dropped -----------------------------------------------------------------------------------------------
+# ---- dropout -------------------------------------------------------------------------------------------------------
 
 
 def test_dropout_keeps_the_random_bits_from_its_threshold_on(monkeypatch):
@@ -105,7 +105,7 @@ def test_dropout_keeps_the_random_bits_from_its_threshold_on(monkeypatch):
 # ---- the engine ----------------------------------------------------------------------------------------------------
 
 
-def test_the_gradient_of_a_scalar_stays_an_array_when_it_adds_up():
+def test_the_accumulated_gradient_of_a_scalar_stays_an_array():
     x = tl.Tensor(2.0, requires_grad=True)
     for times in (1, 2, 3):
         (x * 3.0).backward()
@@ -128,7 +128,7 @@ def test_a_gradient_that_does_not_broadcast_to_its_input_is_refused_for_ops_that
         Wrong.apply(tl.Tensor(np.ones((2, 3)), requires_grad=True), y).sum().backward()
 
 
-def test_a_node_to_which_no_gradient_came_is_passed_over():
+def test_a_node_that_received_no_gradient_is_skipped():
     class Stop(Function):
         def forward(self, x):
             return x * 1

@@ -1,4 +1,4 @@
-"""Picking and choosing elements: edge cases, and mistakes."""
+"""Selecting elements by position and condition: edge cases and mistakes."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def indexed(draw):
 
 @settings(max_examples=400, deadline=None)
 @given(indexed())
-def test_every_index_picks_what_numpy_picks_and_its_gradient_adds_up(case):
+def test_every_index_selects_what_numpy_selects_and_its_gradient_accumulates(case):
     shape, index = case
     array = np.arange(float(np.prod(shape))).reshape(shape)
     expected = array[index]
@@ -69,7 +69,7 @@ def test_every_index_picks_what_numpy_picks_and_its_gradient_adds_up(case):
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_a_mask_over_several_axes_picks_what_numpy_picks(data):
+def test_a_mask_over_several_axes_selects_what_numpy_selects(data):
     shape = data.draw(shapes.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=3))
     axes = data.draw(st.integers(0, len(shape)))
     mask = data.draw(shapes.arrays(bool, shape[:axes]))
@@ -83,7 +83,7 @@ def test_a_mask_over_several_axes_picks_what_numpy_picks(data):
             np.testing.assert_array_equal(tl.grad((2 * x[index]).sum(), [x])[0].numpy(), expected)
 
 
-def test_repeated_indices_add_up(backend):
+def test_repeated_indices_accumulate(backend):
     ids = np.array([1, 1, 0, 1])
     for f in (
         lambda x: x[ids], lambda x: x[[1, 1, 0, 1]], lambda x: tl.embedding(x, ids), lambda x: tl.take(x, ids, axis=0),
@@ -93,7 +93,7 @@ def test_repeated_indices_add_up(backend):
         np.testing.assert_array_equal(dx, [[100], [1011], [0]])
 
 
-def test_an_infinite_gradient_reaches_only_the_elements_picked(backend):
+def test_an_infinite_gradient_reaches_only_the_selected_elements(backend):
     for f in (
         lambda x: x[1:], lambda x: x[[1, 2]], lambda x: x[np.array([False, True, True])], lambda x: tl.take(x, [1, 2]),
         lambda x: tl.gather(x, 0, [1, 2]), lambda x: tl.sort(x)[1:], lambda x: tl.roll(x, 2)[:2],
@@ -102,8 +102,8 @@ def test_an_infinite_gradient_reaches_only_the_elements_picked(backend):
         assert_edge(edge(f, [1.0, 2.0, 3.0], backend=backend, cotangent=[np.inf, np.nan])[1:], [0, np.inf, np.nan])
 
 
-def test_indices_may_lie_on_the_device_or_on_the_host(backend):
-    """A Tensor beside x, an array of the host, or a list."""
+def test_indices_may_be_on_the_device_or_on_the_host(backend):
+    """A Tensor on the backend of x, a host array, or a list."""
     x = tl.Tensor(np.arange(12.0).reshape(4, 3), backend=backend)
     for index in (IDS, IDS.tolist(), tl.Tensor(IDS, backend=backend), IDS.astype("uint8"), IDS - 4):
         np.testing.assert_array_equal(x[index].numpy(), x.numpy()[IDS])
@@ -137,19 +137,19 @@ def test_the_caller_may_change_index_ids_and_condition_before_backward():
 # ---- scatter, index_add, one_hot ---------------------------------------------------------------------------------
 
 
-def test_of_sources_for_one_place_the_last_stands_and_gets_the_gradient(backend):
+def test_of_sources_for_one_position_the_last_wins_and_gets_the_gradient(backend):
     found = edge(lambda x, s: tl.scatter(x, 0, [2, 0, 2, 2], s), [1.0, 2.0, 3.0], [10.0, 20.0, 30.0, 40.0],
                  backend=backend, cotangent=[1, 10, 100])  # fmt: skip
     assert_edge(found, [20, 2, 40], [0, 10, 0], [0, 1, 0, 100])
 
 
-def test_scatter_lets_no_infinite_gradient_through_to_what_it_replaced(backend):
+def test_scatter_passes_no_infinite_gradient_to_replaced_elements(backend):
     found = edge(lambda x, s: tl.scatter(x, 0, [1, 1], s), [1.0, 2.0], [3.0, 4.0], backend=backend,
                  cotangent=[np.nan, np.inf])  # fmt: skip
     assert_edge(found, [1, 4], [np.nan, 0], [0, np.inf])
 
 
-def test_sources_for_one_place_add_up(backend):
+def test_sources_for_one_position_accumulate(backend):
     found = edge(lambda x, s: tl.scatter_add(x, 0, [2, 0, 2], s), [1.0, 2.0, 3.0], [10.0, 20.0, 30.0],
                  backend=backend, cotangent=[1, 10, 100])  # fmt: skip
     assert_edge(found, [21, 2, 43], [1, 10, 100], [100, 1, 100])
@@ -166,7 +166,7 @@ def test_a_scattered_number_takes_the_dtype_of_x(backend):
             np.testing.assert_array_equal(f(x, 1, [[0]], 2.5).numpy()[0], [2.5, 0, 0])
 
 
-def test_integers_are_added_and_put_as_well(backend):
+def test_integers_are_scattered_and_added_too(backend):
     x = tl.arange(3, backend=backend)
     np.testing.assert_array_equal(tl.scatter_add(x, 0, [1, 1], tl.arange(5, 7, backend=backend)).numpy(), [0, 12, 2])
     np.testing.assert_array_equal(tl.index_add(x, 0, [2, 0], [7, 8]).numpy(), [8, 1, 9])
@@ -174,7 +174,7 @@ def test_integers_are_added_and_put_as_well(backend):
     assert tl.scatter_add(x, 0, [1], -3).dtype == np.int64
 
 
-def test_with_no_index_nothing_changes(backend):
+def test_an_empty_index_changes_nothing(backend):
     x = tl.Tensor([1.0, 2.0], backend=backend)
     for y in (
         tl.scatter(x, 0, [], x),
@@ -201,7 +201,7 @@ def test_methods_are_the_functions(backend):
         np.testing.assert_array_equal(getattr(x, name)(*arguments).numpy(), getattr(tl, name)(x, *arguments).numpy())
 
 
-def test_embedding_takes_lists_too():
+def test_embedding_accepts_lists():
     assert tl.embedding(np.eye(2), [1]).numpy().tolist() == [[0.0, 1.0]]
 
 
@@ -257,7 +257,7 @@ BAD = [
     (lambda x: tl.one_hot([0], -3), ValueError, "one_hot: classes needs an integer >= 0, got -3"),
     (lambda x: tl.one_hot([0.0], 3), TypeError, "one_hot: indices must be integers, got dtype float32"),
     (lambda x: tl.one_hot([0], 3, dtype="float33"), TypeError,
-     "one_hot: dtype must be one of numbers, .* got 'float33'"),
+     "one_hot: dtype must be numeric, .* got 'float33'"),
     (lambda x: tl.masked_fill(x, np.zeros((4, 3), bool), 0.0), ValueError,
      r"masked_fill: .* got shapes \(4, 3\) and \(\) and \(2, 3\)"),
     (lambda x: tl.masked_fill(x, np.ones(3), 0.0), TypeError, "masked_fill: mask must be boolean, got dtype float64"),
@@ -268,7 +268,7 @@ BAD = [
 test_mistakes_are_named_with_the_value_and_the_remedy = refused_of_a_matrix(BAD)
 
 
-def test_sources_and_ids_elsewhere_are_refused():
+def test_sources_and_ids_on_another_backend_are_refused():
     here, there = tl.Tensor(np.ones((2, 3))), tl.Tensor(np.ones((2, 3)), backend=STRICT)
     for x, source in ((here, there), (there, here)):
         for use, name in (
@@ -282,7 +282,7 @@ def test_sources_and_ids_elsewhere_are_refused():
         tl.embedding(here, tl.Tensor([0], backend=STRICT))
 
 
-def test_a_tensor_of_indices_elsewhere_is_refused():
+def test_a_tensor_of_indices_on_another_backend_is_refused():
     x = tl.Tensor(np.ones((2, 3)), backend=STRICT)
     ids, mask = tl.Tensor([[0]]), tl.Tensor([True, False])
     for use, name in (
@@ -290,12 +290,12 @@ def test_a_tensor_of_indices_elsewhere_is_refused():
         (lambda: tl.gather(x, 0, ids), "gather"), (lambda: tl.scatter(x, 0, ids, 1.0), "scatter"),
         (lambda: tl.masked_fill(x.T, mask, 0.0), "masked_fill"),
     ):  # fmt: skip
-        with pytest.raises(TypeError, match=rf"{name}: .* on one backend with x, strict, got numpy; move with .to\("):
+        with pytest.raises(TypeError, match=rf"{name}: .* on the backend of x, strict, got numpy; move it with .to\("):
             use()
 
 
-def test_the_adjoints_of_reading_are_right_to_second_order():
-    """They are no public functions, so no row of the table checks them."""
+def test_the_adjoints_of_indexing_are_right_to_second_order():
+    """They are not public functions, so no row of the table checks them."""
     rng, ids = np.random.default_rng(0), np.array([2, 0, 2])
     tl.gradcheck(lambda x: SumRows.apply(x * x, ids=ids, rows=4), rng.normal(size=(3, 2)))
     tl.gradcheck(lambda x: ScatterAdd.apply(x * x, index=ids, shape=(4, 2)), rng.normal(size=(3, 2)))

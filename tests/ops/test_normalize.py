@@ -1,4 +1,4 @@
-"""Normalisation: edge cases, and mistakes."""
+"""Normalization: edge cases and mistakes."""
 
 from math import inf, nan
 
@@ -36,7 +36,7 @@ def test_the_gradient_of_a_half_precision_bias_is_summed_wider(backend):
 
 
 @pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
-def test_layer_norm_computes_only_the_gradients_that_are_wanted(wanted, backend, monkeypatch):
+def test_layer_norm_computes_only_the_gradients_needed(wanted, backend, monkeypatch):
     found = []
 
     def spy(*arguments):
@@ -51,19 +51,19 @@ def test_layer_norm_computes_only_the_gradients_that_are_wanted(wanted, backend,
         assert tuple(dx is not None for dx in found.pop()) == wanted
 
 
-def test_batch_norm_returns_the_statistics_that_it_used(backend):
+def test_batch_norm_returns_the_statistics_it_used(backend):
     x = tl.Tensor(np.arange(12.0).reshape(3, 2, 2), requires_grad=True, backend=backend)
     y, mean, var = tl.batch_norm(x, return_statistics=True)
     assert_edge([mean.numpy()], [4.5, 6.5])
     np.testing.assert_allclose(var.numpy(), x.numpy().var(axis=(0, 2)))
     again = tl.batch_norm(x, mean=mean.detach(), var=var.detach())
     np.testing.assert_allclose(again.numpy(), y.numpy())
-    for through, given in ((y, False), (again, True)):  # with statistics of the batch, shifting all changes nothing
+    for through, given in ((y, False), (again, True)):  # with batch statistics, shifting x changes nothing
         (dx,) = tl.grad(through.sum(), [x])
         assert (np.abs(dx.numpy()).max() > 0.1) == given
 
 
-def test_vectors_of_zeros_have_a_direction_of_zeros_and_finite_gradients(backend):
+def test_vectors_of_zeros_stay_zero_with_finite_gradients(backend):
     for ord in (1, 2, 3, inf):
         with np.errstate(all="raise"):
             found = edge(lambda x, ord=ord: tl.normalize(x, ord, eps=0.5), [[0, 0], [3, 0]], backend=backend)
@@ -75,7 +75,7 @@ def test_vectors_of_zeros_have_a_direction_of_zeros_and_finite_gradients(backend
     assert_edge((value, dx, dy), [0, 0], 0, [[0, 0], [1e8, 0]])
 
 
-def test_constant_rows_are_normalised_to_the_bias(backend):
+def test_constant_rows_are_normalized_to_the_bias(backend):
     with np.errstate(all="raise"):
         value, dx = edge(lambda x: tl.layer_norm(x, None, [1.0, 2.0]), [[3.0, 3.0]], backend=backend)
         assert_edge((value, dx), [[1, 2]], 0)
@@ -86,7 +86,7 @@ def test_constant_rows_are_normalised_to_the_bias(backend):
         assert tl.layer_norm(tl.Tensor(np.zeros((2, 0)), backend=backend)).shape == (2, 0)
 
 
-def test_lists_are_taken_too():
+def test_lists_are_accepted():
     assert tl.layer_norm([[1.0, 3.0]], [1.0, 1.0], [0.0, 0.0], eps=0.0).numpy().tolist() == [[-1, 1]]
     assert tl.rms_norm([2.0, -2.0], eps=0.0).numpy().tolist() == [1, -1]
     assert tl.batch_norm([[1.0], [3.0]], eps=0.0).numpy().tolist() == [[-1], [1]]

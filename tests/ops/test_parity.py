@@ -16,12 +16,12 @@ from nn import optim
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; pip install 'tensorlib[peers]'")
 F = torch.nn.functional
-torch.set_num_threads(1)  # these tensors are so small that handing them to threads takes most of the time
+torch.set_num_threads(1)  # for tensors this small, dispatching to threads would take most of the time
 
 pytestmark = pytest.mark.peers
 
-# At the first attention and the first step PyTorch imports more of itself, which sets a variable of the environment and
-# a warning filter. Let it do so here, not in a test, where conftest would call it a leak.
+# At the first attention and the first step PyTorch imports further modules, which set an environment variable and a
+# warning filter. Trigger that here: in a test, conftest would report it as a leak.
 _weight = torch.nn.Parameter(torch.zeros(1, 1, 2))
 torch.nn.MultiheadAttention(2, 1)(_weight, _weight, _weight)[0].sum().backward()
 torch.optim.SGD([_weight]).step()
@@ -35,7 +35,7 @@ def normal(*shape, seed=1):
 
 
 def close(ours, theirs, what=""):
-    """Agree to 1e-9 of the largest element, and be something that could disagree."""
+    """Assert agreement to 1e-9 of the largest element, and that the arrays are not trivial."""
     ours = ours.numpy() if isinstance(ours, tl.Tensor) else ours
     theirs = theirs.detach().numpy() if isinstance(theirs, torch.Tensor) else theirs
     assert ours.shape == theirs.shape, what
@@ -55,14 +55,14 @@ def both(*arrays):
 
 
 def scrambled(module, seed=3):
-    """Convert to float64 and move every parameter away from where it starts."""
+    """Convert to float64 and move every parameter away from its initial value."""
     module.astype("float64")
     rng = np.random.default_rng(seed)
     module.load_state_dict({n: a + 0.2 * rng.standard_normal(a.shape) for n, a in module.state_dict().items()})
     return module
 
 
-# ---- weights from one library to the other: {name in PyTorch: array in PyTorch's layout} ----
+# ---- weights from one library to the other: {name in PyTorch: array in PyTorch's layout} ---------------------------
 
 
 def linear(state, ours, theirs):
@@ -149,7 +149,7 @@ def test_multi_head_attention(mask, cross):
     if cross:
         close(memory.grad, tmemory.grad)
     expected = {name: p.grad.numpy() for name, p in peer.named_parameters()}
-    # The gradient of the keys' bias is zero in truth (softmax forgets a shift): compare with the rest of its vector.
+    # The true gradient of the keys' bias is zero, as softmax is invariant to a shift: compare with its whole vector.
     for name, array in attention(gradients(ours), "", "").items():
         close(array, expected[name], name)
 
@@ -291,7 +291,7 @@ def pair_of_optimizers(name, ours, theirs):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_sixty_steps_on_gradients_that_are_given(name):
+def test_sixty_steps_on_given_gradients(name):
     """The optimizer alone: both libraries get the same gradients, so that nothing else can differ or grow."""
     shapes = [(5, 3), (3,), (2, 2, 2)]
     arrays = [normal(*s, seed=i) for i, s in enumerate(shapes)]
@@ -383,12 +383,12 @@ def test_dlpack_shares_memory_with_pytorch_both_ways(dtype):
         assert (array == 1).all() and (ours.numpy() == 1).all()
 
 
-def test_a_transposed_tensor_of_pytorch_comes_as_it_is():
+def test_a_transposed_tensor_of_pytorch_is_shared_unchanged():
     theirs = torch.arange(6.0).reshape(2, 3).T
     np.testing.assert_array_equal(tl.from_dlpack(theirs).numpy(), [[0, 3], [1, 4], [2, 5]])
 
 
-def test_a_tensor_that_requires_a_gradient_is_not_handed_over():
+def test_a_tensor_that_requires_a_gradient_is_not_exported():
     with pytest.raises(Exception, match="requires a gradient"):
         torch.from_dlpack(tl.Tensor([1.0], requires_grad=True))
     with pytest.raises(Exception, match="require"):

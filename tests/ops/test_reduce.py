@@ -1,4 +1,4 @@
-"""Reductions: edge cases, and mistakes."""
+"""Reductions: edge cases and mistakes."""
 
 import math
 from math import inf, nan
@@ -21,7 +21,7 @@ def test_tied_extremes_share_the_gradient_evenly(f, backend):
     assert_edge(edge(f, [[1, 3], [3, 2]], backend=backend), 3, [[0, 0.5], [0.5, 0]])
 
 
-def test_an_infinite_gradient_goes_to_the_extremes_alone(backend):
+def test_an_infinite_gradient_goes_only_to_the_extremes(backend):
     with np.errstate(all="raise"):
         found = edge(lambda x: x.max(axis=1), [[1, 2], [3, 3], [4, 5]], backend=backend, cotangent=[inf, inf, nan])
         assert_edge(found, [2, 3, 5], [[0, inf], [inf, inf], [0, nan]])
@@ -44,7 +44,7 @@ def test_extremes_of_infinities_and_integers(backend):
 # ---- sums and products -------------------------------------------------------------------------------------------
 
 
-def test_sums_of_float16_are_made_in_float32(backend):
+def test_float16_is_summed_in_float32(backend):
     half = tl.Tensor(np.ones((3000, 2)), dtype="float16", requires_grad=True, backend=backend)
     for f, expected in (
         (tl.sum, 3000),
@@ -78,7 +78,7 @@ def test_the_second_derivative_of_a_product_at_zeros(backend):
         assert_edge([tl.grad(row, [x], retain_graph=True)[0].numpy()], expected)
 
 
-def test_sums_and_products_of_nothing_and_of_integers(backend):
+def test_sums_and_products_of_no_elements_and_of_integers(backend):
     nothing = tl.Tensor(np.zeros((0, 2)), backend=backend)
     assert_edge([f(nothing, axis=0).numpy() for f in (tl.sum, tl.prod, tl.norm)], [0, 0], [1, 1], [0, 0])
     numbers = tl.Tensor([2, 3, 0], backend=backend)
@@ -87,7 +87,7 @@ def test_sums_and_products_of_nothing_and_of_integers(backend):
     assert [str(y.dtype) for y in found] == ["int64", "int64", "float64", "int64", "int64"]
 
 
-def test_logsumexp_of_nothing(backend):
+def test_logsumexp_of_no_elements(backend):
     with np.errstate(all="raise"):
         assert_edge(edge(lambda x: tl.logsumexp(x, axis=1), [[-inf, -inf], [0, -inf]], backend=backend),
                     [-inf, 0], [[0, 0], [1, 0]])  # fmt: skip
@@ -97,7 +97,7 @@ def test_logsumexp_of_nothing(backend):
 # ---- moments and norms -------------------------------------------------------------------------------------------
 
 
-def test_the_mean_of_nothing_is_nan(backend):
+def test_the_mean_of_no_elements_is_nan(backend):
     assert np.isnan(tl.mean(tl.Tensor(np.zeros((0, 2)), backend=backend)).item())
 
 
@@ -115,7 +115,7 @@ def test_std_of_equal_numbers_is_0_with_gradient_0(dtype, backend):
         assert_edge(found, [0, 1], [[0, 0, 0], [-0.5, 0, 0.5]])
 
 
-def test_var_with_too_few_elements_is_what_numpy_makes_of_it(backend):
+def test_var_with_too_few_elements_is_that_of_numpy(backend):
     with np.errstate(all="ignore"):
         assert np.isnan(tl.var(tl.Tensor([3.0], backend=backend), ddof=1).item())
         assert tl.var(tl.Tensor([3.0, 4.0], backend=backend), ddof=2).item() == inf
@@ -146,7 +146,7 @@ def test_norms_of_huge_and_tiny_numbers(dtype, huge, tiny, backend):
                     np.testing.assert_allclose(dx, gradient, rtol=1e-6)
 
 
-def test_norms_of_whole_numbers_are_exact(backend):
+def test_norms_of_integers_are_exact(backend):
     for x, y in (([3, 4], 5), ([5, 12], 13), ([8, 15], 17), ([[1, 1], [1, 1]], 2)):
         found = tl.norm(tl.Tensor(x, backend=backend))
         assert found.item() == y and found.dtype == "float64"
@@ -167,7 +167,7 @@ def test_means_and_variances_in_half_precision_do_not_overflow(backend):
     assert tl.var(tl.Tensor(wave, backend=backend)).item() == 10000
 
 
-def test_lists_and_axes_of_numpy_are_taken_too():
+def test_lists_and_axes_of_numpy_are_accepted():
     assert tl.mean([1.0, 3.0]).item() == 2.0
     assert tl.ones(3).sum(axis=np.int64(0)).item() == 3.0
 

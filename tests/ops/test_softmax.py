@@ -1,4 +1,4 @@
-"""Softmax, its logarithm and attention: edge cases, and mistakes."""
+"""Softmax, its logarithm and attention: edge cases and mistakes."""
 
 import math
 from math import inf, nan
@@ -21,7 +21,7 @@ def test_softmax_of_huge_numbers(dtype, backend):
 
 
 def test_softmax_over_many_classes_in_half_precision(backend):
-    n = 100_000  # so many ones overflow float16, which ends at 65504
+    n = 100_000  # that many ones overflow float16, whose maximum is 65504
     value, dx = edge(tl.softmax, np.zeros(n), backend=backend, dtype="float16", cotangent=np.arange(n) == 0)
     assert value.dtype == dx.dtype == np.float16
     np.testing.assert_allclose(value, 1e-5, rtol=1e-2)
@@ -32,7 +32,7 @@ def test_softmax_over_many_classes_in_half_precision(backend):
     np.testing.assert_allclose(dx[:2], [1, -1e-5], rtol=1e-2)
 
 
-def test_a_stretch_of_minus_infinity(backend):
+def test_a_slice_of_minus_infinity(backend):
     with np.errstate(all="raise"):
         assert_edge(edge(tl.softmax, [[-inf, -inf], [0, -inf]], backend=backend), [[0, 0], [1, 0]], 0)
         value, dx = edge(tl.log_softmax, [[-inf, -inf], [0, -inf]], backend=backend, cotangent=[[1, 2], [1, 0]])
@@ -41,14 +41,14 @@ def test_a_stretch_of_minus_infinity(backend):
         assert tl.log_softmax(tl.Tensor(np.zeros((2, 0)), backend=backend)).shape == (2, 0)
 
 
-def test_hidden_places_may_hold_anything(backend):
+def test_hidden_positions_may_hold_anything(backend):
     visible = tl.Tensor([True, False, True], backend=backend)
     for junk in (nan, inf, -inf, 1e30):
         value, dx = edge(lambda x: tl.softmax(x, visible=visible), [0, junk, 0], backend=backend, cotangent=[1, 2, 3])
         assert_edge((value, dx), [0.5, 0, 0.5], [-0.5, 0, 0.5])
 
 
-def test_hidden_places_pass_no_gradient_whatever_arrives_there(backend):
+def test_hidden_positions_pass_no_gradient_whatever_arrives(backend):
     visible = tl.Tensor([True, False, True], backend=backend)
     for junk in (nan, inf, -inf):
         with np.errstate(all="raise"):
@@ -60,7 +60,7 @@ def test_hidden_places_pass_no_gradient_whatever_arrives_there(backend):
     np.testing.assert_allclose(x.grad.numpy(), [0.5, 0, -0.5])
 
 
-def test_nothing_visible_gives_zeros_and_no_gradient(backend):
+def test_a_fully_hidden_row_gives_zeros_and_no_gradient(backend):
     visible = tl.Tensor([[True, False], [False, False]], backend=backend)
     value, dx = edge(lambda x: tl.softmax(x, visible=visible), [[1, 2], [3, 4]], backend=backend)
     assert_edge((value, dx), [[1, 0], [0, 0]], 0)
@@ -74,7 +74,7 @@ def test_nothing_visible_gives_zeros_and_no_gradient(backend):
     assert_edge([dxs[0][1], dxs[2]], 0, [[1, 1], [0, 0]])
 
 
-def test_attention_over_no_places_gives_zeros(backend):
+def test_attention_over_no_positions_gives_zeros(backend):
     with np.errstate(all="raise"):
         found = edge(
             tl.scaled_dot_product_attention, np.ones((2, 3)), np.ones((0, 3)), np.ones((0, 4)), backend=backend
@@ -92,12 +92,12 @@ def test_attention_over_no_places_gives_zeros(backend):
         (np.ones((2, 3), bool), ValueError, r"softmax: visible must broadcast to \(3,\), got \(2, 3\)"),
     ],
 )
-def test_a_mask_that_is_none_is_refused(visible, error, message):
+def test_an_invalid_mask_is_refused(visible, error, message):
     with pytest.raises(error, match=message):
         tl.softmax(tl.Tensor([1.0, 2.0, 3.0]), visible=visible)
 
 
-def test_lists_are_taken_too():
+def test_lists_are_accepted():
     assert tl.softmax([0.0, 0.0]).numpy().tolist() == [0.5, 0.5]
     assert tl.log_softmax([0.0]).numpy().tolist() == [0.0]
     assert tl.scaled_dot_product_attention([[1.0]], [[2.0]], [[3.0, 4.0]]).numpy().tolist() == [[3.0, 4.0]]
@@ -106,7 +106,7 @@ def test_lists_are_taken_too():
 # ---- mistakes ----------------------------------------------------------------------------------------------------
 
 
-def test_lists_come_to_the_backend_of_the_tensor_beside_them(backend):
+def test_lists_go_to_the_backend_of_the_tensor(backend):
     v = tl.Tensor([[3.0, 4.0]], backend=backend)
     assert attention([[1.0]], [[2.0]], v).backend is backend
     assert tl.stack([[[1.0, 2.0]], v]).backend is backend

@@ -1,4 +1,4 @@
-"""Order: ties, NaN, and mistakes."""
+"""Sorting: ties, NaN and mistakes."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.edges import assert_edge, edge, refused_of_a_matrix
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "int64", "uint8", "bool"])
-def test_equal_elements_keep_their_order_either_way(dtype, backend):
+def test_equal_elements_keep_their_order_in_both_directions(dtype, backend):
     a = np.array([[1, 0, 1, 0, 1], [0, 0, 1, 1, 0]]).astype(dtype)
     x = tl.Tensor(a, backend=backend)
     np.testing.assert_array_equal(tl.argsort(x).numpy(), [[1, 3, 0, 2, 4], [0, 1, 4, 2, 3]])
@@ -23,14 +23,14 @@ def test_equal_elements_keep_their_order_either_way(dtype, backend):
 
 
 def test_nan_counts_as_larger_than_every_number(backend):
-    """As in NumPy, and as torch.sort has it in either direction."""
+    """As in NumPy, and as in torch.sort in both directions."""
     x = [1.0, np.nan, 2.0, -np.inf, np.inf]
     assert_edge(edge(tl.sort, x, backend=backend, cotangent=[1, 2, 3, 4, 5]),
                 [-np.inf, 1, 2, np.inf, np.nan], [2, 5, 3, 1, 4])  # fmt: skip
     assert_edge([edge(lambda x: tl.sort(x, descending=True), x, backend=backend)[0]], [np.nan, np.inf, 2, 1, -np.inf])
 
 
-def test_of_equal_elements_topk_takes_the_first(backend):
+def test_topk_returns_the_first_of_equal_elements(backend):
     values, indices = tl.topk(tl.Tensor([1.0, 3.0, 3.0, 3.0, 0.0], backend=backend), 2)
     assert_edge([values.numpy(), indices.numpy()], [3, 3], [1, 2])
     assert_edge(edge(lambda x: tl.topk(x, 2)[0], [1.0, 3.0, 3.0], backend=backend)[1:], [0, 1, 1])
@@ -54,11 +54,11 @@ def test_sort_argsort_and_topk_agree(a, data):
         np.testing.assert_array_equal(indices.numpy(), np.take(order.numpy(), range(k), axis))
 
 
-@pytest.mark.parametrize("few", [0, 8])  # found all at once, and one after another
+@pytest.mark.parametrize("limit", [0, 8])  # found by partition, and by repeated argmax
 @pytest.mark.parametrize("k", [1, 2, 5])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_topk_of_what_differs_of_ties_and_of_nan_is_the_start_of_argsort(axis, k, few, backend, monkeypatch):
-    monkeypatch.setattr(sorting, "FEW", few)
+def test_topk_is_the_start_of_argsort_even_with_ties_and_nan(axis, k, limit, backend, monkeypatch):
+    monkeypatch.setattr(sorting, "ARGMAX_LIMIT", limit)
     rng = np.random.default_rng(0)
     distinct, ties = rng.permutation(48).reshape(6, 8).astype("float32"), rng.integers(0, 3, (6, 8))
     for a in (distinct, ties, ties / 2, *[np.where(ties > 0, x, distinct) for x in (np.nan, np.inf, -np.inf)]):
@@ -79,7 +79,7 @@ def test_topk_sorts_only_what_it_returns(monkeypatch):
     assert sorted_sizes == [6]
 
 
-def test_searchsorted_takes_numbers_lists_and_tensors(backend):
+def test_searchsorted_accepts_numbers_lists_and_tensors(backend):
     x = tl.Tensor([1.0, 2.0, 2.0, 3.0], backend=backend)
     for side, expected in (("left", [1, 0, 4]), ("right", [3, 0, 4])):
         for values in ([2.0, 0.0, 9.0], tl.Tensor([2.0, 0.0, 9.0], backend=backend)):

@@ -60,7 +60,7 @@ def test_rows_have_enough_samples():
 
 @pytest.mark.parametrize("row", [p for p in ALL if p.values[0].reference])
 def test_value(row, backend):
-    """Also with inputs in other memory layouts; and inputs are left unchanged."""
+    """In every memory layout of the inputs, which are left unchanged."""
     for sample in row.samples:
         arrays = row.arrays(sample)
         expected = outputs(row.bound(sample, None)(*arrays))
@@ -78,7 +78,7 @@ def test_value(row, backend):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_gradient(row, backend):
-    """To second order, against finite differences; on NumPy at all samples and with inputs in every layout."""
+    """To second order, against finite differences; on NumPy for all samples and with inputs in every layout."""
     if backend.name == "numpy":
         for sample in row.samples:
             check_sample(row, sample, backend)
@@ -89,7 +89,7 @@ def test_gradient(row, backend):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_gradient_that_arrives_in_another_layout(row, backend):
-    """Including a broadcast view, which the gradient of a sum is."""
+    """Including a broadcast view, such as the gradient of a sum."""
     for sample in row.samples:
         arrays = row.arrays(sample)
         expected = gradients(row, sample, arrays, backend)
@@ -106,7 +106,7 @@ def test_gradient_that_arrives_in_another_layout(row, backend):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_float32(row, backend):
-    """Stays float32 beside Python numbers, and its gradient is that of float64 except for rounding."""
+    """The result stays float32 beside Python scalars, and its gradient is that of float64 up to rounding."""
     for sample in row.samples:
         narrow = row.arrays(sample, np.float32)
         widened = row.name == "astype" or any(getattr(a, "dtype", None) == np.float64 for a in sample.arguments)
@@ -121,9 +121,9 @@ def test_float32(row, backend):
 
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
-def test_two_runs_are_bit_identical(row, backend):
+def test_two_runs_give_the_same_bits(row, backend):
     if backend.name == "cupy":
-        pytest.skip("add.at on CuPy adds in an order that varies from run to run")
+        pytest.skip("add.at on CuPy adds in the order in which threads arrive")
     for sample in row.samples:
         first, second = (gradients(row, sample, row.arrays(sample), backend) for _ in range(2))
         for dx, again in zip(first, second, strict=True):
@@ -147,7 +147,7 @@ def test_gradients_share_no_memory(row):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_computes_the_gradient_of_each_input_alone(row, backend):
-    """An input that alone requires a gradient gets the same one as together with the others."""
+    """An input gets the same gradient whether or not the others require one."""
     for sample in row.samples:
         arrays = row.arrays(sample)
         expected = gradients(row, sample, arrays, backend)
