@@ -37,7 +37,7 @@ def checkpoint(f: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     if not state.record:
         return f(*inputs, **options)
     tape, draws = _Tape(), DrawTape()
-    with draws.noting(), recording(tape=tape):
+    with draws.recording(), recording(tape=tape):
         outputs = f(*inputs, **options)
     region = _Region(f, inputs, options, draws, tape)
     for node in tape.nodes:

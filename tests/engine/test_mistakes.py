@@ -130,7 +130,7 @@ WORDS = [
     (lambda: X.unsqueeze(0), r"'unsqueeze'; use tl.expand_dims\(x, axis\)"),
     (lambda: X.cuda(), r"'cuda'; use x.to\('cupy'\)"),
     (lambda: X.zero_(), r"'zero_'; use x.grad = None, or optimizer.zero_grad\(\)"),
-    (lambda: X.add_(1), r"'add_'; nothing changes a Tensor in place: write x = x.add\("),
+    (lambda: X.add_(1), r"'add_'; a Tensor is never changed in place: write x = x.add\("),
     (lambda: X.summ(), "'summ'; did you mean sum"),
     (lambda: setattr(X, "data", Y), r"data cannot be set, got a Tensor of shape \(2, 3\).*x.replace\(array\)"),
     (lambda: X.__cuda_array_interface__, "a Tensor on backend 'numpy' has no __cuda_array_interface__"),

@@ -241,7 +241,7 @@ class Refusing(Foreign):
         (2.0, TypeError, "got float; use"),
         (None, TypeError, "got NoneType"),
         (np.ndarray, TypeError, r"got the class numpy\.ndarray"),
-        (Foreign(np.ones(1), (8, 0)), BufferError, "host or of a CUDA GPU, got DLPack device type 8; move it"),
+        (Foreign(np.ones(1), (8, 0)), BufferError, "host or on a CUDA GPU, got DLPack device type 8; move it"),
         (Refusing(np.ones(1)), BufferError, r"Refusing cannot be shared: Can't export.*, use tensor\.detach\(\)$"),
         (np.array(["a"]), TypeError, "data must be numbers, got dtype <U1"),
     ],
