@@ -7,6 +7,7 @@ from functools import singledispatch
 from operator import index
 from typing import Any
 
+from tensorlib.arrays.array import ArrayT
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
@@ -63,7 +64,7 @@ def product(x: Array, y: Array) -> Array:
     return x @ y
 
 
-def rows(x: Array) -> Array:
+def rows(x: ArrayT) -> ArrayT:
     """Return x as a matrix: all axes but the last folded into one (whose size -1 could not tell where x is empty)."""
     return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 

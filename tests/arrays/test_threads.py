@@ -215,7 +215,7 @@ def test_bits_do_not_depend_on_the_number_of_threads():
 def test_the_sample_of_bits_is_large_enough_to_be_shared(monkeypatch):
     """Or the test above would compare nothing but one thread with itself."""
     kernels = set()
-    for module in ("products", "blocks", "attention", "linear_cross_entropy"):
+    for module in ("linalg", "blocks", "attention", "linear_cross_entropy"):
 
         def spy(work, pieces, module=module):
             if len(pieces) > 1:
@@ -230,7 +230,7 @@ def test_the_sample_of_bits_is_large_enough_to_be_shared(monkeypatch):
     model.loss(ids, ids, ids).backward()
     tl.cross_entropy(model(ids, ids), ids).backward()
     optimizer.step()
-    assert kernels == {"products", "blocks", "attention", "linear_cross_entropy"}
+    assert kernels == {"linalg", "blocks", "attention", "linear_cross_entropy"}
 
 
 # ---- when the system gives no threads, and after a fork ----
