@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.tensor import Tensor
+from tensorlib.engine.value import Value
 
 __all__ = ["load", "load_metadata", "load_with_metadata", "save", "write_atomically"]
 
@@ -39,7 +39,7 @@ def save(tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Map
 
     arrays = {}
     for name, value in tensors.items():
-        array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+        array = value.backend.to_numpy(value.array) if isinstance(value, Value) else np.asarray(value)
         arrays[name] = np.ascontiguousarray(array).reshape(array.shape)  # safetensors ignores strides
     text = json.dumps(dict(metadata or {}), sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_atomically(path, serialize(arrays, {_KEY: text}))

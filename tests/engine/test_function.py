@@ -75,7 +75,7 @@ def test_custom_ops_that_break_the_rules():
 
     x = leaf([1.0, 2.0])
     with pytest.raises(
-        ValueError, match=r"saves_something_else: save\(\) keeps inputs or outputs .* shape \(2,\); put"
+        ValueError, match=r"saves_something_else: save\(\) keeps inputs or outputs .* shape \(2,\); keep"
     ):
         SavesSomethingElse.apply(x)
     with pytest.raises(RuntimeError, match="too_many: backward must return 1 gradients, got 2"):
