@@ -26,7 +26,7 @@ def warn_if_shadowed() -> None:
         if found and os.path.isfile(ours) and not _is_ours(found, ours):
             message = (
                 f"tensorlib: its own package {name} is required, but `import {name}` finds {found}; "
-                "rename that, or reinstall tensorlib in a virtual environment of its own"
+                "rename that, or reinstall tensorlib in a new virtual environment"
             )
             warnings.warn(message, stacklevel=3)
 

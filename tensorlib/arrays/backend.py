@@ -2,7 +2,7 @@
 
 A backend is a property of an array, never a global: ``backend_of(array)`` asks the array. Formulas need only
 ``namespace_of(x)``, the module whose functions take ``x``: numpy, cupy, or tensorlib itself when ``x`` is a Tensor.
-CuPy's backend is in cupy.py, which is imported when a CuPy array or the name "cupy" first comes up.
+CuPy's backend is in cupy.py, which is imported when a CuPy array or the name "cupy" is first used.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The backward pass, and its two public forms `backward` and `grad`.
 
-How a gradient comes about::
+How a gradient is computed::
 
     b = a + a                # one Add node, two edges to a
     c = b + b                # one Add node, two edges to the node of b

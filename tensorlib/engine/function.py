@@ -71,7 +71,7 @@ class Function(Node):
             if isinstance(vars(cls).get(method), staticmethod):
                 raise TypeError(
                     f"{cls.__name__}: {method} must be a method, got a staticmethod; write def {method}(self, ...), "
-                    "with self in the place of ctx"
+                    "with self in place of ctx"
                 )
 
     if not TYPE_CHECKING:

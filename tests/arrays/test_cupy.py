@@ -1,4 +1,4 @@
-"""How CuPy's backend is opened, with a fake module in the place of CuPy: no GPU is needed."""
+"""How CuPy's backend is opened, with a fake module in place of CuPy: no GPU is needed."""
 
 import sys
 from functools import cache, singledispatch
@@ -10,7 +10,7 @@ from tensorlib.arrays import backend, cupy
 
 
 def fake_cupy(count_devices):
-    """Return a module that stands in for CuPy, with a function in the place of ``getDeviceCount``."""
+    """Return a module that stands in for CuPy, with a function in place of ``getDeviceCount``."""
     module = ModuleType("cupy")
     module.ndarray = type("ndarray", (), {"__module__": "cupy"})
     module.cuda = SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=count_devices))
@@ -23,7 +23,7 @@ def no_driver():
 
 @pytest.fixture
 def plant(monkeypatch):
-    """Return a function that puts a fake module in the place of CuPy; afterwards nothing of it is left."""
+    """Return a function that puts a fake module in place of CuPy; afterwards nothing of it is left."""
     monkeypatch.setattr(backend, "_loaded", cache(backend._loaded.__wrapped__))  # a cache for this test alone
     monkeypatch.setitem(backend._ON_FIRST_USE, "cupy", [])
     monkeypatch.setitem(sys.modules, "tensorlib.arrays.cuda", SimpleNamespace(random_bits=None))  # it imports CuPy

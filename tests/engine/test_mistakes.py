@@ -226,7 +226,7 @@ ENGINE = [
     (
         define_as_in_pytorch,
         TypeError,
-        "Twice: forward must be a method, got a static.*; .* self in the place of",
+        "Twice: forward must be a method, got a static.*; .* self in place of",
     ),
     (lambda: hooked(leaf()), TypeError, "Linear: a forward hook must return None or a Tensor .* got numpy.ndarray"),
 ]

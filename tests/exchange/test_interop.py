@@ -197,7 +197,7 @@ def test_only_tensors_on_a_gpu_have_the_cuda_array_interface(backend):
 
 
 def test_the_cuda_array_interface_is_refused_for_tensors_that_require_a_gradient():
-    class Device:  # in the place of CuPy's array
+    class Device:  # in place of CuPy's array
         __cuda_array_interface__ = {"shape": (1,), "version": 3}  # noqa: RUF012
 
     x = tl.Tensor([1.0])
