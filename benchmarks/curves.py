@@ -1,11 +1,12 @@
-"""The same training run with kernels on and off, on one thread and on two: how far apart the losses come.
+"""The same training run with kernels on and off, on one thread and on two: how far the losses differ.
 
     python benchmarks/curves.py [--size tiny|small|base] [--steps 60] [--coretype unset|Haswell|asis]
 
 A model learns to write sentences backwards, in a fresh process for each combination. Prints the losses side by side,
-the largest relative difference between kernels on and off, and whether runs on one and on two threads end in the same
-bits (a hash of all weights, and every loss). The exit status is 1 where kernels on end in other bits on two threads
-than on one, or in losses that differ by more than 1e-3 from those with kernels off.
+the largest relative difference between kernels on and off, and whether runs on one and on two threads give the same
+bits (a hash of all weights, and every loss). The exit status is 1 if, with kernels on, one and two threads give
+different bits, or if the losses with kernels on and off differ by more than 1e-3. With kernels off the bits may differ:
+OpenBLAS then adds in another order with each number of threads.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from measure import Worker, environment, parser, processor, table
 from sizes import SIZES, Size
 
 TARGET = "contestants.ours:copying"
-TOLERANCE = 1e-3  # float32 rounding, grown over the steps
+TOLERANCE = 1e-3  # rounding of float32, which grows over the steps
 
 
 class Run(NamedTuple):
@@ -29,7 +30,7 @@ class Run(NamedTuple):
 
 
 def run(size: Size, steps: int, kernels: bool, threads: int, coretype: str) -> Run:
-    """Train in a process of its own."""
+    """Train in a fresh process."""
     env = environment(threads, coretype, TENSORLIB_KERNELS=str(int(kernels)))
     with Worker(TARGET, {"size": size}, env) as worker:
         losses = []
@@ -40,7 +41,7 @@ def run(size: Size, steps: int, kernels: bool, threads: int, coretype: str) -> R
 
 
 def largest_difference(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the largest difference of two losses of one step, relative to the loss."""
+    """Return the largest difference between the losses of one step, relative to the loss."""
     return max(abs(x - y) / abs(y) for x, y in zip(a, b, strict=True))
 
 
@@ -57,7 +58,7 @@ def report(runs: Mapping[tuple[bool, int], Run], steps: int) -> tuple[str, bool]
         text += (
             f"\nkernels {'on' if on else 'off'}, 1 and 2 threads: {'the same bits' if same else 'NOT the same bits'}"
         )
-        agree = agree and same
+        agree = agree and (same or not on)
     return text, agree
 
 

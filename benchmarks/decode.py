@@ -1,23 +1,23 @@
-"""Decoding beside transformers' MarianMTModel of the same sizes, in turn, each in a process of its own.
+"""Decoding compared with transformers' MarianMTModel of the same sizes, in turn, each in its own process.
 
     python benchmarks/decode.py [tiny|small|base ...] [--beam 1] [--rounds 5] [--sentences 200] [--batch 50]
                                 [--coretype unset]
 
-The weights are untrained and the sentences random ids, of lengths like those of Multi30k's subwords. Sentences are
-sorted by length and decoded in batches, with keys and values kept, on both sides; each target is as long as the longest
-source of its batch, since neither side may end a sentence: so both make the same number of tokens, and the gain from
-letting finished sentences leave the batch is not in these figures. With --beam 4 both keep four targets of each
-sentence open to the end (num_beams=4 there): where none ends, no rule for stopping early has anything to say.
+The weights are untrained; the sentences are random ids, with lengths like those of Multi30k in subwords. Both sides
+sort sentences by length and decode them in batches, with cached keys and values. Neither side may end a sentence, so
+each target is as long as the longest source of its batch, and both sides generate the same number of tokens. These
+figures therefore do not include the gain from removing finished sentences from the batch. With --beam 4 both keep four
+targets of each sentence open to the end (num_beams=4 in transformers), where rules for early stopping have no effect.
 
-Prints target tokens/s, and whether tensorlib's decoding with kept keys and values equals decoding without, token for
-token, and how far apart the logits are; the exit status is 1 if a token differs or a logit by more than 1e-5.
+Prints target tokens/s, whether tensorlib's decoding with cached keys and values equals decoding without them, token for
+token, and how far the logits differ. The exit status is 1 if a token differs, or a logit by more than 1e-5.
 """
 
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from measure import (
@@ -43,24 +43,24 @@ EOS = 3
 
 
 def batches_of(size: Size, sentences: int, batch: int) -> list[list[list[int]]]:
-    """Return sources, each ending in </s>, sorted by length and cut into batches."""
+    """Return sources, each ending in </s>, sorted by length and divided into batches."""
     rng = np.random.default_rng(0)
     lengths = np.clip(rng.normal(15, 5, sentences).round(), 5, 40).astype(int)
     sources = [[*rng.integers(FIRST_WORD, size.vocabulary, n - 1).tolist(), EOS] for n in sorted(lengths)]
     return [sources[i : i + batch] for i in range(0, sentences, batch)]
 
 
-def compare(name: str, options: Any, env: dict[str, str]) -> tuple[str, bool]:
-    """Return what to print for one size, and whether decoding with and without kept keys agrees."""
+def compare(name: str, options: Namespace, env: dict[str, str]) -> tuple[str, bool]:
+    """Return what to print for one size, and whether decoding with and without cached keys agrees."""
     size = SIZES[name]
-    way = f"beam {options.beam}" if options.beam > 1 else "greedy"
+    method = f"beam {options.beam}" if options.beam > 1 else "greedy"
     batches = batches_of(size, options.sentences, options.batch)
     arguments = {"size": size, "batches": batches, "beam": options.beam}
     with started({side: partial(Worker, target, arguments, env) for side, target in SIDES.items()}) as workers:
         text = describe(workers, env)
         times = {side: quartiles(seconds) for side, seconds in interleave(workers, options.rounds, warmups=1).items()}
         tokens = {side: worker.value for side, worker in workers.items()}
-        assert len(set(tokens.values())) == 1, f"the sides make different numbers of tokens: {tokens}"
+        assert len(set(tokens.values())) == 1, f"the sides generate different numbers of tokens: {tokens}"
         faster = ratios({side: median for side, (_, median, _) in times.items()})
         rows = []
         for side, (low, median, high) in times.items():
@@ -68,7 +68,7 @@ def compare(name: str, options: Any, env: dict[str, str]) -> tuple[str, bool]:
             spread = f"{duration(low)} .. {duration(high)}"
             rows.append([side, duration(median), spread, f"{faster[side]:.2f}", f"{tokens[side] / median:,.0f}", peak])
         heads = [
-            f"{name}, {options.sentences} sentences, {way}",
+            f"{name}, {options.sentences} sentences, {method}",
             "median",
             "quartiles",
             f"{OURS} is faster by",
@@ -78,10 +78,8 @@ def compare(name: str, options: Any, env: dict[str, str]) -> tuple[str, bool]:
         text += f"\n\n{table(heads, rows)}"
         workers[OURS].run("check")
         found = workers[OURS].value
-    text += (
-        f"\n\n{name}: with and without kept keys and values, {found['different']} of {found['tokens']:,} tokens differ"
-    )
-    text += f", logits by at most {found['farthest']:.1e}\n"
+    text += f"\n\n{name}: with and without cached keys and values, {found['different']} of {found['tokens']:,} tokens"
+    text += f" differ, logits by at most {found['farthest']:.1e}\n"
     return text, found["different"] == 0 and found["farthest"] <= CLOSE
 
 

@@ -1,10 +1,10 @@
-"""BLEU of tokenised, lower-cased output against untokenised references: what systems with other tokenisers share.
+"""BLEU of tokenised, lower-cased output against raw references, which compares systems with different tokenisers.
 
     python benchmarks/detokenised.py OUTPUT REFERENCE LANGUAGE
 
-OUTPUT holds translations as a model trained on Moses-tokenised text writes them, REFERENCE the raw text, LANGUAGE its
-code (en, de, ...). The output is put together by Moses' detokeniser (sacremoses), and case is ignored, for the output
-has none. Needs the extra `peers`.
+OUTPUT holds translations by a model trained on Moses-tokenised text, REFERENCE the raw text, and LANGUAGE is its code
+(en, de, ...). Moses' detokeniser (sacremoses) joins the tokens of the output. Case is ignored, because the output has
+none. Needs the extra `peers`.
 """
 
 from __future__ import annotations

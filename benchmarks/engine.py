@@ -2,9 +2,9 @@
 
     python benchmarks/engine.py
 
-The op is set beside NumPy's own, the expression beside PyTorch's. Timings are medians, of what is compared in turn; run
-it on a machine that does nothing else. PyTorch is measured where it is installed (extra `peers`), in this process:
-nothing here is large enough for a second thread.
+Compares a recorded op with NumPy's own, and an expression with PyTorch's. Timings are medians over rounds in which the
+compared functions take turns; run it on an idle machine. PyTorch is measured if it is installed (extra `peers`), in
+this process: nothing here is large enough to use a second thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import tensorlib as tl
 
 
 def microseconds(*fs: Callable[[], object], calls: int = 20_000, rounds: int = 15) -> list[float]:
-    """Return the median time of a call of each function over `rounds` rounds, in which they take turns."""
+    """Return the median time of a call of each function, over rounds in which they take turns."""
     times: list[list[float]] = [[] for _ in fs]
     for _ in range(rounds):
         for f, taken in zip(fs, times, strict=True):
@@ -43,7 +43,7 @@ def recorded_op() -> None:
 
 
 def expression(x: Any, y: Any, exp: Callable[[Any], Any], tanh: Callable[[Any], Any]) -> Any:
-    """Return a scalar made by 12 ops."""
+    """Return a scalar computed by 12 ops, of a Tensor of tensorlib or PyTorch."""
     a = x * y + x
     b = tanh(a - y) * exp(-x)
     return (b * b + a / (y * y)) * b
@@ -70,7 +70,7 @@ def scalar_expression() -> None:
     times = microseconds(*steps, calls=2000)
     text = f"tensorlib {times[0]:.1f} us"
     if len(times) > 1:
-        assert x.grad is not None and abs(x.grad.item() - u.grad.item()) < 1e-5
+        assert x.grad is not None and u.grad is not None and abs(x.grad.item() - u.grad.item()) < 1e-5
         text += f", PyTorch {torch.__version__} {times[1]:.1f} us, so {times[1] / times[0]:.2f} times as fast"
     print(f"scalar expression of 12 ops, forward and backward: {text}")
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a machine with a GPU is asked: the tests on CuPy's arrays, and a training step beside PyTorch's.
+# For a machine with a GPU: runs the tests that use CuPy's arrays, and compares a training step with PyTorch's.
 #
 #   PYTHON=python3 benchmarks/gpu.sh
 set -euo pipefail

@@ -1,6 +1,6 @@
-"""What every benchmark here shares: workers in processes of their own, taking turns, and tables of what they took.
+"""Shared by the benchmarks: worker processes that take turns, and tables of their times.
 
-One contestant runs at a time while the others sleep, round by round, so that a slow moment of the machine meets all.
+One contestant runs at a time while the others sleep, round by round, so that a slow moment of the machine affects all.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Missing(Exception):
 
 
 def environment(threads: int, coretype: str = "asis", **more: str) -> dict[str, str]:
-    """Return the environment of a worker: so many threads, and which kernels OpenBLAS is to take.
+    """Return the environment of a worker with this number of threads, and with OpenBLAS kernels for `coretype`.
 
-    `coretype` is "asis" (whatever this process has), "unset" (OpenBLAS's own choice) or a name such as "Haswell".
+    `coretype` is "asis" (as in this process), "unset" (OpenBLAS's own choice) or a name such as "Haswell".
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TENSORLIB_THREADS", "BENCHMARK_THREADS")
     found = {**os.environ, **dict.fromkeys(names, str(threads))}
@@ -49,7 +49,7 @@ def environment(threads: int, coretype: str = "asis", **more: str) -> dict[str, 
 
 
 class Worker:
-    """One contestant in a process of its own. `target` is "module:function", called with `arguments`."""
+    """One contestant in its own process. `target` is "module:function", called with `arguments`."""
 
     def __init__(self, target: str, arguments: Mapping[str, Any], env: Mapping[str, str]) -> None:
         command = [sys.executable, str(HERE / "worker.py"), target, json.dumps(arguments)]
@@ -62,13 +62,13 @@ class Worker:
             raise
 
     def run(self, name: str = "step", count: int = 1, calls: int = 1) -> list[float]:
-        """Return the seconds that each of `count` steps took, or, with more `calls`, the mean of so many at a time."""
+        """Return the seconds of each of `count` steps; with `calls` > 1, each is the mean over that many calls."""
         answer = self._ask({"run": name, "count": count, "calls": calls})
-        self.value = answer["value"]  # what the last step returned
+        self.value = answer["value"]  # the last step's return value
         return answer["seconds"]
 
     def finish(self) -> dict[str, Any]:
-        """Return the peak memory in bytes ("peak"), and what else the contestant has to say at the end."""
+        """Return the peak memory in bytes ("peak"), and the contestant's own final results."""
         return self._ask({"finish": True})
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +107,7 @@ Starter = Callable[[], Worker]
 
 @contextmanager
 def started(starters: Mapping[str, Starter]) -> Iterator[dict[str, Worker]]:
-    """Start a worker for each name, one after another; say which are left out because a library is missing."""
+    """Start a worker for each name, one after another; print which are left out because a library is missing."""
     with ExitStack() as stack:
         workers = {}
         for name, start in starters.items():
@@ -118,40 +118,42 @@ def started(starters: Mapping[str, Starter]) -> Iterator[dict[str, Worker]]:
         yield workers
 
 
-def interleave(workers: Mapping[str, Worker], rounds: int, warmups: int = 3, step: str = "step") -> dict[str, list]:
-    """Return the seconds of each worker's steps, taken in turn; who begins changes from round to round.
+def interleave(
+    workers: Mapping[str, Worker], rounds: int, warmups: int = 3, step: str = "step"
+) -> dict[str, list[float]]:
+    """Return the seconds of each worker's steps, taken in turn; the worker that begins changes with each round.
 
-    The first step of a turn is not counted: it finds cold caches, sleeping threads, and memory that a library freed and
-    the system, or the host of a virtual machine, has taken back meanwhile, as no step of a training run does.
+    The first step of a turn is not counted. Unlike a step of a training run, it finds cold caches, sleeping threads,
+    and memory that a library had freed and the system, or the host of a virtual machine, has since taken back.
     """
     times: dict[str, list[float]] = {name: [] for name in workers}
     counts = {}
     for name, worker in workers.items():
         counts[name] = per_turn(min(worker.run(step, warmups)))
-    names, alone = list(workers), Disturbance()
+    names, disturbance = list(workers), Disturbance()
     for i in range(rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
             time.sleep(REST)
-            with alone.while_runs(workers[name]):
+            with disturbance.watched(workers[name]):
                 times[name] += workers[name].run(step, counts[name])[1:]
-    alone.complain()
+    disturbance.warn()
     return times
 
 
 def per_turn(seconds: float) -> int:
-    """Return how many steps of this length make a turn: one that is not counted, and some that are."""
+    """Return the number of steps of this length in a turn: one that is not counted, and some that are."""
     return 1 + math.ceil(TURN / max(seconds, TURN / 50))
 
 
 class Disturbance:
-    """How much of the processor went elsewhere during the turns: to other processes, or to a virtual machine's host."""
+    """The processor time that other processes, or the host of a virtual machine, took during the turns."""
 
     def __init__(self) -> None:
         self.seconds = self.others = self.stolen = 0.0
 
     @contextmanager
-    def while_runs(self, worker: Worker) -> Iterator[None]:
-        """Add up what happens while a worker takes its turn."""
+    def watched(self, worker: Worker) -> Iterator[None]:
+        """Add the processor time that passes while a worker takes its turn."""
         before = self._now(worker.process.pid)
         yield
         seconds, own, busy, stolen = (b - a for a, b in zip(before, self._now(worker.process.pid), strict=True))
@@ -160,23 +162,23 @@ class Disturbance:
         self.stolen += stolen
 
     def _now(self, pid: int) -> tuple[float, float, float, float]:
-        """Return the time, and the processor's seconds so far: of this process, of all, and those stolen."""
+        """Return the time and the processor seconds so far: of this process, of all, and stolen by the host."""
         try:
             tick = os.sysconf("SC_CLK_TCK")
-            all_of_them = [int(word) / tick for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+            counters = [int(word) / tick for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
             own = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except (OSError, ValueError):
             return time.perf_counter(), 0.0, 0.0, 0.0
-        user, nice, system, _idle, _wait, irq, soft_irq, stolen = all_of_them
+        user, nice, system, _idle, _wait, irq, soft_irq, stolen = counters
         return time.perf_counter(), (int(own[11]) + int(own[12])) / tick, user + nice + system + irq + soft_irq, stolen
 
-    def complain(self) -> None:
-        """Print a warning if the figures are not to be trusted."""
+    def warn(self) -> None:
+        """Print a warning if the figures are not reliable."""
         others, stolen = (x / max(self.seconds, 1e-9) for x in (self.others, self.stolen))
         if max(others, stolen) > 0.05:
             print(
                 f"NOT QUIET: during the turns other processes took {others:.0%} of a core and the host {stolen:.0%}; "
-                "measure again when the machine has nothing else to do",
+                "measure again when the machine is idle",
                 flush=True,
             )
 
@@ -193,12 +195,12 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def ratios(medians: Mapping[str, float], to: str = OURS) -> dict[str, float]:
-    """Return for each name how many times faster `to` does the same work; nothing without `to`."""
+    """Return for each name how many times faster `to` does the same work; nothing if `to` was not measured."""
     return {name: median / medians[to] for name, median in medians.items()} if to in medians else {}
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table whose columns line up: the first to the left, the others to the right."""
+    """Return a Markdown table with aligned columns: the first to the left, the others to the right."""
     rows = [list(heads), *map(list, rows)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     lines = [
@@ -210,7 +212,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the unit that reads best."""
+    """Return a time in a suitable unit."""
     scale, unit = next((s, u) for s, u, least in ((1, "s", 10), (1e3, "ms", 1e-3), (1e6, "us", 0)) if seconds >= least)
     return f"{seconds * scale:.{1 if seconds * scale >= 10 else 2}f} {unit}"
 
@@ -224,7 +226,7 @@ def megabytes(count: float) -> str:
 
 
 def processor() -> str:
-    """Return the CPU's name, and how many cores this process may use."""
+    """Return the name of the CPU, and the number of cores that this process may use."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -235,12 +237,12 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe(workers: Mapping[str, Worker], env: Mapping[str, str]) -> str:
-    """Return lines that say what was running: machine, versions, and each worker's BLAS and threads."""
+    """Return lines that describe the machine, the versions, and each worker's BLAS and threads."""
     core = env.get("OPENBLAS_CORETYPE", "unset")
     lines = [f"{processor()}; Python {platform.python_version()}; OPENBLAS_CORETYPE={core}"]
     for name, worker in workers.items():
@@ -254,23 +256,23 @@ def describe(workers: Mapping[str, Worker], env: Mapping[str, str]) -> str:
 
 
 def one_of(names: Mapping[str, Any]) -> Callable[[str], str]:
-    """Return a type of arguments: one of these names.
+    """Return an argument type that accepts one of these names.
 
-    With nargs="*", `choices` would refuse that there is no argument at all.
+    With nargs="*", `choices` would reject an empty list of arguments.
     """
 
     def checked(text: str) -> str:
         if text not in names:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(names)}")
         return text
 
     return checked
 
 
 def parser(description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
-    """Return a parser with the options that the benchmarks share."""
+    """Return a parser with the options common to the benchmarks."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--threads", type=int, default=cores(), help="for every contestant; default: one a core")
+    made.add_argument("--threads", type=int, default=cores(), help="for every contestant; default: one per core")
     made.add_argument(
         "--coretype",
         default="unset",

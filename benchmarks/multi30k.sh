@@ -3,9 +3,9 @@
 #
 #   benchmarks/multi30k.sh de-en|de-en-hour|en-de DATA [OUT]
 #
-# DATA holds train, val and test_2016_flickr with the endings .lc.norm.tok.de and .lc.norm.tok.en; where they are from, and
-# under which conditions, is said in examples/recipes/multi30k-*.toml; and test_2016_flickr.de and .en, the same untokenised.
-# A run that was stopped goes on. Needs the extra `peers` for the detokenised score.
+# DATA holds train, val and test_2016_flickr with the endings .lc.norm.tok.de and .lc.norm.tok.en, and the raw text of
+# test_2016_flickr with the endings .de and .en. examples/recipes/multi30k-*.toml name the source and the terms of use.
+# A run that was stopped is resumed. Needs the extra `peers` for the detokenised score.
 set -euo pipefail
 usage="usage: benchmarks/multi30k.sh de-en|de-en-hour|en-de DATA [OUT]"
 recipe=${1:?$usage}
@@ -26,14 +26,14 @@ else
         --valid-source "$data/val.lc.norm.tok.$source" --valid-target "$data/val.lc.norm.tok.$target"
 fi
 
-# Decoding is that of the figures in each recipe; a published one was reached greedily, or with a beam of 5.
+# Decode as for the figures in each recipe; the published figures were reached greedily or with a beam of 5.
 case $recipe in
     de-en) run=$out beams="1 4" penalty=0.6 ;;
     de-en-hour) run=$out beams="1 5" penalty=1 ;;
     en-de) tensorlib average "$out" --last 10; run=$out/average-10.safetensors beams="1 5" penalty=1 ;;
 esac
 
-# The text is tokenised already: BLEU takes the words as they are.
+# The text is already tokenised, so BLEU takes its words unchanged.
 for beam in $beams; do
     tensorlib evaluate --run "$run" --tokenize none --beam "$beam" --length-penalty $penalty --output "$out/test.beam-$beam.$target" \
         --source "$data/test_2016_flickr.lc.norm.tok.$source" --reference "$data/test_2016_flickr.lc.norm.tok.$target"

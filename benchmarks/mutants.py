@@ -1,15 +1,15 @@
-"""A mutation run over the engine's own gradient formulas: makes each slightly wrong, and sees whether a test fails.
+"""Mutation testing of the engine's gradient formulas: makes each formula slightly wrong and expects a test to fail.
 
-    python benchmarks/mutants.py                     # all of them: about a second each and core
-    python benchmarks/mutants.py softmax layer_norm  # those whose file or function has one of these words in it
-    python benchmarks/mutants.py --list softmax      # only say what would be changed
+    python benchmarks/mutants.py                     # all of them: about a second each on one core
+    python benchmarks/mutants.py softmax layer_norm  # those whose file or function contains one of these words
+    python benchmarks/mutants.py --list softmax      # print the mutants and run nothing
 
 Each mutant is one change (`mutation/changes.py`) to one formula (`mutation/formulas.py`), made in a temporary copy of
-the package. There pytest runs the tests that pass through the changed statement, until one fails: which these are is
-found by one traced run of the engine's tests. Finished mutants are noted in `build/mutants/log.jsonl`, so a run that
-was stopped goes on where it was, and after a change of the code only what may have another outcome is run again.
+the package. In the copy pytest runs the tests that execute the changed statement, until one fails; a traced run of the
+engine's tests finds out which these are. Results are appended to `build/mutants/log.jsonl` as they come. A run that was
+stopped continues where it was, and after a change to the code only mutants whose outcome may differ run again.
 
-Mutants that no test notices are listed, with the explanations in `mutation/survivors.toml`. The exit status is 1 if
+Mutants that no test notices are listed, with the explanations from `mutation/survivors.toml`. The exit status is 1 if
 less than 95 % of the mutants make a test fail. Needs the extra `dev`.
 """
 
@@ -30,17 +30,18 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mutation.changes import Mutant, find_mutants
-from mutation.formulas import ENGINE, engine_files
+from mutation.formulas import engine_files
 from mutation.plugin import HANGS
 from tqdm import tqdm
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "mutants"
 EXPLANATIONS = Path(__file__).with_name("mutation") / "survivors.toml"
@@ -48,15 +49,18 @@ REQUIRED = 0.95
 COPIED = (
     "tensorlib", "nn", "models", "tests", "benchmarks", "examples", "pyproject.toml", "README.md", "CONTRIBUTING.md",
 )  # fmt: skip
-WITH_MODELS = ("test_checkpointing.py", "test_debug.py", "test_explain.py")  # which use a model as an example
-LEFT_OUT = ("test_mutants.py", "test_random_programs.py")
+OTHER_ROOMS = {"models", "project"}  # folders of tests that test no formula of the engine
+LEFT_OUT = {  # slow to trace, or need PyTorch, and notice little that other tests do not
+    "tests/arrays/test_threads.py", "tests/engine/test_random_programs.py", "tests/ops/test_parity.py",
+}  # fmt: skip
+REPORTED = 25  # finished mutants between two lines in a log file; a terminal shows a progress bar
 
 
-# ---- copies in which tests run -----------------------------------------------------------------------------------
+# ---- copies of the package to run tests in -----------------------------------------------------------------------
 
 
-class Workplace:
-    """A copy of the package and its tests, in which one mutant after another is tried."""
+class Sandbox:
+    """A copy of the package and its tests, which runs one mutant after another."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder
@@ -69,7 +73,7 @@ class Workplace:
         self.writes = 0
 
     def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run pytest here. Plugins that are installed by chance are left out: they cost time and change nothing."""
+        """Run pytest in the copy, without other plugins that happen to be installed: they only cost time."""
         left_out = ("-p", "no:cacheprovider", "-p", "no:faulthandler")
         command = [sys.executable, "-m", "pytest", "-q", *left_out, "-p", "mutation.plugin", *arguments]
         path = os.pathsep.join([str(self.root), str(self.root / "benchmarks")])
@@ -78,20 +82,20 @@ class Workplace:
         return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, errors="replace")
 
     def write(self, path: str, source: bytes) -> None:
-        """Replace a file. A time of its own for each version, or Python would take the compiled file of another."""
+        """Replace a file. Each version gets a different mtime; otherwise Python would reuse stale bytecode."""
         (self.root / path).write_bytes(source)
         self.writes += 1
         os.utime(self.root / path, (1e9 + self.writes, 1e9 + self.writes))
 
-    def try_out(self, mutant: Mutant, source: bytes, stages: Sequence[dict[str, float]]) -> tuple[str, str]:
-        """Return "killed" or "survived", and the test that noticed."""
+    def outcome(self, mutant: Mutant, source: bytes, stages: Sequence[dict[str, float]]) -> tuple[str, str]:
+        """Run the tests on a mutant; return "killed" or "survived", and the test that failed."""
         self.write(mutant.path, mutant.apply(source))
         try:
             for tests in stages:
                 (self.root / "only.json").write_text(json.dumps(tests))
                 files = dict.fromkeys(name.partition("::")[0] for name in tests)
                 done = self.pytest("-x", "--only", "only.json", *files)
-                if done.returncode in (3, 4, 5):  # pytest itself failed, or found no test
+                if done.returncode in (3, 4, 5):  # pytest itself failed or collected no test
                     raise RuntimeError(f"{mutant.key}\n{done.stdout}{done.stderr}")
                 if done.returncode != 0:
                     failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
@@ -106,57 +110,63 @@ class Workplace:
 
 
 def engine_tests() -> list[str]:
-    """Return the tests of the engine: those that import no model, but for an example."""
-    chosen = [p for p in sorted(ROOT.glob("tests/test_*.py")) if p.name not in LEFT_OUT]
-    return [f"tests/{p.name}" for p in chosen if p.name in WITH_MODELS or "models" not in imported_by(p)]
+    """Return the test files of the rooms of tensorlib and nn."""
+    files = [p.relative_to(ROOT) for p in ROOT.glob("tests/*/**/test_*.py")]
+    return sorted(p.as_posix() for p in files if p.parts[1] not in OTHER_ROOMS and p.as_posix() not in LEFT_OUT)
 
 
-def imported_by(path: Path) -> set[str]:
-    """Return the top-level modules that a file imports."""
-    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-    names = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
-    names += [n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)]
-    return {name.partition(".")[0] for name in names}
+def helpers_of(tests: Sequence[str]) -> set[str]:
+    """Return the files of the package `tests` that these import, directly or through others, and the conftest."""
+    found, pending = set[str](), ["tests/conftest.py", *tests]
+    while pending:
+        for node in ast.walk(ast.parse((ROOT / pending.pop()).read_text(encoding="utf-8"))):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                modules = [node.module or "", *(f"{node.module}.{a.name}" for a in node.names)]
+            for module in modules:
+                path = f"{module.replace('.', '/')}.py"
+                if module.startswith("tests.") and path not in found and (ROOT / path).exists():
+                    found.add(path)
+                    pending.append(path)
+    return found | {"tests/conftest.py"}
 
 
 def digest_of(paths: Sequence[str]) -> str:
-    """Return a hash of these files."""
+    """Return a hash of the names and contents of files."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.encode() + b"\0" + (ROOT / path).read_bytes())
     return digest.hexdigest()[:16]
 
 
-def everything() -> list[str]:
+def relevant_files() -> list[str]:
     """Return every file on which the outcome of a test of the engine may depend."""
-    tests = [ROOT / name for name in engine_tests()]
-    helpers = set.union({"conftest"}, *map(imported_by, tests))
-    found = [*ROOT.glob("tensorlib/**/*.py"), *ROOT.glob("nn/*.py"), *tests]
-    found += [p for p in ROOT.glob("tests/*.py") if p.stem in helpers]
-    return sorted(p.relative_to(ROOT).as_posix() for p in found)
+    tests = engine_tests()
+    code = [p.relative_to(ROOT).as_posix() for room in ("tensorlib", "nn") for p in ROOT.glob(f"{room}/**/*.py")]
+    return sorted({*code, *tests, *helpers_of(tests)})
 
 
-def traced(workplace: Workplace) -> dict[str, dict[str, Any]]:
-    """Return what each test passes through and how long it takes: from the last run, if nothing changed since."""
-    kept, state = WORK / "trace.json", digest_of(everything())
+def traced(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
+    """Return the lines that each test executes and its seconds: from the last run, if nothing has changed since."""
+    kept, state = WORK / "trace.json", digest_of(relevant_files())
     if kept.exists():
         found = json.loads(kept.read_text())
         if found["state"] == state:
             return found["tests"]
     print("tracing the tests of the engine ...", flush=True)
-    done = workplace.pytest("-m", "not peers", "--trace-to", "trace.json", *engine_tests())
+    done = sandbox.pytest("-m", "not peers", "--trace-to", "trace.json", *engine_tests())
     if done.returncode != 0:
-        sys.exit(f"mutants: the tests must pass before anything is changed, but:\n{done.stdout[-3000:]}{done.stderr}")
-    tests = json.loads((workplace.root / "trace.json").read_text())
+        sys.exit(f"mutants: the tests must pass before anything is changed:\n{done.stdout[-3000:]}{done.stderr}")
+    tests = json.loads((sandbox.root / "trace.json").read_text())
     kept.write_text(json.dumps({"state": state, "tests": tests}))
     return tests
 
 
 def tests_through(mutant: Mutant, tests: dict[str, dict[str, Any]]) -> list[dict[str, float]]:
-    """Return the tests that run the changed statement, each with the seconds that it may take, in two stages.
+    """Return the tests that execute the changed statement, each with its time limit in seconds, in two stages.
 
-    First those nearest to the formula, gradients and what is fast before the rest: few mutants need the second stage,
-    and only collecting all test files takes longer than most tests.
+    The first stage holds those near the formula. Gradient checks and fast tests run before the rest. Few mutants need
+    the second stage, and merely collecting all test files takes longer than most tests.
     """
     first, last = mutant.lines
     chosen = [
@@ -164,35 +174,40 @@ def tests_through(mutant: Mutant, tests: dict[str, dict[str, Any]]) -> list[dict
         if any(first <= line <= last for line in test["lines"].get(mutant.path, ()))
     ]  # fmt: skip
     chosen.sort(key=lambda name: ("test_gradient[" not in name, tests[name]["seconds"], name))
-    if mutant.path in ENGINE:
-        near = {"tests/engine/test_engine.py"}
-    elif "/kernels/" in mutant.path:
-        near = {"tests/kernels/test_kernels.py"}
-    else:
-        near = {"tests/ops/test_table.py", f"tests/test_{Path(mutant.path).stem}.py"}
-    stages = [[name for name in chosen if (name.partition("::")[0] in near) == beside] for beside in (True, False)]
+    stages = [[name for name in chosen if is_near(mutant.path, name) == near] for near in (True, False)]
     return [{name: 10 + 10 * tests[name]["seconds"] for name in stage} for stage in stages if stage]
+
+
+def is_near(path: str, test: str) -> bool:
+    """Return whether a test belongs to the formula's room; of the many of ops, to its family or to the op table."""
+    _, room, *_, file = path.split("/")
+    if room in ("engine", "kernels"):
+        return test.startswith(f"tests/{room}/")
+    return test.startswith(("tests/ops/test_table.py::", f"tests/ops/test_{file}::"))
 
 
 # ---- the run -----------------------------------------------------------------------------------------------------
 
 
 class Log:
-    """The finished mutants, one JSON object a line, so that a run can be stopped and taken up again."""
+    """The finished mutants, one JSON object per line, so that a run can be stopped and continued."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.state = path, digest_of(everything())
+        self.path, self.state = path, digest_of(relevant_files())
         self.entries: dict[str, dict[str, Any]] = {}
-        for line in path.read_text().splitlines() if path.exists() else []:
-            if line.endswith("}"):  # the last one may be torn
-                entry = json.loads(line)
-                self.entries[entry["key"]] = entry
+        text = path.read_text() if path.exists() else ""
+        if text and not text.endswith("\n"):  # the run was stopped while it wrote
+            text = text[: text.rfind("\n") + 1]
+            path.write_text(text)
+        for line in text.splitlines():
+            entry = json.loads(line)
+            self.entries[entry["key"]] = entry
 
     def known(self, mutant: Mutant) -> dict[str, Any] | None:
-        """Return a result that still holds.
+        """Return the result of an earlier run if it still holds.
 
-        After a change anywhere, a mutant that survived is tried again; one that was killed stays so while its formula
-        and the tests in the file that killed it are what they were.
+        After any change, a mutant that survived runs again. One that was killed stays killed while its formula and the
+        test file that killed it are unchanged.
         """
         entry = self.entries.get(mutant.key)
         if entry is None or entry["formula"] != mutant.digest:
@@ -202,7 +217,7 @@ class Log:
         return entry if entry["outcome"] == "killed" and entry["tests"] == self._tests(entry["by"]) != "" else None
 
     def note(self, mutant: Mutant, outcome: str, by: str, seconds: float) -> None:
-        """Add a result, on the disk too."""
+        """Add a result, also to the file."""
         entry = {"key": mutant.key, "formula": mutant.digest, "state": self.state, "outcome": outcome, "by": by,
                  "tests": self._tests(by), "seconds": round(seconds, 2)}  # fmt: skip
         self.entries[mutant.key] = entry
@@ -210,59 +225,75 @@ class Log:
             file.write(json.dumps(entry) + "\n")
 
     def _tests(self, by: str) -> str:
-        """Return the digest of the file that the test stands in, "" if what noticed was a crash."""
+        """Return the digest of the test's file, or "" for a crash."""
         file = by.partition("::")[0]
         return digest_of([file]) if file.endswith(".py") and (ROOT / file).is_file() else ""
 
 
 @contextmanager
-def workplaces(count: int) -> Iterator[queue.SimpleQueue[Workplace]]:
-    """Give `count` copies of the package, and take them away."""
-    free: queue.SimpleQueue[Workplace] = queue.SimpleQueue()
+def sandboxes(count: int) -> Iterator[queue.SimpleQueue[Sandbox]]:
+    """Create `count` temporary copies of the package, and remove them at the end."""
+    free: queue.SimpleQueue[Sandbox] = queue.SimpleQueue()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         for i in range(count):
-            free.put(Workplace(Path(folder) / str(i)))
+            free.put(Sandbox(Path(folder) / str(i)))
         yield free
 
 
 def run(mutants: Sequence[Mutant], sources: dict[str, bytes], jobs: int, log: Log) -> None:
-    """Try out every mutant of which no result is known."""
+    """Run every mutant whose result is not known."""
     pending = [m for m in mutants if log.known(m) is None]
     if not pending:
         return
-    with workplaces(jobs) as free, ThreadPoolExecutor(jobs) as pool:
+    print(f"{len(pending)} of {len(mutants)} mutants to run; results go to {log.path}", flush=True)
+    with sandboxes(jobs) as free, ThreadPoolExecutor(jobs) as pool:
         first = free.get()
         tests = traced(first)
         free.put(first)
 
         def one(mutant: Mutant) -> tuple[Mutant, str, str, float]:
-            workplace, began = free.get(), time.perf_counter()
+            sandbox, began = free.get(), time.perf_counter()
             try:
-                outcome, by = workplace.try_out(mutant, sources[mutant.path], tests_through(mutant, tests))
+                outcome, by = sandbox.outcome(mutant, sources[mutant.path], tests_through(mutant, tests))
                 return mutant, outcome, by, time.perf_counter() - began
             finally:
-                free.put(workplace)
+                free.put(sandbox)
 
         waiting = [pool.submit(one, m) for m in pending]
         try:
-            for done in tqdm(as_completed(waiting), total=len(waiting), unit="mutant", mininterval=1):
-                log.note(*done.result())
+            for done in progress(as_completed(waiting), len(waiting)):
+                mutant, outcome, by, seconds = done.result()
+                log.note(mutant, outcome, by, seconds)
+                if outcome == "survived":
+                    tqdm.write(f"survived: {mutant.key}")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def progress(items: Iterable[T], total: int) -> Iterator[T]:
+    """Yield the items, with a progress bar on a terminal and now and then a line elsewhere."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, unit="mutant", mininterval=1)
+        return
+    began = time.perf_counter()
+    for i, item in enumerate(items, 1):
+        yield item
+        if i % REPORTED == 0 or i == total:
+            print(f"{i} of {total} mutants after {time.perf_counter() - began:.0f} s", flush=True)
 
 
 # ---- the report --------------------------------------------------------------------------------------------------
 
 
 def explanations() -> dict[str, str]:
-    """Return the reasons why mutants survive, by key."""
+    """Return the reasons why mutants survive, by the mutants' keys."""
     table = tomllib.loads(EXPLANATIONS.read_text(encoding="utf-8"))["survivors"] if EXPLANATIONS.exists() else []
     return {f"{entry['formula']} {change}": entry["why"] for entry in table for change in entry["changes"]}
 
 
 def report(mutants: Sequence[Mutant], sources: dict[str, bytes], log: Log) -> float:
-    """Print a line for each file, then the survivors; return the share of mutants that made a test fail."""
+    """Print a line per file, then the survivors; return the share of mutants that made a test fail."""
     survivors = [m for m in mutants if log.entries[m.key]["outcome"] == "survived"]
     total, alive = Counter(m.path for m in mutants), Counter(m.path for m in survivors)
     total["all"], alive["all"] = len(mutants), len(survivors)
@@ -274,35 +305,35 @@ def report(mutants: Sequence[Mutant], sources: dict[str, bytes], log: Log) -> fl
     print(f"\nsurvivors that are explained: {len(explained)}")
     for why in dict.fromkeys(reasons[m.key] for m in explained):
         print(f"\n  {why}")
-        print_places([m for m in explained if reasons[m.key] == why], sources)
+        print_mutants([m for m in explained if reasons[m.key] == why], sources)
     print(f"\nsurvivors without an explanation: {len(survivors) - len(explained)}\n")
-    print_places([m for m in survivors if m.key not in reasons], sources)
+    print_mutants([m for m in survivors if m.key not in reasons], sources)
     return 1 - len(survivors) / len(mutants)
 
 
 def outdated(mutants: Sequence[Mutant]) -> list[str]:
-    """Return the keys in the table of explanations that belong to no mutant: a formula changed since."""
+    """Return the keys in the table of explanations that match no mutant, because a formula has changed."""
     return sorted(set(explanations()) - {m.key for m in mutants})
 
 
-def print_places(mutants: Sequence[Mutant], sources: dict[str, bytes]) -> None:
+def print_mutants(mutants: Sequence[Mutant], sources: dict[str, bytes]) -> None:
     for mutant in mutants:
         line = sources[mutant.path][: mutant.start].count(b"\n") + 1
         print(f"    {mutant.path}:{line} {mutant.where} {mutant.kind}: {mutant.change}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="A mutation run over the engine's own gradient formulas.")
-    parser.add_argument("word", nargs="*", help="only mutants whose file or function has one of these words in it")
+    parser = argparse.ArgumentParser(description="Mutation testing of the engine's gradient formulas.")
+    parser.add_argument("word", nargs="*", help="only mutants whose file or function contains one of these words")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many to run at a time")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
-    parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
+    parser.add_argument("--fresh", action="store_true", help="ignore the results of earlier runs")
     options = parser.parse_args(arguments)
 
     sources = {path: (ROOT / path).read_bytes() for path in engine_files(ROOT)}
     mutants = find_mutants(sources)
     for key in outdated(mutants):
-        print(f"{EXPLANATIONS.name} explains what is no mutant any more: {key}")
+        print(f"{EXPLANATIONS.name} explains a mutant that no longer exists: {key}")
     if options.word:
         mutants = [m for m in mutants if any(word in f"{m.path} {m.where}" for word in options.word)]
     if not mutants:
@@ -320,5 +351,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the copies of the package are taken away first
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes the copies of the package first
     sys.exit(main())

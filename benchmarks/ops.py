@@ -1,9 +1,9 @@
-"""Single ops, forward and backward, beside PyTorch's: in processes of their own, in turn, in the shapes of "small".
+"""Single ops, forward and backward, compared with PyTorch's: each side in its own process, in the shapes of "small".
 
     python benchmarks/ops.py [--rounds 9] [--coretype unset|Haswell|asis] [--threads N] [--only softmax attention]
 
-Prints the median of each and how many times faster tensorlib is. Ops that are fused in tensorlib stand beside the ops
-that PyTorch's users would write for them. "Adam" is the update of one matrix.
+Prints the median of each and how many times faster tensorlib is. Ops that are fused in tensorlib are compared with the
+ops that users of PyTorch would write instead. "Adam" is the update of one matrix.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contestants.shapes import SHAPES
 from measure import OURS, REST, Worker, describe, duration, environment, parser, ratios, started, table
 
 SIDES = {OURS: "contestants.ours_ops:every", "PyTorch eager": "contestants.torch_ops:every"}
-LONG = 0.02  # seconds of a turn
+TURN = 0.02  # seconds, at least
 
 
 def compare(workers: Mapping[str, Worker], op: str, rounds: int) -> dict[str, float]:
@@ -25,7 +25,7 @@ def compare(workers: Mapping[str, Worker], op: str, rounds: int) -> dict[str, fl
     calls = {}
     for name, worker in workers.items():
         worker.run(op, 3)
-        calls[name] = max(1, min(2000, int(LONG / min(worker.run(op, 3)))))
+        calls[name] = max(1, min(2000, int(TURN / min(worker.run(op, 3)))))
     times: dict[str, list[float]] = {name: [] for name in workers}
     for _ in range(rounds):
         for name, worker in workers.items():

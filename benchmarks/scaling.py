@@ -1,11 +1,12 @@
-"""How time and peak memory of a training step grow with batch, length, width, vocabulary and depth, one at a time.
+"""How the time and peak memory of a training step grow with batch, length, width, vocabulary and depth, each alone.
 
     python benchmarks/scaling.py [length vocabulary attention ...] [--quick] [--coretype unset] [--threads N]
 
 "attention" is causal attention alone, with dropout, one sentence of 4 heads of width 64, forward and backward, up to a
-few thousand positions. Each point is a fresh process, tensorlib and PyTorch eager in turn, and the least time of a few
-steps counts. Memory is the peak less what the process held with its libraries before there was a model. Prints a table
-of each and draws them to `benchmarks/pictures/scaling.svg` where matplotlib is installed (extra `plot`).
+few thousand positions. Each point is measured in a fresh process, tensorlib and PyTorch eager in turn; the time is the
+minimum over a few steps. Memory is the peak minus the memory that the process held, with its libraries, before it built
+the model. Prints a table of each and, if matplotlib is installed (extra `plot`), draws them to
+`benchmarks/pictures/scaling.svg`.
 """
 
 from __future__ import annotations
@@ -47,40 +48,40 @@ PICTURE = HERE / "pictures" / "scaling.svg"
 
 
 class Point(NamedTuple):
-    """What was measured where one size has one value."""
+    """The measurement for one value of one size."""
 
     seconds: float
     memory: int
 
 
 def size_with(what: str, value: int) -> Size:
-    """Return CENTRE with one size changed; the feed-forward width and the heads go with the width."""
+    """Return CENTRE with one size changed; the feed-forward width and the heads follow the width."""
     if what == "width":
         return CENTRE._replace(width=value, feed_forward=4 * value, heads=value // HEAD_WIDTH)
     return CENTRE._replace(**{"layers" if what == "depth" else what: value})
 
 
 def arguments_of(what: str, value: int) -> tuple[str, dict[str, Any]]:
-    """Return which function of a side builds the contestant, and its arguments."""
+    """Return the function of a side that builds the contestant, and its arguments."""
     if what == "attention":
         return "attention", {"heads": HEADS, "length": value, "width": HEAD_WIDTH}
     return "step", {"size": size_with(what, value)}
 
 
 def measure(target: str, arguments: Mapping[str, Any], env: Mapping[str, str], steps: int) -> Point:
-    """Return the least time of a step and the memory that steps take, in a fresh process."""
+    """Return the minimal time of a step and the memory that steps take, in a fresh process."""
     with Worker(target, arguments, env) as worker:
         worker.run(count=2)
         time.sleep(REST)
-        alone = Disturbance()
-        with alone.while_runs(worker):
-            least = min(worker.run(count=steps))
-        alone.complain()
-        return Point(least, worker.finish()["peak"] - worker.ready["resident"])
+        disturbance = Disturbance()
+        with disturbance.watched(worker):
+            seconds = min(worker.run(count=steps))
+        disturbance.warn()
+        return Point(seconds, worker.finish()["peak"] - worker.ready["resident"])
 
 
 def curve(what: str, values: Sequence[int], env: Mapping[str, str], steps: int) -> dict[str, list[Point]]:
-    """Return the points of each side that is installed."""
+    """Return the points of each side whose library is installed."""
     found: dict[str, list[Point]] = {side: [] for side in SIDES}
     for value in values:
         function, arguments = arguments_of(what, value)
@@ -114,7 +115,7 @@ def draw(
     path: Path,
     fields: Sequence[str] = tuple(PANELS),
 ) -> None:
-    """Draw time above and memory below for each size that was changed. The same figures give the same bytes."""
+    """Draw time above and memory below, one column for each size. The same figures give the same bytes."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -145,12 +146,12 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("what", nargs="*", type=one_of(POINTS), metavar="|".join(POINTS))
     arguments.add_argument("--quick", action="store_true", help="only the three smallest values of each")
-    arguments.add_argument("--steps", type=int, default=4, help="timed steps a point")
-    arguments.add_argument("--memory", action="store_true", help="draw memory alone, which needs no quiet machine")
+    arguments.add_argument("--steps", type=int, default=4, help="timed steps per point")
+    arguments.add_argument("--memory", action="store_true", help="draw only memory, which needs no idle machine")
     options = arguments.parse_args()
     env = environment(options.threads, options.coretype)
     values = {what: POINTS[what][:3] if options.quick else POINTS[what] for what in (options.what or list(POINTS))}
-    print(f"{processor()}, {options.threads} threads; where nothing else is said: {CENTRE}", flush=True)
+    print(f"{processor()}, {options.threads} threads; unless stated otherwise: {CENTRE}", flush=True)
     curves = {}
     for what in values:
         curves[what] = curve(what, values[what], env, options.steps)

@@ -1,4 +1,4 @@
-"""The sizes that are measured, the same for every contestant, and how much arithmetic a step of each is."""
+"""The sizes that are measured, the same for every contestant, and the arithmetic of one step of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIRST_WORD = 4  # smaller ids are padding, unknown, begin and end
 
 
 class Size(NamedTuple):
-    """A model, with so many layers in the encoder and in the decoder, and a batch of sentences of one length."""
+    """A model, with `layers` in its encoder and again in its decoder, and a batch of sentences of one length."""
 
     width: int
     heads: int
@@ -38,7 +38,7 @@ SIZES = {
 
 
 def batch_of(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return source ids, the target ids that are fed in and those to predict, each (batch, length), without padding."""
+    """Return source ids, target ids to read and target ids to predict, each (batch, length), without padding."""
     rng = np.random.default_rng(0)
     source = rng.integers(FIRST_WORD, size.vocabulary, (size.batch, size.length))
     target = rng.integers(FIRST_WORD, size.vocabulary, (size.batch, size.length + 1))
@@ -48,8 +48,8 @@ def batch_of(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def step_flops(size: Size) -> int:
     """Return the floating-point operations of the matrix products in one training step.
 
-    A product of (m, k) and (k, n) is 2mkn. Backward makes two of the same size for each. Attention over what a mask
-    hides is counted as if it were done.
+    A product of (m, k) and (k, n) takes 2mkn. The backward pass computes two of the same size for each. Attention to
+    masked positions counts as well.
     """
     tokens, width = size.tokens, size.width
     projections = 4 * 2 * tokens * width * width  # queries, keys, values, output

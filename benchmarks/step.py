@@ -1,18 +1,18 @@
-"""One training step of the encoder-decoder (forward, backward, Adam), beside PyTorch and JAX, in turn, in one run.
+"""One training step of the encoder-decoder (forward, backward, Adam), compared with PyTorch and JAX in the same run.
 
     python benchmarks/step.py [tiny|small|base ...] [--rounds 10] [--coretype unset|Haswell|asis] [--threads N]
     python benchmarks/step.py base --only tensorlib "PyTorch eager" --json times.json
-    python benchmarks/step.py --backend cupy          # on a GPU, beside PyTorch eager
+    python benchmarks/step.py --backend cupy          # on a GPU, compared with PyTorch eager
 
 Post-norm, dropout 0.1 on embeddings, attention, hidden values and sub-layers, label smoothing 0.1, float32. Every
-contestant lives in its own process, with the same number of threads, and takes its turn while the others sleep; what
-warms up, before the first round and at the beginning of each turn, doesn't count. Peers are written as their users
+contestant runs in its own process, with the same number of threads, and takes its turn while the others sleep. Steps to
+warm up, before the first round and at the beginning of each turn, are not counted. Peers are written as their users
 write them (`contestants/`): PyTorch, eager and compiled, JAX, HIPS autograd. Those that are not installed are left out
 (extra `peers`).
 
 Prints for each size the median step, its quartiles, how many times faster tensorlib is, target tokens/s, peak memory,
-and what of it was there before the model (the library); and the share of the peak of NumPy's BLAS, measured in the same
-rounds, at which tensorlib's matrix products would run if they were all it does.
+and how much of it the library held before there was a model. A last line gives tensorlib's share of the peak of NumPy's
+BLAS, measured in the same rounds, if matrix products alone took all of the step.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CONTESTANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def starters(size: Size, backend: str, only: Sequence[str], env: Mapping[str, str]) -> dict[str, Starter]:
-    """Return how to start each contestant that is asked for."""
+    """Return functions that start the contestants that were asked for."""
     if backend == "numpy":
         made = {name: (target, {**more, "size": size}) for name, (target, more) in CONTESTANTS.items()}
         made[PEAK] = ("contestants.ours:blas_peak", {})
@@ -65,11 +65,11 @@ def starters(size: Size, backend: str, only: Sequence[str], env: Mapping[str, st
     return {name: partial(Worker, *what, env) for name, what in made.items() if not only or name in only}
 
 
-def measure(size: Size, options: argparse.Namespace, say_what: bool) -> dict[str, dict[str, Any]]:
-    """Return for each contestant its raw times and all else that it said."""
+def measure(size: Size, options: argparse.Namespace, describes: bool) -> dict[str, dict[str, Any]]:
+    """Return for each contestant its raw times and all its answers."""
     env = environment(options.threads, options.coretype)
     with started(starters(size, options.backend, options.only, env)) as workers:
-        if say_what:
+        if describes:
             print(describe(workers, env), flush=True)
         times = interleave(workers, options.rounds)
         return {
@@ -80,15 +80,15 @@ def measure(size: Size, options: argparse.Namespace, say_what: bool) -> dict[str
 
 def report(name: str, size: Size, found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the table of one size, and a line about the peak of BLAS."""
-    spread = {who: quartiles(result["seconds"]) for who, result in found.items()}
-    rest = [who for who in found if who != PEAK]
-    faster = ratios({who: spread[who][1] for who in rest})
+    spread = {side: quartiles(result["seconds"]) for side, result in found.items()}
+    models = [side for side in found if side != PEAK]
+    faster = ratios({side: spread[side][1] for side in models})
     rows = []
-    for who in rest:
-        low, median, high = spread[who]
-        times = [duration(median), f"{duration(low)} .. {duration(high)}", f"{faster[who]:.2f}" if faster else "-"]
-        memory = [megabytes(found[who]["peak"]), megabytes(found[who]["resident"])]
-        rows.append([who, *times, f"{size.tokens / median:,.0f}", *memory, f"{found[who]['value']:.3f}"])
+    for side in models:
+        low, median, high = spread[side]
+        times = [duration(median), f"{duration(low)} .. {duration(high)}", f"{faster[side]:.2f}" if faster else "-"]
+        memory = [megabytes(found[side]["peak"]), megabytes(found[side]["resident"])]
+        rows.append([side, *times, f"{size.tokens / median:,.0f}", *memory, f"{found[side]['value']:.3f}"])
     heads = ["median step", "quartiles", f"{OURS} is faster by", "target tokens/s", "peak memory", "library's", "loss"]
     text = f"\n{table([name, *heads], rows)}" if rows else ""
     if PEAK in found:
@@ -109,7 +109,7 @@ def main() -> None:
     options = arguments.parse_args()
     results = {}
     for i, name in enumerate(options.sizes or list(SIZES)):
-        results[name] = measure(SIZES[name], options, say_what=i == 0)
+        results[name] = measure(SIZES[name], options, describes=i == 0)
         print(report(name, SIZES[name], results[name]), flush=True)
         if options.json:
             options.json.write_text(json.dumps(results, indent=1))

@@ -1,13 +1,13 @@
-"""The child's side of a measurement: builds one contestant, runs it when told to, and says how long that took.
+"""The child process of a measurement: builds one contestant, runs it on request, and answers with the times.
 
 Started by `measure.Worker` as ``python benchmarks/worker.py MODULE:FUNCTION ARGUMENTS``, where FUNCTION(**ARGUMENTS)
-returns a `contestants.Contestant`. Then one JSON object a line, first on stdout, then on stdin and stdout in turn::
+returns a `contestants.Contestant`. Then one JSON object per line, first on stdout, then on stdin and stdout in turn::
 
     {"ready": true, "library": "PyTorch 2.13.0", "pools": [...], "resident": 250000000}
     {"run": "step", "count": 3, "calls": 1}     ->  {"seconds": [0.02, 0.02, 0.02], "value": 6.91}
     {"finish": true}                            ->  {"peak": 400000000, ...}
 
-It waits in a blocking read, so an idle worker takes no time from the others, and it ends when the parent does.
+It waits in a blocking read, so an idle worker takes no time from the others. It ends when the parent does.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import Any
 
 
 def memory() -> dict[str, int]:
-    """Return the memory that this process holds and the most that it has held, in bytes."""
-    try:  # not getrusage first: its figure begins with what the parent held when it forked
+    """Return the memory that this process holds and the maximum that it has held, in bytes."""
+    try:  # rather than getrusage, whose maximum includes the memory of the parent at the fork
         lines = Path("/proc/self/status").read_text().splitlines()
         found = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith("Vm")}
         return {"resident": found["VmRSS"], "peak": found["VmHWM"]}
@@ -38,14 +38,14 @@ def memory() -> dict[str, int]:
 
 
 def hold_to_cores() -> None:
-    """Keep to as many cores as there are threads: JAX takes one thread for each core that it may use."""
+    """Use only as many cores as threads: JAX starts a thread for each core that it may use."""
     threads = int(os.environ.get("BENCHMARK_THREADS", "0"))
     if threads and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def timed(step: Callable[[], Any], count: int, calls: int) -> dict[str, Any]:
-    """Return the seconds of `count` runs of `calls` steps each, by step, and what the last one returned."""
+    """Return the seconds per step of `count` runs of `calls` steps each, and the last step's return value."""
     seconds, value = [], None
     for _ in range(count):
         began = time.perf_counter()
@@ -56,7 +56,7 @@ def timed(step: Callable[[], Any], count: int, calls: int) -> dict[str, Any]:
 
 
 def serve(target: str, arguments: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> None:
-    """Build the contestant and answer requests until the parent is done."""
+    """Build the contestant and answer requests until the parent closes stdin."""
     hold_to_cores()
     module, _, function = target.partition(":")
     try:
@@ -80,7 +80,7 @@ def serve(target: str, arguments: dict[str, Any], say: Callable[[dict[str, Any]]
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # keeps what a library prints out of the answers
 
     def say(answer: dict[str, Any]) -> None:
         print(json.dumps(answer), file=answers, flush=True)

@@ -1,4 +1,4 @@
-"""The engine in twenty lines: values, gradients, gradients of gradients, and a check of them all."""
+"""The engine in twenty lines: values, gradients, gradients of gradients, and a check of all of them."""
 
 import numpy as np
 
@@ -13,12 +13,12 @@ loss.backward()  # fills .grad of every leaf that requires one, and releases the
 print("loss", loss.item())
 print("dloss/dw", w.grad)
 
-# The same by grad(), which touches no .grad; with create_graph its results are differentiable in turn.
+# grad() returns gradients and leaves .grad alone; with create_graph its results are themselves differentiable.
 a = tl.Tensor(2.0, requires_grad=True)
 (first,) = tl.grad(a**3, [a], create_graph=True)  # 3 a^2 = 12
 (second,) = tl.grad(first, [a])  # 6 a = 12
 print("a^3 at 2: first derivative", first.item(), "second", second.item())
 
-# Any function can be checked against finite differences, to second order, with a random cotangent.
+# Any function can be checked against finite differences, to second order, with a random gradient of its output.
 worst = tl.gradcheck(lambda x, w: tl.softmax(x @ w), np.random.randn(3, 4), np.random.randn(4, 5))
 print("largest relative errors:", worst)

@@ -1,4 +1,4 @@
-"""Eight sentences learned by heart: the whole of training in one screen, with nothing hidden in a trainer."""
+"""Eight sentences learned by heart: all of training on one screen, with nothing hidden in a trainer."""
 
 import tensorlib as tl
 from models import Transformer, TransformerConfig
@@ -36,7 +36,7 @@ examples, _ = encode_pairs(tokenizer, PAIRS)
 batch = make_batch(examples)
 
 for step in range(1, 61):
-    # Teacher forcing: the decoder reads <s> I have a cat, and is to say I have a cat </s>.
+    # Teacher forcing: the decoder reads "<s> I have a cat" and should predict "I have a cat </s>".
     logits_BTV = model(batch.source_BS, batch.target_in_BT)
     loss = tl.cross_entropy(logits_BTV, batch.target_out_BT, ignore_index=PAD)
     optimizer.zero_grad()

@@ -1,7 +1,7 @@
-"""What was computed, as a picture: a small expression, and a whole Transformer folded at its modules.
+"""Pictures of computations: a small expression, and a whole Transformer with its modules folded.
 
-Writes softmax.svg, transformer-depth-1.svg and transformer-depth-2.svg into the directory given, else into the
-present one. Rendering needs Graphviz (`dot`), or `pip install graphviz-pure`.
+Writes softmax.svg, transformer-depth-1.svg and transformer-depth-2.svg into the given directory (default: the current
+one). Rendering needs Graphviz (`dot`), or `pip install graphviz-pure`.
 """
 
 import sys
@@ -26,7 +26,7 @@ model = Transformer(config)
 source_ids, target_ids = np.full((8, 12), 7), np.full((8, 10), 7)
 loss = tl.cross_entropy(model(source_ids, target_ids), target_ids)
 
-graph = tl.graph(loss)  # the record as data: nodes, leaves, edges
+graph = tl.graph(loss)  # the recorded graph as data: nodes, leaves, edges
 print(graph.headline())
 for depth in (1, 2):
     print(tl.draw(graph, where / f"transformer-depth-{depth}.svg", depth=depth))

@@ -1,4 +1,4 @@
-"""An op of your own: the formula, its gradient, a check to second order, what the check says of mistakes, and a use."""
+"""Your own op: its formula and gradient, a check to second order, two mistakes that the check finds, and a use."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import tensorlib as tl
 from nn import Linear, Module, optim
 
 
-# Squareplus (Barron 2021), a smooth relu. The engine's own ops are written exactly so: tl.Function, two methods.
+# Squareplus (Barron 2021), a smooth relu. The engine's own ops are written in the same way: tl.Function, two methods.
 class Squareplus(tl.Function):
     """y = (x + sqrt(x^2 + b)) / 2.
 
@@ -14,13 +14,13 @@ class Squareplus(tl.Function):
     """
 
     def forward(self, x, b):
-        """Compute the value, from raw arrays of NumPy or CuPy; options come as keywords."""
+        """Compute the value from raw arrays of NumPy or CuPy; options are keyword arguments."""
         y = (x + tl.namespace_of(x).sqrt(x * x + b)) / 2
         self.save(x, y)  # inputs or outputs that backward needs
         return y
 
     def backward(self, dy):
-        """Return dx. One formula for arrays, and for Tensors, which come when somebody wants second derivatives."""
+        """Return dx. The same formula serves arrays and, for second derivatives, Tensors."""
         x, y = self.saved
         return dy * y / (2 * y - x)
 
@@ -32,25 +32,25 @@ def squareplus(x, b=4.0):
 
 print("squareplus of -2, 0, 2:", squareplus(tl.Tensor([-2.0, 0.0, 2.0])).numpy())
 
-# A check against finite differences: first derivatives and, as the default is order 2, second ones.
+# A check against finite differences, of first and (the default is order=2) second derivatives.
 points = np.random.default_rng(0).normal(size=(3, 4))
 print("largest relative errors:", tl.gradcheck(squareplus, points))
 
 
 class Slip(Squareplus):
-    """A first mistake: a sign in the gradient."""
+    """A first mistake: a wrong sign in the gradient."""
 
     def backward(self, dy):
-        """Return what is no gradient of this op."""
+        """Return a wrong gradient."""
         x, y = self.saved
         return dy * y / (2 * y + x)
 
 
 class Frozen(Squareplus):
-    """A second one, and worse, for every first derivative is right: backward takes r for a constant.
+    """A second mistake, harder to find because every first derivative is right: backward treats r as a constant.
 
-    So the gradient of the gradient is wrong. What is computed on the way belongs into self.statistics, which is None
-    when second derivatives are wanted; backward must then compute it from what was saved.
+    So the gradient of the gradient is wrong. Intermediate results belong in self.statistics, which is None when second
+    derivatives are wanted; backward must then compute them from the saved values.
     """
 
     def forward(self, x, b):
@@ -73,7 +73,7 @@ for mistaken in (Slip, Frozen):
         print(error)
 
 
-# From here on it is an op like any other: in a module, trained, on every backend.
+# It can now be used like any other op: in a module, in training, on every backend.
 class Curve(Module):
     """A curve through points: y = W2 squareplus(W1 x + b1) + b2."""
 

@@ -1,6 +1,6 @@
-"""Three bugs that everybody writes once, in one small net, and how the engine tells where they are.
+"""Three common bugs in one small network, and how the engine locates them.
 
-`tl.debug()` stops at the first NaN or Inf. `tl.explain(parameter, loss)` says why a gradient is None, zero or odd.
+`tl.debug()` stops at the first NaN or Inf. `tl.explain(parameter, loss)` says why a gradient is None, zero or unusual.
 """
 
 import numpy as np
@@ -20,12 +20,12 @@ class Classifier(nn.Module):
         """Return the probabilities of the classes."""
         h = tl.relu(self.hidden(x))
         if detach:
-            h = h.detach()  # "only to look at it", and then it was used
+            h = h.detach()  # "only to print it", and then it was used
         return tl.softmax(self.output(h))
 
 
 def mean_surprise(probabilities, targets):
-    """Cross-entropy as one writes it the first time: log of softmax, which may be log 0."""
+    """Cross-entropy as written at first: the logarithm of softmax, which may be log 0."""
     return -tl.log(tl.take_along_axis(probabilities, targets[:, None], axis=1)).mean()
 
 
@@ -34,31 +34,31 @@ random = np.random.default_rng(0)
 x = tl.Tensor(random.normal(size=(32, 4)).astype("float32"))
 targets = random.integers(0, 3, size=32)
 
-print("1. The loss is NaN or Inf. Since when, and which op?\n")
+print("1. The loss is NaN or Inf. Which op was the first?\n")
 model = Classifier()
-model.output.weight.replace(model.output.weight.data * 200)  # a learning rate too high does that
+model.output.weight.replace(model.output.weight.data * 200)  # as after steps with too high a learning rate
 try:
     with tl.debug():
         loss = mean_surprise(model(x), targets)
 except FloatingPointError as error:
     print(error)
 
-print("\n2. A gradient is None. Who cut it off?\n")
+print("\n2. A gradient is None. Where was it cut off?\n")
 model = Classifier()
-with tl.debug():  # so that lines, and places where a history ends, are noted
+with tl.debug():  # records source lines, and where a history ends
     loss = mean_surprise(model(x, detach=True), targets)
 print(tl.explain(model.hidden.weight, loss))
 loss.backward()
-print("and so, after backward, .grad is", model.hidden.weight.grad)
+print("so after backward .grad is", model.hidden.weight.grad)
 
 print("\n3. A gradient is all zero, and the loss does not move.\n")
 model = Classifier()
-model.hidden.bias.replace(np.full(16, -20, "float32"))  # every unit is far below zero, whatever x is
+model.hidden.bias.replace(np.full(16, -20, "float32"))  # every unit is far below zero for any x
 with tl.debug():
     loss = mean_surprise(model(x), targets)
 print(tl.explain(model.hidden.weight, loss))
 
-print("\nAnd when nothing is wrong, it tells the way that most of the gradient takes.\n")
+print("\nWhen nothing is wrong, it shows the path that most of the gradient takes.\n")
 model = Classifier()
 with tl.debug():
     loss = mean_surprise(model(x), targets)

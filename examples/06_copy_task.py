@@ -1,14 +1,14 @@
-"""The copy task: can an encoder-decoder say again what it has read? A small proof that all its parts work together.
+"""The copy task: can an encoder-decoder repeat a sequence that it has read? A small proof that its parts work together.
 
-It is that of "The Annotated Transformer" (Rush 2018), at its size: 2 + 2 layers of width 512, sequences of 10 out of 10
-symbols, 400 updates on 80 fresh ones each, learning rate after Noam with warm-up 400. To copy, the decoder has to learn
-from nothing that position t of what it writes is position t of what it reads: watch the loss stand near log 10 = 2.30,
-as long as it guesses, and fall when attention has found out.
+This is the task of "The Annotated Transformer" (Rush 2018), at the same size: 2 + 2 layers of width 512, sequences of
+10 out of 10 symbols, 400 updates on 80 new sequences each, Noam's learning rate with warm-up 400. To copy, the decoder
+must discover that position t of the target is position t of the source: the loss stays near log 10 = 2.30 while it
+guesses, and falls once attention has found this.
 
-At update 400 Noam's learning rate stands at its highest, and the weights go to and fro. So what copies is their moving
-average (Polyak and Juditsky 1992), which costs nothing: see how many more sequences come out right.
+At update 400 Noam's learning rate is at its maximum and the weights oscillate. Their moving average (Polyak and
+Juditsky 1992), which costs nothing, copies many more sequences correctly.
 
-Full size takes minutes on two cores; `python examples/06_copy_task.py --width 32` seconds.
+The full size takes minutes on two cores; `python examples/06_copy_task.py --width 32` takes seconds.
 """
 
 import argparse
@@ -28,7 +28,7 @@ parser.add_argument("--width", type=int, default=512)
 width = parser.parse_args().width
 
 SYMBOLS, LENGTH, SENTENCES, UPDATES = 10, 10, 80, 400
-FIRST = EOS + 1  # ids below it are padding, the beginning and the end: symbol 0 has id 4
+FIRST = EOS + 1  # the id of symbol 0; smaller ids are special symbols such as padding, beginning and end
 
 tl.seed(0)
 random = np.random.default_rng(0)
@@ -43,7 +43,7 @@ print(f"{model.parameter_count():,} parameters")
 
 
 def sequences(count):
-    """Draw sequences of ids; each begins with symbol 0, as there."""
+    """Draw sequences of ids; each begins with symbol 0, as in The Annotated Transformer."""
     drawn = random.integers(SYMBOLS, size=(count, LENGTH))
     drawn[:, 0] = 0
     return FIRST + drawn
@@ -65,7 +65,7 @@ unseen = sequences(200).tolist()
 
 
 def copied():
-    """Count the unseen sequences that come out as they went in."""
+    """Count the unseen sequences that are copied exactly."""
     copies = greedy(model, [[*row, EOS] for row in unseen])
     return sum(copy == row for copy, row in zip(copies, unseen, strict=True))
 

@@ -66,8 +66,8 @@ class Tensor(Value):
     >>> x = tl.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     >>> (x * x).sum().backward()
     >>> x.grad
-    Tensor([[2., 4.],
-            [6., 8.]], shape=(2, 2), dtype=float32)
+    Tensor([[2. 4.]
+            [6. 8.]], shape=(2, 2), dtype=float32)
     """
 
     __slots__ = ()

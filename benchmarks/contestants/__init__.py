@@ -1,6 +1,6 @@
-"""Who is measured: each module builds contestants of one library, for a process of its own (`worker.py`).
+"""The contestants: each module builds those of one library, which run in their own processes (`worker.py`).
 
-A module here may import only its own library at the top, so that no process pays for another's.
+A module may import only its own library at the top, so that no process pays for another's.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ __all__ = ["Contestant"]
 
 @dataclass
 class Contestant:
-    """What a worker can be asked to run. A step returns a number (a loss, say), or None, after all work is done."""
+    """The functions that a worker can run. A step returns a number (a loss, say), or None, after all work is done.
+
+    Attributes:
+        library: name and version, for the report.
+        steps: the functions, by name.
+        finish: called once at the end; its result is sent to the parent.
+    """
 
     library: str
-    """Name and version, for the report."""
     steps: dict[str, Callable[[], Any]]
-    """What can be run, by name."""
     finish: Callable[[], dict[str, Any]] = field(default=dict)
-    """Called once at the end; what it returns goes to the parent."""

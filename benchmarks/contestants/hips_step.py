@@ -1,6 +1,6 @@
-"""HIPS autograd: a training step over the same NumPy, as its users write it: plain functions and `value_and_grad`.
+"""HIPS autograd: a training step on the same NumPy, as its users write it, with plain functions and `value_and_grad`.
 
-Dropout multiplies by masks drawn with NumPy. Adam is written out, in place, as autograd.misc has it for flat vectors.
+Dropout multiplies by masks drawn with NumPy. Adam is written out, in place, like autograd.misc's for flat vectors.
 """
 
 from __future__ import annotations

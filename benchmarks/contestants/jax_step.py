@@ -1,7 +1,7 @@
-"""JAX: a training step as its users write it: pure functions over a tree of parameters, the whole step jitted.
+"""JAX: a training step as its users write it, with pure functions of a tree of parameters, jitted as a whole.
 
 The old parameters and moments are donated, so that they are updated in place. Dropout draws with jax.random.
-There are no padding masks, since there is no padding. Adam is written out, as optax has it.
+There are no padding masks, because there is no padding. Adam is written out, like optax's.
 """
 
 from __future__ import annotations

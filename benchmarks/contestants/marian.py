@@ -1,4 +1,4 @@
-"""PyTorch with transformers: decoding with a MarianMTModel of the same sizes, as its users call `generate`."""
+"""PyTorch with transformers: decoding with a MarianMTModel of the same sizes, by `generate` as its users call it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def decoding(size: list[int], batches: list[list[list[int]]], beam: int = 1) -> 
     torch.manual_seed(0)
     longest = max(len(source) for sources in batches for source in sources)
     model = MarianMTModel(config_of(shape, longest + 2)).eval()
-    model.generation_config.eos_token_id = None  # so that no sentence ends early, at no cost
+    model.generation_config.eos_token_id = None  # no sentence ends early, at no cost
     model.generation_config.forced_eos_token_id = None
     padded = [tensors(sources) for sources in batches]
 

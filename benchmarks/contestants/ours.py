@@ -1,4 +1,4 @@
-"""tensorlib: training step, attention alone, a short training run, and the peak that NumPy's BLAS reaches."""
+"""tensorlib: a training step, attention alone, a short training run; and the peak of NumPy's BLAS."""
 
 from __future__ import annotations
 
@@ -14,20 +14,12 @@ from contestants import Contestant
 from models.architectures.transformer import Transformer, TransformerConfig
 from nn import optim
 
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # source, target to read, target to predict
 LIBRARY = f"tensorlib {tl.__version__}, NumPy {np.__version__}"
 
 
-def keep_memory() -> None:
-    """Do what training does first."""
-    try:
-        from models.training.start import keep_memory as keep
-    except ImportError:  # where the optimizer does it
-        return
-    keep()
-
-
 def model_of(size: Size, backend: str = "numpy", dropout: float = DROPOUT) -> Transformer:
-    """Return the encoder-decoder of a size."""
+    """Return the encoder-decoder of this size."""
     config = TransformerConfig(
         size.vocabulary,
         size.vocabulary,
@@ -41,29 +33,21 @@ def model_of(size: Size, backend: str = "numpy", dropout: float = DROPOUT) -> Tr
     return Transformer(config, tl.Generator(0)).to(backend)
 
 
-def loss_of(model: Transformer, source: Any, target_in: Any, target_out: Any) -> Any:
-    """Return the mean loss of a batch."""
-    if hasattr(model, "loss"):
-        return model.loss(source, target_in, target_out, label_smoothing=SMOOTHING)
-    return tl.cross_entropy(model(source, target_in), target_out, label_smoothing=SMOOTHING)
-
-
-def training_step(model: Transformer, learning_rate: float, batch: Callable[[], tuple]) -> Callable[[], float]:
-    """Return forward, backward and Adam on what `batch` gives."""
+def training_step(model: Transformer, learning_rate: float, batch: Callable[[], Batch]) -> Callable[[], float]:
+    """Return a function that runs forward, backward and Adam on the next result of `batch`."""
     optimizer = optim.Adam(model.named_parameters(), learning_rate)
 
     def step() -> float:
         optimizer.zero_grad()
-        loss = loss_of(model, *batch())
+        loss = model.loss(*batch(), label_smoothing=SMOOTHING)
         loss.backward()
         optimizer.step()
-        return loss.item()  # waits for a GPU
+        return loss.item()  # waits for the GPU
 
     return step
 
 
 def step(size: list[int], backend: str = "numpy") -> Contestant:
-    keep_memory()
     tl.seed(0)
     ids = batch_of(Size(*size))
     library = LIBRARY
@@ -76,39 +60,25 @@ def step(size: list[int], backend: str = "numpy") -> Contestant:
 
 def attention(heads: int, length: int, width: int, dropout: float = DROPOUT) -> Contestant:
     """Causal self-attention of one sentence, forward and backward."""
-    keep_memory()
     rng = np.random.default_rng(0)
     q, k, v = (tl.Tensor(rng.normal(size=(1, heads, length, width)).astype("f"), requires_grad=True) for _ in range(3))
     dy = tl.Tensor(rng.normal(size=(1, heads, length, width)).astype("f"))
-    attend = causal_attention(length, dropout)
 
     def step() -> None:
         q.grad = k.grad = v.grad = None
-        attend(q, k, v).backward(dy)
+        tl.scaled_dot_product_attention(q, k, v, causal=True, dropout=dropout).backward(dy)
 
     return Contestant(LIBRARY, {"step": step})
 
 
-def causal_attention(length: int, dropout: float) -> Callable[..., Any]:
-    """Return attention in which position t sees positions 0..t: without a mask matrix where the op needs none."""
-    import inspect
-
-    op = tl.scaled_dot_product_attention
-    if "causal" in inspect.signature(op).parameters:
-        return lambda q, k, v: op(q, k, v, causal=True, dropout=dropout)
-    visible = tl.Tensor(np.tri(length, dtype=bool))
-    return lambda q, k, v: op(q, k, v, visible, dropout=dropout)
-
-
 def copying(size: list[int], seed: int = 0, learning_rate: float = 1e-3) -> Contestant:
-    """Train on fresh batches of a task that can be learned: the source backwards. At the end a hash of all weights."""
-    keep_memory()
+    """Train on fresh batches of a learnable task: the source reversed. `finish` returns a hash of all weights."""
     shape = Size(*size)
     tl.seed(seed)
     rng = np.random.default_rng(seed)
     model = model_of(shape)
 
-    def batch() -> tuple:
+    def batch() -> Batch:
         source = rng.integers(4, min(shape.vocabulary, 40), (shape.batch, shape.length))
         target = source[:, ::-1]
         begin = np.full((shape.batch, 1), 2)
@@ -126,7 +96,7 @@ def copying(size: list[int], seed: int = 0, learning_rate: float = 1e-3) -> Cont
 
 
 def blas_peak(width: int = 2048) -> Contestant:
-    """Products of two square float32 matrices with NumPy, on all threads; "flops" at the end is the work of one."""
+    """Products of two square float32 matrices with NumPy, on all threads; `finish` returns the "flops" of one."""
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=(width, width)).astype("f") for _ in range(2))
     c = np.empty_like(a)

@@ -1,42 +1,41 @@
-"""tensorlib: decoding, and whether greedy decoding with kept keys and values equals decoding without."""
+"""tensorlib: decoding, and whether greedy decoding with cached keys and values equals decoding without."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from sizes import Size
 
 import tensorlib as tl
 from contestants import Contestant
-from contestants.ours import LIBRARY, keep_memory, model_of
+from contestants.ours import LIBRARY, model_of
+from models import Transformer
 from models.decoding.beam import beam_search
 from models.decoding.token_by_token import greedy
 from models.text.batching import pad
 from models.text.tokens import BOS, EOS
 
-CHECKED = 4  # batches, about, short ones and long ones
+CHECKED = 4  # the approximate number of batches to check, from short to long ones
 
 
 def decoding(size: list[int], batches: list[list[list[int]]], beam: int = 1) -> Contestant:
     """Decode batches of sources, greedily or with a beam, each target as long as its batch's longest source."""
-    keep_memory()
     model = model_of(Size(*size), dropout=0.0).eval()
     weight = model.output.weight.numpy().copy()
-    weight[:, EOS] = 0  # its logit is 0, so another's is larger: no sentence ends early
+    weight[:, EOS] = 0  # its logit is 0 and some other is larger, so no sentence ends early
     model.output.weight.replace(weight)
 
     def step() -> int:
         return sum(len(target) for sources in batches for target in decoded(sources, max(map(len, sources))))
 
-    def decoded(sources: list[list[int]], length: int) -> list[Any]:  # as the command line does it, a beam of 1 too
+    def decoded(sources: list[list[int]], length: int) -> list[list[int]]:
+        # Like the command line, a beam of 1 too.
         return [found[0].tokens for found in beam_search(model, sources, beam, max_length=length)]
 
     return Contestant(LIBRARY, {"step": step, "check": lambda: check(model, batches)})
 
 
-def check(model: Any, batches: list[list[list[int]]]) -> dict[str, Any]:
-    """Decode some batches once more, reading the whole prefix again for each token; compare tokens and logits."""
+def check(model: Transformer, batches: list[list[list[int]]]) -> dict[str, int | float]:
+    """Decode some batches again, reading the whole prefix for each token; compare tokens and logits."""
     different, farthest, total = 0, 0.0, 0
     with tl.no_grad():
         for sources in batches[:: max(len(batches) // CHECKED, 1)]:

@@ -1,4 +1,4 @@
-"""The ops that `ops.py` compares, and the shapes of a step of "small" in which they are compared."""
+"""The ops that `ops.py` compares, with their shapes in a step of "small"."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "linear, cross-entropy": (*ROWS, SMALL.width),
     "Adam": (SMALL.vocabulary, SMALL.width),
 }
-"""Name and shape of the input; for "embedding" of the ids, for "Adam" of the parameter."""
+"""The shape of the input by op; for "embedding" that of the ids, for "Adam" that of the parameter."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +19,8 @@ def leaf(*shape: int) -> torch.Tensor:
     return torch.randn(shape, requires_grad=True)
 
 
-def forward_backward(f: Callable[..., Any], *inputs: torch.Tensor) -> Callable[[], None]:
-    """Return a step that computes f(*inputs) and the gradients of all inputs, from one that is given."""
+def forward_backward(f: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> Callable[[], None]:
+    """Return a step that computes f(*inputs) and the gradients of all inputs from a fixed gradient of the output."""
     y = f(*inputs)
     dy = None if y.shape == () else torch.randn(y.shape)
 

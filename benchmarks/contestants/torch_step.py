@@ -1,14 +1,13 @@
 """PyTorch: a training step as its users write it, eager or compiled, and attention alone.
 
-The same architecture as ours: torch.nn.Transformer batch first, so with its fused attention where there is one, without
-the norm that it adds after the last layers; embeddings scaled, positions sinusoidal; causality as a hint, and, unlike
-ours, no padding masks, since there is no padding: in PyTorch's favour. Adam is the fused one.
+The same architecture as ours: torch.nn.Transformer, batch first, so with its fused attention where there is one, and
+without the norm that it adds after the last layers; embeddings are scaled, positions sinusoidal. In PyTorch's favor,
+causality is given as a hint, and there are no padding masks, because there is no padding. Adam is the fused one.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +58,7 @@ def step(size: list[int], compiled: bool = False, device: str = "cpu") -> Contes
     optimizer = torch.optim.Adam(model.parameters(), 1e-4, fused=True)
     source, target_in, target_out = (torch.tensor(ids, device=device) for ids in batch_of(Size(*size)))
 
-    def loss_of(source: Any, target_in: Any, target_out: Any) -> Any:
+    def loss_of(source: torch.Tensor, target_in: torch.Tensor, target_out: torch.Tensor) -> torch.Tensor:
         logits = model(source, target_in)
         return F.cross_entropy(logits.flatten(0, 1), target_out.flatten(), label_smoothing=SMOOTHING)
 

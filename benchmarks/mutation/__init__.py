@@ -1,1 +1,1 @@
-"""What `mutants.py` is made of: the formulas, the changes to them, and a plugin of pytest."""
+"""Mutation testing: which formulas there are, how each is changed, and what runs inside pytest."""

@@ -1,7 +1,7 @@
 """Small changes to a formula, each of which some test should notice.
 
-A mutant is a stretch of source and the text to put in its place. There are: gradients scaled by 1.001; sums, means and
-reshapes back dropped; a saved value, or what is computed from it, taken for a constant (detached, which only a second
+A mutant is a range of source bytes and the text that replaces it. The kinds are: gradients scaled by 1.001; sums, means
+and reshapes dropped; a saved value, or a value computed from it, taken for a constant (detached, which only a second
 derivative notices); axes, signs, operators, comparisons, constants, branches and saved values exchanged; and statements
 left out.
 """
@@ -25,15 +25,15 @@ class Mutant:
     where: str  # "Softmax.backward", "softmax_gradient"
     kind: str
     change: str  # "dy * y -> dy / y"
-    lines: tuple[int, int]  # of the statement that holds it: a test that runs none of them cannot notice
+    lines: tuple[int, int]  # of the statement: a test that executes none of them cannot notice
     start: int
     end: int
     text: str
-    digest: str  # of the formula's source: a mutant of another formula is another mutant
+    digest: str  # of the formula's source: when the formula changes, earlier results no longer hold
 
     @property
     def key(self) -> str:
-        """A name that survives changes elsewhere in the file."""
+        """A name that does not change when other parts of the file do."""
         return f"{self.path} {self.where} {self.kind}: {self.change}"
 
     def apply(self, source: bytes) -> bytes:
@@ -43,9 +43,9 @@ class Mutant:
 
 # ---- the changes -------------------------------------------------------------------------------------------------
 
-Change = tuple[ast.AST, str, str]  # what is replaced, the kind of change, and by what
+Change = tuple[ast.AST, str, str]  # the node to replace, the kind of change, the new text
 
-DROPPED = {  # calls that give way to their receiver, or to their first argument
+DROPPED = {  # calls that are replaced by their receiver, or by their first argument
     "abs", "as_array", "astype", "broadcast_to", "conj", "copy", "cumprod", "cumsum", "expand_dims", "flip",
     "mean", "moveaxis", "product", "reshape", "roll", "rows", "sqrt", "squeeze", "sum", "sum_to", "swapaxes",
     "transpose", "tril", "triu", "with_kept_axes", "without_axes",
@@ -76,19 +76,19 @@ class Changes:
             self.starts.append(self.starts[-1] + len(line))
 
     def _span(self, node: ast.AST) -> tuple[int, int]:
-        """Return the bytes of the file at which a node stands; the columns of `ast` count bytes."""
+        """Return the start and end of a node in the file, in bytes, as the columns of `ast` are."""
         start = self.starts[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
         return start, self.starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
 
     def _text(self, node: ast.AST) -> str:
-        """Return a node as it is written, in parentheses where it may need them."""
+        """Return a node's source text, in parentheses if it may need them."""
         start, end = self._span(node)
         text = self.source[start:end].decode()
         simple = isinstance(node, ast.Name | ast.Constant | ast.Call | ast.Attribute | ast.Subscript | ast.Starred)
         return text if simple else f"({text})"
 
     def all(self) -> Iterator[tuple[ast.stmt, Change]]:
-        """Yield each change with the statement that holds it."""
+        """Yield each change with the statement that contains it."""
         flowing = self.derivatives.names(self.formula)
         self.reaching = self.derivatives.leading_on(self.formula, flowing)
         self.nullable: set[str] = set()  # names that may be None
@@ -102,7 +102,7 @@ class Changes:
                 yield statement, change
 
     def _of_statement(self, statement: ast.stmt, flowing: set[str]) -> Iterator[Change]:
-        """Yield the changes to one statement, without those to the statements within it."""
+        """Yield the changes to one statement, except those to statements nested in it."""
         if isinstance(statement, ast.Raise | ast.Assert) or is_docstring(statement):
             return
         if self.formula.scaled:
@@ -118,16 +118,16 @@ class Changes:
             yield statement, f"{old}= to {new}=", text
         given = targets(statement.targets) if isinstance(statement, ast.Assign) else set()
         if given and not given & self.reaching:
-            flowing = set()  # what is only compared may be constant
+            flowing = set()  # values that are only compared may be constants
         for expression in own_expressions(statement):
             yield from self._of_expression(expression)
             for use in self.derivatives.uses(expression, flowing):
                 yield use, "taken for a constant", self._detached(use.id)
-        if isinstance(statement, ast.If | ast.While) and not turns_anyway(statement.test):
+        if isinstance(statement, ast.If | ast.While) and not negated_anyway(statement.test):
             yield statement.test, "condition turned", f"not {self._text(statement.test)}"
 
     def _detached(self, name: str) -> str:
-        """Return the text for a Tensor without its history, and for what is no Tensor as it is."""
+        """Return an expression that detaches a Tensor and leaves other values unchanged."""
         several = self.formula.node.args.vararg
         if several is not None and several.arg == name:
             return f'[getattr(each, "detach", each.copy)() for each in {name}]'
@@ -144,7 +144,7 @@ class Changes:
             yield from self._scaled_value(statement.value)
 
     def _scaled_value(self, value: ast.expr) -> Iterator[Change]:
-        """Scale an expression, but not where it may be None, nor what is scaled where it is made."""
+        """Scale an expression, unless it may be None or is scaled where it is computed."""
         if isinstance(value, ast.IfExp):
             yield from self._scaled_value(value.body)
             yield from self._scaled_value(value.orelse)
@@ -155,7 +155,7 @@ class Changes:
             yield value, "scaled", f"(1.001 * {self._text(value)})"
 
     def _scaled_elsewhere(self, value: ast.expr) -> bool:
-        """Return whether the value is None, or is made by an assignment or a formula that is scaled itself."""
+        """Return whether the value is None, or comes from an assignment or a formula that is itself scaled."""
         if isinstance(value, ast.Name):
             return value.id in self.nullable
         if isinstance(value, ast.Call):
@@ -169,7 +169,7 @@ class Changes:
         if not isinstance(target, ast.Tuple):
             return
         for i in range(len(target.elts) - 1):
-            names = [ast.unparse(e) for e in target.elts]  # brackets around *rest would be no Python
+            names = [ast.unparse(e) for e in target.elts]  # parentheses around *rest would be invalid
             names[i], names[i + 1] = names[i + 1], names[i]
             yield target, "saved values exchanged", ", ".join(names)
 
@@ -190,7 +190,7 @@ class Changes:
             new = COMPARISONS[type(node.ops[0])]
             yield node, f"to {new}", f"({self._text(node.left)} {new} {self._text(node.comparators[0])})"
         elif isinstance(node, ast.IfExp):
-            if not turns_anyway(node.test):
+            if not negated_anyway(node.test):
                 yield node.test, "condition turned", f"(not {self._text(node.test)})"
         elif isinstance(node, ast.Constant):
             yield from self._constant(node)
@@ -203,7 +203,7 @@ class Changes:
             if called_name(node) in ("swapaxes", "reshape", "isinstance"):
                 skipped += node.args
         elif isinstance(node, ast.Subscript) and self.formula.path in ENGINE:
-            skipped = [node.slice]  # edge[1] for edge[0] fails at once and says nothing of the tests
+            skipped = [node.slice]  # edge[1] for edge[0] fails at once and shows nothing about the tests
         for child in ast.iter_child_nodes(node):
             inner = child.value if isinstance(child, ast.keyword) else child
             if inner not in skipped:
@@ -253,7 +253,7 @@ class Changes:
 def statements(
     body: list[ast.stmt], numbers: frozenset[str] = frozenset()
 ) -> Iterator[tuple[ast.stmt, frozenset[str]]]:
-    """Yield every statement, also those within others, with the names that are Python numbers there."""
+    """Yield every statement, nested ones too, with the names that are Python numbers there."""
     for statement in body:
         yield statement, numbers
         checked = statement.test if isinstance(statement, ast.If) else None
@@ -266,8 +266,8 @@ def statements(
             yield from statements(getattr(statement, name, []), numbers)
 
 
-def turns_anyway(condition: ast.expr) -> bool:
-    """Return whether another change to the condition is its opposite: == to !=, a `not` dropped."""
+def negated_anyway(condition: ast.expr) -> bool:
+    """Return whether another change already negates the condition: == to !=, a `not` dropped."""
     if isinstance(condition, ast.Compare):
         return isinstance(condition.ops[0], ast.Eq | ast.NotEq | ast.Is | ast.IsNot | ast.In | ast.NotIn)
     return isinstance(condition, ast.UnaryOp)
@@ -278,7 +278,7 @@ def is_docstring(statement: ast.stmt) -> bool:
 
 
 def own_expressions(statement: ast.stmt) -> Iterator[ast.expr]:
-    """Yield what a statement evaluates itself: no statements within it, no annotations, no targets but subscripts."""
+    """Yield the expressions that a statement evaluates, without nested statements and annotations."""
     for name, value in ast.iter_fields(statement):
         if name in ("annotation", "body", "orelse", "finalbody", "args", "decorator_list", "type_comment", "op"):
             continue

@@ -1,8 +1,8 @@
 """Finds the gradient formulas of the engine, and which names in them carry derivatives. Nothing is executed.
 
-A formula is found by what it is, so that a new op is covered as soon as it exists: the ``backward`` of a Function, a
-``*_gradient`` under singledispatch, a kernel registered for one; the helpers that these call; the forward of an op that
-another op's ``backward`` runs (its adjoint); and the engine's own un-broadcasting and adding up.
+A formula is recognized by its form, so that a new op is covered as soon as it exists: the ``backward`` of a Function, a
+``*_gradient`` under singledispatch, a kernel registered for one, the helpers that these call, and the forward of an op
+that another op's ``backward`` runs (its adjoint). The engine's backward pass is covered as a whole.
 """
 
 from __future__ import annotations
@@ -11,30 +11,28 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-ENGINE = ("tensorlib/engine/backward.py", "tensorlib/engine/gradients.py")
-ENGINE_FUNCTIONS = {  # what carries gradients; the rest of these files checks arguments
-    "topological_order", "_call_backward", "_conform", "_conformed", "_broadcasts_to", "backward_pass", "_on_the_way",
-    "backward", "_seed", "edge_of", "Gradients.start", "Gradients.add", "Gradients.finish", "Gradients.finish_leaves",
-    "Gradients.keep", "Gradients.call_hooks", "Gradients.pop", "_replacement",
-}  # fmt: skip
-SCALED_IN_ENGINE = {"_conform", "_seed"}
+ENGINE = ("tensorlib/engine/backward.py", "tensorlib/engine/gradients.py")  # every function of these carries gradients
+ENGINE_HELPERS = ("tensorlib/engine/value.py",)  # of these, only the functions that ENGINE calls
+SHAPES = "tensorlib/arrays/shapes.py"
+SCALED_IN_ENGINE = {"_conform", "_seed"}  # the functions of ENGINE through which each gradient passes once
 
 
 @dataclass
 class Formula:
-    """A function that is to be mutated, and what of it carries gradients."""
+    """A function to mutate, and which of its values carry gradients."""
 
     path: str
     where: str
     node: ast.FunctionDef
-    scaled: bool  # does it return gradients?
+    scaled: bool  # whether it returns gradients
     flows: set[str] = field(default_factory=set)  # parameters that are Tensors under create_graph
 
 
 @dataclass
 class Module:
-    """A parsed file: its functions and methods by qualified name, and where the names that it imports come from."""
+    """A parsed file: its functions and methods by qualified name, and the origins of the names that it imports."""
 
     path: str
     source: bytes
@@ -55,11 +53,13 @@ class Module:
                 for method in node.body:
                     if isinstance(method, ast.FunctionDef):
                         module.functions[f"{node.name}.{method.name}"] = method
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tensorlib.ops."):
+            elif isinstance(node, ast.ImportFrom):
                 origin = f"{(node.module or '').replace('.', '/')}.py"
+                if not origin.startswith("tensorlib/ops/") and origin not in (SHAPES, *ENGINE_HELPERS):
+                    continue  # block sizes and threads change only the speed
                 module.imported.update({a.asname or a.name: (origin, a.name) for a in node.names})
             elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
-                module.public = {e.value for e in ast.walk(node.value) if isinstance(e, ast.Constant)}
+                module.public = {str(e.value) for e in ast.walk(node.value) if isinstance(e, ast.Constant)}
         return module
 
 
@@ -76,7 +76,7 @@ def engine_files(root: Path) -> list[str]:
     found = [
         *root.glob("tensorlib/ops/*.py"),
         *root.glob("tensorlib/kernels/numpy/*.py"),
-        *[root / path for path in ENGINE if (root / path).exists()],
+        *[root / path for path in (SHAPES, *ENGINE, *ENGINE_HELPERS) if (root / path).exists()],
     ]
     return sorted(p.relative_to(root).as_posix() for p in found if p.name != "__init__.py")
 
@@ -86,7 +86,7 @@ def find_formulas(modules: dict[str, Module], derivatives: Derivatives) -> list[
     found: dict[tuple[str, str], Formula] = {}
     pending: list[Formula] = []
 
-    def note(module: Module, where: str, scaled: bool) -> Formula | None:
+    def add(module: Module, where: str, scaled: bool) -> Formula | None:
         node = module.functions.get(where)
         if node is None:
             return None
@@ -99,10 +99,9 @@ def find_formulas(modules: dict[str, Module], derivatives: Derivatives) -> list[
     for module in modules.values():
         for where, node in module.functions.items():
             if module.path in ENGINE:
-                if where in ENGINE_FUNCTIONS:
-                    found[module.path, where] = Formula(module.path, where, node, where in SCALED_IN_ENGINE)
+                add(module, where, where in SCALED_IN_ENGINE)
             elif where.endswith((".backward", "_gradient", "_gradient (kernel)")):
-                formula = note(module, where, True)
+                formula = add(module, where, True)
                 if formula and where.endswith(".backward"):
                     formula.flows |= {a.arg for a in [*node.args.args[1:], node.args.vararg] if a}
     while pending:
@@ -113,9 +112,11 @@ def find_formulas(modules: dict[str, Module], derivatives: Derivatives) -> list[
         flowing = derivatives.names(formula)
         for call in (n for n in ast.walk(formula.node) if isinstance(n, ast.Call)):
             home, name = called(module, call)
-            if home not in modules or name.partition(".")[0] in modules[home].public:
-                continue  # another public op has a formula of its own
-            callee = note(modules[home], name, scaled=name.endswith(".forward"))
+            if home not in modules or (formula.path in ENGINE and home not in ENGINE_HELPERS):
+                continue
+            if home.startswith("tensorlib/ops/") and name.partition(".")[0] in modules[home].public:
+                continue  # another public op has its own formula
+            callee = add(modules[home], name, scaled=name.endswith(".forward"))
             if callee is None or name.endswith(".forward"):
                 continue
             for parameter, argument in zip(callee.node.args.args, call.args, strict=False):
@@ -126,7 +127,7 @@ def find_formulas(modules: dict[str, Module], derivatives: Derivatives) -> list[
 
 
 def called(module: Module, call: ast.Call) -> tuple[str, str]:
-    """Return file and name of the function called: of ``helper(...)``, or of ``Op.run(...)``, which is its forward."""
+    """Return the file and name of the function called: of ``helper``, or of ``Op.forward`` for ``Op.run(...)``."""
     function = call.func
     run = isinstance(function, ast.Attribute) and function.attr == "run" and isinstance(function.value, ast.Name)
     name = function.value.id if run else getattr(function, "id", "")  # type: ignore[attr-defined]
@@ -154,14 +155,14 @@ class Derivatives:
                     self.constant.add(where)
 
     def returned(self, helper: Formula) -> bool:
-        """Return whether a helper's result has a derivative if its arguments have; masks, shares and axes have none."""
+        """Return whether a helper's result has a derivative if its arguments do; masks, shares and axes have none."""
         helper.flows = {a.arg for a in helper.node.args.args}
         names = self.names(helper)
         results = [n.value for n in ast.walk(helper.node) if isinstance(n, ast.Return) and n.value is not None]
         return any(self.any_use(result, names) for result in results)
 
     def uses(self, node: ast.AST, names: set[str]) -> Iterator[ast.Name]:
-        """Yield where one of `names` stands with its derivative below `node`: not in x.shape, not in x > 0."""
+        """Yield the uses of `names` below `node` that carry a derivative: not x.shape, not x > 0."""
         if isinstance(node, ast.Name):
             if node.id in names and isinstance(node.ctx, ast.Load):
                 yield node
@@ -181,15 +182,15 @@ class Derivatives:
             yield from self.uses(child, names)
 
     def any_use(self, node: ast.AST, names: set[str]) -> bool:
-        """Return whether there is such a place."""
+        """Return whether there is such a use."""
         return next(self.uses(node, names), None) is not None
 
     def names(self, formula: Formula) -> set[str]:
-        """Return parameters, saved values and all that is computed from them."""
+        """Return the parameters, the saved values and everything that is computed from them."""
         if formula.where.endswith((".forward", "(kernel)")):
             return set()  # raw arrays only
         names = set(formula.flows)
-        given: list[tuple[list[ast.expr], ast.expr]] = []  # what is given a value, and from what
+        given: list[tuple[list[ast.expr], ast.expr]] = []  # targets of assignments and loops, and the value assigned
         for node in ast.walk(formula.node):
             if isinstance(node, ast.Assign):
                 given.append((node.targets, node.value))
@@ -198,16 +199,18 @@ class Derivatives:
         before = -1
         while len(names) != before:
             before = len(names)
-            for places, value in given:
+            for assigned, value in given:
                 if "self.saved" in ast.unparse(value) or self.any_use(value, names):
-                    names |= targets(places)
+                    names |= targets(assigned)
         return names
 
     def leading_on(self, formula: Formula, names: set[str]) -> set[str]:
-        """Return those of the names that reach the result with their derivative, and not in comparisons alone."""
+        """Return the names that reach the result with their derivative, not only through comparisons."""
         assigned = [n for n in ast.walk(formula.node) if isinstance(n, ast.Assign) and targets(n.targets)]
-        others = [n for n in ast.walk(formula.node) if isinstance(n, ast.Return | ast.Expr | ast.AugAssign | ast.For)]
-        others += [n for n in ast.walk(formula.node) if isinstance(n, ast.Assign) and n not in assigned]
+        others: list[Any] = [
+            n for n in ast.walk(formula.node)
+            if isinstance(n, ast.Return | ast.Expr | ast.AugAssign | ast.For | ast.Assign) and n not in assigned
+        ]  # fmt: skip
         ends = [n.iter if isinstance(n, ast.For) else n.value for n in others]
         reaching = {use.id for end in ends if end is not None for use in self.uses(end, names)}
         before = -1
@@ -223,6 +226,6 @@ def called_name(call: ast.Call) -> str:
     return getattr(call.func, "attr", getattr(call.func, "id", ""))
 
 
-def targets(places: Iterable[ast.expr]) -> set[str]:
-    """Return the names that are given values."""
-    return {n.id for p in places for n in ast.walk(p) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+def targets(assigned: Iterable[ast.expr]) -> set[str]:
+    """Return the names that the targets of an assignment bind."""
+    return {n.id for e in assigned for n in ast.walk(e) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}

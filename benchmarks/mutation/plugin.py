@@ -1,4 +1,4 @@
-"""What runs inside pytest for `mutants.py`: chosen tests in a given order, none for too long; or a trace of each."""
+"""The pytest plugin of `mutants.py`: runs chosen tests in a given order, each with a time limit; or traces each."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -17,36 +19,37 @@ import pytest
 from mutation.formulas import engine_files
 
 MEMORY = 4 << 30
-HANGS = "hangs.txt"  # written to if a test takes longer than it may
+TraceFunction = Callable[[FrameType, str, Any], Any]
+HANGS = "hangs.txt"  # written to if a test exceeds its time limit
 
 
-def pytest_addoption(parser: Any) -> None:
-    parser.addoption("--only", help="JSON file {test id: seconds that it may take}: run these, in this order")
-    parser.addoption("--trace-to", help="file for what each test passed through, as JSON")
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--only", help="JSON file {test id: its time limit in seconds}: run these tests, in this order")
+    parser.addoption("--trace-to", help="JSON file to write with the lines that each test executes")
 
 
-def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--only"):
-        place = {name: i for i, name in enumerate(seconds_allowed(config))}
-        items[:] = sorted((i for i in items if i.nodeid in place), key=lambda i: place[i.nodeid])
+        position = {name: i for i, name in enumerate(time_limits(config))}
+        items[:] = sorted((i for i in items if i.nodeid in position), key=lambda i: position[i.nodeid])
 
 
-def seconds_allowed(config: Any) -> dict[str, float]:
-    """Return the tests that were chosen and the time that each may take."""
+def time_limits(config: pytest.Config) -> dict[str, float]:
+    """Return the chosen tests, in order, and the seconds that each may take."""
     return json.loads(Path(config.getoption("--only")).read_text())
 
 
 class Watch:
-    """Ends the process, with status 1, if a test hangs: a mutant may loop where nothing can interrupt it."""
+    """Ends the process with status 1 if a test hangs: a mutant's loop may not be interruptible in any other way."""
 
-    def __init__(self, config: Any) -> None:
-        self.allowed = seconds_allowed(config)
+    def __init__(self, config: pytest.Config) -> None:
+        self.limits = time_limits(config)
         self.report = (config.rootpath / HANGS).open("w")
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: Any) -> Any:
-        """Run one test, with its time limited."""
-        faulthandler.dump_traceback_later(self.allowed[item.nodeid], exit=True, file=self.report)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, bool, bool]:
+        """Run one test with a time limit."""
+        faulthandler.dump_traceback_later(self.limits[item.nodeid], exit=True, file=self.report)
         try:
             return (yield)
         finally:
@@ -54,7 +57,7 @@ class Watch:
 
 
 class Tracer:
-    """Notes the lines of the engine that each test runs, in whatever thread."""
+    """Records the lines of the formulas' files that each test executes, in all threads."""
 
     def __init__(self, path: Path, root: Path) -> None:
         self.path, self.root = path, root
@@ -62,17 +65,17 @@ class Tracer:
         self.found: dict[str, dict[str, Any]] = {}
         self.lines: set[tuple[str, int]] = set()
 
-    def __call__(self, frame: Any, event: str, argument: Any) -> Any:
-        """Trace a call, if it is one to be looked at."""
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> TraceFunction | None:
+        """Trace a call into one of these files."""
         return self._line if frame.f_code.co_filename in self.files else None
 
-    def _line(self, frame: Any, event: str, argument: Any) -> Any:
+    def _line(self, frame: FrameType, event: str, argument: Any) -> TraceFunction:
         if event == "line":
             self.lines.add((frame.f_code.co_filename, frame.f_lineno))
         return self._line
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: Any) -> Any:
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, bool, bool]:
         """Run one test, traced."""
         self.lines, began = set(), time.perf_counter()
         threading.settrace(self)
@@ -81,20 +84,20 @@ class Tracer:
             return (yield)
         finally:
             sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
             by_file: dict[str, list[int]] = defaultdict(list)
             for file, line in sorted(self.lines):
                 by_file[self.files[file]].append(line)
             self.found[item.nodeid] = {"seconds": time.perf_counter() - began, "lines": by_file}
 
     def pytest_sessionfinish(self) -> None:
-        """Write down what was found."""
+        """Write the trace."""
         self.path.write_text(json.dumps(self.found))
 
 
-def pytest_configure(config: Any) -> None:
+def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--only"):
-        with suppress(ImportError, OSError, ValueError):  # a mutant that loops must not fill the machine's memory
+        with suppress(ImportError, OSError, ValueError):  # an endless loop must not fill the machine's memory
             import resource
 
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

@@ -138,11 +138,11 @@ def _differentiable_backward(node: Function, dys: list[Any]) -> Any:
 
 def _deliver(node: Function, dxs: Sequence[Any], gradients: Gradients) -> None:
     """Add each gradient to the sum at the end of its edge."""
-    edges, sums = node.edges or (), gradients.sums
+    edges, types, sums = node.edges or (), node.input_types, gradients.sums
     for i, dx in enumerate(dxs):
         if dx is None or (edge := edges[i]) is None:
             continue
-        shape, dtype = node.input_types[i]
+        shape, dtype = types[i]
         if getattr(dx, "shape", None) != shape or dx.dtype is not dtype:
             dx = _conform(node, i, dx)
         if not isinstance(below := edge[0], Function):

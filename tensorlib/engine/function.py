@@ -124,7 +124,10 @@ class Function(Node):
         recorded = True in needs
         if recorded:
             op.edges, op.serial = edges, next_serial()
-            arrays = _distinct(arrays)
+            if len(arrays) == 2 and arrays[0] is arrays[1]:
+                arrays[1] = arrays[1][...]  # x * x, without a detour
+            elif len(arrays) > 2:
+                arrays = _distinct(arrays)
         try:
             y = op.forward(*arrays, **attributes)
         except (TypeError, ValueError) as error:
@@ -195,10 +198,6 @@ def _operand(x: Any, inputs: Sequence[Any]) -> Any:
 
 def _distinct(arrays: list[Any]) -> list[Any]:
     """Replace an array that occurs twice, as in x * x.detach(), by a view: `save` knows inputs by identity."""
-    if len(arrays) == 1:
-        return arrays
-    if len(arrays) == 2:
-        return [arrays[0], arrays[1][...]] if arrays[0] is arrays[1] else arrays
     first = {id(x): i for i, x in reversed([*enumerate(arrays)])}
     return [x if first[id(x)] == i or not hasattr(x, "dtype") else x[...] for i, x in enumerate(arrays)]
 

@@ -1,12 +1,12 @@
-"""What stands between two layers, elementwise. Sigmoid and softplus are in exponential.py, tanh in trigonometric.py."""
+"""Activations, elementwise, and gates. Sigmoid and softplus are in exponential.py, tanh in trigonometric.py."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
-from tensorlib.engine.function import Function, as_tensor
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis, real
 from tensorlib.ops.arithmetic import clip
@@ -17,6 +17,10 @@ from tensorlib.ops.indexing import where
 from tensorlib.ops.shape import split
 from tensorlib.ops.trigonometric import tanh
 
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
+
 __all__ = ["elu", "gelu", "glu", "hardtanh", "leaky_relu", "mish", "relu", "silu", "softsign", "swiglu"]
 
 
@@ -24,7 +28,10 @@ __all__ = ["elu", "gelu", "glu", "hardtanh", "leaky_relu", "mish", "relu", "silu
 
 
 class Relu(Function):
-    """y = max(x, 0)  =>  dx = 0 where x <= 0 (also at 0), else dy: a NaN stays one, and gets its gradient."""
+    """y = max(x, 0)  =>  dx = 0 where x <= 0 (also at 0), else dy: a NaN remains, and gets its gradient.
+
+    Keeps y.
+    """
 
     def forward(self, x: Array) -> Array:
         y = namespace_of(x).maximum(x, 0)
@@ -33,31 +40,59 @@ class Relu(Function):
 
     def backward(self, dy: Array) -> Any:
         (y,) = self.saved
-        return namespace_of(dy).where(y <= 0, 0, dy)  # and not dy * (y > 0): an infinite dy times 0 would be NaN
+        return namespace_of(dy).where(y <= 0, 0, dy)  # not dy * (y > 0): an infinite dy times 0 would be NaN
 
 
-def relu(x: Any) -> Any:
-    """Return max(x, 0), elementwise (Nair and Hinton 2010)."""
+@derivation(Relu)
+def relu(x: TensorLike) -> Tensor:
+    """Return max(x, 0), elementwise, in the dtype of x (Nair and Hinton 2010).
+
+    >>> tl.relu([-1.0, 0.0, 2.0])
+    Tensor([0. 0. 2.], shape=(3,), dtype=float32)
+    """
     return Relu.apply(x)
 
 
-def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
-    """Return x where x > 0, else negative_slope · x, elementwise (Maas, Hannun and Ng 2013)."""
+def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
+    """Return x where x > 0, else negative_slope · x, elementwise (Maas, Hannun and Ng 2013).
+
+    >>> tl.leaky_relu([-1.0, 0.0, 2.0])
+    Tensor([-0.01  0.    2.  ], shape=(3,), dtype=float32)
+
+    Composed of `where` and a product  =>  dx = dy where x > 0, else negative_slope · dy.
+    """
     x = as_tensor(x)
     return where(x > 0, x, negative_slope * x)
 
 
-def elu(x: Any, alpha: float = 1.0) -> Any:
-    """Return x where x > 0, else alpha (e^x - 1), elementwise (Clevert, Unterthiner and Hochreiter 2016, eq. 15)."""
+def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
+    """Return x where x > 0, else alpha (e^x - 1), elementwise (Clevert, Unterthiner and Hochreiter 2016, eq. 15).
+
+    Integers and booleans give float64.
+
+    >>> tl.elu([-1.0, 0.0, 2.0])
+    Tensor([-0.6321  0.      2.    ], shape=(3,), dtype=float32)
+
+    Composed of `where`, `clip` and `expm1`  =>  dx = dy where x > 0, else dy alpha e^x = dy (y + alpha).
+    """
     x = as_floating(x)
-    return where(x > 0, x, alpha * expm1(clip(x, max=0)))  # clipped, for e^1000 overflows where it is not chosen, too
+    return where(x > 0, x, alpha * expm1(clip(x, max=0)))  # clipped: e^1000 would overflow even where it is not chosen
 
 
-def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
-    """Return x limited to [min_val, max_val], elementwise; at the bounds the gradient is 0 (clip passes it there)."""
+def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """Return x limited to [min_val, max_val], elementwise.
+
+    Raises ValueError if min_val > max_val.
+
+    >>> tl.hardtanh([-2.0, 0.5, 2.0])
+    Tensor([-1.   0.5  1. ], shape=(3,), dtype=float32)
+
+    Composed of `where` and `clip`  =>  dx = dy where min_val < x < max_val, else 0. At the bounds themselves the
+    gradient is 0, where that of `clip` is dy.
+    """
     min_val, max_val = real("hardtanh", "min_val", min_val), real("hardtanh", "max_val", max_val)
     if min_val > max_val:
-        raise ValueError(f"hardtanh: min_val must not be above max_val, got {min_val} and {max_val}; exchange them")
+        raise ValueError(f"hardtanh: min_val must not be above max_val, got {min_val} and {max_val}; swap them")
     x = as_tensor(x)
     return where((x > min_val) & (x < max_val), x, clip(x.detach(), min_val, max_val))
 
@@ -65,28 +100,50 @@ def hardtanh(x: Any, min_val: float = -1.0, max_val: float = 1.0) -> Any:
 # ---- smooth ------------------------------------------------------------------------------------------------------
 
 
-def softsign(x: Any) -> Any:
-    """Return x / (1 + |x|), elementwise (Bergstra et al. 2009)."""
+def softsign(x: TensorLike) -> Tensor:
+    """Return x / (1 + |x|), elementwise (Bergstra et al. 2009). Integers and booleans give float64.
+
+    >>> tl.softsign([-1.0, 0.0, 3.0])
+    Tensor([-0.5   0.    0.75], shape=(3,), dtype=float32)
+
+    Composed of `abs`, a sum and a quotient  =>  dx = dy / (1 + |x|)^2.
+    """
     x = as_floating(x)
     return x / (1 + absolute(x))
 
 
-def silu(x: Any) -> Any:
-    """Return x sigmoid(x), elementwise: also called swish (Elfwing et al. 2017; Ramachandran et al. 2017)."""
+def silu(x: TensorLike) -> Tensor:
+    """Return x sigmoid(x), elementwise, also called swish (Elfwing et al. 2017; Ramachandran et al. 2017).
+
+    Integers and booleans give float64.
+
+    >>> tl.silu([-1.0, 0.0, 1.0])
+    Tensor([-0.2689  0.      0.7311], shape=(3,), dtype=float32)
+
+    Composed of `sigmoid` and a product: y = x s  =>  dx = dy (s + x s (1 - s)) = dy (s + y (1 - s)).
+    """
     x = as_floating(x)
     return x * sigmoid(x)
 
 
-def mish(x: Any) -> Any:
-    """Return x tanh(softplus(x)), elementwise (Misra 2019)."""
+def mish(x: TensorLike) -> Tensor:
+    """Return x tanh(softplus(x)), elementwise (Misra 2019). Integers and booleans give float64.
+
+    >>> tl.mish([-1.0, 0.0, 1.0])
+    Tensor([-0.3034  0.      0.8651], shape=(3,), dtype=float32)
+
+    Composed of `softplus`, `tanh` and a product: y = x t  =>  dx = dy (t + x (1 - t^2) sigmoid(x)).
+    """
     x = as_floating(x)
     return x * tanh(softplus(x))
 
 
 class Gelu(Function):
-    """y = x P(x), P(x) = (1 + erf(x / sqrt(2))) / 2, how much of a normal distribution lies below x.
+    """y = x P(x), where P(x) = (1 + erf(x / sqrt(2))) / 2 is the probability that a normal variable is below x.
 
     P'(x) = p(x) = exp(-x^2 / 2) / sqrt(2 pi)  =>  dx = dy (P(x) + x p(x)).
+
+    Keeps x; statistics: P(x).
     """
 
     def forward(self, x: Array) -> Array:
@@ -110,7 +167,9 @@ def normal_portion(x: Array) -> Array:
 class GeluTanh(Function):
     """y = x (1 + tanh u) / 2 with u = sqrt(2/pi) (x + 0.044715 x^3).
 
-    dy/dx = (1 + tanh u) / 2 + x (1 - tanh^2 u) / 2 · du/dx,  du/dx = sqrt(2/pi) (1 + 3 · 0.044715 x^2).
+    du/dx = sqrt(2/pi) (1 + 3 · 0.044715 x^2)  =>  dx = dy ((1 + tanh u) / 2 + x (1 - tanh^2 u) / 2 · du/dx).
+
+    Keeps x.
     """
 
     def forward(self, x: Array) -> Array:
@@ -130,18 +189,22 @@ _GELU_CUBIC = 0.044715
 
 
 def tanh_of_cubic(x: Array) -> tuple[Array, Array]:
-    """Return tanh u and x kept within 10 of 0: beyond, tanh u is -1 or 1 to the last digit, but x^3 may overflow."""
+    """Return tanh u and x clipped to [-10, 10]: outside, tanh u is -1 or 1 to the last digit, but x^3 may overflow."""
     xp = namespace_of(x)
     near = xp.clip(x, -10, 10)
     return xp.tanh(_GELU_SCALE * (near + _GELU_CUBIC * near * near * near)), near
 
 
+@derivation(Gelu, GeluTanh)
 @at_least_float32  # the digits of float16 would cancel in 1 + erf on the left
-def gelu(x: Any, approximate: str = "none") -> Any:
-    """Return the Gaussian error linear unit x P(x), elementwise, P(x) the share of a normal distribution below x.
+def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
+    """Return the Gaussian error linear unit x P(x), elementwise, with P the standard normal distribution function.
 
-    With `approximate="tanh"`, P by its approximation with a tanh (Hendrycks and Gimpel 2016, section 2). It differs by
-    up to 5e-4, and is quicker.
+    ``approximate="tanh"`` approximates P by a tanh (Hendrycks and Gimpel 2016, section 2): faster, and within 5e-4.
+    Integers and booleans give float64. Raises ValueError for any other `approximate` than "none" and "tanh".
+
+    >>> tl.gelu([-1.0, 0.0, 1.0])
+    Tensor([-0.1587  0.      0.8413], shape=(3,), dtype=float32)
     """
     forms = {"none": Gelu, "tanh": GeluTanh}
     if not isinstance(approximate, str) or approximate not in forms:
@@ -153,24 +216,38 @@ def gelu(x: Any, approximate: str = "none") -> Any:
 # ---- gates -------------------------------------------------------------------------------------------------------
 
 
-def glu(x: Any, axis: int = -1) -> Any:
-    """Return a · sigmoid(b), where a and b are the two halves of x along `axis` (Dauphin et al. 2017, section 2)."""
+def glu(x: TensorLike, axis: int = -1) -> Tensor:
+    """Return a · sigmoid(b), where a and b are the two halves of x along `axis` (Dauphin et al. 2017, section 2).
+
+    Raises ValueError if the size along `axis` is odd.
+
+    >>> tl.glu([3.0, 4.0, 0.0, 0.0])
+    Tensor([1.5 2. ], shape=(2,), dtype=float32)
+
+    Composed of `split`, `sigmoid` and a product: y = a s  =>  da = dy s, db = dy a s (1 - s) = dy y (1 - s).
+    """
     a, b = _halves(x, axis, "glu")
     return a * sigmoid(b)
 
 
-def swiglu(x: Any, axis: int = -1) -> Any:
+def swiglu(x: TensorLike, axis: int = -1) -> Tensor:
     """Return silu(a) · b, where a and b are the two halves of x along `axis`.
 
     Shazeer 2020, "GLU variants improve Transformer", equation 5, where a = x W and b = x V: one product with [W V].
+    Raises ValueError if the size along `axis` is odd.
+
+    >>> tl.swiglu([1.0, 2.0, 3.0, 4.0])
+    Tensor([2.1932 7.0464], shape=(2,), dtype=float32)
+
+    Composed of `split`, `silu` and a product  =>  db = dy silu(a), and da = dy b times the slope of `silu`.
     """
     a, b = _halves(x, axis, "swiglu")
     return silu(a) * b
 
 
-def _halves(x: Any, axis: int, name: str) -> Any:
+def _halves(x: TensorLike, axis: int, name: str) -> tuple[Tensor, ...]:
     x = as_tensor(x)
     axis = normal_axis(axis, x.ndim, name)
     if x.shape[axis] % 2:
-        raise ValueError(f"{name}: the size along axis {axis} must be even, to be halved, got shape {x.shape}")
+        raise ValueError(f"{name}: the size along axis {axis} must be even, got shape {x.shape}")
     return split(x, 2, axis)

@@ -1,13 +1,20 @@
-"""Arithmetic, elementwise, with NumPy's broadcasting and dtype rules."""
+"""Arithmetic, elementwise, with NumPy's broadcasting and dtype rules.
+
+Where an input was broadcast, the engine sums its gradient back to its shape; the formulas below leave that out.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
-from tensorlib.engine.function import Function
+from tensorlib.engine.function import Function, derivation
 from tensorlib.ops.plain import plain
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = [
     "add", "clip", "divide", "floor_divide", "maximum", "minimum", "multiply", "negative", "power", "reciprocal",
@@ -16,7 +23,10 @@ __all__ = [
 
 
 class Add(Function):
-    """z = x + y."""
+    """z = x + y  =>  dx = dz, dy = dz.
+
+    Keeps nothing.
+    """
 
     broadcasts = True
 
@@ -27,13 +37,22 @@ class Add(Function):
         return dz, dz
 
 
-def add(x: Any, y: Any) -> Any:
-    """Return x + y, elementwise."""
+@derivation(Add)
+def add(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x + y, elementwise; x and y broadcast. Of booleans it is "or".
+
+    >>> tl.add([[1.0], [2.0]], [10.0, 20.0])
+    Tensor([[11. 21.]
+            [12. 22.]], shape=(2, 2), dtype=float32)
+    """
     return Add.apply(x, y)
 
 
 class Subtract(Function):
-    """z = x - y."""
+    """z = x - y  =>  dx = dz, dy = -dz.
+
+    Keeps nothing.
+    """
 
     broadcasts = True
 
@@ -44,13 +63,21 @@ class Subtract(Function):
         return dz, -dz if self.needs[1] else None
 
 
-def subtract(x: Any, y: Any) -> Any:
-    """Return x - y, elementwise."""
+@derivation(Subtract)
+def subtract(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x - y, elementwise; x and y broadcast. Raises TypeError for booleans; use ``x ^ y``.
+
+    >>> tl.subtract([1.0, 2.0], 0.5)
+    Tensor([0.5 1.5], shape=(2,), dtype=float32)
+    """
     return Subtract.apply(x, y)
 
 
 class Multiply(Function):
-    """z = x y  =>  dx = dz y, dy = dz x."""
+    """z = x y  =>  dx = dz y, dy = dz x.
+
+    Keeps x and y (each only for the gradient of the other).
+    """
 
     broadcasts = True
 
@@ -63,18 +90,27 @@ class Multiply(Function):
         return x * y
 
     def backward(self, dz: Array) -> Any:
-        x, y = self.saved[0], self.saved[-1]  # one and the same where one was saved
+        x, y = self.saved[0], self.saved[-1]  # the same array if only one was saved
         x_wanted, y_wanted = self.needs
         return dz * y if x_wanted else None, dz * x if y_wanted else None
 
 
-def multiply(x: Any, y: Any) -> Any:
-    """Return x y, elementwise."""
+@derivation(Multiply)
+def multiply(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x y, elementwise; x and y broadcast. Of booleans it is "and".
+
+    >>> tl.multiply([1.0, 2.0], [[3.0], [4.0]])
+    Tensor([[3. 6.]
+            [4. 8.]], shape=(2, 2), dtype=float32)
+    """
     return Multiply.apply(x, y)
 
 
 class Divide(Function):
-    """z = x / y  =>  dx = dz / y, dy = -dz x / y^2 = -dx z."""
+    """z = x / y  =>  dx = dz / y, dy = -dz x / y^2 = -dx z.
+
+    Keeps x (only for the gradient of y) and y.
+    """
 
     broadcasts = True
 
@@ -91,13 +127,21 @@ class Divide(Function):
         return dx, -dx * x / y if self.needs[1] else None
 
 
-def divide(x: Any, y: Any) -> Any:
-    """Return x / y, elementwise."""
+@derivation(Divide)
+def divide(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x / y, elementwise; x and y broadcast. The quotient of integers is float64.
+
+    >>> tl.divide([1, 2, 3], 2)
+    Tensor([0.5 1.  1.5], shape=(3,), dtype=float64)
+    """
     return Divide.apply(x, y)
 
 
 class Negative(Function):
-    """y = -x."""
+    """y = -x  =>  dx = -dy.
+
+    Keeps nothing.
+    """
 
     def forward(self, x: Array) -> Array:
         return -x
@@ -106,13 +150,21 @@ class Negative(Function):
         return -dy
 
 
-def negative(x: Any) -> Any:
-    """Return -x, elementwise."""
+@derivation(Negative)
+def negative(x: TensorLike) -> Tensor:
+    """Return -x, elementwise. Raises TypeError for booleans; use ``~x``.
+
+    >>> tl.negative([1.0, -2.0])
+    Tensor([-1.  2.], shape=(2,), dtype=float32)
+    """
     return Negative.apply(x)
 
 
 class Reciprocal(Function):
-    """y = 1 / x  =>  dx = -dy / x^2 = -dy y^2."""
+    """y = 1 / x  =>  dx = -dy / x^2 = -dy y^2.
+
+    Keeps y.
+    """
 
     def forward(self, x: Array) -> Array:
         y = namespace_of(x).reciprocal(x)
@@ -124,16 +176,24 @@ class Reciprocal(Function):
         return -dy * y * y
 
 
-def reciprocal(x: Any) -> Any:
-    """Return 1 / x, elementwise. Of integers it is an integer, as in NumPy: 0 for all but 1 and -1."""
+@derivation(Reciprocal)
+def reciprocal(x: TensorLike) -> Tensor:
+    """Return 1 / x, elementwise. The result for integers is an integer, as in NumPy: 0 except for 1 and -1.
+
+    >>> tl.reciprocal([1.0, 2.0, -4.0])
+    Tensor([ 1.    0.5  -0.25], shape=(3,), dtype=float32)
+    """
     return Reciprocal.apply(x)
 
 
 class Power(Function):
     """z = x^y.
 
-    dz/dx = y x^(y-1), taken as 0 at x = y = 0, where 0 · 0^-1 would give NaN.
-    dz/dy = x^y log x, taken as 0 where x = 0 <= y, its limit for y > 0.
+    dz/dx = y x^(y-1), taken as 0 at x = y = 0, where 0 · 0^-1 would give NaN;
+    dz/dy = x^y log x, taken as 0 where x = 0 <= y, its limit for y > 0
+    =>  dx = dz y x^(y-1), dy = dz x^y log x.
+
+    Keeps x and y.
     """
 
     broadcasts = True
@@ -141,7 +201,7 @@ class Power(Function):
     def forward(self, x: Array, y: Array) -> Array:
         self.save(x, y)
         if isinstance(y, int | float) and y in (3, 4) and x.dtype in ("float32", "float64"):
-            return x * x * x if y == 3 else (x * x) ** 2  # NumPy's own power takes some twenty times as long
+            return x * x * x if y == 3 else (x * x) ** 2  # NumPy's own power takes about twenty times as long
         if isinstance(y, int) and y < 0 and x.dtype.kind in "iu":
             raise ValueError("Integers to negative integer powers are not allowed.")  # a GPU would give 0
         return x**y
@@ -155,7 +215,7 @@ class Power(Function):
                 dx = dz * (y * x ** (y - 1)) if y != 0 else xp.zeros_like(dz)
             else:
                 base = xp.where((x == 0) & (y == 0), 1, x)
-                dx = dz * (y * base ** (y - 1.0))  # 1.0, for 0 - 1 of unsigned integers would be large
+                dx = dz * (y * base ** (y - 1.0))  # 1.0: in unsigned integers 0 - 1 would be large
         if self.needs[1]:
             at_zero = (x == 0) & (y >= 0)
             slope = x**y * xp.log(xp.where(at_zero, xp.ones_like(dz), x))
@@ -163,13 +223,24 @@ class Power(Function):
         return dx, dy
 
 
-def power(x: Any, y: Any) -> Any:
-    """Return x^y, elementwise. A negative x needs an integer-valued y that requires no gradient."""
+@derivation(Power)
+def power(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x^y, elementwise; x and y broadcast.
+
+    A negative x needs an integer-valued y that requires no gradient. Raises ValueError for integers to a negative
+    integer power.
+
+    >>> tl.power(tl.arange(4.0), 2)
+    Tensor([0. 1. 4. 9.], shape=(4,), dtype=float32)
+    """
     return Power.apply(x, y)
 
 
 class Remainder(Function):
-    """z = x - floor(x / y) y  =>  dx = dz, dy = -dz floor(x / y), since the floor does not change by small steps."""
+    """z = x - floor(x / y) y  =>  dx = dz, dy = -dz floor(x / y), since the floor is constant between its jumps.
+
+    Keeps x and y (only for the gradient of y).
+    """
 
     broadcasts = True
 
@@ -185,18 +256,30 @@ class Remainder(Function):
         return dz, -dz * (x // y)
 
 
-def remainder(x: Any, y: Any) -> Any:
-    """Return x - floor(x / y) y, elementwise: the remainder with the sign of y, Python's and NumPy's %."""
+@derivation(Remainder)
+def remainder(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return x - floor(x / y) y, elementwise: the remainder with the sign of y, Python's and NumPy's %.
+
+    >>> tl.remainder([7.0, -7.0], 3.0)
+    Tensor([1. 2.], shape=(2,), dtype=float32)
+    """
     return Remainder.apply(x, y)
 
 
-def floor_divide(x: Any, y: Any) -> Any:
-    """Return floor(x / y), elementwise. Its gradient is zero, so it carries none."""
+def floor_divide(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return floor(x / y), elementwise. Its gradient is zero wherever it exists, so the result is a constant.
+
+    >>> tl.floor_divide([7, -7], 2)
+    Tensor([ 3 -4], shape=(2,), dtype=int64)
+    """
     return plain("floor_divide", x, y)
 
 
 class Maximum(Function):
-    """z = max(x, y)  =>  dz goes to the larger one. Where both are equal, each gets half, as in PyTorch."""
+    """z = max(x, y)  =>  the larger one gets dz; where both are equal, each gets dz / 2, as in PyTorch.
+
+    Keeps x and y.
+    """
 
     broadcasts = True
 
@@ -213,7 +296,10 @@ class Maximum(Function):
 
 
 class Minimum(Function):
-    """z = min(x, y)  =>  dz goes to the smaller one. Where both are equal, each gets half, as in PyTorch."""
+    """z = min(x, y)  =>  the smaller one gets dz; where both are equal, each gets dz / 2, as in PyTorch.
+
+    Keeps x and y.
+    """
 
     broadcasts = True
 
@@ -230,30 +316,42 @@ class Minimum(Function):
 
 
 def unless_beaten(dz: Array, beaten: Array, tied: Array) -> Array:
-    """Return 0 where beaten, dz / 2 where tied, else dz. A product with 0 would make NaN of an infinite dz."""
+    """Return 0 where beaten, dz / 2 where tied, else dz. Multiplying an infinite dz by 0 would give NaN."""
     xp = namespace_of(dz)
     return xp.where(beaten, 0, xp.where(tied, 0.5 * dz, dz))
 
 
 def namespace_among(*operands: Any) -> Any:
-    """Return the namespace of the first operand that is an array: numbers have none."""
+    """Return the namespace of the first operand that is an array; numbers do not have one."""
     return namespace_of(next(x for x in operands if hasattr(x, "dtype")))
 
 
-def maximum(x: Any, y: Any) -> Any:
-    """Return the larger of x and y, elementwise."""
+@derivation(Maximum)
+def maximum(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return the larger of x and y, elementwise; x and y broadcast. NaN where either is NaN.
+
+    >>> tl.maximum([1.0, 5.0], 2.0)
+    Tensor([2. 5.], shape=(2,), dtype=float32)
+    """
     return Maximum.apply(x, y)
 
 
-def minimum(x: Any, y: Any) -> Any:
-    """Return the smaller of x and y, elementwise."""
+@derivation(Minimum)
+def minimum(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return the smaller of x and y, elementwise; x and y broadcast. NaN where either is NaN.
+
+    >>> tl.minimum([1.0, 5.0], 2.0)
+    Tensor([1. 2.], shape=(2,), dtype=float32)
+    """
     return Minimum.apply(x, y)
 
 
 class Clip(Function):
-    """z = min(max(x, low), high)  =>  dx = dz where low <= x <= high, at the bounds too.
+    """z = min(max(x, low), high)  =>  dx = dz where low <= x <= high, including the bounds, else 0.
 
-    A bound gets dz where it is the value: low where x < low <= high; high where high < x, or high < low.
+    A bound gets dz where z equals it: low where x < low <= high; high where high < x or high < low.
+
+    Keeps x and bounds.
     """
 
     broadcasts = True
@@ -278,11 +376,15 @@ class Clip(Function):
         return tuple([where(got, dz, 0) if need else None for got, need in zip(got_by, self.needs, strict=True)])
 
 
-def clip(x: Any, min: Any = None, max: Any = None) -> Any:
-    """Return x limited to [min, max], elementwise; a bound may be a number, an array, or None for no bound.
+@derivation(Clip)
+def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
+    """Return x limited to [min, max], elementwise; each bound is a number, a Tensor that broadcasts, or None.
 
-    Where min > max the result is max, as in NumPy. At the bounds x gets the whole gradient (hardtanh stops it there);
-    outside, a bound that requires a gradient gets it.
+    Where min > max the result is max, as in NumPy. At a bound x gets the whole gradient (that of hardtanh is 0 there);
+    beyond it, the bound gets the gradient if it requires one.
+
+    >>> tl.clip([-2.0, 0.5, 2.0], -1.0, 1.0)
+    Tensor([-1.   0.5  1. ], shape=(3,), dtype=float32)
     """
     bounds = [bound for bound in (min, max) if bound is not None]
     return Clip.apply(x, *bounds, has_low=min is not None, has_high=max is not None)

@@ -1,36 +1,40 @@
-"""Scaled dot-product attention, by the sentence made of ops that it is; kernels make it block by block."""
+"""Scaled dot-product attention, written as a composition of ops; kernels compute it block by block."""
 
 from __future__ import annotations
 
 import math
 from functools import singledispatch
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.random import Generator
 from tensorlib.arrays.shapes import sum_to
-from tensorlib.engine.function import Function
+from tensorlib.engine.function import Function, derivation
 from tensorlib.ops.arguments import as_tensors, check_flag
 from tensorlib.ops.dropout import Dropout, checked_probability, next_draw
 from tensorlib.ops.linalg import Matmul
 from tensorlib.ops.softmax import Softmax, checked_mask, softmax_gradient
 
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
+
 __all__ = ["scaled_dot_product_attention"]
 
 
 class AttentionPattern(NamedTuple):
-    """Who may attend to whom, and which weights are dropped."""
+    """Which keys each query may attend to, and which weights are dropped."""
 
-    visible: Array | None  # booleans that broadcast to (..., T, S), or None for all
-    causal: bool  # and besides, query t sees keys 0..t only
-    p: float  # how much of the weights is dropped
-    key: int  # of the mask, as in Dropout
-    draw: int  # over all weights (..., T, S), with the leading axes of q and k
+    visible: Array | None  # booleans that broadcast to (..., T, S); None: all keys are visible
+    causal: bool  # in addition, query t sees only keys 0..t
+    p: float  # the probability that a weight is dropped
+    key: int  # with `draw`, identifies the dropout mask as in Dropout
+    draw: int  # one draw for all weights (..., T, S), with the leading axes of q and k
 
-    def mask(self, q: Array, k: Array) -> Array | None:
-        """Return `visible` and causality as one mask."""
+    def mask(self, q: Any, k: Any) -> Array | None:
+        """Return `visible` and causality as one mask, for arrays or Tensors q and k."""
         if not self.causal:
             return self.visible
         home = q.backend if hasattr(q, "requires_grad") else backend_of(q)  # under create_graph q is a Tensor
@@ -43,9 +47,15 @@ class AttentionPattern(NamedTuple):
 
 
 class Attention(Function):
-    """y = (m · softmax(q k^T / sqrt(K))) v, softmax over what is visible, m the mask of dropout on the weights.
+    """y = (m · w) v with w = softmax(q k^T / sqrt(K)) over the visible keys and m the dropout mask of the weights.
 
-    Nothing of the size (T, S) is kept: the weights are made once more in backward.
+    With s = q k^T / sqrt(K):  dv = (m w)^T dy,  dw = m · (dy v^T),  ds = w (dw - <dw, w>)
+    =>  dq = ds k / sqrt(K),  dk = ds^T q / sqrt(K).
+
+    Nothing of size (T, S) is kept unless the mask has that size: backward computes the weights again.
+
+    Keeps q, k, v and pattern; statistics (by a kernel, for each query): largest score, sum of exponentials.
+    Kernels: numpy/attention.py.
     """
 
     broadcasts = True
@@ -63,16 +73,16 @@ class Attention(Function):
 
 def attention_weights(q: Array, k: Array, mask: Array | None) -> Array:
     """Return softmax(q k^T / sqrt(K)) over the visible keys, (..., T, S); of arrays, or of Tensors."""
-    # Scaling the queries costs T·K multiplications, scaling the scores would cost T·S.
+    # Scaling the queries costs T·K multiplications; scaling the scores would cost T·S.
     scores = Matmul.run(q * (1 / math.sqrt(max(q.shape[-1], 1))), k.swapaxes(-1, -2))
-    if scores.dtype == np.float16:  # 11 bits are too few for a sum of many
+    if scores.dtype == np.float16:  # 11 bits are too few for a long sum
         return Softmax.run(scores.astype("float32"), axis=-1, visible=mask).astype("float16")
     return Softmax.run(scores, axis=-1, visible=mask)
 
 
 @singledispatch
 def attention_formula(q: Array, k: Array, v: Array, pattern: AttentionPattern) -> tuple[Array, Any]:
-    """Return y, and what a kernel wants to keep for the gradient; the formula keeps nothing."""
+    """Return y, and the statistics that a kernel keeps for the gradient; the formula keeps none."""
     return Matmul.run(pattern.drop(attention_weights(q, k, pattern.mask(q, k))), v), None
 
 
@@ -80,8 +90,7 @@ def attention_formula(q: Array, k: Array, v: Array, pattern: AttentionPattern) -
 def attention_gradient(
     dy: Array, q: Array, k: Array, v: Array, pattern: AttentionPattern, kept: Any, needs: tuple[bool, ...]
 ) -> tuple[Array | None, Array | None, Array | None]:
-    # With the weights w = softmax(s), s = q k^T / sqrt(K), y = (m w) v:  dv = (m w)^T dy,  dw = m · (dy v^T),
-    # ds = w (dw - <dw, w>)   =>   dq = ds k / sqrt(K),  dk = ds^T q / sqrt(K)
+    """Return dq, dk and dv as derived in `Attention`."""
     weights = attention_weights(q, k, pattern.mask(q, k))
     dv = Matmul.run(pattern.drop(weights).swapaxes(-1, -2), dy) if needs[2] else None
     if not (needs[0] or needs[1]):
@@ -95,25 +104,72 @@ def attention_gradient(
     return dq, Matmul.run(dscores.swapaxes(-1, -2), q) if needs[1] else None, dv
 
 
+@overload
 def scaled_dot_product_attention(
-    q: Any,
-    k: Any,
-    v: Any,
-    visible: Any = None,
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    visible: TensorLike | None = None,
+    dropout: float = 0.0,
+    generator: Generator | None = None,
+    return_weights: Literal[False] = False,
+    causal: bool = False,
+) -> Tensor: ...
+
+
+@overload
+def scaled_dot_product_attention(
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    visible: TensorLike | None = None,
+    dropout: float = 0.0,
+    generator: Generator | None = None,
+    *,
+    return_weights: Literal[True],
+    causal: bool = False,
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def scaled_dot_product_attention(
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    visible: TensorLike | None = None,
     dropout: float = 0.0,
     generator: Generator | None = None,
     return_weights: bool = False,
     causal: bool = False,
-) -> Any:
+) -> Any: ...  # a flag known only at run time
+
+
+@derivation(Attention)
+def scaled_dot_product_attention(
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    visible: TensorLike | None = None,
+    dropout: float = 0.0,
+    generator: Generator | None = None,
+    return_weights: bool = False,
+    causal: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
     """Return softmax(q k^T / sqrt(K)) v for q (..., T, K), k (..., S, K), v (..., S, M): (..., T, M).
 
-    Vaswani et al. 2017, equation 1. `visible`, booleans that broadcast to (..., T, S), says which of the S places each
-    of the T queries may attend to; with `causal`, query t besides sees only keys 0 to t. A query that may see nothing
-    gets zeros. `dropout` acts on the weights. With `return_weights` the result is (output, weights), the weights
-    (..., T, S) as they are before dropout.
+    Vaswani et al. 2017, equation 1. `visible`, booleans that broadcast to (..., T, S), marks which of the S keys each
+    of the T queries may attend to; with `causal`, query t also sees only keys 0 to t. A query that sees no key gets
+    zeros. `dropout` acts on the weights. With `return_weights` the result is (output, weights), where the weights
+    (..., T, S) are those before dropout.
 
-    On a CPU the weights are made for a block of queries at a time, forward and backward, so memory grows with T + S and
-    not with T·S; give `causal`, not a mask of T·S, and padding as a mask (..., 1, S).
+    On a CPU the weights are computed for one block of queries at a time, forward and backward, so memory grows with
+    T + S and not with T·S. To profit, pass `causal` rather than a causal mask, and padding as a mask (..., 1, S).
+
+    Raises ValueError if the shapes do not fit, TypeError if `visible` is not boolean.
+
+    >>> q, k, v = tl.ones((1, 2)), tl.ones((3, 2)), tl.Tensor([[1.0], [2.0], [9.0]])
+    >>> tl.scaled_dot_product_attention(q, k, v, visible=[True, True, False])
+    Tensor([[1.5]], shape=(1, 1), dtype=float32)
     """
     name = "scaled_dot_product_attention"
     check_flag(name, "return_weights", return_weights)
@@ -126,17 +182,16 @@ def scaled_dot_product_attention(
             f"got {q.shape}, {k.shape} and {v.shape}"
         )
     lead = _leading(q, k, v)
-    if visible is not None:
-        visible = checked_mask(visible, (*lead, q.shape[-2], k.shape[-2]), q)
-    pattern = AttentionPattern(visible, causal, p, *next_draw(name, p, generator))
+    mask = None if visible is None else checked_mask(visible, (*lead, q.shape[-2], k.shape[-2]), q)
+    pattern = AttentionPattern(mask, causal, p, *next_draw(name, p, generator))
     if not return_weights:
         return Attention.apply(q, k, v, pattern=pattern)
-    weights = attention_weights(q, k, pattern.mask(q, k))
+    weights: Any = attention_weights(q, k, pattern.mask(q, k))
     return Matmul.apply(pattern.drop(weights), v), weights
 
 
-def _leading(q: Any, k: Any, v: Any) -> tuple[int, ...]:
-    """Return the axes of the weights before the last two, those of q and k, after checking that v fits them."""
+def _leading(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, ...]:
+    """Return the leading axes of the weights, which are those of q and k, after checking that v broadcasts to them."""
     try:
         np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     except ValueError:

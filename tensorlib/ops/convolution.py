@@ -1,4 +1,4 @@
-"""Convolution and pooling: what is done to every window of the trailing axes."""
+"""Convolution and pooling: one operation on every window of the trailing axes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from itertools import product
 from operator import index
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, as_tensor
@@ -14,18 +14,25 @@ from tensorlib.messages import shown
 from tensorlib.ops.arguments import whole
 from tensorlib.ops.linalg import matmul
 
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
+
 __all__ = ["avg_pool", "conv1d", "conv2d", "max_pool"]
 
-# In shapes: B batch, C channels in, O channels out, G groups, K places of a window, N windows.
+PerAxis: TypeAlias = int | tuple[int, ...] | list[int]
+"""One integer for all axes, or one for each."""
+
+# In shapes: B batch, C channels in, O channels out, G groups, K positions in a window, N windows.
 
 
 # ---- windows -----------------------------------------------------------------------------------------------------
 
 
 class Grid(NamedTuple):
-    """Where windows lie along the trailing axes of an array: one entry an axis."""
+    """The layout of windows along the trailing axes of an array: one entry per axis."""
 
-    sizes: tuple[int, ...]  # of the array without padding
+    sizes: tuple[int, ...]  # of the unpadded array
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...]
@@ -47,19 +54,21 @@ class Grid(NamedTuple):
         """The index of the array within the padded one."""
         return (..., *[slice(p, p + n) for n, p in zip(self.sizes, self.padding, strict=True)])
 
-    def places(self) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
-        """Yield each place within the window, and the index that takes this place of all windows."""
-        for place in product(*map(range, self.kernel)):
-            starts = [i * d for i, d in zip(place, self.dilation, strict=True)]
+    def positions(self) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
+        """Yield each position within the window, and the index that selects this position of every window."""
+        for position in product(*map(range, self.kernel)):
+            starts = [i * d for i, d in zip(position, self.dilation, strict=True)]
             spans = zip(starts, self.counts, self.stride, strict=True)
-            yield place, (..., *[slice(i, i + (n - 1) * s + 1, s) for i, n, s in spans])
+            yield position, (..., *[slice(i, i + (n - 1) * s + 1, s) for i, n, s in spans])
 
 
 class Windows(Function):
-    """y[place, ..., window] = the element of x (..., *sizes) at that place of that window, or `fill` in the padding.
+    """y[position, ..., window] = the element of x (..., *sizes) at that position of that window; `fill` in the padding.
 
-    y is (*kernel, ..., *counts): the places stand in front, so that everything is copied and reduced in long stretches.
-    An element that lies in several windows gets the gradients of all: dx = dy added back (SumWindows).
+    y is (*kernel, ..., *counts): positions come first, so that copies and reductions run over long stretches of memory.
+    An element of several windows gets the sum of their gradients  =>  dx = SumWindows(dy).
+
+    Keeps nothing.
     """
 
     def forward(self, x: Array, grid: Grid, fill: float = 0) -> Array:
@@ -70,8 +79,8 @@ class Windows(Function):
             padded = xp.full((*lead, *grid.padded), fill, x.dtype)
             padded[grid.inner] = x
         y = xp.empty((*grid.kernel, *lead, *grid.counts), x.dtype)
-        for place, everywhere in grid.places():
-            y[place] = padded[everywhere]
+        for position, everywhere in grid.positions():
+            y[position] = padded[everywhere]
         return y
 
     def backward(self, dy: Array) -> Any:
@@ -79,17 +88,19 @@ class Windows(Function):
 
 
 class SumWindows(Function):
-    """y = zeros, to which each window of x (*kernel, ..., *counts) is added at its place. The adjoint of Windows.
+    """y = zeros (..., *sizes) to which each window of x (*kernel, ..., *counts) is added: the adjoint of Windows.
 
-    And so  dx = the windows of dy. Always added in the same order, so the same bits on every run.
+    =>  dx = Windows(dy). Windows are always added in the same order, so that every run gives the same bits.
+
+    Keeps nothing.
     """
 
     def forward(self, x: Array, grid: Grid) -> Array:
         self.grid = grid
         n = len(grid.sizes)
         y = namespace_of(x).zeros((*x.shape[n : x.ndim - n], *grid.padded), x.dtype)
-        for place, everywhere in grid.places():
-            y[everywhere] += x[place]
+        for position, everywhere in grid.positions():
+            y[everywhere] += x[position]
         return y[grid.inner]
 
     def backward(self, dy: Array) -> Any:
@@ -100,49 +111,84 @@ class SumWindows(Function):
 
 
 def conv1d(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> Any:
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: PerAxis = 1,
+    padding: PerAxis = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+) -> Tensor:
     """Return the convolution of x (B, C, L) with weight (O, C / groups, K), plus bias (O,): (B, O, L').
 
-    As `conv2d`, along one axis.
+    Like `conv2d`, along one axis; see there for the arguments, the errors and the gradient.
+
+    >>> tl.conv1d([[[1.0, 2.0, 3.0, 4.0]]], [[[1.0, 10.0]]])
+    Tensor([[[21. 32. 43.]]], shape=(1, 1, 3), dtype=float32)
     """
     return _convolution("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
 
 def conv2d(
-    x: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> Any:
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: PerAxis = 1,
+    padding: PerAxis = 0,
+    dilation: PerAxis = 1,
+    groups: int = 1,
+) -> Tensor:
     """Return the convolution of x (B, C, H, W) with weight (O, C / groups, kh, kw), plus bias (O,): (B, O, H', W').
 
     y[b, o, i, j] = bias[o] + sum over c, p, q of weight[o, c, p, q] x[b, c, i s + p d, j s + q d], with stride s,
-    dilation d and `padding` zeros around x; H' = (H + 2 padding - dilation (kh - 1) - 1) // stride + 1. The three are
-    integers, or pairs for height and width. With `groups` the channels fall into so many groups, and outputs see the
-    inputs of their own. It is the matrix product of weights and windows (Chellapilla et al. 2006).
+    dilation d and `padding` zeros around x; H' = (H + 2 padding - dilation (kh - 1) - 1) // stride + 1. Each of the
+    three is an integer, or a pair for height and width. `groups` splits the channels into that many groups; an output
+    channel sees only the input channels of its group.
+
+    Raises ValueError if shapes and groups do not fit, or the window is larger than the padded x.
+
+    >>> tl.conv2d(tl.ones((1, 1, 3, 3)), tl.ones((1, 1, 2, 2)), padding=1)
+    Tensor([[[[1. 2. 2. 1.]
+              [2. 4. 4. 2.]
+              [2. 4. 4. 2.]
+              [1. 2. 2. 1.]]]], shape=(1, 1, 4, 4), dtype=float32)
+
+    Composed of windows, reshaping and one matrix product y = w z of the weights w (O, C K) with the windows z (C K, N)
+    of x (Chellapilla et al. 2006)  =>  dw = dy z^T, and dx = the columns of w^T dy, added back into their windows.
     """
     return _convolution("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 
 
 def _convolution(
-    name: str, n: int, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int
-) -> Any:
+    name: str,
+    n: int,
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None,
+    stride: PerAxis,
+    padding: PerAxis,
+    dilation: PerAxis,
+    groups: int,
+) -> Tensor:
     x = as_tensor(x)
     weight = as_tensor(weight, like=x)
     bias = None if bias is None else as_tensor(bias, like=x)
     _check_channels(name, n, x, weight, bias, groups)
     grid = _grid(name, x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    batch, outputs, within, places = x.shape[0], weight.shape[0], weight.shape[1], math.prod(weight.shape[2:])
+    batch, outputs, within, positions = x.shape[0], weight.shape[0], weight.shape[1], math.prod(weight.shape[2:])
     windows = batch * math.prod(grid.counts)
 
-    # Channels before batch, places before channels: for one group the reshaping below then copies nothing.
+    # Channels before batch, positions before channels: for one group, the reshaping below then copies nothing.
     x_KCBN = Windows.apply(x.swapaxes(0, 1), grid=grid)
-    x_GKN = x_KCBN.reshape(places, groups, within, windows).swapaxes(0, 1).reshape(groups, places * within, windows)
-    w_GOCK = weight.reshape(groups, outputs // groups, within, places)
-    w_GOK = w_GOCK.swapaxes(2, 3).reshape(groups, outputs // groups, places * within)
+    x_KGCN = x_KCBN.reshape(positions, groups, within, windows)
+    x_GKN = x_KGCN.swapaxes(0, 1).reshape(groups, positions * within, windows)
+    w_GOCK = weight.reshape(groups, outputs // groups, within, positions)
+    w_GOK = w_GOCK.swapaxes(2, 3).reshape(groups, outputs // groups, positions * within)
     y = matmul(w_GOK, x_GKN).reshape(outputs, batch, *grid.counts).swapaxes(0, 1)
     return y if bias is None else y + bias.reshape(outputs, *(1,) * n)
 
 
-def _check_channels(name: str, n: int, x: Any, weight: Any, bias: Any, groups: int) -> None:
+def _check_channels(name: str, n: int, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
     axes = "L" if n == 1 else "H, W"
     if x.ndim != n + 2 or weight.ndim != n + 2:
         raise ValueError(
@@ -165,11 +211,17 @@ def _check_channels(name: str, n: int, x: Any, weight: Any, bias: Any, groups: i
 # ---- pooling -----------------------------------------------------------------------------------------------------
 
 
-def max_pool(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Any:
+def max_pool(x: TensorLike, kernel_size: PerAxis, stride: PerAxis | None = None, padding: PerAxis = 0) -> Tensor:
     """Return the largest element of each window of x (B, C, ...), over any number of trailing axes.
 
-    `kernel_size` is an integer for all axes after the first two, or a tuple, one size for each trailing axis to pool.
-    `stride` is the kernel's size by default. Padding never wins. Tied elements share the gradient evenly, as in `max`.
+    `kernel_size` is an integer for all axes after the first two, or a tuple with one size for each trailing axis to
+    pool. `stride` defaults to the kernel size. Padding is never the maximum. Raises ValueError if the window is larger
+    than the padded x, or the padding more than half of the window.
+
+    >>> tl.max_pool([[[1.0, 3.0, 2.0, 4.0]]], 2)
+    Tensor([[[3. 4.]]], shape=(1, 1, 2), dtype=float32)
+
+    Composed of windows and `max`  =>  the maximum of each window gets its dy, evenly shared if tied.
     """
     x = as_tensor(x)
     grid = _pool_grid("max_pool", x, kernel_size, stride, padding)
@@ -177,21 +229,30 @@ def max_pool(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0) -> 
     return Windows.apply(x, grid=grid, fill=lowest).max(axis=tuple(range(len(grid.kernel))))
 
 
-def avg_pool(x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0) -> Any:
+def avg_pool(x: TensorLike, kernel_size: PerAxis, stride: PerAxis | None = None, padding: PerAxis = 0) -> Tensor:
     """Return the mean of each window of x (B, C, ...), over any number of trailing axes.
 
-    `kernel_size` is an integer for all axes after the first two, or a tuple, one size for each trailing axis to pool.
-    `stride` is the kernel's size by default. The zeros of the padding count as elements, as in PyTorch.
+    `kernel_size` is an integer for all axes after the first two, or a tuple with one size for each trailing axis to
+    pool. `stride` defaults to the kernel size. The zeros of the padding count as elements, as in PyTorch. Raises
+    ValueError if the window is larger than the padded x, or the padding more than half of the window.
+
+    >>> tl.avg_pool([[[1.0, 3.0, 2.0, 4.0]]], 2)
+    Tensor([[[2. 3.]]], shape=(1, 1, 2), dtype=float32)
+
+    Composed of windows and `mean`  =>  each of the K elements of a window gets dy / K of it.
     """
     x = as_tensor(x)
     grid = _pool_grid("avg_pool", x, kernel_size, stride, padding)
     return Windows.apply(x, grid=grid).mean(axis=tuple(range(len(grid.kernel))))
 
 
-def _pool_grid(name: str, x: Any, kernel_size: Any, stride: Any, padding: Any) -> Grid:
+def _pool_grid(name: str, x: Tensor, kernel_size: PerAxis, stride: PerAxis | None, padding: PerAxis) -> Grid:
     n = len(kernel_size) if isinstance(kernel_size, tuple | list) else x.ndim - 2
     if not 1 <= n <= x.ndim:
-        raise ValueError(f"{name}: kernel_size {kernel_size} must have axes of x to pool, got x {x.shape}")
+        raise ValueError(
+            f"{name}: kernel_size {kernel_size} needs an axis of x to pool for each of its sizes, at least one; an "
+            f"integer pools those after the first two; got x {x.shape}"
+        )
     kernel = _per_axis(name, "kernel_size", kernel_size, n, 1)
     grid = _grid(name, x.shape[x.ndim - n :], kernel, kernel if stride is None else stride, padding, 1)
     if any(2 * p > k for p, k in zip(grid.padding, kernel, strict=True)):
@@ -199,22 +260,24 @@ def _pool_grid(name: str, x: Any, kernel_size: Any, stride: Any, padding: Any) -
     return grid
 
 
-# ---- what is given, checked --------------------------------------------------------------------------------------
+# ---- checks of arguments -----------------------------------------------------------------------------------------
 
 
-def _grid(name: str, sizes: tuple[int, ...], kernel: tuple[int, ...], stride: Any, padding: Any, dilation: Any) -> Grid:
+def _grid(
+    name: str, sizes: tuple[int, ...], kernel: tuple[int, ...], stride: PerAxis, padding: PerAxis, dilation: PerAxis
+) -> Grid:
     n = len(sizes)
     stride, dilation = _per_axis(name, "stride", stride, n, 1), _per_axis(name, "dilation", dilation, n, 1)
     grid = Grid(tuple(sizes), tuple(kernel), stride, _per_axis(name, "padding", padding, n, 0), dilation)
     if min(grid.counts) < 1 or min(kernel) < 1:
         raise ValueError(
-            f"{name}: the window must have a size and fit into the padded x, got kernel {grid.kernel} "
+            f"{name}: the window must not be empty and must fit into the padded x, got kernel {grid.kernel} "
             f"with dilation {dilation} for sizes {grid.padded}"
         )
     return grid
 
 
-def _per_axis(name: str, argument: str, value: Any, n: int, least: int) -> tuple[int, ...]:
+def _per_axis(name: str, argument: str, value: PerAxis, n: int, least: int) -> tuple[int, ...]:
     """Return one integer for each of n axes from an integer or a tuple of n."""
     try:
         values = tuple(map(index, value)) if isinstance(value, tuple | list) else (index(value),) * n

@@ -1,9 +1,9 @@
-"""Tensors made from nothing but numbers. They are constants: none has a history."""
+"""Tensors created from numbers alone. They are constants without history."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,45 +12,83 @@ from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import Shape, checked_dtype, checked_shape, checked_size, fitting, real, whole
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
+
 __all__ = ["arange", "eye", "full", "full_like", "linspace", "ones", "ones_like", "zeros", "zeros_like"]
 
 
-def full(shape: Shape, fill_value: float, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
-    """Return a Tensor of this shape with every element `fill_value`."""
+def full(shape: Shape, fill_value: float, dtype: DTypeLike = "float32", backend: str | Backend = "numpy") -> Tensor:
+    """Return a Tensor of this shape with every element `fill_value`.
+
+    Raises ValueError if `dtype` cannot hold `fill_value`.
+
+    >>> tl.full((2, 2), 7.5)
+    Tensor([[7.5 7.5]
+            [7.5 7.5]], shape=(2, 2), dtype=float32)
+    """
     return _filled("full", shape, fill_value, dtype, backend)
 
 
-def zeros(shape: Shape, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
-    """Return a Tensor of zeros."""
+def zeros(shape: Shape, dtype: DTypeLike = "float32", backend: str | Backend = "numpy") -> Tensor:
+    """Return a Tensor of zeros of this shape: one integer, or a tuple of them.
+
+    >>> tl.zeros((2, 3), "int64")
+    Tensor([[0 0 0]
+            [0 0 0]], shape=(2, 3), dtype=int64)
+    """
     return _filled("zeros", shape, 0, dtype, backend)
 
 
-def ones(shape: Shape, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
-    """Return a Tensor of ones."""
+def ones(shape: Shape, dtype: DTypeLike = "float32", backend: str | Backend = "numpy") -> Tensor:
+    """Return a Tensor of ones of this shape: one integer, or a tuple of them.
+
+    >>> tl.ones(3)
+    Tensor([1. 1. 1.], shape=(3,), dtype=float32)
+    """
     return _filled("ones", shape, 1, dtype, backend)
 
 
-def full_like(x: Any, fill_value: float, dtype: Any = None, backend: str | Backend | None = None) -> Any:
-    """Return a Tensor of `fill_value` with the shape of x, and its dtype and backend if no other is given."""
+def full_like(
+    x: TensorLike, fill_value: float, dtype: DTypeLike | None = None, backend: str | Backend | None = None
+) -> Tensor:
+    """Return a Tensor with every element `fill_value`; shape, and by default dtype and backend, are those of x.
+
+    Raises ValueError if the dtype cannot hold `fill_value`.
+
+    >>> tl.full_like([[1.0, 2.0]], 7.5)
+    Tensor([[7.5 7.5]], shape=(1, 2), dtype=float32)
+    """
     return _alike("full_like", x, fill_value, dtype, backend)
 
 
-def zeros_like(x: Any, dtype: Any = None, backend: str | Backend | None = None) -> Any:
-    """Return zeros with the shape of x, and its dtype and backend if no other is given."""
+def zeros_like(x: TensorLike, dtype: DTypeLike | None = None, backend: str | Backend | None = None) -> Tensor:
+    """Return a Tensor of zeros; shape, and by default dtype and backend, are those of x.
+
+    >>> tl.zeros_like([[1, 2]])
+    Tensor([[0 0]], shape=(1, 2), dtype=int64)
+    """
     return _alike("zeros_like", x, 0, dtype, backend)
 
 
-def ones_like(x: Any, dtype: Any = None, backend: str | Backend | None = None) -> Any:
-    """Return ones with the shape of x, and its dtype and backend if no other is given."""
+def ones_like(x: TensorLike, dtype: DTypeLike | None = None, backend: str | Backend | None = None) -> Tensor:
+    """Return a Tensor of ones; shape, and by default dtype and backend, are those of x.
+
+    >>> tl.ones_like([[1.0, 2.0]])
+    Tensor([[1. 1.]], shape=(1, 2), dtype=float32)
+    """
     return _alike("ones_like", x, 1, dtype, backend)
 
 
-def _filled(name: str, shape: Any, value: Any, dtype: Any, backend: str | Backend) -> Any:
+def _filled(name: str, shape: Shape, value: float, dtype: DTypeLike, backend: str | Backend) -> Tensor:
     sizes, kind = checked_shape(name, shape), checked_dtype(name, dtype)
     return as_tensor(get_backend(backend).xp.full(sizes, fitting(name, value, kind), kind))
 
 
-def _alike(name: str, x: Any, value: Any, dtype: Any, backend: str | Backend | None) -> Any:
+def _alike(name: str, x: TensorLike, value: float, dtype: DTypeLike | None, backend: str | Backend | None) -> Tensor:
     x = as_tensor(x)
     kind, home = (x.dtype if dtype is None else dtype), (x.backend if backend is None else backend)
     return _filled(name, x.shape, value, kind, home)
@@ -60,13 +98,18 @@ def arange(
     start: float,
     stop: float | None = None,
     step: float = 1,
-    dtype: Any = None,
+    dtype: DTypeLike | None = None,
     backend: str | Backend = "numpy",
-) -> Any:
-    """Return start, start + step, ... up to but without `stop`; ``arange(n)`` counts from 0.
+) -> Tensor:
+    """Return start, start + step, ... up to but excluding `stop`; ``arange(n)`` counts from 0.
 
-    Integers give int64, as NumPy's do; a Python float among them gives float32. Computed in float64, so that a float32
-    result is the exact one rounded.
+    Integers give int64, as in NumPy; a Python float among them gives float32, computed in float64 and then rounded.
+    Raises ValueError if a number is not finite or the step is 0.
+
+    >>> tl.arange(1, 10, 3)
+    Tensor([1 4 7], shape=(3,), dtype=int64)
+    >>> tl.arange(0, 1, 0.25)
+    Tensor([0.   0.25 0.5  0.75], shape=(4,), dtype=float32)
     """
     first, last = (0, start) if stop is None else (start, stop)
     numbers = {"start": real("arange", "start", first), "stop": real("arange", "stop", last)}
@@ -85,10 +128,14 @@ def linspace(
     stop: float,
     num: int = 50,
     endpoint: bool = True,
-    dtype: Any = "float32",
+    dtype: DTypeLike = "float32",
     backend: str | Backend = "numpy",
-) -> Any:
-    """Return `num` numbers evenly spread from `start` to `stop`, which is the last of them unless endpoint=False."""
+) -> Tensor:
+    """Return `num` evenly spaced numbers from `start` to `stop`; ``endpoint=False`` excludes `stop`.
+
+    >>> tl.linspace(0, 1, 5)
+    Tensor([0.   0.25 0.5  0.75 1.  ], shape=(5,), dtype=float32)
+    """
     if not isinstance(endpoint, bool | np.bool_):
         raise TypeError(f"linspace: endpoint must be True or False, got {shown(endpoint)}")
     ends = [real("linspace", "start", start), real("linspace", "stop", stop)]
@@ -96,7 +143,14 @@ def linspace(
     return as_tensor(get_backend(backend).xp.linspace(*ends, count, endpoint=endpoint).astype(kind))
 
 
-def eye(n: int, m: int | None = None, k: int = 0, dtype: Any = "float32", backend: str | Backend = "numpy") -> Any:
-    """Return a matrix (n, m), by default square, with ones on diagonal number k (above the main one if positive)."""
+def eye(
+    n: int, m: int | None = None, k: int = 0, dtype: DTypeLike = "float32", backend: str | Backend = "numpy"
+) -> Tensor:
+    """Return a matrix (n, m), by default square, with ones on diagonal k (above the main one if positive).
+
+    >>> tl.eye(2, 3, k=1)
+    Tensor([[0. 1. 0.]
+            [0. 0. 1.]], shape=(2, 3), dtype=float32)
+    """
     sizes, kind = checked_shape("eye", (n, n if m is None else m)), checked_dtype("eye", dtype)
     return as_tensor(get_backend(backend).xp.eye(*sizes, k=whole("eye", "k", k), dtype=kind))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, namespace_of
-from tensorlib.engine.function import Function, as_tensor
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.ops.arguments import real, whole
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where
@@ -17,14 +17,22 @@ from tensorlib.ops.losses import check_reduction
 from tensorlib.ops.reduce import Logsumexp
 from tensorlib.ops.softmax import log_softmax
 
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
+
 __all__ = ["cross_entropy", "nll_loss"]
 
 
 class CrossEntropy(Function):
-    """loss_n = -sum_v q_nv log softmax(x_n)_v, with q the smoothed target; 0 for rows that are ignored.
+    """loss_n = -sum_v q_nv log softmax(x_n)_v for logits x (N, V) and the smoothed target q; 0 for ignored rows.
 
-    q puts 1 - e + e/V on the target and e/V on each other class: Szegedy et al. 2016 (section 7), as PyTorch does.
-    As q sums to 1, loss_n = logsumexp(x_n) - (1 - e) x_n,target - e mean(x_n).
+    q is 1 - e + e/V for the target and e/V for every other class (Szegedy et al. 2016, section 7; as in PyTorch).
+    Since q sums to 1, loss_n = logsumexp(x_n) - (1 - e) x_n,target - e mean(x_n), where d logsumexp(x) / dx is
+    softmax(x) and the rest is linear in x  =>  dx_nv = dloss_n (softmax(x_n)_v - q_nv).
+
+    Keeps logits, targets and counted; statistics: logsumexp of each row.
+    Kernels: numpy/crossentropy.py, cuda/crossentropy.py.
     """
 
     def forward(self, logits: Array, targets: Array, counted: Array, smoothing: float) -> Array:
@@ -42,7 +50,7 @@ class CrossEntropy(Function):
 
 
 def without_ignored(logits: Array, counted: Array) -> Array:
-    """Return the logits with zeros in ignored rows: these may hold anything, and inf - inf would be NaN."""
+    """Return the logits with zeros in ignored rows, which may hold anything: inf - inf would be NaN."""
     return namespace_of(logits).where(counted[:, None], logits, 0)
 
 
@@ -53,7 +61,7 @@ def cross_entropy_formula(logits: Array, targets: Array, counted: Array, smoothi
     lse = Logsumexp.run(logits, axis=-1, keepdims=True)
     chosen = xp.take_along_axis(logits, targets[:, None], axis=-1)
     loss = lse - (1 - smoothing) * chosen
-    if smoothing:  # only then: a class ruled out by a logit of -inf would make the mean -inf, and 0 · -inf is NaN
+    if smoothing:  # a class excluded by a logit of -inf makes the mean -inf, and 0 · -inf would be NaN
         loss = loss - smoothing * logits.mean(axis=-1, keepdims=True)
     return xp.where(counted, loss[:, 0], 0), lse
 
@@ -62,7 +70,7 @@ def cross_entropy_formula(logits: Array, targets: Array, counted: Array, smoothi
 def cross_entropy_gradient(
     dloss: Array, logits: Array, lse: Array, targets: Array, counted: Array, smoothing: float
 ) -> Array:
-    # dlse/dx_v = softmax(x)_v, and the rest of the loss is linear in x   =>   dx_v = dloss (softmax(x)_v - q_v)
+    """Return the gradient of the logits as derived in `CrossEntropy`; `lse` is their logsumexp (N, 1)."""
     xp, here = backend_of(targets).xp, namespace_of(dloss)
     classes = logits.shape[-1]
     is_target = (xp.arange(classes) == targets[:, None]).astype(logits.dtype)
@@ -71,23 +79,29 @@ def cross_entropy_gradient(
     return weight * (here.exp(without_ignored(logits, counted) - lse) - q)
 
 
+@derivation(CrossEntropy)
 def cross_entropy(
-    logits: Any,
-    targets: Any,
+    logits: TensorLike,
+    targets: TensorLike,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
-) -> Any:
+) -> Tensor:
     """Return the cross-entropy, in nats, between `logits` (..., V) and integer `targets` (...).
 
-    Rows whose target is `ignore_index` (padding) count nothing, whatever their logits hold: "mean" divides by the
-    number of the others, and is 0 where there is none. Targets outside [0, V) raise IndexError, if they come from
-    the host.
+    Rows whose target is `ignore_index` (padding) do not contribute, whatever their logits hold: "mean" divides by the
+    number of the others, and is 0 if there are none.
 
-    `targets` may also be probabilities (..., V) of a floating dtype, which may have a gradient themselves; none of
-    their rows is ignored. A class of probability 0 counts nothing, even where its logit is -inf.
+    `targets` may also be probabilities (..., V) of a floating dtype. These may require a gradient, and none of their
+    rows is ignored. A class of probability 0 does not contribute, even if its logit is -inf.
 
-    `reduction` is "mean", "sum" or "none" (one loss a row, the shape of logits without the last axis).
+    `reduction` is "mean", "sum" or "none" (one loss per row, the shape of logits without the last axis).
+
+    Raises IndexError for targets outside [0, V), ValueError or TypeError for shapes, dtypes and backends that do not
+    fit. Targets on a GPU are not fetched to check their range.
+
+    >>> tl.cross_entropy([[2.0, 0.0], [0.0, 0.0]], [0, 1], reduction="none")
+    Tensor([0.1269 0.6931], shape=(2,), dtype=float32)
     """
     check_reduction("cross_entropy", reduction)
     label_smoothing = real("cross_entropy", "label_smoothing", label_smoothing)
@@ -98,48 +112,55 @@ def cross_entropy(
         wide = logits.astype("float32")
         return cross_entropy(wide, targets, ignore_index, label_smoothing, reduction).astype("float16")
     classes, shape = logits.shape[-1], logits.shape[:-1]
-    targets = targets if hasattr(targets, "dtype") else as_tensor(targets).data
-    if _are_probabilities(targets, logits):
-        targets = as_tensor(targets, like=logits)
-        _check_backend("cross_entropy", targets.data, logits.backend)
-        return _soft_cross_entropy(logits, targets, label_smoothing, reduction)
-    targets, counted = class_targets("cross_entropy", logits.shape, logits.backend, targets, ignore_index)
+    given: Any = targets if hasattr(targets, "dtype") else as_tensor(targets).data
+    if _are_probabilities(given, logits):
+        probabilities = as_tensor(given, like=logits)
+        _check_backend("cross_entropy", probabilities.data, logits.backend)
+        return _soft_cross_entropy(logits, probabilities, label_smoothing, reduction)
+    ids, counted = class_targets("cross_entropy", logits.shape, logits.backend, given, ignore_index)
     losses = CrossEntropy.apply(
         logits.reshape(math.prod(shape), classes),
-        targets=targets.reshape(-1),
+        targets=ids.reshape(-1),
         counted=counted.reshape(-1),
         smoothing=label_smoothing,
     )
     return losses.reshape(shape) if reduction == "none" else over_counted(losses, counted, reduction)
 
 
-def _soft_cross_entropy(logits: Any, targets: Any, label_smoothing: float, reduction: str) -> Any:
+def _soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float, reduction: str) -> Tensor:
+    """Return the loss for targets that are probabilities, composed of ops: these may require a gradient."""
     q = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
     log_probs = log_softmax(logits)
-    ruled_out = (q == 0) & (log_probs == -math.inf)  # 0 · -inf would be NaN
-    losses = -(q * where(ruled_out, 0.0, log_probs)).sum(axis=-1)
+    excluded = (q == 0) & (log_probs == -math.inf)  # 0 · -inf would be NaN
+    losses = -(q * where(excluded, 0.0, log_probs)).sum(axis=-1)
     return over_counted(losses, logits.backend.xp.ones(losses.shape, bool), reduction)
 
 
-def nll_loss(log_probs: Any, targets: Any, ignore_index: int = -100, reduction: str = "mean") -> Any:
+def nll_loss(log_probs: TensorLike, targets: TensorLike, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
     """Return -log_probs[..., target]: the loss of log-probabilities (..., V) for integer `targets` (...).
 
-    Of the output of `log_softmax` it is the cross-entropy. Rows whose target is `ignore_index` count nothing: "mean"
-    divides by the number of the others, and is 0 where there is none. Targets outside [0, V) raise IndexError, if
-    they come from the host. `reduction` is "mean", "sum" or "none" (the shape of targets).
+    For the output of `log_softmax` it is the cross-entropy. Rows whose target is `ignore_index` do not contribute:
+    "mean" divides by the number of the others, and is 0 if there are none. `reduction` is "mean", "sum" or "none" (the
+    shape of targets). Errors are those of `cross_entropy`.
+
+    >>> tl.nll_loss([[-0.5, -1.0], [-2.0, -0.1]], [0, 1], reduction="none")
+    Tensor([0.5 0.1], shape=(2,), dtype=float32)
+
+    Composed of `take_along_axis` and `where`  =>  the log-probability of each counted target gets -dloss (divided by
+    the number of counted rows for "mean"), every other one 0.
     """
     check_reduction("nll_loss", reduction)
     log_probs = scores_of("nll_loss", log_probs)
     if log_probs.dtype == "float16":
         return nll_loss(log_probs.astype("float32"), targets, ignore_index, reduction).astype("float16")
-    targets = targets if hasattr(targets, "dtype") else as_tensor(targets).data
-    targets, counted = class_targets("nll_loss", log_probs.shape, log_probs.backend, targets, ignore_index)
-    chosen = take_along_axis(log_probs, targets.reshape(*targets.shape, 1), axis=-1).reshape(targets.shape)
+    given: Any = targets if hasattr(targets, "dtype") else as_tensor(targets).data
+    ids, counted = class_targets("nll_loss", log_probs.shape, log_probs.backend, given, ignore_index)
+    chosen = take_along_axis(log_probs, ids.reshape((*ids.shape, 1)), axis=-1).reshape(ids.shape)
     return over_counted(where(counted, -chosen, 0.0), counted, reduction)
 
 
-def over_counted(losses: Any, counted: Array, reduction: str) -> Any:
-    """Reduce one loss a row, 0 for rows that are ignored; the mean is over the rows that count."""
+def over_counted(losses: Tensor, counted: Array, reduction: str) -> Tensor:
+    """Reduce the losses of all rows, 0 for ignored ones; the mean is over the counted rows."""
     if reduction == "none":
         return losses
     if reduction == "sum":
@@ -148,10 +169,10 @@ def over_counted(losses: Any, counted: Array, reduction: str) -> Any:
     return losses.sum() / losses.backend.xp.maximum(counted.sum(), 1).astype(losses.dtype)
 
 
-# ---- what is given, checked --------------------------------------------------------------------------------------
+# ---- checks of arguments -----------------------------------------------------------------------------------------
 
 
-def scores_of(name: str, x: Any) -> Any:
+def scores_of(name: str, x: TensorLike) -> Tensor:
     """Return logits or log-probabilities as a Tensor (..., V)."""
     x = as_tensor(x)
     if x.dtype.kind != "f":
@@ -163,23 +184,26 @@ def scores_of(name: str, x: Any) -> Any:
     return x
 
 
-def _are_probabilities(targets: Any, logits: Any) -> bool:
-    """Say whether targets are floating numbers, one for each logit."""
+def _are_probabilities(targets: Any, logits: Tensor) -> bool:
+    """Return whether targets are floating numbers, one for each logit."""
     return targets.dtype.kind == "f" and tuple(targets.shape) == tuple(logits.shape)
 
 
 def class_targets(
     name: str, scores: tuple[int, ...], home: Backend, targets: Any, ignore_index: int
 ) -> tuple[Array, Array]:
-    """Return targets as an array of class numbers, 0 where ignored, and which are counted, for scores of this shape."""
+    """Return targets as an array of class numbers, 0 where ignored, and a mask of those that count.
+
+    `scores` is the shape (..., V) of the logits, `home` their backend.
+    """
     ignore_index = whole(name, "ignore_index", ignore_index)
     targets = targets.data if hasattr(targets, "requires_grad") else targets
     if targets.size == 0 and isinstance(targets, np.ndarray):
-        targets = targets.astype(np.int64)  # an empty list has no dtype to speak of
+        targets = targets.astype(np.int64)  # an empty list becomes float32
     shape, classes = tuple(scores[:-1]), scores[-1]
     if targets.dtype.kind not in "iu":
         also = f", or probabilities of shape {(*shape, classes)}" if name == "cross_entropy" else ""
-        also += "; of probabilities write cross_entropy(linear(...), targets)" if name == "linear_cross_entropy" else ""
+        also += "; for probabilities use cross_entropy(linear(...), targets)" if name == "linear_cross_entropy" else ""
         raise TypeError(
             f"{name}: targets must be integers of shape {shape}{also}; got dtype {targets.dtype} of shape "
             f"{tuple(targets.shape)}"
@@ -189,7 +213,7 @@ def class_targets(
             f"{name}: targets must have the shape of the first argument without the last axis, {shape}; "
             f"got {tuple(targets.shape)}"
         )
-    if isinstance(targets, np.ndarray):  # on the host the check is free; ids on a GPU are not fetched for it
+    if isinstance(targets, np.ndarray):  # free on the host; targets on a GPU are not fetched to be checked
         _check_range(name, targets, classes, ignore_index)
         targets = targets if home.xp is np else home.asarray(targets)
     else:

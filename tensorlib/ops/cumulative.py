@@ -1,23 +1,30 @@
 """Running sums and products along an axis.
 
-Like NumPy's, these functions flatten x where no axis is given.
+Like NumPy's, these functions flatten x if no axis is given.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import along
-from tensorlib.engine.function import Function
+from tensorlib.engine.function import Function, derivation
 from tensorlib.ops.arguments import as_floating, at_least_float32, normal_axis
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = ["cumprod", "cumsum", "logcumsumexp"]
 
 
 class Cumsum(Function):
-    """y_k = sum of x_i over i <= k  =>  dx_i = sum of dy_k over k >= i: the running sum from the other end."""
+    """y_k = sum of x_i over i <= k  =>  dx_i = sum of dy_k over k >= i: the running sum from the other end.
+
+    Keeps nothing.
+    """
 
     def forward(self, x: Array, axis: int) -> Array:
         self.axis = axis
@@ -28,9 +35,15 @@ class Cumsum(Function):
         return reversed_along(summed, self.axis)
 
 
+@derivation(Cumsum)
 @at_least_float32
-def cumsum(x: Any, axis: int | None = None) -> Any:
-    """Return the running sum along `axis`: y_k = x_0 + ... + x_k, of the shape of x."""
+def cumsum(x: TensorLike, axis: int | None = None) -> Tensor:
+    """Return the running sum y_k = x_0 + ... + x_k along `axis`, in the shape of x; of x flattened by default.
+
+    >>> tl.cumsum([[1.0, 2.0], [3.0, 4.0]], axis=0)
+    Tensor([[1. 2.]
+            [4. 6.]], shape=(2, 2), dtype=float32)
+    """
     x, axis = _flat_or_axis(x, axis, "cumsum")
     return Cumsum.apply(x, axis=axis)
 
@@ -39,9 +52,11 @@ class Cumprod(Function):
     """y_k = product of x_j over j <= k.
 
     dx_i = sum over k >= i of dy_k · product of x_j over j <= k, j != i
-         = (product of x_j over j < i) · s_i   with   s_i = dy_i + x_{i+1} s_{i+1}.
+    =>  dx_i = (product of x_j over j < i) · s_i   with   s_i = dy_i + x_{i+1} s_{i+1}.
 
-    Nothing is divided by x, so that this is exact at zeros, to every order.
+    Nothing is divided by x, so this is exact at zeros, to every order.
+
+    Keeps x.
     """
 
     def forward(self, x: Array, axis: int) -> Array:
@@ -54,9 +69,14 @@ class Cumprod(Function):
         return products_before(x, self.axis) * recurrence_from_the_end(dy, x, self.axis)
 
 
+@derivation(Cumprod)
 @at_least_float32
-def cumprod(x: Any, axis: int | None = None) -> Any:
-    """Return the running product along `axis`: y_k = x_0 · ... · x_k, of the shape of x."""
+def cumprod(x: TensorLike, axis: int | None = None) -> Tensor:
+    """Return the running product y_k = x_0 · ... · x_k along `axis`, in the shape of x; of x flattened by default.
+
+    >>> tl.cumprod([1.0, 2.0, 3.0, 4.0])
+    Tensor([ 1.  2.  6. 24.], shape=(4,), dtype=float32)
+    """
     x, axis = _flat_or_axis(x, axis, "cumprod")
     return Cumprod.apply(x, axis=axis)
 
@@ -64,16 +84,19 @@ def cumprod(x: Any, axis: int | None = None) -> Any:
 class Logcumsumexp(Function):
     """y_k = log sum of exp(x_i) over i <= k.
 
-    dx_i = sum over k >= i of dy_k exp(x_i - y_k) = exp(x_i - y_i) s_i   with   s_i = dy_i + exp(y_i - y_{i+1}) s_{i+1}.
+    dx_i = sum over k >= i of dy_k exp(x_i - y_k)
+    =>  dx_i = exp(x_i - y_i) s_i   with   s_i = dy_i + exp(y_i - y_{i+1}) s_{i+1}.
 
-    y never falls, so no exponent is above 0 and nothing can overflow. Where y is -inf, so is x, and the gradient is 0.
+    y never decreases, so no exponent is above 0 and nothing overflows. Where y is -inf, so is x, and the gradient is 0.
+
+    Keeps x and y.
     """
 
     def forward(self, x: Array, axis: int) -> Array:
         xp = namespace_of(x)
         y = x.swapaxes(0, axis)
         step = 1
-        while step < y.shape[0]:  # y_k has the last `step` terms up to k; those of y_{k-step} double it
+        while step < y.shape[0]:  # y_k holds the last `step` terms up to k; y_{k-step} the `step` before them
             y = xp.concatenate((y[:step], xp.logaddexp(y[step:], y[:-step])))
             step *= 2
         self.axis = axis
@@ -89,23 +112,32 @@ class Logcumsumexp(Function):
         return xp.exp(x - finite) * recurrence_from_the_end(dy, ratio, self.axis)
 
 
+@derivation(Logcumsumexp)
 @at_least_float32
-def logcumsumexp(x: Any, axis: int | None = None) -> Any:
-    """Return the logarithm of the running sum of exp(x) along `axis`, without overflow and exact far below 0."""
+def logcumsumexp(x: TensorLike, axis: int | None = None) -> Tensor:
+    """Return the logarithm of the running sum of exp(x) along `axis`, without overflow and exact far below 0.
+
+    By default x is flattened. Integers and booleans give float64.
+
+    >>> tl.logcumsumexp([0.0, 0.0, 1000.0])
+    Tensor([0.0000e+00 6.9315e-01 1.0000e+03], shape=(3,), dtype=float32)
+    """
     x, axis = _flat_or_axis(x, axis, "logcumsumexp")
     return Logcumsumexp.apply(as_floating(x), axis=axis)
 
 
-# ---- what they are made of ---------------------------------------------------------------------------------------
+# ---- the recurrence that they share -------------------------------------------------------------------------------
 
 
 class Recurrence(Function):
     """y_k = x_k + a_k y_{k-1} along `axis`, from y_{-1} = 0.
 
-    With s_k = dy_k + a_{k+1} s_{k+1}, the same recurrence from the other end:  dx_k = s_k,  da_k = s_k y_{k-1}.
+    With s_k = dy_k + a_{k+1} s_{k+1}, the same recurrence from the other end  =>  dx_k = s_k,  da_k = s_k y_{k-1}.
 
-    It takes one step after the other. Solving it with running products of a, or by doubling, would need fewer and
-    longer steps, but such a product may overflow although no y does.
+    Computed one step after another. Running products of a, or doubling, would need fewer and longer steps, but such a
+    product may overflow although no y does.
+
+    Keeps a and y.
     """
 
     def forward(self, x: Array, a: Array, axis: int) -> Array:
@@ -125,29 +157,30 @@ class Recurrence(Function):
 
 
 def recurrence_from_the_end(x: Array, a: Array, axis: int) -> Array:
-    """Return s with s_k = x_k + a_{k+1} s_{k+1}, and s = x in the last place."""
+    """Return s with s_k = x_k + a_{k+1} s_{k+1}; the last s is the last x."""
     turned = reversed_along(a, axis)
-    factors = _moved_up(turned, axis, turned[along(axis, slice(0, 1))])  # the first of them meets y_{-1} = 0
+    factors = _moved_up(turned, axis, turned[along(axis, slice(0, 1))])  # the first multiplies y_{-1} = 0
     return reversed_along(Recurrence.run(reversed_along(x, axis), factors, axis=axis), axis)
 
 
 def products_before(x: Array, axis: int) -> Array:
-    """Return the product of all elements before each one along `axis`; 1 in the first place."""
+    """Return the product of all elements before each one along `axis`; 1 for the first."""
     xp = namespace_of(x)
     return xp.cumprod(_moved_up(x, axis, xp.ones_like(x[along(axis, slice(0, 1))])), axis=axis)
 
 
 def reversed_along(x: Array, axis: int) -> Array:
-    """Return x with one axis running backwards: a view."""
+    """Return a view of x with one axis reversed."""
     return x[along(axis, slice(None, None, -1))]
 
 
 def _moved_up(x: Array, axis: int, first: Array) -> Array:
-    """Return x moved up by one place along `axis`: `first` comes first, and the last element drops out."""
+    """Return x shifted by one position along `axis`: `first` is prepended and the last element dropped."""
     return namespace_of(x).concatenate((first, x[along(axis, slice(None, -1))]), axis=axis)
 
 
-def _flat_or_axis(x: Any, axis: int | None, name: str) -> tuple[Any, int]:
+def _flat_or_axis(x: Any, axis: int | None, name: str) -> tuple[Tensor, int]:
+    """Return the Tensor x and a non-negative axis; without an axis, x flattened and 0."""
     if axis is None:
         return x.reshape(-1), 0
     return x, normal_axis(axis, x.ndim, name)

@@ -1,27 +1,34 @@
-"""Dropout, which remembers how its mask was drawn and not the mask."""
+"""Dropout. It keeps the generator's key and counter, from which its mask can be drawn again, and not the mask."""
 
 from __future__ import annotations
 
 import math
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, backend_of, namespace_of
 from tensorlib.arrays.random import Generator, default_generator
 from tensorlib.engine.errors import called_op
-from tensorlib.engine.function import Function, as_tensor
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import real
 
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
+
 __all__ = ["add_dropout", "dropout"]
 
-_LEVELS = 1 << 16  # a mask is drawn from 16 random bits an element: p is rounded to a multiple of 1/65536
+_LEVELS = 1 << 16  # a mask takes 16 random bits per element, so p is rounded to a multiple of 1/65536
 
 
 class Dropout(Function):
     """y = x · m with m = 1/(1-p) with probability 1-p, else 0 (Srivastava et al. 2014)  =>  dx = dy · m.
 
     The op is linear, so its gradient is the op itself with the same mask, drawn again from (key, draw).
+
+    Keeps nothing.
+    Kernels: numpy/dropout.py, cuda/dropout.py.
     """
 
     def forward(self, x: Array, p: float, key: int, draw: int) -> Array:
@@ -34,23 +41,27 @@ class Dropout(Function):
 
 @singledispatch
 def dropout_formula(x: Array, p: float, key: int, draw: int) -> Array:
-    """Choose, where a product with the mask would make NaN of an infinite x times 0."""
+    """Return x · m by a choice: in a product with the mask, an infinite x times 0 would be NaN."""
     bits = backend_of(x).random_bits(key, draw, math.prod(x.shape)).reshape(x.shape)
     return namespace_of(x).where(bits >= dropped_levels(p), x * dropout_scale(p), 0)
 
 
 def dropped_levels(p: float) -> int:
-    """Return below which number of 16 random bits an element is dropped."""
+    """Return the threshold of 16 random bits: an element is dropped if its bits are below."""
     return min(round(p * _LEVELS), _LEVELS - 1)
 
 
 def dropout_scale(p: float) -> float:
-    """Return what the elements that stay are multiplied by: 1 / (1-p), with p as it was rounded."""
+    """Return the factor of the elements that remain: 1 / (1-p), with p as rounded."""
     return _LEVELS / (_LEVELS - dropped_levels(p))
 
 
 class AddDropout(Function):
-    """z = x + y · m, with dropout's mask m  =>  dx = dz, dy = dz · m."""
+    """z = x + y · m, with the mask m of Dropout  =>  dx = dz, dy = dz · m.
+
+    Keeps nothing.
+    Kernels: numpy/dropout.py, cuda/dropout.py.
+    """
 
     def forward(self, x: Array, y: Array, p: float, key: int, draw: int) -> Array:
         self.p, self.key, self.draw = p, key, draw
@@ -66,7 +77,7 @@ def add_dropout_formula(x: Array, y: Array, p: float, key: int, draw: int) -> Ar
 
 
 def checked_probability(name: str, what: str, p: Any) -> float:
-    """Return how much is dropped, a number in [0, 1)."""
+    """Return the probability to drop an element, a number in [0, 1)."""
     p = real(name, what, p)
     if not 0 <= p < 1:
         raise ValueError(f"{name}: {what} must lie in [0, 1), got {p}")
@@ -74,7 +85,7 @@ def checked_probability(name: str, what: str, p: Any) -> float:
 
 
 def next_draw(name: str, p: float, generator: Generator | None) -> tuple[int, int]:
-    """Return (key, draw) for a mask from `generator`, or from the default one; nothing is drawn where p is 0."""
+    """Return (key, draw) for a mask from `generator`, or from the default one; draws nothing if p is 0."""
     if generator is not None and not isinstance(generator, Generator):
         raise TypeError(
             f"{called_op(name)}: generator must be a tl.Generator, as tl.Generator(seed); got {shown(generator)}"
@@ -84,10 +95,15 @@ def next_draw(name: str, p: float, generator: Generator | None) -> tuple[int, in
     return (default_generator() if generator is None else generator).next_draw()
 
 
-def dropout(x: Any, p: float, generator: Generator | None = None) -> Any:
-    """Zero each element with probability `p` and scale the others by 1/(1-p), so that the mean stays.
+@derivation(Dropout)
+def dropout(x: TensorLike, p: float, generator: Generator | None = None) -> Tensor:
+    """Zero each element with probability `p` and scale the others by 1/(1-p), which preserves the expected value.
 
-    Draws once from `generator`, or from the default one that ``tl.seed`` sets.
+    Draws once from `generator`, or from the default one that ``tl.seed`` sets. Raises TypeError unless x is of a
+    floating dtype, ValueError unless 0 <= p < 1.
+
+    >>> tl.dropout(tl.ones(6), 0.5, tl.Generator(0))
+    Tensor([2. 0. 2. 0. 2. 2.], shape=(6,), dtype=float32)
     """
     p = checked_probability("dropout", "p", p)
     x = _floating("dropout", x)
@@ -95,18 +111,25 @@ def dropout(x: Any, p: float, generator: Generator | None = None) -> Any:
     return Dropout.apply(x, p=p, key=key, draw=draw) if p else x
 
 
-def add_dropout(x: Any, y: Any, p: float, generator: Generator | None = None) -> Any:
-    """Return x + dropout(y, p): a residual connection, with dropout on what is added (Vaswani et al. 2017, 5.4)."""
+@derivation(AddDropout)
+def add_dropout(x: TensorLike, y: TensorLike, p: float, generator: Generator | None = None) -> Tensor:
+    """Return x + dropout(y, p): a residual connection with dropout on its branch (Vaswani et al. 2017, section 5.4).
+
+    x and y have the same shape and a floating dtype; for the rest see `dropout`.
+
+    >>> tl.add_dropout(tl.ones(6), tl.ones(6), 0.5, tl.Generator(0))
+    Tensor([3. 1. 3. 1. 3. 3.], shape=(6,), dtype=float32)
+    """
     p = checked_probability("add_dropout", "p", p)
     x = _floating("add_dropout", x)
     y = _floating("add_dropout", as_tensor(y, like=x), "y")
     if x.shape != y.shape:
-        raise ValueError(f"add_dropout: x and y must have one shape, got {x.shape} and {y.shape}")
+        raise ValueError(f"add_dropout: x and y must have the same shape, got {x.shape} and {y.shape}")
     key, draw = next_draw("add_dropout", p, generator)
     return AddDropout.apply(x, y, p=p, key=key, draw=draw) if p else x + y
 
 
-def _floating(name: str, x: Any, what: str = "x") -> Any:
+def _floating(name: str, x: TensorLike, what: str = "x") -> Tensor:
     x = as_tensor(x)
     if x.dtype.kind != "f":
         raise TypeError(f"{name}: {what} must be of a floating dtype, got {x.dtype}")

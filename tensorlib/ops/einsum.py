@@ -1,10 +1,10 @@
-"""Sums of products in Einstein's notation."""
+"""Sums of products in Einstein notation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tensorlib.ops.arguments import as_tensors
 from tensorlib.ops.arithmetic import multiply
@@ -12,22 +12,32 @@ from tensorlib.ops.linalg import diagonal, matmul
 from tensorlib.ops.reduce import sum
 from tensorlib.ops.shape import reshape, squeeze, transpose
 
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
+
 __all__ = ["einsum"]
 
 
-def einsum(subscripts: str, *operands: Any) -> Any:
-    """Return the sum of products that `subscripts` describes, as numpy.einsum does.
+def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
+    """Return the sum of products that `subscripts` describes, like numpy.einsum.
 
-    Every axis of an operand has a letter. Axes with the same letter run together; letters missing from the output,
-    after "->", are summed over::
+    Every axis of an operand has a letter. Axes with the same letter are indexed together; letters missing from the
+    output, after "->", are summed over::
 
         einsum("ij,jk->ik", x, y)        # the matrix product
         einsum("bhtk,bhsk->bhts", q, k)  # the scores of attention
-        einsum("ii", x)                  # the trace: without "->", letters that occur once remain, in alphabetic order
+        einsum("ii", x)                  # the trace: without "->", the letters that occur once remain, sorted
         einsum("...ij->...ji", x)        # "..." stands for any further axes, which broadcast
 
-    It is a sentence of other ops: repeated letters become diagonals, letters of one operand alone are summed at once,
-    and then operands are joined from left to right, each time as one (batched) matrix product.
+    Raises ValueError if the subscripts are malformed or do not match the shapes.
+
+    >>> tl.einsum("ij,j->i", [[1.0, 2.0], [3.0, 4.0]], [1.0, 10.0])
+    Tensor([21. 43.], shape=(2,), dtype=float32)
+
+    Composed of other ops, whose gradients give its own: a repeated letter becomes a diagonal, a letter of a single
+    operand is summed at once, and operands are then joined from left to right, each time by one (batched) matrix
+    product. For z = einsum("ij,jk->ik", x, y)  =>  dx = einsum("ik,jk->ij", dz, y), dy = einsum("ij,ik->jk", x, dz).
     """
     if not isinstance(subscripts, str):
         raise TypeError(f'einsum: subscripts must come first, as in "ij,jk->ik", got {type(subscripts).__name__}')
@@ -47,11 +57,11 @@ def einsum(subscripts: str, *operands: Any) -> Any:
 
 
 # ---- reading the subscripts --------------------------------------------------------------------------------------
-# A label is a letter, or for an axis that "..." stands for, its number counted from the right: "...-1".
+# A label is a letter or, for an axis within "...", its number counted from the right: "...-1".
 
 
 def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[list[str]], list[str]]:
-    """Return the labels of each operand's axes, and those of the output's."""
+    """Return the labels of the axes of each operand, and those of the output."""
     left, arrow, right = "".join(subscripts.split()).partition("->")
     inputs = left.split(",")
     if len(inputs) != len(shapes):
@@ -74,7 +84,7 @@ def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[li
         return terms, _labels("...", further) + once
     if further and "..." not in right:
         raise ValueError(
-            f"einsum: the output must hold '...' as the operands do, got {right!r}; sum over more with .sum(axis)"
+            f"einsum: the output must contain '...' as the operands do, got {right!r}; sum over more with .sum(axis)"
         )
     output = _labels(right, further)
     for label in output:
@@ -86,7 +96,7 @@ def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[li
 
 
 def _labels(term: str, further: int) -> list[str]:
-    """Return the labels of one term, whose "..." stands for `further` axes."""
+    """Return the labels of one term, in which "..." stands for `further` axes."""
     before, _, after = term.partition("...")
     return [*before, *[f"...{k}" for k in range(-further, 0)], *after]
 
@@ -109,11 +119,11 @@ def _sizes(subscripts: str, terms: Sequence[list[str]], shapes: Sequence[tuple[i
     return sizes
 
 
-# ---- what it is made of: each step takes and returns a Tensor and the labels of its axes -----------------------------
+# ---- the steps: each takes and returns a Tensor and the labels of its axes -------------------------------------------
 
 
-def _distinct(x: Any, labels: list[str], sizes: dict[str, int]) -> tuple[Any, list[str]]:
-    """Take the diagonal over labels that repeat, and drop axes of size 1 that other operands have in full."""
+def _distinct(x: Tensor, labels: list[str], sizes: dict[str, int]) -> tuple[Tensor, list[str]]:
+    """Take the diagonal over repeated labels, and drop axes of size 1 that broadcast against other operands."""
     for label in dict.fromkeys(labels):
         while labels.count(label) > 1:
             first = labels.index(label)
@@ -124,14 +134,16 @@ def _distinct(x: Any, labels: list[str], sizes: dict[str, int]) -> tuple[Any, li
     return squeeze(x, narrow) if narrow else x, [label for k, label in enumerate(labels) if k not in narrow]
 
 
-def _summed(x: Any, labels: list[str], wanted: set[str]) -> tuple[Any, list[str]]:
-    """Sum over the labels that nothing wants any more."""
+def _summed(x: Tensor, labels: list[str], wanted: set[str]) -> tuple[Tensor, list[str]]:
+    """Sum over the labels that are no longer wanted."""
     lone = tuple(k for k, label in enumerate(labels) if label not in wanted)
     return sum(x, lone) if lone else x, [label for label in labels if label in wanted]
 
 
-def _joined(x: Any, x_labels: list[str], y: Any, y_labels: list[str], wanted: set[str]) -> tuple[Any, list[str]]:
-    """Multiply x and y, and sum over what both have and nothing wants any more: (batch, left, right) remain."""
+def _joined(
+    x: Tensor, x_labels: list[str], y: Tensor, y_labels: list[str], wanted: set[str]
+) -> tuple[Tensor, list[str]]:
+    """Multiply x and y, and sum over shared labels that are no longer wanted: (batch, left, right) remain."""
     shared = [label for label in x_labels if label in y_labels]
     batch = [label for label in shared if label in wanted]
     inner = [label for label in shared if label not in wanted]
@@ -139,7 +151,7 @@ def _joined(x: Any, x_labels: list[str], y: Any, y_labels: list[str], wanted: se
     right = [label for label in y_labels if label not in x_labels]
     size = dict(zip(y_labels + x_labels, y.shape + x.shape, strict=True))
 
-    def arranged(z: Any, labels: list[str], rows: list[str], columns: list[str]) -> Any:
+    def arranged(z: Tensor, labels: list[str], rows: list[str], columns: list[str]) -> Tensor:
         folded = [math.prod(size[label] for label in group) for group in (rows, columns)]
         order = [labels.index(label) for label in batch + rows + columns]
         return reshape(transpose(z, order), (*[size[label] for label in batch], *folded))

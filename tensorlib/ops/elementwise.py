@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
-from tensorlib.engine.function import Function
+from tensorlib.engine.function import Function, derivation
 from tensorlib.ops.arguments import whole
 from tensorlib.ops.plain import plain
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = ["abs", "ceil", "erf", "floor", "round", "rsqrt", "sign", "sqrt", "square"]
 
 
 class Sqrt(Function):
-    """y = sqrt(x)  =>  dx = dy / (2 y); infinite at x = 0."""
+    """y = sqrt(x)  =>  dx = dy / (2 y); infinite at x = 0.
+
+    Keeps y.
+    """
 
     def forward(self, x: Array) -> Array:
         y = namespace_of(x).sqrt(x)
@@ -26,13 +33,21 @@ class Sqrt(Function):
         return dy / (2 * y)
 
 
-def sqrt(x: Any) -> Any:
-    """Return the square root, elementwise."""
+@derivation(Sqrt)
+def sqrt(x: TensorLike) -> Tensor:
+    """Return the square root, elementwise; NaN below 0.
+
+    >>> tl.sqrt([0.0, 2.0, 9.0])
+    Tensor([0.     1.4142 3.    ], shape=(3,), dtype=float32)
+    """
     return Sqrt.apply(x)
 
 
 class Rsqrt(Function):
-    """y = x^(-1/2)  =>  dy/dx = -x^(-3/2) / 2 = -y^3 / 2."""
+    """y = x^(-1/2)  =>  dx = -dy x^(-3/2) / 2 = -dy y^3 / 2.
+
+    Keeps y.
+    """
 
     def forward(self, x: Array) -> Array:
         y = 1 / namespace_of(x).sqrt(x)
@@ -44,13 +59,21 @@ class Rsqrt(Function):
         return dy * (-0.5 * y * y * y)
 
 
-def rsqrt(x: Any) -> Any:
-    """Return 1 / sqrt(x), elementwise."""
+@derivation(Rsqrt)
+def rsqrt(x: TensorLike) -> Tensor:
+    """Return 1 / sqrt(x), elementwise; infinite at 0, NaN below.
+
+    >>> tl.rsqrt([0.25, 1.0, 4.0])
+    Tensor([2.  1.  0.5], shape=(3,), dtype=float32)
+    """
     return Rsqrt.apply(x)
 
 
 class Square(Function):
-    """y = x^2  =>  dx = 2 dy x."""
+    """y = x^2  =>  dx = 2 dy x.
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -61,13 +84,21 @@ class Square(Function):
         return 2 * dy * x
 
 
-def square(x: Any) -> Any:
-    """Return x^2, elementwise."""
+@derivation(Square)
+def square(x: TensorLike) -> Tensor:
+    """Return x^2, elementwise.
+
+    >>> tl.square([-3.0, 2.0])
+    Tensor([9. 4.], shape=(2,), dtype=float32)
+    """
     return Square.apply(x)
 
 
 class Abs(Function):
-    """y = |x|  =>  dx = dy where x > 0, -dy where x < 0, and 0 at x = 0, even of an infinite dy."""
+    """y = |x|  =>  dx = dy where x > 0, -dy where x < 0, and 0 at x = 0, even for an infinite dy.
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -79,40 +110,63 @@ class Abs(Function):
         return xp.where(x == 0, 0, xp.where(x < 0, -dy, dy))
 
 
-def abs(x: Any) -> Any:
-    """Return the absolute value, elementwise."""
+@derivation(Abs)
+def abs(x: TensorLike) -> Tensor:
+    """Return the absolute value, elementwise.
+
+    >>> tl.abs([-1.5, 0.0, 2.0])
+    Tensor([1.5 0.  2. ], shape=(3,), dtype=float32)
+    """
     return Abs.apply(x)
 
 
-def sign(x: Any) -> Any:
-    """Return -1, 0 or 1 by the sign of x, elementwise. Its gradient is zero, so it carries none."""
+def sign(x: TensorLike) -> Tensor:
+    """Return -1, 0 or 1, the sign of x, elementwise. Its gradient is zero wherever it exists: the result is a constant.
+
+    >>> tl.sign([-1.5, 0.0, 2.0])
+    Tensor([-1.  0.  1.], shape=(3,), dtype=float32)
+    """
     return plain("sign", x)
 
 
-def floor(x: Any) -> Any:
-    """Return the largest whole number that is not above x, elementwise. Its gradient is zero, so it carries none."""
+def floor(x: TensorLike) -> Tensor:
+    """Return the largest integer <= x, elementwise. Its gradient is zero wherever it exists: the result is a constant.
+
+    >>> tl.floor([-1.5, 0.0, 2.7])
+    Tensor([-2.  0.  2.], shape=(3,), dtype=float32)
+    """
     return plain("floor", x)
 
 
-def ceil(x: Any) -> Any:
-    """Return the smallest whole number that is not below x, elementwise. Its gradient is zero, so it carries none."""
+def ceil(x: TensorLike) -> Tensor:
+    """Return the smallest integer >= x, elementwise. Its gradient is zero wherever it exists: the result is a constant.
+
+    >>> tl.ceil([-1.5, 0.0, 2.2])
+    Tensor([-1.  0.  3.], shape=(3,), dtype=float32)
+    """
     return plain("ceil", x)
 
 
-def round(x: Any, decimals: int = 0) -> Any:
-    """Return x rounded to `decimals` places, elementwise; halves go to the even neighbour, 2.5 to 2, as in NumPy.
+def round(x: TensorLike, decimals: int = 0) -> Tensor:
+    """Return x rounded to `decimals` decimals, elementwise; halves to the even neighbor, 2.5 to 2, as in NumPy.
 
-    Its gradient is zero, so it carries none.
+    Negative `decimals` round to tens, hundreds, ... Its gradient is zero wherever it exists: the result is a constant.
+
+    >>> tl.round([0.5, 1.5, 2.6])
+    Tensor([0. 2. 3.], shape=(3,), dtype=float32)
     """
     return plain("round", x, decimals=whole("round", "decimals", decimals))
 
 
 class Erf(Function):
-    """y = 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x  =>  dx = dy 2 / sqrt(pi) exp(-x^2)."""
+    """y = 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x  =>  dx = dy 2 / sqrt(pi) exp(-x^2).
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
-        dtype = x.dtype.name if x.dtype.kind == "f" else "float64"  # integers become float64, as in NumPy's exp
+        dtype = x.dtype.name if x.dtype.kind == "f" else "float64"  # integers give float64, as in NumPy's exp
         return erf_formula(x.astype("float32" if dtype == "float16" else dtype)).astype(dtype)
 
     def backward(self, dy: Array) -> Any:
@@ -138,11 +192,11 @@ _FAR_BELOW = (
 
 
 def erf_formula(x: Array) -> Array:
-    """Return erf(x) to the last digit or two, from rational approximations: near 0 of erf(x), farther of 1 - erf(|x|).
+    """Return erf(x) to the last digit or two, by rational approximations: of erf(x) near 0, else of 1 - erf(|x|).
 
     W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of Computation 23 (1969). Both
-    are computed everywhere, each from an x kept where it is good. Cody's third, for |x| > 4, is not needed: there
-    1 - erf(|x|) is below 2e-8, and beyond 6 it is no longer seen beside 1.
+    are computed everywhere, each from x clipped to its range. Cody's third one, for |x| > 4, is not needed: there
+    1 - erf(|x|) is below 2e-8, and beyond 6 it vanishes beside 1.
     """
     xp = namespace_of(x)
     size = xp.abs(x)
@@ -163,6 +217,11 @@ def polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
     return total
 
 
-def erf(x: Any) -> Any:
-    """Return the error function, elementwise: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
+@derivation(Erf)
+def erf(x: TensorLike) -> Tensor:
+    """Return the error function, elementwise. Integers and booleans give float64.
+
+    >>> tl.erf([-1.0, 0.0, 0.5])
+    Tensor([-0.8427  0.      0.5205], shape=(3,), dtype=float32)
+    """
     return Erf.apply(x)

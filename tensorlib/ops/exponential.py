@@ -1,14 +1,18 @@
-"""Exponentials and logarithms, elementwise, and the sigmoid and softplus that are made of them."""
+"""Exponentials and logarithms, elementwise, and the sigmoid and softplus built from them."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
-from tensorlib.engine.function import Function
+from tensorlib.engine.function import Function, derivation
 from tensorlib.ops.arguments import as_floating
 from tensorlib.ops.arithmetic import namespace_among
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = [
     "exp", "exp2", "expm1", "log", "log1p", "log2", "log10", "log_sigmoid", "logaddexp", "sigmoid", "softplus",
@@ -18,7 +22,10 @@ _LOG_2, _LOG_10 = math.log(2), math.log(10)
 
 
 class Exp(Function):
-    """y = exp(x)  =>  dx = dy y."""
+    """y = exp(x)  =>  dx = dy y.
+
+    Keeps y.
+    """
 
     def forward(self, x: Array) -> Array:
         y = namespace_of(x).exp(x)
@@ -30,13 +37,21 @@ class Exp(Function):
         return dy * y
 
 
-def exp(x: Any) -> Any:
-    """Return e^x, elementwise."""
+@derivation(Exp)
+def exp(x: TensorLike) -> Tensor:
+    """Return e^x, elementwise.
+
+    >>> tl.exp([-1.0, 0.0, 1.0])
+    Tensor([0.3679 1.     2.7183], shape=(3,), dtype=float32)
+    """
     return Exp.apply(x)
 
 
 class Exp2(Function):
-    """y = 2^x  =>  dx = dy y log 2."""
+    """y = 2^x  =>  dx = dy y log 2.
+
+    Keeps y.
+    """
 
     def forward(self, x: Array) -> Array:
         y = namespace_of(x).exp2(x)
@@ -48,13 +63,21 @@ class Exp2(Function):
         return dy * y * _LOG_2
 
 
-def exp2(x: Any) -> Any:
-    """Return 2^x, elementwise."""
+@derivation(Exp2)
+def exp2(x: TensorLike) -> Tensor:
+    """Return 2^x, elementwise.
+
+    >>> tl.exp2([-1.0, 0.0, 3.0])
+    Tensor([0.5 1.  8. ], shape=(3,), dtype=float32)
+    """
     return Exp2.apply(x)
 
 
 class Expm1(Function):
-    """y = exp(x) - 1  =>  dx = dy exp(x); not dy (y + 1), which has no digits left far below 0."""
+    """y = exp(x) - 1  =>  dx = dy exp(x); dy (y + 1) would lose all digits far below 0.
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -65,13 +88,21 @@ class Expm1(Function):
         return dy * namespace_of(dy).exp(x)
 
 
-def expm1(x: Any) -> Any:
-    """Return e^x - 1, elementwise, with all digits also where x is small."""
+@derivation(Expm1)
+def expm1(x: TensorLike) -> Tensor:
+    """Return e^x - 1, elementwise, with all digits even for small x.
+
+    >>> tl.expm1([1e-10, 1.0])
+    Tensor([1.0000e-10 1.7183e+00], shape=(2,), dtype=float32)
+    """
     return Expm1.apply(x)
 
 
 class Log(Function):
-    """y = log(x)  =>  dx = dy / x."""
+    """y = log(x)  =>  dx = dy / x.
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -82,13 +113,21 @@ class Log(Function):
         return dy / x
 
 
-def log(x: Any) -> Any:
-    """Return the natural logarithm, elementwise."""
+@derivation(Log)
+def log(x: TensorLike) -> Tensor:
+    """Return the natural logarithm, elementwise; -inf at 0, NaN below.
+
+    >>> tl.log([1.0, 10.0])
+    Tensor([0.     2.3026], shape=(2,), dtype=float32)
+    """
     return Log.apply(x)
 
 
 class Log2(Function):
-    """y = log(x) / log(2)  =>  dx = dy / (x log 2)."""
+    """y = log(x) / log(2)  =>  dx = dy / (x log 2).
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -99,13 +138,21 @@ class Log2(Function):
         return dy / (x * _LOG_2)
 
 
-def log2(x: Any) -> Any:
-    """Return the logarithm to base 2, elementwise."""
+@derivation(Log2)
+def log2(x: TensorLike) -> Tensor:
+    """Return the logarithm to base 2, elementwise; -inf at 0, NaN below.
+
+    >>> tl.log2([0.5, 8.0])
+    Tensor([-1.  3.], shape=(2,), dtype=float32)
+    """
     return Log2.apply(x)
 
 
 class Log10(Function):
-    """y = log(x) / log(10)  =>  dx = dy / (x log 10)."""
+    """y = log(x) / log(10)  =>  dx = dy / (x log 10).
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -116,13 +163,21 @@ class Log10(Function):
         return dy / (x * _LOG_10)
 
 
-def log10(x: Any) -> Any:
-    """Return the logarithm to base 10, elementwise."""
+@derivation(Log10)
+def log10(x: TensorLike) -> Tensor:
+    """Return the logarithm to base 10, elementwise; -inf at 0, NaN below.
+
+    >>> tl.log10([0.1, 1000.0])
+    Tensor([-1.  3.], shape=(2,), dtype=float32)
+    """
     return Log10.apply(x)
 
 
 class Log1p(Function):
-    """y = log(1 + x)  =>  dx = dy / (1 + x)."""
+    """y = log(1 + x)  =>  dx = dy / (1 + x).
+
+    Keeps x.
+    """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
@@ -133,15 +188,22 @@ class Log1p(Function):
         return dy / (1 + x)
 
 
-def log1p(x: Any) -> Any:
-    """Return log(1 + x), elementwise, with all digits also where x is small."""
+@derivation(Log1p)
+def log1p(x: TensorLike) -> Tensor:
+    """Return log(1 + x), elementwise, with all digits even for small x.
+
+    >>> tl.log1p([1e-10, 1.0])
+    Tensor([1.0000e-10 6.9315e-01], shape=(2,), dtype=float32)
+    """
     return Log1p.apply(x)
 
 
 class Sigmoid(Function):
     """y = 1 / (1 + e^-x)  =>  dx = dy y (1 - y).
 
-    Computed from e = e^-|x|, which cannot overflow: 1 / (1 + e) on the right, e / (1 + e) on the left.
+    Computed from e = e^-|x|, which cannot overflow: 1 / (1 + e) for x >= 0, e / (1 + e) for x < 0.
+
+    Keeps y.
     """
 
     def forward(self, x: Array) -> Array:
@@ -156,13 +218,21 @@ class Sigmoid(Function):
         return dy * y * (1 - y)
 
 
-def sigmoid(x: Any) -> Any:
-    """Return the logistic function 1 / (1 + e^-x), elementwise."""
+@derivation(Sigmoid)
+def sigmoid(x: TensorLike) -> Tensor:
+    """Return the logistic function 1 / (1 + e^-x), elementwise. Integers and booleans give float64.
+
+    >>> tl.sigmoid([-1000.0, 0.0, 1.0])
+    Tensor([0.     0.5    0.7311], shape=(3,), dtype=float32)
+    """
     return Sigmoid.apply(as_floating(x))
 
 
 class Logaddexp(Function):
-    """z = log(e^x + e^y)  =>  dx = dz e^x / (e^x + e^y) = dz sigmoid(x - y), and dy = dz sigmoid(y - x)."""
+    """z = log(e^x + e^y)  =>  dx = dz e^x / (e^x + e^y) = dz sigmoid(x - y), and dy = dz sigmoid(y - x).
+
+    Keeps x and y.
+    """
 
     broadcasts = True
 
@@ -176,24 +246,31 @@ class Logaddexp(Function):
 
 
 def share(x: Array, y: Array) -> Array:
-    """Return sigmoid(x - y); for two infinities, whose difference is not defined, 1/2 at inf and 0 at -inf.
+    """Return sigmoid(x - y); for two equal infinities, whose difference is undefined, 1/2 at inf and 0 at -inf.
 
-    The latter as logsumexp has it, whose gradient is 0 where nothing but -inf was added.
+    The 0 agrees with logsumexp, whose gradient is 0 where all terms are -inf.
     """
     xp = namespace_of(x)
     alike = (x == y) & (abs(x) == math.inf)
     return Sigmoid.run(xp.where(alike, xp.minimum(x, 0), xp.where(alike, 0, x) - y))
 
 
-def logaddexp(x: Any, y: Any) -> Any:
-    """Return log(e^x + e^y), elementwise, without overflow."""
+@derivation(Logaddexp)
+def logaddexp(x: TensorLike, y: TensorLike) -> Tensor:
+    """Return log(e^x + e^y), elementwise, without overflow; x and y broadcast.
+
+    >>> tl.logaddexp([0.0, 1000.0], 0.0)
+    Tensor([6.9315e-01 1.0000e+03], shape=(2,), dtype=float32)
+    """
     return Logaddexp.apply(x, y)
 
 
 class Softplus(Function):
     """y = log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), which cannot overflow  =>  dx = dy sigmoid(x).
 
-    logaddexp(x, 0) is the same, but NumPy's takes some twenty times as long.
+    logaddexp(x, 0) is the same, but NumPy's takes about twenty times as long.
+
+    Keeps x.
     """
 
     def forward(self, x: Array) -> Array:
@@ -206,11 +283,26 @@ class Softplus(Function):
         return dy * Sigmoid.run(x)
 
 
-def softplus(x: Any) -> Any:
-    """Return log(1 + e^x), elementwise, without overflow: a smooth relu (Dugas et al. 2001)."""
+@derivation(Softplus)
+def softplus(x: TensorLike) -> Tensor:
+    """Return log(1 + e^x), elementwise, without overflow: a smooth relu (Dugas et al. 2001).
+
+    Integers and booleans give float64.
+
+    >>> tl.softplus([-10.0, 0.0, 10.0])
+    Tensor([4.5399e-05 6.9315e-01 1.0000e+01], shape=(3,), dtype=float32)
+    """
     return Softplus.apply(as_floating(x))
 
 
-def log_sigmoid(x: Any) -> Any:
-    """Return log(sigmoid(x)) = -log(1 + e^-x), elementwise, without overflow: near x far below 0."""
+def log_sigmoid(x: TensorLike) -> Tensor:
+    """Return log(sigmoid(x)) = -log(1 + e^-x), elementwise, without overflow: close to x far below 0.
+
+    Integers and booleans give float64.
+
+    >>> tl.log_sigmoid([-1000.0, 0.0, 10.0])
+    Tensor([-1.0000e+03 -6.9315e-01 -4.5399e-05], shape=(3,), dtype=float32)
+
+    Composed of `softplus` and signs: y = -softplus(-x)  =>  dx = dy sigmoid(-x).
+    """
     return -softplus(-as_floating(x))

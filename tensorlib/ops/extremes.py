@@ -1,21 +1,28 @@
-"""The largest and the smallest element, and where they are."""
+"""The largest and the smallest element, and their positions."""
 
 from __future__ import annotations
 
 import builtins
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import with_kept_axes
-from tensorlib.engine.function import Function, as_tensor
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.ops.arguments import Axis, check_flag, normal_axis, reduced_axes
 from tensorlib.ops.plain import plain
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+    from tensorlib.tensor import Tensor
 
 __all__ = ["amax", "amin", "argmax", "argmin", "max", "min"]
 
 
 class Max(Function):
-    """y = max of x over `axis`  =>  dy is shared evenly by all elements that attain it (as torch.amax does)."""
+    """y = max of x over `axis`  =>  dx = dy / n at the n elements equal to y, else 0 (as in torch.amax).
+
+    Keeps x and y.
+    """
 
     method: ClassVar[str] = "max"
 
@@ -29,52 +36,88 @@ class Max(Function):
 
     def backward(self, dy: Array) -> Any:
         x, y = self.saved
-        attained = (x == with_kept_axes(y, x.shape, self.axes)) | (x != x)  # a NaN among x is the result
+        attained = (x == with_kept_axes(y, x.shape, self.axes)) | (x != x)  # a NaN in x is the result
         count = attained.sum(axis=self.axes, keepdims=True).astype(dy.dtype)
         share = with_kept_axes(dy, x.shape, self.axes) / count
-        return namespace_of(dy).where(attained, share, 0)  # and not share * attained: an infinite dy times 0 is NaN
+        return namespace_of(dy).where(attained, share, 0)  # not share * attained: an infinite dy times 0 is NaN
 
 
 class Min(Max):
-    """y = min of x over `axis`; the gradient is shared as that of Max."""
+    """y = min of x over `axis`  =>  dx = dy / n at the n elements equal to y, else 0 (as in torch.amin).
+
+    Keeps x and y.
+    """
 
     method = "min"
 
 
-def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return the largest element over `axis` (all axes by default); tied elements share the gradient evenly.
+@derivation(Max)
+def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the largest element over `axis` (all axes by default); NaN if there is one.
 
-    NaN if there is one. Over nothing there is no largest element: a ValueError.
+    Tied elements share the gradient evenly. Raises ValueError if an axis to reduce has size 0.
+
+    >>> tl.max([[1.0, 4.0], [3.0, 2.0]], axis=0)
+    Tensor([3. 4.], shape=(2,), dtype=float32)
     """
     return Max.apply(x, axis=axis, keepdims=keepdims)
 
 
-def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return the smallest element over `axis` (all axes by default); tied elements share the gradient evenly."""
+@derivation(Min)
+def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the smallest element over `axis` (all axes by default); NaN if there is one.
+
+    Tied elements share the gradient evenly. Raises ValueError if an axis to reduce has size 0.
+
+    >>> tl.min([[1.0, 4.0], [3.0, 2.0]], axis=0)
+    Tensor([1. 2.], shape=(2,), dtype=float32)
+    """
     return Min.apply(x, axis=axis, keepdims=keepdims)
 
 
-def amax(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return `max`, by NumPy's and PyTorch's other name."""
+@derivation(Max)
+def amax(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the largest element over `axis`: `max` under its other name in NumPy and PyTorch.
+
+    >>> tl.amax([1.0, 4.0, 3.0])
+    Tensor(4., shape=(), dtype=float32)
+    """
     return max(x, axis, keepdims)
 
 
-def amin(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
-    """Return `min`, by NumPy's and PyTorch's other name."""
+@derivation(Min)
+def amin(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """Return the smallest element over `axis`: `min` under its other name in NumPy and PyTorch.
+
+    >>> tl.amin([1.0, 4.0, 3.0])
+    Tensor(1., shape=(), dtype=float32)
+    """
     return min(x, axis, keepdims)
 
 
-def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
-    """Return the index of the first largest element along `axis` (of the flattened array by default)."""
-    return _place("argmax", x, axis, keepdims)
+def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Return the index of the first largest element along `axis` (of x flattened by default), int64, a constant.
+
+    Raises ValueError if the axis has size 0.
+
+    >>> tl.argmax([[1.0, 4.0], [3.0, 2.0]], axis=1)
+    Tensor([1 0], shape=(2,), dtype=int64)
+    """
+    return _position("argmax", x, axis, keepdims)
 
 
-def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
-    """Return the index of the first smallest element along `axis` (of the flattened array by default)."""
-    return _place("argmin", x, axis, keepdims)
+def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """Return the index of the first smallest element along `axis` (of x flattened by default), int64, a constant.
+
+    Raises ValueError if the axis has size 0.
+
+    >>> tl.argmin([[1.0, 4.0], [3.0, 2.0]], axis=1)
+    Tensor([0 1], shape=(2,), dtype=int64)
+    """
+    return _position("argmin", x, axis, keepdims)
 
 
-def _place(name: str, x: Any, axis: int | None, keepdims: bool) -> Any:
+def _position(name: str, x: TensorLike, axis: int | None, keepdims: bool) -> Tensor:
     x = as_tensor(x)
     check_flag(name, "keepdims", keepdims)
     if axis is not None:

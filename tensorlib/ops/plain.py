@@ -1,4 +1,4 @@
-"""Functions of NumPy and CuPy that have no gradient: comparisons, tests, rounding, indices."""
+"""Functions of NumPy and CuPy without a gradient: comparisons, tests, rounding, indices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Plain(Function):
-    """A function of the backend that has no gradient; its result is a constant."""
+    """A function of the backend without a gradient; its result is a constant."""
 
     broadcasts = True
     differentiable = False
@@ -32,5 +32,5 @@ class Plain(Function):
 
 
 def plain(function: str, *inputs: TensorLike, **options: Any) -> Tensor:
-    """Apply NumPy's or CuPy's `function` of that name, whose result (booleans, indices) has no gradient."""
+    """Apply the function of NumPy or CuPy of that name, whose result (booleans, indices) has no gradient."""
     return Plain.apply(*inputs, function=function, **options)

@@ -17,7 +17,7 @@ def test_kinks(backend):
 
 
 def test_relu_of_nan_is_nan_with_its_gradient(backend):
-    """As in PyTorch; a gradient of 0 would hide it."""
+    """As in PyTorch; a gradient of 0 would hide the NaN."""
     assert_edge(edge(tl.relu, [np.nan, -1], backend=backend), [np.nan, 0], [1, 0])
 
 
@@ -50,7 +50,7 @@ SATURATED = {  # f, values at -1000 and 1000, slopes there
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("name", SATURATED)
 def test_saturated_functions_do_not_overflow(name, dtype, backend):
-    """Values, first and second derivatives are what they are, to the last digit."""
+    """Values, first and second derivatives are exact to the last digit."""
     f, values, slopes = SATURATED[name]
     with np.errstate(all="raise", under="ignore"):
         x = tl.Tensor([-1000.0, 1000.0], dtype=dtype, requires_grad=True, backend=backend)
@@ -113,11 +113,11 @@ def test_dtypes_and_kinds_of_input(backend):
 BAD = [
     (lambda x: tl.gelu(x, "exact"), ValueError, r"gelu: approximate must be 'none' or 'tanh', got 'exact'"),
     (lambda x: tl.gelu(x, True), ValueError, r"gelu: approximate must be 'none' or 'tanh', got True"),
-    (lambda x: tl.glu(x), ValueError, r"glu: the size along axis 1 must be even, to be halved, got shape \(2, 3\)"),
-    (lambda x: tl.swiglu(x), ValueError, r"swiglu: the size along axis 1 must be even, .* got shape \(2, 3\)"),
+    (lambda x: tl.glu(x), ValueError, r"glu: the size along axis 1 must be even, got shape \(2, 3\)"),
+    (lambda x: tl.swiglu(x), ValueError, r"swiglu: the size along axis 1 must be even, got shape \(2, 3\)"),
     (lambda x: tl.glu(x, axis=2), ValueError, r"glu: axis must lie in \[-2, 2\) for 2 dimensions, got 2"),
     (lambda x: tl.swiglu(x[0, 0]), ValueError, r"swiglu: axis must lie in \[0, 0\) for 0 dimensions, got -1"),
-    (lambda x: tl.hardtanh(x, 1, -1), ValueError, r"hardtanh: min_val must not be above max_val, got 1 and -1; exch"),
+    (lambda x: tl.hardtanh(x, 1, -1), ValueError, r"hardtanh: min_val must not be above max_val, got 1 and -1; swap"),
     (lambda x: tl.leaky_relu(x, [0.1, 0.2]), ValueError, r"leaky_relu: shapes must broadcast, got \(2,\) and \(2, 3\)"),
     (lambda x: tl.elu(x, "1"), TypeError, r"elu: data must be numbers, got dtype <U1"),
     (lambda x: tl.relu("x"), TypeError, r"relu: data must be numbers, got dtype <U1"),

@@ -1,4 +1,4 @@
-"""Arithmetic and logic: edge cases, what is kept for backward, operators, and mistakes."""
+"""Arithmetic and logic: edge cases, arrays kept for backward, operators, and mistakes."""
 
 import math
 from math import inf, nan
@@ -21,7 +21,7 @@ def test_maximum_and_minimum_pass_an_infinite_gradient_to_one_side_only(backend)
         assert_edge(edge(f, *values, backend=backend, cotangent=inf)[1:], inf, 0)
 
 
-def test_nan_goes_through_maximum_and_minimum_with_the_gradient_to_both(backend):
+def test_nan_passes_through_maximum_and_minimum_with_the_gradient_to_both(backend):
     for f in (tl.maximum, tl.minimum):
         assert_edge(edge(f, [nan, 1], [1, nan], backend=backend), [nan, nan], [1, 1], [1, 1])
 
@@ -41,7 +41,7 @@ def test_power_at_zero(backend):
 
 @pytest.mark.parametrize("exponent", [3, 4, 3.0])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "int64"])
-def test_cubes_and_fourth_powers_are_numpys(exponent, dtype, backend):
+def test_cubes_and_fourth_powers_match_numpy(exponent, dtype, backend):
     a = np.array([-3, -1, 0, 2, 11]).astype(dtype)
     y = tl.Tensor(a, backend=backend) ** exponent
     assert y.dtype == (a**exponent).dtype
@@ -56,14 +56,14 @@ def test_an_infinite_gradient_of_a_power_is_not_made_nan(backend):
 
 
 def test_the_second_derivative_of_a_power_at_exponent_zero(backend):
-    """The slope y x^(y-1) vanishes at y = 0, but not how it changes with y: 1/x."""
+    """The slope y x^(y-1) is 0 at y = 0, but its derivative with respect to y is 1/x."""
     x, y = (tl.Tensor(v, dtype="float64", requires_grad=True, backend=backend) for v in (4.0, 0.0))
     (dx,) = tl.grad(x**y, [x], create_graph=True)
     assert dx.item() == 0 and tl.grad(dx, [y])[0].item() == 0.25
 
 
 def test_a_power_of_an_unsigned_exponent(backend):
-    """0 - 1 is 255 there."""
+    """In uint8, 0 - 1 is 255."""
     y = tl.Tensor(np.array([0, 1, 2], np.uint8), backend=backend)
     assert_edge(edge(lambda x: x**y, [3, 3, 3], backend=backend, dtype="float16"), [1, 3, 9], [0, 1, 6])
 
@@ -99,7 +99,7 @@ def test_clip_without_bounds_copies(backend):
     assert x.clip().data is not x.data and x.clip().item() == 1
 
 
-def test_dtypes_are_numpys(backend):
+def test_dtypes_match_numpy(backend):
     n = np.array([1, -2, 3])
     x = tl.Tensor(n, backend=backend)
     for found, expected in (
@@ -135,7 +135,7 @@ def test_operators_take_lists_and_arrays_and_numbers_on_either_side(backend):
         np.testing.assert_array_equal((np.array([True, True]) ^ mask).numpy(), [False, True])
 
 
-def test_only_what_the_wanted_gradient_needs_is_kept():
+def test_only_arrays_that_wanted_gradients_need_are_kept():
     x, y = tl.ones(3), tl.ones(3) + 1
     wanted = tl.Tensor([1.0, 1.0, 1.0], requires_grad=True)
 
@@ -210,6 +210,6 @@ def test_mixed_backends_are_named(op):
         op(x, y)
 
 
-def test_at_a_bound_of_clip_the_gradient_is_all_x_s(backend):
+def test_x_gets_the_whole_gradient_at_a_bound_of_clip(backend):
     found = edge(tl.clip, [1, 2, 0, 3], [1, 1, 1, 1], [2, 2, 2, 2], backend=backend)
     assert_edge(found, [1, 2, 1, 2], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1])

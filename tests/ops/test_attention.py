@@ -22,39 +22,39 @@ def random_attention(width=4, heads=2, seed=3, **options):
 
 
 def by_hand(attention, x_BTD, memory_BSD, visible_BTS):
-    """Return output and weights (B, H, T, S) of `attention` in plain NumPy, a sentence and a head at a time."""
+    """Return output and weights (B, H, T, S) of `attention` in plain NumPy, one sentence and one head at a time."""
     p = attention.state_dict()
     batch, targets, width = x_BTD.shape
-    heads, places = attention.heads, memory_BSD.shape[1]
+    heads, positions = attention.heads, memory_BSD.shape[1]
     head_width = width // heads
     w_q, w_k, w_v = np.split(p["projection.weight"], 3, axis=1)
     b_q, b_k, b_v = np.split(p["projection.bias"], 3)
     joined = np.zeros((batch, targets, width))
-    weights = np.zeros((batch, heads, targets, places))
+    weights = np.zeros((batch, heads, targets, positions))
     for b, h in np.ndindex(batch, heads):
-        mine = slice(h * head_width, (h + 1) * head_width)
-        q = (x_BTD[b] @ w_q + b_q)[:, mine]
-        k = (memory_BSD[b] @ w_k + b_k)[:, mine]
-        v = (memory_BSD[b] @ w_v + b_v)[:, mine]
+        columns = slice(h * head_width, (h + 1) * head_width)
+        q = (x_BTD[b] @ w_q + b_q)[:, columns]
+        k = (memory_BSD[b] @ w_k + b_k)[:, columns]
+        v = (memory_BSD[b] @ w_v + b_v)[:, columns]
         for t in range(targets):
             seen = np.flatnonzero(visible_BTS[b, t])
             if len(seen):
                 e = np.exp(k[seen] @ q[t] / math.sqrt(head_width))
                 weights[b, h, t, seen] = e / e.sum()
-        joined[b, :, mine] = weights[b, h] @ v
+        joined[b, :, columns] = weights[b, h] @ v
     return joined @ p["output.weight"] + p["output.bias"], weights
 
 
 # ---- masks ----
 
 
-def test_causal_mask_sees_itself_and_what_came_before(backend):
+def test_causal_mask_shows_each_position_itself_and_earlier_ones(backend):
     mask = nn.causal_mask(3, backend)
     assert mask.dtype == bool and mask.backend is tl.get_backend(backend)
     np.testing.assert_array_equal(mask.numpy(), [[1, 0, 0], [1, 1, 0], [1, 1, 1]])
 
 
-def test_padding_mask_sees_the_first_places_of_each_sentence(backend):
+def test_padding_mask_shows_the_first_positions_of_each_sentence(backend):
     mask = nn.padding_mask([2, 0, 3], backend=backend)
     assert mask.dtype == bool and mask.shape == (3, 1, 1, 3)
     np.testing.assert_array_equal(mask.numpy()[:, 0, 0], [[1, 1, 0], [0, 0, 0], [1, 1, 1]])
@@ -62,7 +62,7 @@ def test_padding_mask_sees_the_first_places_of_each_sentence(backend):
 
 
 def test_masks_combine(backend):
-    # Three sentences of three places: if the axes were taken for each other, nothing but the values would tell.
+    # Three sentences of three positions: if the axes were confused, only the values would show it.
     mask = nn.causal_mask(3, backend) & nn.padding_mask([3, 1, 2], backend=backend)
     assert mask.shape == (3, 1, 3, 3)
     for b, length in enumerate([3, 1, 2]):
@@ -96,7 +96,7 @@ def test_self_attention_equals_a_loop_over_heads(mask):
     assert not weights.numpy()[~np.broadcast_to(full[:, None], weights.shape)].any()
 
 
-def test_cross_attention_asks_with_x_and_answers_with_memory():
+def test_cross_attention_has_queries_of_x_and_keys_and_values_of_memory():
     attention, x, memory = random_attention(4, 2), normal(2, 3, 4), normal(2, 5, 4, seed=2)
     lengths = [5, 2]
     y, weights = attention(tl.Tensor(x), tl.Tensor(memory), nn.padding_mask(lengths), return_weights=True)
@@ -107,7 +107,7 @@ def test_cross_attention_asks_with_x_and_answers_with_memory():
     np.testing.assert_allclose(weights.numpy(), expected_weights, rtol=1e-11, atol=1e-13)
 
 
-def test_self_attention_is_cross_attention_to_oneself():
+def test_self_attention_is_cross_attention_to_x_itself():
     attention, x = random_attention(), tl.Tensor(normal(2, 3, 4))
     np.testing.assert_allclose(attention(x).numpy(), attention(x, x).numpy(), rtol=1e-12)
 
@@ -126,7 +126,7 @@ def test_attention_agrees_on_every_backend(backend):
 
     for here, there in zip(run("numpy"), run(backend), strict=True):
         assert there.dtype == np.float32
-        # The gradient of a key's bias is a sum of large numbers that is 0: what is left of it is rounding.
+        # The gradient of the key bias is a sum of large numbers that cancel: only rounding errors remain.
         np.testing.assert_allclose(there, here, rtol=1e-4, atol=1e-6 * np.abs(here).max())
 
 
@@ -206,12 +206,12 @@ def test_dropout_acts_on_the_weights_in_training_only():
     tl.seed(0)
     trained, weights = attention(x, return_weights=True)
     tl.seed(0)
-    np.testing.assert_allclose(attention(x).numpy(), trained.numpy(), rtol=1e-13)  # by another way: a kernel's
-    np.testing.assert_allclose(weights.numpy().sum(-1), 1)  # the weights as they are before dropout
-    calm = attention.eval()(x).numpy()
-    assert not np.allclose(trained.numpy(), calm)
-    np.testing.assert_array_equal(attention(x).numpy(), calm)
-    np.testing.assert_allclose(calm, by_hand(attention, x.numpy(), x.numpy(), np.ones((2, 3, 3), bool))[0])
+    np.testing.assert_allclose(attention(x).numpy(), trained.numpy(), rtol=1e-13)  # computed differently, by a kernel
+    np.testing.assert_allclose(weights.numpy().sum(-1), 1)  # the weights before dropout
+    evaluated = attention.eval()(x).numpy()
+    assert not np.allclose(trained.numpy(), evaluated)
+    np.testing.assert_array_equal(attention(x).numpy(), evaluated)
+    np.testing.assert_allclose(evaluated, by_hand(attention, x.numpy(), x.numpy(), np.ones((2, 3, 3), bool))[0])
 
 
 @pytest.mark.filterwarnings("error")
@@ -221,8 +221,8 @@ def test_large_values_do_not_overflow_on_the_way():
     np.testing.assert_allclose(tl.scaled_dot_product_attention(-q, k, v * 1e-37).numpy(), 1e-22, rtol=1e-5)
 
 
-def test_one_mask_of_dropout_whoever_computes():
-    """Also where several values share the weights of q and k."""
+def test_kernel_and_formula_draw_the_same_dropout_mask():
+    """Also if several values share the weights of q and k."""
     q, k, v = (tl.Tensor(normal(*shape)) for shape in ((3, 2), (4, 2), (5, 4, 3)))
     options = {"dropout": 0.5, "generator": tl.Generator(7)}
     kernel = tl.scaled_dot_product_attention(q, k, v, **options)

@@ -11,7 +11,7 @@ from tests.edges import assert_edge, edge, refused_of_a_matrix
 
 def test_convolution_by_hand(backend):
     x = tl.Tensor([[[1.0, 2.0, 3.0, 4.0]]], backend=backend)
-    assert_edge([tl.conv1d(x, [[[1.0, 10.0]]]).numpy()], [[[21, 32, 43]]])  # the window is not turned round
+    assert_edge([tl.conv1d(x, [[[1.0, 10.0]]]).numpy()], [[[21, 32, 43]]])  # the window is not flipped
     assert_edge([tl.conv1d(x, [[[1.0, 10.0]]], [0.5], 2, 1).numpy()], [[[10.5, 32.5, 4.5]]])
     assert_edge([tl.conv1d(x, [[[1.0, 10.0]]], dilation=3).numpy()], [[[41]]])
 
@@ -22,7 +22,7 @@ def test_groups_see_their_own_channels(backend):
     assert_edge([tl.conv1d(x, weight, groups=2).numpy()], [[[1, 2], [2, 4], [30, 60], [40, 80]]])
 
 
-def test_one_place_windows_are_a_dense_layer(backend):
+def test_windows_of_one_position_are_a_dense_layer(backend):
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((2, 3, 2, 2)), rng.standard_normal((4, 3))
     y = tl.conv2d(tl.Tensor(x, backend=backend), weight[:, :, None, None])
@@ -39,7 +39,7 @@ def test_tied_maxima_of_a_window_share_the_gradient_evenly(backend):
     assert_edge(found, [[[3, 2]]], [[[2, 2, 0, 6]]])
 
 
-def test_padding_never_wins_and_counts_as_zeros(backend):
+def test_padding_is_never_a_maximum_and_counts_as_zeros_in_a_mean(backend):
     found = edge(lambda x: tl.max_pool(x, 2, 1, 1), [[[-5.0, -7.0]]], backend=backend)
     assert_edge(found, [[[-5, -5, -7]]], [[[2, 1]]])
     found = edge(lambda x: tl.avg_pool(x, 2, 1, 1), [[[-5.0, -7.0]]], backend=backend)
@@ -49,7 +49,7 @@ def test_padding_never_wins_and_counts_as_zeros(backend):
     assert_edge([whole.numpy()], [[[-5, -5, -7]]])
 
 
-def test_what_a_stride_leaves_over_gets_no_gradient(backend):
+def test_elements_that_a_stride_skips_get_no_gradient(backend):
     found = edge(lambda x: tl.max_pool(x, [2], 3), [1.0, 2.0, inf, 4.0, 3.0, inf], backend=backend)
     assert_edge(found, [2, 4], [0, 1, 0, 1, 0, 0])
 
@@ -106,7 +106,7 @@ test_mistakes_are_named_with_the_value_and_the_remedy = refused_of_a_matrix(BAD)
 
 
 def test_adding_windows_back_is_right_to_second_order():
-    """It is no public function, so no row of the table checks it."""
+    """It is not a public function, so no row of the table checks it."""
     grid = Grid(sizes=(4, 3), kernel=(2, 2), stride=(1, 1), padding=(1, 0), dilation=(1, 1))
     x = np.random.default_rng(0).normal(size=(*grid.kernel, 2, *grid.counts))
     tl.gradcheck(lambda x: SumWindows.apply(x, grid=grid), x)

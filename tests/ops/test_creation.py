@@ -1,4 +1,4 @@
-"""Tensors made from numbers: dtypes, rounding, and mistakes."""
+"""Tensors created from numbers: dtypes, rounding, and mistakes."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def test_python_floats_give_float32_and_integers_int64(backend):
 
 
 def test_a_float32_sequence_is_the_exact_one_rounded(backend):
-    """NumPy's own float32 arange adds up the rounding of its step."""
+    """NumPy's own float32 arange accumulates the rounding error of its step."""
     np.testing.assert_array_equal(tl.arange(0.0, 1000.0, 0.1, backend=backend).numpy(),
                                   np.arange(0.0, 1000.0, 0.1).astype(np.float32))  # fmt: skip
     assert tl.linspace(0, 0.1, 7, backend=backend).numpy()[-1] == np.float32(0.1)
@@ -29,12 +29,12 @@ def test_arange_ends_before_stop():
         np.testing.assert_array_equal(tl.arange(*arguments).numpy(), np.arange(*arguments))
 
 
-def test_shapes_may_be_numbers_lists_and_numpys_integers():
+def test_shapes_may_be_numbers_lists_and_numpy_integers():
     for shape, expected in ((2, (2,)), ([2, 3], (2, 3)), ((), ()), (np.int64(2), (2,)), ((np.int32(1), 2), (1, 2))):
         assert tl.zeros(shape).shape == tl.ones(shape).shape == tl.full(shape, 1).shape == expected
 
 
-def test_likenesses_take_what_is_not_said_from_x(backend):
+def test_like_functions_take_their_defaults_from_x(backend):
     x = tl.Tensor([[1, 2]], dtype="float16", requires_grad=True, backend=backend)
     for f in (tl.zeros_like, tl.ones_like, lambda x, *a, **k: tl.full_like(x, 5, *a, **k)):
         y = f(x)

@@ -20,15 +20,15 @@ def test_the_running_product_is_exact_through_zeros(backend):
 
 
 def test_the_second_derivative_of_a_running_product_at_zeros(backend):
-    """Of x + xy + xyz at (0, 0, 3): d2/dxdy is 1 + 3, and d2/dydz is x = 0."""
+    """For x + xy + xyz at (0, 0, 3): d2/dxdy is 1 + 3, and d2/dydz is x = 0."""
     x = tl.Tensor([0.0, 0.0, 3.0], requires_grad=True, backend=backend)
     (dx,) = tl.grad(x.cumprod().sum(), [x], create_graph=True)
     for row, expected in zip(dx, ([0, 4, 0], [4, 0, 0], [0, 0, 0]), strict=True):
         assert_edge([tl.grad(row, [x], retain_graph=True)[0].numpy()], expected)
 
 
-def test_a_running_product_that_leaves_the_range_spoils_no_gradient_before(backend):
-    """Of y_0 alone, dx is (1, 0, 0), although x_1 x_2 x_3 would overflow."""
+def test_a_running_product_that_overflows_leaves_earlier_gradients_intact(backend):
+    """For y_0 alone, dx is (1, 0, 0), although x_1 x_2 x_3 would overflow."""
     if backend.name == "cupy":
         pytest.skip("a parallel scan multiplies x_2 and x_3 first, which overflows")
     found = edge(tl.cumprod, [1e-300, 1e300, 1e200, 1e-200], backend=backend, cotangent=[1, 0, 0, 0])
@@ -50,7 +50,7 @@ def test_logcumsumexp_ends_in_logsumexp(backend):
     np.testing.assert_allclose(x.logcumsumexp(axis=0)[-1].numpy(), x.logsumexp(axis=0).numpy(), rtol=1e-14)
 
 
-def test_running_sums_of_float16_are_made_in_float32(backend):
+def test_running_sums_of_float16_are_computed_in_float32(backend):
     half = tl.Tensor(np.ones(3000), dtype="float16", requires_grad=True, backend=backend)
     assert half.cumsum().dtype == "float16" and half.cumsum()[-1].item() == 3000
     assert_edge([tl.grad(half.cumsum()[-1], [half])[0].numpy()], np.ones(3000))
@@ -83,7 +83,7 @@ test_mistakes_are_named_with_the_value_and_the_remedy = refused_of_a_matrix(BAD)
 
 
 def test_the_recurrence_behind_running_products_is_right_to_second_order():
-    """It is no public function, so no row of the table checks it."""
+    """It is not a public function, so no row of the table checks it."""
     rng = np.random.default_rng(0)
     for axis, shape in ((0, (4,)), (1, (2, 3)), (0, (3, 2))):
         x, a = rng.normal(size=shape), rng.normal(size=shape)

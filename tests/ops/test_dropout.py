@@ -9,14 +9,14 @@ import tensorlib as tl
 from tests.edges import edge, refused_of_a_matrix
 
 
-def test_dropout_keeps_the_mean_and_draws_again_alike(backend):
+def test_dropout_keeps_the_mean_and_redraws_the_same_mask(backend):
     x = tl.Tensor(np.ones((200, 500), np.float32), requires_grad=True, backend=backend)
     y = tl.dropout(x, 0.3, tl.Generator(5))
     kept = y.numpy() != 0
     assert abs(kept.mean() - 0.7) < 0.01
     np.testing.assert_allclose(y.numpy()[kept], 1 / 0.7, rtol=1e-4)
     (dx,) = tl.grad(y.sum(), [x])
-    np.testing.assert_array_equal(dx.numpy(), y.numpy())  # as x is one everywhere
+    np.testing.assert_array_equal(dx.numpy(), y.numpy())  # since x is one everywhere
     np.testing.assert_array_equal(tl.dropout(x, 0.3, tl.Generator(5)).numpy(), y.numpy())
     generator = tl.Generator(5)
     first, second = tl.dropout(x, 0.3, generator), tl.dropout(x, 0.3, generator)
@@ -25,7 +25,7 @@ def test_dropout_keeps_the_mean_and_draws_again_alike(backend):
 
 
 @pytest.mark.parametrize("junk", [inf, -inf, nan])
-def test_what_is_dropped_is_zero_whatever_it_was(junk, backend):
+def test_dropped_elements_are_zero_whatever_they_were(junk, backend):
     def half(x):
         return tl.dropout(x, 0.5, tl.Generator(0))
 

@@ -22,13 +22,13 @@ def test_abs_at_zero_stops_an_infinite_gradient(backend):
         assert_edge(edge(lambda x: tl.sqrt(tl.abs(x)), [0, -4], backend=backend), [0, 2], [0, -0.25])
 
 
-def test_rounding_goes_to_the_even_neighbour(backend):
+def test_rounding_goes_to_the_even_neighbor(backend):
     x = tl.Tensor([-1.5, -0.5, 0.5, 1.5, 2.5, 2.6], backend=backend)
     np.testing.assert_array_equal(x.round().numpy(), [-2, 0, 0, 2, 2, 3])
     np.testing.assert_array_equal(tl.round(tl.Tensor([125, 135], backend=backend), -1).numpy(), [120, 140])
 
 
-def test_steps_carry_no_gradient(backend):
+def test_step_functions_have_no_gradient(backend):
     for f in (tl.sign, tl.floor, tl.ceil, tl.round):
         assert not f(matrix(backend)).requires_grad
 
@@ -70,7 +70,7 @@ def test_sigmoid_keeps_its_digits_on_the_left():
 # ---- the error function ------------------------------------------------------------------------------------------
 
 
-def test_erf_is_that_of_the_standard_library_to_the_last_digits(backend):
+def test_erf_matches_the_standard_library_to_the_last_digits(backend):
     x = np.concatenate([np.linspace(-7, 7, 20_001), np.linspace(0.468, 0.47, 201), 10.0 ** np.arange(-36, 38, 2)])
     expected = [math.erf(v) for v in x]
     found = tl.erf(tl.Tensor(x, backend=backend)).numpy()
@@ -120,7 +120,7 @@ NUMPYS = """
 
 
 @pytest.mark.parametrize("name", NUMPYS)
-def test_dtypes_are_numpys(name, backend):
+def test_dtypes_match_numpy(name, backend):
     for dtype in ("int64", "float16", "float32"):
         a = np.array([1, 1], dtype)
         y = getattr(tl, name)(tl.Tensor(a, backend=backend))
@@ -135,7 +135,7 @@ def test_methods_are_the_functions_of_that_name(name):
     np.testing.assert_array_equal(getattr(x, name)().numpy(), getattr(tl, name)(x).numpy())
 
 
-def test_functions_of_integers_that_numpy_lacks_give_float64(backend):
+def test_functions_that_numpy_lacks_give_float64_for_integers(backend):
     x = tl.Tensor([-1, 0, 2], backend=backend)
     for f in (tl.sigmoid, tl.softplus, tl.log_sigmoid, tl.erf, tl.rsqrt):
         assert f(x * x + 1).dtype == "float64"
@@ -143,7 +143,7 @@ def test_functions_of_integers_that_numpy_lacks_give_float64(backend):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "bool", "int64"])
 def test_small_integers_do_not_wrap_around(dtype, backend):
-    """-x of a uint8 is 256 - x, of a boolean an error, and NumPy's exponential of either is float16."""
+    """-x is 256 - x for a uint8 and an error for a boolean; NumPy's exponential of either is float16."""
     a = np.array([[3, 1, 2], [0, 5, 4]]).astype(dtype)
     x, wide = (tl.Tensor(z, backend=backend) for z in (a, a.astype("float64")))
     for f in (tl.sigmoid, tl.softplus, tl.log_sigmoid, tl.silu, tl.mish, tl.elu, tl.gelu, tl.softsign, tl.softmax,
@@ -154,11 +154,11 @@ def test_small_integers_do_not_wrap_around(dtype, backend):
         assert loss(x, x[::-1]).item() == loss(wide, wide[::-1]).item()
 
 
-def test_the_square_of_booleans_is_numpys(backend):
+def test_the_square_of_booleans_matches_numpy(backend):
     assert tl.square(tl.Tensor([True, False], backend=backend)).dtype == np.square(np.array([True, False])).dtype
 
 
-def test_numbers_and_lists_and_arrays_are_taken(backend):
+def test_numbers_and_lists_and_arrays_are_accepted(backend):
     assert tl.cos(0.0).item() == 1 and tl.exp2([1.0, 3.0]).numpy().tolist() == [2, 8]
     assert tl.log_sigmoid(0.0).item() == pytest.approx(-math.log(2))
     assert tl.sin(backend.asarray([0.0])).backend is backend

@@ -13,7 +13,7 @@ entropy, binary = tl.cross_entropy, tl.binary_cross_entropy_with_logits
 
 
 def second_order(f, *values, backend):
-    """Return the gradients of <gradient of f, 1>: what a penalty on the gradient sends back."""
+    """Return the gradients of <gradient of f, 1>, as for a penalty on the gradient."""
     xs = [tl.Tensor(v, requires_grad=True, dtype="float64", backend=backend) for v in values]
     dxs = tl.grad(f(*xs), xs, create_graph=True)
     return [ddx.numpy() for ddx in tl.grad([dx.sum() for dx in dxs], xs, allow_unused=True) if ddx is not None]
@@ -57,7 +57,7 @@ def test_ignored_rows_pass_no_gradient_whatever_arrives_there(backend):
     assert_edge([dx], [[-0.5, 0.5], [0, 0]])
 
 
-def test_cross_entropy_over_classes_ruled_out(backend):
+def test_cross_entropy_over_excluded_classes(backend):
     value, dx = edge(lambda x: entropy(x, [0]), [[1.0, -inf, 1.0]], backend=backend)
     np.testing.assert_allclose(value, math.log(2))
     np.testing.assert_allclose(dx, [[-0.5, 0, 0.5]])
@@ -66,7 +66,7 @@ def test_cross_entropy_over_classes_ruled_out(backend):
     np.testing.assert_allclose(dx, [[0.5, -1, 0.5]])
 
 
-def test_probabilities_of_zero_may_meet_classes_ruled_out(backend):
+def test_excluded_classes_may_have_probability_zero(backend):
     with np.errstate(all="raise"):
         value, dx, dq = edge(entropy, [[1.0, -inf, 1.0]], [[1.0, 0.0, 0.0]], backend=backend)
         ddx = second_order(entropy, [[1.0, -inf, 1.0]], [[1.0, 0.0, 0.0]], backend=backend)
@@ -150,7 +150,7 @@ def test_half_precision_losses_do_not_overflow(backend):
     assert y.dtype == np.float16 and y.item() == 100
 
 
-def test_differences_of_nothing(backend):
+def test_losses_of_equal_inputs_are_zero(backend):
     for loss in (tl.mse_loss, tl.l1_loss, tl.huber_loss):
         found = edge(lambda x, y, loss=loss: loss(x, y, reduction="sum"), [1.0, 2.0], [1.0, 2.0], backend=backend)
         assert_edge(found, 0, 0, 0)
@@ -232,6 +232,6 @@ def test_targets_on_another_backend_are_refused():
 
 
 @pytest.mark.parametrize("weight", [2, 2.0, np.int64(2), np.float64(2), np.float32(2)])
-def test_a_number_as_pos_weight_widens_nothing(weight):
+def test_a_number_as_pos_weight_does_not_widen_the_dtype(weight):
     loss = tl.binary_cross_entropy_with_logits(tl.zeros((2,)), [1.0, 0.0], pos_weight=weight)
     assert loss.dtype == "float32" and loss.item() == pytest.approx(1.5 * math.log(2))

@@ -1,4 +1,4 @@
-"""The measuring itself: figures that are counted or computed, and workers that answer. Nothing here asserts a time."""
+"""The benchmarks' machinery: figures that are counted or computed, and workers that answer. No test asserts a time."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def fake(tmp_path, measure):
 def test_the_work_of_a_step_counted_by_hand(sizes):
     size = sizes.Size(width=2, heads=1, feed_forward=3, layers=1, vocabulary=5, batch=1, length=2)
     product = 2 * 2 * 2 * 2  # 2 tokens, width 2 to 2
-    attention = 4 * product + 2 * (2 * 2 * 2 * 2)  # four projections; scores and sums: 2 x 2 places, width 2
+    attention = 4 * product + 2 * (2 * 2 * 2 * 2)  # four projections; scores and sums: 2 x 2 positions, width 2
     feed_forward = 2 * (2 * 2 * 2 * 3)
     forward = (attention + feed_forward) + (2 * attention + feed_forward) + 2 * 2 * 2 * 5
     assert sizes.step_flops(size) == 3 * forward
@@ -82,7 +82,7 @@ run = step({list(size)}).steps["step"]
 with FlopCounterMode(display=False) as counter:
     run()
 print(counter.get_total_flops())
-"""  # in a process of its own: counting leaves traces in the environment
+"""  # in a separate process: counting leaves traces in the environment
     assert int(run(measure, "-c", count)) == sizes.step_flops(size)
 
 
@@ -120,7 +120,7 @@ def test_times_and_tables_read_well(measure):
 
 
 @pytest.mark.parametrize("coretype, expected", [("unset", None), ("asis", "Zen"), ("Haswell", "Haswell")])
-def test_which_kernels_openblas_is_to_take(measure, monkeypatch, coretype, expected):
+def test_the_kernels_that_openblas_will_use(measure, monkeypatch, coretype, expected):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Zen")
     monkeypatch.setenv("OPENBLAS_L2_SIZE", "512")
     env = measure.environment(3, coretype, TENSORLIB_KERNELS="0")
@@ -132,7 +132,7 @@ def test_which_kernels_openblas_is_to_take(measure, monkeypatch, coretype, expec
 # ---- workers -----------------------------------------------------------------------------------------------------
 
 
-def test_a_worker_runs_steps_and_says_what_it_is(fake):
+def test_a_worker_runs_steps_and_describes_itself(fake):
     with fake(start=5) as worker:
         assert worker.ready["library"] == "fake 1.0" and worker.ready["resident"] > 0
         assert len(worker.run(count=3)) == 3 and worker.value == 8
@@ -151,15 +151,15 @@ def test_workers_take_turns(measure, fake, monkeypatch):
         assert (a.value, b.value) == (2 + 4 * 3, 100 + 2 + 4 * 3)
 
 
-def test_a_machine_that_does_other_things_is_named(measure, monkeypatch, capsys):
+def test_a_machine_that_is_not_idle_gets_a_warning(measure, monkeypatch, capsys):
     worker = type("Worker", (), {"process": type("Process", (), {"pid": 1})})
     for busy, stolen in [(2.05, 0.0), (3.0, 0.0), (2.0, 0.5)]:
-        alone = measure.Disturbance()
+        disturbance = measure.Disturbance()
         moments = iter([(10.0, 5.0, 100.0, 0.0), (11.0, 7.0, 100.0 + busy, stolen)])  # the worker: 2 cores for 1 second
-        monkeypatch.setattr(alone, "_now", lambda pid, moments=moments: next(moments))
-        with alone.while_runs(worker):
+        monkeypatch.setattr(disturbance, "_now", lambda pid, moments=moments: next(moments))
+        with disturbance.watched(worker):
             pass
-        alone.complain()
+        disturbance.warn()
     first, second = capsys.readouterr().out.splitlines()
     assert "other processes took 100% of a core and the host 0%" in first and "the host 50%" in second
 
@@ -201,16 +201,18 @@ def test_losses_of_runs_are_compared(monkeypatch):
     on, off = curves.Run([2.0, 1.0], "x"), curves.Run([2.0, 1.0005], "y")
     text, agree = curves.report({(True, 1): on, (True, 2): on, (False, 1): off, (False, 2): off}, steps=2)
     assert agree and "at most 5.0e-04" in text and "kernels on, 1 and 2 threads: the same bits" in text
+    other = curves.Run([2.0, 1.0005], "z")
+    text, agree = curves.report({(True, 1): on, (True, 2): on, (False, 1): off, (False, 2): other}, steps=2)
+    assert agree and "kernels off, 1 and 2 threads: NOT the same bits" in text
     far = curves.Run([2.0, 1.1], "y")
     assert not curves.report({(True, 1): on, (True, 2): on, (False, 1): far, (False, 2): far}, steps=2)[1]
     text, agree = curves.report({(True, 1): on, (True, 2): off, (False, 1): off, (False, 2): off}, steps=2)
     assert not agree and "kernels on, 1 and 2 threads: NOT the same bits" in text
 
 
-def test_kept_keys_and_values_are_checked_against_the_whole_prefix(monkeypatch, sizes):
+def test_cached_keys_and_values_are_checked_against_the_whole_prefix(monkeypatch, sizes):
     decode = imported("decode", monkeypatch)
     decoding = imported("contestants.ours_decoding", monkeypatch).ours_decoding
-    monkeypatch.setattr(decoding, "keep_memory", lambda: None)  # which would be for the whole process
     size = sizes.Size(8, 2, 12, 1, 30, 1, 1)
     batches = decode.batches_of(size, sentences=5, batch=3)
     assert [len(b) for b in batches] == [3, 2] and all(s[-1] == decode.EOS for b in batches for s in b)
@@ -232,7 +234,7 @@ def test_one_size_is_changed_at_a_time(monkeypatch):
                 assert arguments["size"].width % arguments["size"].heads == 0
 
 
-def test_every_op_that_is_compared_is_there_on_both_sides(monkeypatch):
+def test_every_op_that_is_compared_exists_on_both_sides(monkeypatch):
     shapes = imported("contestants.shapes", monkeypatch).shapes
     source = {side: (BENCHMARKS / "contestants" / f"{side}_ops.py").read_text() for side in ("ours", "torch")}
     for name in shapes.SHAPES:

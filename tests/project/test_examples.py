@@ -1,4 +1,4 @@
-"""Every example runs, and says what it promises to show."""
+"""Every example runs and prints the result that it is there to show."""
 
 import os
 import subprocess

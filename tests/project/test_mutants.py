@@ -1,4 +1,4 @@
-"""The mutation run: what it finds to change, what it leaves alone, and a whole run in small."""
+"""Mutation testing: the changes that it finds, the code that it leaves alone, and a whole run in small."""
 
 import json
 import sys
@@ -45,11 +45,13 @@ class Placed(Function):
         y[index] = x
         return y
 '''
-COMMON = b"""
+SHAPES = b"""
+__all__ = ["sum_to"]
+
 def sum_to(x, shape):
     return x.sum(axis=0).reshape(shape)
 """
-SOURCES = {"tensorlib/ops/some.py": OPS, "tensorlib/ops/arguments.py": COMMON}
+SOURCES = {"tensorlib/ops/some.py": OPS, "tensorlib/arrays/shapes.py": SHAPES}
 
 
 @pytest.fixture
@@ -102,23 +104,43 @@ def test_a_value_counts_as_constant_where_it_has_no_derivative_anyway(mutants):
     assert not any("constant: axis" in change for change in keys(mutants, "soft_gradient"))
 
 
-def test_a_gradient_is_scaled_once_where_it_is_made(mutants):
+def test_a_gradient_is_scaled_once_where_it_is_computed(mutants):
     assert not any(change.startswith("scaled") for change in keys(mutants, "Soft.backward"))
     assert any(change.startswith("scaled") for change in keys(mutants, "soft_gradient"))
 
 
-def test_every_mutant_of_the_engine_is_other_python_under_a_name_of_its_own(mutants):
-    sources = {path: (ROOT / path).read_bytes() for path in mutants.engine_files(ROOT)}
+def engine_sources(mutants):
+    return {path: (ROOT / path).read_bytes() for path in mutants.engine_files(ROOT)}
+
+
+def test_every_mutant_of_the_engine_is_valid_python_under_a_unique_name(mutants):
+    sources = engine_sources(mutants)
     found = mutants.find_mutants(sources)
     assert len(found) == len({m.key for m in found}) > 500
     assert {m.path for m in found} >= {"tensorlib/engine/backward.py", "tensorlib/ops/softmax.py"}
     for mutant in found[::3]:
         changed = mutant.apply(sources[mutant.path])
         assert changed != sources[mutant.path], mutant.key
-        compile(changed, mutant.path, "exec")  # which is not to run it
+        compile(changed, mutant.path, "exec")  # without running it
 
 
-def test_an_explanation_that_belongs_to_no_mutant_any_more_is_told(mutants, monkeypatch, tmp_path):
+def test_the_formulas_of_all_rooms_are_found(mutants):
+    from mutation.formulas import ENGINE, SCALED_IN_ENGINE
+
+    found = mutants.find_mutants(engine_sources(mutants))
+    where = {m.where for m in found}
+    for name in ("sum_to", "edge_of", "Gradients.add", "topological_order", "Softmax.backward", "product"):
+        assert name in where, f"{name} was renamed, or mutation/formulas.py does not look into its file"
+    assert {m.where for m in found if m.path in ENGINE and m.kind == "scaled"} == SCALED_IN_ENGINE
+    assert "softmax_gradient (kernel)" in where
+
+
+def test_every_explanation_belongs_to_a_mutant(mutants):
+    outdated = mutants.outdated(mutants.find_mutants(engine_sources(mutants)))
+    assert not outdated, f"benchmarks/mutation/survivors.toml explains mutants that no longer exist: {outdated}"
+
+
+def test_an_outdated_explanation_is_found(mutants, monkeypatch, tmp_path):
     found = mutants.find_mutants(SOURCES)
     known = next(m for m in found if m.where == "soft_gradient")
     table = f"""
@@ -134,7 +156,43 @@ def test_an_explanation_that_belongs_to_no_mutant_any_more_is_told(mutants, monk
     assert mutants.outdated(found) == [f"{known.path} {known.where} constant: 1 -> 2"]
 
 
-# ---- a whole run, of a package of one formula ------------------------------------------------------------------------
+# ---- which tests run -------------------------------------------------------------------------------------------------
+
+
+def test_the_tests_of_the_engine_are_those_of_its_rooms(mutants):
+    tests = mutants.engine_tests()
+    rooms = {name.split("/")[1] for name in tests}
+    assert rooms >= {"engine", "ops", "kernels", "transforms", "nn"} and not rooms & {"models", "project"}
+    assert all((ROOT / name).exists() for name in mutants.LEFT_OUT) and not mutants.LEFT_OUT & set(tests)
+    files = mutants.relevant_files()
+    assert {"tests/conftest.py", "tests/strict.py", "tests/edges.py", "tensorlib/ops/softmax.py"} <= set(files)
+    assert not any(name.startswith(("models/", "tests/models/", "tests/project/")) for name in files)
+
+
+@pytest.mark.parametrize(
+    "path, near, far",
+    [
+        ("tensorlib/ops/softmax.py", "tests/ops/test_softmax.py::test_a", "tests/ops/test_linalg.py::test_a"),
+        ("tensorlib/ops/extremes.py", "tests/ops/test_table.py::test_gradient[max]", "tests/nn/test_optim.py::test_a"),
+        ("tensorlib/arrays/shapes.py", "tests/ops/test_table.py::test_a", "tests/engine/test_engine.py::test_a"),
+        ("tensorlib/engine/backward.py", "tests/engine/test_engine.py::test_a", "tests/ops/test_table.py::test_a"),
+        ("tensorlib/kernels/numpy/softmax.py", "tests/kernels/test_kernels.py::a", "tests/ops/test_softmax.py::test_a"),
+    ],
+)  # fmt: skip
+def test_the_tests_near_a_formula_run_first(mutants, path, near, far):
+    mutant = mutants.Mutant(path, "f", "kind", "change", (3, 4), 0, 0, "", "")
+    tests = {
+        name: {"lines": {path: lines}, "seconds": seconds}
+        for name, lines, seconds in (
+            (far, [4], 0.0),
+            (near, [1, 3], 2.0),
+            ("tests/ops/test_other.py::test_b", [5], 0.0),
+        )
+    }
+    assert mutants.tests_through(mutant, tests) == [{near: 30.0}, {far: 10.0}]
+
+
+# ---- a whole run, of a package with one formula ----------------------------------------------------------------------
 
 FORMULA = """
 class Tripled(Function):
@@ -159,8 +217,10 @@ def project(mutants, monkeypatch, tmp_path):
         "tensorlib/engine/backward.py": "",
         "tensorlib/ops/__init__.py": "",
         "tensorlib/ops/formula.py": f"Function = object\n{FORMULA}",
+        "tests/__init__.py": "",
         "tests/conftest.py": "",
-        "tests/test_formula.py": TEST,
+        "tests/ops/__init__.py": "",
+        "tests/ops/test_formula.py": TEST,
         "pyproject.toml": "[tool.pytest.ini_options]\nmarkers = ['peers']\n",
     }
     for name, text in files.items():
@@ -172,24 +232,23 @@ def project(mutants, monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_a_run_kills_what_a_test_notices_lists_what_none_does_and_goes_on_where_it_was(project, mutants, capsys):
+def test_a_run_lists_the_mutants_that_no_test_notices_and_continues_where_it_was(project, mutants, capsys):
     assert mutants.main(["--jobs", "1"]) == 1
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     outcomes = {e["key"].partition(".py ")[2]: e for e in map(json.loads, (project / "build/log.jsonl").open())}
     killed = outcomes["Tripled.backward scaled: 3 * dy -> (1.001 * (3 * dy))"]
-    assert (killed["outcome"], killed["by"]) == ("killed", "tests/test_formula.py::test_it")
+    assert (killed["outcome"], killed["by"]) == ("killed", "tests/ops/test_formula.py::test_it")
     survivor = "Tripled.backward scaled: dy -> (1.001 * dy)"
     assert outcomes[survivor]["outcome"] == "survived"
-    assert f"tensorlib/ops/formula.py:5 {survivor}" in told
+    assert f"tensorlib/ops/formula.py:5 {survivor}" in printed
+    assert f"survived: tensorlib/ops/formula.py {survivor}" in printed, "also while the run lasts"
     assert (project / "tensorlib/ops/formula.py").read_text() == f"Function = object\n{FORMULA}"
 
-    lines = (project / "build/log.jsonl").read_text()
+    log = project / "build/log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
     mutants.main(["--jobs", "1", "Tripled"])
-    assert (project / "build/log.jsonl").read_text() == lines, "what is known is not run again"
-
-
-def test_every_function_of_the_engine_that_is_to_be_mutated_exists(mutants):
-    from mutation.formulas import ENGINE, ENGINE_FUNCTIONS
-
-    sources = {path: (ROOT / path).read_bytes() for path in mutants.engine_files(ROOT)}
-    assert {m.where for m in mutants.find_mutants(sources) if m.path in ENGINE} == ENGINE_FUNCTIONS
+    assert log.read_text().splitlines(keepends=True) == lines, "known results are not computed again"
+    log.write_text("".join(lines[1:]) + lines[0][:20])  # as if the run had been stopped while it wrote the first
+    mutants.main(["--jobs", "1"])
+    again = log.read_text().splitlines(keepends=True)[-1]
+    assert json.loads(again)["key"] == json.loads(lines[0])["key"]

@@ -1,4 +1,4 @@
-"""Every recipe is a config as it stands, and says what a reader needs before an hour of training."""
+"""Every recipe is a valid config, and states what a reader wants to know before an hour of training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.toml"))
 
 
 def load(path, monkeypatch):
-    monkeypatch.chdir(ROOT)  # paths in a recipe are seen from there
+    monkeypatch.chdir(ROOT)  # paths in a recipe are relative to it
     return config_from((path.name, read_toml(path)))
 
 
@@ -27,7 +27,7 @@ def test_a_recipe_is_a_config_on_files_in_data(path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_says_what_it_needs_reaches_and_takes(path):
+def test_a_recipe_states_its_data_result_time_and_comparison(path):
     head, _, _ = path.read_text().partition("\n\n")
     assert all(line.startswith("#") for line in head.splitlines())
     for word in (

@@ -1,0 +1,241 @@
+"""Docstrings of ops tell the truth: examples run, and an op keeps the arrays and has the kernels that it names."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import re
+
+import numpy as np
+import pytest
+
+import tensorlib as tl
+from tensorlib.engine.function import Function
+from tensorlib.engine.node import Node
+from tensorlib.kernels import enabled, overridable
+from tensorlib.ops.exponential import Exp
+from tensorlib.optable import ROWS, function_names
+from tests import ROOT
+
+with_kernels = pytest.mark.skipif(not enabled(), reason="TENSORLIB_KERNELS=0 registers no kernels")
+ROWS_BY_NAME = {row.name: row for row in ROWS}
+
+
+# ---- public functions --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", function_names())
+def test_a_public_function_has_an_example_and_its_gradient(name):
+    text = inspect.getdoc(getattr(tl, name))
+    assert ">>>" in text
+    if ROWS_BY_NAME[name].differentiable:
+        assert "=>" in text or "gradient" in text
+
+
+# ---- examples ----------------------------------------------------------------------------------------------------
+
+NEEDS_CUPY = ("tensorlib/arrays/cuda.py", "tensorlib/arrays/cupy.py", "tensorlib/kernels/cuda/")
+FILES = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "tensorlib").rglob("*.py"))]
+MODULES = [
+    file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    for file in FILES
+    if not file.startswith(NEEDS_CUPY) and not file.endswith("__main__.py")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_run(name, capsys):
+    results = doctest.testmod(importlib.import_module(name), extraglobs={"tl": tl, "np": np})
+    assert results.failed == 0, capsys.readouterr().out
+
+
+# ---- what an op keeps until backward -----------------------------------------------------------------------------
+
+OF_THE_ENGINE = {*inspect.get_annotations(Node), "needs"}
+
+
+def arrays_in(value):
+    """Return all arrays in a value, looking into tuples, lists and dicts."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        return [array for part in value for array in arrays_in(part)]
+    return [value.array] if isinstance(value, tl.Tensor) else [value] if isinstance(value, np.ndarray) else []
+
+
+class Kept:
+    """What the nodes of one class keep: names of arguments, numbers of outputs, how many statistics at most."""
+
+    def __init__(self):
+        self.arguments, self.outputs, self.others, self.statistics, self.nodes = set(), set(), set(), 0, 0
+
+    def add(self, node, arguments):
+        """Add what `node` keeps; `arguments` are those of its `forward`, as (name, value, whether it is an input)."""
+        self.nodes += 1
+        positional = [name for name, _, is_input in arguments if is_input]
+        for role in node.saved_roles:
+            if role >= 0:
+                self.arguments.add(positional[role])
+            else:
+                self.outputs.add(-1 - role)
+        for attribute, value in vars(node).items():
+            for array in arrays_in(value) if attribute not in OF_THE_ENGINE else ():
+                given = {name for name, x, _ in arguments if any(array is part for part in arrays_in(x))}
+                self.arguments |= given
+                self.others |= set() if given else {attribute}
+        self.statistics = max(self.statistics, len(arrays_in(node.statistics)))
+
+
+def classes():
+    """Return every op of tensorlib.ops that is recorded."""
+    found, waiting = [], [Function]
+    while waiting:
+        cls = waiting.pop()
+        waiting += cls.__subclasses__()
+        if cls.__module__.startswith("tensorlib.ops.") and cls.differentiable:
+            found.append(cls)
+    return sorted(found, key=lambda cls: cls.__name__)
+
+
+CLASSES = [pytest.param(cls, id=cls.__name__) for cls in classes()]
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """Record all samples of the op table that are not empty, and their gradients; return what each class keeps."""
+    found = {cls: Kept() for cls in classes()}
+    with pytest.MonkeyPatch.context() as patch:
+        calls = {}
+        for cls in found:
+            if "forward" in vars(cls):
+                patch.setattr(cls, "forward", noted(cls.forward, calls))
+        for row in ROWS:
+            for sample in row.samples if row.differentiable else ():
+                if all(0 not in a for a in sample.arguments if isinstance(a, tuple)):
+                    for node in recorded(row, sample):
+                        found[type(node)].add(node, calls[id(node)])
+                    calls.clear()
+    return found
+
+
+def noted(forward, calls):
+    """Return `forward`, noting the arguments of each call by the node as (name, value, whether it is an input)."""
+    parameters = inspect.signature(forward).parameters
+
+    def run(self, *inputs, **options):
+        names = [name for name, p in list(parameters.items())[1:] if p.kind is not p.KEYWORD_ONLY]
+        names += names[-1:] * len(inputs)  # *bias
+        given = [(name, x, True) for name, x in zip(names, inputs, strict=False)]
+        calls[id(self)] = [*given, *[(name, x, False) for name, x in options.items()]]
+        return forward(self, *inputs, **options)
+
+    return run
+
+
+def recorded(row, sample):
+    """Return the nodes of a sample's graph, and those of its gradients."""
+    xs = [tl.Tensor(a, requires_grad=a.dtype.kind == "f") for a in row.arrays(sample)]
+    ys = row.bound(sample, tl.get_backend("numpy"))(*xs)
+    ys = [y for y in (ys if isinstance(ys, tuple | list) else [ys]) if y.requires_grad]
+    ones = [tl.Tensor(np.ones(y.shape), requires_grad=True) for y in ys]
+    dxs = tl.grad(ys, [x for x in xs if x.requires_grad], ones, create_graph=True, allow_unused=True) if ys else []
+    nodes, waiting = {}, [y.node for y in [*ys, *dxs] if y is not None]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Function) and node not in nodes:
+            nodes[node] = None
+            waiting += [edge[0] for edge in node.edges if edge is not None]
+    return list(nodes)
+
+
+KEEPS = re.compile(r"^Keeps (.+?)\.(?=\s|$)", re.MULTILINE | re.DOTALL)
+KERNELS = re.compile(r"^Kernels: (.+?)\.(?=\s|$)", re.MULTILINE | re.DOTALL)
+
+
+def listed(text):
+    """Return the names in "x, y (a remark) and z"."""
+    plain = re.sub(r"\s*\([^()]*\)", "", text)
+    return [name.strip() for name in re.split(r",|\band\b", plain) if name.strip() not in ("", "nothing")]
+
+
+def named_as_kept(cls):
+    """Return the names in the line "Keeps x and y; statistics: mean, 1/std." of a docstring: both parts."""
+    line = KEEPS.search(inspect.cleandoc(cls.__doc__))
+    assert line, f"{cls.__name__}: the docstring must say 'Keeps ...', or 'Keeps nothing.'"
+    parts = line[1].split(";")
+    assert len(parts) == 1 or parts[1].strip().startswith("statistics"), f"{cls.__name__}: {line[0]}"
+    return set(listed(parts[0])), listed(parts[1].partition(":")[2]) if len(parts) > 1 else []
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_an_op_keeps_what_its_docstring_says(cls, kept):
+    """Inputs by the names of the parameters of `forward`; other names are those of outputs."""
+    names, statistics = named_as_kept(cls)
+    found = kept[cls]
+    parameters = names & set(inspect.signature(cls.forward).parameters)
+    assert parameters == found.arguments
+    assert len(names - parameters) == len(found.outputs) + len(found.others), f"outputs: {names - parameters}"
+    if enabled():  # some statistics are kept by a kernel only
+        assert len(statistics) == found.statistics, f"statistics: {statistics}"
+    assert found.nodes, "no row of the op table records this op"
+
+
+# ---- kernels -----------------------------------------------------------------------------------------------------
+
+
+def formulas_of(cls):
+    """Return the formulas that kernels may override and that `forward` or `backward` of a class calls, by name."""
+    found, waiting = {}, [cls.forward.__code__, cls.backward.__code__]
+    while waiting:
+        code = waiting.pop()
+        found |= {name: overridable()[name] for name in code.co_names if name in overridable()}
+        waiting += [part for part in code.co_consts if inspect.iscode(part)]
+    return found
+
+
+def cuda_files():
+    """Return the file of each formula's CUDA kernel, read from the sources, because CuPy may be missing."""
+    found = {}
+    for file in (ROOT / "tensorlib/kernels/cuda").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            for call in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+                if isinstance(call, ast.Call) and ast.unparse(call.func) == "overrides":
+                    found[ast.unparse(call.args[0])] = f"cuda/{file.name}"
+    return found
+
+
+def host_file(formula):
+    """Return the file of a formula's kernel for NumPy arrays, or None."""
+    if np.ndarray not in formula.registry:
+        return None
+    return formula.registry[np.ndarray].__module__.removeprefix("tensorlib.kernels.").replace(".", "/") + ".py"
+
+
+@with_kernels
+@pytest.mark.parametrize("cls", CLASSES)
+def test_an_op_has_the_kernels_that_its_docstring_names(cls):
+    line = KERNELS.search(inspect.cleandoc(cls.__doc__))
+    formulas = formulas_of(cls)
+    files = {host_file(formula) for formula in formulas.values()} | {cuda_files().get(name) for name in formulas}
+    assert set(listed(line[1]) if line else []) == files - {None}
+
+
+# ---- the checks themselves ---------------------------------------------------------------------------------------
+
+
+@with_kernels
+def test_a_wrong_line_is_noticed(kept, monkeypatch):
+    for wrong in ("Keeps x.", "Keeps nothing.", "Keeps y and x.", "Keeps y; statistics: 1/y."):
+        monkeypatch.setattr(Exp, "__doc__", wrong)
+        with pytest.raises(AssertionError):
+            test_an_op_keeps_what_its_docstring_says(Exp, kept)
+    monkeypatch.setattr(Exp, "__doc__", "Kernels: numpy/exp.py.")
+    with pytest.raises(AssertionError):
+        test_an_op_has_the_kernels_that_its_docstring_names(Exp)
+
+
+def test_the_lines_are_read():
+    assert listed("x, y (only for dz) and weight") == ["x", "y", "weight"]
+    assert listed("nothing") == []
+    assert KEEPS.search("y = x.\n\nKeeps x;\nstatistics: 1/std.\nKernels: a.py.")[1] == "x;\nstatistics: 1/std"
+    assert KERNELS.search("Kernels: numpy/a.py,\ncuda/b.py.")[1] == "numpy/a.py,\ncuda/b.py"
