@@ -15,9 +15,9 @@ HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class OwnPackages:
-    """Finds our packages beside this one, whatever has their names in the current directory or on PYTHONPATH.
+    """Finds our packages beside this one, although the current directory or PYTHONPATH may have others of their names.
 
-    To put the folder first on sys.path would be too much: all that is in site-packages could hide the standard library.
+    Putting the folder first on sys.path instead would let anything in site-packages hide the standard library.
     """
 
     @staticmethod

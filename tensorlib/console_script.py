@@ -1,7 +1,7 @@
 """The console script `tensorlib`. The wheel installs this file as the top-level module `tensorlib_command`.
 
 It runs tensorlib/__main__.py without importing tensorlib: with NumPy imported, `tensorlib --help` would take 0.34 s
-instead of 0.13 s. An entry point in `models` would be as quick, but a user's models.py on PYTHONPATH would hide it.
+instead of 0.13 s. An entry point in `models` would be as fast, but a user's models.py on PYTHONPATH would hide it.
 """
 
 from __future__ import annotations

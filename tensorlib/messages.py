@@ -26,13 +26,13 @@ def unknown_name(owner: str, name: str, known: Iterable[str], elsewhere: dict[st
     if name in elsewhere:
         return f"{text}; use {elsewhere[name]}"
     if name.endswith("_") and not name.startswith("_"):
-        return f"{text}; nothing changes a Tensor in place: write x = x.{name.rstrip('_')}(...), where there is that"
+        return f"{text}; a Tensor is never changed in place: write x = x.{name.rstrip('_')}(...), if that exists"
     close = get_close_matches(name, [k for k in known if not k.startswith("_")], 3)
     return f"{text}; did you mean {' or '.join(close)}?" if close else text
 
 
 def kind_of(x: Any) -> str:
-    """Return the type of x as messages call it: "list", "torch.Tensor"; a class by its own name."""
+    """Return the name of x's type for a message: "list", "torch.Tensor"; if x is a class, "the class list"."""
     kind = x if isinstance(x, type) else type(x)
     module = kind.__module__.partition(".")[0]
     name = kind.__qualname__ if module in ("builtins", "nn", "tensorlib", "__main__") else f"{module}.{kind.__name__}"

@@ -1,4 +1,4 @@
-"""PyTorch's names of methods, attributes and functions, and what to write here instead."""
+"""PyTorch's names of methods, attributes and functions, with the expressions to write here instead."""
 
 __all__ = ["CONTEXT_NAMES", "FUNCTION_NAMES", "TENSOR_NAMES"]
 
@@ -32,7 +32,7 @@ TENSOR_NAMES = {
     "gelu": "tl.gelu(x)", "silu": "tl.silu(x)", "nbytes": "x.data.nbytes", "itemsize": "x.dtype.itemsize",
 }  # fmt: skip
 
-# What PyTorch's ctx has, for the writer of an op.
+# Attributes of PyTorch's ctx, for authors of ops.
 CONTEXT_NAMES = {
     "save_for_backward": "self.save(...)", "saved_tensor": "self.saved", "needs_input_grad": "self.needs",
     "mark_non_differentiable": "differentiable = False in the class", "ctx": "self",
@@ -51,7 +51,7 @@ FUNCTION_NAMES = {
     "repeat_interleave": "tl.repeat", "eq": "tl.equal", "ne": "tl.not_equal", "lt": "tl.less", "le": "tl.less_equal",
     "gt": "tl.greater", "ge": "tl.greater_equal", "acos": "tl.arccos", "asin": "tl.arcsin", "atan": "tl.arctan",
     "atan2": "tl.arctan2", "smooth_l1_loss": "tl.huber_loss", "max_pool1d": "tl.max_pool", "max_pool2d": "tl.max_pool",
-    "avg_pool1d": "tl.avg_pool", "avg_pool2d": "tl.avg_pool", "enable_grad": "tl.no_grad, and leave its block",
+    "avg_pool1d": "tl.avg_pool", "avg_pool2d": "tl.avg_pool", "enable_grad": "tl.no_grad, and end its block",
     "cuda": "backend='cupy'", "device": "backend='cupy' or 'numpy'", "functional": "tl itself: tl.softmax(x, axis)",
     "float16": "dtype='float16'", "float32": "dtype='float32'", "float64": "dtype='float64'", "int64": "dtype='int64'",
     "int32": "dtype='int32'", "long": "dtype='int64'", "set_grad_enabled": "tl.no_grad", "inference_mode": "tl.no_grad",

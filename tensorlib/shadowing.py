@@ -1,4 +1,4 @@
-"""A warning if something hides our packages `nn` and `models`, whose names others use too."""
+"""A warning if another module hides our packages `nn` and `models`, whose names are common."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ HOME = os.path.dirname(os.path.dirname(__file__))
 
 
 def warn_if_shadowed() -> None:
-    """Warn if `import nn` or `import models` finds another file than the package beside tensorlib.
+    """Warn if `import nn` or `import models` finds a file other than the package beside tensorlib.
 
-    A user's nn.py or models.py is found first if it is in the script's folder or on PYTHONPATH, and pip installs the
-    package nn from PyPI over ours without a word. This only looks at files: neither package is imported.
+    A user's nn.py or models.py is found first if it is in the script's folder or on PYTHONPATH, and pip silently
+    installs the package nn from PyPI over ours. This only looks at files: neither package is imported.
     """
     if sys.argv[:1] == ["-m"] and "tensorlib" in sys.orig_argv:
-        return  # `python -m tensorlib`, which finds our own packages in any case
+        return  # `python -m tensorlib` always finds our own packages
     for name in ("nn", "models"):
         found, ours = _file_of(name), os.path.join(HOME, name, "__init__.py")
         if found and os.path.isfile(ours) and not _is_ours(found, ours):
             message = (
                 f"tensorlib: its own package {name} is required, but `import {name}` finds {found}; "
-                "rename that, or reinstall tensorlib in a virtual environment of its own"
+                "rename that, or reinstall tensorlib in a new virtual environment"
             )
             warnings.warn(message, stacklevel=3)
 

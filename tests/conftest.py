@@ -1,4 +1,4 @@
-"""Array kinds, and what no test may leave behind."""
+"""Fixtures for all tests: array kinds, and a check that no test changes global state."""
 
 import contextlib
 import os
@@ -13,14 +13,14 @@ from tensorlib.arrays.backend import get_backend
 from tensorlib.arrays.random import default_generator
 from tests.strict import STRICT
 
-# Tests in the background of a script, or under nohup, come with signals ignored, and so would all that they start.
+# A process started in the background of a script, or under nohup, ignores signals, and its children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):  # Windows has none
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def backend_named(name):
-    """Return a backend by name, or skip the test with the reason why this machine has none."""
+    """Return a backend by name, or skip the test with the reason why this machine lacks it."""
     if name == "strict":
         return STRICT
     try:
@@ -30,8 +30,8 @@ def backend_named(name):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cupy_is_awake():
-    """Use the GPU once, where there is one: on its first use CuPy changes the warning filters."""
+def cupy_is_initialized():
+    """Use the GPU once, if there is one: on its first use CuPy changes the warning filters."""
     with contextlib.suppress(RuntimeError):
         gpu = get_backend("cupy")
         (gpu.asarray([1.0]) + 1).sum()
@@ -39,13 +39,13 @@ def cupy_is_awake():
 
 @pytest.fixture(params=["numpy", "strict", "cupy"])
 def backend(request):
-    """One array kind after another: NumPy, a stand-in that refuses what CuPy refuses, and CuPy where a GPU answers."""
+    """Each array kind: NumPy, a stand-in that refuses what CuPy refuses, and CuPy if a GPU answers."""
     return backend_named(request.param)
 
 
 @pytest.fixture(autouse=True)
 def no_leaked_state():
-    """Fail the test that changes what the next one finds; give each test a default generator of its own."""
+    """Fail a test that changes global state, and restart the default generator for each test."""
     environment = dict(os.environ)
     floating_errors = np.geterr()
     filters = list(warnings.filters)

@@ -1,8 +1,8 @@
 """A strict stand-in for CuPy: arrays that live on the host and refuse what CuPy refuses.
 
-It lets a machine without a GPU catch code that would break on one: a formula that hands a NumPy array or a list to a
-CuPy function, takes for granted that a reduction returns a scalar, converts silently to NumPy, or calls a function that
-CuPy lacks. ``STRICT`` is the backend: ``Tensor(x, backend=STRICT)``; ``to_numpy`` and ``item`` are the ways back.
+It lets a machine without a GPU catch code that would break on one: a formula that passes a NumPy array or a list to a
+CuPy function, assumes that a reduction returns a scalar, silently converts to NumPy, or calls a function that CuPy
+lacks. ``STRICT`` is the backend: ``Tensor(x, backend=STRICT)``; ``to_numpy`` and ``item`` convert back.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 
 from tensorlib.arrays.backend import Backend, backend_of
 
-# ruff: noqa: SIM905  # words read better than quoted words
+# ruff: noqa: SIM905  # plain words are easier to read than quoted ones
 
-# Functions of NumPy that CuPy 14 has too, among those that array code uses. It lacks errstate, block, insert, vecdot.
+# Functions for arrays that NumPy and CuPy 14 share. CuPy lacks errstate, block, insert, vecdot.
 FUNCTIONS = """
     abs absolute add all allclose amax amin any arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax
     argmin argsort around array array_equal asarray ascontiguousarray atleast_1d atleast_2d bincount bitwise_and
@@ -44,7 +44,7 @@ VIEWS = "reshape swapaxes squeeze transpose view diagonal".split()
 
 
 def unwrapped(x: Any) -> Any:
-    """Return what NumPy may work on; refuse what CuPy's functions refuse."""
+    """Return an operand for NumPy. Raises TypeError for operands that CuPy's functions refuse."""
     if isinstance(x, StrictArray):
         return x._host
     if isinstance(x, np.ndarray | list):
@@ -60,7 +60,7 @@ def wrapped(y: Any) -> Any:
 
 
 def call(function: Any, *arguments: Any, **options: Any) -> Any:
-    """Call NumPy's function on StrictArrays as CuPy's of that name would be called."""
+    """Call a function of NumPy on StrictArrays, with the restrictions of CuPy's function of that name."""
     for option in ("initial", "order", "subok", "like"):
         if option in options:
             raise TypeError(f"{function.__name__}() got an unexpected keyword argument '{option}'")
@@ -88,7 +88,7 @@ def index_of(index: Any) -> Any:
 
 
 class StrictArray:
-    """An array that knows its values and will not tell NumPy."""
+    """An array whose values NumPy cannot read."""
 
     __slots__ = ("__weakref__", "_host")
     __array_ufunc__ = None
@@ -148,14 +148,14 @@ class StrictArray:
         return self.shape[0]
 
     def _refuse(self, *_: Any) -> Any:
-        raise TypeError("this would wait for the GPU, unseen; use .item() where that is meant")
+        raise TypeError("this would silently wait for the GPU; use .item() if that is intended")
 
     __bool__ = __float__ = __int__ = __complex__ = __index__ = _refuse
 
     def __repr__(self) -> str:
         return f"StrictArray({self._host!r})"
 
-    __hash__ = None  # type: ignore[assignment]  # as an array's
+    __hash__ = None  # type: ignore[assignment]  # like arrays
 
 
 def _method(name: str, view: bool) -> Any:
@@ -197,7 +197,7 @@ for _name in "eq ne lt le gt ge neg pos abs invert".split():
 
 
 class _Function:
-    """One function of the namespace: checks and unwraps what it gets, wraps what it returns."""
+    """A function of the namespace: checks and unwraps its arguments, wraps its results."""
 
     def __init__(self, name: str) -> None:
         self.name, self.function = name, getattr(np, name)
@@ -223,7 +223,7 @@ class _Function:
         self.function.at(total._host, index_of(index), unwrapped(values))
 
     def reduceat(self, array: StrictArray, indices: Any, axis: int = 0) -> StrictArray:
-        """CuPy has this for add alone."""
+        """CuPy has this only for add."""
         if self.name != "add":
             raise NotImplementedError(f"`{self.name}.reduceat` is not supported yet")
         return wrapped(self.function.reduceat(unwrapped(array), unwrapped(indices), axis=axis))
@@ -235,7 +235,7 @@ class _Grid:
 
 
 class Namespace:
-    """What ``import cupy`` would give. A function that CuPy lacks raises AttributeError here as well."""
+    """In the place of the module cupy. A function that CuPy lacks raises AttributeError."""
 
     def __init__(self) -> None:
         vars(self).update({name: _Function(name) for name in FUNCTIONS})

@@ -1,1 +1,1 @@
-"""Arrays below the engine: which library holds them, where, and how kernels share the work."""
+"""Raw arrays, below the engine: backends, random numbers, threads, memory, and helpers on shapes."""

@@ -1,12 +1,12 @@
-"""Array: what formulas may rely on in a raw array, whichever library holds it."""
+"""Array: the attributes and methods of a raw array that formulas may use, whichever library it belongs to."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-__all__ = ["Array"]
+__all__ = ["Array", "ArrayT"]
 
 
 class Array(Protocol):
@@ -69,3 +69,6 @@ class Array(Protocol):
     def sum(self, axis: Any = ..., *, keepdims: Any = ...) -> Any: ...
     def swapaxes(self, axis1: Any, axis2: Any, /) -> Any: ...
     def transpose(self, axes: Any = ..., /) -> Any: ...
+
+
+ArrayT = TypeVar("ArrayT", bound=Array)

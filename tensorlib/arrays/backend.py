@@ -2,13 +2,12 @@
 
 A backend is a property of an array, never a global: ``backend_of(array)`` asks the array. Formulas need only
 ``namespace_of(x)``, the module whose functions take ``x``: numpy, cupy, or tensorlib itself when ``x`` is a Tensor.
-CuPy's backend is in cupy.py, which is imported when a CuPy array or the name "cupy" first comes up.
+CuPy's backend is in cupy.py, which is imported when a CuPy array or the name "cupy" is first used.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable
 from functools import cache, singledispatch
 from importlib import import_module
@@ -17,13 +16,24 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.array import Array
+from tensorlib.arrays.philox import philox_bits
 from tensorlib.messages import shown
 
 __all__ = ["Array", "Backend", "backend_of", "get_backend", "namespace_of"]
 
 
 class Backend:
-    """NumPy: arrays in the memory of the host. Other backends override what differs."""
+    """NumPy: arrays in the memory of the host. Other backends override what differs.
+
+    `name` is "numpy" or "cupy"; `xp` is the module with the functions of its arrays. Backends are singletons, so they
+    are compared by identity. Get one by `get_backend(name)` or `backend_of(array)`.
+
+    >>> backend = tl.get_backend("numpy")
+    >>> backend.name, backend.xp.__name__
+    ('numpy', 'numpy')
+    >>> tl.zeros(3).backend is backend
+    True
+    """
 
     name = "numpy"
     xp: Any = np
@@ -34,63 +44,39 @@ class Backend:
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Return the array on the host: the same memory on NumPy, a copy on a GPU, which waits for it."""
-        return array
+        return array  # type: ignore[return-value]  # the arrays of this backend are NumPy's
 
-    def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
+    def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Array:
         """Return `count` random numbers of an unsigned dtype, all bits random: a pure function of (key, draw).
 
-        Philox-4x64 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). The draw's number is the
-        third word of the counter, so every draw has 2^128 blocks of its own. For a narrow dtype each word of 64 bits
-        is cut into several numbers, the lowest bits first.
+        The numbers of Philox-4x64 (Salmon et al. 2011). `draw` is the third word of the counter, so every draw has
+        2^128 blocks to itself. For a narrow dtype each word of 64 bits is cut into several numbers, the lowest bits
+        first.
         """
         return philox_bits(key, draw, 0, count, dtype)
 
     def scatter_add(self, total: Array, index: Any, values: Array) -> None:
         """Add in place: ``total[index] += values``, where an index that occurs k times receives k contributions."""
-        np.add.at(total, index, values)
+        np.add.at(total, index, values)  # type: ignore[arg-type]  # the arrays of this backend are NumPy's
 
     def __repr__(self) -> str:
         return f"<backend {self.name}>"
 
 
-def philox_bits(key: int, draw: int, start: int, count: int, dtype: str = "uint16") -> np.ndarray:
-    """Return the random numbers `start` to `start` + `count` of a draw, on the host; see `Backend.random_bits`."""
-    in_block = 32 // np.dtype(dtype).itemsize  # a step of the counter makes 32 bytes
-    block, passed = divmod(start, in_block)
-    words = -(-(passed + count) * np.dtype(dtype).itemsize // 8)
-    # Setting the state of a generator takes a tenth of the time of creating one.
-    state = {"counter": _words((block, 0, draw, 0)), "key": _words((key & _WORD, key >> 64))}
-    try:
-        philox = _SCRATCH.philox
-    except AttributeError:  # the first draw of this thread
-        philox = _SCRATCH.philox = np.random.Philox(0)
-    philox.state = {**_START, "state": state}
-    return philox.random_raw(words).view(dtype)[passed : passed + count]
-
-
-def _words(numbers: tuple[int, ...]) -> np.ndarray:
-    return np.array(numbers, np.uint64)
-
-
-_WORD = 2**64 - 1
-_SCRATCH = threading.local()  # one generator per thread
-_START = {"bit_generator": "Philox", "buffer": _words((0,) * 4), "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
-
-
 _NUMPY = Backend()
 _NAMES = {"numpy": "numpy", "cpu": "numpy", "cupy": "cupy", "cuda": "cupy", "gpu": "cupy"}
 _MODULES = {"cupy": "tensorlib.arrays.cupy"}  # by name, because these modules import this one
-_ON_FIRST_USE: dict[str, list[Callable[[], None]]] = {name: [] for name in _MODULES}
+_ON_FIRST_USE: dict[str, list[Callable[[], object]]] = {name: [] for name in _MODULES}
 
 
-def on_first_use(name: str, action: Callable[[], None]) -> None:
-    """Call `action` when the backend called `name` is first used: that is how its kernels are registered."""
+def on_first_use(name: str, action: Callable[[], object]) -> None:
+    """Call `action` when the backend called `name` is first used, as kernels/ does to register its kernels."""
     _ON_FIRST_USE[name].append(action)
 
 
 @cache
 def _loaded(name: str) -> Backend:
-    """Import the backend called `name`. Raises RuntimeError where its library or device is missing."""
+    """Import the backend called `name`. Raises RuntimeError if its library or device is missing."""
     backend = import_module(_MODULES[name]).open_backend()
     for action in _ON_FIRST_USE[name]:
         action()
@@ -100,7 +86,7 @@ def _loaded(name: str) -> Backend:
 def get_backend(name: str | Backend) -> Backend:
     """Return the backend called `name`: "numpy" (or "cpu"), "cupy" (or "cuda", "gpu"). A Backend is returned as is.
 
-    Raises ValueError for another name, RuntimeError where CuPy or its GPU is missing.
+    Raises ValueError for another name, RuntimeError if CuPy is not installed or no CUDA GPU answers.
 
     >>> tl.get_backend("cpu")
     <backend numpy>
@@ -114,9 +100,9 @@ def get_backend(name: str | Backend) -> Backend:
 
 @singledispatch
 def backend_of(array: Any) -> Backend:
-    """Return the backend that `array` belongs to. Further array types register themselves here.
+    """Return the backend that a raw array of NumPy or CuPy belongs to. Further array types register themselves here.
 
-    Raises TypeError for an array of another library.
+    Raises TypeError for anything else; a Tensor has the property ``backend``.
 
     >>> tl.backend_of(np.zeros(3))
     <backend numpy>

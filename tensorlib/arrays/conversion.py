@@ -1,4 +1,4 @@
-"""From anything that a caller gives to an array: copied, of numbers, on the backend asked for."""
+"""Conversion of a caller's data to a new array of numbers on a given backend."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["check_numbers", "new_array"]
 
 
 def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None) -> Array:
-    """Return a copy of `data`, as `Tensor` keeps it.
+    """Return a copy of `data` as an array, by the rules of the constructor of Tensor.
 
-    Python floats become float32; anything with a dtype keeps it, unless `dtype` says otherwise. The copy is on
+    Python floats become float32, and data that has a dtype keeps it, unless `dtype` is given. The copy is on
     `backend`, by default that of `data`.
 
-    Raises TypeError if `data` is not numbers, ValueError if nested lists do not form a rectangle.
+    Raises TypeError if `data` is not numeric, ValueError if nested lists do not form a rectangle.
     """
     if not hasattr(data, "dtype"):
         given = data
@@ -42,7 +42,7 @@ def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None
 
 
 def check_numbers(operation: str, dtype: Any) -> None:
-    """Raise TypeError unless the dtype is of booleans, integers, real or complex numbers."""
+    """Raise TypeError unless `dtype` is boolean, integer, real or complex."""
     if dtype.kind not in "biufc":
         raise TypeError(f"{operation}: data must be numbers, got dtype {dtype}")
 

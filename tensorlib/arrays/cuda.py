@@ -1,4 +1,4 @@
-"""CUDA sources: how one is read, compiled and launched; and random bits, the kernel that the CuPy backend needs.
+"""Reading, compiling and launching CUDA sources; and random bits, the one kernel that CuPy's backend itself needs.
 
 Imported with CuPy's backend, on first use. The kernels that override formulas are in kernels/cuda/.
 """
@@ -12,6 +12,8 @@ from typing import Any
 
 import cupy
 
+from tensorlib.arrays.philox import WORD
+
 __all__ = ["C_NAMES", "THREADS", "kernel", "options", "random_bits", "seeds", "source"]
 
 HERE = Path(__file__).parent
@@ -20,9 +22,9 @@ C_NAMES = {"f": "float", "d": "double"}
 
 
 def source(path: Path) -> str:
-    """Return a CUDA source with its headers inlined: CuPy's cache of binaries would not notice that one changed.
+    """Return a CUDA source with its headers inlined: CuPy's cache of binaries would not notice a changed header.
 
-    A header is looked for beside the source, then beside this file.
+    Headers are searched for in the folder of the source, then in the folder of this file.
     """
 
     def header(match: re.Match[str]) -> str:
@@ -35,8 +37,8 @@ def source(path: Path) -> str:
 def options(kind: str) -> tuple[str, ...]:
     """Return the compiler's options for a dtype, "f" or "d".
 
-    Products are rounded before they are added, as in the formulas. Otherwise the gradient of a row of one element would
-    not be 0.
+    No fused multiply-add: products are rounded before they are added, as in the formulas. Otherwise the gradient of
+    a row of one element would not be 0.
     """
     return f"-Dreal={C_NAMES[kind]}", "--fmad=false"
 
@@ -45,15 +47,18 @@ def options(kind: str) -> tuple[str, ...]:
 def kernel(path: Path, name: str, kind: str = "f") -> Any:
     """Return the function `name` of a source, compiled for a dtype, "f" or "d".
 
-    It is called as f(blocks, threads, arguments). An argument is an array, which must be contiguous and on the current
-    device because only its address is passed; a Python int (long long, or bool; 0 is also a null pointer); a float
-    (double); or a NumPy scalar where another type is needed.
+    Call it as ``f(blocks, threads, arguments)``. An argument is one of
+
+    - an array, contiguous and on the current device, because only its address is passed;
+    - a Python int, which is passed as long long or bool, 0 also as a null pointer;
+    - a Python float, which is passed as double;
+    - a NumPy scalar, where another type is needed.
     """
     return cupy.RawKernel(source(path), name, options(kind))
 
 
 def random_bits(key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
-    """Return `count` random numbers of an unsigned dtype: those that `Backend.random_bits` returns for (key, draw)."""
+    """Return `count` random numbers of an unsigned dtype, the same as `Backend.random_bits` returns on the host."""
     blocks = -(-count * cupy.dtype(dtype).itemsize // 32)  # a block of the counter is 4 words of 64 bits
     words = cupy.empty(4 * blocks, cupy.uint64)
     if blocks:  # a grid of no threads cannot be launched
@@ -64,4 +69,4 @@ def random_bits(key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
 
 def seeds(key: int, draw: int) -> tuple[Any, ...]:
     """Return (key, draw) as the arguments of a kernel: the two halves of the key, and the draw."""
-    return cupy.uint64(key & (2**64 - 1)), cupy.uint64(key >> 64), cupy.uint64(draw)
+    return cupy.uint64(key & WORD), cupy.uint64(key >> 64), cupy.uint64(draw)

@@ -14,7 +14,7 @@ __all__ = ["open_backend"]
 def open_backend() -> Backend:
     """Return CuPy's backend and register it for CuPy's arrays.
 
-    Raises RuntimeError where CuPy is not installed or no GPU answers.
+    Raises RuntimeError if CuPy is not installed or no GPU answers.
     """
     try:
         import cupy
@@ -24,7 +24,7 @@ def open_backend() -> Backend:
         raise RuntimeError(
             "backend: 'cupy' needs CuPy, which is not installed; pip install 'tensorlib[cuda]', or use 'numpy'"
         ) from None
-    except Exception as error:  # CuPy raises CUDARuntimeError where there is no driver or no GPU
+    except Exception as error:  # CuPy raises CUDARuntimeError if there is no driver or no GPU
         reason = str(error).split("\n")[0]
         raise RuntimeError(f"backend: 'cupy' needs a CUDA GPU, and none answered ({reason}); use 'numpy'") from None
     if not devices:
@@ -33,7 +33,7 @@ def open_backend() -> Backend:
     from tensorlib.arrays.cuda import random_bits
 
     class CuPy(Backend):
-        """What differs on a GPU."""
+        """Arrays in the memory of a CUDA GPU."""
 
         name = "cupy"
         xp = cupy
@@ -41,14 +41,14 @@ def open_backend() -> Backend:
         def asarray(self, values: Any, dtype: Any = None) -> Array:
             return cupy.array(values, dtype=dtype)
 
-        def to_numpy(self, array: Array) -> np.ndarray:
+        def to_numpy(self, array: Any) -> np.ndarray:
             return cupy.asnumpy(array)
 
-        def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
+        def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Array:
             return random_bits(key, draw, count, dtype)
 
-        def scatter_add(self, total: Array, index: Any, values: Array) -> None:
-            if total.dtype == np.int64:  # a GPU adds uint64 atomically, which gives the same bits
+        def scatter_add(self, total: Any, index: Any, values: Any) -> None:
+            if total.dtype == np.int64:  # CUDA's atomicAdd takes uint64, not int64; the bits of the sum are equal
                 total, values = total.view(np.uint64), values.astype(np.int64).view(np.uint64)
             cupy.add.at(total, index, values)
 

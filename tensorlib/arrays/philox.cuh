@@ -1,11 +1,11 @@
 // Philox-4x64-10 (Salmon et al. 2011, section 3.3): the numbers of numpy.random.Philox, so that a dropout mask is
-// the same on CPU and GPU. Block i is four 64-bit words from the counter (i + 1, 0, draw, 0); NumPy counts up before it
-// draws, hence the + 1.
+// the same on CPU and GPU. Block i is four 64-bit words from the counter (i + 1, 0, draw, 0): NumPy increments the
+// counter before it draws.
 
 struct PhiloxBlock {
     unsigned long long words[4];
 
-    // The j-th of the block's 16 numbers of 16 bits: each word is cut up from its lowest bits.
+    // The j-th of the block's 16 numbers of 16 bits: each word is split from its lowest bits upwards.
     __device__ unsigned bits16(int j) const { return (words[j >> 2] >> (16 * (j & 3))) & 0xFFFF; }
 };
 
@@ -19,7 +19,7 @@ __device__ inline PhiloxBlock philox_block(unsigned long long key0, unsigned lon
         c1 = low1;
         c2 = high0 ^ c3 ^ key1;
         c3 = low0;
-        key0 += 0x9E3779B97F4A7C15ULL;  // the Weyl sequences of the key
+        key0 += 0x9E3779B97F4A7C15ULL;  // Weyl sequences of the key
         key1 += 0xBB67AE8584CAA73BULL;
     }
     return {{c0, c1, c2, c3}};

@@ -1,7 +1,7 @@
 """Seeded, counter-based generators: a random number is a pure function of (seed, number of the draw, position).
 
-So the whole state is two integers, a mask can be drawn again instead of kept, and a checkpoint can say exactly where
-the stream was.
+So the whole state is two integers, a mask can be drawn again instead of being kept, and a checkpoint records exactly
+how far the stream had got.
 """
 
 from __future__ import annotations
@@ -16,13 +16,24 @@ import numpy as np
 __all__ = ["Generator", "default_generator", "seed"]
 
 
-_LOCK = Lock()  # two threads on one generator never get the same draw
+_LOCK = Lock()  # so that two threads never get the same draw from one generator
 
 
 class Generator:
-    """A stream of draws. `state` is (seed, draws so far) and may be set to go back to any point.
+    """A seeded stream of random draws, passed as ``generator=`` to every function that draws.
 
-    Philox-4x64 (Salmon et al. 2011) keyed by the seed; each draw owns a stretch of 2^128 blocks of the counter.
+    `state` is (seed, number of draws so far); set it to continue from any point. The numbers are those of Philox-4x64
+    (Salmon et al. 2011) with the seed as its key; each draw has 2^128 blocks of the counter to itself.
+
+    Raises TypeError if the seed is not an integer, ValueError if it is outside [0, 2**128).
+
+    >>> generator = tl.Generator(7)
+    >>> x = tl.uniform((2, 3), generator=generator)
+    >>> generator
+    Generator(seed=7, draws=1)
+    >>> generator.state = (7, 0)
+    >>> bool((tl.uniform((2, 3), generator=generator) == x).all())
+    True
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -33,7 +44,7 @@ class Generator:
         self.state: tuple[int, int] = (int(seed), 0)
 
     def next_draw(self) -> tuple[int, int]:
-        """Return (key, draw) of the next draw, and move on. What a kernel needs to draw the numbers itself."""
+        """Return (key, draw) of the next draw and advance the stream. A kernel draws the numbers from these two."""
         tape = _TAPE.get()
         return self._advance() if tape is None else tape.next_draw(self)
 
@@ -53,10 +64,10 @@ class Generator:
 
 
 class DrawTape:
-    """Notes the draws that are made in this thread while it is set; `repeating` makes them once more.
+    """Records the draws made in this thread inside `recording`, and makes them again inside `repeating`.
 
-    That is how `checkpoint` computes a stretch twice with the same dropout masks, whichever generators they come from,
-    and without any generator moving the second time.
+    So `checkpoint` computes a part of the graph twice with the same dropout masks, whichever generators they come
+    from, and no generator advances the second time.
     """
 
     def __init__(self) -> None:
@@ -69,15 +80,15 @@ class DrawTape:
         return draw
 
     @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Note the draws made inside."""
+    def recording(self) -> Iterator[None]:
+        """Record the draws made inside the ``with`` block."""
         self._outer = _TAPE.get()
         with _tape_set(self):
             yield
 
     @contextmanager
     def repeating(self) -> Iterator[None]:
-        """Make the draws that were noted once more, in their order, whichever generator is asked."""
+        """Repeat the recorded draws in their order inside the ``with`` block, whichever generator is used."""
         with _tape_set(_Repeat(self.draws)):
             yield
 
@@ -87,7 +98,7 @@ class _Repeat:
         self._draws = iter(draws)
 
     def next_draw(self, generator: Generator) -> tuple[int, int]:
-        return next(self._draws, None) or generator._advance()  # more draws than before: checkpoint will notice
+        return next(self._draws, None) or generator._advance()  # more draws than recorded: checkpoint raises an error
 
 
 _TAPE: ContextVar[DrawTape | _Repeat | None] = ContextVar("tensorlib_draws", default=None)
@@ -106,14 +117,27 @@ _DEFAULT = Generator(0)
 
 
 def default_generator() -> Generator:
-    """Return the process's one default generator, which everything random uses that was given none."""
+    """Return the default generator of the process, which functions that draw use if none is given.
+
+    >>> tl.seed(3)
+    >>> tl.default_generator()
+    Generator(seed=3, draws=0)
+    """
     return _DEFAULT
 
 
 def seed(value: int) -> None:
-    """Start the default generator anew. Two runs that seed alike draw alike.
+    """Restart the default generator from a seed: two runs with equal seeds draw equal numbers.
 
-    All threads draw from this one stream, no number twice; which thread gets which depends on timing, so threads whose
-    draws must repeat need generators of their own.
+    All threads draw from this one stream. No draw is used twice, but which thread gets which one depends on timing, so
+    give each thread its own `Generator` if its draws must be reproducible.
+
+    Raises TypeError if the seed is not an integer, ValueError if it is outside [0, 2**128).
+
+    >>> tl.seed(0)
+    >>> x = tl.normal((2, 3))
+    >>> tl.seed(0)
+    >>> bool((tl.normal((2, 3)) == x).all())
+    True
     """
     default_generator().state = Generator(value).state

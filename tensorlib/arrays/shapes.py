@@ -1,4 +1,4 @@
-"""Reshaping, reducing and un-broadcasting raw arrays: what the engine and many ops need."""
+"""Helpers that reshape, reduce and un-broadcast raw arrays, shared by the engine and the ops."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.array import ArrayT
+from tensorlib.arrays.backend import namespace_of
 
 __all__ = ["along", "broadcasts_to", "largest", "sum_to", "with_kept_axes", "without_axes"]
 
 
-def with_kept_axes(y: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+def with_kept_axes(y: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...]) -> ArrayT:
     """Reshape the result of a reduction of `shape` over `axes` as if it had been computed with keepdims=True."""
     return y.reshape(tuple([1 if i in axes else n for i, n in enumerate(shape)]))
 
 
-def without_axes(y: Array, axes: tuple[int, ...]) -> Array:
+def without_axes(y: ArrayT, axes: tuple[int, ...]) -> ArrayT:
     """Reshape a result computed with keepdims=True as if it had been computed without."""
     return y.reshape(tuple([n for i, n in enumerate(y.shape) if i not in axes]))
 
@@ -27,16 +28,16 @@ def along(axis: int, part: Any) -> tuple[Any, ...]:
     return (*(slice(None),) * axis, part)
 
 
-def largest(x: Array, axes: tuple[int, ...]) -> Array:
-    """Return the maximum over `axes` with the axes kept; -inf over nothing (CuPy's max takes no `initial`)."""
+def largest(x: ArrayT, axes: tuple[int, ...]) -> ArrayT:
+    """Return the maximum over `axes` with the axes kept; -inf over an empty axis (CuPy's max has no `initial`)."""
     if all(x.shape[a] for a in axes):
         return x.max(axis=axes, keepdims=True)
     shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)])
     return namespace_of(x).full(shape, -math.inf, x.dtype)
 
 
-def sum_to(x: Array, shape: tuple[int, ...]) -> Array:
-    """Sum `x` over the axes along which `shape` was broadcast to get x.shape. The adjoint of broadcast_to."""
+def sum_to(x: ArrayT, shape: tuple[int, ...]) -> ArrayT:
+    """Sum `x` over the axes along which `shape` was broadcast to x.shape: the adjoint of broadcast_to."""
     lead = x.ndim - len(shape)
     spread = tuple(range(lead)) + tuple(i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1)
     if x.dtype == np.float16:  # see the op Sum

@@ -1,9 +1,9 @@
-"""A few threads for kernels, and the same bits however many there are.
+"""A small thread pool for kernels, whose results have the same bits with any number of threads.
 
-NumPy lets go of the interpreter inside ufuncs and products, so plain Python threads compute at the same time. A kernel
-cuts its work into pieces that depend on the shapes alone, never on the number of threads, and each piece writes what
-no other does: so one thread and eight give the same bits. BLAS by itself does not, for its own threads cut a product
-elsewhere; while ours are at work it is held to one.
+NumPy releases the GIL inside ufuncs and products, so plain Python threads compute at the same time. A kernel cuts its
+work into pieces that depend on the shapes alone, never on the number of threads, and no two pieces write to the same
+memory: so one thread and eight give the same bits. The threads of BLAS do not, because they cut a product according to
+their number; BLAS is therefore limited to one thread while ours run.
 """
 
 from __future__ import annotations
@@ -24,16 +24,24 @@ __all__ = ["thread_count", "threads"]
 Piece = TypeVar("Piece")
 
 
-# ---- how many ----------------------------------------------------------------------------------------------------
+# ---- the number of threads ---------------------------------------------------------------------------------------
 
 
 def threads(number: int | None = None) -> AbstractContextManager[None]:
-    """Compute on `number` threads inside, the caller's included: ``with tl.threads(1): ...``.
+    """Return a context in which kernels compute on `number` threads, including the calling one.
 
-    Without it the number is that of the processors this process may use, or what TENSORLIB_THREADS in the environment
-    says. It changes how long things take, never a result, and holds for the caller's thread: one that is started inside
-    has the number from outside. Meanwhile BLAS is held to one thread for the whole process, which spares each product
-    from seeing to that by itself: ``with tl.threads(): ...`` around a loop of small steps.
+    The default, outside and for ``threads()``, is the value of TENSORLIB_THREADS in the environment, or else the number
+    of processors that this process may use. The number affects speed only, never a result. It holds in the calling
+    thread; a thread that is started inside has the default number.
+
+    Inside, BLAS is limited to one thread for the whole process. Otherwise each product does that separately, so
+    ``with tl.threads(): ...`` around a loop of small steps saves time.
+
+    Raises ValueError if `number` is not an integer of at least 1.
+
+    >>> with tl.threads(2):
+    ...     tl.thread_count()
+    2
     """
     count = thread_count() if number is None else getattr(number, "__index__", lambda: 0)()
     if count < 1 or isinstance(number, bool):
@@ -52,7 +60,14 @@ def _on_threads(number: int) -> Iterator[None]:
 
 
 def thread_count() -> int:
-    """Return on how many threads kernels compute here."""
+    """Return the number of threads that kernels called from this thread compute on; see `threads`.
+
+    Raises RuntimeError if TENSORLIB_THREADS in the environment is not an integer of at least 1.
+
+    >>> with tl.threads(1):
+    ...     tl.thread_count()
+    1
+    """
     return _NUMBER.get() or _default()
 
 
@@ -65,8 +80,10 @@ def _default() -> int:
     if not given:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not given.isascii() or not given.isdigit() or not int(given):
-        # No ValueError, which the op whose product asks first would word as its own.
-        raise RuntimeError(f"TENSORLIB_THREADS: must be an integer of at least 1, got {given!r}; unset it for all")
+        # Not a ValueError: the op that first needs the number would report that as a mistake in its own arguments.
+        raise RuntimeError(
+            f"TENSORLIB_THREADS: must be an integer of at least 1, got {given!r}; unset it to use all processors"
+        )
     return int(given)
 
 
@@ -74,10 +91,10 @@ def _default() -> int:
 
 
 def share(work: Callable[[Piece], Any], pieces: Sequence[Piece]) -> None:
-    """Call ``work(piece)`` for every piece, on several threads where there are several; return when all is done.
+    """Call ``work(piece)`` for every piece, on up to `thread_count` threads; return when all calls have returned.
 
-    An exception in one piece is raised here. Handing over costs some 20 to 60 microseconds, so pieces should take
-    longer than that.
+    An exception in one piece is raised here. Handing a piece to another thread costs 20 to 60 microseconds, so pieces
+    should take longer than that.
     """
     helpers = min(thread_count(), len(pieces)) - 1
     if helpers < 1:
@@ -85,8 +102,8 @@ def share(work: Callable[[Piece], Any], pieces: Sequence[Piece]) -> None:
             work(piece)
         return
     job = _Job(work, pieces)
-    for _ in range(_POOL.started(helpers)):
-        _POOL.queue.put((job, copy_context()))  # so that np.errstate and the like hold there too
+    for _ in range(_POOL.grow_to(helpers)):
+        _POOL.queue.put((job, copy_context()))  # so that np.errstate holds there too
     job.take_part()
     job.done.acquire()
     if job.error is not None:
@@ -94,7 +111,7 @@ def share(work: Callable[[Piece], Any], pieces: Sequence[Piece]) -> None:
 
 
 class _Job:
-    """Pieces of work that threads take in turn until there are none."""
+    """Pieces of work that threads take in turn until none are left."""
 
     __slots__ = ("_left", "_lock", "_pieces", "_work", "done", "error")
 
@@ -104,7 +121,7 @@ class _Job:
         self.done.acquire()
 
     def take_part(self) -> None:
-        """Work on pieces while there are any. Who finishes the last one says so."""
+        """Take pieces until none are left. The thread that finishes the last one signals completion."""
         while True:
             with self._lock:
                 if not self._pieces:
@@ -125,15 +142,15 @@ class _Job:
 
 
 class _Pool:
-    """Threads that wait for work."""
+    """Threads that wait for jobs."""
 
     def __init__(self) -> None:
         self.queue: SimpleQueue[tuple[_Job, Context]] = SimpleQueue()
         self._threads: list[Thread] = []
         self._lock = Lock()
 
-    def started(self, number: int) -> int:
-        """Start threads until there are `number`; return how many of these there are, if the system gives no more."""
+    def grow_to(self, number: int) -> int:
+        """Start threads until there are `number`; return how many are available, fewer if the system refuses one."""
         if len(self._threads) < number:
             with self._lock:
                 while len(self._threads) < number:
@@ -149,7 +166,7 @@ class _Pool:
         while True:
             job, context = self.queue.get()
             context.run(job.take_part)
-            del job, context  # and not keep its arrays until the next one comes
+            del job, context  # so that its arrays are freed before the next job arrives
 
 
 _POOL = _Pool()
@@ -159,7 +176,7 @@ _POOL = _Pool()
 
 
 class _Blas:
-    """A context in which NumPy's BLAS keeps to one thread; whoever leaves it last gives BLAS its own number back."""
+    """A context in which NumPy's BLAS uses one thread. The last thread to leave it restores the number from before."""
 
     def __init__(self) -> None:
         self._lock, self._inside, self._before = Lock(), 0, []  # type: Lock, int, list[int]
@@ -174,18 +191,18 @@ class _Blas:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._inside = max(self._inside - 1, 0)  # 0 already where this began before a fork
+            self._inside = max(self._inside - 1, 0)  # already 0 if a fork came between enter and exit
             if not self._inside:
-                self._give_back()
+                self._restore()
 
-    def _give_back(self) -> None:
+    def _restore(self) -> None:
         for library, number in zip(_libraries(), self._before, strict=True):
             library.set_num_threads(number)
 
     def restart(self) -> None:
-        """Begin anew in a forked child: whoever was inside in other threads of the parent is not here."""
+        """Reset in a forked child, where the parent's threads that were inside do not exist."""
         if self._inside:
-            self._give_back()
+            self._restore()
         self._lock, self._inside = Lock(), 0
 
 
@@ -194,19 +211,19 @@ BLAS = _Blas()
 
 @cache
 def _libraries() -> list[Any]:
-    """Return handles of the BLAS libraries of this process; none where threadpoolctl is missing or knows none."""
+    """Return handles of the BLAS libraries of this process; none if threadpoolctl is missing or finds none."""
     environment = dict(os.environ)
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
         return []
-    for added in os.environ.keys() - environment.keys():  # it sets a variable for OpenMP, which is not ours to set
+    for added in os.environ.keys() - environment.keys():  # its import sets a variable for OpenMP; undo that
         del os.environ[added]
     return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 def _in_child() -> None:
-    """Begin anew in a forked child, which has no thread of its parent's but the one that forked."""
+    """Start again in a forked child, which has only one of its parent's threads: the one that forked."""
     _POOL.__init__()  # type: ignore[misc]
     BLAS.restart()
 

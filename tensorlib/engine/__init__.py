@@ -1,1 +1,1 @@
-"""The engine: values, nodes, what is recorded, and the backward pass."""
+"""The engine: values, nodes, the recording state and the backward pass."""

@@ -1,6 +1,6 @@
 """The backward pass, and its two public forms `backward` and `grad`.
 
-How a gradient comes about::
+How a gradient is computed::
 
     b = a + a                # one Add node, two edges to a
     c = b + b                # one Add node, two edges to the node of b
@@ -47,9 +47,9 @@ def backward_pass(
 ) -> tuple[dict[Edge, Any], list[Value]]:
     """Carry `seeds` (arrays, or Tensors under create_graph) from `outputs` back through the graph.
 
-    Returns the gradient of every target, or of every leaf where `targets` is None, keyed by `edge_of`; and the Tensors
-    that were reached and want it in ``.grad``: leaves, and those that called `retain_grad`. No Tensor is written to, so
-    an interrupted pass leaves no partial sum.
+    Returns the gradient of every target, or of every leaf if `targets` is None, keyed by `edge_of`; and the Tensors
+    reached whose ``.grad`` receives it: leaves, and those that called `retain_grad`. No Tensor is written to, so an
+    interrupted pass leaves no partial sum.
     """
     watch = current_state().watch
     wanted = None if targets is None else {edge_of(t) for t in targets}
@@ -76,7 +76,7 @@ def backward_pass(
 
 
 def topological_order(roots: Sequence[Any]) -> list[Function]:
-    """Return all nodes that `roots` were computed from, these included, each before its inputs. Nothing recurses.
+    """Return `roots` and all nodes that they were computed from, each before its inputs. Nothing recurses.
 
     A node is always recorded after its inputs, so newest-first is a valid order.
     """
@@ -97,7 +97,7 @@ def topological_order(roots: Sequence[Any]) -> list[Function]:
 
 
 def _leading_to(wanted: set[Edge], order: Sequence[Function]) -> set[Function]:
-    """Return the nodes that a wanted edge can be reached from: only these need to run."""
+    """Return the nodes from which a wanted edge can be reached: only these need to run."""
     useful: set[Any] = set()
     for node in reversed(order):
         for edge in node.edges or ():
@@ -129,7 +129,7 @@ def _run_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[A
 
 
 def _differentiable_backward(node: Function, dys: list[Any]) -> Any:
-    """Run `backward` on Tensors: on a copy of the node, because another pass may want arrays from the node itself."""
+    """Run `backward` on Tensors: on a copy of the node, because another pass may need arrays in the node itself."""
     twin = copy.copy(node)
     twin.saved, twin.statistics = node.saved_tensors(), None
     with recording(path=node.path, watch=None):  # the gradients are watched, not the ops that compute them
@@ -154,7 +154,7 @@ def _deliver(node: Function, dxs: Sequence[Any], gradients: Gradients) -> None:
 
 
 def _conform(node: Function, i: int, dx: Any) -> Any:
-    """Give a gradient the shape and dtype of its input. The one place that un-broadcasts."""
+    """Return a gradient with the shape and dtype of its input. The only place that un-broadcasts."""
     shape, dtype = node.input_types[i]
     try:
         fits = dx.shape == shape

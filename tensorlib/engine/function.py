@@ -1,4 +1,4 @@
-"""Function: a differentiable op, as its writer sees it: `forward` and `backward` side by side, and `apply`."""
+"""Function: a differentiable op as its author sees it: `forward` and `backward` side by side, and `apply`."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Function(Node):
     output and returns one per positional input (None: no gradient flows). It is written with operators, array
     methods and ``namespace_of(dy)``, so that it serves arrays and, for second derivatives, Tensors.
 
-    Attributes for the writer of an op:
+    Attributes for the author of an op:
         saved: what ``save`` kept: inputs or outputs. Tensors on their own nodes under create_graph.
         statistics: anything else that is kept *for speed*, such as LayerNorm's 1/std. None under create_graph, where
             the formula must compute it from ``saved``: a statistic treated as a constant gives a right gradient and a
             wrong second one.
-        needs: for each input, whether its gradient is wanted; all False where nothing is recorded. Compute no other.
+        needs: for each input, whether its gradient is wanted; all False if nothing is recorded. Compute only those.
         broadcasts: set True in the class if inputs broadcast; the engine then sums gradients back to input shapes.
         fresh: set True in the class if every gradient is a new array that nothing else refers to: it may then become
             a ``.grad`` without being copied.
@@ -71,13 +71,13 @@ class Function(Node):
             if isinstance(vars(cls).get(method), staticmethod):
                 raise TypeError(
                     f"{cls.__name__}: {method} must be a method, got a staticmethod; write def {method}(self, ...), "
-                    "with self in the place of ctx"
+                    "with self in place of ctx"
                 )
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            # Reached only when the attribute does not exist. Python asks for some itself, as copying does.
+            # Reached only when the attribute does not exist. Python itself looks up some, for example when it copies.
             if name.startswith("_"):
                 return object.__getattribute__(self, name)
             raise AttributeError(unknown_name(type(self).__name__, name, dir(type(self)), CONTEXT_NAMES))
@@ -100,7 +100,7 @@ class Function(Node):
         """Run `forward` on the inputs' arrays; record the op if an input needs a gradient.
 
         Inputs are Tensors, or anything that `Tensor` accepts; Python scalars stay scalars. Returns a Tensor, or a
-        tuple of Tensors where `forward` returned a tuple.
+        tuple of Tensors if `forward` returned a tuple.
         """
         state = STATE.get()
         recording = state.record and cls.differentiable
@@ -144,7 +144,7 @@ class Function(Node):
 
     @classmethod
     def run(cls, *inputs: Any, **attributes: Any) -> Any:
-        """Use this op inside another's ``backward``: on arrays it only computes, on Tensors it is ``apply``."""
+        """Use this op inside another's ``backward``: arrays are only computed with, Tensors go to ``apply``."""
         if any(isinstance(x, Value) for x in inputs):
             return cls.apply(*inputs, **attributes)
         op = cls()
@@ -175,9 +175,9 @@ class Function(Node):
 
 
 def _operand(x: Any, inputs: Sequence[Any]) -> Any:
-    """Return what `forward` gets for an input that is not a Tensor.
+    """Return the argument of `forward` for an input that is not a Tensor.
 
-    A Python number stays one beside an array, and so does a NumPy scalar: neither changes the other's dtype.
+    Beside an array a Python number stays a number and a NumPy scalar becomes one: neither changes the array's dtype.
     """
     if isinstance(x, np.generic):
         x = x.item()
@@ -214,7 +214,7 @@ def derivation(*ops: type[Function]) -> Callable[[F], F]:
 
 
 def as_tensor(x: Any, like: Value | None = None) -> Tensor:
-    """Return `x` if it is a Tensor, else a constant; an error names the function that the user called."""
+    """Return `x` if it is a Tensor, otherwise a constant; an error names the function that the user called."""
     try:
         return as_value(x, like)
     except (TypeError, ValueError) as error:

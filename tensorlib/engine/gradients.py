@@ -1,4 +1,4 @@
-"""Gradients on their way through a backward pass: their sums, the hooks on them, and what is handed to the caller."""
+"""The gradients of a backward pass while it runs: their sums, their hooks, and those that the caller gets."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["Gradients"]
 
 
 class Gradients:
-    """The gradients on their way, one sum per (node, output) and per leaf; and copies of those that are asked for.
+    """One sum of gradients per (node, output) and per leaf, and the finished gradients that are requested.
 
-    `wanted` names the edges that are asked for; None stands for leaves, and for Tensors that called ``retain_grad``.
+    `wanted` is the set of requested edges; None stands for leaves, and for Tensors that called ``retain_grad``.
 
     Attributes:
         sums: the sum of the contributions so far, by edge.
         owned: edges whose sum this pass allocated and may add to in place.
-        fresh: edges to leaves whose one contribution shares its memory with nothing.
-        found: the finished gradients that were asked for, by edge.
-        reached: the leaves, and the Tensors that retain their gradient, that this pass came to, by id.
+        fresh: edges to leaves whose only contribution shares its memory with no other array.
+        found: the finished gradients that were requested, by edge.
+        reached: the leaves, and the Tensors that retain their gradient, that this pass reached, by id.
     """
 
     def __init__(self, create_graph: bool, wanted: set[Edge] | None, runs_hooks: bool) -> None:
@@ -39,14 +39,14 @@ class Gradients:
         self.reached: dict[int, Value] = {}
 
     def start(self, outputs: Sequence[Value], seeds: Sequence[Any]) -> None:
-        """Put down the gradients that the caller gave."""
+        """Enter the gradients that the caller gave."""
         for y, seed in zip(outputs, seeds, strict=True):
             self.add(edge_of(y), seed)
             if y.node is None:
                 self.reached[id(y)] = y
 
     def add(self, edge: Edge, dx: Any) -> None:
-        """Add a contribution. The first is kept as it came, the second allocates, later ones add in place."""
+        """Add a contribution. The first is kept as it is, the second allocates, later ones are added in place."""
         if edge not in self.sums:
             self.sums[edge] = dx
         elif edge in self.owned:
@@ -58,13 +58,13 @@ class Gradients:
                 self.owned.add(edge)
 
     def reach(self, leaf: Value, fresh: bool) -> None:
-        """Note that a leaf is about to get a contribution, and whether that is `fresh` (see `Function`)."""
+        """Record that a leaf is about to get a contribution, and whether that is `fresh` (see `Function`)."""
         self.reached[id(leaf)] = leaf
         if fresh and not self.create_graph and (leaf, 0) not in self.sums:
             self.fresh.add((leaf, 0))
 
     def finish(self, node: Function) -> None:
-        """Call the hooks on the complete gradients of a node's outputs, and keep those that are asked for."""
+        """Call the hooks on the complete gradients of a node's outputs, and keep those that are requested."""
         if node.gradient_hooks and self.runs_hooks:
             for k, hooks in list(node.gradient_hooks.items()):
                 self.call_hooks((node, k), hooks)
@@ -78,7 +78,7 @@ class Gradients:
                     self.reached[id(y)] = y
 
     def finish_leaves(self, watch: Watch | None) -> None:
-        """Do the same for the leaves, when all nodes are done."""
+        """Do the same for the leaves, after all nodes."""
         for leaf in [x for x in self.reached.values() if x.node is None]:
             edge = edge_of(leaf)
             if self.wanted is None or edge in self.wanted:
@@ -89,13 +89,13 @@ class Gradients:
                 self.keep(edge)
 
     def keep(self, edge: Edge) -> None:
-        """Set a gradient aside, if there is one, to leave the engine: nothing else may share its memory."""
+        """Store a gradient, if it exists, for the caller, so that no other array shares its memory."""
         if edge in self.sums:
             unshared = edge in self.owned or edge in self.fresh
             self.found[edge] = as_array(self.sums[edge] if unshared else self.sums[edge].copy())
 
     def call_hooks(self, edge: Edge, hooks: Mapping[int, Any]) -> None:
-        """Give a finished gradient to each hook in the order of registration; it may return another in its place."""
+        """Pass a finished gradient to each hook in the order of registration; a hook may return a replacement."""
         if edge not in self.sums:
             return
         for hook in list(hooks.values()):
@@ -111,7 +111,7 @@ class Gradients:
     def pop(self, node: Function) -> list[Any] | None:
         """Remove and return the finished gradients of a node's outputs; None if no output was used.
 
-        An output that was not used, beside one that was, has a gradient of zeros.
+        If only some outputs were used, the gradients of the others are zeros.
         """
         if len(node.output_types) == 1:
             edge: Edge = (node, 0)
@@ -139,7 +139,7 @@ class Gradients:
 
 
 def _replacement(hook: Any, changed: Any, dx: Tensor, create_graph: bool) -> Any:
-    """Return what a hook returned in place of `dx`, after checking its shape and backend."""
+    """Return the gradient that a hook returned in place of `dx`, after checking its shape and backend."""
     changed = as_tensor(changed, like=dx)
     if changed.shape != dx.shape or changed.backend is not dx.backend:
         name = getattr(hook, "__name__", type(hook).__name__)

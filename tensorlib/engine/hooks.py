@@ -70,7 +70,7 @@ def register_hook(x: Value, hook: Callable[[Tensor], Any]) -> HookHandle:
 
 
 def retain_grad(x: Value) -> None:
-    """Have ``backward()`` write ``.grad`` of `x` although x is not a leaf, as long as this Tensor exists."""
+    """Make ``backward()`` write ``.grad`` of `x` although x is not a leaf, as long as this Tensor exists."""
     if not x.requires_grad:
         raise RuntimeError(f"retain_grad: this Tensor of shape {x.shape} does not require a gradient, so it gets none")
     if x.node is not None:

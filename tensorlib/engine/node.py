@@ -30,17 +30,17 @@ ArrayType = tuple[tuple[int, ...], Any]
 
 
 class Node:
-    """An applied op in the graph. `Function` is its one subclass, and what the writer of an op sees.
+    """An applied op in the graph. `Function`, which the author of an op sees, is its only direct subclass.
 
     Attributes:
-        edges: for each input where its gradient flows to, None where none is wanted. None as a whole: the op was not
-            recorded, or its graph has been released.
+        edges: for each input, where its gradient flows to; None for an input that needs no gradient. None instead of a
+            sequence if the op was not recorded or its graph has been released.
         serial: the recording order; always greater than the serials of the node's inputs.
         input_types, output_types: the shape and dtype of each.
         saved: the arrays that `backward` needs. Each is an input or an output of the op.
-        saved_roles: for each saved array i >= 0 if it is input i, -1 - k if it is output k.
-        leaf_versions: the leaves among the saved inputs, with the version that each had.
-        statistics: what was computed on the way and kept for speed.
+        saved_roles: for each saved array, i >= 0 if it is input i, -1 - k if it is output k.
+        leaf_versions: the leaves among the saved inputs, each with its version at that time.
+        statistics: intermediate results kept for speed.
         gradient_hooks: by output, the hooks on its gradient; see `register_hook`.
         retained: by output, a weak reference to the Value that called `retain_grad`.
         path: the module that the op was called in, as "encoder.layers.0".
@@ -66,7 +66,7 @@ class Node:
     cuts: Sequence[Any] = ()
 
     def describe(self, inputs: Sequence[Any], outputs: tuple[Array, ...]) -> None:
-        """Note the types of inputs and outputs, and the roles of saved arrays, when `forward` has run."""
+        """Record the types of inputs and outputs, and the roles of saved arrays, after `forward`."""
         if self.saved:
             self._note_saved_roles(inputs, outputs)
         input_types: list[Any] = []  # loops: before Python 3.12 a comprehension costs a function call
@@ -84,7 +84,7 @@ class Node:
         self.input_types, self.output_types = input_types, output_types
 
     def _note_saved_roles(self, inputs: Sequence[Any], outputs: tuple[Array, ...]) -> None:
-        """Note which input or output each saved array is, and the versions of saved leaves."""
+        """Record which input or output each saved array is, and the versions of saved leaves."""
         assert self.edges is not None
         roles: list[int] = []
         versions: list[tuple[Value, int]] = []
@@ -105,7 +105,7 @@ class Node:
                 return -1 - k
         raise ValueError(
             f"{self.name}: save() keeps inputs or outputs of the op, got another array of shape {array.shape}; "
-            "put what is computed on the way into self.statistics"
+            "keep intermediate results in self.statistics"
         )
 
     @property
@@ -114,7 +114,7 @@ class Node:
         return op_name(type(self))
 
     def origin(self) -> str:
-        """Return where this node was recorded, as messages say it: the module, and the line if it was noted."""
+        """Return where this node was recorded, for messages: the module, and the line if it is known."""
         module = f"in module {self.path}" if self.path else "outside any module"
         line = (
             f"recorded at {shown_line(self.source)}"

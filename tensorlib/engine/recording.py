@@ -1,7 +1,7 @@
 """Per-thread recording state: grad mode, current module path, source lines, observers.
 
-The state is one immutable value in a ContextVar. So threads do not disturb each other, an exception restores the state
-from before, and an op reads it once.
+The state is one immutable value in a ContextVar. So threads do not disturb each other, an exception restores the
+previous state, and an op reads it once.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class State(NamedTuple):
     record: bool = True  # grad mode: whether nodes are recorded
     path: str = ""  # the module whose forward is running, as "encoder.layers.0"
     source: bool = False  # whether nodes note the user's line that called them
-    tape: Any = None  # for `checkpoint`: its method `ran` is called with every op and its inputs
+    tape: Any = None  # for `checkpoint`: its method `ran` is called with each op and its inputs
     watch: Watch | None = None  # for `debug` and `explain`: observes everything that is computed
 
 
@@ -77,7 +77,7 @@ def recording(**changes: Any) -> Iterator[None]:
 
 
 def no_grad() -> Scope:
-    """Record nothing inside, in this thread only: a context manager, or a decorator of functions.
+    """Record no operations inside, in this thread only. Use it as a context manager or a decorator of functions.
 
     >>> x = tl.Tensor(2.0, requires_grad=True)
     >>> with tl.no_grad():
@@ -94,7 +94,7 @@ def current_state() -> State:
 
 
 def is_grad_enabled() -> bool:
-    """Return True where operations are recorded, False inside `no_grad`.
+    """Return True if operations are recorded here, False inside `no_grad`.
 
     >>> tl.is_grad_enabled()
     True
@@ -112,7 +112,7 @@ def module_scope(path: str) -> Scope:
 
 
 def record_source() -> Scope:
-    """Have nodes recorded inside note the user's line that called them. Costs a few microseconds per op.
+    """Make nodes recorded inside note the line of user code that called them. Costs a few microseconds per op.
 
     >>> x = tl.Tensor([1.0], requires_grad=True)
     >>> with tl.record_source():

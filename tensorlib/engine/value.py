@@ -1,7 +1,7 @@
-"""Value: what flows through the graph: an array, the node that computed it, and its gradient.
+"""Value: an array in the graph, with the node that computed it and its gradient.
 
-`Tensor` is a Value with a constructor, operators and methods. The engine needs none of these, so it knows Values alone
-and lies below the ops, which Tensor's methods call.
+`Tensor` is a Value with a constructor, operators and methods. The engine uses none of these, only Value, and is
+therefore below the ops, which Tensor's methods call.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Value:
     cut: Any
 
     public_class: ClassVar[type[Value]]
-    """The class that `wrap` makes: `Tensor`, which tensor.py sets when it has defined it."""
+    """The class that `wrap` instantiates: `Tensor`, set by tensor.py after its definition."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ class Value:
 
 
 def wrap(array: Array, node: Node | None = None, output_index: int = 0) -> Tensor:
-    """Make a Tensor around an array without copying: an output of `node`, or a constant."""
+    """Return a Tensor that holds an array without copying it: an output of `node`, or a constant."""
     x: Any = _new(Value.public_class)
     x.array = array
     x.node = node
@@ -105,7 +105,10 @@ def as_array(y: Any) -> Array:
 
 
 def as_value(x: Any, like: Value | None = None) -> Tensor:
-    """Return `x` if it is a Tensor, else a constant: an array as it is, numbers copied to the backend of `like`."""
+    """Return `x` if it is a Tensor, otherwise a constant.
+
+    Numbers are copied to the backend of `like`, by default the host; an array is copied only if `like` is given.
+    """
     if isinstance(x, Value):
         return x  # type: ignore[return-value]  # every Value that exists is of the public class
     if like is not None:

@@ -1,1 +1,1 @@
-"""Values that leave the engine and enter it: NumPy, DLPack, pickle, files."""
+"""Exchange of values with NumPy, other array libraries, pickle and files."""

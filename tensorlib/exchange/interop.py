@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib.arrays.backend import Array, get_backend
+from tensorlib.arrays.backend import get_backend
 from tensorlib.arrays.conversion import check_numbers, new_array
-from tensorlib.engine.value import Value, wrap
+from tensorlib.engine.value import Value, as_value, wrap
 from tensorlib.messages import kind_of
 
 if TYPE_CHECKING:
@@ -27,10 +27,13 @@ _BACKENDS = {1: "numpy", 2: "cupy", 13: "cupy"}  # by DLPack's device type: host
 # ---- in --------------------------------------------------------------------------------------------------------
 
 
-def from_numpy(array: Array) -> Tensor:
-    """Return a Tensor that *shares* the array's memory: later changes of the array show in it.
+def from_numpy(array: np.ndarray) -> Tensor:
+    """Return a Tensor that *shares* the memory of a numpy.ndarray: later changes of the array show in the Tensor.
 
-    Raises TypeError for anything but a numpy.ndarray of numbers.
+    Shape, dtype and strides are those of the array; a read-only array stays read-only, a memory-mapped one mapped. The
+    Tensor does not require a gradient. ``tl.Tensor(array)`` copies.
+
+    Raises TypeError for anything except a numpy.ndarray of numbers, and for a masked array.
 
     >>> array = np.zeros(2)
     >>> x = tl.from_numpy(array)
@@ -50,17 +53,19 @@ def from_numpy(array: Array) -> Tensor:
 def from_dlpack(x: Any) -> Tensor:
     """Return a Tensor that *shares* the memory of an array of any library with DLPack: NumPy, CuPy, PyTorch, JAX.
 
-    The backend follows the memory: a GPU array becomes a Tensor on "cupy". Later changes of the array show in the
-    Tensor, so don't change it until the backward pass is over; ``Tensor(tl.from_dlpack(x))`` is a copy.
+    Shape and dtype are those of the array, and the backend follows from its memory: a GPU array becomes a Tensor on
+    "cupy". Later changes of the array show in the Tensor, so do not change the array before the backward pass;
+    ``tl.Tensor(tl.from_dlpack(x))`` is a copy.
 
-    Raises TypeError if x has no DLPack, BufferError if its memory cannot be shared.
+    Raises TypeError if x does not support DLPack or is not numeric, BufferError if its memory cannot be shared.
 
     >>> tl.from_dlpack(np.arange(3)).shape
     (3,)
     """
     if isinstance(x, Value):
-        _refuse_gradient(x, "from_dlpack", BufferError, "the new Tensor")
-        return x.detach()
+        tensor = as_value(x)
+        _refuse_gradient(tensor, "from_dlpack", BufferError, "the new Tensor")
+        return tensor.detach()
     if isinstance(x, np.ndarray):
         return from_numpy(x)
     if isinstance(x, type) or not (hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__")):
@@ -70,7 +75,7 @@ def from_dlpack(x: Any) -> Tensor:
     device = int(x.__dlpack_device__()[0])
     if device not in _BACKENDS:
         raise BufferError(
-            f"from_dlpack: memory must be of the host or of a CUDA GPU, got DLPack device type {device}; "
+            f"from_dlpack: memory must be on the host or on a CUDA GPU, got DLPack device type {device}; "
             "move it to the host first"
         )
     backend = get_backend(_BACKENDS[device])
@@ -87,7 +92,10 @@ def from_dlpack(x: Any) -> Tensor:
 
 
 def to_host_array(x: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-    """Return the array for ``np.asarray(x)``. It would silently lose a gradient or wait for a GPU: both are errors."""
+    """Return the array for ``np.asarray(x)``.
+
+    Raises TypeError if that would silently lose a gradient or wait for a GPU.
+    """
     if x.requires_grad:
         raise TypeError(
             "numpy: this Tensor requires a gradient, which NumPy would lose; use x.detach().numpy(), "
@@ -99,14 +107,16 @@ def to_host_array(x: Tensor, dtype: Any = None, copy: bool | None = None) -> np.
 
 
 def to_dlpack(x: Tensor, **options: Any) -> Any:
-    """Return the array's DLPack capsule, which shares its memory; ``torch.from_dlpack(x)`` asks for it."""
+    """Return the array's DLPack capsule, which shares its memory; ``torch.from_dlpack(x)`` calls this."""
     _refuse_gradient(x, "dlpack", BufferError, "the other library")
-    return x.data.__dlpack__(**options)
+    array: Any = x.data
+    return array.__dlpack__(**options)
 
 
 def dlpack_device(x: Tensor) -> tuple[int, int]:
     """Return DLPack's (device type, number) of the memory: (1, 0) on the host, (2, number) on a CUDA GPU."""
-    return x.data.__dlpack_device__()
+    array: Any = x.data
+    return array.__dlpack_device__()
 
 
 def cuda_array_interface(x: Tensor) -> dict[str, Any]:
@@ -118,23 +128,23 @@ def cuda_array_interface(x: Tensor) -> dict[str, Any]:
     return description
 
 
-def _refuse_gradient(x: Tensor, operation: str, error: type[Exception], taker: str) -> None:
+def _refuse_gradient(x: Tensor, operation: str, error: type[Exception], receiver: str) -> None:
     if x.requires_grad:
-        raise error(f"{operation}: this Tensor requires a gradient, which {taker} would lose; use x.detach()")
+        raise error(f"{operation}: this Tensor requires a gradient, which {receiver} would lose; use x.detach()")
 
 
 # ---- copies ----------------------------------------------------------------------------------------------------
 
 
 def shallow_copy(x: Tensor) -> Tensor:
-    """Return another Tensor on the same array and the same history; what ``copy.copy`` does."""
+    """Return another Tensor with the same array and the same history, for ``copy.copy``."""
     y = rebuilt(type(x), 0.0, None, False, x.name, x.grad, getattr(x, "__dict__", {}))
     y.array, y.needs_grad, y.node, y.output_index, y.version = x.array, x.needs_grad, x.node, x.output_index, x.version
     return y
 
 
 def deep_copy(x: Tensor, memo: dict[int, Any]) -> Tensor:
-    """Return a leaf with its own memory, on the same backend; what ``copy.deepcopy`` does. Tied stays tied.
+    """Return a leaf with its own memory on the same backend, for ``copy.deepcopy``. Tied parameters stay tied.
 
     Hooks on the gradient are not copied: they often refer to the object that they were registered for.
     """
@@ -145,7 +155,7 @@ def deep_copy(x: Tensor, memo: dict[int, Any]) -> Tensor:
 
 
 def reduced(x: Tensor) -> tuple[Any, ...]:
-    """Return what pickle stores of a leaf: its values on the host and the name of its backend, never a graph."""
+    """Return `rebuilt` and its arguments, for pickle: the values on the host, the backend's name, never a graph."""
     _refuse_history(x, "pickle")
     grad = None if x.grad is None else x.grad.detach()
     attributes = getattr(x, "__dict__", {})
@@ -164,7 +174,8 @@ def rebuilt(
     x.array = new_array(array, backend=home)
     x.node, x.output_index, x.needs_grad, x.version, x.hooks = None, 0, requires_grad, 0, None
     x.name, x.grad = name, grad
-    vars(x).update(attributes) if attributes else None
+    if attributes:
+        vars(x).update(attributes)
     return x
 
 

@@ -1,4 +1,4 @@
-"""Arrays by name in safetensors files: no code runs on loading, and a file is either whole or absent."""
+"""Named arrays in safetensors files. Loading runs no code, and a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -11,38 +11,79 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.tensor import Tensor
+from tensorlib.engine.value import Value
 
 __all__ = ["load", "load_metadata", "load_with_metadata", "save", "write_atomically"]
 
-_KEY = "tensorlib"  # safetensors orders several metadata keys by chance: one key, holding JSON, keeps bytes the same
+_KEY = "tensorlib"  # one metadata key that holds JSON: safetensors writes several keys in random order
 
 
 def save(tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write Tensors or arrays by name, and `metadata` (what JSON holds), atomically. Equal contents, equal bytes."""
+    """Write named Tensors or arrays, and `metadata`, to a safetensors file, atomically.
+
+    Tensors may be on any backend; values are written in C order with their shape and dtype. `metadata` is anything
+    that JSON can hold. Files with equal contents have equal bytes.
+
+    Raises TypeError or ValueError if JSON cannot hold the metadata, ImportError if safetensors is not installed,
+    FileNotFoundError if the folder does not exist. In each case an earlier file of that name is unchanged.
+
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "f.safetensors")
+    ...     tl.save({"w": tl.ones((2, 3))}, path, {"step": 7})
+    ...     tl.load(path)["w"].shape, tl.load_metadata(path)
+    ((2, 3), {'step': 7})
+    """
     _require_safetensors("save")
-    from safetensors.numpy import save as serialise
+    from safetensors.numpy import save as serialize
 
     arrays = {}
     for name, value in tensors.items():
-        array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+        array = value.backend.to_numpy(value.array) if isinstance(value, Value) else np.asarray(value)
         arrays[name] = np.ascontiguousarray(array).reshape(array.shape)  # safetensors ignores strides
     text = json.dumps(dict(metadata or {}), sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, serialise(arrays, {_KEY: text}))
+    write_atomically(path, serialize(arrays, {_KEY: text}))
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Return the arrays in a safetensors file by name. Raises ValueError, naming the file, if it is not whole."""
+    """Return the arrays in a safetensors file by name, as NumPy arrays with the shapes and dtypes that were saved.
+
+    Raises FileNotFoundError if the file does not exist, ValueError if it is incomplete or damaged, ImportError if
+    safetensors is not installed.
+
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "f.safetensors")
+    ...     tl.save({"w": np.arange(3.0)}, path)
+    ...     tl.load(path)
+    {'w': array([0., 1., 2.])}
+    """
     return load_with_metadata(path)[0]
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the metadata that `save` was given."""
+    """Return the metadata that was passed to `save`, {} if there was none. Raises the errors of `load`.
+
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "f.safetensors")
+    ...     tl.save({}, path, {"step": 7, "loss": 1.5})
+    ...     tl.load_metadata(path)
+    {'loss': 1.5, 'step': 7}
+    """
     return load_with_metadata(path)[1]
 
 
 def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return what `load` and `load_metadata` do, from one reading of the file."""
+    """Return the results of `load` and `load_metadata` after reading the file once. Raises the errors of `load`.
+
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "f.safetensors")
+    ...     tl.save({"w": np.arange(3.0)}, path, {"step": 7})
+    ...     tl.load_with_metadata(path)
+    ({'w': array([0., 1., 2.])}, {'step': 7})
+    """
     _require_safetensors("load")
     from safetensors import SafetensorError, safe_open
 
@@ -50,10 +91,10 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarr
         raise FileNotFoundError(f"load: {os.fspath(path)}: no such file")
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # file is not a dict
             metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
     except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"load: {os.fspath(path)} is not a whole safetensors file: {error}") from None
+        raise ValueError(f"load: {os.fspath(path)} is not a complete safetensors file: {error}") from None
     return arrays, metadata
 
 
@@ -65,7 +106,18 @@ def _require_safetensors(operation: str) -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens on the way, and leave no temporary."""
+    """Write a file so that after any interruption it has its old contents or all of the new, and no temporary is left.
+
+    The data go to a temporary file in the same folder, which is then renamed to `path`.
+
+    Raises OSError if the folder does not exist or the data cannot be written.
+
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tl.write_atomically(os.path.join(folder, "notes.txt"), b"text")
+    ...     os.listdir(folder)
+    ['notes.txt']
+    """
     target = Path(path)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -80,6 +132,6 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         raise
     directory = os.open(target.parent, os.O_RDONLY)
     try:
-        os.fsync(directory)  # the new name survives a power cut only when the directory is written too
+        os.fsync(directory)  # the new name survives a power cut only if the directory is written too
     finally:
         os.close(directory)

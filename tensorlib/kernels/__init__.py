@@ -1,7 +1,7 @@
 """Kernels: fast overrides of formulas in ops/.
 
-A kernel is registered for an array type under ``functools.singledispatch``: the formula is what one reads, the kernel
-is what runs. With ``TENSORLIB_KERNELS=0`` in the environment none is registered, and everything works, only slower.
+A kernel is registered for an array type under ``functools.singledispatch``: the formula stays readable, and the kernel
+runs instead. With ``TENSORLIB_KERNELS=0`` in the environment none is registered, and everything works, only slower.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["enabled", "overridable", "register_kernels"]
 
 
 def overridable() -> dict[str, Callable[..., Any]]:
-    """Return every formula that kernels may override, by name. A test walks them and compares each kernel with it."""
+    """Return every formula that kernels may override, by name. A test compares each with all of its kernels."""
     modules = (
         attention, crossentropy, dropout, indexing, linalg, linear, linear_cross_entropy, normalize, softmax, update
     )  # fmt: skip
@@ -42,7 +42,7 @@ def overridable() -> dict[str, Callable[..., Any]]:
 
 
 def enabled() -> bool:
-    """Return False if ``TENSORLIB_KERNELS=0`` in the environment asks for the formulas themselves."""
+    """Return False if ``TENSORLIB_KERNELS=0`` in the environment disables the kernels."""
     return os.environ.get("TENSORLIB_KERNELS", "1") != "0"
 
 

@@ -188,7 +188,7 @@ class SumRows(Function):
     are the same on every run. Atomic additions would not guarantee that.
 
     Keeps ids.
-    Kernels: numpy/embedding.py.
+    Kernels: numpy/indexing.py.
     """
 
     def forward(self, x: Array, ids: Array, rows: int) -> Array:

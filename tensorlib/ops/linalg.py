@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
+from tensorlib.arrays.array import ArrayT
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.ops.arguments import as_tensors, checked_integer, normalized_axes, normalized_axis
@@ -33,7 +34,7 @@ class Matmul(Function):
     faster than many small ones, and needs no sum of per-batch gradients afterwards.
 
     Keeps x and y (each only if the other needs a gradient).
-    Kernels: numpy/products.py.
+    Kernels: numpy/linalg.py.
     """
 
     broadcasts = True
@@ -69,7 +70,7 @@ def product(x: Array, y: Array) -> Array:
     return x @ y
 
 
-def rows(x: Array) -> Array:
+def rows(x: ArrayT) -> ArrayT:
     """Return x as a matrix: all axes but the last folded into one (-1 would be ambiguous if x is empty)."""
     return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 

@@ -63,7 +63,7 @@ class LinearRelu(Function):
     be drawn again. A NaN propagates and receives its gradient, as in `relu`.
 
     Keeps x, weight and y.
-    Kernels: numpy/linear.py, cuda/dropout.py.
+    Kernels: numpy/linear.py, cuda/linear.py.
     """
 
     fresh = True

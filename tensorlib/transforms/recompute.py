@@ -45,7 +45,7 @@ def checkpoint(f: Callable[P, R], *inputs: P.args, **options: P.kwargs) -> R:
     if not state.record:
         return f(*inputs, **options)
     tape, draws = _Tape(), DrawTape()
-    with draws.noting(), recording(tape=tape):
+    with draws.recording(), recording(tape=tape):
         outputs = f(*inputs, **options)
     region = _Region(f, inputs, options, draws, tape)
     for node in tape.nodes:

@@ -1,4 +1,4 @@
-"""Threads of our own: the same bits however many, errors and settings that pass through, BLAS held and given back."""
+"""The thread pool: equal bits with any number of threads, errors and settings pass through, BLAS is restored."""
 
 import os
 import subprocess
@@ -34,12 +34,12 @@ def test_every_piece_is_worked_on_once(number):
 
 
 def test_pieces_run_at_the_same_time():
-    both = threading.Barrier(2, timeout=30)  # which nobody passes alone
+    both = threading.Barrier(2, timeout=30)  # one thread alone would time out
     with tl.threads(2):
         share(lambda piece: both.wait(), [0, 1])
 
 
-def test_an_error_in_a_piece_comes_to_the_caller_and_the_workers_live_on():
+def test_an_error_in_a_piece_reaches_the_caller_and_the_workers_survive():
     def work(piece):
         if piece == 3:
             raise ValueError("piece 3")
@@ -65,14 +65,14 @@ def test_an_interrupt_of_the_caller_leaves_the_workers_usable():
         test_every_piece_is_worked_on_once(2)
 
 
-def test_shares_within_shares_end():
+def test_nested_shares_end():
     done = []
     with tl.threads(3):
         share(lambda i: share(lambda k: done.append((i, k)), range(5)), range(5))
     assert len(done) == 25
 
 
-def test_what_numpy_is_told_to_ignore_is_ignored_in_all_threads():
+def test_errstate_holds_in_all_threads():
     x = np.full(100, 1e38, np.float32)
     with tl.threads(3), warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -80,7 +80,7 @@ def test_what_numpy_is_told_to_ignore_is_ignored_in_all_threads():
             share(lambda piece: x * x, range(50))
 
 
-def test_several_threads_may_share_at_once():
+def test_several_threads_may_share_work_at_once():
     totals = [0] * 4
 
     def user(i):
@@ -102,7 +102,7 @@ def test_several_threads_may_share_at_once():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_has_workers_of_its_own():
+def test_a_forked_child_starts_its_own_workers():
     code = (
         "import os, tensorlib as tl\n"
         "from tensorlib.arrays.threads import share\n"
@@ -117,7 +117,7 @@ def test_a_forked_child_has_workers_of_its_own():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60, cwd=ROOT)
 
 
-# ---- how many ----
+# ---- the number of threads ----
 
 
 @pytest.mark.parametrize("number", [0, -1, 1.5, True, "two"])
@@ -142,7 +142,7 @@ def test_the_number_holds_inside_and_in_this_thread_only():
 @pytest.mark.parametrize(
     "given, message", [("3", ""), ("0", "at least 1, got '0'"), ("many", "at least 1, got 'many'")]
 )
-def test_the_environment_gives_the_number(given, message):
+def test_the_environment_sets_the_number(given, message):
     code = "import tensorlib as tl; print(tl.thread_count())"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -157,7 +157,7 @@ def test_the_environment_gives_the_number(given, message):
 # ---- BLAS ----
 
 
-def test_blas_is_held_to_one_thread_inside_and_given_back():
+def test_blas_is_limited_to_one_thread_inside_and_restored():
     with threadpool_limits(2, "blas"):
         before = blas_threads()
         with tl.threads(2):
@@ -196,7 +196,7 @@ print(hashlib.sha256(b"".join(a.tobytes() for a in model.state_dict().values()))
 
 
 def test_bits_do_not_depend_on_the_number_of_threads():
-    """Neither on ours nor on those that BLAS would take."""
+    """Neither on ours nor on those of BLAS."""
     found = set()
     for ours, blas in ((1, 1), (2, 2), (3, 1), (1, 2)):
         numbers = {"TENSORLIB_THREADS": str(ours), "OPENBLAS_NUM_THREADS": str(blas), "OMP_NUM_THREADS": str(blas)}
@@ -213,9 +213,9 @@ def test_bits_do_not_depend_on_the_number_of_threads():
 
 
 def test_the_sample_of_bits_is_large_enough_to_be_shared(monkeypatch):
-    """Or the test above would compare nothing but one thread with itself."""
+    """Otherwise the test above would compare one thread with itself."""
     kernels = set()
-    for module in ("products", "blocks", "attention", "linear_cross_entropy"):
+    for module in ("linalg", "blocks", "attention", "linear_cross_entropy"):
 
         def spy(work, pieces, module=module):
             if len(pieces) > 1:
@@ -230,13 +230,13 @@ def test_the_sample_of_bits_is_large_enough_to_be_shared(monkeypatch):
     model.loss(ids, ids, ids).backward()
     tl.cross_entropy(model(ids, ids), ids).backward()
     optimizer.step()
-    assert kernels == {"products", "blocks", "attention", "linear_cross_entropy"}
+    assert kernels == {"linalg", "blocks", "attention", "linear_cross_entropy"}
 
 
-# ---- when the system gives no threads, and after a fork ----
+# ---- when the system refuses threads, and after a fork ----
 
 
-def test_a_thread_that_cannot_be_started_is_done_without():
+def test_work_is_done_although_no_thread_can_be_started():
     code = (
         "import threading\n"
         "import tensorlib as tl\n"
@@ -255,7 +255,7 @@ def test_a_thread_that_cannot_be_started_is_done_without():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_child_forked_while_another_thread_holds_blas_has_it_back():
+def test_a_child_forked_while_another_thread_limits_blas_has_it_restored():
     code = (
         "import os, threading\n"
         "import tensorlib as tl\n"
@@ -278,7 +278,7 @@ def test_a_child_forked_while_another_thread_holds_blas_has_it_back():
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60, cwd=ROOT)
 
 
-def test_a_wrong_number_in_the_environment_is_one_line_of_the_command():
+def test_the_command_reports_a_wrong_number_in_the_environment_in_one_line():
     done = subprocess.run(
         [
             sys.executable,
@@ -291,6 +291,5 @@ def test_a_wrong_number_in_the_environment_is_one_line_of_the_command():
         text=True,
     )
     assert done.returncode == 2 and not done.stdout
-    assert (
-        done.stderr == "tensorlib: TENSORLIB_THREADS: must be an integer of at least 1, got 'two'; unset it for all\n"
-    )
+    required = "TENSORLIB_THREADS: must be an integer of at least 1"
+    assert done.stderr == f"tensorlib: {required}, got 'two'; unset it to use all processors\n"

@@ -1,4 +1,4 @@
-"""Hooks on gradients, and gradients kept for Tensors that are no leaves."""
+"""Hooks on gradients, and gradients kept for Tensors that are not leaves."""
 
 import gc
 import weakref
@@ -25,10 +25,10 @@ def test_a_hook_sees_the_gradient_of_all_uses_together(backend):
     y = x * 3
     y.register_hook(lambda dy: seen.append(values(dy)))
     (y * y + y).sum().backward()
-    assert seen == [[7.0, 13.0]]  # 2 y + 1, once, and not 2 y and 1 apart
+    assert seen == [[7.0, 13.0]]  # 2 y + 1 in one call, not 2 y and 1 in two
 
 
-def test_what_a_hook_returns_goes_on_in_its_place(backend):
+def test_the_value_that_a_hook_returns_replaces_the_gradient(backend):
     x = leaf([1.0, 2.0], backend)
     y = x * 3
     y.register_hook(lambda dy: dy * 10)
@@ -36,7 +36,7 @@ def test_what_a_hook_returns_goes_on_in_its_place(backend):
     assert values(x.grad) == [30.0, 30.0]
 
 
-def test_hooks_of_a_leaf_change_what_it_is_given(backend):
+def test_hooks_of_a_leaf_change_its_gradient(backend):
     x = leaf([1.0, -2.0], backend)
     x.register_hook(lambda dx: tl.clip(dx, -1.0, 1.0))
     (x * x * x).sum().backward()
@@ -63,11 +63,11 @@ def test_a_hook_may_be_differentiated_through():
     x.register_hook(lambda dx: dx * dx)
     (dx,) = tl.grad((x * x).sum(), [x], create_graph=True)  # (2 x)^2
     assert values(dx) == [36.0]
-    (dx2,) = tl.grad(dx.sum(), [x])  # 8 x = 24, which the hook squares in turn
+    (dx2,) = tl.grad(dx.sum(), [x])  # 8 x = 24, which the hook squares as well
     assert values(dx2) == [576.0]
 
 
-def test_hooks_of_each_output_of_an_op_are_their_own():
+def test_each_output_of_an_op_has_its_own_hooks():
     x, seen = leaf([1.0, 2.0, 3.0, 4.0]), []
     left, right = tl.split(x, 2)
     right.register_hook(lambda dy: seen.append(values(dy)))
@@ -76,7 +76,7 @@ def test_hooks_of_each_output_of_an_op_are_their_own():
     assert seen == [[7.0, 7.0]]
 
 
-def test_a_hook_changes_no_gradient_that_others_share():
+def test_a_hook_changes_no_gradient_that_another_tensor_shares():
     x, y = leaf([1.0]), leaf([1.0])
 
     z = x + y
@@ -85,7 +85,7 @@ def test_a_hook_changes_no_gradient_that_others_share():
     assert values(x.grad) == [1.0] and values(y.grad) == [2.0]
 
 
-def test_mistakes_with_hooks_are_named():
+def test_mistakes_with_hooks():
     x = leaf([1.0, 2.0])
     with pytest.raises(RuntimeError, match=r"register_hook: .* this one of shape \(2,\) does not"):
         x.detach().register_hook(print)
@@ -101,7 +101,7 @@ def test_mistakes_with_hooks_are_named():
     assert x.grad is None
 
 
-def test_what_a_hook_computes_is_recorded_under_create_graph_only():
+def test_ops_in_a_hook_are_recorded_only_under_create_graph():
     x, w, recorded = leaf([1.0]), leaf([3.0]), []
     x.register_hook(lambda dx: recorded.append((dx * w).requires_grad))
     (x * x).sum().backward()
@@ -129,7 +129,7 @@ def test_a_hook_may_register_another_on_the_same_op():
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_an_accident_in_a_hook_writes_no_gradient(error):
+def test_an_error_in_a_hook_changes_no_grad(error):
     x, w, calls = leaf([1.0]), leaf([2.0]), []
 
     def failing(dx):
@@ -171,7 +171,7 @@ def test_retain_grad_fills_grad_of_an_intermediate(backend):
     assert y.grad.is_leaf and not y.grad.requires_grad
 
 
-def test_retained_gradients_accumulate_as_those_of_leaves():
+def test_retained_gradients_accumulate_like_those_of_leaves():
     x = leaf([1.0])
     y = x * 3
     y.retain_grad()
@@ -192,7 +192,7 @@ def test_retain_grad_of_the_output_and_of_a_leaf():
     assert y.grad.item() == 1.0 and values(x.grad) == [4.0]
 
 
-def test_grad_writes_no_retained_gradient():
+def test_grad_does_not_write_retained_gradients():
     x = leaf([2.0])
     y = x * 3
     y.retain_grad()
@@ -200,7 +200,7 @@ def test_grad_writes_no_retained_gradient():
     assert y.grad is None
 
 
-def test_retain_grad_comes_after_hooks():
+def test_retain_grad_keeps_the_gradient_after_its_hooks():
     x = leaf([2.0])
     y = x * 3
     y.retain_grad()
@@ -230,8 +230,8 @@ def test_retain_grad_of_a_constant_is_refused():
         tl.Tensor([1.0]).retain_grad()
 
 
-def test_gradients_keep_the_dtype_of_what_they_belong_to():
-    """Whatever a hook returns, or the caller starts with."""
+def test_gradients_have_the_dtype_of_their_tensor():
+    """Also if a hook returns, or the caller passes, another dtype."""
     x = tl.Tensor([1.0, 2.0], requires_grad=True)
     x.register_hook(lambda dx: np.array([3.0, 4.0]))
     (x * 2).sum().backward()

@@ -1,4 +1,4 @@
-"""The mistakes that people make with every public function: one line that names the function and the value given."""
+"""Common mistakes with every public function: the error is one line with the function and the value given."""
 
 import inspect
 
@@ -12,22 +12,23 @@ from tensorlib.optable import ROWS
 from tests.strict import STRICT
 
 X, Y = (tl.Tensor(np.arange(1.0, 7).reshape(2, 3) / k) for k in (7, 5))
-MASK, IDS, PLACES = X > 0.5, tl.Tensor([0, 1]), tl.Tensor([[0], [1]])
+MASK, IDS, POSITIONS = X > 0.5, tl.Tensor([0, 1]), tl.Tensor([[0], [1]])
 
-# How to call a function whose row in the op table calls it in another way.
+# Arguments for functions that their row in the op table calls in another way.
 CALLS = {
     "arange": [5], "astype": [X, "float64"], "bernoulli": [0.5, (2, 3)], "categorical": [X], "concatenate": [[X, Y]],
-    "einsum": ["ij,ij->i", X, Y], "embedding": [X, IDS], "eye": [3], "full": [(2, 3), 1.0], "gather": [X, 1, PLACES],
+    "einsum": ["ij,ij->i", X, Y], "embedding": [X, IDS], "eye": [3], "full": [(2, 3), 1.0], "gather": [X, 1, POSITIONS],
     "getitem": [X, 1], "gumbel": [(2, 3)], "index_add": [X, 0, IDS, Y], "linspace": [0, 1, 5],
     "masked_fill": [X, MASK, 0.0], "normal": [(2, 3)], "one_hot": [IDS, 4], "ones": [(2, 3)], "permutation": [X],
-    "reshape": [X, (3, 2)], "scatter": [X, 1, PLACES, X[:, :1]], "scatter_add": [X, 1, PLACES, X[:, :1]],
+    "reshape": [X, (3, 2)], "scatter": [X, 1, POSITIONS, X[:, :1]],
+    "scatter_add": [X, 1, POSITIONS, X[:, :1]],
     "searchsorted": [X[0], X[1]], "split": [X, 3, 1], "stack": [[X, Y]], "take": [X, IDS, 1],
-    "take_along_axis": [X, PLACES, 1], "topk": [X, 2], "transpose": [X, (1, 0)], "uniform": [(2, 3)],
+    "take_along_axis": [X, POSITIONS, 1], "topk": [X, 2], "transpose": [X, (1, 0)], "uniform": [(2, 3)],
     "where": [MASK, X, Y], "zeros": [(2, 3)],
 }  # fmt: skip
 
-# What is given in the place of a Tensor, and what of it the message must show.
-NO_TENSORS = [
+# Values passed instead of a Tensor, each with the part of it that the message must show.
+NOT_TENSORS = [
     (None, "NoneType"), ({"a": 1}, "dict"), ({1.0}, "set"), ("abc", "<U3"), (np.array(["a", "b"]), "<U1"),
     (np.array([object()]), "object"), ([[1.0], [2.0, 3.0]], "rows of different lengths"), (len, "call it first"),
 ]  # fmt: skip
@@ -36,7 +37,7 @@ INTEGERS, FLAGS = [(1.5, "1.5"), ("x", "'x'"), (X, "shape (2, 3)")], [(2, "2"), 
 NOT_NEGATIVE, NUMBERS = [*INTEGERS, (-1, "-1")], [("x", "'x'"), (X, "shape (2, 3)"), ([0.1], "[0.1]")]
 NAMES = [("avg", "'avg'"), (3, "3"), (["mean"], "['mean']")]
 
-# The same for options, by the name of the parameter.
+# The same for options, by name of the parameter.
 OPTIONS = {
     "axis": [(9, "9"), (-9, "-9"), (True, "True"), *INTEGERS], "axis1": INTEGERS, "axis2": [(9, "9"), *INTEGERS],
     "start_axis": INTEGERS, "end_axis": INTEGERS, "source": [(9, "9")], "destination": [(9, "9")],
@@ -53,29 +54,29 @@ OPTIONS = {
     "dtype": [("flaot32", "'flaot32'"), (3, "3")], "min_val": NUMBERS, "max_val": NUMBERS, "n": NOT_NEGATIVE,
     "low": NUMBERS, "high": NUMBERS, "std": [(-1, "-1"), *NUMBERS], "start": NUMBERS, "step": [(0, "0"), *NUMBERS],
 }  # fmt: skip
-ELSEWHERE = {("batch_norm", "mean"), ("roll", "axis"), ("scatter", "source"), ("scatter_add", "source")}
-ELSEWHERE |= {("index_add", "source"), ("scaled_dot_product_attention", "k")}
+OTHER_MEANING = {("batch_norm", "mean"), ("roll", "axis"), ("scatter", "source"), ("scatter_add", "source")}
+OTHER_MEANING |= {("index_add", "source"), ("scaled_dot_product_attention", "k")}
 
 
 def call_of(row):
-    """Return how to call the public function of a row: arguments and keywords."""
+    """Return arguments and keywords for the public function of a row."""
     if row.name in CALLS:
         return CALLS[row.name], {}
     samples = [s for s in row.samples if any(isinstance(a, tuple) and len(a) > 1 for a in s.arguments)]
     sample = max(samples or row.samples, key=lambda s: len(s.arguments))
     arrays = iter(row.arrays(sample))
     given = [next(arrays) if isinstance(a, tuple) else a for a in sample.arguments]
-    turned = [tl.Tensor(a) if isinstance(a, np.ndarray) else a for a in given]
-    return turned, {k: tl.Tensor(v) if isinstance(v, np.ndarray) else v for k, v in sample.keywords.items()}
+    arguments = [tl.Tensor(a) if isinstance(a, np.ndarray) else a for a in given]
+    return arguments, {k: tl.Tensor(v) if isinstance(v, np.ndarray) else v for k, v in sample.keywords.items()}
 
 
 def mistakes(row):
-    """Yield (what is wrong, arguments, keywords, what the message must show)."""
+    """Yield (description of the mistake, arguments, keywords, text that the message must contain)."""
     arguments, keywords = call_of(row)
     parameters = list(inspect.signature(getattr(tl, row.name)).parameters.values())
     tensors = [i for i, a in enumerate(arguments) if isinstance(a, tl.Tensor)]
     for i in tensors:
-        for wrong, fragment in NO_TENSORS:
+        for wrong, fragment in NOT_TENSORS:
             if not (
                 row.name == "permutation" or (wrong is None and parameters[min(i, len(parameters) - 1)].default is None)
             ):
@@ -84,7 +85,7 @@ def mistakes(row):
         moved = tl.Tensor(arguments[i], backend=STRICT)
         yield f"argument {i} on another backend", [*arguments[:i], moved, *arguments[i + 1 :]], keywords, "strict"
     for i, p in enumerate(parameters):
-        if (row.name, p.name) in ELSEWHERE or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+        if (row.name, p.name) in OTHER_MEANING or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
         for wrong, fragment in OPTIONS.get(p.name, []):
             if i < len(arguments):
@@ -94,7 +95,7 @@ def mistakes(row):
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
-def test_a_mistake_is_named_with_the_function_and_the_value_in_one_line(row):
+def test_the_error_is_one_line_with_the_function_and_the_value(row):
     function = getattr(tl, row.name)
     unclear = []
     for what, arguments, keywords, fragment in mistakes(row):
@@ -110,13 +111,13 @@ def test_a_mistake_is_named_with_the_function_and_the_value_in_one_line(row):
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
-def test_an_option_that_there_is_not_is_named(row):
+def test_an_unknown_option_is_named(row):
     arguments, keywords = call_of(row)
     with pytest.raises(TypeError, match=rf"{row.name}\(\) got an unexpected keyword argument 'dim'"):
         getattr(tl, row.name)(*arguments, **keywords, dim=0)
 
 
-# ---- whoever comes from PyTorch -----------------------------------------------------------------------------------
+# ---- names of PyTorch ---------------------------------------------------------------------------------------------
 
 
 class Lazy(nn.Module):
@@ -130,7 +131,7 @@ WORDS = [
     (lambda: X.unsqueeze(0), r"'unsqueeze'; use tl.expand_dims\(x, axis\)"),
     (lambda: X.cuda(), r"'cuda'; use x.to\('cupy'\)"),
     (lambda: X.zero_(), r"'zero_'; use x.grad = None, or optimizer.zero_grad\(\)"),
-    (lambda: X.add_(1), r"'add_'; nothing changes a Tensor in place: write x = x.add\("),
+    (lambda: X.add_(1), r"'add_'; a Tensor is never changed in place: write x = x.add\("),
     (lambda: X.summ(), "'summ'; did you mean sum"),
     (lambda: setattr(X, "data", Y), r"data cannot be set, got a Tensor of shape \(2, 3\).*x.replace\(array\)"),
     (lambda: X.__cuda_array_interface__, "a Tensor on backend 'numpy' has no __cuda_array_interface__"),
@@ -145,12 +146,12 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("use", "message"), WORDS)
-def test_a_name_of_pytorch_is_answered_by_the_name_here(use, message):
+def test_a_name_of_pytorch_leads_to_the_name_here(use, message):
     with pytest.raises(AttributeError, match=message):
         use()
 
 
-def test_the_learning_rate_is_called_so():
+def test_lr_leads_to_learning_rate():
     with pytest.raises(TypeError, match=r"Adam: lr is called learning_rate, got lr=0.1"):
         optim.Adam(nn.Linear(3, 2).parameters(), lr=0.1)
 
@@ -169,18 +170,18 @@ def test_names_that_are_recommended_exist():
 
 
 class Foreign:
-    """What an array of another library looks like."""
+    """An array of another library, by its attributes."""
 
     dtype, shape, __dlpack__ = np.dtype("float32"), (2, 3), None
 
 
-def test_an_array_of_another_library_is_not_taken_unseen():
+def test_an_array_of_another_library_is_refused():
     for use, name in ((lambda x: tl.exp(x), "exp"), (lambda x: X + x, "add"), (lambda x: tl.mean(x), "mean")):
         with pytest.raises(TypeError, match=rf"{name}: needs an array of NumPy or CuPy, got .*Foreign; tl.from_dlpack"):
             use(Foreign())
 
 
-# ---- gradients, transforms, hooks and ops of one's own ------------------------------------------------------------
+# ---- gradients, transforms, hooks and custom ops ------------------------------------------------------------------
 
 
 def leaf():
@@ -229,14 +230,14 @@ ENGINE = [
     (
         define_as_in_pytorch,
         TypeError,
-        "Twice: forward must be a method, got a static.*; .* self in the place of",
+        "Twice: forward must be a method, got a static.*; .* self in place of",
     ),
     (lambda: hooked(leaf()), TypeError, "Linear: a forward hook must return None or a Tensor .* got numpy.ndarray"),
 ]
 
 
 @pytest.mark.parametrize(("use", "error", "message"), ENGINE)
-def test_mistakes_with_gradients_and_ops_of_ones_own(use, error, message):
+def test_mistakes_with_gradients_and_custom_ops(use, error, message):
     with pytest.raises(error, match=message):
         use()
 

@@ -1,9 +1,9 @@
 """Random programs of 3 to 15 ops agree with PyTorch: values, all gradients, and for half also gradients of gradients.
 
-Needs the extra `peers`; skipped where PyTorch is not installed. A program starts from a few leaves; each instruction
-takes values made before: some are used many times, some never, several are outputs, parts run under no_grad. Programs
-are drawn by hypothesis with fixed seeds: a failure comes back on every run, and is shown with the shortest program that
-has it. More `STREAMS` try more programs; what they are made of stands in `torch_ops.py`.
+Needs the extra `peers`; skipped if PyTorch is not installed. A program starts from a few leaves, and each instruction
+takes values computed before: some are used many times, some never, several are outputs, parts run under no_grad.
+Hypothesis draws the programs with fixed seeds, so a failure recurs on every run and is shown with the shortest program
+that has it. More `STREAMS` try more programs. The ops that they consist of are in `torch_ops.py`.
 """
 
 import random
@@ -23,11 +23,11 @@ from tests.torch_ops import DOMAINS, LARGEST, OPS, anything, broadcasting  # noq
 torch.set_num_threads(1)
 pytestmark = [
     pytest.mark.peers,
-    pytest.mark.filterwarnings("ignore:reduction. 'mean' divides the total loss"),  # what PyTorch says of kl_div
+    pytest.mark.filterwarnings("ignore:reduction. 'mean' divides the total loss"),  # PyTorch's warning about kl_div
 ]
 
-# At the first backward pass and the first step PyTorch imports more of itself, which adds a warning filter and sets a
-# variable of the environment. Let it do so here, not in a test, where conftest would call it a leak.
+# At its first backward pass and first step PyTorch imports more modules, which adds a warning filter and sets an
+# environment variable. Trigger that here, because inside a test conftest would report a leak.
 _weight = torch.nn.Parameter(torch.ones(2))
 torch.autograd.grad([_weight * _weight], [_weight], [_weight.detach()])
 _weight.grad = torch.ones(2)
@@ -39,7 +39,7 @@ RELATIVE = 1e-9
 
 
 class Program:
-    """A program while it runs, in both libraries: its values, and its text."""
+    """A program while it runs in both libraries: its values and its text."""
 
     def __init__(self, shapes, numbers):
         self.numbers = np.random.default_rng(numbers)
@@ -49,22 +49,22 @@ class Program:
         self.leaves = len(shapes)
         self.text = [f"v{i} = leaf{shape}" for i, shape in enumerate(shapes)]
 
-    def run(self, op, places, choice):
-        """Run one op on values made before, if there are any that fit and the op is smooth there."""
+    def run(self, op, positions, choice):
+        """Run one op on values computed before, if some have fitting shapes and the op is smooth there."""
         shapes = [tuple(t.shape) for t in self.theirs]
 
         def options_for(*chosen):
             given = [shapes[i] for i in chosen]
             if any(0 in shape for shape in given) and op.options not in (anything, broadcasting):
-                return None  # there is nothing to pick or to reduce
+                return None  # no element to pick or to reduce
             return op.options(random.Random(choice), *given)
 
-        chosen = [places[0] % len(shapes)]
+        chosen = [positions[0] % len(shapes)]
         if op.inputs == 2:
             fits = [i for i in range(len(shapes)) if options_for(*chosen, i) is not None]
             if not fits:
                 return False
-            chosen.append(fits[places[1] % len(fits)])
+            chosen.append(fits[positions[1] % len(fits)])
         options = options_for(*chosen)
         return options is not None and self.call(op, chosen, options, recorded=choice % 16 < 15)
 
@@ -77,18 +77,18 @@ class Program:
             with torch.no_grad():
                 if sum(t.numel() for t in theirs) > 2 * LARGEST or not op.smooth(ts, theirs[0]):
                     return False
-        made = ", ".join(f"v{len(self.theirs) + k}" for k in range(len(theirs)))
+        results = ", ".join(f"v{len(self.theirs) + k}" for k in range(len(theirs)))
         given = ", ".join([f"v{i}" for i in chosen] + [f"{k}={v!r}" for k, v in options.items()])
         kind = "" if op.domain == "real" else f", {op.domain} inputs"
-        self.text.append(f"{made} = {op.name}({given}){kind}{'' if recorded else ', under no_grad'}")
+        self.text.append(f"{results} = {op.name}({given}){kind}{'' if recorded else ', under no_grad'}")
         with nullcontext() if recorded else tl.no_grad():
             ours = op.ours(*[domain(self.ours[i]) for i in chosen], **options)
             ours = list(ours) if isinstance(ours, tuple | list) else [ours]
-        assert len(ours) == len(theirs), self.told(f"{op.name} returns {len(ours)} values, PyTorch {len(theirs)}")
+        assert len(ours) == len(theirs), self.report(f"{op.name} returns {len(ours)} values, PyTorch {len(theirs)}")
         for y, t in zip(ours, theirs, strict=True):
             self.compare([y], [t], f"the value of {op.name}")
             size = float(t.detach().abs().max()) if t.numel() else 1.0
-            scale = 3 / size if size > 3 else 1 / size if 1e-3 < size < 0.3 else 1  # neither overflow nor fading
+            scale = 3 / size if size > 3 else 1 / size if 1e-3 < size < 0.3 else 1  # neither overflow nor vanish
             with torch.set_grad_enabled(recorded):
                 self.theirs.append(t * scale)
             with nullcontext() if recorded else tl.no_grad():
@@ -99,7 +99,7 @@ class Program:
         """Compare the gradients of some outputs, the last value among them, with respect to all leaves."""
         chosen = sorted({len(self.theirs) - 1, *[i % len(self.theirs) for i in outputs]})
         for i in chosen:
-            assert self.ours[i].requires_grad == self.theirs[i].requires_grad, self.told(f"requires_grad of v{i}")
+            assert self.ours[i].requires_grad == self.theirs[i].requires_grad, self.report(f"requires_grad of v{i}")
         ys = [self.ours[i] for i in chosen if self.ours[i].requires_grad]
         ts = [self.theirs[i] for i in chosen if self.theirs[i].requires_grad]
         if not ys:
@@ -134,11 +134,12 @@ class Program:
             t = np.zeros_like(y) if t is None and y is not None else t
             if y is None:
                 continue
-            assert y.shape == t.shape, self.told(f"{what} has shape {y.shape}, PyTorch's {t.shape}")
+            assert y.shape == t.shape, self.report(f"{what} has shape {y.shape}, PyTorch's {t.shape}")
             error = np.abs(y - t).max(initial=0) / max(np.abs(t).max(initial=0), 1e-3)
-            assert error < RELATIVE, self.told(f"{what} differs by {error:.1e} of the largest element:\n{y}\n{t}")
+            assert error < RELATIVE, self.report(f"{what} differs by {error:.1e} of the largest element:\n{y}\n{t}")
 
-    def told(self, what):
+    def report(self, what):
+        """Return a message with the text of the program."""
         return "\n".join([what, *self.text])
 
 
@@ -167,16 +168,16 @@ def test_random_programs_agree(stream):
     )
     def agree(shapes, instructions, outputs, second, numbers):
         program = Program(shapes, numbers)
-        for op, places, choice in instructions:
-            program.run(OPS[op], places, choice)
+        for op, positions, choice in instructions:
+            program.run(OPS[op], positions, choice)
         program.finish(outputs, second)
 
     agree()
 
 
 @pytest.mark.parametrize("op", [pytest.param(op, id=op.name) for op in OPS])
-def test_every_op_of_the_programs_agrees_by_itself(op):
-    """Several times, so that no row of the table is there without ever being run."""
+def test_every_op_of_the_programs_agrees_alone(op):
+    """Several times, so that no row of the table goes untested."""
     runs = 0
     for number in range(60):
         r = random.Random(number)
@@ -189,14 +190,9 @@ def test_every_op_of_the_programs_agrees_by_itself(op):
 
 
 def test_every_differentiable_op_of_the_table_takes_part():
-    elsewhere = {
-        "dropout",
-        "add_dropout",
-        "permutation",
-        "astype",
-    }  # random numbers are the library's own; here all is float64
+    left_out = {"dropout", "add_dropout", "permutation", "astype"}  # random numbers differ; here all is float64
     differentiable = {row.name for row in ROWS if row.differentiable}
-    assert differentiable - elsewhere == {op.name.partition(" ")[0] for op in OPS} - {"detach"}
+    assert differentiable - left_out == {op.name.partition(" ")[0] for op in OPS} - {"detach"}
 
 
 def test_a_wrong_gradient_is_noticed(monkeypatch):
@@ -205,4 +201,4 @@ def test_a_wrong_gradient_is_noticed(monkeypatch):
 
     monkeypatch.setattr(Subtract, "backward", lambda node, dz: (dz, -dz * (1 + 1e-6)))
     with pytest.raises(AssertionError, match="the gradient differs by"):
-        test_every_op_of_the_programs_agrees_by_itself(next(op for op in OPS if op.name == "subtract"))
+        test_every_op_of_the_programs_agrees_alone(next(op for op in OPS if op.name == "subtract"))

@@ -1,4 +1,4 @@
-"""Tensor as a value: how it is made, converted, shown and indexed."""
+"""Tensor as a value: construction, conversion, representation, indexing."""
 
 import inspect
 
@@ -12,7 +12,7 @@ from tests.edges import refused
 from tests.strict import STRICT
 
 
-def test_dtypes_of_what_is_given():
+def test_the_dtype_follows_from_the_data():
     assert tl.Tensor([1.0, 2.0]).dtype == np.float32  # Python floats
     assert tl.Tensor(1.5).dtype == np.float32
     assert tl.Tensor([1, 2]).dtype == np.int64
@@ -36,7 +36,7 @@ def test_tensor_copies_and_from_numpy_shares(backend):
     assert np.shares_memory(shared.numpy(), array)
 
 
-def test_what_cannot_be_a_tensor():
+def test_data_that_cannot_become_a_tensor():
     with pytest.raises(ValueError, match="Tensor: nested lists must form a rectangle"):
         tl.Tensor([[1.0], [1.0, 2.0]])
     for data in ("text", ["a"], None, {}, object()):
@@ -103,7 +103,7 @@ def test_moving_between_backends(backend):
     assert repr(backend) == f"<backend {backend.name}>"
 
 
-def test_which_namespace_takes_what(backend):
+def test_the_namespace_of_a_tensor_and_of_an_array(backend):
     x = tl.Tensor([1.0], backend=backend)
     assert namespace_of(x) is tl
     assert namespace_of(x.data) is backend.xp
@@ -128,7 +128,7 @@ def test_astype(backend):
     np.testing.assert_array_equal(x.astype("int64").numpy(), [1, -2])
 
 
-def test_makers(backend):
+def test_functions_that_create_tensors(backend):
     for x, expected in (
         (tl.zeros((2, 1), backend=backend), np.zeros((2, 1), np.float32)),
         (tl.ones(3, backend=backend), np.ones(3, np.float32)),
@@ -163,10 +163,10 @@ def test_repr_shows_where_a_tensor_comes_from():
         line, y = inspect.currentframe().f_lineno, x + 1
     assert repr(y).endswith(f"from=add in encoder.layers.0 at test_tensor.py:{line})")
     y.backward()
-    assert "from=add" in repr(y)  # also when the graph is gone
+    assert "from=add" in repr(y)  # also after the graph was released
 
 
-def test_format_is_that_of_the_number(backend):
+def test_a_format_specification_applies_to_the_one_number(backend):
     loss = tl.Tensor([[2.34567]], requires_grad=True, backend=backend) * 1
     assert f"{loss:.3f} {loss:10.1e}|{tl.Tensor(7, backend=backend):03d}" == "2.346    2.3e+00|007"
     with pytest.raises(ValueError, match=r"format '\.2f': needs exactly one element, got shape \(3,\)"):
@@ -183,7 +183,7 @@ def test_iteration_gives_rows_and_the_gradient_flows_through_them(backend):
         (row * (i + 1)).sum().backward(retain_graph=True)
     np.testing.assert_array_equal(x.grad.numpy(), [[1, 1], [2, 2], [3, 3]])
     x.grad = None
-    first, _, last = x  # what is not used has no gradient
+    first, _, last = x  # the row in between is not used, so its gradient is 0
     a, b = first
     (a * 2 + b * 3 + last.sum()).backward()
     np.testing.assert_array_equal(x.grad.numpy(), [[2, 3], [0, 0], [1, 1]])
@@ -196,7 +196,7 @@ def test_iteration_gives_rows_and_the_gradient_flows_through_them(backend):
 
 
 def test_all_rows_come_from_one_node():
-    # x[i] for each of n rows would make n gradients of the size of x.
+    # x[i] for each of n rows would create n gradients with the size of x.
     rows = list(tl.Tensor(np.ones((50, 2)), requires_grad=True))
     assert len({id(row.node.edges[0][0]) for row in rows}) == 1
 
@@ -214,7 +214,7 @@ def test_a_whole_number_is_an_index(backend):
             range(5)[x]
 
 
-def test_in_asks_for_a_value(backend):
+def test_in_compares_values(backend):
     x = tl.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True, backend=backend)
     assert 3 in x and 2.0 in x and np.float64(4) in x and 5 not in x and 0 not in tl.zeros((0,), backend=backend)
     with pytest.raises(TypeError, match="equal: data must be numbers, got dtype <U1"):
@@ -264,11 +264,11 @@ BAD = [
 ]  # fmt: skip
 
 
-test_mistakes_are_named_with_what_was_given = refused(BAD)
+test_errors_contain_the_value_given = refused(BAD)
 
 
 def test_every_method_is_the_function_of_that_name(backend):
-    """x.f(...) is tl.f(x, ...), whatever f."""
+    """x.f(...) equals tl.f(x, ...) for every f."""
     x = tl.Tensor(np.random.default_rng(0).uniform(0.5, 2, (2, 3)), backend=backend)
     for name in ("abs", "exp", "log", "relu", "sigmoid", "sqrt", "square", "tanh", "copy", "sum", "mean", "var", "max",
                  "logsumexp", "softmax", "log_softmax", "transpose", "argmax", "squeeze"):  # fmt: skip
@@ -294,7 +294,7 @@ def test_operators(backend):
         np.testing.assert_array_equal(found.numpy(), expected)
     before = x
     x += 1
-    assert x is not before  # rebound, not changed
+    assert x is not before  # rebound, not changed in place
     np.testing.assert_array_equal(before.numpy(), a)
 
 

@@ -1,4 +1,4 @@
-"""Arrays in files: what comes back is what went in, whole or not at all, and the same bytes for the same contents."""
+"""Arrays in files: loading gives what was saved, files are complete or absent, equal contents give equal bytes."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ CONTENTS = {
 }
 
 
-def test_what_comes_back_is_what_went_in(tmp_path):
+def test_load_returns_what_was_saved(tmp_path):
     path = tmp_path / "file.safetensors"
     tl.save({**CONTENTS, "tensor": tl.Tensor([1.0, 2.0], requires_grad=True)}, path, {"step": 7, "语": ["ä", None]})
     loaded = tl.load(path)
@@ -44,7 +44,7 @@ def test_tensors_of_any_backend(tmp_path, backend):
     "make", [lambda a: a.T, lambda a: a[::-1], lambda a: a[:, ::2], lambda a: np.broadcast_to(a[0], (5, 4))]
 )
 def test_arrays_that_are_not_contiguous(tmp_path, make):
-    """Safetensors writes raw memory and would save such an array silently wrong."""
+    """Safetensors writes raw memory and would silently save wrong values of such an array."""
     array = make(np.arange(12.0).reshape(3, 4))
     assert not array.flags.c_contiguous
     tl.save({"x": array, "y": tl.from_numpy(array)}, tmp_path / "x")
@@ -73,7 +73,7 @@ def test_equal_contents_give_equal_bytes(tmp_path):
     assert (tmp_path / "hash1").read_bytes() == (tmp_path / "hash2").read_bytes()
 
 
-def test_files_that_are_not_whole(tmp_path):
+def test_incomplete_and_damaged_files(tmp_path):
     path = tmp_path / "file.safetensors"
     tl.save(CONTENTS, path, {"step": 1})
     whole = path.read_bytes()
@@ -81,7 +81,7 @@ def test_files_that_are_not_whole(tmp_path):
                     (2**40).to_bytes(8, "little") + whole[8:], whole.replace(b"F32", b"F99")):  # fmt: skip
         path.write_bytes(damaged)
         for read in (tl.load, tl.load_metadata):
-            with pytest.raises(ValueError, match=r"load: .*file\.safetensors is not a whole safetensors file: "):
+            with pytest.raises(ValueError, match=r"load: .*file\.safetensors is not a complete safetensors file: "):
                 read(path)
 
 
@@ -91,11 +91,11 @@ def test_every_truncation_is_noticed(tmp_path):
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="is not a whole safetensors file"):
+        with pytest.raises(ValueError, match="is not a complete safetensors file"):
             tl.load(path)
 
 
-def test_files_that_are_not_there(tmp_path):
+def test_files_that_do_not_exist(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"load: .*nowhere: no such file"):
         tl.load(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="no such file"):
@@ -104,7 +104,7 @@ def test_files_that_are_not_there(tmp_path):
         tl.save({}, tmp_path / "no" / "such" / "folder")
 
 
-def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+def test_metadata_that_json_cannot_hold_leaves_the_old_file(tmp_path):
     tl.save({}, tmp_path / "x", {"step": 1})
     for metadata in ({"loss": float("nan")}, {"thing": object()}):
         with pytest.raises((TypeError, ValueError)):
@@ -112,7 +112,7 @@ def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):
     assert tl.load_metadata(tmp_path / "x") == {"step": 1}
 
 
-def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_after_an_interruption_the_old_file_is_complete(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")
     for name in ("fsync", "replace", "chmod"):
@@ -126,7 +126,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_paths_may_be_text(tmp_path):
+def test_paths_may_be_strings(tmp_path):
     tl.save(CONTENTS, str(tmp_path / "名 前"))
     assert set(tl.load(str(tmp_path / "名 前"))) == set(CONTENTS)
     assert [Path(p).name for p in os.listdir(tmp_path)] == ["名 前"]

@@ -1,4 +1,4 @@
-"""The CUDA sources compile for sm_90. NVRTC needs no GPU, so a machine without one still catches a typing error."""
+"""The CUDA sources compile for sm_90. NVRTC needs no GPU, so a machine without one still finds a mistake in them."""
 
 import re
 
@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 
 import tensorlib as tl
+from tests import ROOT
+
+SOURCES = sorted((ROOT / "tensorlib").rglob("*.cu"))
 
 
 def cuda():
     pytest.importorskip("cupy", reason="compiling needs CuPy (extra `cuda`)")
-    from tensorlib.kernels import cuda
+    from tensorlib.arrays import cuda
 
     return cuda
 
 
 def compiled(code, options=()):
-    """Return the PTX of CUDA source, or fail with what the compiler says."""
+    """Return the PTX of a CUDA source, or fail with the messages of the compiler."""
     from cupy_backends.cuda.libs import nvrtc
 
     try:
@@ -30,17 +33,39 @@ def compiled(code, options=()):
     return nvrtc.getPTX(program).decode()
 
 
+def kernels_in(path):
+    """Return the names of the kernels that a source defines."""
+    return set(re.findall(r'^(?:extern "C" __global__ void|ROW_KERNEL) (\w+)', path.read_text(encoding="utf-8"), re.M))
+
+
+def test_there_are_sources_in_both_rooms():
+    assert {path.parent.relative_to(ROOT / "tensorlib").as_posix() for path in SOURCES} == {"arrays", "kernels/cuda"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_every_header_that_a_source_includes_exists(path):
+    headers = re.findall(r'#include "(.+)"', path.read_text(encoding="utf-8"))
+    assert all((path.parent / h).is_file() or (ROOT / "tensorlib/arrays" / h).is_file() for h in headers)
+
+
+@pytest.mark.parametrize("room", ["arrays", "kernels/cuda"])
+def test_every_kernel_that_python_launches_is_in_the_source_named(room):
+    folder = ROOT / "tensorlib" / room
+    code = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    launched = re.findall(r'(?:kernel\(HERE / |by_rows\()"(\w+)\.cu", "(\w+)"', code)
+    assert {file for file, _ in launched} == {path.stem for path in folder.glob("*.cu")}
+    assert all(name in kernels_in(folder / f"{file}.cu") for file, name in launched)
+
+
 @pytest.mark.parametrize("real", ["float", "double"])
-def test_every_source_compiles_for_sm_90(real):
-    sources = sorted(cuda().SOURCES.glob("*.cu"))
-    assert sources
-    for path in sources:
-        names = re.findall(r'^(?:extern "C" __global__ void|ROW_KERNEL) (\w+)', path.read_text(encoding="utf-8"), re.M)
-        ptx = compiled(cuda().source(path.stem), cuda().options(real[0]))
-        assert names and set(re.findall(r"\.entry (\w+)", ptx)) == set(names), path
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_every_source_compiles_for_sm_90(path, real):
+    ptx = compiled(cuda().source(path), cuda().options(real[0]))
+    names = kernels_in(path)
+    assert names and set(re.findall(r"\.entry (\w+)", ptx)) == names
 
 
-def test_a_source_that_is_wrong_is_noticed():
+def test_a_mistake_in_a_source_is_noticed():
     cuda()
     with pytest.raises(pytest.fail.Exception, match="undefined"):
         compiled('extern "C" __global__ void f(float* x) { x[0] = y; }')

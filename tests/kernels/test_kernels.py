@@ -1,4 +1,4 @@
-"""Every kernel against the formula that it overrides, and everything without kernels."""
+"""Every kernel against the formula that it overrides; the library without kernels; the memory of kernels."""
 
 import os
 import subprocess
@@ -10,282 +10,12 @@ import pytest
 
 import tensorlib as tl
 from tensorlib.kernels import overridable
-from tensorlib.ops.attention import AttentionPattern, attention_formula
-from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula
 from tests import ROOT
 from tests.conftest import backend_named
+from tests.kernels.samples import SAMPLES
 
-SHAPES = [(2, 3), (1, 1), (5, 1), (1, 7), (0, 4), (3, 0, 4), (2, 3, 5), (3, 32), (33, 257), (4,), (2000, 300)]
-inf = np.inf
-
-# ---- samples: for each formula, lists of arguments ---------------------------------------------------------------
-
-
-def normal(rng, shape, dtype):
-    return np.asarray(3 * rng.standard_normal(shape), dtype)
-
-
-def softmax_formulas(rng, dtype):
-    for shape in SHAPES:
-        x = normal(rng, shape, dtype)
-        for axis in {0, len(shape) - 1}:
-            yield x, axis, None
-        yield x, len(shape) - 1, rng.random(shape) < 0.5
-        yield x, len(shape) - 1, rng.random(shape[-1:]) < 0.5
-    x = normal(rng, (2, 3, 4, 5), dtype)
-    for shape in (x.shape, (2, 1, 1, 5), (1, 3, 4, 1), (4, 5)):
-        yield x, -1, rng.random(shape) < 0.5
-    yield x, 3, (rng.random(x.shape) < 0.5)[:, ::-1, ::-1, ::-1]
-    yield x[None], 4, None
-    x = normal(rng, (3, 4), dtype)
-    yield x, 1, np.zeros((3, 1), bool)
-    yield x, 0, np.array([[True], [False], [True]])
-    yield np.array([[1e30, -1e30], [-inf, 0], [-inf, -inf]], dtype), 1, None
-    yield np.array([[np.nan, 1, 2]], dtype), 1, np.array([False, True, True])
-    yield normal(rng, (4, 3), dtype).T, 1, None
-    yield np.broadcast_to(x[0], (3, 4)), 1, None
-    yield np.arange(6).reshape(2, 3), 1, None
-
-
-def softmax_gradients(rng, dtype):
-    for shape in SHAPES:
-        for axis in {0, len(shape) - 1, -1}:
-            yield normal(rng, shape, dtype), rng.random(shape).astype(dtype), axis
-    yield np.broadcast_to(np.ones(1, dtype), (3, 4)), rng.random((4, 3)).astype(dtype).T, 1
-    hidden = np.array([[0.25, 0, 0.75], [0, 1, 0]], dtype)
-    yield np.array([[1, np.nan, 2], [inf, 3, -inf]], dtype), hidden, 1  # whatever comes to a hidden place is dropped
-
-
-def layer_norm_formulas(rng, dtype):
-    for shape in SHAPES:
-        yield normal(rng, shape, dtype), normal(rng, shape[-1:], dtype), normal(rng, shape[-1:], dtype), 1e-5
-    w = normal(rng, (3,), dtype)
-    yield normal(rng, (3, 4), dtype).T, w, w, 0.1
-    yield normal(rng, (4, 3), dtype), w.astype("float16"), w, 1e-5
-    yield normal(rng, (4, 3), dtype), w.astype("float64"), w, 1e-5
-    yield np.array([[-1e18, 1e18]], dtype), *np.ones((2, 2), dtype), 1e-5
-    yield np.full((2, 3), 1e4, dtype) + normal(rng, (2, 3), dtype), w, w, 1e-5
-
-
-def layer_norm_gradients(rng, dtype):
-    for x, weight, _, eps in layer_norm_formulas(rng, dtype):
-        mean = x.mean(-1, keepdims=True)
-        rstd = 1 / np.sqrt(x.var(-1, keepdims=True) + eps)
-        for needs in ((True, True, True), tuple(rng.random(3) < 0.5)):
-            yield normal(rng, x.shape, x.dtype), x, weight, mean, rstd.astype(x.dtype), needs
-        yield np.broadcast_to(np.ones(1, x.dtype), x.shape), x, weight, mean, rstd.astype(x.dtype), (True, True, True)
-        yield 1e21 * normal(rng, x.shape, x.dtype), x, weight, mean, rstd.astype(x.dtype), (True, True, True)
-
-
-def cross_entropy_formulas(rng, dtype):
-    for rows, classes in ((2, 3), (1, 1), (0, 4), (33, 257), (700, 500)):
-        for smoothing in (0.0, 0.1):
-            logits, targets = normal(rng, (rows, classes), dtype), rng.integers(0, classes, rows)
-            yield logits, targets, rng.random(rows) < 0.7, smoothing
-            yield logits, targets, np.zeros(rows, bool), smoothing
-    yield np.array([[1e4, -1e4, 0], [-inf, 0, 1]], dtype), np.array([1, 2]), np.array([True, True]), 0.0
-    yield np.array([[inf, 0, 1]], dtype), np.array([1]), np.array([True]), 0.0
-    junk = np.array([[-inf, -inf, -inf], [0, 1, 2], [inf, np.nan, 1e30]], dtype)  # where ignored, it is never looked at
-    yield junk, np.array([0, 1, 0]), np.array([False, True, False]), 0.1
-    yield normal(rng, (5, 3), dtype).T, np.array([0, 1, 4]), np.array([True, False, True]), 0.2
-    yield normal(rng, (3, 5), dtype), np.array([0, 1, 4], "int32"), np.array([True, False, True]), 0.2
-
-
-def cross_entropy_gradients(rng, dtype):
-    for logits, targets, counted, smoothing in cross_entropy_formulas(rng, dtype):
-        seen = np.where(counted[:, None], logits, 0)
-        if np.isposinf(seen).any():  # where the loss is infinite
-            continue
-        top = seen.max(-1, keepdims=True, initial=-1e9)
-        lse = (np.log(np.exp(seen - top).sum(-1, keepdims=True)) + top).astype(dtype)
-        yield normal(rng, (len(logits),), dtype), logits, lse, targets, counted, smoothing
-        yield np.broadcast_to(np.ones(1, dtype), (len(logits),)), logits, lse, targets, counted, smoothing
-        yield np.where(counted, 1, inf).astype(dtype), logits, lse, targets, counted, smoothing
-        yield (
-            np.asarray(0.5, dtype),
-            logits,
-            lse,
-            targets,
-            counted,
-            smoothing,
-        )  # one for all, as where they are added up
-
-
-def dropout_formulas(rng, dtype):
-    for shape in [*SHAPES, (), (3, 400_000)]:
-        yield normal(rng, shape, dtype), 0.3, 2**70 + 5, 7
-    yield np.array([inf, -inf, np.nan, 1, 2], dtype), 0.5, 1, 2
-    yield normal(rng, (40, 30), dtype).T, 0.1, 1, 2
-
-
-def add_dropout_formulas(rng, dtype):
-    for shape in [*SHAPES, (), (3, 400_000)]:
-        yield normal(rng, shape, dtype), normal(rng, shape, dtype), 0.3, 5, 7
-    yield np.zeros(6, dtype), np.array([inf, -inf, np.nan, 1, 2, 3], dtype), 0.5, 1, 2
-    yield normal(rng, (40, 30), dtype).T, np.broadcast_to(normal(rng, (40,), dtype), (30, 40)), 0.1, 1, 2
-
-
-# Sizes on both sides of where a kernel begins to cut, and of where it cuts along the other side.
-PRODUCTS = [(2, 3, 4), (1, 1, 1), (0, 3, 2), (3, 0, 2), (2, 3, 0), (40, 30, 50), (700, 64, 80), (70, 300, 900)]
-
-
-def products(rng, dtype):
-    for n, k, m in PRODUCTS:
-        yield normal(rng, (n, k), dtype), normal(rng, (k, m), dtype)
-        yield normal(rng, (k, n), dtype).T, normal(rng, (m, k), dtype).T
-        yield normal(rng, (2, n, k), dtype), normal(rng, (k, m), dtype)
-        yield normal(rng, (2, n, k), dtype), normal(rng, (2, k, m), dtype)
-    yield normal(rng, (40, 30), dtype), normal(rng, (30, 50), "float64")
-    yield np.arange(6).reshape(2, 3), np.arange(6).reshape(3, 2)
-    yield normal(rng, (3,), dtype), normal(rng, (3, 2), dtype)
-
-
-def linear_formulas(rng, dtype):
-    for n, k, m in PRODUCTS:
-        weight, bias = normal(rng, (k, m), dtype), normal(rng, (m,), dtype)
-        yield normal(rng, (n, k), dtype), weight
-        yield normal(rng, (n, k), dtype), weight, bias
-        yield normal(rng, (n, 3, k), dtype).swapaxes(0, 1), weight, bias
-        yield normal(rng, (k,), dtype), weight, bias
-    yield normal(rng, (3, 4), dtype), normal(rng, (4, 2), "float64"), normal(rng, (2,), dtype)
-
-
-def linear_gradients(rng, dtype):
-    for arguments in linear_formulas(rng, dtype):
-        x, weight = arguments[:2]
-        dz = normal(rng, (*x.shape[:-1], weight.shape[1]), np.result_type(x, weight))
-        for needs in ((True, True, True), tuple((rng.random(3) < 0.5).tolist())):
-            yield dz, x, weight, needs[: len(arguments)]
-        yield np.broadcast_to(np.ones(1, dz.dtype), dz.shape), x, weight, (True, True, True)
-
-
-def linear_relu_formulas(rng, dtype):
-    for arguments in linear_formulas(rng, dtype):
-        x, weight, bias = (*arguments, None)[:3]
-        yield x, weight, bias, 0.0, 0, 0
-        yield x, weight, bias, 0.3, 5, 7
-
-
-def linear_relu_gradients(rng, dtype):
-    for shape in SHAPES:
-        yield normal(rng, shape, dtype), np.maximum(normal(rng, shape, dtype), 0), 1.5
-    yield np.array([inf, np.nan, inf, 2, 3], dtype), np.array([0, 0, 1, np.nan, -0.0], dtype), 2.0
-
-
-def attentions(rng, dtype):
-    """Short ones, of which a block holds several sentences, and long ones, of whose one head it holds a part."""
-    for lead, t, s, k, m in [((2, 3), 4, 5, 6, 6), ((), 3, 4, 2, 3), ((5,), 1, 1, 1, 1), ((60, 4), 30, 30, 8, 8),
-                             ((2, 2), 450, 450, 4, 4), ((1, 2), 300, 700, 3, 5)]:  # fmt: skip
-        q, key, v = (normal(rng, (*lead, n, w), dtype) / 3 for n, w in ((t, k), (s, k), (s, m)))
-        some = rng.random((*lead[:1], *(1,) * (len(lead) > 1), 1, s)) < 0.8
-        for visible, causal, p in ((None, False, 0.0), (some, False, 0.3), (None, True, 0.3), (some, True, 0.0)):
-            yield q, key, v, AttentionPattern(visible, causal, p, 5, 7)
-    q, key, v = (normal(rng, (4, 3, 2, 5), dtype).transpose(0, 2, 1, 3) / 3 for _ in range(3))  # heads as strided views
-    yield q, key, v, AttentionPattern(None, True, 0.5, 1, 2)
-    yield q, key[:1], v[:, :1], AttentionPattern(np.tri(3, dtype=bool), False, 0.0, 0, 0)
-    nothing = np.array([True, False, True])[:, None] & np.ones((3, 3), bool)
-    yield q, key, v, AttentionPattern(nothing, False, 0.3, 1, 2)
-    junk = key.copy()
-    junk[0, 0, 1] = np.nan
-    yield q, junk, v, AttentionPattern(np.array([True, False, True]), False, 0.0, 0, 0)  # at a hidden place
-    yield q[:0], key[:0], v[:0], AttentionPattern(None, False, 0.0, 0, 0)
-    yield q[:, :, :, None], key[:, :, :, None], v[:, :, :, None], AttentionPattern(None, False, 0.3, 1, 2)
-
-
-def attention_gradients(rng, dtype):
-    for q, k, v, places in attentions(rng, dtype):
-        y, kept = attention_formula(q, k, v, places)
-        for needs in ((True, True, True), tuple((rng.random(3) < 0.5).tolist())):
-            yield normal(rng, y.shape, dtype), q, k, v, places, kept, needs
-        yield np.broadcast_to(np.ones(1, dtype), y.shape), q, k, v, places, kept, (True, True, True)
-    dy = normal(rng, y.shape, dtype)
-    dy[0] = inf
-    yield dy, q, k, v, places, kept, (True, True, False)
-
-
-def linear_cross_entropies(rng, dtype):
-    for n, d, classes in ((2, 3, 4), (1, 1, 1), (0, 3, 4), (33, 5, 257), (300, 4, 1500), (90, 3, 60_000)):
-        x, weight, bias = normal(rng, (n, d), dtype), normal(rng, (d, classes), dtype), normal(rng, (classes,), dtype)
-        targets = rng.integers(0, classes, n)
-        for counted in (np.ones(n, bool), rng.random(n) < 0.7, np.zeros(n, bool)):
-            for smoothing, needs in (
-                (0.0, (True, True, True)),
-                (0.1, (False, True, True)),
-                (0.1, (True, False, False)),
-            ):
-                yield x, weight, bias, {"classes": (targets, counted, smoothing), "needs": needs}
-        tied = normal(rng, (classes, d), dtype).T
-        yield x, tied, {"classes": (targets, np.ones(n, bool), 0.1), "needs": (True, True)}
-    far = np.array([[1e4, -1e4, 0], [0, 200, 1]], dtype)
-    yield far, np.eye(3, dtype=dtype), {"classes": (np.array([1, 2]), np.ones(2, bool), 0.0), "needs": (True, True)}
-
-
-def linear_cross_entropy_gradients(rng, dtype):
-    for *operands, options in linear_cross_entropies(rng, dtype):
-        kept = linear_cross_entropy_formula(*operands, **options)[1]
-        for dloss in (1.0, -0.3):
-            yield np.asarray(dloss, dtype), *operands, {**options, "kept": kept}
-
-
-def sums_of_rows(rng, dtype):
-    for shape, width, rows in (((2, 3), 4, 5), ((0,), 2, 3), ((40, 10), 3, 1000), ((40, 10), 3, 8), ((300,), 1, 1)):
-        yield normal(rng, (*shape, width), dtype), rng.integers(0, rows, shape), rows
-    yield normal(rng, (30, 2, 2), dtype), np.minimum(rng.geometric(0.3, 30), 19).astype("int32"), 20
-
-
-def sgd_updates(rng, dtype):
-    for shape in SHAPES:
-        p, g, velocity = (normal(rng, shape, dtype) for _ in range(3))
-        yield p, g, None, 0.1, 0.0, 0.0, False
-        yield p, g, None, 0.1, 0.0, 0.01, False
-        for nesterov in (False, True):
-            yield p, g, velocity, 0.1, 0.9, 0.01, nesterov
-    yield normal(rng, (3, 4), dtype).T, normal(rng, (4, 3), dtype), None, 0.1, 0.0, 0.0, False
-
-
-def adam_updates(rng, dtype):
-    common = {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.98, "eps": 1e-9}
-    for shape in SHAPES:
-        p, g, m = (normal(rng, shape, dtype) for _ in range(3))
-        v = rng.uniform(0.1, 1, shape).astype(dtype)
-        for decay, decoupled, step in ((0.0, False, 1), (0.1, False, 7), (0.1, True, 1000)):
-            yield p, g, m, v, {**common, "step": step, "weight_decay": decay, "decoupled": decoupled}
-    p, g, m = (normal(rng, (4, 3), dtype).T for _ in range(3))
-    yield p, g, m, np.ones((3, 4), dtype), {**common, "step": 2, "weight_decay": 0.0, "decoupled": True}
-
-
-def average_updates(rng, dtype):
-    for shape in SHAPES:
-        yield normal(rng, shape, dtype), normal(rng, shape, dtype), 0.9
-    yield normal(rng, (3, 4), dtype).T, normal(rng, (4, 3), dtype), 0.99
-
-
-# Besides their result these return what the kernel keeps for its gradient, and the formula keeps nothing.
+# These return also what the kernel keeps for its gradient; the formula keeps nothing.
 KEEPING = {"attention_formula", "linear_cross_entropy_formula"}
-
-SAMPLES = {
-    "softmax_formula": softmax_formulas,
-    "softmax_gradient": softmax_gradients,
-    "layer_norm_formula": layer_norm_formulas,
-    "layer_norm_gradient": layer_norm_gradients,
-    "cross_entropy_formula": cross_entropy_formulas,
-    "cross_entropy_gradient": cross_entropy_gradients,
-    "dropout_formula": dropout_formulas,
-    "add_dropout_formula": add_dropout_formulas,
-    "product": products,
-    "linear_formula": linear_formulas,
-    "linear_gradient": linear_gradients,
-    "linear_relu_formula": linear_relu_formulas,
-    "linear_relu_gradient": linear_relu_gradients,
-    "attention_formula": attentions,
-    "attention_gradient": attention_gradients,
-    "linear_cross_entropy_formula": linear_cross_entropies,
-    "linear_cross_entropy_gradient": linear_cross_entropy_gradients,
-    "sum_rows_formula": sums_of_rows,
-    "sgd_update": sgd_updates,
-    "adam_update": adam_updates,
-    "average_update": average_updates,
-}
 
 
 # ---- the comparison ----------------------------------------------------------------------------------------------
@@ -301,7 +31,7 @@ def arrays_in(value, backend):
 
 
 def run(function, arguments, backend, function_keeps=False):
-    """Call a kernel or a formula on fresh arrays; return its results and what became of its arguments."""
+    """Call a kernel or a formula on fresh arrays; return its results and its arguments after the call."""
     fresh = [copied(a, backend) for a in arguments]
     options = fresh.pop() if isinstance(fresh[-1], dict) else {}
     result = function(*fresh, **options)
@@ -309,7 +39,7 @@ def run(function, arguments, backend, function_keeps=False):
 
 
 def copied(value, backend):
-    """Copy an array to the backend with its memory layout: broadcast views stay such, transposed ones too."""
+    """Copy an array to the backend with its memory layout: broadcast and transposed views stay such views."""
     if isinstance(value, tuple):
         parts = [copied(part, backend) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
@@ -328,7 +58,7 @@ def copied(value, backend):
 @pytest.mark.parametrize("kind", ["numpy", "cupy"])
 @pytest.mark.parametrize("name", sorted(overridable()))
 def test_kernel_equals_formula(name, kind, dtype):
-    assert name in SAMPLES, f"{name} may be overridden: give it samples in this file"
+    assert name in SAMPLES, f"{name} may be overridden: give it samples in tests/kernels/samples.py"
     backend, formula = backend_named(kind), overridable()[name]
     kernel, plain = formula.dispatch(backend.xp.ndarray), formula.dispatch(object)
     if kernel is plain:
@@ -352,7 +82,7 @@ def test_every_sample_belongs_to_a_formula():
 
 
 def test_a_wrong_kernel_is_noticed(monkeypatch):
-    """The comparison itself is tested: half a percent is too much, and so is a changed input."""
+    """The comparison itself fails for an error of half a percent, and for a changed input."""
     formula = overridable()["softmax_gradient"]
     right = formula.registry[object]
 
@@ -376,14 +106,13 @@ def test_without_kernels_everything_still_passes():
         "from tensorlib.arrays.backend import get_backend\n"
         "from tensorlib.kernels import overridable\n"
         "with contextlib.suppress(RuntimeError):\n"
-        "    get_backend('cupy')\n"  # brings its kernels, where there is a GPU
+        "    get_backend('cupy')\n"  # registers its kernels, if there is a GPU
         "assert all(len(f.registry) == 1 for f in overridable().values())\n"
         "chosen = 'softmax or layer_norm or cross_entropy or attention or visible or check'\n"
         "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'tests/ops/test_table.py', '-k', chosen]))\n"
     )
-    root = ROOT
     environment = {**os.environ, "TENSORLIB_KERNELS": "0"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -391,7 +120,7 @@ def test_without_kernels_everything_still_passes():
 
 
 def peak_bytes(compute):
-    """Return the most memory that NumPy held at once while `compute` ran, on one thread."""
+    """Return the peak of NumPy's memory during ``compute()`` on one thread."""
     with tl.threads(1):
         tracemalloc.start()
         try:
@@ -402,7 +131,7 @@ def peak_bytes(compute):
 
 
 def test_attention_takes_memory_in_proportion_to_the_length():
-    """Forward and backward, causal, with dropout and padding: a matrix of all weights would grow sixteenfold."""
+    """Forward and backward, causal, with dropout and padding; a matrix of all weights would grow by a factor of 16."""
 
     def attention(length):
         q, k, v = (tl.Tensor(np.zeros((1, 2, length, 8), "float32"), requires_grad=True) for _ in range(3))
@@ -417,8 +146,8 @@ def test_attention_takes_memory_in_proportion_to_the_length():
 
 @pytest.mark.parametrize("scale", [1, 0.5])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_the_logits_of_a_batch_never_exist(reduction, scale):
-    """Nor where a loss is scaled, as training scales it: then its gradient comes as a NumPy scalar, and no array."""
+def test_the_logits_of_a_batch_never_exist_as_a_whole(reduction, scale):
+    """Also if the loss is scaled, as in training: then its gradient is a NumPy scalar, not an array."""
     rows, width, classes = 2048, 16, 20_000
     x, weight = (tl.Tensor(np.zeros(s, "float32"), requires_grad=True) for s in ((rows, width), (width, classes)))
     options = {"targets": np.zeros(rows, int), "label_smoothing": 0.1, "reduction": reduction}

@@ -1,10 +1,10 @@
 """Kernels for CuPy arrays, registered when CuPy's backend is first used.
 
-At the sizes of a translation model a GPU's step costs launches, not arithmetic: a formula of ten NumPy calls is ten
-launches, a kernel is one. The kernels compute in the dtype of their arrays, float32 or float64; anything else goes to
-the formula.
+At the sizes of a translation model the time of a step on a GPU goes to launches, not to arithmetic: a formula of ten
+NumPy calls is ten launches, a kernel is one. The kernels compute in the dtype of their arrays, float32 or float64; for
+anything else the formula computes.
 """
 
-from tensorlib.kernels.cuda import crossentropy, dropout, normalize, softmax, update
+from tensorlib.kernels.cuda import crossentropy, dropout, linear, normalize, softmax, update
 
-__all__ = ["crossentropy", "dropout", "normalize", "softmax", "update"]
+__all__ = ["crossentropy", "dropout", "linear", "normalize", "softmax", "update"]

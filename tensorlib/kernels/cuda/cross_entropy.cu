@@ -1,4 +1,4 @@
-// Cross-entropy from logits, a block to each row. What an ignored row holds is never looked at: it counts as zeros.
+// Cross-entropy from logits, one block of threads for each row. An ignored row is never read: it counts as zeros.
 #include "rows.cuh"
 
 // loss = lse - (1 - e) x_target - e mean(x),  lse = log of the sum of exp(x).
@@ -9,7 +9,7 @@ ROW_KERNEL cross_entropy(const real* x, long long classes, const long long* targ
             loss[blockIdx.x] = 0;
             lse[blockIdx.x] = log((real)classes);
         }
-        return;  // all threads of the block, so nobody waits for them
+        return;  // all threads of the block do, so no barrier waits for them
     }
     x += blockIdx.x * classes;
     real top = Largest::start(), sum = 0;
@@ -25,15 +25,15 @@ ROW_KERNEL cross_entropy(const real* x, long long classes, const long long* targ
     if (smoothing) sum = over_block<Sum>(sum);
     if (threadIdx.x) return;
     lse[blockIdx.x] = log(total) + top;
-    // A target on a GPU has not been checked: outside [0, classes) it gives NaN, and reads nothing that isn't there.
+    // Targets on a GPU are not checked before: one outside [0, classes) gives NaN, without reading outside the row.
     const long long target = targets[blockIdx.x];
     const real chosen = target >= 0 && target < classes ? x[target] : __int_as_float(0x7FFFFFFF);
     real value = lse[blockIdx.x] - (real)(1 - smoothing) * chosen;
-    if (smoothing) value -= (real)smoothing * sum / classes;  // only then: 0 times a mean of -inf would be NaN
+    if (smoothing) value -= (real)smoothing * sum / classes;  // otherwise 0 times a mean of -inf would be NaN
     loss[blockIdx.x] = value;
 }
 
-// dx_j = dloss (softmax(x)_j - q_j),  q the smoothed target.
+// dx_j = dloss (softmax(x)_j - q_j),  q is the smoothed target.
 ROW_KERNEL cross_entropy_gradient(const real* dloss, const real* x, const real* lse, long long classes,
                                   const long long* targets, const bool* counted, double smoothing, real* dx) {
     x += blockIdx.x * classes;

@@ -29,15 +29,7 @@ def _cross_entropy_gradient(dloss: Any, logits: Any, lse: Any, targets: Any, cou
     (rows, classes), dx = logits.shape, cupy.empty(logits.shape, logits.dtype)
     dloss = cupy.broadcast_to(dloss, rows)
     targets = contiguous(targets, cupy.int64)
-    arguments = (
-        contiguous(dloss),
-        contiguous(logits),
-        contiguous(lse),
-        classes,
-        targets,
-        contiguous(counted),
-        float(smoothing),
-        dx,
-    )
+    dloss, logits, lse, counted = (contiguous(a) for a in (dloss, logits, lse, counted))
+    arguments = (dloss, logits, lse, classes, targets, counted, float(smoothing), dx)
     by_rows("cross_entropy.cu", "cross_entropy_gradient", logits.dtype.char, rows, classes, arguments)
     return dx

@@ -1,10 +1,10 @@
-// What follows a sum or a product, in one pass: bias, ReLU, dropout, and the residual to which it is added, each where
-// there is one. A block of threads makes 16 elements a thread, for a block of Philox holds the bits of 16; neighbouring
-// threads make neighbouring elements, so that memory is read and written in one stretch.
+// The steps after a sum or a product in one pass: bias, ReLU, dropout and addition of a residual, each of them optional.
+// Each thread computes 16 elements, because a block of Philox holds the bits for 16. Neighboring threads compute
+// neighboring elements, so that memory accesses coalesce.
 #include "philox.cuh"
 #include "rows.cuh"
 
-constexpr int THREADS = 256;  // in a block, as cuda.py launches them
+constexpr int THREADS = 256;  // in a block; equals THREADS in arrays/cuda.py
 
 extern "C" __global__ void dropout(const real* x, long long size, const real* bias, long long width, bool relu,
                                    unsigned dropped_levels, double scale, unsigned long long key0,

@@ -1,4 +1,4 @@
-"""How a kernel for CuPy arrays is registered and launched, and which arrays it serves."""
+"""Registering and launching kernels for CuPy arrays, and checking which arrays they serve."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import cupy
 
 from tensorlib.arrays.cuda import C_NAMES, kernel
 
-__all__ = ["HERE", "NOT_SERVED", "WARP", "by_rows", "contiguous", "elementwise", "fits", "fits_by_rows"]
-__all__ += ["on_current_device", "overrides"]
+__all__ = [
+    "HERE", "NOT_SERVED", "WARP", "by_rows", "contiguous", "elementwise", "fits", "fits_by_rows", "on_current_device",
+    "overrides",
+]  # fmt: skip
 
 HERE = Path(__file__).parent
 WARP = 32
@@ -21,11 +23,11 @@ NOT_SERVED: Any = object()
 _MOST_THREADS = 1024
 _MOST_BLOCKS = 2**31 - 1
 
-contiguous = cupy.ascontiguousarray  # the kernels know of no strides
+contiguous = cupy.ascontiguousarray  # kernels get no strides
 
 
 def overrides(formula: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a kernel for `formula`. Where the kernel returns `NOT_SERVED`, the formula computes."""
+    """Register a kernel for `formula`. If the kernel returns `NOT_SERVED`, the formula computes instead."""
 
     def register(kernel: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(kernel)
@@ -40,7 +42,7 @@ def overrides(formula: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 
 def by_rows(file: str, name: str, kind: str, rows: int, width: int, arguments: tuple[Any, ...]) -> None:
-    """Launch one block of threads for each row: of one warp if the row fits it, of several for longer rows."""
+    """Launch one block of threads for each row: one warp if the row fits it, several for longer rows."""
     threads = min(_MOST_THREADS, -(-width // WARP) * WARP)
     kernel(HERE / file, name, kind)((rows,), (threads,), arguments)
 
@@ -63,6 +65,6 @@ def fits_by_rows(x: Any, *others: Any) -> bool:
 
 
 def on_current_device(*arrays: Any) -> bool:
-    """Return whether all are on the current device; a kernel does not check that before it reads."""
+    """Return whether all arrays are on the current device; a kernel does not check its pointers."""
     device = cupy.cuda.runtime.getDevice()
     return all(a.data.device_id == device for a in arrays)

@@ -1,4 +1,5 @@
-// Layer normalisation over the last axis, a block to each row; and the sums over all rows for weight and bias.
+// Layer normalization over the last axis, one block of threads for each row; and the sums over all rows for the gradients
+// of weight and bias.
 #include "rows.cuh"
 
 ROW_KERNEL layer_norm(const real* x, const real* weight, const real* bias, long long width, double eps, real* y,
@@ -37,7 +38,8 @@ ROW_KERNEL layer_norm_gradient(const real* dy, const real* x, const real* weight
         dx[j] = scale * (dy[j] * weight[j] - sum - (x[j] - centre) * scale * product);
 }
 
-// Sums of dy h and of dy over `chunk` rows: sums is (chunks, 2, width). Threads are (32 columns, 8 rows at a time).
+// Sums of dy h and of dy over `chunk` rows; `sums` is (chunks, 2, width). A block has 32 x 8 threads: 32 columns, and 8
+// rows at a time.
 extern "C" __global__ void layer_norm_columns(const real* dy, const real* x, const real* mean, const real* rstd,
                                               long long rows, long long width, long long chunk, real* sums) {
     __shared__ real products[8][WARP], plain[8][WARP];

@@ -1,11 +1,11 @@
-// Sums and maxima over a row that the threads of a block share. Each result is the same in every thread, and the same
-// in every run: the order of the additions is fixed.
+// Sums and maxima over a row that the threads of a block share. Each result is the same in all threads and in all runs,
+// because the order of the additions is fixed.
 
 #ifndef real
 #define real float  // or double
 #endif
 
-// A kernel with a block to each row, of up to 1024 threads: so each may use no more registers than so many can have.
+// A kernel with one block of threads for each row. A block has up to 1024 threads, which limits the registers of each.
 #define ROW_KERNEL extern "C" __global__ void __launch_bounds__(1024)
 
 constexpr int WARP = 32;
@@ -21,7 +21,7 @@ struct Largest {
     static __device__ real join(real a, real b) { return a > b ? a : b; }
 };
 
-// blockDim.x must be a multiple of 32. May be called again at once: the last barrier frees the shared memory.
+// blockDim.x must be a multiple of 32. May be called again immediately: the last barrier frees the shared memory.
 template <class Operation>
 __device__ inline real over_block(real value) {
     __shared__ real of_warp[WARP];

@@ -1,9 +1,9 @@
-// Softmax over the last axis, a block to each row.
+// Softmax over the last axis, one block of threads for each row.
 #include "rows.cuh"
 
-// Where in the mask the row's first element lies. The mask broadcasts to x, so its strides may be 0.
+// The mask broadcasts to x, so its strides may be 0. `row` returns the address of the first element of row r.
 struct Mask {
-    const bool* visible;  // null: all is visible
+    const bool* visible;  // null if all elements are visible
     long long size1, size2, stride0, stride1, stride2, stride3;
 
     __device__ const bool* row(long long r) const {
@@ -11,7 +11,7 @@ struct Mask {
     }
 };
 
-// y_j = exp(x_j - top) / sum, over the visible j; zeros where there is none.
+// y_j = exp(x_j - top) / sum, over the visible j; zeros if none is visible.
 ROW_KERNEL softmax(const real* x, long long width, const bool* visible, long long size1, long long size2,
                    long long stride0, long long stride1, long long stride2, long long stride3, real* y) {
     const Mask mask = {visible, size1, size2, stride0, stride1, stride2, stride3};
@@ -33,7 +33,7 @@ ROW_KERNEL softmax(const real* x, long long width, const bool* visible, long lon
     for (long long j = threadIdx.x; j < width; j += blockDim.x) y[j] /= total;
 }
 
-// dx = y (dy - <dy, y>); what comes to a hidden place, y = 0, is dropped whatever it is.
+// dx = y (dy - <dy, y>); dy is ignored at hidden positions, where y = 0, even if it is infinite or NaN.
 ROW_KERNEL softmax_gradient(const real* dy, const real* y, long long width, real* dx) {
     dy += blockIdx.x * width;
     y += blockIdx.x * width;

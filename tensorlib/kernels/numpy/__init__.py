@@ -1,19 +1,19 @@
-"""Kernels for NumPy arrays: the same formulas in place, most of them on blocks of rows that fit the cache."""
+"""Kernels for NumPy arrays: the formulas computed in place, most of them on blocks of rows that fit the cache."""
 
 from tensorlib.kernels.numpy import (
     attention,
     crossentropy,
     dropout,
-    embedding,
+    indexing,
+    linalg,
     linear,
     linear_cross_entropy,
     normalize,
-    products,
     softmax,
     update,
 )
 
 __all__ = [
-    "attention", "crossentropy", "dropout", "embedding", "linear", "linear_cross_entropy", "normalize", "products",
+    "attention", "crossentropy", "dropout", "indexing", "linalg", "linear", "linear_cross_entropy", "normalize",
     "softmax", "update",
 ]  # fmt: skip

@@ -1,38 +1,44 @@
-"""Attention by blocks: of whole sentences while these are short, of the queries of one head when they are long.
+"""Attention by blocks: a block holds whole sentences if they are short, otherwise some queries of one head.
 
-A block has all keys of its queries, so its softmax is complete, and a piece of scores that fits the cache is all that
-ever exists of them. In backward the weights are made again from the scores and what their exponentials sum up to.
+A block has all keys of its queries, so its softmax is complete, and only one block of scores per thread ever exists,
+which fits the cache. Backward computes the weights again from the scores and the kept sums of their exponentials.
 
-Shape suffixes: B sentences, H heads, T queries, S keys, K head width, M width of the values; small letters: of a block.
+Shape suffixes: B sentences, H heads, T queries, S keys, K head width, M width of the values; lower-case letters for
+one block.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tensorlib.arrays.backend import philox_bits
+from tensorlib.arrays.array import Array
+from tensorlib.arrays.philox import philox_bits
 from tensorlib.arrays.threads import BLAS, share
 from tensorlib.kernels.numpy.blocks import same_float_dtype
 from tensorlib.kernels.numpy.dropout import zero_where_not
 from tensorlib.ops.attention import AttentionPattern, attention_formula, attention_gradient
 from tensorlib.ops.dropout import dropout_scale, dropped_levels
 
-BLOCK = 1 << 17  # weights of a block at most: half a megabyte of float32
-SHARED = 1 << 16  # weights in all from which it pays to share the work
-SAFE, UNSAFE = 60.0, 1e-20  # exp of the one is far from overflow, also summed; the other is far above underflow
+BLOCK_WEIGHTS = 1 << 17  # the most weights in a block: half a megabyte of float32
+SHARED_WEIGHTS = 1 << 16  # from this number of weights on it pays to share the work
+SAFE_SCORE = 60.0  # exp of it, and a sum of such, is far from overflow
+SAFE_SUM = 1e-20  # far from underflow
 
 Task = tuple[slice, slice, list[slice]]  # sentences, heads, and blocks of their queries
 
 
-class _Heads:
-    """The operands of one attention with axes (B, H, ...), and its weights a block at a time."""
+class _AttentionBlocks:
+    """The operands of one attention with axes (B, H, ...), and its scores and weights one block at a time.
+
+    `ceiling` is inf where a key is visible and -inf where it is hidden, or None if all are visible.
+    """
 
     def __init__(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, pattern: AttentionPattern) -> None:
-        lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
-        self.lead = lead
+        lead = self.lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
         batch, heads = (1, 1, *lead)[-2:]
         self.q_BHTK, self.k_BHSK, self.v_BHSM = (
             np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(batch, heads, *x.shape[-2:]) for x in (q, k, v)
@@ -40,60 +46,61 @@ class _Heads:
         self.batch, self.heads, self.queries, self.keys = batch, heads, q.shape[-2], k.shape[-2]
         self.pattern, self.scale, self.dtype = pattern, 1 / math.sqrt(q.shape[-1]), q.dtype
         self.ceiling = None
-        if pattern.visible is not None and not pattern.visible.all():
-            ceiling = np.where(pattern.visible, q.dtype.type(math.inf), q.dtype.type(-math.inf))
+        visible: Any = pattern.visible
+        if visible is not None and not visible.all():
+            ceiling = np.where(visible, q.dtype.type(math.inf), q.dtype.type(-math.inf))
             ceiling = np.broadcast_to(ceiling, (*lead, self.queries, self.keys))
             self.ceiling = ceiling.reshape(batch, heads, self.queries, self.keys) if len(lead) < 2 else ceiling
 
     def tasks(self) -> list[Task]:
-        """Cut the work: what one thread does in order, so that sums over blocks of queries have one order."""
-        of_sentence = self.heads * self.queries * self.keys
-        if of_sentence <= BLOCK:
-            step, every = BLOCK // of_sentence, slice(0, self.heads)
-            # Two tasks at least, for two threads, if there is enough for both.
-            step = min(step, -(-self.batch // 2)) if self.batch * of_sentence >= SHARED else step
-            whole = [slice(0, self.queries)]
-            return [(slice(b, min(b + step, self.batch)), every, whole) for b in range(0, self.batch, step)]
-        step = max(1, BLOCK // self.keys)
+        """Cut the work. The blocks of a task run in order on one thread, so that sums over them have one order."""
+        per_sentence = self.heads * self.queries * self.keys
+        if per_sentence <= BLOCK_WEIGHTS:
+            step, all_heads = BLOCK_WEIGHTS // per_sentence, slice(0, self.heads)
+            if self.batch * per_sentence >= SHARED_WEIGHTS:  # enough work for two threads, so at least two tasks
+                step = min(step, -(-self.batch // 2))
+            all_queries = [slice(0, self.queries)]
+            return [(slice(b, min(b + step, self.batch)), all_heads, all_queries) for b in range(0, self.batch, step)]
+        step = max(1, BLOCK_WEIGHTS // self.keys)
         blocks = [slice(t, min(t + step, self.queries)) for t in range(0, self.queries, step)]
         return [(slice(b, b + 1), slice(h, h + 1), blocks) for b, h in np.ndindex(self.batch, self.heads)]
 
-    def run(self, work: Any) -> None:
+    def run(self, work: Callable[[Task], Any]) -> None:
         """Call ``work(task)`` for all tasks, on several threads if there is enough to do."""
         tasks = self.tasks()
         with BLAS:
-            if self.batch * self.heads * self.queries * self.keys >= SHARED:
+            if self.batch * self.heads * self.queries * self.keys >= SHARED_WEIGHTS:
                 share(work, tasks)
             else:
                 for task in tasks:
                     work(task)
 
-    def seen(self, t: slice) -> slice:
-        """Return which keys any of these queries may see."""
+    def seen_keys(self, t: slice) -> slice:
+        """Return the keys that at least one of these queries may see."""
         return slice(0, min(t.stop, self.keys) if self.pattern.causal else self.keys)
 
     def scores(self, b: slice, h: slice, t: slice) -> np.ndarray:
-        """Return q k^T / sqrt(K) of a block, (b, h, t, s) for the keys that are seen; -inf where one is hidden."""
-        s = self.seen(t)
+        """Return q k^T / sqrt(K) of a block for the keys that it sees, (b, h, t, s); -inf where a key is hidden."""
+        s = self.seen_keys(t)
         scores = np.matmul(self.q_BHTK[b, h, t], self.k_BHSK[b, h, s].swapaxes(-1, -2))
-        scores *= self.dtype.type(self.scale)  # contiguous, as the queries are not
-        if self.ceiling is not None:  # fmin and not a sum: it also puts -inf in the place of a NaN
+        scores *= self.dtype.type(self.scale)  # here and not in the queries, which are not contiguous
+        if self.ceiling is not None:  # fmin and not a sum, because it also replaces a NaN by -inf
             np.fmin(scores, self.ceiling[b, h, t, s], out=scores)
-        if self.pattern.causal:  # keys before the block's first query are seen by all of it
+        if self.pattern.causal:  # all queries of the block see the keys before its first query
             last = scores[..., t.start :]
             past = np.tri(t.stop - t.start, last.shape[-1], dtype=bool)
             np.fmin(last, np.where(past, self.dtype.type(math.inf), self.dtype.type(-math.inf)), out=last)
         return scores
 
     def exponentials(self, b: slice, h: slice, t: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return e = exp(scores - top), top and the sums of e for each row: the weights are e / sum."""
+        """Return e = exp(scores - top), top, and the sum of e for each row: the weights are e / sum."""
         e = self.scores(b, h, t)
-        if e.max() <= SAFE:  # as nearly always: no shift is needed, which saves two passes with a step for each row
+        if e.max() <= SAFE_SCORE:  # nearly always: top = 0, which saves two passes
             np.exp(e, out=e)
             total = row_sums(e)
-            if total.min() > UNSAFE:
+            if total.min() > SAFE_SUM:
                 return e, np.zeros_like(total), total
-            e = self.scores(b, h, t)  # a row that sees nothing, or whose scores are all far below zero
+            e = self.scores(b, h, t)  # a row sees nothing, or its scores are all far below zero
         top = e.max(axis=-1, keepdims=True)
         top[top == -math.inf] = 0
         e -= top
@@ -102,48 +109,43 @@ class _Heads:
         total[total == 0] = 1
         return e, top, total
 
-    def kept(self, b: slice, h: slice, t: slice) -> np.ndarray:
-        """Return which weights of a block dropout keeps: its stretch of the mask of all (B, H, T, S) weights."""
+    def dropout_mask(self, b: slice, h: slice, t: slice) -> np.ndarray:
+        """Return True for the weights of a block that dropout keeps: its part of the mask of all (B, H, T, S)."""
         sizes = [x.stop - x.start for x in (b, h, t)]
         start = ((b.start * self.heads + h.start) * self.queries + t.start) * self.keys
         bits = philox_bits(self.pattern.key, self.pattern.draw, start, math.prod(sizes) * self.keys)
-        return (bits >= dropped_levels(self.pattern.p)).reshape(*sizes, self.keys)[..., self.seen(t)]
+        return (bits >= dropped_levels(self.pattern.p)).reshape(*sizes, self.keys)[..., self.seen_keys(t)]
 
-    def without_added_axes(self, x: np.ndarray) -> np.ndarray:
-        """Return a result with the leading axes that the operands had."""
+    def with_original_axes(self, x: np.ndarray) -> np.ndarray:
+        """Reshape a result (B, H, ...) to the leading axes of the operands."""
         return x.reshape(*self.lead, *x.shape[-2:]) if len(self.lead) < 2 else x
 
 
 def row_sums(x: np.ndarray) -> np.ndarray:
-    """Return the sums over the last axis, kept, as a product with ones: over short rows a reduction is much slower."""
+    """Return the sums over the last axis, kept, by a product with ones: over short rows np.sum is much slower."""
     width = x.shape[-1]
     return np.matmul(x.reshape(-1, width), np.ones((width, 1), x.dtype)).reshape(*x.shape[:-1], 1)
 
 
-def as_heads(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an empty (batch, heads, length, width) that lies in memory as (batch, length, heads · width)."""
+def empty_heads(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an empty (batch, heads, length, width) with the memory layout (batch, length, heads · width)."""
     batch, heads, length, width = shape
     return np.empty((batch, length, heads, width), dtype).transpose(0, 2, 1, 3)
 
 
 def _fits(q: np.ndarray, k: np.ndarray, v: np.ndarray, p: float) -> bool:
+    """Return whether the kernel serves these operands."""
     if p and len({np.broadcast_shapes(*[x.shape[:-2] for x in some]) for some in ((q, k), (q, k, v))}) > 1:
-        return False  # the mask is that of q's and k's weights, which several v would share
-    return (
-        q.ndim <= 4
-        and k.ndim <= 4
-        and v.ndim <= 4
-        and same_float_dtype(q, k, v)
-        and 0 not in (*q.shape, *k.shape, *v.shape)
-    )
+        return False  # dropout has one mask for the weights of q and k, which several v share
+    return max(q.ndim, k.ndim, v.ndim) <= 4 and same_float_dtype(q, k, v) and 0 not in (*q.shape, *k.shape, *v.shape)
 
 
 @attention_formula.register(np.ndarray)
-def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, pattern: AttentionPattern) -> tuple[np.ndarray, Any]:
+def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, pattern: AttentionPattern) -> tuple[Array, Any]:
     if not _fits(q, k, v, pattern.p):
         return attention_formula.dispatch(object)(q, k, v, pattern)
-    x = _Heads(q, k, v, pattern)
-    y_BHTM = as_heads((x.batch, x.heads, x.queries, v.shape[-1]), q.dtype)
+    x = _AttentionBlocks(q, k, v, pattern)
+    y_BHTM = empty_heads((x.batch, x.heads, x.queries, v.shape[-1]), q.dtype)
     top_BHT1, total_BHT1 = (np.empty((x.batch, x.heads, x.queries, 1), q.dtype) for _ in range(2))
 
     def attend(task: Task) -> None:
@@ -152,13 +154,13 @@ def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, pattern: AttentionPattern) ->
             e, top_BHT1[b, h, t], total = x.exponentials(b, h, t)
             total_BHT1[b, h, t] = total
             if pattern.p:
-                zero_where_not(x.kept(b, h, t), e)
+                zero_where_not(x.dropout_mask(b, h, t), e)
                 total /= total.dtype.type(dropout_scale(pattern.p))
-            e /= total  # before the product, which could overflow otherwise
-            np.matmul(e, x.v_BHSM[b, h, x.seen(t)], out=y_BHTM[b, h, t])
+            e /= total  # before the product, which could otherwise overflow
+            np.matmul(e, x.v_BHSM[b, h, x.seen_keys(t)], out=y_BHTM[b, h, t])
 
     x.run(attend)
-    return x.without_added_axes(y_BHTM), (top_BHT1, total_BHT1)
+    return x.with_original_axes(y_BHTM), (top_BHT1, total_BHT1)
 
 
 @attention_gradient.register(np.ndarray)
@@ -170,76 +172,78 @@ def _(
     pattern: AttentionPattern,
     kept: Any,
     needs: tuple[bool, ...],
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+) -> tuple[Array | None, Array | None, Array | None]:
     if kept is not None and same_float_dtype(q, dy):
-        x = _Backward(_Heads(q, k, v, pattern), dy, kept, needs)
+        x = _AttentionBlocks(q, k, v, pattern)
+        gradients = _AttentionGradients(x, dy, kept, needs)
         with np.errstate(invalid="ignore", over="ignore"):
-            x.heads.run(x.gradients)
-        if x.finite:
-            dq, dk, dv = (None if d is None else x.heads.without_added_axes(d) for d in (x.dq, x.dk, x.dv))
+            x.run(gradients.accumulate)
+        if gradients.finite:
+            results = (gradients.dq, gradients.dk, gradients.dv)
+            dq, dk, dv = (None if d is None else x.with_original_axes(d) for d in results)
             return dq, dk, dv
-    # Else another dtype, or a gradient that is infinite or NaN, perhaps at hidden places only.
+    # Another dtype, or a gradient is infinite or NaN, perhaps only at hidden positions.
     return attention_gradient.dispatch(object)(dy, q, k, v, pattern, kept, needs)
 
 
-class _Backward:
-    """The gradients of one attention, built up block by block."""
+class _AttentionGradients:
+    """The gradients of one attention, accumulated block by block."""
 
-    def __init__(self, heads: _Heads, dy: np.ndarray, kept: Any, needs: tuple[bool, ...]) -> None:
-        x = heads
-        self.heads, self.finite = x, True
+    def __init__(self, x: _AttentionBlocks, dy: np.ndarray, kept: Any, needs: tuple[bool, ...]) -> None:
+        self.x, self.finite = x, True
         self.dy_BHTM = dy.reshape(x.batch, x.heads, *dy.shape[-2:]) if dy.ndim < 4 else dy
         self.top_BHT1, self.total_BHT1 = kept
         self.dq, self.dk, self.dv = (
-            as_heads(like.shape, like.dtype) if needed else None
-            for like, needed in zip((x.q_BHTK, x.k_BHSK, x.v_BHSM), needs, strict=True)
+            empty_heads(operand.shape, operand.dtype) if needed else None
+            for operand, needed in zip((x.q_BHTK, x.k_BHSK, x.v_BHSM), needs, strict=True)
         )
 
-    def gradients(self, task: Task) -> None:
-        """Add what the blocks of one task contribute."""
+    def accumulate(self, task: Task) -> None:
+        """Add the contributions of the blocks of one task."""
+        x = self.x
         b, h, blocks = task
         for t in blocks:
-            x, dy_t, s = self.heads, self.dy_BHTM[b, h, t], self.heads.seen(t)
+            dy_t, s, first = self.dy_BHTM[b, h, t], x.seen_keys(t), t.start == 0
             w = self.weights(b, h, t)
-            mask = x.kept(b, h, t) if x.pattern.p else None
+            mask = x.dropout_mask(b, h, t) if x.pattern.p else None
             if self.dv is not None:
-                dropped = w if mask is None else self.dropped(w.copy(), mask)
-                _add_product(dropped.swapaxes(-1, -2), dy_t, self.dv[b, h], s, first=t.start == 0)
+                dropped = w if mask is None else self.drop(w.copy(), mask)
+                _add_product(dropped.swapaxes(-1, -2), dy_t, self.dv[b, h], s, first)
             dw = np.matmul(dy_t, x.v_BHSM[b, h, s].swapaxes(-1, -2))
-            ds = self.of_scores(w, dw if mask is None else self.dropped(dw, mask))
+            ds = self.score_gradient(w, dw if mask is None else self.drop(dw, mask))
             if self.dq is not None:
                 np.matmul(ds, x.k_BHSK[b, h, s], out=self.dq[b, h, t])
             if self.dk is not None:
-                _add_product(ds.swapaxes(-1, -2), x.q_BHTK[b, h, t], self.dk[b, h], s, first=t.start == 0)
+                _add_product(ds.swapaxes(-1, -2), x.q_BHTK[b, h, t], self.dk[b, h], s, first)
 
     def weights(self, b: slice, h: slice, t: slice) -> np.ndarray:
-        """Return the weights of a block once more, by the same steps as in the forward pass."""
-        w = self.heads.scores(b, h, t)
+        """Return the weights of a block, computed again by the same steps as in the forward pass."""
+        w = self.x.scores(b, h, t)
         if self.top_BHT1[b, h, t].any():
             w -= self.top_BHT1[b, h, t]
         np.exp(w, out=w)
         w /= self.total_BHT1[b, h, t]
         return w
 
-    def dropped(self, w: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Apply dropout in place."""
-        w *= w.dtype.type(dropout_scale(self.heads.pattern.p))
+    def drop(self, w: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Apply dropout to w in place and return it."""
+        w *= w.dtype.type(dropout_scale(self.x.pattern.p))
         zero_where_not(mask, w)
         return w
 
-    def of_scores(self, w: np.ndarray, dw: np.ndarray) -> np.ndarray:
-        """Turn the gradient of the weights into that of the scores before they were scaled, in place."""
+    def score_gradient(self, w: np.ndarray, dw: np.ndarray) -> np.ndarray:
+        """Return the gradient of q k^T, given the weights and their gradient, which it overwrites."""
         dw *= w
         expected = row_sums(dw)
         self.finite = self.finite and bool(np.isfinite(expected).all())
         w *= expected
         dw -= w
-        dw *= dw.dtype.type(self.heads.scale)
+        dw *= dw.dtype.type(self.x.scale)
         return dw
 
 
 def _add_product(x: np.ndarray, y: np.ndarray, z: np.ndarray, rows: slice, first: bool) -> None:
-    """Add x @ y to these rows of z (..., S, width), of which the first block's are all there is so far."""
+    """Add x @ y to these rows of z (..., S, width). The first call sets all of z."""
     if first:
         np.matmul(x, y, out=z[..., rows, :])
         z[..., rows.stop :, :] = 0

@@ -1,7 +1,7 @@
-"""Work cut into blocks of rows: small enough for the cache, and a thread takes one at a time.
+"""Work cut into blocks of rows, small enough for the cache; each thread takes one at a time.
 
-Where a block begins depends on the shapes alone. So sums over blocks, added in their order, come out the same with any
-number of threads.
+Where a block begins depends on the shapes alone. So the sum of the blocks' contributions, added in their order, has the
+same bits with any number of threads.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy as np
 
 from tensorlib.arrays.threads import share
 
-BLOCK_BYTES = 1 << 20  # a megabyte: small enough for caches, and long enough between two waits for the interpreter
-SHARED_BYTES = 1 << 20  # below, sharing costs more than it gives: threads wait for the interpreter at each call
+BLOCK_BYTES = 1 << 20  # small enough for caches, and large enough that threads seldom wait for the GIL
+SHARED_BYTES = 1 << 20  # below this, sharing costs more than it saves: threads wait for the GIL at each call
 
 
 def row_blocks(rows: int, row_bytes: int, block_bytes: int = BLOCK_BYTES) -> list[slice]:
-    """Return slices that cover `rows` rows, each of `block_bytes` at most, but of one row at least."""
+    """Return slices that cover `rows` rows, each of at most `block_bytes`, but of at least one row."""
     step = max(1, block_bytes // max(row_bytes, 1))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 def even_blocks(size: int, count: int) -> list[slice]:
-    """Return `count` slices that cover an axis of this size, as even as can be; fewer where it is shorter."""
+    """Return `count` slices of nearly equal length that cover an axis of this size; fewer if the axis is shorter."""
     ends = [size * i // count for i in range(count + 1)] if size >= count else range(size + 1)
     return [slice(a, b) for a, b in pairwise(ends)]
 
@@ -39,8 +39,8 @@ def for_blocks(work: Callable[[slice], Any], rows: int, row_bytes: int) -> None:
         share(work, row_blocks(rows, row_bytes, min(BLOCK_BYTES, total // 2 + row_bytes)))
 
 
-def summed(parts: list[Any]) -> Any:
-    """Add up what the blocks contributed, in their order, into the first."""
+def sum_in_order(parts: list[Any]) -> Any:
+    """Add the contributions of the blocks, in their order, into the first one."""
     total = parts[0]
     for part in parts[1:]:
         total += part
@@ -48,5 +48,5 @@ def summed(parts: list[Any]) -> Any:
 
 
 def same_float_dtype(x: np.ndarray, *others: np.ndarray) -> bool:
-    """Say whether a kernel that computes in x's own dtype gives what the formula gives: all have it, a real one."""
+    """Return whether all arrays have the dtype of x, float32 or wider: the kernels compute in that dtype."""
     return x.dtype.kind == "f" and x.itemsize >= 4 and all(o.dtype == x.dtype for o in others)

@@ -1,4 +1,4 @@
-"""Cross-entropy by row blocks: (N, V) is by far the largest array of a training step, so it is passed over once."""
+"""Cross-entropy by row blocks: the logits (N, V) are the largest array of a training step, so they are read once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: f
         top = x.max(axis=-1, keepdims=True)
         top[ignored[:, None] | ~np.isfinite(top)] = 0  # inf - inf would be NaN
         e = x - top
-        e[ignored] = 0  # what an ignored row holds is not looked at; here as in the formula it counts as zeros
+        e[ignored] = 0  # an ignored row counts as zeros, as in the formula, whatever it contains
         chosen = np.take_along_axis(e, targets[block, None], axis=-1)[:, 0]
         expected = (1 - smoothing) * chosen + smoothing * e.mean(axis=-1) if smoothing else chosen
         np.exp(e, out=e)

@@ -1,45 +1,46 @@
-"""The dense layer: bias, ReLU and dropout go over a block of rows right after its product."""
+"""The dense layer: bias, ReLU and dropout are applied to a block of rows right after its product."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from tensorlib.arrays.array import Array
 from tensorlib.kernels.numpy.blocks import for_blocks, same_float_dtype
-from tensorlib.kernels.numpy.dropout import drop, zero_where_not
-from tensorlib.kernels.numpy.products import call_all, pieces_of, product_then
+from tensorlib.kernels.numpy.dropout import dropout_into, zero_where_not
+from tensorlib.kernels.numpy.linalg import call_all, product_pieces, product_then
 from tensorlib.ops.linalg import rows
 from tensorlib.ops.linear import linear_formula, linear_gradient, linear_relu_formula, linear_relu_gradient
 
 
 @linear_formula.register(np.ndarray)
-def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> Array:
     if bias is None or not same_float_dtype(x, weight, bias):
         return linear_formula.dispatch(object)(x, weight, bias)
 
-    def add(z: np.ndarray, block: slice) -> None:
+    def add_bias(z: np.ndarray, block: slice) -> None:
         z[block] += bias
 
-    return product_then(x, weight, add)
+    return product_then(x, weight, add_bias)
 
 
 @linear_relu_formula.register(np.ndarray)
-def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, p: float, key: int, draw: int) -> np.ndarray:
+def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, p: float, key: int, draw: int) -> Array:
     if not same_float_dtype(x, weight, *([] if bias is None else [bias])):
         return linear_relu_formula.dispatch(object)(x, weight, bias, p, key, draw)
 
-    def add_and_choose(y: np.ndarray, block: slice) -> None:
+    def add_bias_and_choose(y: np.ndarray, block: slice) -> None:
         part = y[block]
         if bias is not None:
             part += bias
         np.maximum(part, 0, out=part)
         if p:
-            drop(part, part, p, key, draw, block.start * y.shape[1])
+            dropout_into(part, part, p, key, draw, block.start * y.shape[1])
 
-    return product_then(x, weight, add_and_choose)
+    return product_then(x, weight, add_bias_and_choose)
 
 
 @linear_relu_gradient.register(np.ndarray)
-def _(dy: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
+def _(dy: np.ndarray, y: np.ndarray, scale: float) -> Array:
     if not same_float_dtype(y, dy):
         return linear_relu_gradient.dispatch(object)(dy, y, scale)
     dz = np.empty(y.shape, y.dtype)
@@ -47,24 +48,24 @@ def _(dy: np.ndarray, y: np.ndarray, scale: float) -> np.ndarray:
 
     def choose(block: slice) -> None:
         part = np.multiply(dy_rows[block], scale, out=dz_rows[block])
-        zero_where_not(~(y_rows[block] <= 0), part)  # not y > 0: a NaN gets its gradient
+        zero_where_not(~(y_rows[block] <= 0), part)  # not y > 0, so that a NaN receives its gradient
 
     for_blocks(choose, len(y_rows), y.shape[-1] * y.itemsize)
     return dz
 
 
 @linear_gradient.register(np.ndarray)
-def _(dz: np.ndarray, x: np.ndarray, weight: np.ndarray, needs: tuple[bool, ...]) -> tuple[np.ndarray | None, ...]:
+def _(dz: np.ndarray, x: np.ndarray, weight: np.ndarray, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
     if not same_float_dtype(x, dz, weight):
         return linear_gradient.dispatch(object)(dz, x, weight, needs)
     dz_rows = rows(dz)
     dx, dweight, dbias = np.empty(x.shape, x.dtype), np.empty(weight.shape, x.dtype), np.empty(weight.shape[1], x.dtype)
     pieces = []
     if needs[0]:
-        pieces += pieces_of(dz_rows, weight.T, rows(dx))
+        pieces += product_pieces(dz_rows, weight.T, rows(dx))
     if needs[1]:
-        pieces += pieces_of(rows(x).T, dz_rows, dweight)
+        pieces += product_pieces(rows(x).T, dz_rows, dweight)
     if any(needs[2:]):
         pieces.append(lambda: np.sum(dz_rows, axis=0, out=dbias))
-    call_all(pieces)  # all at once: what is small in itself is worth sharing together
+    call_all(pieces)  # in one call: products that are too small to share alone are worth sharing together
     return tuple([d if needed else None for d, needed in zip((dx, dweight, dbias), needs, strict=False)])

@@ -1,9 +1,9 @@
-"""From hidden states to the loss, a block of rows at a time, whose vocabulary the threads divide among them.
+"""From hidden states to the loss, one block of rows at a time; the threads divide the vocabulary.
 
-For each block: logits, softmax, gradient of the logits, all in one array, and what that gives to the gradients of the
-hidden states and the weight. Then the next block takes the array over.
+For each block one array holds the logits, then the softmax, then the gradient of the logits, whose contribution to the
+gradients of the hidden states and the weight is added. The next block reuses the array.
 
-Shape suffixes: N rows that count, D width, V vocabulary; small letters: of a block.
+Shape suffixes: N rows that count, D width, V vocabulary; lower-case letters for one block.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib.arrays.array import Array
 from tensorlib.arrays.threads import BLAS, share
-from tensorlib.kernels.numpy.blocks import even_blocks, for_blocks, row_blocks, same_float_dtype, summed
+from tensorlib.kernels.numpy.blocks import even_blocks, for_blocks, row_blocks, same_float_dtype, sum_in_order
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula, linear_cross_entropy_gradient
 
-BLOCK_BYTES = 1 << 24  # of logits, about: a block of rows should be high, for BLAS, and yet fit the third-level cache
-COLUMNS = 4096  # of the vocabulary make two pieces for threads to take
-SHARED = 1 << 17  # logits in all from which it pays to share the work
+BLOCK_BYTES = 1 << 24  # of logits, about: many rows are fast in BLAS, and the block should fit the third-level cache
+COLUMNS = 4096  # of the vocabulary, for which there are two pieces of work
+SHARED_LOGITS = 1 << 17  # from this number of logits on it pays to share the work
 
 
 @linear_cross_entropy_formula.register(np.ndarray)
-def _(x: np.ndarray, weight: np.ndarray, *bias: np.ndarray, classes: Any, needs: Any) -> tuple[np.ndarray, Any]:
+def _(x: np.ndarray, weight: np.ndarray, *bias: np.ndarray, classes: Any, needs: Any) -> tuple[Array, Any]:
     targets, counted, smoothing = classes
     if not same_float_dtype(x, weight, *bias) or not counted.any() or 0 in weight.shape:
         return linear_cross_entropy_formula.dispatch(object)(x, weight, *bias, classes=classes, needs=needs)
     every = bool(counted.all())
-    hidden_ND, targets_N = (x, targets) if every else (x[counted], targets[counted])  # padding costs nothing
+    hidden_ND, targets_N = (x, targets) if every else (x[counted], targets[counted])  # padding is left out
     with BLAS:
-        work = _Loss(hidden_ND, targets_N, weight, bias, smoothing, needs)
+        work = _BlockedLoss(hidden_ND, targets_N, weight, bias, smoothing, needs)
         loss = work.run()
     if every or work.dx is None:
         return loss, (work.dx, work.dweight, *work.dbias)
@@ -39,8 +40,8 @@ def _(x: np.ndarray, weight: np.ndarray, *bias: np.ndarray, classes: Any, needs:
     return loss, (dx, work.dweight, *work.dbias)
 
 
-class _Loss:
-    """The loss over all rows, and the gradients that are needed, built up block by block."""
+class _BlockedLoss:
+    """The loss over all rows and the gradients that are needed, accumulated block by block."""
 
     def __init__(
         self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray, bias: Any, smoothing: float, needs: Any
@@ -48,26 +49,26 @@ class _Loss:
         self.x_ND, self.targets_N, self.weight_DV, self.bias = x, targets, weight, bias
         self.smoothing, self.classes = smoothing, weight.shape[1]
         self.dx = np.empty(x.shape, x.dtype) if needs[0] else None
-        self.dweight = np.empty_like(weight) if needs[1] else None  # of its layout: a tied weight is transposed
+        self.dweight = np.empty_like(weight) if needs[1] else None  # with its layout: a tied weight is transposed
         self.dbias = [np.zeros(b.shape, b.dtype) if need else None for b, need in zip(bias, needs[2:], strict=True)]
         self.wanted = any(needs)
         self.columns = even_blocks(self.classes, 2 * max(round(self.classes / COLUMNS), 1))
 
     def run(self) -> np.ndarray:
         row_bytes = self.classes * self.x_ND.itemsize
-        count = round(len(self.x_ND) * row_bytes / BLOCK_BYTES) or 1  # of blocks as even as can be
+        count = round(len(self.x_ND) * row_bytes / BLOCK_BYTES) or 1  # blocks of nearly equal height
         blocks = row_blocks(len(self.x_ND), row_bytes, -(-len(self.x_ND) // count) * row_bytes)
         scratch = np.empty((blocks[0].stop, self.classes), self.x_ND.dtype)
         return np.asarray(sum([self._block(n, scratch[: n.stop - n.start]) for n in blocks]), self.x_ND.dtype)
 
-    def _each(self, work: Callable[[slice], Any], logits: np.ndarray) -> list[Any]:
-        """Return ``work(columns)`` for all columns, in their order."""
+    def _for_columns(self, work: Callable[[slice], Any], logits: np.ndarray) -> list[Any]:
+        """Return the results of ``work(columns)`` for all pieces of the vocabulary, in their order."""
         results: dict[int, Any] = {}
 
         def keep(v: slice) -> None:
             results[v.start] = work(v)
 
-        if logits.size >= SHARED:
+        if logits.size >= SHARED_LOGITS:
             share(keep, self.columns)
         else:
             for v in self.columns:
@@ -75,7 +76,7 @@ class _Loss:
         return [results[v.start] for v in self.columns]
 
     def _block(self, n: slice, z_nV: np.ndarray) -> Any:
-        """Return the loss of a block of rows, and add its part to the gradients."""
+        """Return the loss of a block of rows, and add its contribution to the gradients."""
         x_nD, targets_n = self.x_ND[n], self.targets_N[n]
         ones = np.ones((self.columns[-1].stop - self.columns[-1].start, 1), z_nV.dtype)
 
@@ -85,7 +86,7 @@ class _Loss:
                 z += b[v]
             return z.max(axis=1, keepdims=True)
 
-        top_n1 = np.maximum.reduce(self._each(logits, z_nV))
+        top_n1 = np.maximum.reduce(self._for_columns(logits, z_nV))
         top_n1[np.isneginf(top_n1)] = 0
         rows = np.arange(len(targets_n))
         expected_n = (1 - self.smoothing) * (z_nV[rows, targets_n] - top_n1[:, 0])
@@ -97,10 +98,10 @@ class _Loss:
             plain = z @ one if self.smoothing else None
             return plain, np.exp(z, out=z) @ one
 
-        sums = self._each(exponentials, z_nV)
-        total_n1 = summed([s for _, s in sums])
+        sums = self._for_columns(exponentials, z_nV)
+        total_n1 = sum_in_order([s for _, s in sums])
         if self.smoothing:
-            expected_n += self.smoothing / self.classes * summed([s for s, _ in sums])[:, 0]
+            expected_n += self.smoothing / self.classes * sum_in_order([s for s, _ in sums])[:, 0]
         if self.wanted:
             self._gradients(n, z_nV, total_n1)
         return (np.log(total_n1[:, 0]) - expected_n).sum()
@@ -109,7 +110,7 @@ class _Loss:
         x_nD, targets_n = self.x_ND[n], self.targets_N[n]
         inverse_n1 = 1 / total_n1
 
-        def of_columns(v: slice) -> Any:
+        def gradient(v: slice) -> Any:
             dz = z_nV[:, v]
             dz *= inverse_n1
             if self.smoothing:
@@ -126,14 +127,14 @@ class _Loss:
                     d[v] += dz.sum(axis=0)
             return dz @ self.weight_DV[:, v].T if self.dx is not None else None
 
-        parts = self._each(of_columns, z_nV)
+        parts = self._for_columns(gradient, z_nV)
         if self.dx is not None:
-            self.dx[n] = summed(parts)
+            self.dx[n] = sum_in_order(parts)
 
 
 @linear_cross_entropy_gradient.register(np.ndarray)
-@linear_cross_entropy_gradient.register(np.generic)  # the gradient of a number times another is such a scalar
-def _(
+@linear_cross_entropy_gradient.register(np.generic)  # dloss of a scaled loss is a NumPy scalar
+def _(  # type: ignore[misc]  # which has no len(), so mypy does not take it for an Array
     dloss: np.ndarray | np.generic,
     x: np.ndarray,
     weight: np.ndarray,
@@ -141,16 +142,16 @@ def _(
     classes: Any,
     kept: Any,
     needs: Any,
-) -> tuple[np.ndarray | None, ...]:
+) -> tuple[Array | None, ...]:
     if kept is None or dloss.dtype != x.dtype:
         formula = linear_cross_entropy_gradient.dispatch(object)
         return formula(dloss, x, weight, *bias, classes=classes, kept=kept, needs=needs)
-    return tuple([None if d is None else _scaled(d, dloss) for d in kept])  # a copy: another pass may come
+    return tuple([None if d is None else _scaled(d, dloss) for d in kept])  # copies: retain_graph allows another pass
 
 
 def _scaled(d: np.ndarray, factor: Any) -> np.ndarray:
     result = np.empty_like(d)
-    lying = d.T if d.flags.f_contiguous and d.ndim == 2 else d
-    out = result.T if lying is not d else result
-    for_blocks(lambda b: np.multiply(lying[b], factor, out=out[b]), len(lying), lying[:1].nbytes)
+    transposed = d.flags.f_contiguous and d.ndim == 2
+    source, out = (d.T, result.T) if transposed else (d, result)  # C-contiguous
+    for_blocks(lambda b: np.multiply(source[b], factor, out=out[b]), len(source), source[:1].nbytes)
     return result

@@ -1,4 +1,4 @@
-"""Layer normalisation by row blocks, in place."""
+"""Layer normalization by row blocks, in place."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.kernels.numpy.blocks import for_blocks, same_float_dtype, summed
+from tensorlib.arrays.array import Array
+from tensorlib.kernels.numpy.blocks import for_blocks, same_float_dtype, sum_in_order
 from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
 
 
 @layer_norm_formula.register(np.ndarray)
-def _(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> tuple[Array, tuple[Array, Array]]:
     if x.size == 0 or not same_float_dtype(x, weight, bias):
         return layer_norm_formula.dispatch(object)(x, weight, bias, eps)
     width = x.shape[-1]
     rows = x.reshape(-1, width)
     y = np.empty(rows.shape, x.dtype)
     mean, rstd = np.empty((len(rows), 1), x.dtype), np.empty((len(rows), 1), x.dtype)
-    ones = np.ones((width, 1), x.dtype)  # a product with it is a sum over the row, and faster than one
+    ones = np.ones((width, 1), x.dtype)  # a product with ones is the sum over the row, and faster than np.sum
 
-    def normalise(block: slice) -> None:
+    def normalize(block: slice) -> None:
         np.divide(rows[block] @ ones, width, out=mean[block])
         h = np.subtract(rows[block], mean[block], out=y[block])
         variance = np.einsum("nd,nd->n", h, h)[:, None] / width
@@ -31,7 +30,7 @@ def _(
         h *= weight
         h += bias
 
-    for_blocks(normalise, len(rows), width * x.itemsize)
+    for_blocks(normalize, len(rows), width * x.itemsize)
     kept = (*x.shape[:-1], 1)
     return y.reshape(x.shape), (mean.reshape(kept), rstd.reshape(kept))
 
@@ -39,7 +38,7 @@ def _(
 @layer_norm_gradient.register(np.ndarray)
 def _(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, rstd: np.ndarray, needs: tuple[bool, ...]
-) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+) -> tuple[Array | None, Array | None, Array | None]:
     if x.size == 0 or not same_float_dtype(x, dy, weight):
         return layer_norm_gradient.dispatch(object)(dy, x, weight, mean, rstd, needs)
     width = x.shape[-1]
@@ -47,18 +46,18 @@ def _(
     mean_rows, rstd_rows = mean.reshape(-1, 1), rstd.reshape(-1, 1)
     dx = np.empty(x_rows.shape, x.dtype) if needs[0] else None
     ones = np.ones((width, 1), x.dtype)
-    of_weight: dict[int, Any] = {}
-    of_bias: dict[int, Any] = {}
+    weight_parts: dict[int, Any] = {}  # by the first row of the block
+    bias_parts: dict[int, Any] = {}
 
     def gradients(block: slice) -> None:
         if needs[2]:
-            of_bias[block.start] = dy_rows[block].sum(axis=0)
+            bias_parts[block.start] = dy_rows[block].sum(axis=0)
         if dx is None and not needs[1]:
             return
         h = x_rows[block] - mean_rows[block]
         h *= rstd_rows[block]
         if needs[1]:
-            of_weight[block.start] = np.einsum("nd,nd->d", dy_rows[block], h)
+            weight_parts[block.start] = np.einsum("nd,nd->d", dy_rows[block], h)
         if dx is None:
             return
         g = np.multiply(dy_rows[block], weight, out=dx[block])
@@ -68,5 +67,5 @@ def _(
         g *= rstd_rows[block]
 
     for_blocks(gradients, len(x_rows), width * x.itemsize)
-    dweight, dbias = (summed([d[i] for i in sorted(d)]) if d else None for d in (of_weight, of_bias))
+    dweight, dbias = (sum_in_order([d[i] for i in sorted(d)]) if d else None for d in (weight_parts, bias_parts))
     return None if dx is None else dx.reshape(x.shape), dweight, dbias

@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 
+from tensorlib.arrays.array import Array
 from tensorlib.arrays.shapes import largest
 from tensorlib.ops.softmax import softmax_formula, softmax_gradient
 
 
 @softmax_formula.register(np.ndarray)
-def _(x: np.ndarray, axis: int, visible: np.ndarray | None) -> np.ndarray:
-    if x.dtype.kind != "f":  # what is done in place below would stay integer
+def _(x: np.ndarray, axis: int, visible: np.ndarray | None) -> Array:
+    if x.dtype.kind != "f":  # the steps in place below would keep an integer dtype
         return softmax_formula.dispatch(object)(x, axis, visible)
     y = x if visible is None else np.where(visible, x, x.dtype.type(-math.inf))
     top = largest(y, (axis,))
@@ -26,11 +27,11 @@ def _(x: np.ndarray, axis: int, visible: np.ndarray | None) -> np.ndarray:
 
 
 @softmax_gradient.register(np.ndarray)
-def _(dy: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+def _(dy: np.ndarray, y: np.ndarray, axis: int) -> Array:
     with np.errstate(invalid="ignore"):
         dx = dy * y
         total = dx.sum(axis=axis, keepdims=True)
-    if not np.isfinite(total).all():  # a gradient that is infinite or NaN, perhaps at hidden places only
+    if not np.isfinite(total).all():  # a gradient is infinite or NaN, perhaps only at hidden positions
         return softmax_gradient.dispatch(object)(dy, y, axis)
     dx -= y * total
     return dx

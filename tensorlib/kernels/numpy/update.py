@@ -1,4 +1,4 @@
-"""Adam and moving averages by blocks: several passes over arrays, made while a block of each is in the cache."""
+"""Adam and moving averages by blocks: the several passes over the arrays are made while a block is in the cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from tensorlib.arrays.array import Array
 from tensorlib.kernels.numpy.blocks import for_blocks, same_float_dtype
 from tensorlib.ops.update import adam_update, average_update
 
@@ -14,7 +15,7 @@ from tensorlib.ops.update import adam_update, average_update
 def _(
     p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *, step: int, learning_rate: float, beta1: float,
     beta2: float, eps: float, weight_decay: float, decoupled: bool,
-) -> np.ndarray:  # fmt: skip
+) -> Array:  # fmt: skip
     options = {
         "step": step, "learning_rate": learning_rate, "beta1": beta1, "beta2": beta2, "eps": eps,
         "weight_decay": weight_decay,

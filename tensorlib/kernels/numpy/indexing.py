@@ -1,4 +1,4 @@
-"""The gradient of an embedding: rows added up by their id, without a loop over rows and in a fixed order."""
+"""The gradient of an embedding: rows summed by id, without a loop over rows and in a fixed order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from tensorlib.ops.indexing import sum_rows_formula
 
-OFTEN = 8  # an id that comes more often than this has its rows summed by themselves
+FEW = 8  # rows of an id that occurs more often than this are summed in a call for that id alone
 
 
 @sum_rows_formula.register(np.ndarray)
@@ -21,9 +21,9 @@ def _(x: np.ndarray, ids: np.ndarray, rows: int) -> np.ndarray:
     starts = np.flatnonzero(np.concatenate((np.ones(1, bool), ordered[1:] != ordered[:-1])))
     counts = np.diff(starts, append=flat.size)
     found = ordered[starts]
-    few = counts <= OFTEN
+    few = counts <= FEW
     y[found[few]] = x[order[starts[few]]]
-    for nth in range(1, OFTEN):  # the second place of each id, the third, ...: no id twice among them
+    for nth in range(1, FEW):  # the second occurrence of each id, the third, ...: no id occurs twice among them
         more = few & (counts > nth)
         if not more.any():
             break
