@@ -135,7 +135,8 @@ class Optimizer:
         for name, g in gradients.items():
             end = start + g.size
             for slot, flat in states.items():
-                np.copyto(self.state[name][slot], flat[start:end].reshape(g.shape))
+                moment: Any = self.state[name][slot]
+                moment[...] = flat[start:end].reshape(g.shape)
             # A view would keep the whole array alive.
             self.parameters[name].replace(new[start:end].reshape(g.shape).copy())
             self.steps[name] = step

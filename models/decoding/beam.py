@@ -65,10 +65,10 @@ def likeliest(logits_RV: tl.Tensor, count: int, may_end: bool = True) -> tuple[n
 
     Only these leave the device. If </s> may not come, its log-probability is -inf, and one more token is returned.
     """
-    best_RC, ids_RC = tl.topk(logits_RV, min(count + (not may_end), logits_RV.shape[-1]))
+    best, ids = tl.topk(logits_RV, min(count + (not may_end), logits_RV.shape[-1]))
     total_R1 = tl.logsumexp(logits_RV, axis=-1, keepdims=True).numpy().astype(np.float64)
-    log_probs_RC = np.minimum(best_RC.numpy() - total_R1, 0)  # rounding must not let a token raise log P
-    ids_RC = ids_RC.numpy()
+    log_probs_RC = np.minimum(best.numpy() - total_R1, 0)  # rounding must not let a token raise log P
+    ids_RC = ids.numpy()
     return ids_RC, log_probs_RC if may_end else np.where(ids_RC == EOS, -math.inf, log_probs_RC)
 
 

@@ -46,7 +46,7 @@ class Backend:
         """Return the array on the host: the same memory on NumPy, a copy on a GPU, which waits for it."""
         return array  # type: ignore[return-value]  # the arrays of this backend are NumPy's
 
-    def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Array:
+    def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
         """Return `count` random numbers of an unsigned dtype, all bits random: a pure function of (key, draw).
 
         The numbers of Philox-4x64 (Salmon et al. 2011). `draw` is the third word of the counter, so every draw has

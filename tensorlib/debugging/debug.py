@@ -78,7 +78,7 @@ class _FiniteCheck(Watch):
             if dx is not None and not all_finite(getattr(dx, "array", dx)):
                 raise FloatingPointError(backward_report(node, dys, i, dx))
 
-    def arrived(self, leaf: Tensor, dx: Any) -> None:
+    def arrived(self, leaf: Value, dx: Any) -> None:
         if not all_finite(getattr(dx, "array", dx)):
             found = range_of(dx)
             assert found is not None

@@ -145,8 +145,8 @@ def _deliver(node: Function, dxs: Sequence[Any], gradients: Gradients) -> None:
         shape, dtype = types[i]
         if getattr(dx, "shape", None) != shape or dx.dtype is not dtype:
             dx = _conform(node, i, dx)
-        if not isinstance(below := edge[0], Function):
-            gradients.reach(below, node.fresh)
+        if isinstance(leaf := edge[0], Value):
+            gradients.reach(leaf, node.fresh)
         if edge in sums:
             gradients.add(edge, dx)
         else:
@@ -299,5 +299,5 @@ def _seed(y: Value, gradient: Any, operation: str, create_graph: bool) -> Any:
     if gradient.shape != y.shape:
         raise ValueError(f"{operation}: the gradient must have the output's shape {y.shape}, got {gradient.shape}")
     if gradient.dtype != y.dtype:
-        gradient = gradient.astype(y.dtype)  # type: ignore[attr-defined]
+        gradient = gradient.astype(y.dtype)
     return gradient if create_graph else gradient.array

@@ -8,7 +8,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tensorlib.engine.value import Value
     from tensorlib.tensor import Tensor
 
 __all__ = ["HookHandle"]
@@ -43,7 +42,7 @@ class HookHandle:
         self.remove()
 
 
-def register_hook(x: Value, hook: Callable[[Tensor], Any]) -> HookHandle:
+def register_hook(x: Tensor, hook: Callable[[Tensor], Any]) -> HookHandle:
     """Call ``hook(gradient)`` whenever a backward pass has finished the gradient with respect to `x`.
 
     The gradient is the sum over all uses of x. A value that the hook returns, unless None, replaces it: further back,
@@ -69,7 +68,7 @@ def register_hook(x: Value, hook: Callable[[Tensor], Any]) -> HookHandle:
     return HookHandle(hooks, hook)
 
 
-def retain_grad(x: Value) -> None:
+def retain_grad(x: Tensor) -> None:
     """Make ``backward()`` write ``.grad`` of `x` although x is not a leaf, as long as this Tensor exists."""
     if not x.requires_grad:
         raise RuntimeError(f"retain_grad: this Tensor of shape {x.shape} does not require a gradient, so it gets none")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from tensorlib.engine.function import Function
+    from tensorlib.engine.value import Value
     from tensorlib.tensor import Tensor
 
 __all__ = ["is_grad_enabled", "module_scope", "no_grad", "record_source"]
@@ -45,7 +46,7 @@ class Watch:
         They are arrays, or Tensors under create_graph; None for a gradient that is not wanted or does not exist.
         """
 
-    def arrived(self, leaf: Tensor, dx: Any) -> None:
+    def arrived(self, leaf: Value, dx: Any) -> None:
         """Observe the complete gradient of `leaf`, an array or a Tensor, after its hooks."""
 
     def detached(self, x: Tensor, y: Tensor, how: str) -> None:
