@@ -145,8 +145,8 @@ def code_lines(path):
 
 LONG_FUNCTIONS: dict[str, str] = {}  # by file and name, and why each may be longer
 LONG_FILES = {
-    "tensorlib/ops/arithmetic.py": "13 short public functions and their ops; half of the lines are docstrings with derivations and examples",
-    "tensorlib/ops/shape.py": "15 short public functions and their ops; half of the lines are docstrings with derivations and examples",
+    "tensorlib/ops/arithmetic.py": "13 short ops; half of its lines are docstrings with derivations",
+    "tensorlib/ops/shape.py": "15 short ops; half of its lines are docstrings with derivations",
     "tensorlib/tensor.py": "one line for each method and operator of Tensor: a list, not an idea",
     "models/text/corpora/phrasebook_words.py": "the words of the phrasebook: data",
     "models/text/corpora/phrasebook_frames.py": "the sentences of the phrasebook: mostly data",
