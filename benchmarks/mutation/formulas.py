@@ -47,8 +47,8 @@ class Module:
         module = cls(path, source, ast.parse(source))
         for node in module.tree.body:
             if isinstance(node, ast.FunctionDef):
-                name = node.name if node.name != "_" else f"{registered_for(node)} (kernel)"
-                module.functions[name] = node
+                formula = registered_for(node)
+                module.functions[f"{formula} (kernel)" if formula else node.name] = node
             elif isinstance(node, ast.ClassDef):
                 for method in node.body:
                     if isinstance(method, ast.FunctionDef):

@@ -141,7 +141,7 @@ def _fits(q: np.ndarray, k: np.ndarray, v: np.ndarray, p: float) -> bool:
 
 
 @attention_formula.register(np.ndarray)
-def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, pattern: AttentionPattern) -> tuple[Array, Any]:
+def _attention_kernel(q: np.ndarray, k: np.ndarray, v: np.ndarray, pattern: AttentionPattern) -> tuple[Array, Any]:
     if not _fits(q, k, v, pattern.p):
         return attention_formula.dispatch(object)(q, k, v, pattern)
     x = _AttentionBlocks(q, k, v, pattern)
@@ -164,7 +164,7 @@ def _(q: np.ndarray, k: np.ndarray, v: np.ndarray, pattern: AttentionPattern) ->
 
 
 @attention_gradient.register(np.ndarray)
-def _(
+def _attention_gradient_kernel(
     dy: np.ndarray,
     q: np.ndarray,
     k: np.ndarray,

@@ -9,7 +9,9 @@ from tensorlib.ops.crossentropy import cross_entropy_formula, cross_entropy_grad
 
 
 @cross_entropy_formula.register(np.ndarray)
-def _(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: float) -> tuple[np.ndarray, np.ndarray]:
+def _cross_entropy_kernel(
+    logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: float
+) -> tuple[np.ndarray, np.ndarray]:
     rows, classes = logits.shape
     lse = np.empty((rows, 1), logits.dtype)
     loss = np.empty(rows, logits.dtype)
@@ -33,7 +35,7 @@ def _(logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: f
 
 
 @cross_entropy_gradient.register(np.ndarray)
-def _(
+def _cross_entropy_gradient_kernel(
     dloss: np.ndarray,
     logits: np.ndarray,
     lse: np.ndarray,

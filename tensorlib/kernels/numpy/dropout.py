@@ -24,7 +24,7 @@ def zero_where_not(kept: np.ndarray, y: np.ndarray) -> None:
 
 
 @dropout_formula.register(np.ndarray)
-def _(x: np.ndarray, p: float, key: int, draw: int) -> Array:
+def _dropout_kernel(x: np.ndarray, p: float, key: int, draw: int) -> Array:
     if not same_float_dtype(x):
         return dropout_formula.dispatch(object)(x, p, key, draw)
     y = np.empty(x.shape, x.dtype)
@@ -34,7 +34,7 @@ def _(x: np.ndarray, p: float, key: int, draw: int) -> Array:
 
 
 @add_dropout_formula.register(np.ndarray)
-def _(x: np.ndarray, y: np.ndarray, p: float, key: int, draw: int) -> Array:
+def _add_dropout_kernel(x: np.ndarray, y: np.ndarray, p: float, key: int, draw: int) -> Array:
     if not same_float_dtype(x, y):
         return add_dropout_formula.dispatch(object)(x, y, p, key, draw)
     z = np.empty(x.shape, x.dtype)

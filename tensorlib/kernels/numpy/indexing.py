@@ -10,7 +10,7 @@ FEW = 8  # rows of an id that occurs more often than this are summed in a call f
 
 
 @sum_rows_formula.register(np.ndarray)
-def _(x: np.ndarray, ids: np.ndarray, rows: int) -> np.ndarray:
+def _sum_rows_kernel(x: np.ndarray, ids: np.ndarray, rows: int) -> np.ndarray:
     flat = ids.reshape(-1)
     y = np.zeros((rows, *x.shape[ids.ndim :]), x.dtype)
     if not flat.size:

@@ -64,7 +64,7 @@ def _side_blocks(size: int) -> list[slice]:
 
 
 @product.register(np.ndarray)
-def _(x: np.ndarray, y: np.ndarray) -> Array:
+def _product_kernel(x: np.ndarray, y: np.ndarray) -> Array:
     if (
         x.size * y.shape[-1] < SHARED_WORK
         or y.ndim != 2

@@ -13,7 +13,7 @@ from tensorlib.ops.linear import linear_formula, linear_gradient, linear_relu_fo
 
 
 @linear_formula.register(np.ndarray)
-def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> Array:
+def _linear_kernel(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> Array:
     if bias is None or not same_float_dtype(x, weight, bias):
         return linear_formula.dispatch(object)(x, weight, bias)
 
@@ -24,7 +24,9 @@ def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> Arra
 
 
 @linear_relu_formula.register(np.ndarray)
-def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, p: float, key: int, draw: int) -> Array:
+def _linear_relu_kernel(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, p: float, key: int, draw: int
+) -> Array:
     if not same_float_dtype(x, weight, *([] if bias is None else [bias])):
         return linear_relu_formula.dispatch(object)(x, weight, bias, p, key, draw)
 
@@ -40,7 +42,7 @@ def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, p: float, key:
 
 
 @linear_relu_gradient.register(np.ndarray)
-def _(dy: np.ndarray, y: np.ndarray, scale: float) -> Array:
+def _linear_relu_gradient_kernel(dy: np.ndarray, y: np.ndarray, scale: float) -> Array:
     if not same_float_dtype(y, dy):
         return linear_relu_gradient.dispatch(object)(dy, y, scale)
     dz = np.empty(y.shape, y.dtype)
@@ -55,7 +57,9 @@ def _(dy: np.ndarray, y: np.ndarray, scale: float) -> Array:
 
 
 @linear_gradient.register(np.ndarray)
-def _(dz: np.ndarray, x: np.ndarray, weight: np.ndarray, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
+def _linear_gradient_kernel(
+    dz: np.ndarray, x: np.ndarray, weight: np.ndarray, needs: tuple[bool, ...]
+) -> tuple[Array | None, ...]:
     if not same_float_dtype(x, dz, weight):
         return linear_gradient.dispatch(object)(dz, x, weight, needs)
     dz_rows = rows(dz)

@@ -24,7 +24,9 @@ SHARED_LOGITS = 1 << 17  # from this number of logits on it pays to share the wo
 
 
 @linear_cross_entropy_formula.register(np.ndarray)
-def _(x: np.ndarray, weight: np.ndarray, *bias: np.ndarray, classes: Any, needs: Any) -> tuple[Array, Any]:
+def _linear_cross_entropy_kernel(
+    x: np.ndarray, weight: np.ndarray, *bias: np.ndarray, classes: Any, needs: Any
+) -> tuple[Array, Any]:
     targets, counted, smoothing = classes
     if not same_float_dtype(x, weight, *bias) or not counted.any() or 0 in weight.shape:
         return linear_cross_entropy_formula.dispatch(object)(x, weight, *bias, classes=classes, needs=needs)
@@ -134,7 +136,7 @@ class _BlockedLoss:
 
 @linear_cross_entropy_gradient.register(np.ndarray)
 @linear_cross_entropy_gradient.register(np.generic)  # dloss of a scaled loss is a NumPy scalar
-def _(  # type: ignore[misc]  # which has no len(), so mypy does not take it for an Array
+def _linear_cross_entropy_gradient_kernel(  # type: ignore[misc]  # which has no len(), so mypy does not take it for an Array
     dloss: np.ndarray | np.generic,
     x: np.ndarray,
     weight: np.ndarray,

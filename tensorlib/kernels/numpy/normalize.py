@@ -12,7 +12,9 @@ from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
 
 
 @layer_norm_formula.register(np.ndarray)
-def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> tuple[Array, tuple[Array, Array]]:
+def _layer_norm_kernel(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float
+) -> tuple[Array, tuple[Array, Array]]:
     if x.size == 0 or not same_float_dtype(x, weight, bias):
         return layer_norm_formula.dispatch(object)(x, weight, bias, eps)
     width = x.shape[-1]
@@ -36,7 +38,7 @@ def _(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, eps: float) -> tuple[
 
 
 @layer_norm_gradient.register(np.ndarray)
-def _(
+def _layer_norm_gradient_kernel(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray, mean: np.ndarray, rstd: np.ndarray, needs: tuple[bool, ...]
 ) -> tuple[Array | None, Array | None, Array | None]:
     if x.size == 0 or not same_float_dtype(x, dy, weight):

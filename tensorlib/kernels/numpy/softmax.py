@@ -12,7 +12,7 @@ from tensorlib.ops.softmax import softmax_formula, softmax_gradient
 
 
 @softmax_formula.register(np.ndarray)
-def _(x: np.ndarray, axis: int, visible: np.ndarray | None) -> Array:
+def _softmax_kernel(x: np.ndarray, axis: int, visible: np.ndarray | None) -> Array:
     if x.dtype.kind != "f":  # the steps in place below would keep an integer dtype
         return softmax_formula.dispatch(object)(x, axis, visible)
     y = x if visible is None else np.where(visible, x, x.dtype.type(-math.inf))
@@ -27,7 +27,7 @@ def _(x: np.ndarray, axis: int, visible: np.ndarray | None) -> Array:
 
 
 @softmax_gradient.register(np.ndarray)
-def _(dy: np.ndarray, y: np.ndarray, axis: int) -> Array:
+def _softmax_gradient_kernel(dy: np.ndarray, y: np.ndarray, axis: int) -> Array:
     with np.errstate(invalid="ignore"):
         dx = dy * y
         total = dx.sum(axis=axis, keepdims=True)

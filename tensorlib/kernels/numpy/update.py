@@ -12,7 +12,7 @@ from tensorlib.ops.update import adam_update, average_update
 
 
 @adam_update.register(np.ndarray)
-def _(
+def _adam_update_kernel(
     p: np.ndarray, g: np.ndarray, m: np.ndarray, v: np.ndarray, *, step: int, learning_rate: float, beta1: float,
     beta2: float, eps: float, weight_decay: float, decoupled: bool,
 ) -> Array:  # fmt: skip
@@ -54,7 +54,7 @@ def _(
 
 
 @average_update.register(np.ndarray)
-def _(e: np.ndarray, w: np.ndarray, decay: float) -> None:
+def _average_update_kernel(e: np.ndarray, w: np.ndarray, decay: float) -> None:
     if not (same_float_dtype(e, w) and e.flags.c_contiguous and w.flags.c_contiguous):
         average_update.dispatch(object)(e, w, decay)
         return
