@@ -6,16 +6,19 @@ Masks are called `visible`; True means that a position may be attended to. They 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 import tensorlib as tl
 from nn import init
-from nn.checks import TensorLike, check_fraction, check_size, with_width
+from nn.checks import check_fraction, check_size, with_width
 from nn.layers import Linear
 from nn.module import Module
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
 
 __all__ = ["MultiHeadAttention", "causal_mask", "padding_mask"]
 
@@ -91,6 +94,20 @@ class MultiHeadAttention(Module):
         parts = [init.xavier_uniform((width, width), generator) for _ in range(3)]
         self.projection.weight.replace(np.concatenate(parts, axis=1))
         self.output = Linear(width, width, generator=generator)
+
+    if TYPE_CHECKING:  # what a call returns depends on `return_weights`
+
+        @overload  # type: ignore[override]  # calls with a `return_weights` known only at run time have no type
+        def __call__(
+            self, x_BTD: TensorLike, memory_BSD: TensorLike | None = ..., visible: TensorLike | None = ...,
+            return_weights: Literal[False] = ..., causal: bool = ...,
+        ) -> tl.Tensor: ...  # fmt: skip
+        @overload
+        def __call__(
+            self, x_BTD: TensorLike, memory_BSD: TensorLike | None = ..., visible: TensorLike | None = ...,
+            *, return_weights: Literal[True], causal: bool = ...,
+        ) -> tuple[tl.Tensor, tl.Tensor]: ...  # fmt: skip
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...  # noqa: D102
 
     def forward(
         self,

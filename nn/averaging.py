@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import TensorLike, check_fraction, check_size, shape_mismatches
+from nn.checks import check_fraction, check_size, shape_mismatches
 from nn.parameter import Parameter
 from tensorlib.arrays.backend import Array
 from tensorlib.ops.update import average_update
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
 
 __all__ = ["ExponentialMovingAverage", "average"]
 

@@ -6,18 +6,16 @@ import math
 from collections.abc import Mapping
 from numbers import Real
 from operator import index
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING, Any
 
 import tensorlib as tl
 from tensorlib.messages import kind_of
 
 if TYPE_CHECKING:
     from nn.module import Module
+    from tensorlib.engine.value import TensorLike
 
 __all__ = [
-    "TensorLike",
     "check_fraction",
     "check_generator",
     "check_number",
@@ -25,9 +23,6 @@ __all__ = [
     "shape_mismatches",
     "with_width",
 ]
-
-TensorLike: TypeAlias = tl.Tensor | ArrayLike
-"""A Tensor, or what can be converted to one: an array of NumPy or CuPy, a number, nested lists of numbers."""
 
 
 def check_size(where: str, least: int = 1, **sizes: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Self, TypeVar, cast
 
+import tensorlib as tl
 from nn.module import Module
 from tensorlib.messages import kind_of
 
@@ -67,7 +68,7 @@ class Sequential(ModuleList[Module]):
     def __init__(self, *modules: Module) -> None:
         super().__init__(modules)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any) -> tl.Tensor:
         """Return the output of the last module."""
         for module in self:
             x = module(x)

@@ -5,14 +5,19 @@ Shape suffixes: D input width, E output width, F feed-forward width, V vocabular
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 import tensorlib as tl
 from nn import init
-from nn.checks import TensorLike, check_fraction, check_generator, check_number, check_size, with_width
+from nn.checks import check_fraction, check_generator, check_number, check_size, with_width
 from nn.module import Module
 from nn.parameter import Parameter
 from tensorlib.ops.arguments import check_flag
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
 
 __all__ = ["Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear", "LinearRelu"]
 

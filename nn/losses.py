@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tensorlib as tl
-from nn.checks import TensorLike
 from nn.module import Module
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
 
 __all__ = ["CrossEntropyLoss"]
 

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 import tensorlib as tl
 from nn.attributes import CheckedAttributes
-from nn.checks import TensorLike, shape_mismatches
+from nn.checks import shape_mismatches
 from nn.hooks import ForwardHook, ForwardPreHook, Hooks, call_with_hooks
 from nn.parameter import Parameter
 from tensorlib.arrays.backend import Array
@@ -23,6 +23,8 @@ from tensorlib.ops.arguments import check_flag
 __all__ = ["Module"]
 
 if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+
     P = ParamSpec("P")
     R = TypeVar("R", covariant=True)
 

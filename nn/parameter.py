@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from numpy.typing import ArrayLike, DTypeLike
+from typing import TYPE_CHECKING
+
+from numpy.typing import DTypeLike
 
 import tensorlib as tl
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
 
 __all__ = ["Parameter"]
 
@@ -21,6 +26,6 @@ class Parameter(tl.Tensor):
     __slots__ = ()
 
     def __init__(
-        self, data: tl.Tensor | ArrayLike, dtype: DTypeLike | None = None, backend: str | tl.Backend | None = None
+        self, data: TensorLike, dtype: DTypeLike | None = None, backend: str | tl.Backend | None = None
     ) -> None:
         super().__init__(data, requires_grad=True, dtype=dtype, backend=backend)

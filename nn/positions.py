@@ -5,13 +5,18 @@ Shape suffixes: B batch, T length, D width.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 import tensorlib as tl
 from nn import init
-from nn.checks import TensorLike, check_size, with_width
+from nn.checks import check_size, with_width
 from nn.module import Module
 from nn.parameter import Parameter
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
 
 __all__ = ["LearnedPositions", "SinusoidalPositions", "sinusoids"]
 

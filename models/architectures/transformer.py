@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +18,9 @@ import nn
 import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
 from models.text.tokens import PAD
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
 
 __all__ = ["DecoderState", "Transformer", "TransformerConfig"]
 
@@ -128,7 +131,7 @@ class Transformer(nn.Module):
         self,
         source_ids: ArrayLike,
         target_ids: ArrayLike,
-        next_ids: ArrayLike,
+        next_ids: TensorLike,
         label_smoothing: float = 0.0,
         reduction: Literal["mean", "sum"] = "mean",
     ) -> tl.Tensor:

@@ -1,1 +1,5 @@
-"""Raw arrays, below the engine: backends, random numbers, threads, memory, and helpers on shapes."""
+"""Arrays below the engine: backends and devices, random numbers, threads, memory, shapes."""
+
+from tensorlib.arrays import cupy
+
+__all__ = ["cupy"]  # imported because it registers itself

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import cache, singledispatch
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -65,8 +64,14 @@ class Backend:
 
 _NUMPY = Backend()
 _NAMES = {"numpy": "numpy", "cpu": "numpy", "cupy": "cupy", "cuda": "cupy", "gpu": "cupy"}
-_MODULES = {"cupy": "tensorlib.arrays.cupy"}  # by name, because these modules import this one
-_ON_FIRST_USE: dict[str, list[Callable[[], object]]] = {name: [] for name in _MODULES}
+_LOADERS: dict[str, Callable[[], Backend]] = {}
+_ON_FIRST_USE: dict[str, list[Callable[[], object]]] = {}
+
+
+def register_backend(name: str, load: Callable[[], Backend]) -> None:
+    """Have `load` open the backend called `name` when it is first used. Raises RuntimeError if it is unavailable."""
+    _LOADERS[name] = load
+    _ON_FIRST_USE[name] = []
 
 
 def on_first_use(name: str, action: Callable[[], object]) -> None:
@@ -76,8 +81,8 @@ def on_first_use(name: str, action: Callable[[], object]) -> None:
 
 @cache
 def _loaded(name: str) -> Backend:
-    """Import the backend called `name`. Raises RuntimeError if its library or device is missing."""
-    backend = import_module(_MODULES[name]).open_backend()
+    """Open the backend called `name`, once. Raises RuntimeError if its library or device is missing."""
+    backend = _LOADERS[name]()
     for action in _ON_FIRST_USE[name]:
         action()
     return backend

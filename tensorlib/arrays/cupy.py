@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.arrays.backend import Array, Backend, backend_of
+from tensorlib.arrays.backend import Array, Backend, backend_of, register_backend
 
 __all__ = ["open_backend"]
 
@@ -55,3 +55,6 @@ def open_backend() -> Backend:
     backend = CuPy()
     backend_of.register(cupy.ndarray, lambda array: backend)
     return backend
+
+
+register_backend("cupy", open_backend)

@@ -86,7 +86,7 @@ class Function(Node):
         """Compute the value from raw arrays."""
         raise NotImplementedError(f"{type(self).__name__}: forward is missing")
 
-    def backward(self, *dy: Any) -> Any:
+    def backward(self, *dy: Any, **_: Any) -> Any:
         """Return the gradient with respect to each input, given the gradient with respect to each output."""
         raise NotImplementedError(f"{type(self).__name__}: backward is missing, so it has no gradient")
 
@@ -96,12 +96,13 @@ class Function(Node):
             self.saved = arrays
 
     @classmethod
-    def apply(cls, *inputs: Any, **attributes: Any) -> Any:
+    def apply(cls, *inputs: Any, **attributes: Any) -> Tensor:
         """Run `forward` on the inputs' arrays; record the op if an input needs a gradient.
 
         Inputs are Tensors, or anything that `Tensor` accepts; Python scalars stay scalars. Returns a Tensor, or a
         tuple of Tensors if `forward` returned a tuple.
         """
+        # The fast path of every op: it reads the state once, and calls functions for unusual inputs only.
         state = STATE.get()
         recording = state.record and cls.differentiable
         arrays: list[Any] = []
@@ -125,7 +126,7 @@ class Function(Node):
         if recorded:
             op.edges, op.serial = edges, next_serial()
             if len(arrays) == 2 and arrays[0] is arrays[1]:
-                arrays[1] = arrays[1][...]  # x * x, without a detour
+                arrays[1] = arrays[1][...]  # x * x: what _distinct does, without the call
             elif len(arrays) > 2:
                 arrays = _distinct(arrays)
         try:
@@ -133,6 +134,7 @@ class Function(Node):
         except (TypeError, ValueError) as error:
             raise explained(op, arrays, attributes, error) from error
 
+        # One output, as nearly always.
         if isinstance(y, tuple):
             return op._several_outputs(state, inputs, arrays, y, recorded)
         if recorded:
@@ -144,7 +146,7 @@ class Function(Node):
 
     @classmethod
     def run(cls, *inputs: Any, **attributes: Any) -> Any:
-        """Use this op inside another's ``backward``: arrays are only computed with, Tensors go to ``apply``."""
+        """Use this op inside another's ``backward``. Arrays give an array; Tensors are recorded, as by ``apply``."""
         if any(isinstance(x, Value) for x in inputs):
             return cls.apply(*inputs, **attributes)
         op = cls()
@@ -153,7 +155,7 @@ class Function(Node):
 
     def _several_outputs(
         self, state: State, inputs: Sequence[Any], arrays: Sequence[Any], outputs: tuple[Any, ...], recorded: bool
-    ) -> tuple[Tensor, ...]:
+    ) -> Any:
         """Finish `apply` for a `forward` that returned a tuple: one node, several Tensors."""
         if recorded:
             self.describe(arrays, outputs)

@@ -14,12 +14,10 @@ from tensorlib.arrays.backend import Array, Backend, backend_of
 from tensorlib.arrays.conversion import check_numbers, new_array
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
     from tensorlib.engine.node import Node
     from tensorlib.tensor import Tensor
 
-    TensorLike: TypeAlias = Tensor | Array | ArrayLike
+    TensorLike: TypeAlias = Tensor | Array | np.ndarray | np.generic | complex | list[Any] | tuple[Any, ...]
     """A Tensor, or anything that becomes one: an array of NumPy or CuPy, a number, nested lists of numbers."""
 
 __all__ = ["Value", "as_array", "as_value", "edge_of", "wrap"]

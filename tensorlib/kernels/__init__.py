@@ -6,7 +6,6 @@ runs instead. With ``TENSORLIB_KERNELS=0`` in the environment none is registered
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -49,5 +48,10 @@ def enabled() -> bool:
 def register_kernels() -> None:
     """Register the kernels for NumPy now, those for CuPy when its backend is first used; none if they are disabled."""
     if enabled():
-        importlib.import_module("tensorlib.kernels.numpy")
-        on_first_use("cupy", lambda: importlib.import_module("tensorlib.kernels.cuda"))
+        from tensorlib.kernels import numpy  # noqa: F401
+
+        on_first_use("cupy", _register_cuda_kernels)
+
+
+def _register_cuda_kernels() -> None:
+    from tensorlib.kernels import cuda  # noqa: F401

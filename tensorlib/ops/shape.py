@@ -310,11 +310,14 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
         (parts,) = given
         if parts < 1 or n % parts:
             raise ValueError(f"split: {parts} equal parts must fit axis {axis} of size {n}; list where to cut")
-        return Split.apply(x, sizes=[n // parts] * parts, axis=axis)
-    cuts = [0, *given, n]
-    if sorted(cuts) != cuts:
-        raise ValueError(f"split: positions must rise from 0 to {n}, the size of axis {axis}; got {list(given)}")
-    return Split.apply(x, sizes=[end - start for start, end in pairwise(cuts)], axis=axis)
+        sizes = [n // parts] * parts
+    else:
+        cuts = [0, *given, n]
+        if sorted(cuts) != cuts:
+            raise ValueError(f"split: positions must rise from 0 to {n}, the size of axis {axis}; got {list(given)}")
+        sizes = [end - start for start, end in pairwise(cuts)]
+    outputs: Any = Split.apply(x, sizes=sizes, axis=axis)  # several, which the type of `apply` does not say
+    return outputs
 
 
 @derivation(Split)

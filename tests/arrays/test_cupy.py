@@ -97,14 +97,14 @@ def test_actions_run_once_at_the_first_use(plant):
     assert calls == ["kernels"]
 
 
-def test_kernels_are_imported_at_the_first_use(plant, monkeypatch):
+def test_kernels_are_registered_at_the_first_use(plant, monkeypatch):
     from tensorlib import kernels
 
-    imported = []
-    monkeypatch.setattr(kernels, "importlib", SimpleNamespace(import_module=imported.append))
+    registered = []
+    monkeypatch.setattr(kernels, "_register_cuda_kernels", lambda: registered.append("cuda"))
     monkeypatch.setattr(kernels, "enabled", lambda: True)
     kernels.register_kernels()
-    assert imported == ["tensorlib.kernels.numpy"]
+    assert not registered
     plant(fake_cupy(lambda: 1))
     backend.get_backend("cupy")
-    assert imported == ["tensorlib.kernels.numpy", "tensorlib.kernels.cuda"]
+    assert registered == ["cuda"]

@@ -19,6 +19,16 @@ from models import Transformer, TransformerConfig, load
 from nn import optim
 
 
+class Cube(tl.Function):
+    def forward(self, x):
+        self.save(x)
+        return x**3
+
+    def backward(self, dy):
+        (x,) = self.saved
+        return 3 * x * x * dy
+
+
 class Classifier(nn.Module):
     def __init__(self) -> None:
         self.hidden = nn.Linear(4, 8)
@@ -38,6 +48,9 @@ probabilities: np.ndarray = tl.softmax(model(x), axis=-1).numpy()
 largest: float = probabilities.max().item()
 gradients: tuple[tl.Tensor, ...] = tl.grad((2 - x @ x.T).sum(), [tl.Tensor(1.0, requires_grad=True)])
 (values, indices) = tl.topk(x, 2)
+attention = nn.MultiHeadAttention(4, 2)
+(output, weights) = attention(tl.zeros((1, 2, 4)), return_weights=True)
+cubes: tl.Tensor = Cube.apply(tl.Tensor([1.0, 2.0]))
 rows = [row.shape for row in x]
 with tl.no_grad():
     total: tl.Tensor = x.sum(axis=0) + x[0] * 3
@@ -53,7 +66,7 @@ tl.reul(x)
 tl.Tensor([1.0], require_grad=True)
 nn.Linear(4)
 optim.Adam(model.named_parameters(), learning_rte=0.1)
-tl.exp(x).nunpy()
+attention(tl.zeros((1, 2, 4))).nunpy()
 (x + 1).sum(axes=0)
 model.hiden
 """
