@@ -32,6 +32,14 @@ def test_a_public_function_has_an_example_and_its_gradient(name):
         assert "=>" in text or "gradient" in text
 
 
+METHODS = [name for name in dir(tl.Tensor) if not name.startswith("_") and callable(getattr(tl.Tensor, name))]
+
+
+@pytest.mark.parametrize("name", [*METHODS, "requires_grad"])
+def test_a_method_of_a_tensor_has_an_example(name):
+    assert ">>>" in inspect.getdoc(getattr(tl.Tensor, name))
+
+
 # ---- examples ----------------------------------------------------------------------------------------------------
 
 NEEDS_CUPY = ("tensorlib/arrays/cuda.py", "tensorlib/arrays/cupy.py", "tensorlib/kernels/cuda/")
