@@ -16,8 +16,8 @@ from tensorlib.kernels import enabled, overridable
 from tensorlib.ops.exponential import Exp
 from tensorlib.optable import ROWS, function_names
 from tests import ROOT
+from tests.conftest import with_kernels
 
-with_kernels = pytest.mark.skipif(not enabled(), reason="TENSORLIB_KERNELS=0 registers no kernels")
 ROWS_BY_NAME = {row.name: row for row in ROWS}
 
 
@@ -61,7 +61,7 @@ def test_the_examples_run(name, capsys):
 
 
 class Kept:
-    """What the nodes of one class keep: names of arguments and attributes, outputs, how many statistics at most."""
+    """The arrays kept by the nodes of one class: names of arguments and attributes, outputs, most statistics."""
 
     def __init__(self):
         self.arguments, self.outputs, self.others, self.statistics, self.nodes = set(), set(), set(), 0, 0
