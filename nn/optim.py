@@ -115,7 +115,7 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam whose weight decay shrinks the parameter directly (Loshchilov and Hutter 2019, algorithm 2).
 
-    p <- p - learning_rate weight_decay p, beside the step of `Adam`.
+    p <- p - learning_rate weight_decay p, in addition to the step of `Adam`.
 
     >>> w = nn.Parameter([1.0, 2.0])
     >>> w.grad = tl.zeros(2)

@@ -1,6 +1,6 @@
 """Optimizer: the base of all optimizers. It holds parameters and state, and checks both.
 
-What a step does to one parameter is a formula in `tensorlib.ops.update`.
+The update of one parameter in a step is a formula in `tensorlib.ops.update`.
 """
 
 from __future__ import annotations

@@ -56,5 +56,5 @@ FUNCTION_NAMES = {
     "float16": "dtype='float16'", "float32": "dtype='float32'", "float64": "dtype='float64'", "int64": "dtype='int64'",
     "int32": "dtype='int32'", "long": "dtype='int64'", "set_grad_enabled": "tl.no_grad", "inference_mode": "tl.no_grad",
     "outer_product": "tl.outer", "var_mean": "tl.mean and tl.var", "allclose": "numpy.testing.assert_allclose",
-    "nn": "the package beside it: import nn", "optim": "from nn import optim",
+    "nn": "the package next to it: import nn", "optim": "from nn import optim",
 }  # fmt: skip

@@ -14,7 +14,7 @@ HOME = os.path.dirname(os.path.dirname(__file__))
 
 
 def warn_if_shadowed() -> None:
-    """Warn if `import nn` or `import models` finds a file other than the package beside tensorlib.
+    """Warn if `import nn` or `import models` finds a file other than the package next to tensorlib.
 
     A user's nn.py or models.py is found first if it is in the script's folder or on PYTHONPATH, and pip silently
     installs the package nn from PyPI over ours. This only looks at files: neither package is imported.

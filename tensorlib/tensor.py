@@ -117,7 +117,14 @@ class Tensor(Value):
 
     @property
     def requires_grad(self) -> bool:
-        """Whether gradients with respect to this Tensor are wanted. May be set on leaves of a floating dtype."""
+        """Whether gradients with respect to this Tensor are wanted. May be set on leaves of a floating dtype.
+
+        >>> x = tl.ones(2)
+        >>> x.requires_grad = True
+        >>> (3 * x).sum().backward()
+        >>> x.grad.numpy()
+        array([3., 3.], dtype=float32)
+        """
         return self.needs_grad
 
     @requires_grad.setter
@@ -147,11 +154,18 @@ class Tensor(Value):
 
         Do not write into it: a graph may have saved the array, and would not notice. Use ``x.numpy().copy()``. It keeps
         its values when an optimizer or ``load_state_dict`` replaces the Tensor's array.
+
+        >>> tl.Tensor([1.0, 2.0]).numpy()
+        array([1., 2.], dtype=float32)
         """
         return self.backend.to_numpy(self.array)
 
     def item(self) -> Any:
-        """Return the only element as a Python number. Waits for the GPU."""
+        """Return the only element as a Python number. Waits for the GPU.
+
+        >>> tl.Tensor([[2.5]]).item()
+        2.5
+        """
         return self._only_element("item")
 
     def _only_element(self, operation: str) -> Any:
@@ -160,11 +174,22 @@ class Tensor(Value):
         return self.array.item()
 
     def detach(self) -> Tensor:
-        """Return the same value without history; shares memory."""
+        """Return the same value without history; shares memory.
+
+        >>> x = tl.Tensor(3.0, requires_grad=True)
+        >>> (x * x.detach()).backward()  # the second factor counts as a constant
+        >>> x.grad.item()
+        3.0
+        """
         return self._without_history(wrap(self.array), "detach")
 
     def to(self, backend: str | Backend) -> Tensor:
-        """Return a copy on another backend, without history; the Tensor itself if it is there already."""
+        """Return a copy on another backend, without history; the Tensor itself if it is there already.
+
+        >>> x = tl.ones(2)
+        >>> x.to("numpy") is x
+        True
+        """
         wanted = get_backend(backend)
         if wanted is self.backend:
             return self
@@ -180,6 +205,11 @@ class Tensor(Value):
         """Make `array`, of the same shape, the value of this leaf, without copying; used by optimizers and loading.
 
         Raises the version, so that a backward pass through the old value is an error.
+
+        >>> x = tl.Tensor([1.0, 2.0])
+        >>> x.replace(np.array([3.0, 4.0], "float32"))
+        >>> x.numpy(), x.version
+        (array([3., 4.], dtype=float32), 1)
         """
         if self.node is not None:
             raise RuntimeError("replace: needs a leaf, this Tensor was computed by an op")
@@ -208,7 +238,16 @@ class Tensor(Value):
     # ---- the gradient ----
 
     def backward(self, gradient: TensorLike | None = None, retain_graph: bool = False) -> None:
-        """Add the gradients of this scalar to ``.grad`` of every leaf that requires one; see `engine.backward`."""
+        """Add the gradients of this scalar to ``.grad`` of every leaf that requires one; see `engine.backward`.
+
+        A Tensor that is not a scalar needs `gradient`, the gradient of the loss with respect to it.
+
+        >>> x = tl.Tensor([1.0, 2.0], requires_grad=True)
+        >>> (x * x).sum().backward()
+        >>> (3 * x).backward([1.0, 1.0])
+        >>> x.grad.numpy()
+        array([5., 7.], dtype=float32)
+        """
         if isinstance(gradient, bool):
             raise TypeError(f"backward: the gradient must be numbers, got {gradient}; is it meant as retain_graph=?")
         backward.backward(self, gradient, retain_graph)

@@ -11,12 +11,16 @@ import pytest
 import tensorlib as tl
 from tensorlib.arrays.backend import get_backend
 from tensorlib.arrays.random import default_generator
+from tensorlib.kernels import enabled
 from tests.strict import STRICT
 
 # A process started in the background of a script, or under nohup, ignores signals, and its children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):  # Windows has none
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+with_kernels = pytest.mark.skipif(not enabled(), reason="TENSORLIB_KERNELS=0 registers no kernels")
 
 
 def backend_named(name):

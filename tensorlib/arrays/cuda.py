@@ -14,14 +14,14 @@ import cupy
 
 from tensorlib.arrays.philox import WORD
 
-__all__ = ["C_NAMES", "THREADS", "kernel", "options", "random_bits", "seeds", "source"]
+__all__ = ["C_NAMES", "THREADS", "inlined", "kernel", "options", "random_bits", "seeds"]
 
 HERE = Path(__file__).parent
 THREADS = 256
 C_NAMES = {"f": "float", "d": "double"}
 
 
-def source(path: Path) -> str:
+def inlined(path: Path) -> str:
     """Return a CUDA source with its headers inlined: CuPy's cache of binaries would not notice a changed header.
 
     Headers are searched for in the folder of the source, then in the folder of this file.
@@ -54,7 +54,7 @@ def kernel(path: Path, name: str, kind: str = "f") -> Any:
     - a Python float, which is passed as double;
     - a NumPy scalar, where another type is needed.
     """
-    return cupy.RawKernel(source(path), name, options(kind))
+    return cupy.RawKernel(inlined(path), name, options(kind))
 
 
 def random_bits(key: int, draw: int, count: int, dtype: str = "uint16") -> Any:

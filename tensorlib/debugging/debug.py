@@ -47,7 +47,7 @@ def debug() -> Scope:
 def _debugging() -> Iterator[None]:
     watch = _FiniteCheck()
     try:
-        with np.errstate(all="ignore"), recording(source=True, watch=watch):  # no warnings beside the report
+        with np.errstate(all="ignore"), recording(source=True, watch=watch):  # no warnings in addition to the report
             yield
     finally:
         watch.cuts.close()

@@ -51,7 +51,7 @@ class Flow(NamedTuple):
 
     @property
     def share_of_zeros(self) -> float:
-        """Which part of the elements is 0."""
+        """The fraction of elements that are 0."""
         return self.zeros / max(self.size, 1)
 
 

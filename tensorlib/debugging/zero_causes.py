@@ -45,7 +45,7 @@ def why_zero(node: Function, position: int, dys: Sequence[Array] | None = None) 
 
 
 def _share(test: Any) -> float:
-    """Return which part of the elements is True."""
+    """Return the fraction of elements that are True."""
     return python_number(test.sum()) / max(test.size, 1)
 
 

@@ -50,6 +50,12 @@ def register_hook(x: Tensor, hook: Callable[[Tensor], Any]) -> HookHandle:
     create_graph they get, and may return, a Tensor with history. The returned handle removes the hook.
 
     Raises RuntimeError if x does not require a gradient, TypeError if the hook is not callable.
+
+    >>> x = tl.Tensor(3.0, requires_grad=True)
+    >>> handle = x.register_hook(lambda dx: dx.clip(-1, 1))
+    >>> (x * x).backward()
+    >>> x.grad.item()
+    1.0
     """
     if not x.requires_grad:
         raise RuntimeError(
@@ -69,7 +75,15 @@ def register_hook(x: Tensor, hook: Callable[[Tensor], Any]) -> HookHandle:
 
 
 def retain_grad(x: Tensor) -> None:
-    """Make ``backward()`` write ``.grad`` of `x` although x is not a leaf, as long as this Tensor exists."""
+    """Make ``backward()`` write ``.grad`` of `x` although x is not a leaf, as long as this Tensor exists.
+
+    >>> x = tl.Tensor(3.0, requires_grad=True)
+    >>> y = x * x
+    >>> y.retain_grad()
+    >>> (2 * y).backward()
+    >>> y.grad.item()
+    2.0
+    """
     if not x.requires_grad:
         raise RuntimeError(f"retain_grad: this Tensor of shape {x.shape} does not require a gradient, so it gets none")
     if x.node is not None:

@@ -54,7 +54,7 @@ class Watch:
 
 
 class State(NamedTuple):
-    """What an op reads before it runs."""
+    """The recording state of a thread, which an op reads before it runs."""
 
     record: bool = True  # grad mode: whether nodes are recorded
     path: str = ""  # the module whose forward is running, as "encoder.layers.0"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorlib.engine.backward import topological_order
@@ -10,6 +10,7 @@ from tensorlib.engine.function import Function
 from tensorlib.engine.node import Node, op_name
 from tensorlib.engine.value import Value
 from tensorlib.graphs.graph import Graph, GraphLeaf, GraphNode, GraphValue, ValueRef
+from tensorlib.graphs.held_arrays import held_arrays
 from tensorlib.tensor import Tensor
 
 __all__ = ["graph"]
@@ -128,14 +129,13 @@ class _GraphBuilder:
         return len(self.graph.leaves) - 1
 
     def count_saved(self, nodes: Sequence[Function]) -> None:
-        """Count each piece of memory once, at the first node that keeps it, and the memory of leaves not at all."""
+        """Count each piece of memory once, at the first node that holds it, and the memory of leaves not at all."""
         seen: set[int] = set()
         for node in nodes:
             leaves = [edge[0] for edge in node.edges or () if edge is not None]
             seen.update([id(_owner(leaf.array)) for leaf in leaves if isinstance(leaf, Value)])
         for node, counted in zip(nodes, self.graph.nodes, strict=True):
-            held = [] if node.region is None else node.region.held()
-            for array in _arrays_in([node.saved, node.statistics, held]):
+            for array in held_arrays(node):
                 memory = _owner(array)
                 if id(memory) not in seen:
                     seen.add(id(memory))
@@ -147,12 +147,3 @@ def _owner(array: Any) -> Any:
     while hasattr(base := getattr(array, "base", None), "nbytes"):
         array = base
     return array
-
-
-def _arrays_in(items: list[Any]) -> Iterator[Any]:
-    while items:
-        item = items.pop()
-        if isinstance(item, list | tuple):
-            items.extend(item)
-        elif hasattr(item, "nbytes"):
-            yield item

@@ -60,7 +60,8 @@ class GraphNode:
         source: the line that recorded it, as "file.py:12", within `record_source` or `debug`; otherwise None.
         inputs: a reference to each input, in the op's order.
         outputs: shape and dtype of each output.
-        saved_bytes: the memory it keeps for the backward pass, without leaves and without what earlier nodes keep.
+        saved_bytes: the memory it keeps for the backward pass, masks and indices included, without leaves and without
+            what earlier nodes keep.
 
     >>> node = tl.graph(tl.exp(tl.Tensor([0.0, 1.0], requires_grad=True))).nodes[0]
     >>> node.op, node.saved_bytes
@@ -179,5 +180,5 @@ class Graph:
         return f"Graph({self.headline()})"
 
 
-# Their public names: tl.Node and so on. Inside, the engine has a Node and a Value of its own.
+# Their public names: tl.Node and so on. Inside, the engine has its own Node and Value.
 Edge, Leaf, Node, Source, Value = GraphEdge, GraphLeaf, GraphNode, ValueRef, GraphValue

@@ -61,6 +61,14 @@ def at_least_float32(op: F) -> F:
     return cast(F, widened)
 
 
+def checked_floating(name: str, what: str, x: TensorLike) -> Tensor:
+    """Return x as a Tensor; raise TypeError unless its dtype is floating."""
+    x = as_tensor(x)
+    if x.dtype.kind != "f":
+        raise TypeError(f"{name}: {what} must be of a floating dtype, got {x.dtype}; use .astype('float32')")
+    return x
+
+
 def as_floating(x: TensorLike) -> Tensor:
     """Return x as a Tensor of a floating dtype; integers and booleans become float64.
 

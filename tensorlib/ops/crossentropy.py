@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, namespace_of
 from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.ops.arguments import checked_integer, checked_real
+from tensorlib.ops.arguments import checked_floating, checked_integer, checked_real
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where
 from tensorlib.ops.losses import check_reduction
@@ -174,11 +174,7 @@ def over_counted(losses: Tensor, counted: Array, reduction: str) -> Tensor:
 
 def scores_of(name: str, x: TensorLike) -> Tensor:
     """Return logits or log-probabilities as a Tensor (..., V)."""
-    x = as_tensor(x)
-    if x.dtype.kind != "f":
-        raise TypeError(
-            f"{name}: the first argument must be of a floating dtype, got {x.dtype}; use .astype('float32')"
-        )
+    x = checked_floating(name, "the first argument", x)
     if not x.ndim or not x.shape[-1]:
         raise ValueError(f"{name}: the last axis of the first argument must be the classes, got shape {x.shape}")
     return x

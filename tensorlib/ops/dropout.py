@@ -11,7 +11,7 @@ from tensorlib.arrays.random import Generator, default_generator
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import checked_real
+from tensorlib.ops.arguments import checked_floating, checked_real
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -106,7 +106,7 @@ def dropout(x: TensorLike, p: float, generator: Generator | None = None) -> Tens
     Tensor([2. 0. 2. 0. 2. 2.], shape=(6,), dtype=float32)
     """
     p = checked_probability("dropout", "p", p)
-    x = _floating("dropout", x)
+    x = checked_floating("dropout", "x", x)
     key, draw = next_draw("dropout", p, generator)
     return Dropout.apply(x, p=p, key=key, draw=draw) if p else x
 
@@ -121,16 +121,9 @@ def add_dropout(x: TensorLike, y: TensorLike, p: float, generator: Generator | N
     Tensor([3. 1. 3. 1. 3. 3.], shape=(6,), dtype=float32)
     """
     p = checked_probability("add_dropout", "p", p)
-    x = _floating("add_dropout", x)
-    y = _floating("add_dropout", as_tensor(y, like=x), "y")
+    x = checked_floating("add_dropout", "x", x)
+    y = checked_floating("add_dropout", "y", as_tensor(y, like=x))
     if x.shape != y.shape:
         raise ValueError(f"add_dropout: x and y must have the same shape, got {x.shape} and {y.shape}")
     key, draw = next_draw("add_dropout", p, generator)
     return AddDropout.apply(x, y, p=p, key=key, draw=draw) if p else x + y
-
-
-def _floating(name: str, x: TensorLike, what: str = "x") -> Tensor:
-    x = as_tensor(x)
-    if x.dtype.kind != "f":
-        raise TypeError(f"{name}: {what} must be of a floating dtype, got {x.dtype}")
-    return x

@@ -192,11 +192,11 @@ _FAR_BELOW = (
 
 
 def erf_formula(x: Array) -> Array:
-    """Return erf(x) to the last digit or two, by rational approximations: of erf(x) near 0, else of 1 - erf(|x|).
+    """Return erf(x) to the last digit or two, by rational approximations: of erf(x) near 0, otherwise of 1 - erf(|x|).
 
     W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of Computation 23 (1969). Both
     are computed everywhere, each from x clipped to its range. Cody's third one, for |x| > 4, is not needed: there
-    1 - erf(|x|) is below 2e-8, and beyond 6 it vanishes beside 1.
+    1 - erf(|x|) is below 2e-8, and beyond 6 it is negligible relative to 1.
     """
     xp = namespace_of(x)
     size = xp.abs(x)

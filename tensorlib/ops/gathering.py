@@ -173,7 +173,7 @@ def one_hot(ids: TensorLike, classes: int, dtype: DTypeLike = "float32") -> Tens
 
 
 def _axis_and_indices(x: Tensor, indices: Any, axis: int, name: str, negative: bool = True) -> tuple[int, Array]:
-    """Return the axis as a non-negative number, and the indices along it, checked, as an array beside x."""
+    """Return the axis as a non-negative number, and the indices along it, checked, on the backend of x."""
     at = normalized_axis(axis, x.ndim, name)
     return at, integer_indices(indices, x, x.shape[at], f"the size of axis {at}", name, negative)
 

@@ -85,7 +85,7 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
 
 
 def _checked_index(index: Any, x: Tensor) -> Any:
-    """Return an index whose lists, arrays and Tensors are checked arrays beside x, copied where the caller has them."""
+    """Return an index with its lists, arrays and Tensors as checked arrays on the backend of x; copies the caller's."""
     parts = [p if _is_basic(p) or _is_array(p) else _host_array(p) for p in as_tuple(index)]
     taken = [p.ndim if _is_mask(p) else 0 if p is None or p is Ellipsis or isinstance(p, bool) else 1 for p in parts]
     if sum(taken) > x.ndim:

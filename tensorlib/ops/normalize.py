@@ -10,7 +10,7 @@ import numpy as np
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.ops.arguments import Axis, at_least_float32, check_flag, checked_real
+from tensorlib.ops.arguments import Axis, at_least_float32, check_flag, checked_floating, checked_real
 from tensorlib.ops.arithmetic import maximum
 from tensorlib.ops.elementwise import rsqrt
 from tensorlib.ops.reduce import norm
@@ -96,7 +96,7 @@ def layer_norm(
     >>> tl.layer_norm([[1.0, 2.0, 3.0]])
     Tensor([[-1.2247  0.      1.2247]], shape=(1, 3), dtype=float32)
     """
-    x = _floating_tensor("layer_norm", x)
+    x = checked_floating("layer_norm", "x", x)
     weight, bias = _feature_vectors("layer_norm", x, -1, weight=weight, bias=bias)
     xp, width = x.backend.xp, x.shape[-1:]
     weight = xp.ones(width, x.dtype) if weight is None else weight
@@ -115,7 +115,7 @@ def rms_norm(x: TensorLike, weight: TensorLike | None = None, eps: float = 1e-6)
     >>> tl.rms_norm([[1.0, 2.0, 3.0]])
     Tensor([[0.4629 0.9258 1.3887]], shape=(1, 3), dtype=float32)
     """
-    x = _floating_tensor("rms_norm", x)
+    x = checked_floating("rms_norm", "x", x)
     (weight,) = _feature_vectors("rms_norm", x, -1, weight=weight)
     y = x * rsqrt(x.square().mean(axis=-1, keepdims=True) + _checked_eps("rms_norm", eps))
     return y if weight is None else y * weight
@@ -170,7 +170,7 @@ def batch_norm(
             [ 1.  1.]], shape=(2, 2), dtype=float32)
     """
     check_flag("batch_norm", "return_statistics", return_statistics)
-    x, eps = _floating_tensor("batch_norm", x), _checked_eps("batch_norm", eps)
+    x, eps = checked_floating("batch_norm", "x", x), _checked_eps("batch_norm", eps)
     if (mean is None) != (var is None):
         raise ValueError(f"batch_norm: mean and var go together, got only {'mean' if var is None else 'var'}")
     weight, bias, mean, var = _feature_vectors("batch_norm", x, 1, weight=weight, bias=bias, mean=mean, var=var)
@@ -204,7 +204,7 @@ def normalize(x: TensorLike, ord: float = 2, axis: Axis = -1, eps: float = 1e-12
     >>> tl.normalize([3.0, 4.0])
     Tensor([0.6 0.8], shape=(2,), dtype=float32)
     """
-    x = _floating_tensor("normalize", x)
+    x = checked_floating("normalize", "x", x)
     if not checked_real("normalize", "ord", ord) >= 1:
         raise ValueError(f"normalize: ord must be 1 or more (below 1 it is not a norm), got {ord}")
     return x / maximum(norm(x, ord, axis, keepdims=True), _checked_eps("normalize", eps))
@@ -240,13 +240,6 @@ def _checked_eps(name: str, eps: Any) -> float:
     if not eps >= 0:
         raise ValueError(f"{called_op(name)}: eps must be at least 0, got {eps}")
     return eps
-
-
-def _floating_tensor(name: str, x: TensorLike) -> Tensor:
-    x = as_tensor(x)
-    if x.dtype.kind != "f":
-        raise TypeError(f"{name}: x must be of a floating dtype, got {x.dtype}; use x.astype('float32')")
-    return x
 
 
 def _feature_vectors(name: str, x: Tensor, axis: int, **given: Any) -> list[Tensor | None]:

@@ -16,7 +16,15 @@ from tensorlib.arrays.random import Generator, default_generator
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
-from tensorlib.ops.arguments import Shape, checked_dtype, checked_real, checked_shape, checked_size, normalized_axis
+from tensorlib.ops.arguments import (
+    Shape,
+    checked_dtype,
+    checked_floating,
+    checked_real,
+    checked_shape,
+    checked_size,
+    normalized_axis,
+)
 from tensorlib.ops.indexing import getitem
 from tensorlib.ops.shape import broadcast_to
 
@@ -146,9 +154,7 @@ def categorical(logits: TensorLike, axis: int = -1, generator: Generator | None 
     >>> tl.categorical([[0.0, 0.0], [0.0, -np.inf]], generator=tl.Generator(0))
     Tensor([1 0], shape=(2,), dtype=int64)
     """
-    x = as_tensor(logits).detach()
-    if x.dtype.kind != "f":
-        raise TypeError(f"categorical: logits must be of a floating dtype, got {x.dtype}")
+    x = checked_floating("categorical", "logits", logits).detach()
     axis = normalized_axis(axis, x.ndim, "categorical")
     if not x.shape[axis]:
         raise ValueError(f"categorical: needs at least one class along axis {axis}, got shape {x.shape}")

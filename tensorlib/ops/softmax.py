@@ -81,7 +81,7 @@ def softmax(x: TensorLike, axis: int = -1, visible: TensorLike | None = None) ->
 
 
 def checked_mask(visible: TensorLike, shape: tuple[int, ...], x: Tensor) -> Array:
-    """Return the mask as an array beside x, after checking that it is boolean and broadcasts to `shape`."""
+    """Return the mask as an array on the backend of x, after checking that it is boolean and broadcasts to `shape`."""
     mask = as_tensor(visible, like=x)
     if mask.dtype != bool:
         name = called_op("softmax")

@@ -16,6 +16,7 @@ from tensorlib.engine.function import as_tensor
 from tensorlib.engine.recording import recording
 from tensorlib.engine.value import wrap
 from tensorlib.messages import shown
+from tensorlib.ops.arguments import checked_floating
 from tensorlib.ops.creation import ones_like, zeros_like
 from tensorlib.ops.shape import copy, reshape, stack
 from tensorlib.tensor import Tensor
@@ -193,10 +194,8 @@ def _evaluated(
     """
     if not callable(f):
         raise TypeError(f"{name}: the first argument must be a function, as in {name}(f, x); got {shown(f)}")
-    xs = [as_tensor(x) for x in (inputs if _is_several(inputs) else [inputs])]
-    for i, x in enumerate(xs):
-        if x.dtype.kind != "f":
-            raise TypeError(f"{name}: inputs must be of a floating dtype, input {i} is {x.dtype}; use .astype")
+    given = inputs if _is_several(inputs) else [inputs]
+    xs = [checked_floating(name, f"input {i}", x) for i, x in enumerate(given)]
     with recording(record=True):
         xs = [copy(x) if create_graph and x.requires_grad else wrap(x.data) for x in xs]
         for x in xs:

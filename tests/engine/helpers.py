@@ -1,4 +1,4 @@
-"""What several tests of the engine share: leaves, an assertion, and ops that fail."""
+"""Shared by several tests of the engine: leaves, an assertion, and ops that fail."""
 
 import gc
 

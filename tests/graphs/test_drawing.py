@@ -135,7 +135,7 @@ def test_without_dot_graphviz_pure_renders_and_no_global_stays_changed(tmp_path,
     from graphviz.backend import dot_command
 
     only_pure(monkeypatch)
-    monkeypatch.setenv("PATH", str(tmp_path))  # found beside Python even if the environment is not activated
+    monkeypatch.setenv("PATH", str(tmp_path))  # found next to Python even if the environment is not activated
     assert b"graphviz-pure" in tl.draw(network(), tmp_path / "g.svg").read_bytes()
     assert str(dot_command.DOT_BINARY) == "dot"
     with pytest.raises(ValueError, match=r"g\.pdf must be one of \.svg, \.png, .*graphviz-pure; got \.pdf") as caught:

@@ -80,6 +80,43 @@ def test_memory_is_counted_once_and_leaves_not_at_all():
     assert "8 kB saved for backward" in g.summary()
 
 
+class Masked(tl.Function):
+    """y = m x with a mask m in a list in a dict."""
+
+    def forward(self, x, mask):
+        self.masks = {"one": [mask]}
+        return x * mask
+
+    def backward(self, dy):
+        return dy * self.masks["one"][0]
+
+
+@pytest.mark.parametrize(
+    ("compute", "expected"),
+    [
+        (lambda x: tl.where(x > 0, x, 0), 1000),
+        (lambda x: x.masked_fill(x > 0, 1), 1000),
+        (lambda x: x[np.arange(100)], 800),
+        (lambda x: x.reshape(10, 10, 10)[[1, 2, 3], :, [4, 5, 6]], 48),
+        (lambda x: tl.embedding(x.reshape(50, 20), np.arange(20)), 160),
+        (lambda x: tl.checkpoint(lambda x: tl.where(x > 0, x, 0), x), 1000),
+        (lambda x: Masked.apply(x, mask=np.ones(1000, bool)), 1000),
+    ],
+)
+def test_masks_and_indices_are_counted(compute, expected):
+    assert tl.graph(compute(leaf(1000))).saved_bytes == expected
+
+
+def test_the_mask_of_attention_is_counted_once():
+    q, visible = leaf(1, 2, 40, 8), tl.Tensor(np.ones((1, 1, 40, 40), bool))
+
+    def saved_bytes(*mask):
+        ys = [tl.scaled_dot_product_attention(q, q, q, *mask) for _ in range(2)]
+        return tl.graph(ys).saved_bytes
+
+    assert saved_bytes(visible) - saved_bytes() == 1600
+
+
 @pytest.mark.parametrize(
     ("n", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2e7, "20 MB"), (3e12, "3,000 GB")]
 )

@@ -60,7 +60,7 @@ def test_every_kernel_that_python_launches_is_in_the_source_named(room):
 @pytest.mark.parametrize("real", ["float", "double"])
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_every_source_compiles_for_sm_90(path, real):
-    ptx = compiled(cuda().source(path), cuda().options(real[0]))
+    ptx = compiled(cuda().inlined(path), cuda().options(real[0]))
     names = kernels_in(path)
     assert names and set(re.findall(r"\.entry (\w+)", ptx)) == names
 

@@ -11,7 +11,7 @@ import pytest
 import tensorlib as tl
 from tensorlib.kernels import overridable
 from tests import ROOT
-from tests.conftest import backend_named
+from tests.conftest import backend_named, with_kernels
 from tests.kernels.samples import SAMPLES
 
 # These return also what the kernel keeps for its gradient; the formula keeps nothing.
@@ -130,6 +130,7 @@ def peak_bytes(compute):
             tracemalloc.stop()
 
 
+@with_kernels
 def test_attention_takes_memory_in_proportion_to_the_length():
     """Forward and backward, causal, with dropout and padding; a matrix of all weights would grow by a factor of 16."""
 
@@ -144,6 +145,7 @@ def test_attention_takes_memory_in_proportion_to_the_length():
     assert long < 4096 * 4096  # a byte for each of one head's weights
 
 
+@with_kernels
 @pytest.mark.parametrize("scale", [1, 0.5])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_the_logits_of_a_batch_never_exist_as_a_whole(reduction, scale):

@@ -11,13 +11,13 @@ import pytest
 
 import tensorlib as tl
 from tensorlib.engine.function import Function
-from tensorlib.engine.node import Node
+from tensorlib.graphs.held_arrays import arrays_in, held_arrays, own_attributes
 from tensorlib.kernels import enabled, overridable
 from tensorlib.ops.exponential import Exp
 from tensorlib.optable import ROWS, function_names
 from tests import ROOT
+from tests.conftest import with_kernels
 
-with_kernels = pytest.mark.skipif(not enabled(), reason="TENSORLIB_KERNELS=0 registers no kernels")
 ROWS_BY_NAME = {row.name: row for row in ROWS}
 
 
@@ -30,6 +30,14 @@ def test_a_public_function_has_an_example_and_its_gradient(name):
     assert ">>>" in text
     if ROWS_BY_NAME[name].differentiable:
         assert "=>" in text or "gradient" in text
+
+
+METHODS = [name for name in dir(tl.Tensor) if not name.startswith("_") and callable(getattr(tl.Tensor, name))]
+
+
+@pytest.mark.parametrize("name", [*METHODS, "requires_grad"])
+def test_a_method_of_a_tensor_has_an_example(name):
+    assert ">>>" in inspect.getdoc(getattr(tl.Tensor, name))
 
 
 # ---- examples ----------------------------------------------------------------------------------------------------
@@ -51,39 +59,32 @@ def test_the_examples_run(name, capsys):
 
 # ---- what an op keeps until backward -----------------------------------------------------------------------------
 
-OF_THE_ENGINE = {*inspect.get_annotations(Node), "needs"}
-
-
-def arrays_in(value):
-    """Return all arrays in a value, looking into tuples, lists and dicts."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        return [array for part in value for array in arrays_in(part)]
-    return [value.array] if isinstance(value, tl.Tensor) else [value] if isinstance(value, np.ndarray) else []
-
 
 class Kept:
-    """What the nodes of one class keep: names of arguments, numbers of outputs, how many statistics at most."""
+    """The arrays kept by the nodes of one class: names of arguments and attributes, outputs, most statistics."""
 
     def __init__(self):
         self.arguments, self.outputs, self.others, self.statistics, self.nodes = set(), set(), set(), 0, 0
 
     def add(self, node, arguments):
-        """Add what `node` keeps; `arguments` are those of its `forward`, as (name, value, whether it is an input)."""
+        """Add what a graph counts of `node`; `arguments` are those of `forward`, as (name, value)."""
         self.nodes += 1
-        positional = [name for name, _, is_input in arguments if is_input]
-        for role in node.saved_roles:
-            if role >= 0:
-                self.arguments.add(positional[role])
-            else:
-                self.outputs.add(-1 - role)
-        for attribute, value in vars(node).items():
-            for array in arrays_in(value) if attribute not in OF_THE_ENGINE else ():
-                given = {name for name, x, _ in arguments if any(array is part for part in arrays_in(x))}
+        outputs = {id(array): role for role, array in node.saved_by_role() if role < 0}
+        statistics = {id(array) for array in arrays_in(node.statistics)}
+        held = {id(array): array for array in held_arrays(node)}
+        for array in held.values():
+            if id(array) in outputs:
+                self.outputs.add(outputs[id(array)])
+            elif id(array) not in statistics:
+                given = names_of(array, arguments)
                 self.arguments |= given
-                self.others |= set() if given else {attribute}
-        self.statistics = max(self.statistics, len(arrays_in(node.statistics)))
+                self.others |= set() if given else names_of(array, own_attributes(node).items())
+        self.statistics = max(self.statistics, len(statistics & held.keys()))
+
+
+def names_of(array, pairs):
+    """Return the names of the (name, value) pairs whose value is or contains this very array."""
+    return {name for name, value in pairs if any(array is part for part in arrays_in(value))}
 
 
 def classes():
@@ -119,14 +120,13 @@ def kept():
 
 
 def noted(forward, calls):
-    """Return `forward`, noting the arguments of each call by the node as (name, value, whether it is an input)."""
+    """Return `forward`, noting the arguments of each call by the node as (name, value)."""
     parameters = inspect.signature(forward).parameters
 
     def run(self, *inputs, **options):
         names = [name for name, p in list(parameters.items())[1:] if p.kind is not p.KEYWORD_ONLY]
         names += names[-1:] * len(inputs)  # *bias
-        given = [(name, x, True) for name, x in zip(names, inputs, strict=False)]
-        calls[id(self)] = [*given, *[(name, x, False) for name, x in options.items()]]
+        calls[id(self)] = [*zip(names, inputs, strict=False), *options.items()]
         return forward(self, *inputs, **options)
 
     return run

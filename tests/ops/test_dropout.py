@@ -40,7 +40,8 @@ BAD = [
     (lambda x: tl.dropout(x, 1.0), ValueError, r"dropout: p must lie in \[0, 1\), got 1.0"),
     (lambda x: tl.dropout(x, -0.1), ValueError, r"dropout: p must lie in \[0, 1\), got -0.1"),
     (lambda x: tl.dropout(x, "0.1"), TypeError, "dropout: p must be a number, got '0.1'"),
-    (lambda x: tl.dropout(x.astype("int64"), 0.5), TypeError, "dropout: x must be of a floating dtype, got int64"),
+    (lambda x: tl.dropout(x.astype("int64"), 0.5), TypeError, "dropout: x must .* floating dtype, got int64; use .a"),
+    (lambda x: tl.add_dropout(x, [[1]], 0.5), TypeError, "add_dropout: y must .* floating dtype, got int64; use .a"),
 ]  # fmt: skip
 
 

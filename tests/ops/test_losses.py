@@ -190,7 +190,7 @@ BAD = [
     (lambda x: entropy(x, [0]), ValueError, r"cross_entropy: targets must have .*\(2,\); got \(1,\)"),
     (lambda x: entropy(x, [0, 1], reduction="avg"), ValueError, "cross_entropy: reduction must be .* got 'avg'"),
     (lambda x: entropy(x, [0, 1], label_smoothing=1), ValueError, "label_smoothing must lie in .* got 1"),
-    (lambda x: entropy(x.astype("int64"), [0, 1]), TypeError, "cross_entropy: .* floating dtype, got int64"),
+    (lambda x: entropy(x.astype("int64"), [0, 1]), TypeError, "cross_entropy: .* floating dtype, got int64; use .a"),
     (lambda x: entropy(x[:, :0], [0, 1]), ValueError, r"cross_entropy: .* must be the classes, got shape \(2, 0\)"),
     (lambda x: entropy(x[0, 0], 0), ValueError, r"cross_entropy: .* must be the classes, got shape \(\)"),
     (lambda x: tl.nll_loss(x, [0, 5]), IndexError, r"nll_loss: target 5 at position \(1,\) is outside the 3"),

@@ -106,7 +106,7 @@ def test_gradient_that_arrives_in_another_layout(row, backend):
 
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
 def test_float32(row, backend):
-    """The result stays float32 beside Python scalars, and its gradient is that of float64 up to rounding."""
+    """The result stays float32 with Python scalars, and its gradient is that of float64 up to rounding."""
     for sample in row.samples:
         narrow = row.arrays(sample, np.float32)
         widened = row.name == "astype" or any(getattr(a, "dtype", None) == np.float64 for a in sample.arguments)

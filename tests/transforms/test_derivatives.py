@@ -185,7 +185,7 @@ BAD = [
     ),
     (lambda: tl.hvp(lambda x: x, x3, x3), ValueError, r"hvp: f must return one scalar, it returned shape \(3,\)"),
     (lambda: tl.hessian(lambda x: (x.sum(), x.sum()), x3), ValueError, r"hessian: .* returned shape \(\), \(\)"),
-    (lambda: tl.jacobian(lambda x: x, [1, 2]), TypeError, "jacobian: .* input 0 is int64; use .astype"),
+    (lambda: tl.jacobian(lambda x: x, [1, 2]), TypeError, "jacobian: input 0 must be .* got int64; use .astype"),
     (lambda: tl.jacobian(lambda x: x > 0, x3), TypeError, "jacobian: f must return .* it returned a bool Tensor"),
     (lambda: tl.jacobian(lambda x: x.numpy(), x3), TypeError, "jacobian: f must return .* it returned a ndarray"),
 ]

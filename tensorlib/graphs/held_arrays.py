@@ -1,0 +1,42 @@
+"""The arrays that a recorded op holds until the backward pass."""
+
+from __future__ import annotations
+
+from inspect import get_annotations
+from typing import Any
+
+from tensorlib.arrays.backend import Array
+from tensorlib.engine.function import Function
+from tensorlib.engine.node import Node
+from tensorlib.engine.value import Value
+
+__all__ = ["arrays_in", "held_arrays", "own_attributes"]
+
+_ENGINE_ATTRIBUTES = {*get_annotations(Node), *get_annotations(Function)}
+
+
+def held_arrays(node: Function) -> list[Array]:
+    """Return what `node` saved, its statistics, the arrays in its own attributes, and the inputs of its checkpoint."""
+    checkpointed = [] if node.region is None else node.region.held()
+    return arrays_in([node.saved, node.statistics, own_attributes(node), checkpointed])
+
+
+def own_attributes(node: Function) -> dict[str, Any]:
+    """Return the attributes that the op itself has set, such as an axis or a mask, without those of the engine."""
+    return {name: value for name, value in vars(node).items() if name not in _ENGINE_ATTRIBUTES}
+
+
+def arrays_in(value: Any) -> list[Array]:
+    """Return all arrays in a value, looking into tuples, lists and dicts."""
+    found, waiting = [], [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+        elif isinstance(item, Value):
+            found.append(item.array)
+        elif hasattr(item, "nbytes"):
+            found.append(item)
+    return found
