@@ -1,6 +1,6 @@
 """Multi-head attention and its masks.
 
-Shape suffixes: B batch, T queries (target length), S keys (source length), D width, H heads, K head width.
+Shape suffixes: B batch, T queries (target length), S keys (source length), L T or S, D width, H heads, K head width.
 Masks are called `visible`; True means that a position may be attended to. They combine with ``&``.
 """
 
@@ -172,14 +172,14 @@ class MultiHeadAttention(Module):
         y_BTD = self.output(heads_BTD)
         return (y_BTD, weights_BHTS) if return_weights else y_BTD
 
-    def _project(self, x: tl.Tensor, columns: slice) -> tl.Tensor:
+    def _project(self, x_BLD: tl.Tensor, columns: slice) -> tl.Tensor:
         weight, bias = self.projection.weight, self.projection.bias
         assert bias is not None
-        return tl.linear(x, weight[:, columns], bias[columns])
+        return tl.linear(x_BLD, weight[:, columns], bias[columns])
 
-    def _split_heads(self, x_BTD: tl.Tensor) -> tl.Tensor:
-        batch, length, width = x_BTD.shape
-        return x_BTD.reshape(batch, length, self.heads, width // self.heads).transpose(0, 2, 1, 3)
+    def _split_heads(self, x_BLD: tl.Tensor) -> tl.Tensor:
+        batch, length, width = x_BLD.shape
+        return x_BLD.reshape(batch, length, self.heads, width // self.heads).transpose(0, 2, 1, 3)
 
     def extra_repr(self) -> str:
         """Return the number of heads."""

@@ -46,7 +46,7 @@ def check_fraction(where: str, **fractions: Any) -> None:
 
 
 def check_number(where: str, above: bool = False, finite: bool = True, **numbers: Any) -> None:
-    """Raise ValueError unless every number is at least 0, or with `above` greater than 0, and finite if required.
+    """Raise ValueError unless every number is at least 0 (with `above`: greater than 0) and, if required, finite.
 
     Raises TypeError for an argument that is not a real number.
     """

@@ -152,8 +152,8 @@ class Tensor(Value):
     def numpy(self) -> np.ndarray:
         """Return the value on the host: this Tensor's own memory on NumPy, a copy on CuPy, which waits for the GPU.
 
-        Do not write into it: a graph may have saved the array, and would not notice. Use ``x.numpy().copy()``. It keeps
-        its values when an optimizer or ``load_state_dict`` replaces the Tensor's array.
+        Do not write into it: a graph may have saved the array, and would not notice. Use ``x.numpy().copy()``. The
+        result keeps its values when an optimizer or ``load_state_dict`` replaces the Tensor's array.
 
         >>> tl.Tensor([1.0, 2.0]).numpy()
         array([1., 2.], dtype=float32)
@@ -268,7 +268,7 @@ class Tensor(Value):
     __neg__ = arithmetic.negative
     __abs__ = elementwise.abs
     __getitem__ = indexing.getitem
-    if TYPE_CHECKING:  # written out, or type checkers give comparisons object's type, bool
+    if TYPE_CHECKING:  # written out because type checkers otherwise take the bool of object's comparisons
 
         def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
         def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
@@ -427,7 +427,7 @@ class Tensor(Value):
             raise TypeError("iter: a 0-d Tensor cannot be iterated over; its value is x.item()")
         if not len(self):
             return iter(())
-        # One node with an output for each row: x[i] would be a node each, with a gradient of the size of x.
+        # One node for all rows. Each x[i] would be a node of its own, with a gradient as large as x.
         return (row.reshape(self.shape[1:]) for row in shapes.split(self, len(self)))
 
     def __contains__(self, value: Any) -> bool:

@@ -29,7 +29,8 @@ def force_decode(
 
     ended: whether </s> follows each target; by default it does. A target cut at a limit has none.
 
-    Targets found by beam search or `sample` get the same probabilities as there, up to rounding. All logits of the
+    A target found by beam search or by `sample` gets the probability that the search gave it, up to
+    rounding. All logits of the
     batch are in memory at once, so sources and targets of similar length should be given together.
     """
     if not sources:

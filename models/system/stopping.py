@@ -20,7 +20,7 @@ class Stopped(Exception):
 
 
 class Stopper:
-    """In this context SIGINT, SIGTERM and SIGHUP raise `Stopped`: at once, or, while `patient`, from `check`.
+    """Inside it SIGINT, SIGTERM and SIGHUP raise `Stopped`: at once or, while `patient` is set, at the next `check`.
 
     A second signal raises at once. A signal that was ignored before stays ignored: nohup and a shell's `&` rely on it.
     """

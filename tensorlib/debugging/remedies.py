@@ -31,9 +31,8 @@ _FORWARD: list[_Rule] = [
     ({"power"}, lambda x, y: x.low < 0 and (y.low, y.high) != (round(y.low), round(y.high)),
      "a negative number to a fractional power is NaN: use tl.abs(x), or keep x at or above 0"),
     ({"power"}, lambda x, y: x.zeros > 0 and y.low < 0, "0 to a negative power is Inf: keep x away from 0"),
-    ({"arcsin", "arccos", "arctanh"}, lambda x: x.low < -1 or x.high > 1 or x.low == -1 or x.high == 1,
+    ({"arcsin", "arccos"}, lambda x: x.low < -1 or x.high > 1,
      "x must be between -1 and 1: limit it with tl.clip"),
-    ({"arccosh"}, lambda x: x.low < 1, "arccosh needs x >= 1"),
     ({"add", "subtract"}, lambda x, y: x.infs > 0 and y.infs > 0, "Inf - Inf is NaN: mask with a large finite number"),
     ({"multiply", "matmul"}, lambda x, y: x.infs + y.infs > 0,
      "0 · Inf is NaN: mask with tl.where or with a large finite number, not by multiplying"),
@@ -63,7 +62,7 @@ def forward_remedy(op: str, inputs: Sequence[Range | None], output: Range) -> st
         if x is None or not x.nans:
             continue
         if not x.dtype:
-            return f"input {i} is already NaN, like the mean or variance of zero elements"
+            return f"input {i} is NaN already; the mean or variance of zero elements is NaN"
         return (
             f"input {i} already holds {x.nans:,} NaN in {x.size:,} elements: "
             "they were computed earlier, outside debug, or came with the data or the parameters"

@@ -17,7 +17,7 @@ __all__ = ["percent", "why_zero"]
 
 
 def percent(share: float) -> str:
-    """Return "97 %"; "100 %" only for exactly 1, and "0 %" only for exactly 0."""
+    """Return a share as "97 %". Only a share of exactly 1 gives "100 %", and only exactly 0 gives "0 %"."""
     if 0 < share < 1:
         rounded = round(100 * share, 1 if min(share, 1 - share) < 0.01 else None)
         return "under 0.1 %" if rounded == 0 else "over 99.9 %" if rounded == 100 else f"{rounded:g} %"
@@ -27,7 +27,7 @@ def percent(share: float) -> str:
 def why_zero(node: Function, position: int, dys: Sequence[Array] | None = None) -> str:
     """Return why the gradient that `node` passes to input `position` has zeros; "" if the cause is unknown.
 
-    Pass `dys`, the gradients of its outputs, where all of the gradient is zero, and None where only part of it is.
+    `dys` are the gradients of the node's outputs if the whole gradient is zero, None if only a part is zero.
     """
     explain = _CAUSES.get(node.name)
     try:
@@ -50,7 +50,7 @@ def _share(test: Any) -> float:
 
 
 def _dead_units(node: Function, position: int, dys: Any) -> str:
-    # A unit is a position along the last axis, dead if it is 0 in every row; where there are no rows, an element.
+    # A unit is a position along the last axis; it is dead if it is 0 in every row. In a vector each element is a unit.
     y = node.saved[-1]
     dead = (y == 0).all(axis=tuple(range(y.ndim - 1))) if y.ndim > 1 else y == 0
     return f"{percent(_share(dead))} of units dead"
@@ -146,10 +146,6 @@ def _clipped(node: Any, position: int, dys: Any) -> str:
     return f"{percent(_share((x < low) | (x > high)))} of the values are outside its bounds"
 
 
-def _step_function(node: Function, position: int, dys: Any) -> str:
-    return f"{node.name} is a step function: its slope is 0 everywhere"
-
-
 _CAUSES: dict[str, Callable[[Any, int, Any], str]] = {
     "relu": _dead_units, "linear_relu": _dead_units,
     "multiply": _zero_factor, "matmul": _zero_factor, "linear": _zero_factor,
@@ -160,6 +156,4 @@ _CAUSES: dict[str, Callable[[Any, int, Any], str]] = {
     "power": _zero_slope_at_zero, "square": _zero_slope_at_zero, "abs": _zero_slope_at_zero,
     "cross_entropy": _ignored_targets, "linear_cross_entropy": _ignored_targets,
     "attention": _blind_queries, "clip": _clipped,
-    "round": _step_function, "floor": _step_function, "ceil": _step_function, "sign": _step_function,
-    "trunc": _step_function, "rint": _step_function,
 }  # fmt: skip

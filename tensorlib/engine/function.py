@@ -28,19 +28,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Function(Node):
     """A differentiable operation; subclass it to write one.
 
-    ::
-
-        class Square(Function):
-            def forward(self, x):
-                self.save(x)
-                return x * x
-
-            def backward(self, dy):
-                (x,) = self.saved
-                return 2 * x * dy
-
-        def square(x):
-            return Square.apply(x)
+    >>> class Square(tl.Function):
+    ...     def forward(self, x):
+    ...         self.save(x)
+    ...         return x * x
+    ...
+    ...     def backward(self, dy):
+    ...         (x,) = self.saved
+    ...         return 2 * x * dy
+    >>> def square(x):
+    ...     return Square.apply(x)
+    >>> x = tl.Tensor(3.0, requires_grad=True)
+    >>> square(x).backward()
+    >>> x.grad.item()
+    6.0
 
     ``forward`` gets raw arrays (Python scalars stay as they are) for the positional arguments of ``apply``, the
     keyword arguments unchanged, and returns an array, or a tuple of arrays. ``backward`` gets one gradient per
@@ -48,7 +49,7 @@ class Function(Node):
     methods and ``namespace_of(dy)``, so that it serves arrays and, for second derivatives, Tensors.
 
     Attributes for the author of an op:
-        saved: what ``save`` kept: inputs or outputs. Tensors on their own nodes under create_graph.
+        saved: the inputs or outputs that ``save`` kept; under create_graph as Tensors with their history.
         statistics: anything else that is kept *for speed*, such as LayerNorm's 1/std. None under create_graph, where
             the formula must compute it from ``saved``: a statistic treated as a constant gives a right gradient and a
             wrong second one.
@@ -126,7 +127,7 @@ class Function(Node):
         if recorded:
             op.edges, op.serial = edges, next_serial()
             if len(arrays) == 2 and arrays[0] is arrays[1]:
-                arrays[1] = arrays[1][...]  # x * x: what _distinct does, without the call
+                arrays[1] = arrays[1][...]  # x * x: as _distinct does, without the call
             elif len(arrays) > 2:
                 arrays = _distinct(arrays)
         try:
@@ -179,7 +180,7 @@ class Function(Node):
 def _operand(x: Any, inputs: Sequence[Any]) -> Any:
     """Return the argument of `forward` for an input that is not a Tensor.
 
-    Beside an array a Python number stays a number and a NumPy scalar becomes one: neither changes the array's dtype.
+    A Python number stays a number, and a NumPy scalar becomes one, so that neither changes the dtype of an array.
     """
     if isinstance(x, np.generic):
         x = x.item()

@@ -45,9 +45,10 @@ class HookHandle:
 def register_hook(x: Tensor, hook: Callable[[Tensor], Any]) -> HookHandle:
     """Call ``hook(gradient)`` whenever a backward pass has finished the gradient with respect to `x`.
 
-    The gradient is the sum over all uses of x. A value that the hook returns, unless None, replaces it: further back,
-    in ``.grad`` and in the result of `grad`. Hooks are called in the order of their registration; in a pass with
-    create_graph they get, and may return, a Tensor with history. The returned handle removes the hook.
+    The gradient is the sum over all uses of x. If the hook returns a value other than None, this value replaces the
+    gradient: in the rest of the pass, in ``.grad`` and in the result of `grad`. Hooks are called in the order of their
+    registration. In a pass with create_graph they get, and may return, a Tensor with history. The returned handle
+    removes the hook.
 
     Raises RuntimeError if x does not require a gradient, TypeError if the hook is not callable.
 

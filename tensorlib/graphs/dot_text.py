@@ -42,7 +42,7 @@ class _Picture:
     def __init__(self, graph: Graph, view: View) -> None:
         self.graph, self.view = graph, view
         values = [value for node in graph for value in node.outputs] + [leaf.value for leaf in graph.leaves]
-        self.dtype = Counter(value.dtype for value in values).most_common(1)[0][0]  # only the legend shows it
+        self.dtype = Counter(value.dtype for value in values).most_common(1)[0][0]  # shown in the legend alone
 
     def digraph(self) -> Any:
         dot = import_graphviz().Digraph("tensorlib")

@@ -19,7 +19,7 @@ from tensorlib.tensor import Tensor
 
 __all__ = ["draw"]
 
-LIMIT = 1000  # boxes: dot takes 1 s for 735 of a Transformer, 20 s for 1,343, 200 s for 1,935: too many to read anyway
+LIMIT = 1000  # boxes; for graphs of a Transformer dot takes 1 s for 735 of them, 20 s for 1,343, 200 s for 1,935
 
 _DOT_SUFFIXES = (".dot", ".gv")
 _RENDERED_SUFFIXES = {"dot": (".svg", ".png", ".pdf", ".jpg"), "graphviz-pure": (".svg", ".png", ".jpg")}

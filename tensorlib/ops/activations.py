@@ -28,7 +28,7 @@ __all__ = ["elu", "gelu", "glu", "hardtanh", "leaky_relu", "mish", "relu", "silu
 
 
 class Relu(Function):
-    """y = max(x, 0)  =>  dx = 0 where x <= 0 (also at 0), else dy: a NaN remains, and gets its gradient.
+    """y = max(x, 0)  =>  dx = 0 where x <= 0 (also at 0), otherwise dy. A NaN stays NaN, and dy flows to it.
 
     Keeps y.
     """
@@ -196,7 +196,7 @@ def tanh_of_cubic(x: Array) -> tuple[Array, Array]:
 
 
 @derivation(Gelu, GeluTanh)
-@at_least_float32  # the digits of float16 would cancel in 1 + erf on the left
+@at_least_float32  # for x far below 0, 1 + erf would lose all digits of float16
 def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     """Return the Gaussian error linear unit x P(x), elementwise, with P the standard normal distribution function.
 

@@ -141,9 +141,9 @@ def conv2d(
     """Return the convolution of x (B, C, H, W) with weight (O, C / groups, kh, kw), plus bias (O,): (B, O, H', W').
 
     y[b, o, i, j] = bias[o] + sum over c, p, q of weight[o, c, p, q] x[b, c, i s + p d, j s + q d], with stride s,
-    dilation d and `padding` zeros around x; H' = (H + 2 padding - dilation (kh - 1) - 1) // stride + 1. Each of the
-    three is an integer, or a pair for height and width. `groups` splits the channels into that many groups; an output
-    channel sees only the input channels of its group.
+    dilation d and `padding` zeros around x; H' = (H + 2 padding - dilation (kh - 1) - 1) // stride + 1. `stride`,
+    `padding` and `dilation` are each an integer, or a pair for height and width. `groups` splits the channels into that
+    many groups; an output channel sees only the input channels of its group.
 
     Raises ValueError if shapes and groups do not fit, or the window is larger than the padded x.
 
@@ -239,7 +239,7 @@ def avg_pool(x: TensorLike, kernel_size: PerAxis, stride: PerAxis | None = None,
     >>> tl.avg_pool([[[1.0, 3.0, 2.0, 4.0]]], 2)
     Tensor([[[2. 3.]]], shape=(1, 1, 2), dtype=float32)
 
-    Composed of windows and `mean`  =>  each of the K elements of a window gets dy / K of it.
+    Composed of windows and `mean`  =>  each of the K elements of a window gets dy / K from that window.
     """
     x = as_tensor(x)
     grid = _pool_grid("avg_pool", x, kernel_size, stride, padding)

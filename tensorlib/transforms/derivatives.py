@@ -1,7 +1,7 @@
 """Products with Jacobians and Hessians, and the matrices themselves, composed of `grad`.
 
 Each takes `f`, a function of Tensors that returns a Tensor or a tuple of Tensors, and `inputs`: one Tensor or array,
-or a tuple of them. Results have the structure of what they belong to: one Tensor, or a tuple with one for each. With
+or a tuple of them. A result for one input (or output) is a Tensor, a result for several is a tuple of Tensors. With
 ``create_graph=True`` they are differentiable with respect to the inputs that require a gradient, and to everything
 else that `f` uses.
 """
@@ -113,8 +113,8 @@ def jacobian(
 def jacobian(f: Callable[..., Any], inputs: Any, *, create_graph: bool = False) -> Any:
     """Return J = dy/dx of y = f(x), of shape (*y.shape, *x.shape): one backward pass for each element of y.
 
-    Nested as in PyTorch: a tuple over the outputs, if f returns several, of tuples over the inputs, if there are
-    several.
+    With several outputs the result is a tuple over the outputs. With several inputs each entry is a tuple over the
+    inputs, as in PyTorch.
 
     >>> tl.jacobian(lambda x: x * x, tl.Tensor([1.0, 2.0])).numpy()
     array([[2., 0.],
@@ -188,9 +188,9 @@ def _arranged_as(pattern: Any, tensors: Sequence[Tensor], create_graph: bool) ->
 def _evaluated(
     name: str, f: Callable[..., Any], inputs: Any, create_graph: bool, scalar: bool = False
 ) -> tuple[list[Tensor], Any, list[Tensor]]:
-    """Call f at `inputs`; return the Tensors it was given, what it returned, and that as a list.
+    """Call f at `inputs`. Return the Tensors that f was given, its result, and the result as a list.
 
-    f gets new Tensors, so that its other uses of the same inputs count as constants.
+    f gets new Tensors. So if f also uses the original inputs directly, these count as constants.
     """
     if not callable(f):
         raise TypeError(f"{name}: the first argument must be a function, as in {name}(f, x); got {shown(f)}")

@@ -64,7 +64,7 @@ REMEDIES = [
     (lambda x: (x * 1e30) * 1e30, "float32 overflows"),
     (lambda x: x * np.float32("inf"), r"0 · Inf is NaN"),
     (lambda x: tl.Tensor(np.full(3, np.inf), backend=x.backend) - np.inf, "Inf - Inf is NaN"),
-    (lambda x: tl.mean(x[:0]), "input 1 is already NaN, like the mean or variance of zero elements"),
+    (lambda x: tl.mean(x[:0]), "input 1 is NaN already; the mean or variance of zero elements is NaN"),
     (
         lambda x: tl.softmax(tl.masked_fill(x, x < 9, np.inf)),
         "softmax is undefined for +Inf and for a row of only -Inf",

@@ -50,7 +50,7 @@ def _linear_relu_gradient_kernel(dy: np.ndarray, y: np.ndarray, scale: float) ->
 
     def choose(block: slice) -> None:
         part = np.multiply(dy_rows[block], scale, out=dz_rows[block])
-        zero_where_not(~(y_rows[block] <= 0), part)  # not y > 0, so that a NaN receives its gradient
+        zero_where_not(~(y_rows[block] <= 0), part)  # y <= 0 instead of `not y > 0`, so that dy flows to a NaN
 
     for_blocks(choose, len(y_rows), y.shape[-1] * y.itemsize)
     return dz
