@@ -143,6 +143,38 @@ def test_the_command_line_is_one_line_where_nn_was_overwritten(broken_site, tmp_
     assert done.stderr.startswith("tensorlib: models: tensorlib's own package nn") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_script_prefers_its_own_package_to_one_on_pythonpath(site, student, tmp_path, beside):
+    """Also if the packages are not beside the script: an editable install lists their folder in a .pth file."""
+    (student / "tensorlib").mkdir()
+    for name in ("__init__", "__main__"):
+        (student / "tensorlib" / f"{name}.py").write_text(HOSTILE)
+    script = tmp_path / "script"
+    script.mkdir()
+    shutil.copy(site / "tensorlib_command.py", script)
+    installed = f"sys.path.append({str(site)!r})"
+    code = f"import sys; {installed}; from tensorlib_command import main; sys.exit(main())"
+    for cwd in (student, tmp_path):
+        done = python("-c", code, "--version", path=[student, site if beside else script], cwd=cwd)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{tl.__version__}\n", "")
+
+
+def test_the_script_without_any_package_says_what_is_missing(site, tmp_path):
+    shutil.copy(site / "tensorlib_command.py", tmp_path)
+    done = python(
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.append({str(tmp_path)!r}); import tensorlib_command as c; c.main()",
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr
+        == "tensorlib: the package tensorlib is required, but no folder of sys.path has it; install it again\n"
+    )
+
+
 def test_the_script_leaves_other_modules_where_they_were(site, tmp_path):
     code = "import sys; before = list(sys.path); from tensorlib_command import main; main(); print(sys.path == before)"
     done = python("-c", code, "--version", path=[site], cwd=tmp_path)
