@@ -7,6 +7,7 @@ models/system/shadowing.py loads this file by its path, so it imports nothing bu
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import warnings
@@ -16,6 +17,7 @@ __all__ = ["hiding_file", "problem", "warn_if_shadowed"]
 
 MARK = b'__project__ = "tensorlib"'  # in the __init__.py of both packages
 HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGES = tuple(os.path.join(HOME, name, "") for name in ("tensorlib", "nn", "models"))
 
 
 def warn_if_shadowed() -> None:
@@ -24,7 +26,20 @@ def warn_if_shadowed() -> None:
         return  # `python -m tensorlib` always finds our own packages
     for name in ("nn", "models"):
         if found := hiding_file(name):
-            warnings.warn(problem(name, found), stacklevel=3)
+            _warn_at_the_users_import(problem(name, found))
+
+
+def _warn_at_the_users_import(message: str) -> None:
+    """Warn with the line outside of our packages whose import led here, whichever of them it names."""
+    frame = sys._getframe(1)
+    while frame.f_back and _is_internal(frame.f_code.co_filename):
+        frame = frame.f_back
+    module, registry = frame.f_globals.get("__name__"), frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, UserWarning, frame.f_code.co_filename, frame.f_lineno, module, registry)
+
+
+def _is_internal(filename: str) -> bool:
+    return filename.startswith(("<frozen importlib", *PACKAGES)) or filename == importlib.__file__
 
 
 def problem(name: str, found: str) -> str:

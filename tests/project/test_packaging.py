@@ -75,6 +75,17 @@ def test_importing_tensorlib_warns_of_a_file_that_hides_a_package(site, tmp_path
     assert done.stderr.count("UserWarning") == 1
 
 
+@pytest.mark.parametrize(
+    "line", ["import tensorlib.ops", "import nn", "from nn.layers import *", "import_module('nn')"]
+)
+def test_the_warning_names_the_users_line_whichever_package_comes_first(site, tmp_path, line):
+    (tmp_path / "script.py").write_text(f"from importlib import import_module\n\n{line}\n")
+    (tmp_path / "models.py").write_text(HOSTILE)
+    done = python("script.py", path=[site], cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr.count("UserWarning") == 1
+    assert "script.py:3: UserWarning: tensorlib's own package models is required" in done.stderr
+
+
 def test_importing_tensorlib_warns_of_a_package_that_pip_installed_over_ours(broken_site, tmp_path):
     done = python("-c", "import tensorlib", path=[broken_site], cwd=tmp_path)
     file = broken_site / "nn" / "__init__.py"
