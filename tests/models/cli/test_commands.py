@@ -23,6 +23,7 @@ from models.cli.main import COMMANDS, main
 from models.cli.pages import attention as attention_page
 from models.runs.checkpoint import read_checkpoint
 from models.system.terminal import command, printable
+from models.text.subwords import Subwords
 
 SMALL = {
     "model.layers": 1,
@@ -619,6 +620,21 @@ def test_evaluate_lists_errors_when_asked(in_trained, capsys, tmp_path):
         out = capsys.readouterr().out
         found[errors] = ("errors      2 of 2 sentences differ" in out, len(re.findall(r"(?m)^line \d: ", out)))
     assert list(found.values()) == [(False, 0), (True, 2), (True, 1), (True, 0)]
+
+
+def test_evaluate_encodes_each_text_once_and_measures_the_loss_of_those_that_fit(
+    in_trained, capsys, tmp_path, monkeypatch
+):
+    encoded, encode = [], Subwords.encode
+    monkeypatch.setattr(Subwords, "encode", lambda self, texts: encoded.append(len(texts)) or encode(self, texts))
+    pairs = [("a 0", "e 0"), ("a  1" * 30, "e 1"), ("b 2", "e d c b a 1 2 " * 9), ("", ""), ("a b 1", "e d")]
+    losses = []
+    for kept in (pairs, [pairs[i] for i in (0, 3, 4)]):
+        (tmp_path / "text.tsv").write_text("".join(f"{source}\t{reference}\n" for source, reference in kept))
+        assert main(["evaluate", "--tsv", str(tmp_path / "text.tsv"), "--errors"]) == 0
+        losses.append(re.search("loss .*", capsys.readouterr().out)[0])
+    assert encoded == [5, 5, 3, 3]
+    assert losses[0] == f"{losses[1]}, without 2 longer sentences"
 
 
 def test_evaluate_finds_words_as_the_run_does_unless_told(in_trained, capsys, tmp_path):
