@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from models.cli.display import bar
-from models.decoding.settings import DEFAULT_BEAM, DEFAULT_LENGTH_PENALTY, Search
+from models.cli.options import BeamOptions, search_of
 from models.evaluation.error_analysis import error_report, find_cases
 from models.evaluation.metrics import exact_match, scores, token_loss
 from models.evaluation.translator import Translator
@@ -31,9 +31,7 @@ def evaluate(
     reference: Path | None = None,
     tsv: Path | None = None,
     run: Path | None = None,
-    beam: int = DEFAULT_BEAM,
-    length_penalty: float = DEFAULT_LENGTH_PENALTY,
-    max_length: int = 0,
+    options: BeamOptions | None = None,  # type: ignore[valid-type]
     tokenize: Literal["13a", "none", "intl", "char", "zh"] | None = None,
     output: Path | None = None,
     errors: Annotated[int | bool, Parameter(negative="", show_default=False)] = False,
@@ -46,17 +44,14 @@ def evaluate(
         reference: their translations, line by line.
         tsv: both in one file instead, separated by a tab.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
-        beam: the number of open targets for each sentence; 1 is greedy.
-        length_penalty: alpha of Wu et al. 2016; a larger one prefers longer translations.
-        max_length: the most subwords of a translation; 0: twice the source's and 20.
+        options: how translations are searched for.
         tokenize: how BLEU splits words; none for text whose words are already separated by spaces.
             [the run's --bleu-tokenize]
         output: a file to write the translations to.
         errors: list the N sentences that score furthest from their reference, and say what went wrong. [N: 20]
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
-    search = Search(beam=beam, length_penalty=length_penalty, max_length=max_length)
-    search.check()
+    search = search_of(options)
     if errors < 0:
         raise UserError(f"evaluate --errors: a number of sentences, 0 or more, is required; got {errors}")
     pairs = _read_pairs(source, reference, tsv, output)
