@@ -55,9 +55,9 @@ class Subwords:
         encoded: list[list[int]] = self._processor.encode([_escape(text) for text in texts])
         return encoded
 
-    def sample(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
-        """Return the ids of each text as `encode` does, but with BPE-dropout: see `bpe_dropout.sample`."""
-        return bpe_dropout.sample(self._processor, [_escape(text) for text in texts], dropout, seed)
+    def encode_with_dropout(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
+        """Return the ids of each text as `encode` does, but with BPE-dropout: see `bpe_dropout.py`."""
+        return bpe_dropout.encode_with_dropout(self._processor, [_escape(text) for text in texts], dropout, seed)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids` up to the first EOS, without other special ids. IndexError for an unknown id."""
