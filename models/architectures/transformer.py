@@ -24,7 +24,12 @@ __all__ = ["DecoderState", "Transformer", "TransformerConfig"]
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The configuration of a Transformer. The defaults are the paper's base model (table 3)."""
+    """The configuration of a Transformer. The defaults are the paper's base model (table 3).
+
+    >>> models.TransformerConfig(source_vocabulary=8000, target_vocabulary=8000, width=256, heads=7).check()
+    Traceback (most recent call last):
+    ValueError: TransformerConfig: heads must divide width, got 7 and 256
+    """
 
     source_vocabulary: Annotated[int, "Number of source subwords; 0 means as many as the tokenizer has."] = 0
     target_vocabulary: Annotated[int, "Number of target subwords; 0 means as many as the tokenizer has."] = 0
@@ -87,13 +92,17 @@ class TransformerConfig:
 class Transformer(nn.Module):
     """Figure 1 of the paper: embeddings and positions, encoder, decoder, and the projection to logits.
 
-    ::
-
-        logits_BTV = model(source_ids_BS, target_ids_BT)     # training: all positions at once, by teacher forcing
-        visible_BS = model.visible(source_ids_BS)            # decoding: the source once,
-        memory_BSD = model.encode(source_ids_BS, visible_BS)
-        state = model.start(memory_BSD, visible_BS)
-        logits_BV, state = model.decode_step(ids_B, state)   # then one token at a time
+    >>> config = models.TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=16)
+    >>> model = models.Transformer(config).eval()
+    >>> source_ids_BS, target_ids_BT = np.array([[5, 6, 3], [7, 3, 0]]), np.array([[2, 4], [2, 8]])
+    >>> logits_BTV = model(source_ids_BS, target_ids_BT)     # training: all positions at once, by teacher forcing
+    >>> visible_BS = model.visible(source_ids_BS)            # decoding: the source once,
+    >>> memory_BSD = model.encode(source_ids_BS, visible_BS)
+    >>> state = model.start(memory_BSD, visible_BS)
+    >>> for ids_B in target_ids_BT.T:                        # then one token at a time
+    ...     logits_BV, state = model.decode_step(ids_B, state)
+    >>> np.allclose(logits_BV.numpy(), logits_BTV.numpy()[:, -1], atol=1e-6)
+    True
 
     Ids are integers on the host (NumPy or lists); id `PAD` is padding, which no position attends to.
     """

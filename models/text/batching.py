@@ -59,7 +59,19 @@ class Batch:
 
 
 def make_batch(examples: Sequence[Example]) -> Batch:
-    """Stack examples, padded to the longest. Errors: ValueError if there are none."""
+    """Stack examples, padded to the longest. Errors: ValueError if there are none.
+
+    >>> batch = models.make_batch([([5, 6, 3], [7]), ([5, 3], [7, 8])])  # 0 <pad>, 2 <s>, 3 </s>
+    >>> batch.source_BS
+    array([[5, 6, 3],
+           [5, 3, 0]])
+    >>> batch.target_in_BT
+    array([[2, 7, 0],
+           [2, 7, 8]])
+    >>> batch.target_out_BT
+    array([[7, 3, 0],
+           [7, 8, 3]])
+    """
     if not examples:
         raise ValueError("make_batch: at least one example is required; got none; skip empty batches")
     shifted = [teacher_forcing(target) for _, target in examples]

@@ -86,7 +86,15 @@ class Subwords:
 
 
 class Tokenizer:
-    """The vocabularies of both languages: one shared by both, or one for each."""
+    """The vocabularies of both languages: one shared by both, or one for each.
+
+    >>> tokenizer = models.Tokenizer.train([("a b", "b a"), ("c a", "a c")], vocabulary_size=270)
+    >>> (ids,) = tokenizer.encode_target(["c b"])
+    >>> tokenizer.decode_target(ids)
+    'c b'
+    >>> tokenizer.encode_source(["c b"]) == [[*ids, 3]]  # the source ends in </s>, id 3
+    True
+    """
 
     def __init__(self, source: Subwords, target: Subwords) -> None:
         self.source = source
