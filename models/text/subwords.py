@@ -75,7 +75,7 @@ class Subwords:
         model, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         if digest != _digest(model):
             raise UserError(
-                f"loading tokenizer {name}: a complete file as training writes it is required; its {len(data)} "
+                f"loading tokenizer {name}: a whole file as training writes it is required; its {len(data)} "
                 "bytes don't end in their checksum; copy the file again, or train again"
             )
         return cls(model)
