@@ -119,6 +119,6 @@ def _print_scores(
     print(f"chrF        {score.chrf:.2f}  {score.chrf_signature}")
     left_out = f", without {len(longer)} longer sentences" if longer else ""
     known = result.tokens > 0
-    print(f"loss        {f'{result.loss:.4f}' if known else '-'} nats a subword, over {result.tokens:,}{left_out}")
+    print(f"loss        {f'{result.loss:.4f}' if known else '-'} nats per subword, over {result.tokens:,}{left_out}")
     print(f"perplexity  {f'{result.perplexity:.3f}' if known else '-'}")
     print(f"exact       {exact_match(outputs, references):.1%}")
