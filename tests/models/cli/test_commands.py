@@ -717,3 +717,18 @@ def test_check_of_a_wrong_gradient_fails(capsys, monkeypatch):
 def test_info_names_backends_and_blas():
     out = tensorlib("info").stdout.decode()  # in a separate process: threadpoolctl sets an environment variable
     assert "backend numpy: yes" in out and "backend cupy: " in out and "blas: " in out
+    program = (
+        "from threadpoolctl import threadpool_info; import models.training.loop\n"
+        "for pool in threadpool_info(): print(pool['user_api'], pool['num_threads'])"
+    )
+    pools = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    shown = re.findall(r"(?m)^(\w+): .*, (\d+) threads$", out)
+    assert sorted(shown) == sorted(tuple(line.split()) for line in pools.splitlines())
+
+
+def test_info_runs_without_a_package_that_training_needs():
+    program = (
+        "import sys; sys.modules['sentencepiece'] = None; from models.cli.main import main; sys.exit(main(['info']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and "blas: " in done.stdout
