@@ -32,7 +32,7 @@ config = TransformerConfig(
 )
 model = Transformer(config)
 optimizer = optim.Adam(model.named_parameters(), learning_rate=3e-3)
-examples, _ = encode_pairs(tokenizer, PAIRS)
+examples = encode_pairs(tokenizer, PAIRS)
 batch = make_batch(examples)
 
 for step in range(1, 61):

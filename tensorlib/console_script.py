@@ -14,8 +14,8 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run `main` of the first tensorlib/__main__.py on sys.path; return the exit status."""
-    for folder in sys.path:
+    """Run `main` of tensorlib/__main__.py, our own before any other; return the exit status."""
+    for folder in _folders():
         file = os.path.join(folder, "tensorlib", "__main__.py")
         spec = spec_from_file_location("tensorlib_main", file) if os.path.isfile(file) else None
         if spec and spec.loader:
@@ -24,3 +24,15 @@ def main() -> int:
             status: int = module.main()
             return status
     sys.exit("tensorlib: the package tensorlib is required, but no folder of sys.path has it; install it again")
+
+
+def _folders() -> list[str]:
+    """Return the folder of this file, then what the installation put on sys.path, then what the user put there.
+
+    The user's folders, PYTHONPATH and the current one, may hold other projects named tensorlib, but in a checkout that
+    is not installed they are the only ones.
+    """
+    variable = os.environ.get("PYTHONPATH")
+    users = {"", *map(os.path.abspath, variable.split(os.pathsep) if variable else ())}
+    last = [folder for folder in sys.path if folder in users]
+    return [os.path.dirname(os.path.abspath(__file__)), *(folder for folder in sys.path if folder not in users), *last]

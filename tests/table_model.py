@@ -1,6 +1,6 @@
-"""A model that is a table: any source and any beginning of a target have logits of their own, drawn from a seed.
+"""A model that is a table: each source and beginning of a target has its own logits, drawn from a seed.
 
-It has what decoding asks of a model and nothing more, and so few words that all targets there are can be listed.
+It has only the methods that decoding requires, and a vocabulary so small that all possible targets can be listed.
 """
 
 from contextlib import contextmanager
@@ -14,11 +14,11 @@ from models.text.tokens import PAD
 
 
 class TableModel:
-    """Logits of `vocabulary` words; `peaked` says how far they are apart."""
+    """Logits of `vocabulary` words; `peaked` is their standard deviation."""
 
     def __init__(self, vocabulary=6, seed=0, peaked=1.5):
         self.vocabulary, self.seed, self.peaked = vocabulary, seed, peaked
-        self.steps = []  # how many rows each step had
+        self.steps = []  # number of rows of each step
 
     @contextmanager
     def evaluating(self):
@@ -40,7 +40,7 @@ class TableModel:
 
     @cache  # noqa: B019  # it lives as long as the test
     def logits(self, source, begun):
-        """Return the logits (V,) of what follows these tokens."""
+        """Return the logits (V,) of the token after these."""
         rng = np.random.default_rng([self.seed, len(source), *source, *begun])
         return self.peaked * rng.normal(size=self.vocabulary)
 

@@ -27,7 +27,12 @@ __all__ = ["DecoderState", "Transformer", "TransformerConfig"]
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The configuration of a Transformer. The defaults are the paper's base model (table 3)."""
+    """The configuration of a Transformer. The defaults are the paper's base model (table 3).
+
+    >>> models.TransformerConfig(source_vocabulary=8000, target_vocabulary=8000, width=256, heads=7).check()
+    Traceback (most recent call last):
+    ValueError: TransformerConfig: heads must divide width, got 7 and 256
+    """
 
     source_vocabulary: Annotated[int, "Number of source subwords; 0 means as many as the tokenizer has."] = 0
     target_vocabulary: Annotated[int, "Number of target subwords; 0 means as many as the tokenizer has."] = 0
@@ -90,13 +95,17 @@ class TransformerConfig:
 class Transformer(nn.Module):
     """Figure 1 of the paper: embeddings and positions, encoder, decoder, and the projection to logits.
 
-    ::
-
-        logits_BTV = model(source_ids_BS, target_ids_BT)     # training: all positions at once, by teacher forcing
-        visible_BS = model.visible(source_ids_BS)            # decoding: the source once,
-        memory_BSD = model.encode(source_ids_BS, visible_BS)
-        state = model.start(memory_BSD, visible_BS)
-        logits_BV, state = model.decode_step(ids_B, state)   # then one token at a time
+    >>> config = models.TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=16)
+    >>> model = models.Transformer(config).eval()
+    >>> source_ids_BS, target_ids_BT = np.array([[5, 6, 3], [7, 3, 0]]), np.array([[2, 4], [2, 8]])
+    >>> logits_BTV = model(source_ids_BS, target_ids_BT)     # training: all positions at once, by teacher forcing
+    >>> visible_BS = model.visible(source_ids_BS)            # decoding: the source once,
+    >>> memory_BSD = model.encode(source_ids_BS, visible_BS)
+    >>> state = model.start(memory_BSD, visible_BS)
+    >>> for ids_B in target_ids_BT.T:                        # then one token at a time
+    ...     logits_BV, state = model.decode_step(ids_B, state)
+    >>> np.allclose(logits_BV.numpy(), logits_BTV.numpy()[:, -1], atol=1e-6)
+    True
 
     Ids are integers on the host (NumPy or lists); id `PAD` is padding, which no position attends to.
     """
@@ -274,7 +283,8 @@ class Decoder(nn.Module):
         own: list[KeyValueCache] = []
         for i, layer in enumerate(self.layers):
             past = state.own[i] if state.own else None
-            x_B1D = layer.step(x_B1D, past, state.cross[i], state.visible, own)
+            x_B1D, cache = layer.step(x_B1D, past, state.cross[i], state.visible)
+            own.append(cache)
         return (x_B1D if self.norm is None else self.norm(x_B1D)), tuple(own)
 
 
@@ -302,19 +312,17 @@ class DecoderLayer(nn.Module):
         past: KeyValueCache | None,
         cross: tuple[tl.Tensor, tl.Tensor],
         visible: tl.Tensor | None,
-        own: list[KeyValueCache],
-    ) -> tl.Tensor:
-        """Return the output for one more position; append this layer's keys and values (B, H, t + 1, K) to `own`."""
-        x_B1D = self.attention_residual(x_B1D, self._attend_to_past, past, own)
+    ) -> tuple[tl.Tensor, KeyValueCache]:
+        """Return the output for one more position, and this layer's keys and values (B, H, t + 1, K) including it."""
+        x_B1D, own = self.attention_residual(x_B1D, self._attend_to_past, past)
         x_B1D = self.cross_attention_residual(x_B1D, self._attend_to_memory, cross, visible)
-        return self.feed_forward_residual(x_B1D, self.feed_forward)
+        return self.feed_forward_residual(x_B1D, self.feed_forward), own
 
-    def _attend_to_past(self, x_B1D: tl.Tensor, past: KeyValueCache | None, own: list[KeyValueCache]) -> tl.Tensor:
+    def _attend_to_past(self, x_B1D: tl.Tensor, past: KeyValueCache | None) -> tuple[tl.Tensor, KeyValueCache]:
         q_BH1K, k_BH1K, v_BH1K = self.attention.queries_keys_values(x_B1D)
         cache = KeyValueCache(k_BH1K, v_BH1K) if past is None else past.append(k_BH1K, v_BH1K)
-        own.append(cache)
         # No mask: the cache holds only this position and earlier ones.
-        return self.attention.attend(q_BH1K, cache.keys, cache.values, visible=None)
+        return self.attention.attend(q_BH1K, cache.keys, cache.values, visible=None), cache
 
     def _attend_to_memory(
         self, x_B1D: tl.Tensor, cross: tuple[tl.Tensor, tl.Tensor], visible: tl.Tensor | None
@@ -333,15 +341,21 @@ class AddNorm(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: tl.Tensor, sublayer: Callable[..., tl.Tensor], *args: Any, **options: Any) -> tl.Tensor:
-        """Return x plus the sub-layer's output, ``sublayer(x, *args, **options)`` with x normalized first if "pre"."""
-        if self.order == "post":
-            return self.norm(self._add(x, sublayer(x, *args, **options)))
-        return self._add(x, sublayer(self.norm(x), *args, **options))
+    def forward(self, x: tl.Tensor, sublayer: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Return x plus the sub-layer's output, ``sublayer(x, *args, **options)`` with x normalized first if "pre".
 
-    def _add(self, x: tl.Tensor, y: tl.Tensor) -> tl.Tensor:
+        A sub-layer that also returns a cache, (output, cache), gives (the sum, cache).
+        """
+        y = sublayer(x if self.order == "post" else self.norm(x), *args, **options)
+        if isinstance(y, tuple):
+            output, cache = y
+            return self._sum(x, output), cache
+        return self._sum(x, y)
+
+    def _sum(self, x: tl.Tensor, y: tl.Tensor) -> tl.Tensor:
         p = self.dropout.p if self.dropout.training else 0.0
-        return tl.add_dropout(x, y, p, self.dropout.generator)
+        z = tl.add_dropout(x, y, p, self.dropout.generator)
+        return self.norm(z) if self.order == "post" else z
 
     def extra_repr(self) -> str:
         """Return the order."""

@@ -9,13 +9,14 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from models.cli.display import bar
-from models.decoding.settings import DEFAULT_BEAM, DEFAULT_LENGTH_PENALTY, Search
+from models.cli.options import BeamOptions, search_of
 from models.evaluation.error_analysis import error_report, find_cases
-from models.evaluation.metrics import exact_match, pair_loss, scores
+from models.evaluation.metrics import exact_match, scores, token_loss
 from models.evaluation.translator import Translator
 from models.runs.loading import Loaded, load_run
 from models.system.errors import UserError
 from models.system.files import require_writable
+from models.text.batching import Example
 from models.text.corpora.phrasebook import phrasebook
 from models.text.lines import Pair, read_parallel, read_tsv
 
@@ -30,9 +31,7 @@ def evaluate(
     reference: Path | None = None,
     tsv: Path | None = None,
     run: Path | None = None,
-    beam: int = DEFAULT_BEAM,
-    length_penalty: float = DEFAULT_LENGTH_PENALTY,
-    max_length: int = 0,
+    options: BeamOptions | None = None,  # type: ignore[valid-type]
     tokenize: Literal["13a", "none", "intl", "char", "zh"] | None = None,
     output: Path | None = None,
     errors: Annotated[int | bool, Parameter(negative="", show_default=False)] = False,
@@ -45,17 +44,14 @@ def evaluate(
         reference: their translations, line by line.
         tsv: both in one file instead, separated by a tab.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
-        beam: the number of open targets for each sentence; 1 is greedy.
-        length_penalty: alpha of Wu et al. 2016; a larger one prefers longer translations.
-        max_length: the most subwords of a translation; 0: twice the source's and 20.
+        options: how translations are searched for.
         tokenize: how BLEU splits words; none for text whose words are already separated by spaces.
             [the run's --bleu-tokenize]
         output: a file to write the translations to.
         errors: list the N sentences that score furthest from their reference, and say what went wrong. [N: 20]
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
-    search = Search(beam=beam, length_penalty=length_penalty, max_length=max_length)
-    search.check()
+    search = search_of(options)
     if errors < 0:
         raise UserError(f"evaluate --errors: a number of sentences, 0 or more, is required; got {errors}")
     pairs = _read_pairs(source, reference, tsv, output)
@@ -66,17 +62,19 @@ def evaluate(
         )
     pairs = phrasebook().test if pairs is None else pairs
     tokenize = tokenize or loaded.config.bleu_tokenize
+    texts, references = [source for source, _ in pairs], [reference for _, reference in pairs]
     cut: list[int] = []
     with bar("translating", len(pairs)) as progress:
         translator = Translator(loaded.model, loaded.tokenizer, cut.append, progress.update, search)
-        sources = translator.encode([s for s, _ in pairs])
-        found = [hypotheses[0] for hypotheses in translator.hypotheses([s for s, _ in pairs], sources)]
+        sources, targets = translator.encode(texts), loaded.tokenizer.encode_target(references)
+        found = [hypotheses[0] for hypotheses in translator.hypotheses(texts, sources)]
+    examples = list(zip(sources, targets, strict=True))
     outputs = [translator.text(hypothesis) for hypothesis in found]
     if output:
         output.write_bytes(b"".join(line.encode() + b"\n" for line in outputs))
-    _print_scores(loaded, pairs, outputs, tokenize, len(cut))
+    _print_scores(loaded, references, outputs, tokenize, examples, cut)
     if errors is not False:
-        cases, unscored = find_cases(translator, pairs, sources, found)
+        cases, unscored = find_cases(translator, pairs, examples, found)
         count = DEFAULT_ERRORS if errors is True else errors
         print("", *error_report(cases, count, len(pairs), unscored, tokenize), sep="\n")
     return 0
@@ -102,16 +100,25 @@ def _read_pairs(
     return pairs
 
 
-def _print_scores(loaded: Loaded, pairs: Sequence[Pair], outputs: Sequence[str], tokenize: str, cut: int) -> None:
-    references = [reference for _, reference in pairs]
+def _print_scores(
+    loaded: Loaded,
+    references: Sequence[str],
+    outputs: Sequence[str],
+    tokenize: str,
+    examples: Sequence[Example],
+    cut: Sequence[int],
+) -> None:
+    """Print every measure. The loss is that of the examples that fit the model; `cut` has the sources that don't."""
+    longest = loaded.model.config.max_length
+    longer = {*cut, *(i for i, (_, target) in enumerate(examples) if len(target) + 1 > longest)}
+    result = token_loss(loaded.model, [example for i, example in enumerate(examples) if i not in longer])
     score = scores(outputs, references, tokenize)
-    result, dropped = pair_loss(loaded.model, loaded.tokenizer, pairs)
-    too_long = f", {cut:,} cut at {loaded.model.config.max_length} subwords" if cut else ""
-    print(f"{loaded.path}: {len(pairs):,} sentences{too_long}")
+    too_long = f", {len(cut):,} cut at {longest} subwords" if cut else ""
+    print(f"{loaded.path}: {len(references):,} sentences{too_long}")
     print(f"BLEU        {score.bleu:.2f}  {score.bleu_signature}")
     print(f"chrF        {score.chrf:.2f}  {score.chrf_signature}")
-    left_out = f", without {dropped} longer sentences" if dropped else ""
+    left_out = f", without {len(longer)} longer sentences" if longer else ""
     known = result.tokens > 0
-    print(f"loss        {f'{result.loss:.4f}' if known else '-'} nats a subword, over {result.tokens:,}{left_out}")
+    print(f"loss        {f'{result.loss:.4f}' if known else '-'} nats per subword, over {result.tokens:,}{left_out}")
     print(f"perplexity  {f'{result.perplexity:.3f}' if known else '-'}")
     print(f"exact       {exact_match(outputs, references):.1%}")

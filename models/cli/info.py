@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 import tensorlib as tl
@@ -13,8 +14,11 @@ PACKAGES = ("numpy", "sentencepiece", "safetensors", "sacrebleu", "threadpoolctl
 
 
 def info() -> int:
-    """Show versions, backends, the GPU, and the BLAS library with its kernels and threads."""
+    """Show versions, backends, the GPU, and the libraries that run threads in training, with the BLAS kernels."""
     from threadpoolctl import threadpool_info
+
+    with suppress(ImportError):  # info also runs if a package is missing
+        import models.training.loop  # noqa: F401  # loads the libraries, such as sentencepiece's OpenMP
 
     print(f"tensorlib {tl.__version__}, Python {platform.python_version()}, {platform.platform()}")
     print("packages: " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES))

@@ -1,4 +1,4 @@
-"""The options of `tensorlib train`, made from the config's dataclasses."""
+"""The options of several commands, generated from the dataclasses of their settings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter
 
+from models.decoding.settings import UNSET, Search
 from models.runs.config import PRESETS, TEXT_FILES, TrainConfig
 from models.runs.nested_dicts import is_section, settable
 from models.system.errors import UserError
 
-__all__ = ["RUN", "TrainOptions", "given", "help_texts"]
+__all__ = ["RUN", "BeamOptions", "SearchOptions", "TrainOptions", "given", "help_texts", "search_of"]
 
 RUN = Group("Run", sort_key=0)
 _TITLES = {"text": "Text", "tokenizer": "Tokenizer", "model": "Model", "optim": "Optimizer"}
@@ -38,8 +39,23 @@ def _optional(cls: type, prefix: str = "") -> type:
             text = f"{texts[name]} {_shown_default(prefix + name, defaults[name])}".strip()
         parameter = Parameter(help=text, group=_group(prefix + name))
         options.append((name, Annotated[kind | None, parameter], dataclasses.field(default=None)))
+    return _dataclass(cls.__name__, options)
+
+
+def _search_options(*names: str) -> type:
+    """Return a dataclass of these fields of `Search`."""
+    texts, kinds, options = help_texts(Search), settable(Search), []
+    for name in names:
+        default = getattr(Search, name)
+        shown = "" if isinstance(default, bool) else f" [{UNSET.get(name, default)}]"
+        parameter = Parameter(help=texts[name] + shown, show_default=False, negative="")
+        options.append((name, Annotated[kinds[name], parameter], dataclasses.field(default=default)))
+    return _dataclass("SearchOptions", options)
+
+
+def _dataclass(name: str, fields: list[tuple[str, Any, Any]]) -> type:
     namespace = {"__module__": __name__}  # otherwise it is "types", and cyclopts takes the class for a built-in one
-    return dataclasses.make_dataclass(cls.__name__, options, kw_only=True, namespace=namespace)
+    return dataclasses.make_dataclass(name, fields, kw_only=True, namespace=namespace)
 
 
 def _group(key: str) -> Group:
@@ -59,6 +75,15 @@ def _shown_default(key: str, default: Any) -> str:
 
 
 TrainOptions = Parameter(name="*")(_optional(TrainConfig))
+SearchOptions = Parameter(name="*")(_search_options(*help_texts(Search)))
+BeamOptions = Parameter(name="*")(_search_options("beam", "length_penalty", "max_length"))
+
+
+def search_of(options: Any) -> Search:
+    """Return the settings in `SearchOptions` or `BeamOptions`, None if all are defaults, after checking them."""
+    search = Search(**vars(options)) if options else Search()
+    search.check()
+    return search
 
 
 def given(options: Any) -> dict[str, Any]:

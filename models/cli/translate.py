@@ -10,10 +10,10 @@ from typing import Annotated, cast
 
 from cyclopts import Parameter
 
+from models.cli.options import SearchOptions, search_of
 from models.cli.pages.attention import AttentionPage, check_page_path
 from models.cli.prompt import typed_lines
 from models.decoding.hypothesis import Hypothesis
-from models.decoding.settings import Search
 from models.evaluation.translator import Translator
 from models.runs.loading import load_run
 
@@ -23,7 +23,7 @@ __all__ = ["translate"]
 def translate(
     *text: Annotated[str, Parameter(allow_leading_hyphen=False)],
     run: Path | None = None,
-    search: Annotated[Search, Parameter(name="*", show_default=False, negative="")] = Search(),  # noqa: B008  # frozen
+    options: SearchOptions | None = None,  # type: ignore[valid-type]
     scores: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     attention: Path | None = None,
     backend: str = "numpy",
@@ -35,12 +35,12 @@ def translate(
     Args:
         text: sentences. Without any, standard input is read; on a terminal, each line is answered as it is typed.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
-        search: how translations are searched for.
+        options: how translations are searched for.
         scores: print SCORE before each translation, and after it TOKENS with their log-probabilities: "▁a=-0.12".
         attention: a page to write, FILE.html, that shows in a browser what each head attends to.
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
-    search.check()
+    search = search_of(options)
     if attention:
         check_page_path(attention)
     loaded = load_run(run, backend)

@@ -43,6 +43,14 @@ def beam_search(
     tokens; `max_length` is as in `greedy`. All sources are decoded in one batch, so they should be of similar length.
 
     Errors: ValueError unless 1 <= n_best <= beam, and for impossible lengths.
+
+    >>> config = models.TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=16)
+    >>> model = models.Transformer(config)
+    >>> ((best, second),) = models.beam_search(model, [[5, 6, 3]], beam=4, n_best=2, max_length=8)
+    >>> best.score >= second.score and best.tokens != second.tokens
+    True
+    >>> bool(np.isclose(best.log_prob, sum(best.log_probs)))
+    True
     """
     if not 1 <= n_best <= beam:
         raise ValueError(f"beam_search: 1 <= n_best <= beam is required, got n_best {n_best} and beam {beam}")

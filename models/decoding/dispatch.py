@@ -26,9 +26,9 @@ def decode(
     drawn = sample(
         model,
         sources,
-        1.0 if search.temperature is None else search.temperature,
-        search.top_k or 0,
-        1.0 if search.top_p is None else search.top_p,
+        search.effective("temperature"),
+        search.effective("top_k"),
+        search.effective("top_p"),
         search.min_length,
         limits,
         draws,

@@ -1,4 +1,4 @@
-"""What decoding requires of a model. `Transformer` has all of it.
+"""The methods that decoding requires of a model. `Transformer` has all of them.
 
 Shape suffixes: B batch, S source length, T target length, V vocabulary.
 """
@@ -18,7 +18,7 @@ Memory = Any  # what `encode` returns; decoding only passes it on
 
 
 class StepState(Protocol):
-    """What a model remembers of the tokens decoded so far, for each row of a batch."""
+    """A model's state after the tokens decoded so far, for each row of a batch."""
 
     def select(self, rows: np.ndarray, /) -> Self:
         """Return the state of these rows (indices or booleans), in order."""

@@ -5,41 +5,47 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 from models.decoding.hypothesis import default_limit
 from models.system.errors import UserError
 from models.system.limits import LARGEST
 
-__all__ = ["DEFAULT_BEAM", "DEFAULT_LENGTH_PENALTY", "Search"]
+__all__ = ["DEFAULT_BEAM", "DEFAULT_LENGTH_PENALTY", "UNSET", "Search"]
 
 DEFAULT_BEAM = 4
 DEFAULT_LENGTH_PENALTY = 0.6
+UNSET = {"beam": DEFAULT_BEAM, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+"""The settings that are None unless the user gives them, so that contradictions can be detected; None means these."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Beam search, or sampling. None means the default in brackets, so that contradictions can be detected."""
+    """Beam search, or sampling. The text beside each type is what `--help` prints, with the default."""
 
-    beam: int | None = None
-    """How many targets of a sentence are kept open; 1 is greedy. [4]"""
-    n_best: int = 1
-    """How many translations of each sentence, best first; above 1, LINE and SCORE precede each. [1]"""
-    length_penalty: float = DEFAULT_LENGTH_PENALTY
-    """Alpha of Wu et al. 2016: score = log P / ((5 + length) / 6)^alpha; larger values prefer longer ones. [0.6]"""
-    sample: bool = False
-    """Draw the tokens at random instead of searching for the likeliest."""
-    temperature: float | None = None
-    """With --sample: divides the logits; below 1 likely tokens are drawn more often, above 1 less. [1]"""
-    top_k: int | None = None
-    """With --sample: draw from the k likeliest tokens; 0: from all. [0]"""
-    top_p: float | None = None
-    """With --sample: draw from the fewest tokens that together have this probability. [1]"""
-    seed: int | None = None
-    """With --sample: different seeds draw different translations, equal seeds the same ones. [0]"""
-    min_length: int = 0
-    """Minimum number of subwords of a translation. [0]"""
-    max_length: int = 0
-    """Maximum number of subwords of a translation, its end included; 0: twice the source's plus 20. [0]"""
+    beam: Annotated[int | None, "How many targets of a sentence are kept open; 1 is greedy."] = None
+    n_best: Annotated[
+        int, "How many translations of each sentence, best first; above 1, LINE and SCORE precede each."
+    ] = 1
+    length_penalty: Annotated[
+        float,
+        "Alpha of Wu et al. 2016: score = log P / ((5 + length) / 6)^alpha; larger values prefer longer ones.",
+    ] = DEFAULT_LENGTH_PENALTY
+    sample: Annotated[bool, "Draw the tokens at random instead of searching for the likeliest."] = False
+    temperature: Annotated[
+        float | None, "With --sample: divides the logits; below 1 likely tokens are drawn more often, above 1 less."
+    ] = None
+    top_k: Annotated[int | None, "With --sample: draw from the k likeliest tokens; 0: from all."] = None
+    top_p: Annotated[
+        float | None, "With --sample: draw from the fewest tokens that together have this probability."
+    ] = None
+    seed: Annotated[
+        int | None, "With --sample: different seeds draw different translations, equal seeds the same ones."
+    ] = None
+    min_length: Annotated[int, "Minimum number of subwords of a translation."] = 0
+    max_length: Annotated[
+        int, "Maximum number of subwords of a translation, its end included; 0: twice the source's plus 20."
+    ] = 0
 
     def check(self) -> None:
         """Raise `UserError` for the first setting that is impossible or contradicts another."""
@@ -72,12 +78,17 @@ class Search:
             if self.n_best > self.rows:
                 yield f"--n-best must be at most --beam, got {self.n_best} and {self.rows}; raise --beam"
 
+    def effective(self, name: str) -> Any:
+        """Return a setting, or its default if it is None."""
+        value = getattr(self, name)
+        return UNSET[name] if value is None else value
+
     @property
     def rows(self) -> int:
         """The number of targets of a sentence that are decoded side by side."""
         if self.sample:
             return 1
-        return DEFAULT_BEAM if self.beam is None else self.beam
+        return int(self.effective("beam"))
 
     def limit(self, source: Sequence[int], longest: int) -> int:
         """Return the maximum length of this source's target, for a model whose targets have at most `longest` ids."""

@@ -39,6 +39,15 @@ def greedy(
     one for each; default: twice the source's length plus 20). All sources are decoded in one batch, so they should be
     of similar length; ended sentences are dropped from the batch once there are enough of them. The model is used in
     evaluation mode, and its mode is restored afterwards.
+
+    >>> config = models.TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=16, dropout=0.0)
+    >>> model = models.Transformer(config)
+    >>> sources = [[5, 6, 3], [7, 3]]
+    >>> targets = models.greedy(model, sources, max_length=3, min_length=3)
+    >>> logits_BTV = model(sources[:1], [[2, *targets[0][:2]]]).numpy()
+    >>> logits_V = np.where(np.arange(9) == 3, -np.inf, logits_BTV[0, -1])  # </s>, id 3, may not come yet
+    >>> int(logits_V.argmax()) == targets[0][2]
+    True
     """
 
     def choose(logits_BV: tl.Tensor, sentence_B: np.ndarray, length: int) -> np.ndarray:

@@ -34,6 +34,7 @@ CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # written without spaces: each 
 WORD = re.compile(f"[{CJK}]|[^\\s{CJK}]+")
 MARKS = {"S": "33", "D": "31", "I": "36"}  # substituted, deleted, inserted; each with its terminal color
 
+Ids = tuple[Sequence[int], Sequence[int]]  # of a source, as the translator read it, and of its reference
 Column = tuple[str, str, str]  # a word of the reference, the word of the hypothesis aligned with it, and a mark
 
 
@@ -81,20 +82,19 @@ class Case:
 
 
 def find_cases(
-    translator: Translator, pairs: Sequence[Pair], sources: Sequence[Sequence[int]], found: Sequence[Hypothesis]
+    translator: Translator, pairs: Sequence[Pair], examples: Sequence[Ids], found: Sequence[Hypothesis]
 ) -> tuple[list[Case], int]:
     """Return the wrong translations, largest difference first, and how many of them could not be scored.
 
-    sources, found: the translator's input and output for each pair. Pairs with a blank side, and references longer
-    than a translation may become, are not scored.
+    examples, found: the ids and the translation of each pair. Pairs with a blank side, and references longer than a
+    translation may become, are not scored.
     """
     model, tokenizer, search = translator.model, translator.tokenizer, translator.search
-    references = tokenizer.encode_target([reference for _, reference in pairs])
     hypotheses = [tokenizer.decode_target(hypothesis.tokens) for hypothesis in found]
     wrong = [i for i, (_, reference) in enumerate(pairs) if hypotheses[i] != reference]
-    limits = [search.limit(source, translator.longest) for source in sources]
-    scored = [i for i in wrong if pairs[i][0].strip() and pairs[i][1].strip() and len(references[i]) < limits[i]]
-    reference_log_probs = sentence_log_probs(model, [(sources[i], references[i]) for i in scored])
+    fits = [len(target) < search.limit(source, translator.longest) for source, target in examples]
+    scored = [i for i in wrong if pairs[i][0].strip() and pairs[i][1].strip() and fits[i]]
+    reference_log_probs = sentence_log_probs(model, [examples[i] for i in scored])
     cases = [
         Case(
             line=i + 1,
@@ -103,9 +103,9 @@ def find_cases(
             hypothesis=hypotheses[i],
             reference_log_prob=log_prob,
             hypothesis_log_prob=found[i].log_prob,
-            reference_tokens=len(references[i]) + 1,
+            reference_tokens=len(examples[i][1]) + 1,
             hypothesis_tokens=len(found[i].log_probs),
-            unknown=_unknown(tokenizer.source, sources[i]) + _unknown(tokenizer.target, found[i].tokens),
+            unknown=_unknown(tokenizer.source, examples[i][0]) + _unknown(tokenizer.target, found[i].tokens),
             alpha=search.length_penalty,
         )
         for i, log_prob in zip(scored, reference_log_probs, strict=True)

@@ -5,20 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 import tensorlib as tl
 from models.architectures.transformer import Transformer
 from models.decoding.forced import force_decode
-from models.text.batching import Example, encode_pairs, group_by_length, make_batch
-from models.text.lines import Pair
+from models.text.batching import Example, group_by_length, make_batch
 
-if TYPE_CHECKING:
-    from models.text.subwords import Tokenizer
-
-__all__ = ["Scores", "TokenLoss", "exact_match", "pair_loss", "scores", "sentence_log_probs", "token_loss"]
+__all__ = ["Scores", "TokenLoss", "exact_match", "scores", "sentence_log_probs", "token_loss"]
 
 
 @dataclass(frozen=True)
@@ -54,12 +49,6 @@ def sentence_log_probs(model: Transformer, examples: Sequence[Example]) -> list[
         for i, forced in zip(group, force_decode(model, sources, targets), strict=True):
             found[i] = forced.log_prob
     return found
-
-
-def pair_loss(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair]) -> tuple[TokenLoss, int]:
-    """Return the loss of the pairs that fit the model's maximum length, and the number of those that do not."""
-    examples, dropped = encode_pairs(tokenizer, pairs, max_length=model.config.max_length)
-    return token_loss(model, examples), dropped
 
 
 def exact_match(outputs: Sequence[str], references: Sequence[str]) -> float:

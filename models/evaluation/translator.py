@@ -77,7 +77,9 @@ class Translator:
             stop()
             rows = [busy[i] for i in group]
             limits = [search.limit(sources[i], self.longest) for i in rows]
-            draws = [(search.seed or 0, first + i) for i in rows]  # one for each line, so neighbors change nothing
+            draws = [
+                (search.effective("seed"), first + i) for i in rows
+            ]  # one for each line, so neighbors change nothing
             decoded = decode(self.model, [sources[i] for i in rows], search, limits, draws)
             for i, several in zip(rows, decoded, strict=True):
                 found[i] = several

@@ -1,33 +1,25 @@
 """An error if something hides our package `nn`.
 
-`tensorlib.shadowing` warns of the same, but importing tensorlib takes too long for `tensorlib --help`.
+The check is that of tensorlib/shadowing.py. Its file is loaded by path, because importing tensorlib takes too long for
+`tensorlib --help`.
 """
 
 from __future__ import annotations
 
-import os
-from importlib.util import find_spec
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 __all__ = ["require_own_nn"]
 
-MARK = '__project__ = "tensorlib"'  # in nn/__init__.py
-OURS = Path(__file__).parents[2] / "nn" / "__init__.py"
+CHECK = Path(__file__).parents[2] / "tensorlib" / "shadowing.py"
 
 
 def require_own_nn() -> None:
-    """Raise ImportError if `import nn` would not find the package beside `models`. It is not imported here.
-
-    What hides it is a user's nn.py, or the package nn from PyPI, which pip installs over ours without a word.
-    """
-    spec = find_spec("nn")
-    if spec is None or not OURS.is_file():
-        return
-    found = spec.origin or next(iter(spec.submodule_search_locations or ()), "a package without files")
-    if not (os.path.exists(found) and OURS.samefile(found) and MARK in OURS.read_text(encoding="utf-8")):
-        raise ImportError(
-            f"models: tensorlib's own package nn is required, but `import nn` finds {found}; "
-            "rename that, or reinstall tensorlib in a virtual environment of its own",
-            name="nn",
-            path=found,
-        )
+    """Raise ImportError if `import nn` would not find the package beside `models`. It is not imported here."""
+    spec = spec_from_file_location("tensorlib_shadowing", CHECK) if CHECK.is_file() else None
+    if spec is None or spec.loader is None:
+        return  # no tensorlib is beside models
+    shadowing = module_from_spec(spec)
+    spec.loader.exec_module(shadowing)
+    if found := shadowing.hiding_file("nn"):
+        raise ImportError(shadowing.problem("nn", found), name="nn", path=found)

@@ -59,7 +59,19 @@ class Batch:
 
 
 def make_batch(examples: Sequence[Example]) -> Batch:
-    """Stack examples, padded to the longest. Errors: ValueError if there are none."""
+    """Stack examples, padded to the longest. Errors: ValueError if there are none.
+
+    >>> batch = models.make_batch([([5, 6, 3], [7]), ([5, 3], [7, 8])])  # 0 <pad>, 2 <s>, 3 </s>
+    >>> batch.source_BS
+    array([[5, 6, 3],
+           [5, 3, 0]])
+    >>> batch.target_in_BT
+    array([[2, 7, 0],
+           [2, 7, 8]])
+    >>> batch.target_out_BT
+    array([[7, 3, 0],
+           [7, 8, 3]])
+    """
     if not examples:
         raise ValueError("make_batch: at least one example is required; got none; skip empty batches")
     shifted = [teacher_forcing(target) for _, target in examples]
@@ -78,23 +90,15 @@ def pad(rows: Sequence[Ids]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return padded, row_lengths
 
 
-def encode_pairs(
-    tokenizer: Tokenizer, pairs: Sequence[Pair], *, max_length: int | None = None
-) -> tuple[list[Example], int]:
-    """Encode pairs; return the examples in order, and how many were dropped as too long.
-
-    max_length: the maximum number of positions of an example on either side, EOS included. Longer examples are
-        dropped, never truncated, because a truncated pair teaches a wrong translation. None keeps all.
-    """
+def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[Example]:
+    """Return the example of each pair."""
     sources = tokenizer.encode_source([source for source, _ in pairs])
     targets = tokenizer.encode_target([target for _, target in pairs])
     # int32 arrays: a list of Python integers would take ten times the memory.
-    examples: list[Example] = [
+    return [
         (np.array(source, dtype=np.int32), np.array(target, dtype=np.int32))
         for source, target in zip(sources, targets, strict=True)
-        if max_length is None or max(len(source), len(target) + 1) <= max_length
     ]
-    return examples, len(pairs) - len(examples)
 
 
 def lengths(examples: Sequence[Example]) -> NDArray[np.int64]:

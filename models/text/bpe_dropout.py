@@ -12,12 +12,14 @@ from itertools import pairwise
 
 from sentencepiece import SentencePieceProcessor
 
-__all__ = ["sample"]
+__all__ = ["encode_with_dropout"]
 
 _NO_MERGE = 2**31  # ranks after every possible merge
 
 
-def sample(processor: SentencePieceProcessor, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
+def encode_with_dropout(
+    processor: SentencePieceProcessor, texts: Sequence[str], dropout: float, seed: int
+) -> list[list[int]]:
     """Return the ids of each text, segmented by the processor's BPE model with each merge skipped at random.
 
     The result depends on the arguments alone. Without dropout it equals that of the processor's own `encode`. It
@@ -27,13 +29,13 @@ def sample(processor: SentencePieceProcessor, texts: Sequence[str], dropout: flo
     normal = [i for i in range(processor.get_piece_size()) if not _is_special(processor, i)]
     ids = {processor.id_to_piece(i): i for i in normal}
     bytes_ = [processor.piece_to_id(f"<0x{byte:02X}>") for byte in range(256)]
-    sampled = []
+    encoded = []
     for text in texts:
         marked = "▁" + text.replace(" ", "▁") if text else ""
         pieces = [p for word in re.findall("▁[^▁]*", marked) for p in _cut(word, ids, dropout, draw)]
         known = [[ids[p]] if p in ids else [bytes_[byte] for byte in p.encode()] for p in pieces]
-        sampled.append([i for piece in known for i in piece])
-    return sampled
+        encoded.append([i for piece in known for i in piece])
+    return encoded
 
 
 def _is_special(processor: SentencePieceProcessor, i: int) -> bool:

@@ -55,9 +55,9 @@ class Subwords:
         encoded: list[list[int]] = self._processor.encode([_escape(text) for text in texts])
         return encoded
 
-    def sample(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
-        """Return the ids of each text as `encode` does, but with BPE-dropout: see `bpe_dropout.sample`."""
-        return bpe_dropout.sample(self._processor, [_escape(text) for text in texts], dropout, seed)
+    def encode_with_dropout(self, texts: Sequence[str], dropout: float, seed: int) -> list[list[int]]:
+        """Return the ids of each text as `encode` does, but with BPE-dropout: see `bpe_dropout.py`."""
+        return bpe_dropout.encode_with_dropout(self._processor, [_escape(text) for text in texts], dropout, seed)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids` up to the first EOS, without other special ids. IndexError for an unknown id."""
@@ -75,7 +75,7 @@ class Subwords:
         model, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         if digest != _digest(model):
             raise UserError(
-                f"loading tokenizer {name}: a complete file as training writes it is required; its {len(data)} "
+                f"loading tokenizer {name}: a whole file as training writes it is required; its {len(data)} "
                 "bytes don't end in their checksum; copy the file again, or train again"
             )
         return cls(model)
@@ -86,7 +86,15 @@ class Subwords:
 
 
 class Tokenizer:
-    """The vocabularies of both languages: one shared by both, or one for each."""
+    """The vocabularies of both languages: one shared by both, or one for each.
+
+    >>> tokenizer = models.Tokenizer.train([("a b", "b a"), ("c a", "a c")], vocabulary_size=270)
+    >>> (ids,) = tokenizer.encode_target(["c b"])
+    >>> tokenizer.decode_target(ids)
+    'c b'
+    >>> tokenizer.encode_source(["c b"]) == [[*ids, 3]]  # the source ends in </s>, id 3
+    True
+    """
 
     def __init__(self, source: Subwords, target: Subwords) -> None:
         self.source = source

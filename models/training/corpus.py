@@ -86,8 +86,11 @@ def encode_corpus(config: TrainConfig, corpus: Corpus, tokenizer: Tokenizer) -> 
 def _encode(
     part: str, pairs: Sequence[Pair], tokenizer: Tokenizer, longest: int, notes: list[str]
 ) -> tuple[list[Example], list[Pair]]:
-    """Return the examples of at most `longest` positions on both sides, and their pairs."""
-    encoded, _ = encode_pairs(tokenizer, pairs)
+    """Return the examples of at most `longest` positions on both sides, and their pairs.
+
+    Longer ones are dropped, never truncated, because a truncated pair teaches a wrong translation.
+    """
+    encoded = encode_pairs(tokenizer, pairs)
     fits = lengths(encoded).max(axis=1) <= longest
     kept = [(example, pair) for example, pair, short in zip(encoded, pairs, fits, strict=True) if short]
     dropped = len(pairs) - len(kept)

@@ -56,10 +56,11 @@ class Epochs:
         Split into more pieces, a pair may become too long for the model; it then keeps its ordinary split.
         """
         run = self._run
+        tokenizer, pairs = run.tokenizer, run.examples.train_pairs
         p, longest = run.config.tokenizer.dropout, run.config.model.max_length
         seeds = np.random.SeedSequence(run.config.seed, spawn_key=(epoch, 1)).generate_state(2)  # one per side
-        sources = run.tokenizer.source.sample([source for source, _ in run.examples.train_pairs], p, int(seeds[0]))
-        targets = run.tokenizer.target.sample([target for _, target in run.examples.train_pairs], p, int(seeds[1]))
+        sources = tokenizer.source.encode_with_dropout([source for source, _ in pairs], p, int(seeds[0]))
+        targets = tokenizer.target.encode_with_dropout([target for _, target in pairs], p, int(seeds[1]))
         return [
             (np.array([*source, EOS], np.int32), np.array(target, np.int32))
             if max(len(source), len(target)) + 1 <= longest

@@ -1,4 +1,4 @@
-"""Named arrays in safetensors files. Loading runs no code, and a file is either complete or absent."""
+"""Named arrays in safetensors files. Loading runs no code, and a file is either whole or absent."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarr
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # file is not a dict
             metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
     except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"load: {os.fspath(path)} is not a complete safetensors file: {error}") from None
+        raise ValueError(f"load: {os.fspath(path)} is not a whole safetensors file: {error}") from None
     return arrays, metadata
 
 

@@ -1,4 +1,4 @@
-"""Arrays in files: loading gives what was saved, files are complete or absent, equal contents give equal bytes."""
+"""Arrays in files: loading gives what was saved, files are whole or absent, equal contents give equal bytes."""
 
 import os
 import subprocess
@@ -81,7 +81,7 @@ def test_incomplete_and_damaged_files(tmp_path):
                     (2**40).to_bytes(8, "little") + whole[8:], whole.replace(b"F32", b"F99")):  # fmt: skip
         path.write_bytes(damaged)
         for read in (tl.load, tl.load_metadata):
-            with pytest.raises(ValueError, match=r"load: .*file\.safetensors is not a complete safetensors file: "):
+            with pytest.raises(ValueError, match=r"load: .*file\.safetensors is not a whole safetensors file: "):
                 read(path)
 
 
@@ -91,7 +91,7 @@ def test_every_truncation_is_noticed(tmp_path):
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match="is not a complete safetensors file"):
+        with pytest.raises(ValueError, match="is not a whole safetensors file"):
             tl.load(path)
 
 
@@ -112,7 +112,7 @@ def test_metadata_that_json_cannot_hold_leaves_the_old_file(tmp_path):
     assert tl.load_metadata(tmp_path / "x") == {"step": 1}
 
 
-def test_after_an_interruption_the_old_file_is_complete(tmp_path, monkeypatch):
+def test_after_an_interruption_the_old_file_is_whole(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")
     for name in ("fsync", "replace", "chmod"):

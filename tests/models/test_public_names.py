@@ -1,4 +1,4 @@
-"""The names of the package `models`: imported on first use, and shown to whoever lists them."""
+"""The names of the package `models`: imported on first use, and listed by `dir`."""
 
 import subprocess
 import sys

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 
 import tensorlib as tl
-from models.system import shadowing as models_shadowing
+from models.system.shadowing import require_own_nn
 from tensorlib import shadowing
 from tests import ROOT
 
@@ -71,8 +71,19 @@ def test_importing_tensorlib_warns_of_a_file_that_hides_a_package(site, tmp_path
     (tmp_path / "script.py").write_text("import sys\nimport tensorlib\nassert 'nn' not in sys.modules\n")
     done = python("script.py", path=[site], cwd=tmp_path)
     assert done.returncode == 0 and f"but `import {name}` finds {file}; rename that" in done.stderr
-    assert "script.py:2: UserWarning: tensorlib: its own package" in done.stderr
+    assert "script.py:2: UserWarning: tensorlib's own package" in done.stderr
     assert done.stderr.count("UserWarning") == 1
+
+
+@pytest.mark.parametrize(
+    "line", ["import tensorlib.ops", "import nn", "from nn.layers import *", "import_module('nn')"]
+)
+def test_the_warning_names_the_users_line_whichever_package_comes_first(site, tmp_path, line):
+    (tmp_path / "script.py").write_text(f"from importlib import import_module\n\n{line}\n")
+    (tmp_path / "models.py").write_text(HOSTILE)
+    done = python("script.py", path=[site], cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr.count("UserWarning") == 1
+    assert "script.py:3: UserWarning: tensorlib's own package models is required" in done.stderr
 
 
 def test_importing_tensorlib_warns_of_a_package_that_pip_installed_over_ours(broken_site, tmp_path):
@@ -99,15 +110,20 @@ def test_a_stand_in_without_a_spec_is_left_alone(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         shadowing.warn_if_shadowed()
+    require_own_nn()
 
 
 def test_models_refuse_a_file_that_hides_nn(site, tmp_path):
     (tmp_path / "nn.py").write_text(HOSTILE)
     done = python("-c", "import models", path=[site], cwd=tmp_path)
-    expected = (
-        f"ImportError: models: tensorlib's own package nn is required, but `import nn` finds {tmp_path / 'nn.py'}; "
-    )
+    expected = f"ImportError: tensorlib's own package nn is required, but `import nn` finds {tmp_path / 'nn.py'}; "
     assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(expected)
+
+
+def test_both_checks_use_the_same_words(broken_site, tmp_path):
+    warned = python("-c", "import tensorlib", path=[broken_site], cwd=tmp_path).stderr.splitlines()[0]
+    refused = python("-c", "import models", path=[broken_site], cwd=tmp_path).stderr.splitlines()[-1]
+    assert warned.partition("UserWarning: ")[2] == refused.partition("ImportError: ")[2] != ""
 
 
 def test_models_refuse_a_package_that_pip_installed_over_nn(broken_site, tmp_path):
@@ -119,8 +135,6 @@ def test_models_refuse_a_package_that_pip_installed_over_nn(broken_site, tmp_pat
 
 @pytest.mark.parametrize("name", ["nn", "models"])
 def test_both_packages_bear_the_mark(name):
-    """Both checks look for the same mark: two, because `tensorlib --help` must not import tensorlib."""
-    assert models_shadowing.MARK.encode() == shadowing.MARK
     assert (ROOT / name / "__init__.py").read_bytes().count(shadowing.MARK) == 1
 
 
@@ -140,7 +154,39 @@ def test_the_command_line_finds_its_own_packages(site, student, command):
 def test_the_command_line_is_one_line_where_nn_was_overwritten(broken_site, tmp_path, command):
     done = python(*command, "--help", path=[broken_site], cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("tensorlib: models: tensorlib's own package nn") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("tensorlib: tensorlib's own package nn") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_the_script_prefers_its_own_package_to_one_on_pythonpath(site, student, tmp_path, beside):
+    """Also if the packages are not beside the script: an editable install lists their folder in a .pth file."""
+    (student / "tensorlib").mkdir()
+    for name in ("__init__", "__main__"):
+        (student / "tensorlib" / f"{name}.py").write_text(HOSTILE)
+    script = tmp_path / "script"
+    script.mkdir()
+    shutil.copy(site / "tensorlib_command.py", script)
+    installed = f"sys.path.append({str(site)!r})"
+    code = f"import sys; {installed}; from tensorlib_command import main; sys.exit(main())"
+    for cwd in (student, tmp_path):
+        done = python("-c", code, "--version", path=[student, site if beside else script], cwd=cwd)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{tl.__version__}\n", "")
+
+
+def test_the_script_without_any_package_says_what_is_missing(site, tmp_path):
+    shutil.copy(site / "tensorlib_command.py", tmp_path)
+    done = python(
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.append({str(tmp_path)!r}); import tensorlib_command as c; c.main()",
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr
+        == "tensorlib: the package tensorlib is required, but no folder of sys.path has it; install it again\n"
+    )
 
 
 def test_the_script_leaves_other_modules_where_they_were(site, tmp_path):

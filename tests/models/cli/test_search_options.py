@@ -86,13 +86,16 @@ def test_lengths_can_be_set(printed):
 
     assert lengths("--max-length", "2") == [2, 0, 2]
     assert min(lengths("--min-length", "9")[::2]) >= 9  # nor may a text of few subwords end before
-    assert max(lengths("--min-length", "24")) == 24  # as long as the model has places
+    assert max(lengths("--min-length", "24")) == 24  # the model's maximum length
 
 
 BAD = {
     "beam": ("--beam 0", "--beam must lie in [1, "),
-    "more of the best than there are": ("--n-best 5", "--n-best must be at most --beam, got 5 and 4; raise --beam"),
-    "none of the best": ("--n-best 0", "--n-best must lie in [1, "),
+    "more translations than the beam holds": (
+        "--n-best 5",
+        "--n-best must be at most --beam, got 5 and 4; raise --beam",
+    ),
+    "no translation": ("--n-best 0", "--n-best must lie in [1, "),
     "a penalty": ("--length-penalty inf", "--length-penalty must lie in [-10, 10], got inf"),
     "a beam of samples": ("--sample --beam 4", "--sample draws one translation and keeps no beam, got --beam 4 too"),
     "several samples": ("--sample --n-best 2", "--sample draws one translation, got --n-best 2 too"),
@@ -104,12 +107,12 @@ BAD = {
     "a seed without sampling": ("--seed 1", "--seed 1 needs --sample"),
     "lengths": ("--min-length 5 --max-length 4", "--min-length must be at most --max-length, got 5 and 4"),
     "a negative length": ("--max-length -1", "--max-length must lie in [0, "),
-    "a length that the model has not": ("--min-length 25", "--min-length must be at most 24"),
+    "a length beyond the model's maximum": ("--min-length 25", "--min-length must be at most 24"),
 }
 
 
 @pytest.mark.parametrize("arguments, said", BAD.values(), ids=BAD)
-def test_what_cannot_be_or_contradicts_is_one_line(run, capsys, arguments, said):
+def test_impossible_or_contradictory_settings_give_one_line(run, capsys, arguments, said):
     assert said in refusal(capsys, "translate", "--run", str(run), *arguments.split(), "a b")
 
 

@@ -55,7 +55,8 @@ def test_cases_are_the_wrong_ones_that_can_be_scored_the_largest_difference_firs
     hypotheses[6] = replace(hypotheses[6], tokens=tuple(right))  # as if the model had translated this one correctly
     worst = int(model(np.array([sources[2]]), np.array([[BOS]])).numpy().argmin())
     (hypotheses[2],) = force_decode(model, [sources[2]], [(worst,) * 9])  # and this one as badly as possible
-    cases, unscored = find_cases(translator, PAIRS, sources, hypotheses)
+    examples = list(zip(sources, tokenizer.encode_target([reference for _, reference in PAIRS]), strict=True))
+    cases, unscored = find_cases(translator, PAIRS, examples, hypotheses)
     assert sorted(found.line for found in cases) == [1, 2, 3] and unscored == 3  # two blank sides, one too long
     differences = [abs(found.difference) for found in cases]
     assert differences == sorted(differences, reverse=True) and len(set(differences)) == 3
@@ -75,7 +76,8 @@ def test_a_reference_that_no_search_may_reach_is_not_a_search_error(model_and_to
         translator = Translator(*model_and_tokenizer, search=Search(beam=1, max_length=most))
         sources = translator.encode([pair[0]])
         (found,) = translator.hypotheses([pair[0]], sources)
-        cases, unscored = find_cases(translator, [pair], sources, found)
+        targets = translator.tokenizer.encode_target([pair[1]])
+        cases, unscored = find_cases(translator, [pair], [(sources[0], targets[0])], found)
         assert (len(cases), unscored) == (count, 1 - count)
 
 
@@ -84,7 +86,9 @@ def test_a_hypothesis_that_was_cut_has_the_score_it_was_cut_with(model_and_token
     translator = Translator(model, tokenizer, search=Search(beam=1, max_length=4))
     sources = translator.encode(["a b c"])
     (cut,) = force_decode(model, sources, [(5, 6, 7, 8)], ended=[False])
-    ((case,), _) = find_cases(translator, [("a b c", "c b a")], sources, [cut])
+    ((case,), _) = find_cases(
+        translator, [("a b c", "c b a")], list(zip(sources, tokenizer.encode_target(["c b a"]), strict=True)), [cut]
+    )
     assert (case.hypothesis_log_prob, case.hypothesis_tokens) == (cut.log_prob, 4)
     (nothing,) = force_decode(model, sources, [()], ended=[False])  # cut before its first token
     assert (nothing.log_prob, nothing.log_probs) == (0, ())

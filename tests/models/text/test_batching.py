@@ -77,17 +77,13 @@ def test_no_examples_make_no_batch() -> None:
     assert lengths([]).shape == (0, 2)
 
 
-def test_encoding_drops_too_long_pairs_and_counts_them() -> None:
+def test_encoded_pairs_keep_their_order_and_their_text() -> None:
     pairs = [("a b", "a"), ("a", "a b"), ("a a b", "a"), ("a", "a a b")]
     tokenizer = Tokenizer.train(pairs * 9)
-    everything, dropped = encode_pairs(tokenizer, pairs)
-    assert dropped == 0
+    everything = encode_pairs(tokenizer, pairs)
     assert [len(source) for source, _ in everything] == [3, 2, 4, 2]  # words and EOS
     assert lengths(everything).tolist() == [[3, 2], [2, 3], [4, 2], [2, 4]]
-    kept, dropped = encode_pairs(tokenizer, pairs, max_length=3)
-    assert dropped == 2
-    assert [(list(s), list(t)) for s, t in kept] == [(list(s), list(t)) for s, t in everything[:2]]
-    assert tokenizer.decode_target(kept[1][1]) == "a b"
+    assert [tokenizer.decode_target(target) for _, target in everything] == [target for _, target in pairs]
 
 
 any_lengths = hnp.arrays(np.int64, st.tuples(st.integers(0, 60), st.just(2)), elements=st.integers(1, 40))

@@ -30,7 +30,8 @@ def texts():
 
 def test_a_text_split_at_random_is_the_same_text(tokenizer, texts):
     strange = ["", " ", "\u2581 \x1b1", "żółć 猫 \U0001f408", "</s>", "a" * 300]
-    for text, ids in zip([*texts, *strange], tokenizer.target.sample([*texts, *strange], 0.3, seed=1), strict=True):
+    every = [*texts, *strange]
+    for text, ids in zip(every, tokenizer.target.encode_with_dropout(every, 0.3, seed=1), strict=True):
         assert tokenizer.target.decode(ids) == text
         assert min(ids, default=EOS + 1) > EOS  # nothing special
 
@@ -41,20 +42,20 @@ def test_without_dropout_nothing_is_split_differently(tokenizer):
     parts = [*" ▁éż猫\U0001f408\x1b\u2585<>\n\x00", "</s>", "<0x41>", "<pad>", "the", "ing", "stud", "aaaa", "我有"]
     strange = ["".join(rng.choice(parts, rng.integers(0, 12))) for _ in range(2000)]
     texts = [*strange, *(side for pair in phrasebook().train[:3000] for side in pair)]
-    assert tokenizer.source.sample(texts, 0.0, seed=1) == tokenizer.source.encode(texts)
+    assert tokenizer.source.encode_with_dropout(texts, 0.0, seed=1) == tokenizer.source.encode(texts)
 
 
 def test_more_dropout_splits_into_more_pieces(tokenizer, texts):
-    pieces = [sum(map(len, tokenizer.target.sample(texts, p, seed=1))) for p in (0.0, 0.1, 0.3, 0.6)]
+    pieces = [sum(map(len, tokenizer.target.encode_with_dropout(texts, p, seed=1))) for p in (0.0, 0.1, 0.3, 0.6)]
     assert pieces == sorted(pieces) and pieces[1] > 1.05 * pieces[0]
 
 
 def test_the_seed_alone_determines_how_a_text_is_split(tokenizer, texts):
-    once = tokenizer.target.sample(texts, 0.2, seed=5)
-    assert tokenizer.target.sample(texts, 0.2, seed=6) != once
-    assert tokenizer.target.sample(texts, 0.2, seed=5) == once
-    assert Subwords(tokenizer.target.model).sample(texts, 0.2, seed=5) == once
-    assert tokenizer.target.sample([texts[0]] * 50, 0.2, seed=5) != [once[0]] * 50  # each time drawn again
+    once = tokenizer.target.encode_with_dropout(texts, 0.2, seed=5)
+    assert tokenizer.target.encode_with_dropout(texts, 0.2, seed=6) != once
+    assert tokenizer.target.encode_with_dropout(texts, 0.2, seed=5) == once
+    assert Subwords(tokenizer.target.model).encode_with_dropout(texts, 0.2, seed=5) == once
+    assert tokenizer.target.encode_with_dropout([texts[0]] * 50, 0.2, seed=5) != [once[0]] * 50  # each time drawn again
 
 
 SPLIT = """
@@ -62,13 +63,13 @@ import hashlib
 from models.text.corpora.phrasebook import phrasebook
 from models.text.subwords import Tokenizer
 target = Tokenizer.train(phrasebook().train[:3000], vocabulary_size=1500).target
-ids = target.sample([t for _, t in phrasebook().train[:500]], 0.2, seed=5)
+ids = target.encode_with_dropout([t for _, t in phrasebook().train[:500]], 0.2, seed=5)
 print(hashlib.sha256(str(ids).encode()).hexdigest())
 """
 
 
 def test_another_process_splits_alike(tokenizer, texts):
-    ours = hashlib.sha256(str(tokenizer.target.sample(texts, 0.2, seed=5)).encode()).hexdigest()
+    ours = hashlib.sha256(str(tokenizer.target.encode_with_dropout(texts, 0.2, seed=5)).encode()).hexdigest()
     done = subprocess.run([sys.executable, "-c", SPLIT], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [ours]
 
@@ -79,7 +80,7 @@ def test_each_possible_merge_is_left_out_with_the_given_probability():
     assert subwords.pieces(subwords.encode(["ab"])[0]) in (["▁ab"], ["▁a", "b"], ["▁", "ab"])
     (whole,) = subwords.encode(["ab"])
     merges = 3 - len(whole)
-    kept = [len(ids) == len(whole) for ids in subwords.sample(["ab"] * 10_000, 0.3, seed=0)]
+    kept = [len(ids) == len(whole) for ids in subwords.encode_with_dropout(["ab"] * 10_000, 0.3, seed=0)]
     assert merges and abs(np.mean(kept) - 0.7**merges) < 0.02
 
 
