@@ -326,3 +326,8 @@ def test_generators():
         tl.Generator(-1)
     with pytest.raises(ValueError, match="seed"):
         tl.seed(-1)
+
+
+def test_versions_count_from_zero_also_for_computed_values():
+    x = tl.Tensor([1.0])
+    assert (x.version, (x * 2).version, x.detach().version) == (0, 0, 0)

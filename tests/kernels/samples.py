@@ -155,6 +155,7 @@ def linear_relu_gradients(rng, dtype):
     for shape in SHAPES:
         yield normal(rng, shape, dtype), np.maximum(normal(rng, shape, dtype), 0), 1.5
     yield np.array([inf, np.nan, inf, 2, 3], dtype), np.array([0, 0, 1, np.nan, -0.0], dtype), 2.0
+    yield normal(rng, (2, 3), "float64"), np.maximum(normal(rng, (2, 3), "float32"), 0), 1.5  # of two dtypes
 
 
 def attentions(rng, dtype):
@@ -186,6 +187,12 @@ def attention_gradients(rng, dtype):
     dy = normal(rng, y.shape, dtype)
     dy[0] = inf
     yield dy, q, k, v, pattern, kept, (True, True, False)
+    q, k, v = (normal(rng, (2, 3, 4, 5), dtype) / 3 for _ in range(3))
+    pattern = AttentionPattern(np.array([True, False, True, True]), False, 0.0, 0, 0)
+    y, kept = attention_formula(q, k, v, pattern)
+    dy = normal(rng, y.shape, dtype)
+    dy[0, 0, 1] = inf  # in one row: the others are finite, and the hidden key gets no gradient
+    yield dy, q, k, v, pattern, kept, (True, True, True)
 
 
 def linear_cross_entropies(rng, dtype):

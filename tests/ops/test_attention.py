@@ -229,3 +229,47 @@ def test_kernel_and_formula_draw_the_same_dropout_mask():
     options["generator"] = tl.Generator(7)
     formula, _ = tl.scaled_dot_product_attention(q, k, v, return_weights=True, **options)
     np.testing.assert_allclose(kernel.numpy(), formula.numpy(), rtol=1e-12)
+
+
+# ---- formulas that the samples of the op table do not reach ----
+
+
+def test_heads_of_width_one_are_scaled_by_one():
+    q, k, v = normal(3, 1), normal(4, 1, seed=2), normal(4, 2, seed=3)
+    e = np.exp(q @ k.T)
+    y = tl.scaled_dot_product_attention(q, k, v)
+    np.testing.assert_allclose(y.numpy(), e / e.sum(-1, keepdims=True) @ v, rtol=1e-12)
+    tl.gradcheck(tl.scaled_dot_product_attention, q, k, v)
+
+
+def test_float16_weights_are_those_of_a_softmax_in_float32(backend):
+    """At every axis but the last, and without float32, the result would be another one."""
+    q, k, v = (tl.Tensor(4 * normal(2, n, 4, seed=n), dtype="float16", backend=backend) for n in (3, 5, 6))
+    visible = tl.Tensor(np.tri(3, 6, 1, dtype=bool), backend=backend)
+    k = tl.concatenate([k, k[:, :1]], axis=1)
+    scores = (q * 0.5) @ k.swapaxes(-1, -2)
+    _, weights = tl.scaled_dot_product_attention(q, k, v, visible, return_weights=True)
+    expected = tl.softmax(scores.astype("float32"), axis=-1, visible=visible)
+    np.testing.assert_array_equal(weights.numpy(), expected.numpy().astype("float16"))
+
+
+def test_float16_has_the_second_derivatives_of_float32():
+    arrays = [normal(3, 2, seed=n).astype("float16") for n in (1, 2, 3)]
+
+    def curvature(dtype):
+        q, k, v = (tl.Tensor(a, dtype=dtype, requires_grad=True) for a in arrays)
+        (dq,) = tl.grad(tl.scaled_dot_product_attention(q, k, v).square().sum(), [q], create_graph=True)
+        return [d.numpy() for d in tl.grad(dq.square().sum(), [q, k, v])]
+
+    for half, single in zip(curvature("float16"), curvature("float32"), strict=True):
+        np.testing.assert_allclose(half, single, rtol=0, atol=0.02 * np.abs(single).max())
+
+
+def test_the_gradient_of_the_values_alone_is_differentiable():
+    """dv = weights^T dy, so that d<dv, u>/d(dy) = weights u."""
+    q, k, v, u = (normal(3, 2, seed=n) for n in (1, 2, 3, 4))
+    v, dy = tl.Tensor(v, requires_grad=True), tl.Tensor(normal(3, 2, seed=5), requires_grad=True)
+    (dv,) = tl.grad(tl.scaled_dot_product_attention(q, k, v), [v], dy, create_graph=True)
+    (slope,) = tl.grad((dv * u).sum(), [dy])
+    _, weights = tl.scaled_dot_product_attention(q, k, v, return_weights=True)
+    np.testing.assert_allclose(slope.numpy(), weights.numpy() @ u, rtol=1e-12)
