@@ -6,7 +6,7 @@ A model learns to write sentences backwards, in a fresh process for each combina
 the largest relative difference between kernels on and off, and whether runs on one and on two threads give the same
 bits (a hash of all weights, and every loss). The exit status is 1 if, with kernels on, one and two threads give
 different bits, or if the losses with kernels on and off differ by more than 1e-3. With kernels off the bits may differ:
-OpenBLAS then adds in another order with each number of threads.
+OpenBLAS then sums in an order that depends on the number of threads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from measure import Worker, environment, parser, processor, table
 from sizes import SIZES, Size
 
 TARGET = "contestants.ours:copying"
-TOLERANCE = 1e-3  # rounding of float32, which grows over the steps
+TOLERANCE = 1e-3  # for errors of rounding in float32, which grow over the steps
 
 
 class Run(NamedTuple):
@@ -41,12 +41,12 @@ def run(size: Size, steps: int, kernels: bool, threads: int, coretype: str) -> R
 
 
 def largest_difference(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the largest difference between the losses of one step, relative to the loss."""
+    """Return the largest difference between the losses of a step in two runs, relative to the loss."""
     return max(abs(x - y) / abs(y) for x, y in zip(a, b, strict=True))
 
 
 def report(runs: Mapping[tuple[bool, int], Run], steps: int) -> tuple[str, bool]:
-    """Return what to print, and whether the runs agree."""
+    """Return the text to print, and whether the runs agree."""
     shown = sorted({0, 1, *range(9, steps, 10), steps - 1} & set(range(steps)))
     heads = [f"kernels {'on' if on else 'off'}, {n} thread{'s' * (n > 1)}" for on, n in runs]
     text = table(["step", *heads], [[str(i + 1), *(f"{r.losses[i]:.7f}" for r in runs.values())] for i in shown])

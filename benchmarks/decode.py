@@ -1,4 +1,4 @@
-"""Decoding compared with transformers' MarianMTModel of the same sizes, in turn, each in its own process.
+"""Decoding compared with transformers' MarianMTModel of the same sizes; the two take turns in their own processes.
 
     python benchmarks/decode.py [tiny|small|base ...] [--beam 1] [--rounds 5] [--sentences 200] [--batch 50]
                                 [--coretype unset]
@@ -7,10 +7,10 @@ The weights are untrained; the sentences are random ids, with lengths like those
 sort sentences by length and decode them in batches, with cached keys and values. Neither side may end a sentence, so
 each target is as long as the longest source of its batch, and both sides generate the same number of tokens. These
 figures therefore do not include the gain from removing finished sentences from the batch. With --beam 4 both keep four
-targets of each sentence open to the end (num_beams=4 in transformers), where rules for early stopping have no effect.
+targets of each sentence open to the end (num_beams=4 in transformers), so rules for early stopping have no effect.
 
 Prints target tokens/s, whether tensorlib's decoding with cached keys and values equals decoding without them, token for
-token, and how far the logits differ. The exit status is 1 if a token differs, or a logit by more than 1e-5.
+token, and how far the logits differ. The exit status is 1 if a token differs or a logit differs by more than 1e-5.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def batches_of(size: Size, sentences: int, batch: int) -> list[list[list[int]]]:
 
 
 def compare(name: str, options: Namespace, env: dict[str, str]) -> tuple[str, bool]:
-    """Return what to print for one size, and whether decoding with and without cached keys agrees."""
+    """Return the text to print for one size, and whether decoding with and without cached keys agrees."""
     size = SIZES[name]
     method = f"beam {options.beam}" if options.beam > 1 else "greedy"
     batches = batches_of(size, options.sentences, options.batch)
@@ -71,7 +71,7 @@ def compare(name: str, options: Namespace, env: dict[str, str]) -> tuple[str, bo
             f"{name}, {options.sentences} sentences, {method}",
             "median",
             "quartiles",
-            f"{OURS} is faster by",
+            f"{OURS}'s speedup",
             "tokens/s",
             "peak memory",
         ]

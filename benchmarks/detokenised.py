@@ -2,9 +2,9 @@
 
     python benchmarks/detokenised.py OUTPUT REFERENCE LANGUAGE
 
-OUTPUT holds translations by a model trained on Moses-tokenised text, REFERENCE the raw text, and LANGUAGE is its code
-(en, de, ...). Moses' detokeniser (sacremoses) joins the tokens of the output. Case is ignored, because the output has
-none. Needs the extra `peers`.
+OUTPUT holds translations by a model trained on Moses-tokenised text, REFERENCE holds the raw text, and LANGUAGE is the
+code of their language (en, de, ...). Moses' detokeniser (sacremoses) joins the tokens of the output. Case is ignored,
+because the output is lower-cased. The program needs the extra `peers`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What the engine itself costs: a recorded op, a long chain, memory without the garbage collector, a small expression.
+"""The cost of the engine itself: a recorded op, a long chain, memory without the garbage collector, a small expression.
 
     python benchmarks/engine.py
 
-Compares a recorded op with NumPy's own, and an expression with PyTorch's. Timings are medians over rounds in which the
-compared functions take turns; run it on an idle machine. PyTorch is measured if it is installed (extra `peers`), in
-this process: nothing here is large enough to use a second thread.
+Compares a recorded op with NumPy's, and an expression with PyTorch's. Timings are medians over rounds in which the
+compared functions take turns; run the program on an idle machine. PyTorch is measured if it is installed (extra
+`peers`), in the same process: nothing here is large enough to use a second thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import tensorlib as tl
 
 
 def microseconds(*fs: Callable[[], object], calls: int = 20_000, rounds: int = 15) -> list[float]:
-    """Return the median time of a call of each function, over rounds in which they take turns."""
+    """Return the median time of a call of each function over rounds in which the functions take turns."""
     times: list[list[float]] = [[] for _ in fs]
     for _ in range(rounds):
         for f, taken in zip(fs, times, strict=True):
@@ -39,11 +39,11 @@ def recorded_op() -> None:
     a = np.ones(10, np.float32)
     x = tl.Tensor(a, requires_grad=True)
     numpy, ours = microseconds(lambda: a + a, lambda: x + x)
-    print(f"add of 10 elements: NumPy {numpy:.2f} us, recorded {ours:.2f} us, so {ours - numpy:.2f} us on top")
+    print(f"add of 10 elements: NumPy {numpy:.2f} us, recorded {ours:.2f} us, so recording adds {ours - numpy:.2f} us")
 
 
 def expression(x: Any, y: Any, exp: Callable[[Any], Any], tanh: Callable[[Any], Any]) -> Any:
-    """Return a scalar computed by 12 ops, of a Tensor of tensorlib or PyTorch."""
+    """Return a scalar that 12 ops compute from two tensors of tensorlib or PyTorch."""
     a = x * y + x
     b = tanh(a - y) * exp(-x)
     return (b * b + a / (y * y)) * b

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 
 HERE = Path(__file__).resolve().parent
-REST = 0.12  # seconds before a turn: idle threads of OpenBLAS spin for up to some 90 ms after their last product
-TURN = 0.2  # seconds of counted steps in a turn, at least
+REST = 0.12  # seconds before a turn: idle threads of OpenBLAS spin for up to about 90 ms after their last product
+TURN = 0.2  # the least seconds of counted steps in a turn
 OURS = "tensorlib"
 
 
@@ -35,7 +35,7 @@ class Missing(Exception):
 def environment(threads: int, coretype: str = "asis", **more: str) -> dict[str, str]:
     """Return the environment of a worker with this number of threads, and with OpenBLAS kernels for `coretype`.
 
-    `coretype` is "asis" (as in this process), "unset" (OpenBLAS's own choice) or a name such as "Haswell".
+    `coretype` is "asis" (the value in this process), "unset" (OpenBLAS chooses) or a name such as "Haswell".
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "TENSORLIB_THREADS", "BENCHMARK_THREADS")
     found = {**os.environ, **dict.fromkeys(names, str(threads))}
@@ -107,7 +107,7 @@ Starter = Callable[[], Worker]
 
 @contextmanager
 def started(starters: Mapping[str, Starter]) -> Iterator[dict[str, Worker]]:
-    """Start a worker for each name, one after another; print which are left out because a library is missing."""
+    """Start a worker for each name, one after another; print the names of those whose library is missing."""
     with ExitStack() as stack:
         workers = {}
         for name, start in starters.items():
@@ -124,7 +124,7 @@ def interleave(
     """Return the seconds of each worker's steps, taken in turn; the worker that begins changes with each round.
 
     The first step of a turn is not counted. Unlike a step of a training run, it finds cold caches, sleeping threads,
-    and memory that a library had freed and the system, or the host of a virtual machine, has since taken back.
+    and memory that a library freed and that the system, or the host of a virtual machine, has since taken back.
     """
     times: dict[str, list[float]] = {name: [] for name in workers}
     counts = {}
@@ -141,7 +141,7 @@ def interleave(
 
 
 def per_turn(seconds: float) -> int:
-    """Return the number of steps of this length in a turn: one that is not counted, and some that are."""
+    """Return the number of steps of this length in a turn: one that is not counted, and those that are."""
     return 1 + math.ceil(TURN / max(seconds, TURN / 50))
 
 
@@ -162,7 +162,7 @@ class Disturbance:
         self.stolen += stolen
 
     def _now(self, pid: int) -> tuple[float, float, float, float]:
-        """Return the time and the processor seconds so far: of this process, of all, and stolen by the host."""
+        """Return the time, and the processor seconds of process `pid`, of all processes, and stolen by the host."""
         try:
             tick = os.sysconf("SC_CLK_TCK")
             counters = [int(word) / tick for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
@@ -195,12 +195,12 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def ratios(medians: Mapping[str, float], to: str = OURS) -> dict[str, float]:
-    """Return for each name how many times faster `to` does the same work; nothing if `to` was not measured."""
+    """Return for each name how many times as fast `to` does the same work; empty if `to` was not measured."""
     return {name: median / medians[to] for name, median in medians.items()} if to in medians else {}
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table with aligned columns: the first to the left, the others to the right."""
+    """Return a Markdown table with aligned columns: the first flush left, the others flush right."""
     rows = [list(heads), *map(list, rows)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     lines = [
@@ -222,7 +222,7 @@ def megabytes(count: float) -> str:
     return f"{count / 1e6:,.0f} MB"
 
 
-# ---- what was running --------------------------------------------------------------------------------------------
+# ---- machine and options ----------------------------------------------------------------------------------------
 
 
 def processor() -> str:

@@ -1,16 +1,16 @@
 """Mutation testing of the engine's gradient formulas: makes each formula slightly wrong and expects a test to fail.
 
-    python benchmarks/mutants.py                     # all of them: about a second each on one core
-    python benchmarks/mutants.py softmax layer_norm  # those whose file or function contains one of these words
+    python benchmarks/mutants.py                     # all mutants: about a second each on one core
+    python benchmarks/mutants.py softmax layer_norm  # mutants whose file or function contains one of the words
     python benchmarks/mutants.py --list softmax      # print the mutants and run nothing
 
 Each mutant is one change (`mutation/changes.py`) to one formula (`mutation/formulas.py`), made in a temporary copy of
-the package. In the copy pytest runs the tests that execute the changed statement, until one fails; a traced run of the
-engine's tests finds out which these are. Results are appended to `build/mutants/log.jsonl` as they come. A run that was
-stopped continues where it was, and after a change to the code only mutants whose outcome may differ run again.
+the package. In the copy, pytest runs the tests that execute the changed statement, until one fails; a traced run of
+the engine's tests has found those tests. Each result is appended to `build/mutants/log.jsonl` at once. A run that was
+stopped continues where it stopped, and after a change to the code only mutants whose outcome may differ run again.
 
 Mutants that no test notices are listed, with the explanations from `mutation/survivors.toml`. The exit status is 1 if
-less than 95 % of the mutants make a test fail. Needs the extra `dev`.
+less than 95 % of the mutants make a test fail. The program needs the extra `dev`.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ REQUIRED = 0.95
 COPIED = (
     "tensorlib", "nn", "models", "tests", "benchmarks", "examples", "pyproject.toml", "README.md", "CONTRIBUTING.md",
 )  # fmt: skip
-OTHER_ROOMS = {"models", "project"}  # folders of tests that test no formula of the engine
-LEFT_OUT = {  # slow to trace, or need PyTorch, and notice little that other tests do not
+OTHER_ROOMS = {"models", "project"}  # folders whose tests test no formula of the engine
+LEFT_OUT = {  # these are slow to trace or need PyTorch, and find little that other tests do not find
     "tests/arrays/test_threads.py", "tests/engine/test_random_programs.py", "tests/ops/test_parity.py",
 }  # fmt: skip
-REPORTED = 25  # finished mutants between two lines in a log file; a terminal shows a progress bar
+REPORTED = 25  # finished mutants per line of progress where no terminal shows a progress bar
 
 
 # ---- copies of the package to run tests in -----------------------------------------------------------------------
@@ -73,7 +73,7 @@ class Sandbox:
         self.writes = 0
 
     def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run pytest in the copy, without other plugins that happen to be installed: they only cost time."""
+        """Run pytest in the copy, without other plugins that happen to be installed, which only cost time."""
         left_out = ("-p", "no:cacheprovider", "-p", "no:faulthandler")
         command = [sys.executable, "-m", "pytest", "-q", *left_out, "-p", "mutation.plugin", *arguments]
         path = os.pathsep.join([str(self.root), str(self.root / "benchmarks")])
@@ -116,7 +116,7 @@ def engine_tests() -> list[str]:
 
 
 def helpers_of(tests: Sequence[str]) -> set[str]:
-    """Return the files of the package `tests` that these import, directly or through others, and the conftest."""
+    """Return conftest.py and the files of `tests` that the given tests import, directly or through others."""
     found, pending = set[str](), ["tests/conftest.py", *tests]
     while pending:
         for node in ast.walk(ast.parse((ROOT / pending.pop()).read_text(encoding="utf-8"))):
@@ -147,7 +147,7 @@ def relevant_files() -> list[str]:
 
 
 def traced(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
-    """Return the lines that each test executes and its seconds: from the last run, if nothing has changed since."""
+    """Return the lines that each test executes and its seconds, from the last traced run if nothing has changed."""
     kept, state = WORK / "trace.json", digest_of(relevant_files())
     if kept.exists():
         found = json.loads(kept.read_text())
@@ -165,8 +165,8 @@ def traced(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
 def tests_through(mutant: Mutant, tests: dict[str, dict[str, Any]]) -> list[dict[str, float]]:
     """Return the tests that execute the changed statement, each with its time limit in seconds, in two stages.
 
-    The first stage holds those near the formula. Gradient checks and fast tests run before the rest. Few mutants need
-    the second stage, and merely collecting all test files takes longer than most tests.
+    The first stage holds the tests near the formula. In each stage, gradient checks come first, then fast tests. Few
+    mutants need the second stage, and merely collecting all test files takes longer than most tests.
     """
     first, last = mutant.lines
     chosen = [
@@ -179,7 +179,7 @@ def tests_through(mutant: Mutant, tests: dict[str, dict[str, Any]]) -> list[dict
 
 
 def is_near(path: str, test: str) -> bool:
-    """Return whether a test belongs to the formula's room; of the many of ops, to its family or to the op table."""
+    """Return whether a test is in the formula's room (engine, kernels), or in its family or the op table (others)."""
     _, room, *_, file = path.split("/")
     if room in ("engine", "kernels"):
         return test.startswith(f"tests/{room}/")
@@ -206,8 +206,8 @@ class Log:
     def known(self, mutant: Mutant) -> dict[str, Any] | None:
         """Return the result of an earlier run if it still holds.
 
-        After any change, a mutant that survived runs again. One that was killed stays killed while its formula and the
-        test file that killed it are unchanged.
+        After any change, a mutant that survived runs again. A mutant that was killed stays killed while its formula and
+        the test file that killed it are unchanged.
         """
         entry = self.entries.get(mutant.key)
         if entry is None or entry["formula"] != mutant.digest:
@@ -217,7 +217,7 @@ class Log:
         return entry if entry["outcome"] == "killed" and entry["tests"] == self._tests(entry["by"]) != "" else None
 
     def note(self, mutant: Mutant, outcome: str, by: str, seconds: float) -> None:
-        """Add a result, also to the file."""
+        """Add a result, both here and to the file."""
         entry = {"key": mutant.key, "formula": mutant.digest, "state": self.state, "outcome": outcome, "by": by,
                  "tests": self._tests(by), "seconds": round(seconds, 2)}  # fmt: skip
         self.entries[mutant.key] = entry
@@ -272,7 +272,7 @@ def run(mutants: Sequence[Mutant], sources: dict[str, bytes], jobs: int, log: Lo
 
 
 def progress(items: Iterable[T], total: int) -> Iterator[T]:
-    """Yield the items, with a progress bar on a terminal and now and then a line elsewhere."""
+    """Yield the items, and show a progress bar on a terminal, or elsewhere a line after every few items."""
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, unit="mutant", mininterval=1)
         return
@@ -325,7 +325,7 @@ def print_mutants(mutants: Sequence[Mutant], sources: dict[str, bytes]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Mutation testing of the engine's gradient formulas.")
     parser.add_argument("word", nargs="*", help="only mutants whose file or function contains one of these words")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many to run at a time")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="how many mutants to run at a time")
     parser.add_argument("--list", action="store_true", help="print the mutants and run nothing")
     parser.add_argument("--fresh", action="store_true", help="ignore the results of earlier runs")
     options = parser.parse_args(arguments)

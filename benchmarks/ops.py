@@ -2,8 +2,8 @@
 
     python benchmarks/ops.py [--rounds 9] [--coretype unset|Haswell|asis] [--threads N] [--only softmax attention]
 
-Prints the median of each and how many times faster tensorlib is. Ops that are fused in tensorlib are compared with the
-ops that users of PyTorch would write instead. "Adam" is the update of one matrix.
+Prints the median time of each op and how many times as fast tensorlib is. Ops that are fused in tensorlib are compared
+with the ops that users of PyTorch would write instead. "Adam" is the update of one matrix.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contestants.shapes import SHAPES
 from measure import OURS, REST, Worker, describe, duration, environment, parser, ratios, started, table
 
 SIDES = {OURS: "contestants.ours_ops:every", "PyTorch eager": "contestants.torch_ops:every"}
-TURN = 0.02  # seconds, at least
+TURN = 0.02  # the least seconds of a turn
 
 
 def compare(workers: Mapping[str, Worker], op: str, rounds: int) -> dict[str, float]:
@@ -30,7 +30,7 @@ def compare(workers: Mapping[str, Worker], op: str, rounds: int) -> dict[str, fl
     for _ in range(rounds):
         for name, worker in workers.items():
             time.sleep(REST)
-            times[name] += worker.run(op, 2, calls[name])[1:]  # the first finds cold caches and sleeping threads
+            times[name] += worker.run(op, 2, calls[name])[1:]  # the first call finds cold caches and sleeping threads
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
@@ -47,7 +47,7 @@ def main() -> None:
             faster = [f"{ratio:.2f}" for name, ratio in ratios(medians).items() if name != OURS]
             shape = " x ".join(map(str, SHAPES[op]))
             rows.append([op, shape, *map(duration, medians.values()), *faster])
-        heads = [f"{OURS} is faster by"] * (len(workers) - 1)
+        heads = [f"{OURS}'s speedup"] * (len(workers) - 1)
         print(f"\n{table(['forward and backward', 'shape', *workers, *heads], rows)}")
 
 

@@ -1,12 +1,12 @@
-"""How the time and peak memory of a training step grow with batch, length, width, vocabulary and depth, each alone.
+"""How time and peak memory of a training step grow with batch, length, width, vocabulary and depth, each varied alone.
 
     python benchmarks/scaling.py [length vocabulary attention ...] [--quick] [--coretype unset] [--threads N]
 
-"attention" is causal attention alone, with dropout, one sentence of 4 heads of width 64, forward and backward, up to a
-few thousand positions. Each point is measured in a fresh process, tensorlib and PyTorch eager in turn; the time is the
-minimum over a few steps. Memory is the peak minus the memory that the process held, with its libraries, before it built
-the model. Prints a table of each and, if matplotlib is installed (extra `plot`), draws them to
-`benchmarks/pictures/scaling.svg`.
+"attention" measures causal attention alone, forward and backward, with dropout: one sentence of up to a few thousand
+positions, with 4 heads of width 64. Each point is measured in a fresh process, tensorlib and PyTorch eager in turn; the
+time is the minimum over a few steps. Memory is the peak minus the memory that the process held, with its libraries,
+before it built the model. Prints a table for each quantity and, if matplotlib is installed (extra `plot`), draws the
+curves to `benchmarks/pictures/scaling.svg`.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ POINTS: dict[str, Sequence[int]] = {
     "depth": (1, 2, 4, 8),
     "attention": (256, 512, 1024, 2048, 4096),
 }
-HEADS, HEAD_WIDTH = 4, 64  # of attention alone
+HEADS, HEAD_WIDTH = 4, 64  # of the attention that is measured alone
 SIDES = {OURS: "contestants.ours", "PyTorch eager": "contestants.torch_step"}
 PICTURE = HERE / "pictures" / "scaling.svg"
 
 
 class Point(NamedTuple):
-    """The measurement for one value of one size."""
+    """The measurement for one value of one quantity."""
 
     seconds: float
     memory: int
 
 
 def size_with(what: str, value: int) -> Size:
-    """Return CENTRE with one size changed; the feed-forward width and the heads follow the width."""
+    """Return CENTRE with one quantity changed; the feed-forward width and the number of heads follow the width."""
     if what == "width":
         return CENTRE._replace(width=value, feed_forward=4 * value, heads=value // HEAD_WIDTH)
     return CENTRE._replace(**{"layers" if what == "depth" else what: value})
@@ -115,7 +115,7 @@ def draw(
     path: Path,
     fields: Sequence[str] = tuple(PANELS),
 ) -> None:
-    """Draw time above and memory below, one column for each size. The same figures give the same bytes."""
+    """Draw time above and memory below, with one column for each quantity. The same figures give the same bytes."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -145,7 +145,7 @@ def draw(
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("what", nargs="*", type=one_of(POINTS), metavar="|".join(POINTS))
-    arguments.add_argument("--quick", action="store_true", help="only the three smallest values of each")
+    arguments.add_argument("--quick", action="store_true", help="only the three smallest values of each quantity")
     arguments.add_argument("--steps", type=int, default=4, help="timed steps per point")
     arguments.add_argument("--memory", action="store_true", help="draw only memory, which needs no idle machine")
     options = arguments.parse_args()

@@ -1,4 +1,4 @@
-"""The sizes that are measured, the same for every contestant, and the arithmetic of one step of each."""
+"""The sizes that are measured, the same for every contestant, and the number of operations in a step of each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Size(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Target tokens in a batch."""
+        """The number of target tokens in a batch."""
         return self.batch * self.length
 
 
@@ -48,8 +48,8 @@ def batch_of(size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def step_flops(size: Size) -> int:
     """Return the floating-point operations of the matrix products in one training step.
 
-    A product of (m, k) and (k, n) takes 2mkn. The backward pass computes two of the same size for each. Attention to
-    masked positions counts as well.
+    A product of (m, k) and (k, n) takes 2mkn. For each product, the backward pass computes two of the same size.
+    Attention to masked positions counts, too.
     """
     tokens, width = size.tokens, size.width
     projections = 4 * 2 * tokens * width * width  # queries, keys, values, output

@@ -2,17 +2,17 @@
 
     python benchmarks/step.py [tiny|small|base ...] [--rounds 10] [--coretype unset|Haswell|asis] [--threads N]
     python benchmarks/step.py base --only tensorlib "PyTorch eager" --json times.json
-    python benchmarks/step.py --backend cupy          # on a GPU, compared with PyTorch eager
+    python benchmarks/step.py --backend cupy          # on a GPU, with PyTorch eager alone
 
 Post-norm, dropout 0.1 on embeddings, attention, hidden values and sub-layers, label smoothing 0.1, float32. Every
-contestant runs in its own process, with the same number of threads, and takes its turn while the others sleep. Steps to
-warm up, before the first round and at the beginning of each turn, are not counted. Peers are written as their users
-write them (`contestants/`): PyTorch, eager and compiled, JAX, HIPS autograd. Those that are not installed are left out
-(extra `peers`).
+contestant runs in its own process, with the same number of threads, and takes its turn while the others sleep. Warm-up
+steps, before the first round and at the beginning of each turn, are not counted. The code for each peer
+(`contestants/`) is what its users would write: PyTorch, eager and compiled, JAX, HIPS autograd. Peers that are not
+installed (extra `peers`) are left out.
 
-Prints for each size the median step, its quartiles, how many times faster tensorlib is, target tokens/s, peak memory,
-and how much of it the library held before there was a model. A last line gives tensorlib's share of the peak of NumPy's
-BLAS, measured in the same rounds, if matrix products alone took all of the step.
+Prints for each size the median step, its quartiles, how many times as fast tensorlib is, target tokens/s, peak memory,
+and how much of that the library held before the model was built. A last line gives tensorlib's share of the peak of
+NumPy's BLAS, measured in the same rounds; it counts only the operations of matrix products.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def starters(size: Size, backend: str, only: Sequence[str], env: Mapping[str, st
 
 
 def measure(size: Size, options: argparse.Namespace, describes: bool) -> dict[str, dict[str, Any]]:
-    """Return for each contestant its raw times and all its answers."""
+    """Return the raw times and all answers of each contestant."""
     env = environment(options.threads, options.coretype)
     with started(starters(size, options.backend, options.only, env)) as workers:
         if describes:
@@ -89,7 +89,7 @@ def report(name: str, size: Size, found: Mapping[str, Mapping[str, Any]]) -> str
         times = [duration(median), f"{duration(low)} .. {duration(high)}", f"{faster[side]:.2f}" if faster else "-"]
         memory = [megabytes(found[side]["peak"]), megabytes(found[side]["resident"])]
         rows.append([side, *times, f"{size.tokens / median:,.0f}", *memory, f"{found[side]['value']:.3f}"])
-    heads = ["median step", "quartiles", f"{OURS} is faster by", "target tokens/s", "peak memory", "library's", "loss"]
+    heads = ["median step", "quartiles", f"{OURS}'s speedup", "target tokens/s", "peak memory", "library's", "loss"]
     text = f"\n{table([name, *heads], rows)}" if rows else ""
     if PEAK in found:
         peak = found[PEAK]["flops"] / min(found[PEAK]["seconds"])

@@ -1,13 +1,14 @@
 """The child process of a measurement: builds one contestant, runs it on request, and answers with the times.
 
 Started by `measure.Worker` as ``python benchmarks/worker.py MODULE:FUNCTION ARGUMENTS``, where FUNCTION(**ARGUMENTS)
-returns a `contestants.Contestant`. Then one JSON object per line, first on stdout, then on stdin and stdout in turn::
+returns a `contestants.Contestant`. The messages are JSON objects, one per line: the first on stdout, then a request on
+stdin and its answer on stdout in turn::
 
     {"ready": true, "library": "PyTorch 2.13.0", "pools": [...], "resident": 250000000}
     {"run": "step", "count": 3, "calls": 1}     ->  {"seconds": [0.02, 0.02, 0.02], "value": 6.91}
     {"finish": true}                            ->  {"peak": 400000000, ...}
 
-It waits in a blocking read, so an idle worker takes no time from the others. It ends when the parent does.
+A worker waits in a blocking read, so an idle worker takes no time from the others. It ends when the parent ends.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def serve(target: str, arguments: dict[str, Any], say: Callable[[dict[str, Any]]
     module, _, function = target.partition(":")
     try:
         build = getattr(importlib.import_module(module), function)
-        resident = memory()["resident"]  # with the libraries, before there is a model
+        resident = memory()["resident"]  # with the libraries, before the model is built
         contestant = build(**arguments)
     except ImportError as error:
         return say({"missing": str(error)})

@@ -1,4 +1,4 @@
-"""Eight sentences learned by heart: all of training on one screen, with nothing hidden in a trainer."""
+"""Eight sentences learned by heart: the whole of training on one screen, without a trainer that hides parts of it."""
 
 import tensorlib as tl
 from models import Transformer, TransformerConfig

@@ -1,4 +1,4 @@
-"""Your own op: its formula and gradient, a check to second order, two mistakes that the check finds, and a use."""
+"""Your own op: its formula and gradient, a check to second order, two mistakes that the check finds, and its use."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ import tensorlib as tl
 from nn import Linear, Module, optim
 
 
-# Squareplus (Barron 2021), a smooth relu. The engine's own ops are written in the same way: tl.Function, two methods.
+# Squareplus (Barron 2021), a smooth relu. Like the engine's own ops, it is a subclass of tl.Function with two methods.
 class Squareplus(tl.Function):
     """y = (x + sqrt(x^2 + b)) / 2.
 
@@ -32,7 +32,7 @@ def squareplus(x, b=4.0):
 
 print("squareplus of -2, 0, 2:", squareplus(tl.Tensor([-2.0, 0.0, 2.0])).numpy())
 
-# A check against finite differences, of first and (the default is order=2) second derivatives.
+# Compare first and second derivatives with finite differences (the default is order=2).
 points = np.random.default_rng(0).normal(size=(3, 4))
 print("largest relative errors:", tl.gradcheck(squareplus, points))
 
@@ -50,7 +50,7 @@ class Frozen(Squareplus):
     """A second mistake, harder to find because every first derivative is right: backward treats r as a constant.
 
     So the gradient of the gradient is wrong. Intermediate results belong in self.statistics, which is None when second
-    derivatives are wanted; backward must then compute them from the saved values.
+    derivatives are wanted; backward must then compute the results again from the saved values.
     """
 
     def forward(self, x, b):
@@ -73,7 +73,7 @@ for mistaken in (Slip, Frozen):
         print(error)
 
 
-# It can now be used like any other op: in a module, in training, on every backend.
+# The op can now be used like any other: in a module, in training, on every backend.
 class Curve(Module):
     """A curve through points: y = W2 squareplus(W1 x + b1) + b2."""
 

@@ -20,12 +20,12 @@ class Classifier(nn.Module):
         """Return the probabilities of the classes."""
         h = tl.relu(self.hidden(x))
         if detach:
-            h = h.detach()  # "only to print it", and then it was used
+            h = h.detach()  # added "only to print it", but the result is used below
         return tl.softmax(self.output(h))
 
 
 def mean_surprise(probabilities, targets):
-    """Cross-entropy as written at first: the logarithm of softmax, which may be log 0."""
+    """Return the cross-entropy as beginners write it, as the logarithm of softmax, which may be log 0."""
     return -tl.log(tl.take_along_axis(probabilities, targets[:, None], axis=1)).mean()
 
 
@@ -36,16 +36,16 @@ targets = random.integers(0, 3, size=32)
 
 print("1. The loss is NaN or Inf. Which op was the first?\n")
 model = Classifier()
-model.output.weight.replace(model.output.weight.data * 200)  # as after steps with too high a learning rate
+model.output.weight.replace(model.output.weight.data * 200)  # as if the learning rate had been too high
 try:
     with tl.debug():
         loss = mean_surprise(model(x), targets)
 except FloatingPointError as error:
     print(error)
 
-print("\n2. A gradient is None. Where was it cut off?\n")
+print("\n2. A gradient is None. Where was the gradient cut off?\n")
 model = Classifier()
-with tl.debug():  # records source lines, and where a history ends
+with tl.debug():  # records source lines and the places where a history ends
     loss = mean_surprise(model(x, detach=True), targets)
 print(tl.explain(model.hidden.weight, loss))
 loss.backward()
@@ -53,12 +53,12 @@ print("so after backward .grad is", model.hidden.weight.grad)
 
 print("\n3. A gradient is all zero, and the loss does not move.\n")
 model = Classifier()
-model.hidden.bias.replace(np.full(16, -20, "float32"))  # every unit is far below zero for any x
+model.hidden.bias.replace(np.full(16, -20, "float32"))  # the input of relu is far below zero for any x
 with tl.debug():
     loss = mean_surprise(model(x), targets)
 print(tl.explain(model.hidden.weight, loss))
 
-print("\nWhen nothing is wrong, it shows the path that most of the gradient takes.\n")
+print("\nWhen nothing is wrong, explain shows the path that most of the gradient takes.\n")
 model = Classifier()
 with tl.debug():
     loss = mean_surprise(model(x), targets)

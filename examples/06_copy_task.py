@@ -1,14 +1,14 @@
 """The copy task: can an encoder-decoder repeat a sequence that it has read? A small proof that its parts work together.
 
 This is the task of "The Annotated Transformer" (Rush 2018), at the same size: 2 + 2 layers of width 512, sequences of
-10 out of 10 symbols, 400 updates on 80 new sequences each, Noam's learning rate with warm-up 400. To copy, the decoder
-must discover that position t of the target is position t of the source: the loss stays near log 10 = 2.30 while it
-guesses, and falls once attention has found this.
+10 symbols, each one of 10, 400 updates on 80 new sequences each, Noam's learning rate with warm-up 400. To copy, the
+decoder must discover that position t of the target is position t of the source: the loss stays near log 10 = 2.30 while
+the decoder guesses, and falls once attention has learned this.
 
 At update 400 Noam's learning rate is at its maximum and the weights oscillate. Their moving average (Polyak and
 Juditsky 1992), which costs nothing, copies many more sequences correctly.
 
-The full size takes minutes on two cores; `python examples/06_copy_task.py --width 32` takes seconds.
+A run at full size takes minutes on two cores; `python examples/06_copy_task.py --width 32` takes seconds.
 """
 
 import argparse
@@ -65,7 +65,7 @@ unseen = sequences(200).tolist()
 
 
 def copied():
-    """Count the unseen sequences that are copied exactly."""
+    """Return the number of unseen sequences that are copied exactly."""
     copies = greedy(model, [[*row, EOS] for row in unseen])
     return sum(copy == row for copy, row in zip(copies, unseen, strict=True))
 

@@ -1,6 +1,6 @@
 """The contestants: each module builds those of one library, which run in their own processes (`worker.py`).
 
-A module may import only its own library at the top, so that no process pays for another's.
+A module may import only its own library at the top, so that no process loads the library of another contestant.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def decoding(size: list[int], batches: list[list[list[int]]], beam: int = 1) -> 
         return sum(len(target) for sources in batches for target in decoded(sources, max(map(len, sources))))
 
     def decoded(sources: list[list[int]], length: int) -> list[list[int]]:
-        # Like the command line, a beam of 1 too.
+        # As in the command line, beam search also serves a beam of 1.
         return [found[0].tokens for found in beam_search(model, sources, beam, max_length=length)]
 
     return Contestant(LIBRARY, {"step": step, "check": lambda: check(model, batches)})

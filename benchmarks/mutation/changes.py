@@ -253,7 +253,7 @@ class Changes:
 def statements(
     body: list[ast.stmt], numbers: frozenset[str] = frozenset()
 ) -> Iterator[tuple[ast.stmt, frozenset[str]]]:
-    """Yield every statement, nested ones too, with the names that are Python numbers there."""
+    """Yield every statement, also nested ones, with the names that are Python numbers in it."""
     for statement in body:
         yield statement, numbers
         checked = statement.test if isinstance(statement, ast.If) else None
@@ -267,7 +267,7 @@ def statements(
 
 
 def negated_anyway(condition: ast.expr) -> bool:
-    """Return whether another change already negates the condition: == to !=, a `not` dropped."""
+    """Return whether another change already negates the condition, as == to != does, or dropping a `not`."""
     if isinstance(condition, ast.Compare):
         return isinstance(condition.ops[0], ast.Eq | ast.NotEq | ast.Is | ast.IsNot | ast.In | ast.NotIn)
     return isinstance(condition, ast.UnaryOp)

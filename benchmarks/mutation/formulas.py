@@ -182,7 +182,7 @@ class Derivatives:
             yield from self.uses(child, names)
 
     def any_use(self, node: ast.AST, names: set[str]) -> bool:
-        """Return whether there is such a use."""
+        """Return whether there is a use of `names` below `node` that carries a derivative."""
         return next(self.uses(node, names), None) is not None
 
     def names(self, formula: Formula) -> set[str]:

@@ -1,4 +1,4 @@
-"""The pytest plugin of `mutants.py`: runs chosen tests in a given order, each with a time limit; or traces each."""
+"""The pytest plugin of `mutants.py`: runs chosen tests in a given order, each with a time limit, or traces tests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def time_limits(config: pytest.Config) -> dict[str, float]:
-    """Return the chosen tests, in order, and the seconds that each may take."""
+    """Return the chosen tests, in the given order, and the seconds that each may take."""
     return json.loads(Path(config.getoption("--only")).read_text())
 
 

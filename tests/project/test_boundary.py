@@ -1,4 +1,4 @@
-"""Which file may import what: cupy in two places, NumPy alone for `import tensorlib`; and no input is ever executed."""
+"""Only two rooms import CuPy, `import tensorlib` loads only NumPy, and no input is ever executed."""
 
 import ast
 import subprocess
@@ -66,7 +66,7 @@ def test_a_package_imports_only_those_below_it(file):
 
 @pytest.mark.parametrize("file", sorted((ROOT / "tensorlib/ops").glob("*.py")), ids=lambda file: file.stem)
 def test_ops_import_from_the_engine_only_what_a_users_op_needs(file):
-    """Tensors come by way of `Function` and `as_tensor`: so tensor.py may hang every op on Tensor as a method."""
+    """Ops get Tensors from `Function` and `as_tensor`, so that tensor.py can import every op as a method of Tensor."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and name_of(node.test) == "TYPE_CHECKING")]
     for node in ast.walk(tree):
@@ -82,19 +82,19 @@ def test_ops_import_from_the_engine_only_what_a_users_op_needs(file):
 
 
 def test_messages_import_nothing_of_ours():
-    """So that every file can use them for its errors, the backends too."""
+    """Every file, also a backend, can therefore use them for its errors."""
     assert not imported(ROOT / "tensorlib/messages.py") & {"numpy", *PACKAGES}
 
 
 def loaded_by(code):
-    """Return the modules that are in a fresh interpreter after `code`."""
+    """Return the modules that are loaded in a fresh interpreter after `code` has run."""
     program = f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     return {name for name in done.stdout.split() if name}
 
 
 def test_importing_tensorlib_imports_numpy_and_nothing_else_of_others():
-    before = loaded_by("pass")  # what .pth files of the environment load is not our doing
+    before = loaded_by("pass")  # not counted: what .pth files of the environment load
     tops = {name.partition(".")[0] for name in loaded_by("import tensorlib") - before}
     foreign = {top for top in tops if top not in sys.stdlib_module_names and not top.startswith("_")}
     assert foreign == {"numpy", "tensorlib"}

@@ -1,4 +1,4 @@
-"""What README, CONTRIBUTING and docs/ name exists: files, modules, names, flags, links; and their programs run."""
+"""The files, names, flags and links that README, CONTRIBUTING and docs/ mention exist, and their programs run."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def commands(text):
 
 
 def missing_files(text):
-    """Return the paths and file names in code that neither the repository has nor the program writes."""
+    """Return the paths and file names in code that are not in the repository and that the program does not write."""
     words = [word for code in inline_code(text) for word in code.split()]
     words += [word for command in commands(text) for word in command]
     paths = {word for word in words if re.fullmatch(r"[\w.-]+(/[\w.-]+)+/?|[\w.-]+/", word)}
@@ -97,14 +97,14 @@ def test_links_resolve(page):
 
 
 def missing_names(text):
-    """Return the dotted names of our packages, as tl.softmax or tensorlib.arrays.threads.share, that do not exist."""
+    """Return the dotted names in our packages, such as tl.softmax or tensorlib.arrays.backend, that do not exist."""
     found = re.findall(r"(?<![\w./-])(tl|optim|tensorlib|nn|models)((?:\.[A-Za-z_]\w*)+)(?![\w/])", text)
     names = {package + rest for package, rest in found if not rest.endswith((".py", f".{EXAMPLE}"))}
     return sorted(name for name in names if not exists(name))
 
 
 def exists(name):
-    """Return whether a dotted name can be imported or read; kernels for CUDA, which need CuPy, count as files."""
+    """Return whether a dotted name can be imported or read; of kernels for CUDA, only the files must exist."""
     first, *rest = name.split(".")
     package, *parts = [*{"tl": ["tensorlib"], "optim": ["nn", "optim"]}.get(first, [first]), *rest]
     folder = ROOT / package
@@ -150,7 +150,7 @@ def flags():
 
 
 def unknown_flags(text, flags):
-    """Return the command lines and flags that name a command or a flag that does not exist."""
+    """Return the command lines with a command or flag that does not exist, and such flags alone."""
     wrong = []
     for words in commands(text):
         given = [word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)]

@@ -73,7 +73,7 @@ model.hiden
 
 
 def errors_of(script, tmp_path):
-    """Return the line of each error that the type checker reports, as the text of that line."""
+    """Return the text of the line and the message of each error that the type checker reports."""
     path = tmp_path / "script.py"
     path.write_text(script, encoding="utf-8")
     (tmp_path / "pyrightconfig.json").write_text(
@@ -87,6 +87,6 @@ def errors_of(script, tmp_path):
 
 
 def test_each_of_ten_mistakes_is_found_and_nothing_else(tmp_path):
-    """A mistyped method, argument, function, attribute: where a type were `Any`, it would pass unseen."""
+    """A mistyped method, argument, function or attribute would go unnoticed if the type before it were `Any`."""
     found = errors_of(RIGHT + WRONG, tmp_path)
     assert sorted(line for line, _ in found) == sorted(WRONG.strip().split("\n")), found

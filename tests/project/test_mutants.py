@@ -1,4 +1,4 @@
-"""Mutation testing: the changes that it finds, the code that it leaves alone, and a whole run in small."""
+"""Mutation testing: the changes that it finds, the code that it leaves alone, and a whole run on a small package."""
 
 import json
 import sys
@@ -98,8 +98,8 @@ def test_the_changes_to_a_formula(mutants):
 
 def test_a_value_counts_as_constant_where_it_has_no_derivative_anyway(mutants):
     changes = keys(mutants, "Smooth.backward")
-    assert "taken for a constant: x" in changes  # in x + z ...
-    assert "taken for a constant: x (no. 2)" in changes  # ... and in the second gradient, not in x > 0.5 or x.shape
+    assert "taken for a constant: x" in changes  # in x + z
+    assert "taken for a constant: x (no. 2)" in changes  # in the second gradient; x > 0.5 and x.shape do not count
     assert "taken for a constant: x (no. 3)" not in changes
     assert not any("constant: axis" in change for change in keys(mutants, "soft_gradient"))
 

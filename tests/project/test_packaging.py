@@ -159,7 +159,7 @@ def test_the_command_line_is_one_line_where_nn_was_overwritten(broken_site, tmp_
 
 @pytest.mark.parametrize("beside", [True, False])
 def test_the_script_prefers_its_own_package_to_one_on_pythonpath(site, student, tmp_path, beside):
-    """Also if the packages are not beside the script: an editable install lists their folder in a .pth file."""
+    """Also test packages that are not beside the script: an editable install lists their folder in a .pth file."""
     (student / "tensorlib").mkdir()
     for name in ("__init__", "__main__"):
         (student / "tensorlib" / f"{name}.py").write_text(HOSTILE)

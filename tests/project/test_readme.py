@@ -1,4 +1,4 @@
-"""What the README says is true: its commands and programs run, and its counts are those of the repository."""
+"""The README is true: its commands and programs run, and its counts are those of the repository."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ def test_it_has_the_two_promised_commands():
 
 
 def test_it_is_short():
-    assert len(README.splitlines()) <= 130, "move to docs/ what a first reader does not need"
+    assert len(README.splitlines()) <= 130, "move what a first reader does not need to docs/"
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))

@@ -1,4 +1,4 @@
-"""Every recipe is a valid config, and states what a reader wants to know before an hour of training."""
+"""Every recipe is a valid config, and states what a user wants to know before training for an hour."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.toml"))
 
 
 def load(path, monkeypatch):
-    monkeypatch.chdir(ROOT)  # paths in a recipe are relative to it
+    monkeypatch.chdir(ROOT)  # paths in a recipe are relative to the root
     return config_from((path.name, read_toml(path)))
 
 

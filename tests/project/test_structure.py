@@ -1,4 +1,4 @@
-"""The shape of the code: no circle of imports between files, an engine of an afternoon's length, short functions."""
+"""The shape of the code: no circular imports, an engine that can be read in an afternoon, short functions and files."""
 
 import ast
 
@@ -19,7 +19,7 @@ def modules_in(root, packages):
 
 
 def import_graph(root, packages):
-    """Return for each module the modules of these packages that importing or calling it may run."""
+    """Return for each module the modules of these packages that importing or using it may import."""
     modules = modules_in(root, packages)
     return {name: imported_by(name, path, modules) - {name} for name, path in modules.items()}
 
@@ -27,8 +27,8 @@ def import_graph(root, packages):
 def imported_by(importer, path, modules):
     """Return the modules that one file imports, at its top or inside functions, but not for type checkers alone.
 
-    Importing a.b.c also runs a/__init__.py and a/b/__init__.py. Those of the importer's own packages are running
-    already when it does, so they count only if it imports them by name.
+    Importing a.b.c also runs a/__init__.py and a/b/__init__.py. The `__init__.py` files of the importer's own packages
+    have started before it does, so they count only if it imports them by name.
     """
     found = set()
     for statement in imports(ast.parse(path.read_text(encoding="utf-8"))):
@@ -40,7 +40,7 @@ def imported_by(importer, path, modules):
 
 
 def imports(node):
-    """Yield the import statements below a node that run; `if TYPE_CHECKING:` never does."""
+    """Yield the import statements below a node, except those under `if TYPE_CHECKING:`, which never run."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         yield node
     only_for_types = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
@@ -49,7 +49,7 @@ def imports(node):
 
 
 def targets(statement, importer, is_package, modules):
-    """Yield the modules that a statement names: ``from a.b import c`` names a.b.c if that is a module, else a.b."""
+    """Yield the modules that a statement names: ``from a.b import c`` names a.b.c if it is a module, or else a.b."""
     if isinstance(statement, ast.Import):
         yield from (alias.name for alias in statement.names)
         return
@@ -70,7 +70,7 @@ def circles(graph):
 
 
 def reachable(module, graph):
-    """Return all modules that a module imports, directly or through others; itself too if it lies on a circle."""
+    """Return all modules that a module imports, directly or through others; also itself if it is on a circle."""
     found, pending = set(), [module]
     while pending:
         new = graph[pending.pop()] - found
@@ -138,13 +138,13 @@ def test_the_engine_can_be_read_in_an_afternoon():
 
 
 def code_lines(path):
-    """Count the lines of code and docstrings, not blank lines and comments."""
+    """Return the number of lines of code and docstrings, without blank lines and comments."""
     lines = map(str.strip, path.read_text(encoding="utf-8").splitlines())
     return sum(line != "" and not line.startswith("#") for line in lines)
 
 
 LONG_FUNCTIONS = {  # by file and name, and why each may be longer
-    "tensorlib/engine/function.py Function.apply": "the fast path of every op; each call less saves 3 % of a small op",
+    "tensorlib/engine/function.py Function.apply": "the fast path of every op; a call costs 3 % of a small op",
 }
 LONG_FILES = {
     "models/architectures/transformer.py": "the whole Transformer, in the order of the paper",
@@ -157,7 +157,7 @@ LONG_FILES = {
 
 
 def lengths_of_functions():
-    """Return the lines of each function, signature and body without the docstring, by file and qualified name."""
+    """Return the number of lines of each function, without its docstring, by file and qualified name."""
     found = {}
     for path in modules_in(ROOT, PACKAGES).values():
         name = path.relative_to(ROOT).as_posix()
@@ -167,7 +167,7 @@ def lengths_of_functions():
 
 
 def functions(node, prefix=""):
-    """Yield each function below a node, also those within others, with its qualified name."""
+    """Yield the qualified name of each function below a node, nested functions included, and the function."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             yield prefix + child.name, child
