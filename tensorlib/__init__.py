@@ -62,5 +62,5 @@ __version__ = "0.1.0"
 if not TYPE_CHECKING:  # otherwise an editor would accept every name
 
     def __getattr__(name: str) -> object:
-        """Raise AttributeError with our name for what others call `name`."""
+        """Raise AttributeError; if `name` is PyTorch's, the message gives our name."""
         raise AttributeError(_unknown_name("tensorlib", name, globals(), _FUNCTION_NAMES))

@@ -15,7 +15,7 @@ HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class OwnPackages:
-    """Finds our packages next to this one, although the current directory or PYTHONPATH may have others of their names.
+    """Finds our packages beside this one, even if the current directory or PYTHONPATH has others with the same names.
 
     Putting the folder first on sys.path instead would let anything in site-packages hide the standard library.
     """

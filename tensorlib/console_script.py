@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run `main` of tensorlib/__main__.py, our own before any other; return the exit status."""
+    """Run `main` of the first tensorlib/__main__.py found, our own before any other; return the exit status."""
     for folder in _folders():
         file = os.path.join(folder, "tensorlib", "__main__.py")
         spec = spec_from_file_location("tensorlib_main", file) if os.path.isfile(file) else None
@@ -29,8 +29,8 @@ def main() -> int:
 def _folders() -> list[str]:
     """Return the folder of this file, then what the installation put on sys.path, then what the user put there.
 
-    The user's folders, PYTHONPATH and the current one, may hold other projects named tensorlib, but in a checkout that
-    is not installed they are the only ones.
+    The user's folders (PYTHONPATH and the current one) may hold other projects named tensorlib, so they come last. In
+    a checkout that is not installed, only they hold ours.
     """
     variable = os.environ.get("PYTHONPATH")
     users = {"", *map(os.path.abspath, variable.split(os.pathsep) if variable else ())}

@@ -21,7 +21,7 @@ def shown(value: Any) -> str:
 
 
 def unknown_name(owner: str, name: str, known: Iterable[str], elsewhere: dict[str, str]) -> str:
-    """Return the message for a name that `owner` does not have: our name for it, or close matches."""
+    """Return the message for a name that `owner` does not have, which suggests our name for it, or close matches."""
     text = f"{owner} has no attribute {name!r}"
     if name in elsewhere:
         return f"{text}; use {elsewhere[name]}"

@@ -1,7 +1,7 @@
-"""What hides our packages `nn` and `models`, whose names are common.
+"""Files that hide our packages `nn` and `models`, whose names are common.
 
 A user's nn.py or models.py is found first if it is in the script's folder or on PYTHONPATH, and pip silently installs
-the package nn from PyPI over ours. `import tensorlib` warns of it; `import models` refuses to run without its own nn.
+the package nn from PyPI over ours. `import tensorlib` warns of such a file; `import models` fails with a foreign nn.
 models/system/shadowing.py loads this file by its path, so it imports nothing but the standard library.
 """
 
@@ -30,7 +30,7 @@ def warn_if_shadowed() -> None:
 
 
 def _warn_at_the_users_import(message: str) -> None:
-    """Warn with the line outside of our packages whose import led here, whichever of them it names."""
+    """Warn at the line outside our packages whose import led here, whichever package it imports."""
     frame = sys._getframe(1)
     while frame.f_back and _is_internal(frame.f_code.co_filename):
         frame = frame.f_back
@@ -46,14 +46,14 @@ def problem(name: str, found: str) -> str:
     """Return the message for a file `found` that hides our package `name`."""
     return (
         f"tensorlib's own package {name} is required, but `import {name}` finds {found}; "
-        "rename that, or reinstall tensorlib in a new virtual environment"
+        "rename that file or folder, or reinstall tensorlib in a new virtual environment"
     )
 
 
 def hiding_file(name: str) -> str | None:
-    """Return what `import name` finds in place of the package beside tensorlib, or None if nothing hides it.
+    """Return the path that `import name` finds instead of the package beside tensorlib, or None if nothing hides it.
 
-    This only looks at files: the package is not imported.
+    Only the file system is searched: the package is not imported.
     """
     ours = os.path.join(HOME, name, "__init__.py")
     try:

@@ -45,7 +45,7 @@ __all__ = ["Tensor"]
 
 
 def reflected(op: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
-    """Return the method for the operator with the Tensor on its right, as in ``2 - x``."""
+    """Return the method for an operator whose right operand is the Tensor, as in ``2 - x``."""
 
     def method(self: Tensor, other: Any) -> Tensor:
         return op(other, self)
@@ -57,16 +57,16 @@ class Tensor(Value):
     """An array of one dtype on one backend, which records how it was computed if a gradient is wanted.
 
     Args:
-        data: numbers, nested lists, or an array of NumPy or CuPy, which is *copied*. Python floats become float32;
-            an array keeps its dtype.
+        data: numbers, nested lists, an array of NumPy or CuPy, or a Tensor; the data are *copied*. Python floats
+            become float32; an array keeps its dtype.
         requires_grad: whether gradients with respect to this Tensor are wanted. Floating dtypes only.
         dtype: the dtype to convert to.
-        backend: "numpy" (or "cpu"), "cupy" (or "cuda", "gpu"); by default that of `data`.
+        backend: "numpy" (or "cpu"), "cupy" (or "cuda", "gpu"); by default the backend of `data`.
 
     Attributes:
-        grad: the sum of gradients from ``backward()`` passes, a Tensor without history, or None.
+        grad: the sum of the gradients from ``backward()`` passes, as a Tensor without history; or None.
         version: how often the array was replaced.
-        name: where a module holds this Tensor, as "encoder.layers.0.attention.weight"; empty otherwise.
+        name: the path at which a module holds this Tensor, such as "encoder.layers.0.attention.weight"; otherwise "".
 
     >>> x = tl.Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     >>> (x * x).sum().backward()
@@ -106,7 +106,7 @@ class Tensor(Value):
 
     @property
     def data(self) -> Any:
-        """The raw array of NumPy or CuPy, not a copy. The engine does not notice changes in place: don't make any."""
+        """The raw array of NumPy or CuPy, not a copy. Do not change it in place: the engine would not notice."""
         return self.array
 
     @data.setter
@@ -150,9 +150,9 @@ class Tensor(Value):
         return self.node is None
 
     def numpy(self) -> np.ndarray:
-        """Return the value on the host: this Tensor's own memory on NumPy, a copy on CuPy, which waits for the GPU.
+        """Return the value as a NumPy array: this Tensor's own memory on NumPy, a copy on CuPy. Waits for the GPU.
 
-        Do not write into it: a graph may have saved the array, and would not notice. Use ``x.numpy().copy()``. The
+        Write only into a copy, ``x.numpy().copy()``: a graph may have saved the array, and would not notice. The
         result keeps its values when an optimizer or ``load_state_dict`` replaces the Tensor's array.
 
         >>> tl.Tensor([1.0, 2.0]).numpy()
@@ -174,7 +174,7 @@ class Tensor(Value):
         return self.array.item()
 
     def detach(self) -> Tensor:
-        """Return the same value without history; shares memory.
+        """Return a Tensor with the same value and the same memory, but without history.
 
         >>> x = tl.Tensor(3.0, requires_grad=True)
         >>> (x * x.detach()).backward()  # the second factor counts as a constant
@@ -184,7 +184,7 @@ class Tensor(Value):
         return self._without_history(wrap(self.array), "detach")
 
     def to(self, backend: str | Backend) -> Tensor:
-        """Return a copy on another backend, without history; the Tensor itself if it is there already.
+        """Return a copy on `backend`, without history; return the Tensor itself if it is there already.
 
         >>> x = tl.ones(2)
         >>> x.to("numpy") is x
@@ -202,9 +202,9 @@ class Tensor(Value):
         return copy
 
     def replace(self, array: Array) -> None:
-        """Make `array`, of the same shape, the value of this leaf, without copying; used by optimizers and loading.
+        """Replace the value of this leaf by `array`, of the same shape, without copying it. Optimizers use it.
 
-        Raises the version, so that a backward pass through the old value is an error.
+        This increases the version, so that a backward pass that needs the old value is an error.
 
         >>> x = tl.Tensor([1.0, 2.0])
         >>> x.replace(np.array([3.0, 4.0], "float32"))
@@ -212,7 +212,7 @@ class Tensor(Value):
         (array([3., 4.], dtype=float32), 1)
         """
         if self.node is not None:
-            raise RuntimeError("replace: needs a leaf, this Tensor was computed by an op")
+            raise RuntimeError("replace: needs a leaf, but this Tensor was computed by an op")
         if not isinstance(array, np.ndarray):
             array = as_array(array)
             if isinstance(array, Tensor) or not hasattr(array, "dtype"):
@@ -238,7 +238,7 @@ class Tensor(Value):
     # ---- the gradient ----
 
     def backward(self, gradient: TensorLike | None = None, retain_graph: bool = False) -> None:
-        """Add the gradients of this scalar to ``.grad`` of every leaf that requires one; see `engine.backward`.
+        """Add the gradients of this scalar to ``.grad`` of every leaf that requires a gradient; see `engine.backward`.
 
         A Tensor that is not a scalar needs `gradient`, the gradient of the loss with respect to it.
 
@@ -268,7 +268,7 @@ class Tensor(Value):
     __neg__ = arithmetic.negative
     __abs__ = elementwise.abs
     __getitem__ = indexing.getitem
-    if TYPE_CHECKING:  # written out because type checkers otherwise take the bool of object's comparisons
+    if TYPE_CHECKING:  # written out because type checkers would otherwise assume the bool of object's comparisons
 
         def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
         def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]

@@ -10,10 +10,10 @@ __all__ = ["Array", "ArrayT"]
 
 
 class Array(Protocol):
-    """A numpy.ndarray or a cupy.ndarray; in a gradient formula also a Tensor, under ``create_graph``.
+    """A numpy.ndarray, a cupy.ndarray or, in a gradient formula under ``create_graph``, a Tensor.
 
-    It lists the attributes, operators and methods that all three share, spelled as NumPy spells them. A formula uses
-    these and functions of ``namespace_of(x)``, so that it runs on each of them.
+    The protocol lists the attributes, operators and methods that all three share, under NumPy's names. A formula uses
+    only these and functions of ``namespace_of(x)``, so that it runs on all three.
     """
 
     @property

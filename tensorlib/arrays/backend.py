@@ -1,8 +1,8 @@
 """Backends: which library holds an array, and what differs between NumPy and CuPy.
 
-A backend is a property of an array, never a global: ``backend_of(array)`` asks the array. Formulas need only
+A backend is a property of an array, never a global: ``backend_of(array)`` returns it. Formulas need only
 ``namespace_of(x)``, the module whose functions take ``x``: numpy, cupy, or tensorlib itself when ``x`` is a Tensor.
-CuPy's backend is in cupy.py, which is imported when a CuPy array or the name "cupy" is first used.
+CuPy's backend is in cupy.py, which imports CuPy when a CuPy array or the name "cupy" is first used.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Backend:
         return np.array(values, dtype=dtype)
 
     def to_numpy(self, array: Array) -> np.ndarray:
-        """Return the array on the host: the same memory on NumPy, a copy on a GPU, which waits for it."""
+        """Return the array on the host: the same memory for NumPy; a copy, after waiting for the GPU, for CuPy."""
         return array  # type: ignore[return-value]  # the arrays of this backend are NumPy's
 
     def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
-        """Return `count` random numbers of an unsigned dtype, all bits random: a pure function of (key, draw).
+        """Return `count` numbers of an unsigned dtype whose bits are all random: a pure function of (key, draw).
 
-        The numbers of Philox-4x64 (Salmon et al. 2011). `draw` is the third word of the counter, so every draw has
+        They are those of Philox-4x64 (Salmon et al. 2011). `draw` is the third word of the counter, so every draw has
         2^128 blocks to itself. For a narrow dtype each word of 64 bits is cut into several numbers, the lowest bits
         first.
         """
@@ -69,7 +69,7 @@ _ON_FIRST_USE: dict[str, list[Callable[[], object]]] = {}
 
 
 def register_backend(name: str, load: Callable[[], Backend]) -> None:
-    """Have `load` open the backend called `name` when it is first used. Raises RuntimeError if it is unavailable."""
+    """Register `load`, which opens the backend `name` on first use or raises RuntimeError if it is unavailable."""
     _LOADERS[name] = load
     _ON_FIRST_USE[name] = []
 
@@ -91,7 +91,7 @@ def _loaded(name: str) -> Backend:
 def get_backend(name: str | Backend) -> Backend:
     """Return the backend called `name`: "numpy" (or "cpu"), "cupy" (or "cuda", "gpu"). A Backend is returned as is.
 
-    Raises ValueError for another name, RuntimeError if CuPy is not installed or no CUDA GPU answers.
+    Raises ValueError for any other name, RuntimeError if CuPy is not installed or no CUDA GPU answers.
 
     >>> tl.get_backend("cpu")
     <backend numpy>
@@ -137,7 +137,7 @@ def namespace_of(x: Any) -> Any:
     >>> tl.namespace_of(np.zeros(3)).__name__, tl.namespace_of(tl.zeros(3)).__name__
     ('numpy', 'tensorlib')
     """
-    if isinstance(x, (np.ndarray, np.generic)):  # a tuple: a union would be created again for each op
+    if isinstance(x, (np.ndarray, np.generic)):  # a tuple, because a union would be created again for each op
         return np
     module = getattr(x, "__array_namespace__", None)
     if module is not None:

@@ -13,10 +13,10 @@ __all__ = ["check_numbers", "new_array"]
 
 
 def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None) -> Array:
-    """Return a copy of `data` as an array, by the rules of the constructor of Tensor.
+    """Return a copy of `data` as an array, by the rules of Tensor's constructor.
 
     Python floats become float32, and data that has a dtype keeps it, unless `dtype` is given. The copy is on
-    `backend`, by default that of `data`.
+    `backend`, by default on the backend of `data`.
 
     Raises TypeError if `data` is not numeric, ValueError if nested lists do not form a rectangle.
     """

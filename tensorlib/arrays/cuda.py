@@ -1,6 +1,6 @@
-"""Reading, compiling and launching CUDA sources; and random bits, the one kernel that CuPy's backend itself needs.
+"""Reading and compiling CUDA sources, and launching the kernel for random bits, which CuPy's backend itself needs.
 
-Imported with CuPy's backend, on first use. The kernels that override formulas are in kernels/cuda/.
+This file is imported with CuPy's backend, on first use. The kernels that override formulas are in kernels/cuda/.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ C_NAMES = {"f": "float", "d": "double"}
 
 
 def inlined(path: Path) -> str:
-    """Return a CUDA source with its headers inlined: CuPy's cache of binaries would not notice a changed header.
+    """Return a CUDA source with its headers inlined, because CuPy's cache of binaries ignores changes of headers.
 
     Headers are searched for in the folder of the source, then in the folder of this file.
     """
@@ -37,8 +37,8 @@ def inlined(path: Path) -> str:
 def options(kind: str) -> tuple[str, ...]:
     """Return the compiler's options for a dtype, "f" or "d".
 
-    No fused multiply-add: products are rounded before they are added, as in the formulas. Otherwise the gradient of
-    a row of one element would not be 0.
+    They disable fused multiply-add: products are rounded before they are added, as in the formulas. Otherwise the
+    gradient of a row of one element would not be 0.
     """
     return f"-Dreal={C_NAMES[kind]}", "--fmad=false"
 
@@ -50,9 +50,9 @@ def kernel(path: Path, name: str, kind: str = "f") -> Any:
     Call it as ``f(blocks, threads, arguments)``. An argument is one of
 
     - an array, contiguous and on the current device, because only its address is passed;
-    - a Python int, which is passed as long long or bool, 0 also as a null pointer;
+    - a Python int, which is passed as long long or bool; 0 also serves as a null pointer;
     - a Python float, which is passed as double;
-    - a NumPy scalar, where another type is needed.
+    - a NumPy scalar, if the parameter has another type.
     """
     return cupy.RawKernel(inlined(path), name, options(kind))
 

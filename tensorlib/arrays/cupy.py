@@ -1,4 +1,4 @@
-"""CuPy's backend: arrays in the memory of a CUDA GPU. Imported on first use; see `get_backend`."""
+"""CuPy's backend: arrays in the memory of a CUDA GPU. CuPy is imported on first use; see `get_backend`."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def open_backend() -> Backend:
             return random_bits(key, draw, count, dtype)
 
         def scatter_add(self, total: Any, index: Any, values: Any) -> None:
-            if total.dtype == np.int64:  # CUDA's atomicAdd takes uint64, not int64; the bits of the sum are equal
+            if total.dtype == np.int64:  # CUDA's atomicAdd takes uint64, not int64; both sums have the same bits
                 total, values = total.view(np.uint64), values.astype(np.int64).view(np.uint64)
             cupy.add.at(total, index, values)
 

@@ -14,9 +14,9 @@ def keep_memory() -> None:
     """Make glibc keep freed memory for later arrays, for the whole process and permanently.
 
     A training step frees and allocates the same large arrays each time, and fresh memory costs a page fault for every
-    4 kB, which took longer than the arithmetic (a step went from 860 ms to 640). The constructor of an optimizer
-    therefore calls this if parameters are on NumPy; importing tensorlib does not. Does nothing on a system without
-    glibc or if TENSORLIB_KEEP_MEMORY=0 is in the environment. A second call does nothing.
+    4 kB. These faults took longer than the arithmetic (a step went from 860 ms to 640). The constructor of an
+    optimizer therefore calls this function if parameters are on NumPy; importing tensorlib does not. It does nothing
+    without glibc, with TENSORLIB_KEEP_MEMORY=0 in the environment, and when called again.
 
     >>> tl.keep_memory()
     """

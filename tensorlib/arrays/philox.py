@@ -15,7 +15,7 @@ WORD = 2**64 - 1
 
 
 def philox_bits(key: int, draw: int, start: int, count: int, dtype: str = "uint16") -> np.ndarray:
-    """Return the random numbers `start` to `start` + `count` of a draw; see `Backend.random_bits`."""
+    """Return `count` random numbers of a draw, from number `start` on; see `Backend.random_bits`."""
     per_block = 32 // np.dtype(dtype).itemsize  # one step of the counter gives 32 bytes
     block, skipped = divmod(start, per_block)
     words = -(-(skipped + count) * np.dtype(dtype).itemsize // 8)

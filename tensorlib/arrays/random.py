@@ -1,7 +1,7 @@
 """Seeded, counter-based generators: a random number is a pure function of (seed, number of the draw, position).
 
-So the whole state is two integers, a mask can be drawn again instead of being kept, and a checkpoint records exactly
-how far the stream had got.
+So the whole state is two integers, a mask can be drawn again instead of being kept, and a checkpoint file records the
+exact position in the stream.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Generator:
     """A seeded stream of random draws, passed as ``generator=`` to every function that draws.
 
     `state` is (seed, number of draws so far); set it to continue from any point. The numbers are those of Philox-4x64
-    (Salmon et al. 2011) with the seed as its key; each draw has 2^128 blocks of the counter to itself.
+    (Salmon et al. 2011) with the seed as the key; each draw has 2^128 blocks of the counter to itself.
 
     Raises TypeError if the seed is not an integer, ValueError if it is outside [0, 2**128).
 
@@ -44,7 +44,7 @@ class Generator:
         self.state: tuple[int, int] = (int(seed), 0)
 
     def next_draw(self) -> tuple[int, int]:
-        """Return (key, draw) of the next draw and advance the stream. A kernel draws the numbers from these two."""
+        """Return (key, draw) of the next draw and advance the stream. A kernel computes the numbers from this pair."""
         tape = _TAPE.get()
         return self._advance() if tape is None else tape.next_draw(self)
 
@@ -64,7 +64,7 @@ class Generator:
 
 
 class DrawTape:
-    """Records the draws made in this thread inside `recording`, and makes them again inside `repeating`.
+    """Records the draws made in this thread inside `recording`, and repeats them inside `repeating`.
 
     So `checkpoint` computes a part of the graph twice with the same dropout masks, whichever generators they come
     from, and no generator advances the second time.
@@ -117,7 +117,7 @@ _DEFAULT = Generator(0)
 
 
 def default_generator() -> Generator:
-    """Return the default generator of the process, which functions that draw use if none is given.
+    """Return the default generator of the process, which serves every function that is called without ``generator=``.
 
     >>> tl.seed(3)
     >>> tl.default_generator()
@@ -129,7 +129,7 @@ def default_generator() -> Generator:
 def seed(value: int) -> None:
     """Restart the default generator from a seed: two runs with equal seeds draw equal numbers.
 
-    All threads draw from this one stream. No draw is used twice, but which thread gets which one depends on timing, so
+    All threads draw from this one stream. No draw is used twice, but which thread gets which draw depends on timing, so
     give each thread its own `Generator` if its draws must be reproducible.
 
     Raises TypeError if the seed is not an integer, ValueError if it is outside [0, 2**128).

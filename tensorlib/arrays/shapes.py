@@ -19,7 +19,7 @@ def with_kept_axes(y: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...]) -> 
 
 
 def without_axes(y: ArrayT, axes: tuple[int, ...]) -> ArrayT:
-    """Reshape a result computed with keepdims=True as if it had been computed without."""
+    """Reshape a reduction over `axes` with keepdims=True as if it had been computed with keepdims=False."""
     return y.reshape(tuple([n for i, n in enumerate(y.shape) if i not in axes]))
 
 
@@ -46,5 +46,5 @@ def sum_to(x: ArrayT, shape: tuple[int, ...]) -> ArrayT:
 
 
 def broadcasts_to(shape: tuple[int, ...], wider: tuple[int, ...]) -> bool:
-    """Return whether an array of this shape broadcasts to the shape `wider`."""
+    """Return whether an array of shape `shape` broadcasts to shape `wider`."""
     return len(shape) <= len(wider) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(wider), strict=False))

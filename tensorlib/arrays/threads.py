@@ -2,8 +2,8 @@
 
 NumPy releases the GIL inside ufuncs and products, so plain Python threads compute at the same time. A kernel cuts its
 work into pieces that depend on the shapes alone, never on the number of threads, and no two pieces write to the same
-memory: so one thread and eight give the same bits. The threads of BLAS do not, because they cut a product according to
-their number; BLAS is therefore limited to one thread while ours run.
+memory. So one thread and eight give the same bits. BLAS, however, cuts a product according to the number of its
+threads, which changes bits; it is therefore limited to one thread while ours run.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Piece = TypeVar("Piece")
 def threads(number: int | None = None) -> AbstractContextManager[None]:
     """Return a context in which kernels compute on `number` threads, including the calling one.
 
-    The default, outside and for ``threads()``, is the value of TENSORLIB_THREADS in the environment, or else the number
-    of processors that this process may use. The number affects speed only, never a result. It holds in the calling
-    thread; a thread that is started inside has the default number.
+    The default is the value of TENSORLIB_THREADS in the environment or, without it, the number of processors that this
+    process may use; ``threads()`` does not change the number. The number affects speed only, never a result. It holds
+    in the calling thread; a thread that is started inside has the default number.
 
-    Inside, BLAS is limited to one thread for the whole process. Otherwise each product does that separately, so
+    Inside, BLAS is limited to one thread for the whole process. Outside, each product sets this limit separately, so
     ``with tl.threads(): ...`` around a loop of small steps saves time.
 
     Raises ValueError if `number` is not an integer of at least 1.
@@ -80,7 +80,7 @@ def _default() -> int:
     if not given:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not given.isascii() or not given.isdigit() or not int(given):
-        # Not a ValueError: the op that first needs the number would report that as a mistake in its own arguments.
+        # Not a ValueError: the op that first needs the number would report it as a mistake in the op's arguments.
         raise RuntimeError(
             f"TENSORLIB_THREADS: must be an integer of at least 1, got {given!r}; unset it to use all processors"
         )
@@ -93,8 +93,8 @@ def _default() -> int:
 def share(work: Callable[[Piece], Any], pieces: Sequence[Piece]) -> None:
     """Call ``work(piece)`` for every piece, on up to `thread_count` threads; return when all calls have returned.
 
-    An exception in one piece is raised here. Handing a piece to another thread costs 20 to 60 microseconds, so pieces
-    should take longer than that.
+    If a piece raises an exception, `share` raises it. Handing a piece to another thread costs 20 to 60 microseconds, so
+    pieces should take longer.
     """
     helpers = min(thread_count(), len(pieces)) - 1
     if helpers < 1:
@@ -103,7 +103,7 @@ def share(work: Callable[[Piece], Any], pieces: Sequence[Piece]) -> None:
         return
     job = _Job(work, pieces)
     for _ in range(_POOL.grow_to(helpers)):
-        _POOL.queue.put((job, copy_context()))  # so that np.errstate holds there too
+        _POOL.queue.put((job, copy_context()))  # so that np.errstate holds in the worker too
     job.take_part()
     job.done.acquire()
     if job.error is not None:
@@ -121,7 +121,7 @@ class _Job:
         self.done.acquire()
 
     def take_part(self) -> None:
-        """Take pieces until none are left. The thread that finishes the last one signals completion."""
+        """Take pieces until none are left. The thread that finishes the last piece signals completion."""
         while True:
             with self._lock:
                 if not self._pieces:
@@ -176,7 +176,7 @@ _POOL = _Pool()
 
 
 class _Blas:
-    """A context in which NumPy's BLAS uses one thread. The last thread to leave it restores the number from before."""
+    """A context in which NumPy's BLAS uses one thread. The last thread to leave it restores the previous number."""
 
     def __init__(self) -> None:
         self._lock, self._inside, self._before = Lock(), 0, []  # type: Lock, int, list[int]
@@ -191,7 +191,7 @@ class _Blas:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._inside = max(self._inside - 1, 0)  # already 0 if a fork came between enter and exit
+            self._inside = max(self._inside - 1, 0)  # already 0 if a fork occurred between enter and exit
             if not self._inside:
                 self._restore()
 
@@ -200,7 +200,7 @@ class _Blas:
             library.set_num_threads(number)
 
     def restart(self) -> None:
-        """Reset in a forked child, where the parent's threads that were inside do not exist."""
+        """Reset the state in a forked child, which does not have the parent's other threads."""
         if self._inside:
             self._restore()
         self._lock, self._inside = Lock(), 0
@@ -211,19 +211,19 @@ BLAS = _Blas()
 
 @cache
 def _libraries() -> list[Any]:
-    """Return handles of the BLAS libraries of this process; none if threadpoolctl is missing or finds none."""
+    """Return handles of the BLAS libraries of this process; an empty list if threadpoolctl is missing or finds none."""
     environment = dict(os.environ)
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:
         return []
-    for added in os.environ.keys() - environment.keys():  # its import sets a variable for OpenMP; undo that
+    for added in os.environ.keys() - environment.keys():  # importing it sets a variable for OpenMP; undo that
         del os.environ[added]
     return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 def _in_child() -> None:
-    """Start again in a forked child, which has only one of its parent's threads: the one that forked."""
+    """Reset pool and BLAS in a forked child, which has only one of its parent's threads: the one that forked."""
     _POOL.__init__()  # type: ignore[misc]
     BLAS.restart()
 

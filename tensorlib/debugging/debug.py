@@ -22,15 +22,15 @@ __all__ = ["debug"]
 
 
 def debug() -> Scope:
-    """Check every value and every gradient computed inside: a context manager, or a decorator of functions.
+    """Check every value and gradient computed inside. Use it as a context manager or a decorator of functions.
 
-    The first NaN, and the first Inf computed from finite inputs, raises FloatingPointError. It names the op, the
+    The first NaN, or the first Inf computed from finite inputs, raises FloatingPointError. It names the op, the
     module, your line that called it, the shapes and ranges of its inputs, and a remedy. An Inf that was already in the
     inputs, as in a mask of -inf before softmax, passes.
 
-    Every op recorded inside also notes its line, so that an exception in its backward, even outside, names that line;
-    and where a history is cut off is noted, so that `explain` can say why a gradient is None. This costs memory: the
-    history behind a constant computed inside is kept as long as the constant. Affects this thread only; ops take
+    Every op recorded inside also notes its line, so that an exception in its backward, even outside, names the line.
+    Cuts of a history are noted too, so that `explain` can say why a gradient is None. They cost memory: the history
+    behind a constant computed inside is kept as long as the constant. Only this thread is affected; its ops take
     several times as long.
 
     >>> x = tl.Tensor([0.0, 1.0], requires_grad=True)
@@ -47,7 +47,7 @@ def debug() -> Scope:
 def _debugging() -> Iterator[None]:
     watch = _FiniteCheck()
     try:
-        with np.errstate(all="ignore"), recording(source=True, watch=watch):  # no warnings in addition to the report
+        with np.errstate(all="ignore"), recording(source=True, watch=watch):  # the report replaces NumPy's warnings
             yield
     finally:
         watch.cuts.close()
@@ -64,7 +64,7 @@ class _FiniteCheck(Watch):
                 self.check_output(node, inputs, k if len(outputs) > 1 else None, y)
 
     def check_output(self, node: Function, inputs: Sequence[Any], k: int | None, y: Tensor) -> None:
-        """Raise, unless the output is infinite only because an input or attribute is."""
+        """Raise FloatingPointError, unless the output has only Inf, and an input or attribute is infinite."""
         ranges, output = [range_of(x) for x in inputs], range_of(y)
         assert output is not None
         infinite_input = any(x.infs for x in ranges if x) or any(
@@ -112,7 +112,7 @@ def _forward_report(
 
 
 def backward_report(node: Function, dys: Sequence[Any], i: int, dx: Any) -> str:
-    """Return one line about a gradient of input `i` that is not finite: its op, the ranges around it, a remedy."""
+    """Return one line about the gradient of input `i`, which is not finite: the op, the ranges around it, a remedy."""
     found, gradients = range_of(dx), [range_of(dy) for dy in dys]
     saved = {role: x for role, array in node.saved_by_role() if (x := range_of(array)) is not None}
     assert found is not None

@@ -1,4 +1,4 @@
-"""explain: why a gradient is None, zero, NaN, huge or fine, in a few lines of text."""
+"""explain: say in a few lines of text why a gradient is None, zero, NaN, huge or fine."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Explanation:
 
     Attributes:
         verdict: "none", "zero", "nan", "inf", "huge" (norm above 1e3), "tiny" (below 1e-7) or "fine".
-        reasons: why, each a phrase; the most important first.
+        reasons: phrases that give the reasons for the verdict, the most important first.
         name: the name of the Tensor in question, or "this Tensor" if it has none.
         shape, dtype: those of the Tensor.
-        norm: the norm of its gradient; None if there is none.
-        zeros: which part of the gradient's elements is 0.
+        norm: the norm of its gradient; None without a gradient.
+        zeros: the fraction of the gradient's elements that are 0.
         path: the ops on the path that carries most of the gradient, from the loss on.
-        shares: for gradients on this path to which other paths contribute: a phrase, and the share and name of each.
-        notes: further lines worth knowing.
+        shares: for each gradient on this path to which other paths contribute, a phrase and the shares of all paths.
+        notes: further lines of text, such as cuts and hooks.
 
     >>> x = tl.Tensor([3.0, 4.0], requires_grad=True)
     >>> answer = tl.explain(x, (x * x).sum())
@@ -75,8 +75,8 @@ def explain(parameter: Tensor, loss: Tensor) -> Explanation:
     """Return why the gradient of `loss` with respect to `parameter` is what it is: None, zero, NaN, huge, or fine.
 
     Call it before ``loss.backward()``, which releases the graph, or pass ``retain_graph=True`` to that. It runs a
-    backward pass that changes nothing: no ``.grad``, no graph; and it calls no hooks. If the forward pass ran within
-    `debug`, the answer names your lines and the operation that cut a history off; otherwise, only what the graph shows.
+    backward pass that changes neither ``.grad`` nor the graph, and calls no hooks. If the forward pass ran within
+    `debug`, the answer names your lines and the operation that cut a history off; otherwise it only uses the graph.
 
     Raises ValueError if the loss is not a scalar, RuntimeError if its graph was released.
 

@@ -14,7 +14,7 @@ from tensorlib.tensor import Tensor
 
 __all__ = ["HUGE", "TINY", "reasons_for", "verdict_of"]
 
-HUGE, TINY = 1e3, 1e-7  # norms: clipping is usually at 1, and float32 has 7 digits
+HUGE, TINY = 1e3, 1e-7  # norms: gradients are usually clipped to norm 1, and float32 has 7 digits
 
 
 def verdict_of(flow: Flow) -> str:
@@ -44,7 +44,7 @@ def reasons_for(
 
 
 def _causes(zero: bool, x: Tensor, observed: ObservedPass, nodes: Sequence[Function]) -> list[str]:
-    """Return where the gradient of x became zero, or not finite: ops and sums, nearest to the loss first."""
+    """Return the ops and sums at which the gradient of x became zero, or not finite; the nearest to the loss first."""
     index = {id(node): i for i, node in enumerate(nodes)}
     found: list[tuple[int, str]] = []
     for cause in observed.causes(slot_of(x), _is_zero if zero else _is_not_finite, every=zero):
@@ -76,9 +76,9 @@ def _is_not_finite(flow: Flow) -> bool:
 
 
 def _growth(hops: Sequence[Hop], sign: int) -> str:
-    """Return the step that changes the norm most, or, if no step dominates, the op that does so most in total.
+    """Return the step that changes the norm most, or, if no step dominates, the op whose steps change it most in total.
 
-    `sign` is 1 where growth is to be explained, -1 for shrinkage.
+    `sign` is 1 to explain growth, -1 to explain shrinkage.
     """
     factors = [(hop, hop.after.norm / hop.before.norm) for hop in hops if hop.before.norm and hop.after.norm]
     if not factors:

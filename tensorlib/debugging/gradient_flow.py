@@ -22,7 +22,7 @@ from tensorlib.tensor import Tensor
 __all__ = ["Contribution", "Flow", "Hop", "ObservedPass", "flow_of", "observe_backward", "slot_of"]
 
 Slot: TypeAlias = tuple[int, int]
-"""A comparable edge: the id of a node or leaf, and the number of the output."""
+"""An edge by number: the id of a node or leaf, and the number of the output."""
 
 
 def slot_of(x: Tensor) -> Slot:
@@ -56,7 +56,7 @@ class Flow(NamedTuple):
 
 
 def flow_of(dx: Array) -> Flow:
-    """Measure a gradient. If its squares overflow or underflow, it is divided by its largest element first."""
+    """Return the flow of a gradient. If squares overflow or underflow, its largest element is divided out first."""
     xp = namespace_of(dx)
     dx = dx.astype("float32") if dx.dtype == "float16" else dx
     squares = python_number((dx * dx).sum())
@@ -82,7 +82,7 @@ class Contribution(NamedTuple):
 
 
 class Hop(NamedTuple):
-    """One node on a path: the gradient that arrives at its output, what it passes on, and to which input."""
+    """One node on a path: the gradient that arrives at its output, and the one that it passes to input `position`."""
 
     node: Function
     position: int
@@ -91,12 +91,12 @@ class Hop(NamedTuple):
 
 
 class ObservedPass(Watch):
-    """Measures all gradients of a backward pass. Calls no hooks: these may have effects outside it.
+    """Measures all gradients of a backward pass. Hooks are not called: they may have effects outside the pass.
 
     Attributes:
-        contributions: by slot, the parts whose sum is the gradient of this output or leaf.
-        total: by slot, the sum.
-        remarks: by node and input, why a gradient becomes zero or not finite here.
+        contributions: by slot, the contributions whose sum is the gradient of this output or leaf.
+        total: by slot, the flow of this sum.
+        remarks: by node and input, why the gradient that the node passes to the input became zero or not finite.
     """
 
     runs_hooks = False
@@ -107,7 +107,7 @@ class ObservedPass(Watch):
         self.remarks: dict[tuple[int, int], str] = {}
 
     def backward(self, node: Function, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
-        """Measure the gradients before and after `node`, and remark where one becomes zero or not finite."""
+        """Measure the gradients before and after `node`, and note a remark for each that becomes zero or not finite."""
         for k, dy in enumerate(dys):
             parts = self.contributions.get((id(node), k), [])
             self.total[id(node), k] = parts[0].flow if len(parts) == 1 else flow_of(dy)
@@ -130,7 +130,7 @@ class ObservedPass(Watch):
     def largest_path(self, slot: Slot) -> list[Hop]:
         """Return the path from the loss that carries most of the gradient of `slot`.
 
-        It is found backwards: of all contributions to a gradient, the largest.
+        It is found backwards from `slot`, by following the largest contribution to each gradient.
         """
         hops = []
         while self.contributions.get(slot):
@@ -141,10 +141,10 @@ class ObservedPass(Watch):
         return hops[::-1]
 
     def causes(self, slot: Slot, bad: Callable[[Flow], bool], every: bool) -> Iterator[Contribution | Slot]:
-        """Yield the causes of a gradient of `slot` that is `bad`: zero (`every` True) or not finite (False).
+        """Yield the causes of a `bad` gradient of `slot`: one that is zero if `every` is True, otherwise not finite.
 
-        A cause is a contribution that is bad although the gradients of its node's outputs are not (for zeros: not
-        every one; otherwise: none), or a slot that is bad although its contributions are not: they cancel or overflow.
+        A cause is a contribution that is bad although no gradient of its node's outputs is (for zeros: not all are), or
+        a slot that is bad although no contribution to it is (for zeros: not all are): they cancel or overflow.
         """
         stack, seen = [slot], {slot}
         while stack:
@@ -169,7 +169,7 @@ def _size(flow: Flow) -> float:
 
 
 def observe_backward(loss: Tensor, target: Tensor) -> tuple[ObservedPass, Flow | None]:
-    """Run a backward pass from `loss` to `target` that changes nothing; return its flows, and that of the gradient."""
+    """Return an observed backward pass, which changes nothing, and the flow at `target`, None without a gradient."""
     observed = ObservedPass()
     seed = loss.backend.xp.ones(loss.shape, loss.dtype)
     with np.errstate(all="ignore"), recording(record=False, watch=observed, tape=None):

@@ -32,7 +32,7 @@ class Step:
         source: the line that recorded it, as "file.py:12", within `debug`; otherwise None.
         before: the norm of the gradient that arrives at its output.
         after: the norm of the gradient that it passes on along the path.
-        zeros_before, zeros_after: which part of their elements is 0.
+        zeros_before, zeros_after: the fraction of the elements of each that are 0.
     """
 
     op: str
@@ -64,9 +64,9 @@ def steps_of(hops: Sequence[Hop]) -> list[Step]:
 
 
 def listing(steps: Sequence[Step]) -> list[str]:
-    """Return one line per step, with the norm after it; if there are too many, one line per module.
+    """Return one line per step, with the norm after it; if there are too many steps, one line per module.
 
-    Steps after the gradient has become zero are one line.
+    Steps after the gradient has become zero share one line.
     """
     zero = next((i + 1 for i, step in enumerate(steps) if step.after == 0), len(steps))
     if len(steps) - zero > 1:
@@ -124,7 +124,7 @@ def _common_prefix(paths: Sequence[tuple[str, ...]]) -> list[str]:
 def joins(observed: ObservedPass, hops: Sequence[Hop]) -> list[tuple[str, Shares]]:
     """Return the gradients on the path to which other paths contribute: a phrase for each, and the shares.
 
-    At most three: the last gradient, and the two of which the path carries the smallest share.
+    At most three are returned: the last gradient first, then those of which the path carries the smallest shares.
     """
     found = []
     for i, hop in enumerate(hops):
@@ -150,7 +150,7 @@ def joins(observed: ObservedPass, hops: Sequence[Hop]) -> list[tuple[str, Shares
 
 
 def shown_shares(shares: Shares) -> str:
-    """Return "60 % through a, 40 % through b"; at most three by name."""
+    """Return "60 % through a, 40 % through b", with at most three names."""
     text = ", ".join(f"{percent(round(share, 3))} through {name}" for share, name in shares[:3])
     rest = sum(share for share, _ in shares[3:])
     return text + (f", {percent(round(rest, 3))} through {plural(len(shares) - 3, 'other')}" if shares[3:] else "")

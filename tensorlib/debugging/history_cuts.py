@@ -1,4 +1,4 @@
-"""Where a history is cut off: noted within `debug`, so that `explain` can say "cut by detach at train.py:88"."""
+"""Cuts of a history, noted within `debug`, so that `explain` can say "cut by detach at train.py:88"."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Cut:
     """The op or method by which Tensors with a history became a constant.
 
     Attributes:
-        reason: "detach", "no_grad" or "no gradient"; "" where an op joined several constants that were cut off earlier.
+        reason: "detach", "no_grad" or "no gradient"; "" if an op joined several constants that were cut off earlier.
         op: the name of the op or method.
-        source, path: the line and the module.
-        by_engine: whether a function of the engine did it as part of computing something else.
+        source, path: the line and the module where it was called.
+        by_engine: whether it is a side effect: of an op that has no gradient, or of a function of tensorlib.
         origins: the edges that were cut off, and earlier cuts. They live as long as the constant.
     """
 
@@ -44,7 +44,7 @@ class Cut:
 
 
 def cut_of(x: Any) -> Cut | None:
-    """Return where the history of a Tensor was cut off, if that was noted."""
+    """Return the cut of the history of a Tensor, or None if no cut was noted."""
     return getattr(x, "cut", None)
 
 
@@ -52,10 +52,10 @@ class CutTracker:
     """Notes cuts on constants, on constants computed from these, and on the nodes that use them."""
 
     def __init__(self) -> None:
-        self.of_array: dict[int, tuple[Any, Cut]] = {}  # for masks and indices, which ops take as arrays: by id, weakly
+        self.of_array: dict[int, tuple[Any, Cut]] = {}  # by id: weak reference to a mask or indices, and its cut
 
     def close(self) -> None:
-        """Forget all arrays: their weak references refer to this dictionary, which would be a cycle."""
+        """Forget all arrays, because their weak references refer to this dictionary, which is a cycle."""
         self.of_array.clear()
 
     def detached(self, x: Tensor, y: Tensor, how: str) -> None:
@@ -105,7 +105,7 @@ class CutTracker:
                         yield found[1]
 
     def remember(self, y: Tensor) -> None:
-        """Remember the array of `y`, to recognize it where an op gets it as an attribute, such as a mask or ids."""
+        """Remember the array of `y`, to recognize it if an op gets it as an attribute, such as a mask or ids."""
         if y.dtype.kind not in "biu":
             return
         key, known = id(y.array), self.of_array
@@ -127,7 +127,7 @@ def _caller_of_tensor() -> str:
     return frame.f_globals.get("__name__", "")
 
 
-# ---- the way to a cut ---------------------------------------------------------------------------------------------
+# ---- the path to a cut --------------------------------------------------------------------------------------------
 
 
 def cuts_between(x: Tensor, loss: Tensor, order: Sequence[Function]) -> list[Cut]:
@@ -135,7 +135,8 @@ def cuts_between(x: Tensor, loss: Tensor, order: Sequence[Function]) -> list[Cut
 
     A cut that only joins earlier ones does not count: its inputs were constants already.
 
-    Walks from the loss through nodes, leaves and cuts, noting the predecessors of each, and then back from x. Linear.
+    The walk leads from the loss through nodes, leaves and cuts, noting the predecessors of each, and then back from x.
+    Its time is linear.
     """
     starts = [cut for cut in [cut_of(loss)] if cut is not None]
     for node in order:

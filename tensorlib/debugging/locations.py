@@ -1,4 +1,4 @@
-"""How messages name an op and the line and module where it was called."""
+"""How messages name an op, with the line and module where it was called."""
 
 from __future__ import annotations
 

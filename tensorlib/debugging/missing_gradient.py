@@ -23,7 +23,7 @@ def why_constant(x: Tensor) -> str:
         return f"it is of dtype {x.dtype}, and only floating Tensors have gradients"
     return (
         "it does not require one: set requires_grad=True before the forward pass; "
-        "or it was computed inside no_grad or detached"
+        "or it was detached or computed inside no_grad"
     )
 
 
@@ -34,7 +34,7 @@ def why_unreached(x: Tensor, loss: Tensor, nodes: Sequence[Function]) -> list[st
     if reasons := _visible_reasons(x, nodes):
         return reasons
     if not loss.requires_grad:
-        return ["the loss has no history: no input of it requires a gradient, or it was computed inside no_grad"]
+        return ["the loss has no history: none of its inputs requires a gradient, or it was computed inside no_grad"]
     if all("cuts" in vars(node) for node in nodes):  # debug observed every op
         return ["no path: not used by this loss (or only its value, through .data, .numpy() or .item())"]
     return [
@@ -52,7 +52,7 @@ def _visible_reasons(x: Tensor, nodes: Sequence[Function]) -> list[str]:
             if isinstance(leaf, Value) and x.name and leaf.name == x.name and leaf is not x:
                 reasons.append(
                     f"another Tensor called {x.name} is in the graph: the module's Tensor was replaced, before or "
-                    "after the forward pass; ask about the one that it held then"
+                    "after the forward pass; explain the one that the module held then"
                 )
         for role, array in node.saved_by_role():
             if array is x.array and role >= 0 and (node.edges or ())[role] is None:

@@ -1,4 +1,4 @@
-"""Range: what the elements of an array are, as messages describe it."""
+"""Range: a summary of the elements of an array, for messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Range", "all_finite", "python_number", "range_of"]
 
 
 class Range(NamedTuple):
-    """Shape, dtype ("" for a Python number), the smallest and largest finite element, and counts of special ones."""
+    """Shape, dtype ("" for a Python number), smallest and largest finite element, and counts of special elements."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -32,7 +32,7 @@ class Range(NamedTuple):
         return self.positive + self.negative
 
     def specials(self) -> str:
-        """Return "3 NaN and 1 -Inf", or "" where all elements are finite."""
+        """Return "3 NaN and 1 -Inf", or "" if all elements are finite."""
         counts = ((self.nans, "NaN"), (self.positive, "Inf"), (self.negative, "-Inf"))
         return " and ".join(f"{n:,} {kind}" for n, kind in counts if n)
 
@@ -54,7 +54,7 @@ def all_finite(array: Array) -> bool:
 
 
 def range_of(x: Any) -> Range | None:
-    """Return the range of an array, a Tensor or a number; None for anything else. Copies it from a GPU."""
+    """Return the range of an array, a Tensor or a number; None for anything else. An array on a GPU is copied."""
     x = getattr(x, "array", x)
     if not hasattr(x, "dtype"):
         if not isinstance(x, int | float):

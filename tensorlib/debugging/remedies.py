@@ -1,4 +1,4 @@
-"""Why an op produced NaN or Inf from the ranges of its inputs, and what to do about it."""
+"""Why an op produced NaN or Inf, inferred from the ranges of its inputs, and how to avoid it."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _FORWARD: list[_Rule] = [
      "or mask with a large finite number"),
 ]  # fmt: skip
 
-# Conditions on the ranges of what was saved: of inputs 0 and 1 (x, y), and of the output (z).
+# Conditions on the ranges of saved arrays: inputs 0 and 1 (x, y), and the output (z).
 _BACKWARD: list[_Rule] = [
     ({"sqrt"}, lambda x, y, z: z.zeros > 0,
-     "the slope of a square root at 0 is infinite: keep it away from 0, as in tl.sqrt(x + 1e-12)"),
+     "the slope of a square root at 0 is infinite: keep x away from 0, as in tl.sqrt(x + 1e-12)"),
     ({"log", "log2", "log10"}, lambda x, y, z: x.zeros > 0,
      "the slope of log at 0 is infinite: keep x above 0, as in tl.log(x + 1e-6)"),
     ({"divide"}, lambda x, y, z: y.zeros > 0, "the slope of x / y at y = 0 is infinite: keep y away from 0"),
@@ -52,12 +52,12 @@ _BACKWARD: list[_Rule] = [
      "the slope of x^y at 0 is infinite for y < 1: keep x above 0"),
     ({"rsqrt", "reciprocal"}, lambda x, y, z: z.infs > 0, "the slope at 0 is infinite: add a small number to x"),
     ({"arcsin", "arccos"}, lambda x, y, z: x.low <= -1 or x.high >= 1,
-     "the slope at -1 and 1 is infinite: keep x between them with tl.clip"),
+     "the slope at -1 and 1 is infinite: keep x strictly between them with tl.clip"),
 ]  # fmt: skip
 
 
 def forward_remedy(op: str, inputs: Sequence[Range | None], output: Range) -> str:
-    """Return cause and remedy where `op` computed NaN or Inf from these inputs."""
+    """Return the cause and the remedy if `op` computed NaN or Inf from these inputs."""
     for i, x in enumerate(inputs):
         if x is None or not x.nans:
             continue
@@ -71,7 +71,7 @@ def forward_remedy(op: str, inputs: Sequence[Range | None], output: Range) -> st
 
 
 def backward_remedy(op: str, dys: Sequence[Range | None], saved: Mapping[int, Range], dx: Range) -> str:
-    """Return cause and remedy where the backward of `op` computed NaN or Inf.
+    """Return the cause and the remedy if the backward of `op` computed NaN or Inf.
 
     `saved` holds the ranges of saved arrays by role: i >= 0 for input i, -1 - k for output k.
     """
@@ -83,9 +83,10 @@ def backward_remedy(op: str, dys: Sequence[Range | None], saved: Mapping[int, Ra
     unknown = Range((), "", 0)
     text = _first_rule(_BACKWARD, op, [saved.get(role, unknown) for role in (0, 1, -1)])
     if text and dx.nans and any(dy is not None and dy.zeros for dy in dys):
+        operands = {"divide": "x, tl.where(ok, y, 1)", "power": "tl.where(ok, x, 1), y"}.get(op, "tl.where(ok, x, 1)")
         return (
             f"{text}. Where dy is 0, 0 · Inf is NaN: a tl.where after {op} hides the value but not the slope; "
-            f"put one before it, as in tl.{op}(tl.where(ok, x, 1))"
+            f"put one before it, as in tl.{op}({operands})"
         )
     not_finite = next((x for x in saved.values() if x.nans or x.infs), None)
     if not text and not_finite is not None:

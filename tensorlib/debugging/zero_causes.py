@@ -27,7 +27,7 @@ def percent(share: float) -> str:
 def why_zero(node: Function, position: int, dys: Sequence[Array] | None = None) -> str:
     """Return why the gradient that `node` passes to input `position` has zeros; "" if the cause is unknown.
 
-    `dys` are the gradients of the node's outputs if the whole gradient is zero, None if only a part is zero.
+    `dys` holds the gradients of the node's outputs if the whole gradient is zero; it is None if only a part is.
     """
     explain = _CAUSES.get(node.name)
     try:

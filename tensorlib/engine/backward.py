@@ -7,9 +7,9 @@ How a gradient is computed::
     c.backward()             # dc/da = 4
 
 `backward_pass` visits nodes newest first. In the example the node of b has two consuming edges, both from c, and is
-visited only after both have delivered: its gradient 2 then flows on once, not twice. Nothing recurses, so a chain of a
-million nodes works. In an ordinary pass the ops' `backward` methods get raw arrays; under ``create_graph`` the same
-formulas get Tensors, which record a graph of the gradient in turn.
+visited only after both edges have delivered: the sum 2 then flows on once, instead of 1 twice. Nothing recurses, so a
+chain of a million nodes works. In an ordinary pass the ops' `backward` methods get raw arrays; under ``create_graph``
+the same formulas get Tensors, which record a graph of the gradient in turn.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def backward_pass(
 ) -> tuple[dict[Edge, Any], list[Value]]:
     """Carry `seeds` (arrays, or Tensors under create_graph) from `outputs` back through the graph.
 
-    Returns the gradient of every target, or of every leaf if `targets` is None, keyed by `edge_of`; and the Tensors
-    reached whose ``.grad`` receives it: leaves, and those that called `retain_grad`. No Tensor is written to, so an
-    interrupted pass leaves no partial sum.
+    Returns the gradient of every target, keyed by `edge_of`, and the Tensors reached that have a ``.grad``: leaves, and
+    Tensors that called `retain_grad`. If `targets` is None, these Tensors are the targets. No Tensor is written to, so
+    an interrupted pass leaves no partial sum.
     """
     watch = current_state().watch
     wanted = None if targets is None else {edge_of(t) for t in targets}
@@ -59,7 +59,7 @@ def backward_pass(
     useful = None if wanted is None else _leading_to(wanted, order)
     order.reverse()
     while order:
-        node = order.pop()  # popped, so that a node is freed as soon as it is done
+        node = order.pop()  # popped, so that a node can be freed as soon as it has run
         if wanted or node.gradient_hooks or node.retained:
             gradients.finish(node)
         dys = gradients.pop(node)
@@ -112,7 +112,7 @@ def _run_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[A
     for leaf, version in node.leaf_versions:
         if leaf.version != version:
             raise replaced_since(node.name, leaf, version)
-    while node.region is not None:  # a checkpoint, which may lie inside another
+    while node.region is not None:  # a checkpoint, which may be inside another
         node.region.restore()
     try:
         dxs = _differentiable_backward(node, dys) if create_graph else node.backward(*dys)
@@ -129,7 +129,7 @@ def _run_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[A
 
 
 def _differentiable_backward(node: Function, dys: list[Any]) -> Any:
-    """Run `backward` on Tensors: on a copy of the node, because another pass may need arrays in the node itself."""
+    """Run `backward` on Tensors, in a copy of the node, because another pass may need the arrays in the node itself."""
     twin = copy.copy(node)
     twin.saved, twin.statistics = node.saved_tensors(), None
     with recording(path=node.path, watch=None):  # the gradients are watched, not the ops that compute them
@@ -154,7 +154,7 @@ def _deliver(node: Function, dxs: Sequence[Any], gradients: Gradients) -> None:
 
 
 def _conform(node: Function, i: int, dx: Any) -> Any:
-    """Return a gradient with the shape and dtype of its input. The only place that un-broadcasts."""
+    """Return a gradient with the shape and dtype of its input. Un-broadcasting happens only here."""
     shape, dtype = node.input_types[i]
     try:
         fits = dx.shape == shape
@@ -176,7 +176,7 @@ def _conform(node: Function, i: int, dx: Any) -> Any:
 
 
 def _conformed(node: Function, dxs: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the gradients that flow on, each with the shape of its input, None for the others."""
+    """Return `dxs` with the shapes and dtypes of the inputs; None for each gradient that does not flow on."""
     return tuple(
         [
             None if edge is None or dx is None else _conform(node, i, dx)
@@ -192,7 +192,7 @@ def backward(output: Value, gradient: Any = None, retain_graph: bool = False) ->
     """Add d(output)/d(leaf) to ``leaf.grad`` for every leaf that requires a gradient.
 
     `output` must be a scalar unless `gradient`, of the same shape, gives the weight of each of its elements. The graph
-    is released unless `retain_graph`. Never records a graph: ``.grad`` has no history.
+    is released unless `retain_graph` is True. No new graph is recorded: ``.grad`` has no history.
     """
     _check_differentiable(output, "backward")
     seed = _seed(output, gradient, "backward", create_graph=False)
@@ -201,7 +201,7 @@ def backward(output: Value, gradient: Any = None, retain_graph: bool = False) ->
     for x in reached:
         dx = found[edge_of(x)]
         sums.append(dx if x.grad is None else as_array(x.grad.array + dx))
-    for x, total in zip(reached, sums, strict=True):  # after the loop above, so that an error changes no .grad
+    for x, total in zip(reached, sums, strict=True):  # in a second loop, so that an error in the first changes no .grad
         x.grad = wrap(total)
 
 
@@ -216,9 +216,9 @@ def grad(
 ) -> tuple[Tensor, ...]:
     """Return the gradients of `outputs` with respect to `inputs`, one for each input, without touching ``.grad``.
 
-    The vector-Jacobian product: dx = sum over outputs of grad_output · d(output)/dx. `grad_outputs` may be left out
-    for scalar outputs. With `create_graph` the results are differentiable in turn (and the graph is retained). An
-    input that no output depends on is an error, or its gradient is None with `allow_unused`.
+    This is the vector-Jacobian product: dx = sum over outputs of grad_output · d(output)/dx. `grad_outputs` may be
+    omitted for scalar outputs. With `create_graph` the results are differentiable in turn, and by default the graph is
+    retained. If no output depends on an input, its gradient is None with `allow_unused`, otherwise an error is raised.
 
     >>> x = tl.Tensor(2.0, requires_grad=True)
     >>> (first,) = tl.grad(x**3, [x], create_graph=True)
@@ -236,7 +236,7 @@ def grad(
         results: list[Any] = [found.get(edge_of(x)) for x in xs]
         for i, dx in enumerate(results):
             if dx is not None and any(xs[i] is other for other in xs[:i]):
-                results[i] = dx.copy()  # the same input twice: no two gradients share memory
+                results[i] = dx.copy()  # the same input was given twice, but no two gradients may share memory
     missing = [i for i, dx in enumerate(results) if dx is None]
     if missing and not allow_unused:
         raise ValueError(
@@ -275,7 +275,7 @@ def _check_arguments(ys: Sequence[Any], xs: Sequence[Any]) -> None:
 def _check_differentiable(y: Value, operation: str) -> None:
     if not y.needs_grad:
         raise RuntimeError(
-            f"{operation}: the output of shape {y.shape} does not require a gradient: no input of it did, "
+            f"{operation}: the output of shape {y.shape} does not require a gradient: none of its inputs did, "
             "or it was computed inside no_grad() or after detach()"
         )
 

@@ -1,4 +1,4 @@
-"""Errors of ops in the user's words: which function was called, on what operands, and where the op was recorded."""
+"""Errors of ops in the user's terms: which function was called, on which operands, and where the op was recorded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["by_name", "called_op", "explained", "in_backward", "replaced_since"]
 
 
 def explained(op: Function, arrays: list[Any], options: dict[str, Any], error: Exception) -> Exception:
-    """Return an error of `forward` with the name of the public function and a description of its operands."""
+    """Return `error`, raised by `forward`, with the name of the public function and a description of its operands."""
     name = called_op(op.name)
     if str(error).startswith(f"{op.name}:"):
         return by_name(error, op.name) if type(error) in (TypeError, ValueError) else error
@@ -78,7 +78,7 @@ def by_name(error: Exception, speaker: str) -> Exception:
 
 
 def in_backward(node: Node, error: Exception) -> Exception:
-    """Return an error of `backward` with the op's name and origin in its message, of the same type if possible."""
+    """Return `error` of `backward` with the op's name and origin in its message; of the same type if possible."""
     message = f"{node.name}: backward failed: {type(error).__name__}: {error}; the op is {node.origin()}"
     return type(error)(message) if type(error) in _PLAIN_ERRORS else RuntimeError(message)
 
@@ -93,6 +93,6 @@ def replaced_since(what: str, leaf: Value, version: int) -> RuntimeError:
     """Return the error for a leaf whose array was replaced after the forward pass had saved it."""
     return RuntimeError(
         f"backward: {what} needs the value that {leaf.name or 'a leaf'} of shape {leaf.shape} had in the "
-        f"forward pass (version {version}), but it was replaced since (version {leaf.version}); "
+        f"forward pass (version {version}), but it has been replaced since (version {leaf.version}); "
         "run the backward pass before the update"
     )

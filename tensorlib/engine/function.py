@@ -43,21 +43,21 @@ class Function(Node):
     >>> x.grad.item()
     6.0
 
-    ``forward`` gets raw arrays (Python scalars stay as they are) for the positional arguments of ``apply``, the
-    keyword arguments unchanged, and returns an array, or a tuple of arrays. ``backward`` gets one gradient per
-    output and returns one per positional input (None: no gradient flows). It is written with operators, array
-    methods and ``namespace_of(dy)``, so that it serves arrays and, for second derivatives, Tensors.
+    ``forward`` gets the positional arguments of ``apply`` as raw arrays (Python scalars stay scalars) and the keyword
+    arguments unchanged; it returns an array, or a tuple of arrays. ``backward`` gets one gradient per output and
+    returns one per positional input, None if no gradient flows there. Write it with operators, array methods and
+    ``namespace_of(dy)``, so that it works on arrays and, for second derivatives, on Tensors.
 
     Attributes for the author of an op:
-        saved: the inputs or outputs that ``save`` kept; under create_graph as Tensors with their history.
+        saved: the inputs or outputs that ``save`` kept; under create_graph they are Tensors with their history.
         statistics: anything else that is kept *for speed*, such as LayerNorm's 1/std. None under create_graph, where
             the formula must compute it from ``saved``: a statistic treated as a constant gives a right gradient and a
             wrong second one.
-        needs: for each input, whether its gradient is wanted; all False if nothing is recorded. Compute only those.
-        broadcasts: set True in the class if inputs broadcast; the engine then sums gradients back to input shapes.
-        fresh: set True in the class if every gradient is a new array that nothing else refers to: it may then become
+        needs: for each input, whether its gradient is wanted; all False if nothing is recorded. Skip unwanted ones.
+        broadcasts: set to True in the class if inputs broadcast; the engine then sums gradients back to input shapes.
+        fresh: set to True in the class if every gradient is a new array that nothing else refers to: it may then become
             a ``.grad`` without being copied.
-        differentiable: set False in the class if outputs have no gradient (indices, booleans): they are constants.
+        differentiable: set to False in the class if outputs have no gradient (indices, booleans) and so are constants.
     """
 
     broadcasts: ClassVar[bool] = False
@@ -78,7 +78,7 @@ class Function(Node):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            # Reached only when the attribute does not exist. Python itself looks up some, for example when it copies.
+            # Reached only when the attribute does not exist. Python itself looks up private names, for example to copy.
             if name.startswith("_"):
                 return object.__getattribute__(self, name)
             raise AttributeError(unknown_name(type(self).__name__, name, dir(type(self)), CONTEXT_NAMES))
@@ -92,7 +92,7 @@ class Function(Node):
         raise NotImplementedError(f"{type(self).__name__}: backward is missing, so it has no gradient")
 
     def save(self, *arrays: Array) -> None:
-        """Keep inputs or outputs of this op for ``backward``, in this order, as ``self.saved``."""
+        """Keep inputs or outputs of this op for ``backward``, in the given order, as ``self.saved``."""
         if self.edges is not None:
             self.saved = arrays
 
@@ -127,7 +127,7 @@ class Function(Node):
         if recorded:
             op.edges, op.serial = edges, next_serial()
             if len(arrays) == 2 and arrays[0] is arrays[1]:
-                arrays[1] = arrays[1][...]  # x * x: as _distinct does, without the call
+                arrays[1] = arrays[1][...]  # x * x: a view, as in _distinct, but without a function call
             elif len(arrays) > 2:
                 arrays = _distinct(arrays)
         try:
@@ -135,7 +135,7 @@ class Function(Node):
         except (TypeError, ValueError) as error:
             raise explained(op, arrays, attributes, error) from error
 
-        # One output, as nearly always.
+        # Nearly all ops have one output.
         if isinstance(y, tuple):
             return op._several_outputs(state, inputs, arrays, y, recorded)
         if recorded:
@@ -147,7 +147,7 @@ class Function(Node):
 
     @classmethod
     def run(cls, *inputs: Any, **attributes: Any) -> Any:
-        """Use this op inside another's ``backward``. Arrays give an array; Tensors are recorded, as by ``apply``."""
+        """Use this op inside another's ``backward``. It maps arrays to an array; Tensors go to ``apply``."""
         if any(isinstance(x, Value) for x in inputs):
             return cls.apply(*inputs, **attributes)
         op = cls()
@@ -200,7 +200,7 @@ def _operand(x: Any, inputs: Sequence[Any]) -> Any:
 
 
 def _distinct(arrays: list[Any]) -> list[Any]:
-    """Replace an array that occurs twice, as in x * x.detach(), by a view: `save` knows inputs by identity."""
+    """Replace the second of two equal arrays, as in x * x.detach(), by a view: `save` recognizes inputs by identity."""
     first = {id(x): i for i, x in reversed([*enumerate(arrays)])}
     return [x if first[id(x)] == i or not hasattr(x, "dtype") else x[...] for i, x in enumerate(arrays)]
 

@@ -1,4 +1,4 @@
-"""The gradients of a backward pass while it runs: their sums, their hooks, and those that the caller gets."""
+"""The gradients of a running backward pass: their sums, their hooks, and the results for the caller."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Gradients"]
 class Gradients:
     """One sum of gradients per (node, output) and per leaf, and the finished gradients that are requested.
 
-    `wanted` is the set of requested edges; None stands for leaves, and for Tensors that called ``retain_grad``.
+    `wanted` is the set of requested edges; None requests all leaves, and all Tensors that called ``retain_grad``.
 
     Attributes:
         sums: the sum of the contributions so far, by edge.
-        owned: edges whose sum this pass allocated and may add to in place.
+        owned: edges whose sum this pass has allocated, so that it may add to it in place.
         fresh: edges to leaves whose only contribution shares its memory with no other array.
         found: the finished gradients that were requested, by edge.
         reached: the leaves, and the Tensors that retain their gradient, that this pass reached, by id.
@@ -39,14 +39,14 @@ class Gradients:
         self.reached: dict[int, Value] = {}
 
     def start(self, outputs: Sequence[Value], seeds: Sequence[Any]) -> None:
-        """Enter the gradients that the caller gave."""
+        """Add `seeds`, the gradients of `outputs` that the caller gave."""
         for y, seed in zip(outputs, seeds, strict=True):
             self.add(edge_of(y), seed)
             if y.node is None:
                 self.reached[id(y)] = y
 
     def add(self, edge: Edge, dx: Any) -> None:
-        """Add a contribution. The first is kept as it is, the second allocates, later ones are added in place."""
+        """Add a contribution. The second allocates; later ones are added in place, except under create_graph."""
         if edge not in self.sums:
             self.sums[edge] = dx
         elif edge in self.owned:
@@ -78,7 +78,7 @@ class Gradients:
                     self.reached[id(y)] = y
 
     def finish_leaves(self, watch: Watch | None) -> None:
-        """Do the same for the leaves, after all nodes."""
+        """Call the hooks on the gradients of leaves, and keep those that are requested, after all nodes have run."""
         for leaf in [x for x in self.reached.values() if x.node is None]:
             edge = edge_of(leaf)
             if self.wanted is None or edge in self.wanted:
@@ -89,7 +89,7 @@ class Gradients:
                 self.keep(edge)
 
     def keep(self, edge: Edge) -> None:
-        """Store a gradient, if it exists, for the caller, so that no other array shares its memory."""
+        """Store a gradient, if it exists, for the caller; copy it if it may share memory with another array."""
         if edge in self.sums:
             unshared = edge in self.owned or edge in self.fresh
             self.found[edge] = as_array(self.sums[edge] if unshared else self.sums[edge].copy())
@@ -105,13 +105,13 @@ class Gradients:
                 changed = hook(given)
             if changed is not None:
                 self.sums[edge] = _replacement(hook, changed, given, self.create_graph)
-            self.owned.discard(edge)  # the hook may have kept what it was given, or what it returned
+            self.owned.discard(edge)  # the hook may have kept the gradient that it got or returned
             self.fresh.discard(edge)
 
     def pop(self, node: Function) -> list[Any] | None:
-        """Remove and return the finished gradients of a node's outputs; None if no output was used.
+        """Remove and return the finished gradients of a node's outputs; None if no output has one.
 
-        If only some outputs were used, the gradients of the others are zeros.
+        If only some outputs have a gradient, the gradients of the others are zeros.
         """
         if len(node.output_types) == 1:
             edge: Edge = (node, 0)

@@ -14,7 +14,7 @@ __all__ = ["HookHandle"]
 
 
 class HookHandle:
-    """Removes a hook: by ``remove()``, or at the end of a ``with`` block.
+    """A handle that removes a hook, by ``remove()`` or at the end of a ``with`` block.
 
     >>> x = tl.Tensor(3.0, requires_grad=True)
     >>> with x.register_hook(lambda dx: 10 * dx):
@@ -23,7 +23,7 @@ class HookHandle:
     60.0
     """
 
-    _numbers = count()  # identifies a hook; removing others does not change it
+    _numbers = count()  # a hook's number identifies it, and does not change when others are removed
 
     def __init__(self, hooks: dict[int, Any], hook: Any) -> None:
         self._hooks, self._number = hooks, next(HookHandle._numbers)
@@ -60,8 +60,8 @@ def register_hook(x: Tensor, hook: Callable[[Tensor], Any]) -> HookHandle:
     """
     if not x.requires_grad:
         raise RuntimeError(
-            f"register_hook: the Tensor must require a gradient, this one of shape {x.shape} does not; "
-            "set requires_grad=True, or register on what it was computed from"
+            f"register_hook: the Tensor must require a gradient, but this one of shape {x.shape} does not; "
+            "set requires_grad=True, or register the hook on a Tensor that it was computed from"
         )
     if not callable(hook):
         raise TypeError(f"register_hook: a function of the gradient is required, got {type(hook).__name__}")
@@ -76,7 +76,7 @@ def register_hook(x: Tensor, hook: Callable[[Tensor], Any]) -> HookHandle:
 
 
 def retain_grad(x: Tensor) -> None:
-    """Make ``backward()`` write ``.grad`` of `x` although x is not a leaf, as long as this Tensor exists.
+    """Make ``backward()`` add to ``x.grad`` although `x` is not a leaf, as long as this Tensor exists.
 
     >>> x = tl.Tensor(3.0, requires_grad=True)
     >>> y = x * x

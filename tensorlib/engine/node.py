@@ -1,7 +1,7 @@
-"""Node: what the graph sees of an op that was applied: its inputs' nodes, saved arrays, shapes and origin.
+"""Node: the part of an applied op that the graph uses: its inputs' nodes, saved arrays, shapes and origin.
 
-Edges lead from node to node (and to leaf Values), never to intermediate Values. So only the graph keeps the graph
-alive, there are no reference cycles, and memory returns without the garbage collector.
+Edges lead from node to node (and to leaf Values), never to intermediate Values. So the graph keeps no intermediate
+Value alive, there are no reference cycles, and memory is freed without the garbage collector.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Edge", "Node", "next_serial", "op_name"]
 
 Edge = tuple["Node | Value", int]
-"""Where a gradient flows to: a node and the number of one of its outputs, or a leaf and 0. See `edge_of`."""
+"""The destination of a gradient: a node and the number of one of its outputs, or a leaf and 0. See `edge_of`."""
 
 ArrayType = tuple[tuple[int, ...], Any]
 """The shape and dtype of an input or output; the dtype is None for a Python number."""
@@ -33,23 +33,23 @@ class Node:
     """An applied op in the graph. `Function`, which the author of an op sees, is its only direct subclass.
 
     Attributes:
-        edges: for each input, where its gradient flows to; None for an input that needs no gradient. None instead of a
-            sequence if the op was not recorded or its graph has been released.
+        edges: for each input, where its gradient flows to; None for an input that needs no gradient. The attribute is
+            None instead of a sequence if the op was not recorded or its graph has been released.
         serial: the recording order; always greater than the serials of the node's inputs.
-        input_types, output_types: the shape and dtype of each.
+        input_types, output_types: the shape and dtype of each input and output.
         saved: the arrays that `backward` needs. Each is an input or an output of the op.
         saved_roles: for each saved array, i >= 0 if it is input i, -1 - k if it is output k.
-        leaf_versions: the leaves among the saved inputs, each with its version at that time.
-        statistics: intermediate results kept for speed.
+        leaf_versions: the leaves among the saved inputs, each with its version in the forward pass.
+        statistics: intermediate results kept for the speed of `backward`.
         gradient_hooks: by output, the hooks on its gradient; see `register_hook`.
         retained: by output, a weak reference to the Value that called `retain_grad`.
         path: the module that the op was called in, as "encoder.layers.0".
         source: the user's line that called it, as "file.py:12", if it was noted.
         region: the `checkpoint` that can compute `saved` again.
-        cuts: within `debug`: where the history of inputs was cut off.
+        cuts: the places where the history of inputs was cut off, if noted within `debug`.
     """
 
-    # Defaults are class attributes, and a node sets only what it has: setting ten attributes takes a microsecond.
+    # Defaults are class attributes, so that a node sets few attributes itself: setting ten takes a microsecond.
     edges: Sequence[Edge | None] | None = None
     serial: int = 0
     input_types: Sequence[ArrayType] = ()
@@ -69,7 +69,7 @@ class Node:
         """Record the types of inputs and outputs, and the roles of saved arrays, after `forward`."""
         if self.saved:
             self._note_saved_roles(inputs, outputs)
-        input_types: list[Any] = []  # loops: before Python 3.12 a comprehension costs a function call
+        input_types: list[Any] = []  # in loops: before Python 3.12 a comprehension costs a function call
         for x in inputs:
             input_types.append((x.shape, x.dtype) if hasattr(x, "dtype") else ((), None))
         output_types: list[Any] = []
@@ -124,7 +124,7 @@ class Node:
         return f"{module}; {line}"
 
     def saved_tensors(self) -> tuple[Tensor, ...]:
-        """Return `saved` as Tensors on their own nodes, through which second derivatives flow."""
+        """Return `saved` as Tensors with their history, through which second derivatives flow."""
         assert self.edges is not None
         found: list[Any] = []
         for array, role in zip(self.saved, self.saved_roles, strict=True):

@@ -1,7 +1,7 @@
 """Per-thread recording state: grad mode, current module path, source lines, observers.
 
 The state is one immutable value in a ContextVar. So threads do not disturb each other, an exception restores the
-previous state, and an op reads it once.
+previous state, and an op reads the whole state at once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Watch:
     def backward(self, node: Function, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
         """Observe that `node` has computed the gradients `dxs` of its inputs from `dys`, those of its outputs.
 
-        They are arrays, or Tensors under create_graph; None for a gradient that is not wanted or does not exist.
+        Gradients are arrays, or Tensors under create_graph; a gradient that is not wanted or does not exist is None.
         """
 
     def arrived(self, leaf: Value, dx: Any) -> None:
@@ -78,7 +78,7 @@ def recording(**changes: Any) -> Iterator[None]:
 
 
 def no_grad() -> Scope:
-    """Record no operations inside, in this thread only. Use it as a context manager or a decorator of functions.
+    """Disable recording inside, in this thread only. Use it as a context manager or a decorator of functions.
 
     >>> x = tl.Tensor(2.0, requires_grad=True)
     >>> with tl.no_grad():
@@ -104,7 +104,7 @@ def is_grad_enabled() -> bool:
 
 
 def module_scope(path: str) -> Scope:
-    """Record nodes inside as part of the module `path`, which pictures and messages show.
+    """Mark the nodes recorded inside as part of the module `path`, which pictures and messages show.
 
     >>> with tl.module_scope("decoder.layers.1"):
     ...     y = tl.exp(tl.ones(2))
@@ -113,7 +113,7 @@ def module_scope(path: str) -> Scope:
 
 
 def record_source() -> Scope:
-    """Make nodes recorded inside note the line of user code that called them. Costs a few microseconds per op.
+    """Make nodes recorded inside note the line of user code that called them. This costs a few microseconds per op.
 
     >>> x = tl.Tensor([1.0], requires_grad=True)
     >>> with tl.record_source():

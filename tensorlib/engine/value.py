@@ -1,7 +1,7 @@
-"""Value: an array in the graph, with the node that computed it and its gradient.
+"""Value: an array in the graph, with its gradient and the node that computed it.
 
-`Tensor` is a Value with a constructor, operators and methods. The engine uses none of these, only Value, and is
-therefore below the ops, which Tensor's methods call.
+`Tensor` is a Value with a constructor, operators and methods. The engine imports only Value, so it
+does not depend on the ops, which Tensor's methods call.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Value:
     Attributes:
         array: the raw array of NumPy or CuPy.
         node: the op that computed this Value; None for a leaf and for a constant.
-        output_index: which of the node's outputs it is.
+        output_index: the number of this Value among the node's outputs.
         needs_grad: whether gradients flow to it.
-        grad: the sum of gradients from ``backward()`` passes, a Tensor without history, or None.
+        grad: the sum of the gradients from ``backward()`` passes, as a Tensor without history; or None.
         version: how often the array was replaced.
-        name: where a module holds this Value, as "encoder.layers.0.attention.weight"; empty otherwise.
-        hooks: the hooks on a leaf's gradient, once there are any; those of other Values are with their node.
-        cut: within `debug`: where this constant's history was cut off.
+        name: the path at which a module holds this Value, such as "encoder.layers.0.attention.weight"; otherwise "".
+        hooks: the hooks on a leaf's gradient, if there are any; other Values keep their hooks in `node`.
+        cut: the place where this constant's history was cut off, if noted within `debug`.
     """
 
     __slots__ = (
@@ -98,7 +98,7 @@ _new = object.__new__
 
 
 def as_array(y: Any) -> Array:
-    """Return `y` as an array: NumPy's reductions return scalars, and a Value always holds an array."""
+    """Return `y` as an array, because NumPy's reductions return scalars and a Value always holds an array."""
     return np.asarray(y) if isinstance(y, np.generic) else y
 
 
@@ -116,7 +116,7 @@ def as_value(x: Any, like: Value | None = None) -> Tensor:
 
 
 def checked_array(array: Any) -> Array:
-    """Return an array that the caller gave, after checking that it is one of NumPy or CuPy, and of numbers."""
+    """Return an array that the caller gave, after checking that it belongs to NumPy or CuPy and holds numbers."""
     if type(array) is not np.ndarray:
         backend_of(array)  # raises TypeError for an array of another library
     check_numbers("Tensor", array.dtype)
@@ -126,6 +126,6 @@ def checked_array(array: Any) -> Array:
 def edge_of(x: Value) -> tuple[Node | Value, int]:
     """Return where the gradient of `x` flows to: a node and the number of its output, or a leaf and 0.
 
-    It is also the key of that gradient in dicts, which compare nodes and leaves by identity.
+    The pair is also the key of this gradient in dicts. Nodes and leaves hash by identity.
     """
     return (x, 0) if x.node is None else (x.node, x.output_index)

@@ -1,7 +1,7 @@
 """Exchange with NumPy, with other libraries by DLPack, and with ``copy`` and pickle.
 
-A value that leaves loses its history, so a Tensor that requires a gradient is refused: use ``x.detach()``. A Tensor
-from `from_numpy` or `from_dlpack` *shares* memory with the array's owner; ``Tensor(x)`` copies.
+Other libraries would lose the history of a Tensor that requires a gradient, so exporting one is an error: use
+``x.detach()``. A Tensor from `from_numpy` or `from_dlpack` *shares* memory with its source; ``Tensor(x)`` copies.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _BACKENDS = {1: "numpy", 2: "cupy", 13: "cupy"}  # by DLPack's device type: host
 def from_numpy(array: np.ndarray) -> Tensor:
     """Return a Tensor that *shares* the memory of a numpy.ndarray: later changes of the array show in the Tensor.
 
-    Shape, dtype and strides are those of the array; a read-only array stays read-only, a memory-mapped one mapped. The
-    Tensor does not require a gradient. ``tl.Tensor(array)`` copies.
+    Shape, dtype and strides are kept; a read-only array stays read-only, a memory-mapped one stays mapped.
+    The Tensor does not require a gradient. ``tl.Tensor(array)`` copies.
 
     Raises TypeError for anything except a numpy.ndarray of numbers, and for a masked array.
 
@@ -51,7 +51,7 @@ def from_numpy(array: np.ndarray) -> Tensor:
 
 
 def from_dlpack(x: Any) -> Tensor:
-    """Return a Tensor that *shares* the memory of an array of any library with DLPack: NumPy, CuPy, PyTorch, JAX.
+    """Return a Tensor that *shares* the memory of `x`, an array of any library with DLPack, such as PyTorch.
 
     Shape and dtype are those of the array, and the backend follows from its memory: a GPU array becomes a Tensor on
     "cupy". Later changes of the array show in the Tensor, so do not change the array before the backward pass;
@@ -155,7 +155,7 @@ def deep_copy(x: Tensor, memo: dict[int, Any]) -> Tensor:
 
 
 def reduced(x: Tensor) -> tuple[Any, ...]:
-    """Return `rebuilt` and its arguments, for pickle: the values on the host, the backend's name, never a graph."""
+    """Return `rebuilt` and its arguments, for pickle: the values on the host, the backend's name, but no graph."""
     _refuse_history(x, "pickle")
     grad = None if x.grad is None else x.grad.detach()
     attributes = getattr(x, "__dict__", {})
@@ -165,7 +165,7 @@ def reduced(x: Tensor) -> tuple[Any, ...]:
 def rebuilt(
     kind: type[Tensor], array: Any, backend: str | None, requires_grad: bool, name: str, grad: Any, attributes: Any
 ) -> Tensor:
-    """Return a leaf of class `kind` with a copy of `array`; on the host if its backend (a GPU) is unavailable."""
+    """Return a leaf of class `kind` with a copy of `array`; on the host if `backend` (a GPU) is unavailable."""
     try:
         home = None if backend is None else get_backend(backend)
     except (RuntimeError, ValueError):
@@ -182,6 +182,6 @@ def rebuilt(
 def _refuse_history(x: Tensor, operation: str) -> None:
     if not x.is_leaf:
         raise RuntimeError(
-            f"{operation}: needs a leaf, this Tensor of shape {x.shape} was computed by "
+            f"{operation}: needs a leaf, but this Tensor of shape {x.shape} was computed by "
             f"{x.node.name if x.node else ''}; use x.detach()"
         )

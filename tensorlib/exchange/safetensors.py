@@ -1,4 +1,4 @@
-"""Named arrays in safetensors files. Loading runs no code, and a file is either whole or absent."""
+"""Named arrays in safetensors files. Loading runs no code from the file, and saving never leaves part of a file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tensorlib.engine.value import Value
 
 __all__ = ["load", "load_metadata", "load_with_metadata", "save", "write_atomically"]
 
-_KEY = "tensorlib"  # one metadata key that holds JSON: safetensors writes several keys in random order
+_KEY = "tensorlib"  # the one metadata key, which holds JSON, because safetensors writes several keys in random order
 
 
 def save(tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write named Tensors or arrays, and `metadata`, to a safetensors file, atomically.
+    """Write named Tensors or arrays, and `metadata`, to a safetensors file atomically.
 
     Tensors may be on any backend; values are written in C order with their shape and dtype. `metadata` is anything
     that JSON can hold. Files with equal contents have equal bytes.
@@ -62,7 +62,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the metadata that was passed to `save`, {} if there was none. Raises the errors of `load`.
+    """Return the metadata that was passed to `save`, or {} if there was none. Raises the errors of `load`.
 
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarr
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # file is not a dict
             metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
     except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"load: {os.fspath(path)} is not a whole safetensors file: {error}") from None
+        raise ValueError(f"load: {os.fspath(path)} is damaged or not a safetensors file: {error}") from None
     return arrays, metadata
 
 
@@ -106,9 +106,9 @@ def _require_safetensors(operation: str) -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that after any interruption it has its old contents or all of the new, and no temporary is left.
+    """Write a file so that after any interruption it has either its old contents or all of the new ones.
 
-    The data go to a temporary file in the same folder, which is then renamed to `path`.
+    The data go to a temporary file in the same folder, which is then renamed to `path`, or removed after an exception.
 
     Raises OSError if the folder does not exist or the data cannot be written.
 

@@ -1,4 +1,4 @@
-"""`tl.graph`: from the engine's nodes to a `Graph`. Nothing recurses, so a chain of a million ops works."""
+"""`tl.graph`, which builds a `Graph` from the engine's nodes. Nothing recurses, so a chain of a million ops works."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["graph"]
 
 
 def graph(y: Tensor | Sequence[Tensor], names: Mapping[str, Any] | None = None) -> Graph:
-    """Return the graph of the computation of `y`, one Tensor or several, as data.
+    """Return the graph of the computation of `y` (one Tensor or several) as data.
 
-    Call it before ``y.backward()``, which releases the graph, or pass ``retain_graph=True`` to that. `names` names
+    Call it before ``y.backward()``, which releases the graph, or pass ``retain_graph=True`` to it. `names` names
     leaves that no module has named: ``names={"x": x, "w": w}``, or simply ``names=locals()``.
 
     Raises ValueError for a Tensor without history, RuntimeError for a graph that was released.
@@ -38,14 +38,14 @@ def graph(y: Tensor | Sequence[Tensor], names: Mapping[str, Any] | None = None) 
             raise TypeError(f"graph: needs a Tensor or a sequence of Tensors, got {type(output).__name__}")
         if not output.requires_grad:
             raise ValueError(
-                f"graph: nothing was recorded for the Tensor of shape {output.shape}: no input of it requires a "
+                f"graph: nothing was recorded for the Tensor of shape {output.shape}: none of its inputs requires a "
                 "gradient, or it was computed inside no_grad() or after detach()"
             )
     return _GraphBuilder(names or {}).build(outputs)
 
 
 def recorded_nodes(outputs: Sequence[Tensor], operation: str) -> list[Function]:
-    """Return the nodes that computed `outputs`, newest first; if they were released, raise an error of `operation`."""
+    """Return the nodes that computed `outputs`, newest first; if released, raise an error that names `operation`."""
     roots = [y.node for y in outputs if y.node is not None]
     try:
         return topological_order(roots)
@@ -84,7 +84,7 @@ class _GraphBuilder:
         return self.graph
 
     def value(self, shape: tuple[int, ...], dtype: Any) -> GraphValue:
-        """Return one shared object for equal values: a long chain has few distinct ones."""
+        """Return one shared object for equal values, because a long chain has few distinct ones."""
         key = (shape, dtype)
         if key not in self.value_of:
             self.value_of[key] = GraphValue(tuple(shape), "" if dtype is None else str(dtype))

@@ -14,7 +14,7 @@ from tensorlib.messages import plural
 __all__ = ["digraph", "import_graphviz"]
 
 _INK, _FAINT = "#1e293b", "#64748b"
-_BREAK = '<br/><font point-size="2"> <br/></font>'  # with a gap, so that underscores do not touch the next line
+_BREAK = '<br/><font point-size="2"> <br/></font>'  # its gap keeps underscores off the next line
 _STYLES: dict[str, dict[str, str]] = {
     "op": {"shape": "box", "style": "rounded,filled", "fillcolor": "#f1f5f9", "color": "#94a3b8"},
     "module": {"shape": "box", "style": "rounded,filled", "fillcolor": "#e0e7ff", "color": "#6366f1"},
@@ -82,7 +82,7 @@ class _Picture:
         return attributes | ({"penwidth": "2.5"} if box.is_output else {})
 
     def folded_ops(self, box: Box) -> list[str]:
-        """Return the number of ops in a folded module, or its only op, unless the title already names that."""
+        """Return the number of ops in a folded module, or its only op, unless the title already names this op."""
         if box.ops > 1:
             return [plural(box.ops, "op")]
         return [box.node.op] if box.node and box.node.op != _title(box) else []
@@ -100,7 +100,7 @@ class _Picture:
     # ---- arrows and legend ----
 
     def arrow_attributes(self, arrow: Arrow) -> dict[str, str]:
-        """Label an arrow with what its ends do not show: which of several outputs, and the number of edges."""
+        """Label an arrow with what its ends do not show: which of several outputs it carries, and how many edges."""
         parts = []
         several = len(arrow.tail.outputs) > 1
         if several and arrow.tail.node:
@@ -171,5 +171,5 @@ def _text(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Escape any text for a tooltip. Graphviz expands backslashes in it once or twice: a look-alike replaces them."""
+    """Escape text for a tooltip, where Graphviz expands backslashes once or twice, so a look-alike replaces them."""
     return import_graphviz().escape(html.escape(_printable(text, 400)).replace("\\", "\N{REVERSE SOLIDUS OPERATOR}"))

@@ -1,4 +1,4 @@
-"""`tl.draw`: a graph as a picture, rendered by Graphviz or graphviz-pure, and written as a whole or not at all."""
+"""`tl.draw`: draw a graph by Graphviz or graphviz-pure; the file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def draw(
 ) -> Path:
     """Draw the graph of the computation of `y`, and return the path of the picture.
 
-    Call it before ``y.backward()``, which releases the graph, or pass ``retain_graph=True`` to that.
+    Call it before ``y.backward()``, which releases the graph, or pass ``retain_graph=True`` to it.
 
     Args:
-        y: a Tensor, several, or a `Graph`.
+        y: one Tensor, several Tensors, or a `Graph`.
         path: the file to write. Its suffix chooses the format: .svg, .png, .jpg, .pdf (not with graphviz-pure), or .dot
             and .gv for Graphviz source, which needs no renderer.
         depth: the number of levels of modules that are shown as nested frames. Each deeper module is folded into one
@@ -84,7 +84,7 @@ _DOT_BINARY = threading.Lock()
 
 
 def _find_renderer() -> tuple[str, str] | None:
-    """Return name and command of the renderer: `dot`, otherwise graphviz-pure; None if neither is installed."""
+    """Return name and command of the renderer: `dot` if it is installed, or graphviz-pure; None without either."""
     if command := shutil.which("dot"):
         return "dot", command
     beside_python = sysconfig.get_path("scripts")  # not on the PATH unless the virtual environment is activated
@@ -109,7 +109,7 @@ def _renderer_for(target: Path) -> str:
 
 
 def _render(dot: Any, target: Path, command: str) -> bytes:
-    """Return the picture. graphviz reads the renderer's command from a module global, which is restored afterwards."""
+    """Return the picture. graphviz reads the renderer's command from a module global, which is restored later."""
     graphviz = import_graphviz()
     from graphviz.backend import dot_command
 

@@ -39,7 +39,7 @@ class Box:
     key: str
     kind: str  # op, module (folded), or the kind of the leaf
     frame: Frame
-    path: str  # of the folded module; of the module that an op was recorded in; of a leaf's frame
+    path: str  # of the folded module, of the module where an op was recorded, or of a leaf's frame
     node: GraphNode | None = None  # for a folded module: its op, if it has only one
     leaf: GraphLeaf | None = None
     ops: int = 0
@@ -152,7 +152,7 @@ class _Folding:
         return View(self.root, list(self.boxes.values()), list(self.arrows.values()))
 
     def frame(self, calls: tuple[Call, ...], path: str) -> Frame:
-        """Return the frame of the innermost of `calls`; create it and the frames around it if they are missing."""
+        """Return the frame of the innermost of `calls`; create missing frames, including those around it."""
         frame, levels = self.root, levels_of(path)
         for level, call in enumerate(calls, start=1):
             if call not in self.frames:
@@ -195,9 +195,9 @@ class _Folding:
         )
 
     def homes_of_leaves(self) -> list[tuple[tuple[Call, ...], str]]:
-        """Return for each leaf the calls it is drawn in, and a path below the innermost.
+        """Return for each leaf the calls in which it is drawn, and the path of a module inside them.
 
-        A parameter is drawn in the innermost module around all its users, so a shared one is outside each of them.
+        A parameter is drawn in the innermost module around all its users, so a shared one is outside each user.
         Inputs and named constants are drawn outside all modules, other constants one level outside their users.
         """
         homes: list[tuple[tuple[Call, ...], str] | None] = [None] * len(self.graph.leaves)

@@ -1,6 +1,6 @@
-"""Graph: a recorded computation as data. `tl.graph`, in building.py, makes one.
+"""Graph: a recorded computation as data. `tl.graph`, in building.py, builds it.
 
-A Graph holds numbers and names, no Tensors and no arrays, so it may be kept, pickled and drawn after the backward pass
+A Graph holds numbers and names, but no Tensors or arrays, so it may be kept, pickled and drawn after the backward pass
 has released the engine's nodes.
 """
 
@@ -37,7 +37,7 @@ class GraphValue(NamedTuple):
 
 
 class ValueRef(NamedTuple):
-    """Reference to a value: output `output` of node `node`, or leaf `leaf`. A Python number has neither (None, None).
+    """Reference to a value: output `output` of node `node`, or leaf `leaf`. Both are None for a Python number.
 
     >>> tl.graph(tl.Tensor(2.0, requires_grad=True) * 3).nodes[0].inputs[0].leaf
     0
@@ -58,10 +58,10 @@ class GraphNode:
         op: the name of the op, as "layer_norm".
         path: the module it was recorded in, as "encoder.layers.0"; "" outside any module.
         source: the line that recorded it, as "file.py:12", within `record_source` or `debug`; otherwise None.
-        inputs: a reference to each input, in the op's order.
+        inputs: a reference to each input, in the order of the op's arguments.
         outputs: shape and dtype of each output.
-        saved_bytes: the memory it keeps for the backward pass, masks and indices included, without leaves and without
-            what earlier nodes keep.
+        saved_bytes: the bytes of memory that it keeps for the backward pass, including masks and indices, but excluding
+            leaves and arrays that earlier nodes keep.
 
     >>> node = tl.graph(tl.exp(tl.Tensor([0.0, 1.0], requires_grad=True))).nodes[0]
     >>> node.op, node.saved_bytes
@@ -84,7 +84,7 @@ class GraphLeaf:
     Attributes:
         number: its index in ``graph.leaves``.
         kind: "parameter" (a module holds it), "input" (requires a gradient) or "constant" (does not). A constant that
-            an op uses without saving it cannot be recognized, and counts as a new one at each such use.
+            an op uses without saving it cannot be recognized, so each such use counts as a new constant.
         name: the parameter's name, as "encoder.layers.0.attention.weight", or the name given to `graph`; otherwise "".
         value: shape and dtype.
 
@@ -140,7 +140,7 @@ class Graph:
 
     @property
     def edges(self) -> Iterator[GraphEdge]:
-        """All edges: node by node, each node's inputs in order."""
+        """All edges, node by node, in the order of each node's inputs."""
         for node in self.nodes:
             for position, (number, leaf, output, value) in enumerate(node.inputs):
                 source = None if number is None else self.nodes[number]
@@ -180,5 +180,5 @@ class Graph:
         return f"Graph({self.headline()})"
 
 
-# Their public names: tl.Node and so on. Inside, the engine has its own Node and Value.
+# The public names, such as tl.Node. Inside tensorlib, Node and Value are classes of the engine.
 Edge, Leaf, Node, Source, Value = GraphEdge, GraphLeaf, GraphNode, ValueRef, GraphValue

@@ -16,13 +16,13 @@ _ENGINE_ATTRIBUTES = {*get_annotations(Node), *get_annotations(Function)}
 
 
 def held_arrays(node: Function) -> list[Array]:
-    """Return what `node` saved, its statistics, the arrays in its own attributes, and the inputs of its checkpoint."""
+    """Return the arrays that `node` saved, those in its statistics and attributes, and the inputs of its checkpoint."""
     checkpointed = [] if node.region is None else node.region.held()
     return arrays_in([node.saved, node.statistics, own_attributes(node), checkpointed])
 
 
 def own_attributes(node: Function) -> dict[str, Any]:
-    """Return the attributes that the op itself has set, such as an axis or a mask, without those of the engine."""
+    """Return the attributes that the op itself has set, such as an axis or a mask, without the engine's."""
     return {name: value for name, value in vars(node).items() if name not in _ENGINE_ATTRIBUTES}
 
 

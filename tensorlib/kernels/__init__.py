@@ -1,7 +1,8 @@
 """Kernels: fast overrides of formulas in ops/.
 
 A kernel is registered for an array type under ``functools.singledispatch``: the formula stays readable, and the kernel
-runs instead. With ``TENSORLIB_KERNELS=0`` in the environment none is registered, and everything works, only slower.
+runs instead. With ``TENSORLIB_KERNELS=0`` in the environment no kernel is registered: everything works, but
+more slowly.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = ["enabled", "overridable", "register_kernels"]
 
 
 def overridable() -> dict[str, Callable[..., Any]]:
-    """Return every formula that kernels may override, by name. A test compares each with all of its kernels."""
+    """Return every formula that kernels may override, by name. A test compares each formula with its kernels."""
     modules = (
         attention, crossentropy, dropout, indexing, linalg, linear, linear_cross_entropy, normalize, softmax, update
     )  # fmt: skip
@@ -46,7 +47,7 @@ def enabled() -> bool:
 
 
 def register_kernels() -> None:
-    """Register the kernels for NumPy now, those for CuPy when its backend is first used; none if they are disabled."""
+    """Register the kernels for NumPy now, those for CuPy when its backend is first used; none if disabled."""
     if enabled():
         from tensorlib.kernels import numpy  # noqa: F401
 

@@ -1,8 +1,8 @@
-"""Products with Jacobians and Hessians, and the matrices themselves, composed of `grad`.
+"""Products with Jacobians and Hessians, and the matrices themselves, computed by `grad`.
 
 Each takes `f`, a function of Tensors that returns a Tensor or a tuple of Tensors, and `inputs`: one Tensor or array,
 or a tuple of them. A result for one input (or output) is a Tensor, a result for several is a tuple of Tensors. With
-``create_graph=True`` they are differentiable with respect to the inputs that require a gradient, and to everything
+``create_graph=True`` results are differentiable with respect to the inputs that require a gradient, and to everything
 else that `f` uses.
 """
 
@@ -42,10 +42,10 @@ def vjp(f: Callable[..., Y], inputs: Several, v: Any = ..., *, create_graph: boo
 def vjp(f: Callable[..., Any], inputs: Any, v: Any = None, *, create_graph: bool = False) -> tuple[Any, Any]:
     """Return (y, v^T J): the output y = f(x), and its vector-Jacobian product, of the shape of `inputs`.
 
-    J = dy/dx; `v` has the shape of y and may be omitted where y is a scalar. This is reverse mode itself: one
+    J = dy/dx; `v` has the shape of y and may be omitted if y is a scalar. This is reverse mode itself: one
     backward pass, whatever the size of x.
 
-    Raises ValueError where `v` is missing or does not have the shape of y.
+    Raises ValueError if `v` is required but missing, or does not have the shape of y.
 
     >>> y, product = tl.vjp(lambda x: x * x, tl.Tensor([1.0, 2.0]), [1.0, 10.0])
     >>> y.numpy().tolist(), product.numpy().tolist()
@@ -59,11 +59,11 @@ def vjp(f: Callable[..., Any], inputs: Any, v: Any = None, *, create_graph: bool
 def jvp(f: Callable[..., Y], inputs: One | Several, v: Any = None, *, create_graph: bool = False) -> tuple[Y, Y]:
     """Return (y, J v): the output y = f(x), and its Jacobian-vector product, of the shape of y.
 
-    J = dy/dx; `v` has the shape of `inputs` and may be omitted where x is a scalar. u^T J is linear in u, so its
+    J = dy/dx; `v` has the shape of `inputs` and may be omitted if x is a scalar. u^T J is linear in u, so its
     gradient with respect to u, with v as the cotangent, is J v: two backward passes instead of a forward mode with a
     separate rule for every op (Townsend 2017, "A new trick for calculating Jacobian vector products").
 
-    Raises ValueError where `v` is missing or does not have the shape of `inputs`.
+    Raises ValueError if `v` is required but missing, or does not have the shape of `inputs`.
 
     >>> y, product = tl.jvp(lambda x: x * x, tl.Tensor([1.0, 2.0]), [1.0, 10.0])
     >>> product.numpy().tolist()
@@ -85,10 +85,10 @@ def hvp(f: Callable[..., Y], inputs: Several, v: Any = ..., *, create_graph: boo
 def hvp(f: Callable[..., Any], inputs: Any, v: Any = None, *, create_graph: bool = False) -> tuple[Any, Any]:
     """Return (y, H v): the scalar y = f(x), and the product of its Hessian with `v`, of the shape of `inputs`.
 
-    `v` has the shape of `inputs` and may be omitted where x is a scalar. H v is the gradient of
+    `v` has the shape of `inputs` and may be omitted if x is a scalar. H v is the gradient of
     <dy/dx, v> (Pearlmutter 1994): two backward passes, and no matrix.
 
-    Raises ValueError where f does not return one scalar, or `v` does not have the shape of `inputs`.
+    Raises ValueError if f does not return one scalar, or `v` does not have the shape of `inputs`.
 
     >>> y, product = tl.hvp(lambda x: (x**3).sum(), tl.Tensor([1.0, 2.0]), [1.0, 10.0])
     >>> y.item(), product.numpy().tolist()
@@ -132,10 +132,10 @@ def hessian(f: Callable[..., Any], inputs: Several, *, create_graph: bool = ...)
 def hessian(f: Callable[..., Any], inputs: Any, *, create_graph: bool = False) -> Any:
     """Return H = d2y/dx2 of the scalar y = f(x), of shape (*x.shape, *x.shape): the Jacobian of the gradient.
 
-    One backward pass for the gradient, and one for each element of x. For several inputs a tuple of tuples,
-    H[i][j] = d2y / dx_i dx_j.
+    It takes one backward pass for the gradient, and one for each element of x. For several inputs the result is a tuple
+    of tuples, H[i][j] = d2y / dx_i dx_j.
 
-    Raises ValueError where f does not return one scalar.
+    Raises ValueError if f does not return one scalar.
 
     >>> tl.hessian(lambda x: (x**3).sum(), tl.Tensor([1.0, 2.0])).numpy()
     array([[ 6.,  0.],
@@ -153,7 +153,7 @@ def hessian(f: Callable[..., Any], inputs: Any, *, create_graph: bool = False) -
 def vector_jacobian_products(
     ys: Sequence[Tensor], xs: Sequence[Tensor], vs: Sequence[Tensor], create_graph: bool
 ) -> list[Tensor]:
-    """Return the gradient of <vs, ys> with respect to each x: zeros where no path leads to x. Retains the graph."""
+    """Return the gradient of <vs, ys> with respect to each x: zeros if no path leads to x. Retains the graph."""
     reached = [(y, v) for y, v in zip(ys, vs, strict=True) if y.requires_grad]
     if not reached:
         return [zeros_like(x) for x in xs]
@@ -171,7 +171,7 @@ def _jacobians(y: Tensor, xs: Sequence[Tensor], create_graph: bool) -> list[Tens
         rows.append(vector_jacobian_products([y], xs, [wrap(unit.reshape(y.shape))], create_graph))
     if not rows:
         return [wrap(x.backend.xp.zeros((*y.shape, *x.shape), x.dtype)) for x in xs]
-    with recording(record=create_graph):  # if requested, also within no_grad
+    with recording(record=create_graph):  # so that create_graph also works within no_grad
         return [reshape(stack([row[k] for row in rows]), (*y.shape, *x.shape)) for k, x in enumerate(xs)]
 
 
@@ -207,7 +207,9 @@ def _evaluated(
             kind = f"{one.dtype} Tensor" if isinstance(one, Tensor) else type(one).__name__
             raise TypeError(f"{name}: f must return a Tensor of a floating dtype, or several; it returned a {kind}")
     if scalar and (len(ys) != 1 or ys[0].size != 1):
-        raise ValueError(f"{name}: f must return one scalar, it returned shape {', '.join(str(y.shape) for y in ys)}")
+        raise ValueError(
+            f"{name}: f must return one scalar, but it returned shape {', '.join(str(y.shape) for y in ys)}"
+        )
     return xs, y, ys
 
 
@@ -219,7 +221,7 @@ def _vectors(name: str, v: Any, likes: Sequence[Tensor], what: str) -> list[Tens
         return [ones_like(likes[0])]
     vs = list(v) if _is_several(v) and (len(likes) > 1 or any(isinstance(x, Tensor) for x in v)) else [v]
     if len(vs) != len(likes):
-        raise ValueError(f"{name}: v must hold one vector for each of {len(likes)}, as {what} does; got {len(vs)}")
+        raise ValueError(f"{name}: v must hold {len(likes)} vectors, one for each Tensor of {what}; got {len(vs)}")
     vectors = []
     for given, like in zip(vs, likes, strict=True):
         one = as_tensor(given, like=like)

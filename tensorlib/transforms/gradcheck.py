@@ -1,4 +1,4 @@
-"""gradcheck: analytic gradients against finite differences, to first and second order, naming op and element."""
+"""gradcheck: compare analytic gradients with finite differences, to first and second order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["GradcheckError", "GradcheckResult", "gradcheck"]
 
 
 class GradcheckError(AssertionError):
-    """A gradient differs from its finite difference. Names function, order, input, element and both numbers.
+    """A gradient differs from its finite difference. The message gives both, and the element.
 
     >>> try:
     ...     tl.gradcheck(lambda x: x * x.detach(), [2.0], order=1, name="square")
@@ -52,25 +52,25 @@ def gradcheck(
 ) -> GradcheckResult:
     """Check the gradients of `f`, a function of Tensors, at `arrays`, in float64.
 
-    With a random cotangent c (a plain sum would hide a wrong gradient of softmax), L(x) = <c, f(x)>, and each element
+    Let L(x) = <c, f(x)> with a random cotangent c (a plain sum would hide a wrong gradient of softmax). Each element
     of dL/dx is compared with the central difference of fourth order,
 
         (8 L(x+h) - 8 L(x-h) - L(x+2h) + L(x-2h)) / 12 h,    whose error is of order h^4,
 
-    relative to the largest element of the gradient. With `order` 2 the gradient is compared under create_graph too,
-    and then checked in the same way as a function of x and c. `f` must be smooth around `arrays`.
+    relative to the largest element of the gradient. With `order` 2 the gradient under create_graph is compared too,
+    and its own gradients, as a function of x and c, are checked in the same way. `f` must be smooth around `arrays`.
 
     Args:
-        f: returns a Tensor or several; those of integers and booleans are ignored.
+        f: a function that returns a Tensor or several; Tensors of integers and booleans are ignored.
         arrays: the inputs of f, of any shape.
         order: 1 or 2, the highest order of derivatives to check.
         tolerance: the largest error allowed, relative to the largest element of the gradient.
         step: h, relative to x where |x| > 1.
-        seed: of the random cotangents.
+        seed: the seed of the random cotangents.
         name: the name of f in messages; by default ``f.__name__``.
-        backend: where f is computed.
+        backend: the backend on which f is computed.
 
-    Raises GradcheckError, naming the order, input, element and both numbers; ValueError for another order.
+    Raises GradcheckError, naming the order, input, element and both numbers; ValueError for any other order.
 
     >>> tl.gradcheck(tl.tanh, np.linspace(-1, 1, 6).reshape(2, 3)).first < 1e-9
     True
@@ -136,7 +136,7 @@ def _compare(
     """Compare grad of <cotangents, f> with central differences at every element; return the worst relative error."""
     xs = [Tensor(p, requires_grad=True, backend=settings.backend) for p in points]
     seeds = [Tensor(c, backend=settings.backend) for c in cotangents]
-    # The same formula, once on arrays and once on Tensors; where a kernel overrides it for arrays, they may differ.
+    # The formula runs once on arrays and once on Tensors; if a kernel overrides it for arrays, results may differ.
     analytic = {order: vector_jacobian_products(_floating(f(*xs)), xs, seeds, create_graph=False)}
     if under_create_graph:
         analytic[f"{order} under create_graph"] = vector_jacobian_products(
@@ -175,7 +175,7 @@ def _differences(
 
 
 def _error(settings: _Settings, order: str, i: int, analytic: np.ndarray, numeric: np.ndarray) -> float:
-    """Return the worst relative error of the gradient of input `i`; raise GradcheckError above the tolerance."""
+    """Return the worst relative error of the gradient of input `i`; raise GradcheckError above `tolerance`."""
     if analytic.size == 0:
         return 0.0
     both = np.abs([analytic, numeric])

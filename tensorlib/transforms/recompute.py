@@ -1,4 +1,4 @@
-"""checkpoint: drop what a stretch of the computation saved, and recompute it when the backward pass needs it."""
+"""checkpoint: drop the arrays that a part of the computation saved, and recompute them for the backward pass."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def checkpoint(f: Callable[P, R], *inputs: P.args, **options: P.kwargs) -> R:
 
     When the backward pass reaches the first op inside, it runs `f` once more, with the same dropout masks: memory for
     the arrays inside is traded for the time of one more forward pass (Chen et al. 2016, "Training deep nets with
-    sublinear memory cost"). Gradients of any order are the same bits as without, with respect to `inputs` and to
+    sublinear memory cost"). Gradients of any order have the same bits as without it, with respect to `inputs` and to
     everything else that `f` uses, such as the parameters of modules.
 
     The second run of `f` must run the same ops on the same values. Draws from generators of tensorlib are repeated;
-    other state that f changes is not. It is an error if the value of a Tensor that f read was replaced in between, as
-    by an optimizer, or if the ops or their shapes differ.
+    other state that f changes is not restored. It is an error if the value of a Tensor that f read was replaced in
+    between, as by an optimizer, or if the second run has other ops or shapes.
 
     >>> x = tl.Tensor([1.0, 2.0], requires_grad=True)
     >>> y = tl.checkpoint(lambda x: tl.tanh(x) * x, x)  # keeps x, but not tanh(x)
@@ -56,7 +56,7 @@ def checkpoint(f: Callable[P, R], *inputs: P.args, **options: P.kwargs) -> R:
 
 
 class _Tape:
-    """Lists the nodes recorded in a stretch, and, weakly, the leaves that it reads, including constants."""
+    """Lists the nodes recorded in a region, and, by weak references, the leaves that it reads, including constants."""
 
     def __init__(self) -> None:
         self.nodes: list[Function] = []
@@ -71,13 +71,13 @@ class _Tape:
                 self.leaves[id(x)] = weakref.ref(x)
 
     def extend(self, inner: _Tape) -> None:
-        """Add the contents of a stretch inside this one."""
+        """Add the nodes and leaves of a region inside this one."""
         self.nodes += inner.nodes
         self.leaves |= inner.leaves
 
 
 class _Region:
-    """Everything needed to run a stretch again. Refers to its nodes weakly: they hold the region, and cycles leak."""
+    """Everything needed to run a region again. References to its nodes are weak, because the nodes refer to it."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class _Region:
         self.function, self.inputs, self.options, self.draws = function, inputs, options, draws
         self.nodes = [weakref.ref(node) for node in tape.nodes]
         self.ops = _ops_in(tape)
-        # The versions after the stretch: values that it replaces itself, such as a running mean, are not an error.
+        # The versions after the first run: values that it replaces itself, such as a running mean, are not an error.
         self.versions = [(leaf, x.version) for leaf in tape.leaves.values() if (x := leaf()) is not None]
 
     def held(self) -> list[Array]:
@@ -98,7 +98,7 @@ class _Region:
         return [x.data for x in (*self.inputs, *self.options.values()) if isinstance(x, Tensor)]
 
     def restore(self) -> None:
-        """Run the function again, and give the arrays that each op saves to the node that dropped them."""
+        """Run the function again, and give the arrays that each op saves to the original node of that op."""
         for reference, version in self.versions:
             if (leaf := reference()) is not None and leaf.version != version:
                 raise replaced_since("a checkpoint", leaf, version)
@@ -120,7 +120,7 @@ class _Region:
 
 
 def _original_of(reference: Callable[[], Function | None], originals: dict[int, Function | None]) -> Any:
-    """Return a weak reference to the node that the node behind `reference` is a second run of."""
+    """Return a weak reference to the original of the node that `reference` refers to."""
     original = originals.get(id(reference()))
     return weakref.ref(original) if original is not None else lambda: None
 

@@ -138,7 +138,7 @@ def test_a_step_between_forward_and_backward_is_an_error_not_a_wrong_number():
     bowl().backward()
     late = bowl()
     optimizer.step()
-    with pytest.raises(RuntimeError, match="was replaced since"):
+    with pytest.raises(RuntimeError, match="has been replaced since"):
         late.backward()
 
 

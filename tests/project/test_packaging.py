@@ -129,7 +129,9 @@ def test_both_checks_use_the_same_words(broken_site, tmp_path):
 def test_models_refuse_a_package_that_pip_installed_over_nn(broken_site, tmp_path):
     done = python("-c", "import models", path=[broken_site], cwd=tmp_path)
     last = done.stderr.splitlines()[-1]
-    assert f"but `import nn` finds {broken_site / 'nn' / '__init__.py'}; rename that, or reinstall" in last
+    assert (
+        f"but `import nn` finds {broken_site / 'nn' / '__init__.py'}; rename that file or folder, or reinstall" in last
+    )
     assert done.returncode == 1 and done.stdout == ""
 
 

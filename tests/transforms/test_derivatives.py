@@ -181,9 +181,9 @@ BAD = [
     (
         lambda: tl.jvp(lambda x, y: x, (x3, x3), (x3,)),
         ValueError,
-        "jvp: v must hold one vector for each of 2, as the input does; got 1",
+        "jvp: v must hold 2 vectors, one for each Tensor of the input; got 1",
     ),
-    (lambda: tl.hvp(lambda x: x, x3, x3), ValueError, r"hvp: f must return one scalar, it returned shape \(3,\)"),
+    (lambda: tl.hvp(lambda x: x, x3, x3), ValueError, r"hvp: f must return one scalar, but it returned shape \(3,\)"),
     (lambda: tl.hessian(lambda x: (x.sum(), x.sum()), x3), ValueError, r"hessian: .* returned shape \(\), \(\)"),
     (lambda: tl.jacobian(lambda x: x, [1, 2]), TypeError, "jacobian: input 0 must be .* got int64; use .astype"),
     (lambda: tl.jacobian(lambda x: x > 0, x3), TypeError, "jacobian: f must return .* it returned a bool Tensor"),

@@ -9,7 +9,7 @@ ROW_KERNEL cross_entropy(const real* x, long long classes, const long long* targ
             loss[blockIdx.x] = 0;
             lse[blockIdx.x] = log((real)classes);
         }
-        return;  // all threads of the block do, so no barrier waits for them
+        return;  // all threads of the block return, so no barrier waits for them
     }
     x += blockIdx.x * classes;
     real top = Largest::start(), sum = 0;

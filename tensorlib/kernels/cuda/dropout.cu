@@ -17,7 +17,7 @@ extern "C" __global__ void dropout(const real* x, long long size, const real* bi
         const long long e = 16 * first + i;
         real value = x[e];
         if (bias) value += bias[e % width];
-        if (relu && value <= 0) value = 0;  // a NaN stays one
+        if (relu && value <= 0) value = 0;  // a NaN stays NaN
         if (dropped_levels) value = random[i / 16].bits16(i % 16) >= dropped_levels ? value * (real)scale : 0;
         y[e] = residual ? residual[e] + value : value;
     }

@@ -1,4 +1,4 @@
-"""Dropout, with the steps before and after it: one pass over the result of a product or a sum."""
+"""Dropout together with the steps before and after it, in one pass over the result of a product or a sum."""
 
 from __future__ import annotations
 

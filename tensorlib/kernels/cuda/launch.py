@@ -23,11 +23,11 @@ NOT_SERVED: Any = object()
 _MOST_THREADS = 1024
 _MOST_BLOCKS = 2**31 - 1
 
-contiguous = cupy.ascontiguousarray  # kernels get no strides
+contiguous = cupy.ascontiguousarray  # kernels take contiguous arrays, because they get no strides
 
 
 def overrides(formula: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a kernel for `formula`. If the kernel returns `NOT_SERVED`, the formula computes instead."""
+    """Register a kernel for `formula`. If the kernel returns `NOT_SERVED`, the formula runs instead."""
 
     def register(kernel: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(kernel)
@@ -42,7 +42,7 @@ def overrides(formula: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 
 def by_rows(file: str, name: str, kind: str, rows: int, width: int, arguments: tuple[Any, ...]) -> None:
-    """Launch one block of threads for each row: one warp if the row fits it, several for longer rows."""
+    """Launch one block of threads for each row: one warp for a row of up to 32 elements, several for longer rows."""
     threads = min(_MOST_THREADS, -(-width // WARP) * WARP)
     kernel(HERE / file, name, kind)((rows,), (threads,), arguments)
 
@@ -54,7 +54,7 @@ def elementwise(inputs: str, outputs: str, operation: str) -> Any:
 
 
 def fits(x: Any, *others: Any) -> bool:
-    """Return whether a kernel serves these arrays: all float32 or all float64, and the first not empty."""
+    """Return whether a kernel serves these arrays: all float32 or all float64, on this device, first not empty."""
     same = x.dtype.char in C_NAMES and all(o.dtype == x.dtype for o in others)
     return same and x.size > 0 and on_current_device(x, *others)
 
@@ -65,6 +65,6 @@ def fits_by_rows(x: Any, *others: Any) -> bool:
 
 
 def on_current_device(*arrays: Any) -> bool:
-    """Return whether all arrays are on the current device; a kernel does not check its pointers."""
+    """Return whether all arrays are on the current device, because a kernel does not check its pointers."""
     device = cupy.cuda.runtime.getDevice()
     return all(a.data.device_id == device for a in arrays)

@@ -1,4 +1,4 @@
-"""Layer normalization: one block of threads for each row, and sums over rows in chunks."""
+"""Layer normalization: one block of threads for each row; sums over rows are computed in chunks of rows."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def _softmax(x: Any, axis: int, visible: Any) -> Any:
     width = x.shape[-1]
     if visible is None:
         mask: tuple[Any, ...] = (0, 1, 1, 0, 0, 0, 0)
-    else:  # three axes before the last, of size 1 where x has fewer
+    else:  # the kernel expects three axes before the last; axes that x lacks have size 1
         visible = cupy.broadcast_to(visible, x.shape)
         missing = (0,) * (4 - x.ndim)
         sizes, strides = (*(1 for _ in missing), *x.shape), (*missing, *visible.strides)

@@ -1,4 +1,4 @@
-"""Kernels for NumPy arrays: the formulas computed in place, most of them on blocks of rows that fit the cache."""
+"""Kernels for NumPy arrays: they compute the formulas in place, mostly on blocks of rows that fit in the cache."""
 
 from tensorlib.kernels.numpy import (
     attention,

@@ -1,10 +1,10 @@
 """Attention by blocks: a block holds whole sentences if they are short, otherwise some queries of one head.
 
-A block has all keys of its queries, so its softmax is complete, and only one block of scores per thread ever exists,
-which fits the cache. Backward computes the weights again from the scores and the kept sums of their exponentials.
+A block has all keys of its queries, so its softmax is complete. Each thread has only one block of scores at a time,
+which fits in the cache. Backward computes the weights again from the scores and the kept sums of their exponentials.
 
-Shape suffixes: B sentences, H heads, T queries, S keys, K head width, M width of the values; lower-case letters for
-one block.
+Shape suffixes: B sentences, H heads, T queries, S keys, K head width, M width of the values; lower-case letters
+are the same sizes of one block.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from tensorlib.ops.attention import AttentionPattern, attention_formula, attenti
 from tensorlib.ops.dropout import dropout_scale, dropped_levels
 
 BLOCK_WEIGHTS = 1 << 17  # the most weights in a block: half a megabyte of float32
-SHARED_WEIGHTS = 1 << 16  # from this number of weights on it pays to share the work
-SAFE_SCORE = 60.0  # exp of it, and a sum of such, is far from overflow
-SAFE_SUM = 1e-20  # far from underflow
+SHARED_WEIGHTS = 1 << 16  # sharing the work among threads is faster from this number of weights on
+SAFE_SCORE = 60.0  # exp(60) is far from overflow, and so is a sum of such numbers
+SAFE_SUM = 1e-20  # a sum above this is far from underflow
 
 Task = tuple[slice, slice, list[slice]]  # sentences, heads, and blocks of their queries
 
 
 class _AttentionBlocks:
-    """The operands of one attention with axes (B, H, ...), and its scores and weights one block at a time.
+    """The operands of one attention with axes (B, H, ...), which computes scores and weights one block at a time.
 
-    `ceiling` is inf where a key is visible and -inf where it is hidden, or None if all are visible.
+    `ceiling` is inf where a key is visible and -inf where it is hidden, or None if all keys are visible.
     """
 
     def __init__(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, pattern: AttentionPattern) -> None:
@@ -53,7 +53,7 @@ class _AttentionBlocks:
             self.ceiling = ceiling.reshape(batch, heads, self.queries, self.keys) if len(lead) < 2 else ceiling
 
     def tasks(self) -> list[Task]:
-        """Cut the work. The blocks of a task run in order on one thread, so that sums over them have one order."""
+        """Return the tasks. The blocks of a task run in order on one thread, so that sums over them have one order."""
         per_sentence = self.heads * self.queries * self.keys
         if per_sentence <= BLOCK_WEIGHTS:
             step, all_heads = BLOCK_WEIGHTS // per_sentence, slice(0, self.heads)
@@ -83,8 +83,8 @@ class _AttentionBlocks:
         """Return q k^T / sqrt(K) of a block for the keys that it sees, (b, h, t, s); -inf where a key is hidden."""
         s = self.seen_keys(t)
         scores = np.matmul(self.q_BHTK[b, h, t], self.k_BHSK[b, h, s].swapaxes(-1, -2))
-        scores *= self.dtype.type(self.scale)  # here and not in the queries, which are not contiguous
-        if self.ceiling is not None:  # fmin and not a sum, because it also replaces a NaN by -inf
+        scores *= self.dtype.type(self.scale)  # scaling the queries is slower: they are not contiguous
+        if self.ceiling is not None:  # fmin instead of a sum, because it replaces even a hidden NaN by -inf
             np.fmin(scores, self.ceiling[b, h, t, s], out=scores)
         if self.pattern.causal:  # all queries of the block see the keys before its first query
             last = scores[..., t.start :]
@@ -110,7 +110,7 @@ class _AttentionBlocks:
         return e, top, total
 
     def dropout_mask(self, b: slice, h: slice, t: slice) -> np.ndarray:
-        """Return True for the weights of a block that dropout keeps: its part of the mask of all (B, H, T, S)."""
+        """Return a boolean mask of the weights of a block that dropout keeps: its part of the mask (B, H, T, S)."""
         sizes = [x.stop - x.start for x in (b, h, t)]
         start = ((b.start * self.heads + h.start) * self.queries + t.start) * self.keys
         bits = philox_bits(self.pattern.key, self.pattern.draw, start, math.prod(sizes) * self.keys)
@@ -122,13 +122,13 @@ class _AttentionBlocks:
 
 
 def row_sums(x: np.ndarray) -> np.ndarray:
-    """Return the sums over the last axis, kept, by a product with ones: over short rows np.sum is much slower."""
+    """Return the sums over the last axis, kept, by a product with ones: np.sum is much slower on short rows."""
     width = x.shape[-1]
     return np.matmul(x.reshape(-1, width), np.ones((width, 1), x.dtype)).reshape(*x.shape[:-1], 1)
 
 
 def empty_heads(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Return an empty (batch, heads, length, width) with the memory layout (batch, length, heads · width)."""
+    """Return an empty array (batch, heads, length, width) with the memory layout (batch, length, heads · width)."""
     batch, heads, length, width = shape
     return np.empty((batch, length, heads, width), dtype).transpose(0, 2, 1, 3)
 
@@ -136,7 +136,7 @@ def empty_heads(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def _fits(q: np.ndarray, k: np.ndarray, v: np.ndarray, p: float) -> bool:
     """Return whether the kernel serves these operands."""
     if p and len({np.broadcast_shapes(*[x.shape[:-2] for x in some]) for some in ((q, k), (q, k, v))}) > 1:
-        return False  # dropout has one mask for the weights of q and k, which several v share
+        return False  # several v share the weights of one q and k, and so their dropout mask
     return max(q.ndim, k.ndim, v.ndim) <= 4 and same_float_dtype(q, k, v) and 0 not in (*q.shape, *k.shape, *v.shape)
 
 
@@ -156,7 +156,7 @@ def _attention_kernel(q: np.ndarray, k: np.ndarray, v: np.ndarray, pattern: Atte
             if pattern.p:
                 zero_where_not(x.dropout_mask(b, h, t), e)
                 total /= total.dtype.type(dropout_scale(pattern.p))
-            e /= total  # before the product, which could otherwise overflow
+            e /= total  # divide before the product, which could otherwise overflow
             np.matmul(e, x.v_BHSM[b, h, x.seen_keys(t)], out=y_BHTM[b, h, t])
 
     x.run(attend)
@@ -182,7 +182,7 @@ def _attention_gradient_kernel(
             results = (gradients.dq, gradients.dk, gradients.dv)
             dq, dk, dv = (None if d is None else x.with_original_axes(d) for d in results)
             return dq, dk, dv
-    # Another dtype, or a gradient is infinite or NaN, perhaps only at hidden positions.
+    # The dtypes differ, or a gradient is infinite or NaN, perhaps only at hidden positions.
     return attention_gradient.dispatch(object)(dy, q, k, v, pattern, kept, needs)
 
 
@@ -243,7 +243,7 @@ class _AttentionGradients:
 
 
 def _add_product(x: np.ndarray, y: np.ndarray, z: np.ndarray, rows: slice, first: bool) -> None:
-    """Add x @ y to these rows of z (..., S, width). The first call sets all of z."""
+    """Add x @ y to these rows of z (..., S, width). The first call writes all of z."""
     if first:
         np.matmul(x, y, out=z[..., rows, :])
         z[..., rows.stop :, :] = 0

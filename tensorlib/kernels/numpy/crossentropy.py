@@ -1,4 +1,4 @@
-"""Cross-entropy by row blocks: the logits (N, V) are the largest array of a training step, so they are read once."""
+"""Cross-entropy by row blocks: the logits (N, V) are a step's largest array, so memory is read once."""
 
 from __future__ import annotations
 

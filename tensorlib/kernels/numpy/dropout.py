@@ -11,16 +11,16 @@ from tensorlib.ops.dropout import add_dropout_formula, dropout_formula, dropout_
 
 
 def dropout_into(y: np.ndarray, x: np.ndarray, p: float, key: int, draw: int, start: int) -> None:
-    """Write x · m to y; m is the draw's mask from element `start` on. Both have one shape; y is contiguous."""
+    """Write x · m to y, where m is the draw's mask from element `start` on. x and y have one shape; y is contiguous."""
     kept = philox_bits(key, draw, start, x.size) >= dropped_levels(p)
     np.multiply(x, x.dtype.type(dropout_scale(p)), out=y)
     zero_where_not(kept.reshape(x.shape), y)
 
 
 def zero_where_not(kept: np.ndarray, y: np.ndarray) -> None:
-    """Set y to 0 where `kept` is False, also where it is inf or NaN."""
+    """Set y to 0 where `kept` is False, even if y is infinite or NaN there."""
     bits = y.view(f"i{y.itemsize}")
-    bits *= kept  # as integers, because inf · 0 is NaN
+    bits *= kept  # multiplies the bits as integers, because inf · 0 is NaN
 
 
 @dropout_formula.register(np.ndarray)

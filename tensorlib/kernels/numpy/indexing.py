@@ -6,7 +6,7 @@ import numpy as np
 
 from tensorlib.ops.indexing import sum_rows_formula
 
-FEW = 8  # rows of an id that occurs more often than this are summed in a call for that id alone
+FEW = 8  # if an id occurs more often than this, its rows are summed by a separate call
 
 
 @sum_rows_formula.register(np.ndarray)
@@ -23,7 +23,7 @@ def _sum_rows_kernel(x: np.ndarray, ids: np.ndarray, rows: int) -> np.ndarray:
     found = ordered[starts]
     few = counts <= FEW
     y[found[few]] = x[order[starts[few]]]
-    for nth in range(1, FEW):  # the second occurrence of each id, the third, ...: no id occurs twice among them
+    for nth in range(1, FEW):  # add the nth occurrence of each id: within one addition no id occurs twice
         more = few & (counts > nth)
         if not more.any():
             break

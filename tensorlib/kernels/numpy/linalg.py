@@ -1,4 +1,4 @@
-"""Matrix products in blocks of rows or columns, each on one thread, so that bits do not depend on their number."""
+"""Matrix products in blocks of rows or columns, each on one thread: results do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tensorlib.arrays.threads import BLAS, share
 from tensorlib.kernels.numpy.blocks import even_blocks, row_blocks, same_float_dtype
 from tensorlib.ops.linalg import product, rows
 
-SHARED_WORK = 1 << 23  # multiplications, 150 microseconds on one thread; a smaller product is not cut
-LEAST_SIDE = 1024  # rows or columns of a block if there are more than two: in narrower blocks BLAS is slower
+SHARED_WORK = 1 << 23  # multiplications, which take 150 microseconds on one thread; a smaller product is not cut
+LEAST_SIDE = 1024  # of rows or columns, for each block if there are more than two: BLAS is slower on narrower ones
 MOST_BLOCKS = 8
 FEW_ROWS = 256
 

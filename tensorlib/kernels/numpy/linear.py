@@ -71,5 +71,5 @@ def _linear_gradient_kernel(
         pieces += product_pieces(rows(x).T, dz_rows, dweight)
     if any(needs[2:]):
         pieces.append(lambda: np.sum(dz_rows, axis=0, out=dbias))
-    call_all(pieces)  # in one call: products that are too small to share alone are worth sharing together
+    call_all(pieces)  # in one call, because products that are too small to be cut can still run at the same time
     return tuple([d if needed else None for d, needed in zip((dx, dweight, dbias), needs, strict=False)])

@@ -1,9 +1,9 @@
-"""From hidden states to the loss, one block of rows at a time; the threads divide the vocabulary.
+"""The loss computed from hidden states, one block of rows at a time; the threads divide the vocabulary.
 
-For each block one array holds the logits, then the softmax, then the gradient of the logits, whose contribution to the
-gradients of the hidden states and the weight is added. The next block reuses the array.
+For each block one array holds the logits, then the softmax, then the gradient of the logits, from which contributions
+to the gradients of hidden states, weight and bias are computed. The next block reuses the array.
 
-Shape suffixes: N rows that count, D width, V vocabulary; lower-case letters for one block.
+Shape suffixes: N rows with a target that counts, D width, V vocabulary; lower-case letters are sizes of one block.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tensorlib.arrays.threads import BLAS, share
 from tensorlib.kernels.numpy.blocks import even_blocks, for_blocks, row_blocks, same_float_dtype, sum_in_order
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula, linear_cross_entropy_gradient
 
-BLOCK_BYTES = 1 << 24  # of logits, about: many rows are fast in BLAS, and the block should fit the third-level cache
-COLUMNS = 4096  # of the vocabulary, for which there are two pieces of work
-SHARED_LOGITS = 1 << 17  # from this number of logits on it pays to share the work
+BLOCK_BYTES = 1 << 24  # of logits, roughly: BLAS is fast on many rows, but a block should fit in the third-level cache
+COLUMNS = 4096  # of the vocabulary for each two pieces of work, roughly
+SHARED_LOGITS = 1 << 17  # sharing the work among threads is faster from this number of logits on
 
 
 @linear_cross_entropy_formula.register(np.ndarray)
@@ -136,7 +136,7 @@ class _BlockedLoss:
 
 @linear_cross_entropy_gradient.register(np.ndarray)
 @linear_cross_entropy_gradient.register(np.generic)  # dloss of a scaled loss is a NumPy scalar
-def _linear_cross_entropy_gradient_kernel(  # type: ignore[misc]  # which has no len(), so mypy does not take it for an Array
+def _linear_cross_entropy_gradient_kernel(  # type: ignore[misc]  # np.generic has no len(), as Array has
     dloss: np.ndarray | np.generic,
     x: np.ndarray,
     weight: np.ndarray,
@@ -148,7 +148,9 @@ def _linear_cross_entropy_gradient_kernel(  # type: ignore[misc]  # which has no
     if kept is None or dloss.dtype != x.dtype:
         formula = linear_cross_entropy_gradient.dispatch(object)
         return formula(dloss, x, weight, *bias, classes=classes, kept=kept, needs=needs)
-    return tuple([None if d is None else _scaled(d, dloss) for d in kept])  # copies: retain_graph allows another pass
+    return tuple(
+        [None if d is None else _scaled(d, dloss) for d in kept]
+    )  # copies, because another pass may need `kept`
 
 
 def _scaled(d: np.ndarray, factor: Any) -> np.ndarray:

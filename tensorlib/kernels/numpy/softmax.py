@@ -1,4 +1,4 @@
-"""Softmax in place: one new array, not five."""
+"""Softmax in place: it allocates one array instead of five."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _softmax_kernel(x: np.ndarray, axis: int, visible: np.ndarray | None) -> Arr
         return softmax_formula.dispatch(object)(x, axis, visible)
     y = x if visible is None else np.where(visible, x, x.dtype.type(-math.inf))
     top = largest(y, (axis,))
-    top[top == -math.inf] = 0  # nothing visible: exp(-inf - 0) = 0
+    top[top == -math.inf] = 0  # if nothing is visible, exp(-inf - 0) = 0
     y = np.subtract(y, top, out=None if visible is None else y)
     np.exp(y, out=y)
     total = y.sum(axis=axis, keepdims=True)

@@ -1,4 +1,4 @@
-"""Adam and moving averages by blocks: the several passes over the arrays are made while a block is in the cache."""
+"""Adam and moving averages by blocks: all passes over a block are made while it is in the cache."""
 
 from __future__ import annotations
 
