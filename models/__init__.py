@@ -1,4 +1,4 @@
-"""The architectures, their data, training and decoding."""
+"""Model architectures, with their data, training, decoding, evaluation and commands."""
 
 __project__ = "tensorlib"  # distinguishes this package from others of its name, see tensorlib.shadowing
 
@@ -30,7 +30,7 @@ _MODULES = {
 if not TYPE_CHECKING:  # otherwise type checkers would accept every name
 
     def __getattr__(name: str) -> object:
-        """Import the public names on first use: `tensorlib --help` needs none of them and should start at once."""
+        """Import a public name on first use, because `tensorlib --help` needs none of them and should start at once."""
         if name not in _MODULES:
             raise AttributeError(f"module 'models' has no attribute {name!r}")
         return getattr(import_module(_MODULES[name]), name)

@@ -39,7 +39,7 @@ __all__ = [
     "schedules",
 ]
 
-_PYTORCH_NAMES = {  # PyTorch's name, and what to write here
+_PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "ReLU": "tl.relu in forward", "GELU": "tl.gelu in forward", "Tanh": "tl.tanh in forward",
     "Sigmoid": "tl.sigmoid in forward", "SiLU": "tl.silu in forward", "Softmax": "tl.softmax in forward",
     "MSELoss": "tl.mse_loss(x, targets)", "L1Loss": "tl.l1_loss(x, targets)", "KLDivLoss": "tl.kl_div(log_probs, p)",
@@ -53,5 +53,5 @@ _PYTORCH_NAMES = {  # PyTorch's name, and what to write here
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """Raise AttributeError, with the name that PyTorch's `name` has here."""
+        """Raise AttributeError; if `name` is PyTorch's, the message gives its equivalent here."""
         raise AttributeError(unknown_name("nn", name, __all__, _PYTORCH_NAMES))

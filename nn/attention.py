@@ -1,7 +1,7 @@
 """Multi-head attention and its masks.
 
-Shape suffixes: B batch, T queries (target length), S keys (source length), L T or S, D width, H heads, K head width.
-Masks are called `visible`; True means that a position may be attended to. They combine with ``&``.
+Shape suffixes: B batch, T queries (target length), S keys (source length), L either of T and S, D width, H heads,
+K head width. Masks are called `visible`; True means that a position may be attended to. Masks combine with ``&``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["MultiHeadAttention", "causal_mask", "padding_mask"]
 
 
 def causal_mask(length: int, backend: str | tl.Backend = "numpy") -> tl.Tensor:
-    """Return visible (T, T): position t sees positions 0 to t.
+    """Return a boolean mask (T, T) in which position t sees positions 0 to t.
 
     >>> nn.causal_mask(3).numpy().astype(int)
     array([[1, 0, 0],
@@ -38,9 +38,9 @@ def causal_mask(length: int, backend: str | tl.Backend = "numpy") -> tl.Tensor:
 def padding_mask(
     lengths: tl.Tensor | ArrayLike, longest: int | None = None, backend: str | tl.Backend = "numpy"
 ) -> tl.Tensor:
-    """Return visible (B, 1, 1, S): in sentence b, all heads and queries see the first lengths[b] positions.
+    """Return a boolean mask (B, 1, 1, S): all heads and queries of sentence b see its first lengths[b] positions.
 
-    S is `longest`, by default the largest length. ``causal_mask(T) & padding_mask(lengths)`` is (B, 1, T, T).
+    S is `longest`, by default the largest length. ``causal_mask(T) & padding_mask(lengths)`` has shape (B, 1, T, T).
 
     >>> nn.padding_mask([3, 1])[:, 0, 0].numpy().astype(int)
     array([[1, 1, 1],
@@ -75,11 +75,12 @@ class MultiHeadAttention(Module):
     >>> np.allclose(y_BTD.numpy(), attention(x_BTD).numpy(), atol=1e-6)
     True
 
-    The two lines in the middle are `tl.scaled_dot_product_attention`, which also has masks and dropout (on the
-    weights), and does not keep all T x S weights. One matrix (D, 3D) holds the projections to queries, keys and values
-    side by side, so self-attention needs a single product for all three.
+    `tl.scaled_dot_product_attention` computes `heads_BHTK`, also with masks and with dropout on the weights, and does
+    not keep all T x S weights. One matrix (D, 3D) holds the projections to queries, keys and values side by side, so
+    self-attention needs only one product to project x.
 
-    Raises ValueError unless the number of heads divides the width, and for inputs of another width or batch size.
+    Raises ValueError unless the number of heads divides the width. A call raises ValueError for inputs of a different
+    width, and if `x` and `memory` have different batch sizes, neither of them 1.
     """
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0, generator: tl.Generator | None = None) -> None:
@@ -90,7 +91,7 @@ class MultiHeadAttention(Module):
         check_fraction("MultiHeadAttention", dropout=dropout)
         self.heads, self.dropout = heads, dropout
         self.projection = Linear(width, 3 * width, generator=generator)
-        # Drawn as three (D, D) matrices: their fan_out is D, not 3D.
+        # Three separate matrices (D, D) are drawn, because the fan_out of each is D, not 3D.
         parts = [init.xavier_uniform((width, width), generator) for _ in range(3)]
         self.projection.weight.replace(np.concatenate(parts, axis=1))
         self.output = Linear(width, width, generator=generator)
@@ -117,11 +118,11 @@ class MultiHeadAttention(Module):
         return_weights: bool = False,
         causal: bool = False,
     ) -> Any:
-        """Return the attention's output (B, T, D), or with `return_weights` (output, weights (B, H, T, S)).
+        """Return the output (B, T, D); with `return_weights`, return (output, weights), with weights (B, H, T, S).
 
-        Without `memory_BSD` this is self-attention; with it cross-attention, queries from x, keys and values from
-        memory. `visible` broadcasts to (B, H, T, S). With `causal`, position t sees no later one; this needs no mask,
-        and so no memory of size T x S.
+        Without `memory_BSD` this is self-attention. With `memory_BSD` it is cross-attention: the queries come from x,
+        the keys and values from the memory. `visible` must broadcast to (B, H, T, S). With `causal`, position t sees
+        no later position; no mask of size T x S is then stored.
         """
         width, weight = self.output.weight.shape[0], self.output.weight
         x_BTD = with_width(self, x_BTD, width, weight, "B, T")
@@ -139,7 +140,7 @@ class MultiHeadAttention(Module):
         return self.attend(q_BHTK, k_BHSK, v_BHSK, visible, return_weights, causal)
 
     def queries_keys_values(self, x_BTD: tl.Tensor) -> tuple[tl.Tensor, tl.Tensor, tl.Tensor]:
-        """Project x to queries, keys and values of all heads, each (B, H, T, K), in one product."""
+        """Project x to the queries, keys and values of all heads, each (B, H, T, K), in one product."""
         q_BTD, k_BTD, v_BTD = tl.split(self.projection(x_BTD), 3, axis=-1)
         return self._split_heads(q_BTD), self._split_heads(k_BTD), self._split_heads(v_BTD)
 
@@ -161,7 +162,7 @@ class MultiHeadAttention(Module):
         return_weights: bool = False,
         causal: bool = False,
     ) -> Any:
-        """Attend with projected queries, keys and values, concatenate the heads and project; see `forward`."""
+        """Attend with projected queries, keys and values, concatenate the heads and project them; see `forward`."""
         p = self.dropout if self.training else 0.0
         attended = tl.scaled_dot_product_attention(
             q_BHTK, k_BHSK, v_BHSK, visible, dropout=p, return_weights=return_weights, causal=causal

@@ -10,9 +10,9 @@ from tensorlib.messages import kind_of, unknown_name
 
 __all__ = ["CheckedAttributes"]
 
-_PYTORCH_NAMES = {  # PyTorch's name, and what to write here
+_PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "cuda": "model.to('cupy')", "cpu": "model.to('numpy')", "half": "model.astype('float16')",
-    "float": "model.astype('float32')", "double": "model.astype('float64')", "buffers": "model.parameters()",
+    "float": "model.astype('float32')", "double": "model.astype('float64')", "buffers": "vars(model)",
     "children": "[module for name, module in model.named_children()]", "append": "nn.ModuleList",
     "register_parameter": "model.name = nn.Parameter(x)", "register_buffer": "model.name = x, an array or Tensor",
     "add_module": "model.name = module", "apply": "for module in model.modules()",
@@ -21,12 +21,13 @@ _PYTORCH_NAMES = {  # PyTorch's name, and what to write here
 
 
 class CheckedAttributes:
-    """Base of Module: refuses assignments by which a parameter or a module would silently be lost."""
+    """Base of Module; it refuses assignments that would silently lose a parameter or a module."""
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            # Reached only when the attribute does not exist. An AttributeError raised inside a property passes through.
+            # Python calls this if the attribute does not exist, or if a property raises AttributeError. The first
+            # branch repeats the lookup, so the property's own error reaches the caller.
             if name.startswith("_") or hasattr(type(self), name):
                 return object.__getattribute__(self, name)
             known = {*dir(type(self)), *vars(self)}
@@ -38,7 +39,7 @@ class CheckedAttributes:
         object.__setattr__(self, name, value)
 
     def _refuse_loss(self, name: str, value: Any) -> None:
-        """Raise TypeError if a module or a parameter would be replaced by neither None nor another of its kind."""
+        """Raise TypeError if a value that is neither None nor of the same kind would replace a module or parameter."""
         held = vars(self).get(name)
         if isinstance(held, Parameter) and not isinstance(value, Parameter | None):
             kind, remedy = "Parameter", "use nn.Parameter(x), or .replace(array)"
@@ -59,6 +60,6 @@ class CheckedAttributes:
                 if isinstance(item, CheckedAttributes | Parameter):
                     raise TypeError(
                         f"{type(self).__name__}.{name}: modules and parameters in a plain {type(value).__name__} "
-                        "would not be found by parameters(); use nn.ModuleList"
+                        "would not be found by parameters(); use nn.ModuleList, and an attribute for each parameter"
                     )
                 self._refuse_hidden(name, item, every)

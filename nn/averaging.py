@@ -1,4 +1,4 @@
-"""Averages of weights, along training and over several checkpoints, which often translate better than the last.
+"""Averages of weights, over training steps or over checkpoints; they often translate better than the last weights.
 
 Late in training the weights move around the minimum of the loss; their mean is closer to it (Polyak and Juditsky 1992;
 for Transformers, Vaswani et al. 2017, section 6.1, and Popel and Bojar 2018).
@@ -27,10 +27,10 @@ __all__ = ["ExponentialMovingAverage", "average"]
 class ExponentialMovingAverage:
     """e <- d e + (1 - d) w after each step, with d = min(decay, (1 + t) / (10 + t)) at step t.
 
-    The bound, that of TensorFlow's ExponentialMovingAverage with `num_updates`, lets the average forget the random
-    initial weights: at step t it covers about the last t / 9 steps, and in the end the last 1 / (1 - decay). Adam's
-    correction, to start at zero and divide by 1 - decay^t, would do as well, but with the bound `e` itself is a usable
-    set of weights at any time, and nothing else has to be stored.
+    The bound (1 + t) / (10 + t), as in TensorFlow's ExponentialMovingAverage with `num_updates`, lets the average
+    forget the random initial weights: at step t the average covers about the last t / 9 steps, and in the end the last
+    1 / (1 - decay). Adam's correction (start at zero, divide by 1 - decay^t) would also work, but with the bound, `e`
+    itself is a usable set of weights at any time, and nothing else has to be stored.
 
     >>> model = nn.Linear(2, 1)
     >>> average = nn.averaging.ExponentialMovingAverage(model.named_parameters(), decay=0.999)
@@ -42,8 +42,8 @@ class ExponentialMovingAverage:
     >>> model.bias.numpy()
     array([1.], dtype=float32)
 
-    The average starts as a copy of the parameters, on their backend at that time: move the model first. Raises
-    ValueError unless the decay is in [0, 1).
+    The average starts as a copy of the parameters and stays on the backend that they have then, so move the model
+    first. Raises ValueError unless the decay is in [0, 1).
     """
 
     def __init__(self, parameters: Iterable[tuple[str, Parameter]], decay: float) -> None:
@@ -64,7 +64,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the parameters the averaged values within a ``with`` block, then restore their own."""
+        """Give the parameters the averaged values within a ``with`` block, then restore their previous values."""
         own = {name: p.data for name, p in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():
@@ -76,10 +76,10 @@ class ExponentialMovingAverage:
 
 
 def average(states: Iterable[Mapping[str, TensorLike]]) -> dict[str, np.ndarray]:
-    """Return the mean of state_dicts, name by name, summed in float64 and converted back to the dtype of the first.
+    """Return the mean of state_dicts, name by name, summed in float64 and converted to the dtypes of the first.
 
-    Only one state is held at a time, so `states` may be a generator. Raises ValueError if there are none, or if one
-    has other names or shapes than the first.
+    Only one state is held at a time, so `states` may be a generator. Raises ValueError if there is no state, or if the
+    names or shapes of a state differ from those of the first.
 
     >>> nn.averaging.average([{"w": np.array([1.0, 2.0])}, {"w": np.array([3.0, 6.0])}])
     {'w': array([2., 4.])}

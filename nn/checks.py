@@ -26,7 +26,7 @@ __all__ = [
 
 
 def check_size(where: str, least: int = 1, **sizes: Any) -> None:
-    """Raise TypeError unless every size is an integer, ValueError unless it is at least `least`."""
+    """Raise TypeError for a size that is not an integer, and ValueError for a bool or a size below `least`."""
     for name, size in sizes.items():
         wanted = f"{where}: {name} must be an integer of at least {least}, got"
         try:
@@ -38,7 +38,7 @@ def check_size(where: str, least: int = 1, **sizes: Any) -> None:
 
 
 def check_fraction(where: str, **fractions: Any) -> None:
-    """Raise TypeError unless every argument is a real number, ValueError unless it lies in [0, 1)."""
+    """Raise TypeError for an argument that is not a real number, and ValueError for one outside [0, 1)."""
     for name, p in fractions.items():
         _check_real(where, name, p, "must lie in [0, 1)")
         if not 0 <= p < 1:
@@ -46,7 +46,7 @@ def check_fraction(where: str, **fractions: Any) -> None:
 
 
 def check_number(where: str, above: bool = False, finite: bool = True, **numbers: Any) -> None:
-    """Raise ValueError unless every number is at least 0 (with `above`: greater than 0) and, if required, finite.
+    """Raise ValueError for a negative number or NaN; with `above`, also for 0, and with `finite`, for infinity.
 
     Raises TypeError for an argument that is not a real number.
     """
@@ -74,9 +74,9 @@ def check_generator(where: str, generator: Any) -> None:
 def with_width(
     layer: Module, x: TensorLike, width: int, like: tl.Tensor, axes: str = "...", what: str = "x"
 ) -> tl.Tensor:
-    """Return x as a Tensor of shape (axes, width); a list or a number goes to the backend of `like`.
+    """Return x as a Tensor of shape (axes, width); a list or a number is placed on the backend of `like`.
 
-    Raises ValueError for another shape, TypeError unless the dtype is a floating one.
+    Raises ValueError for a different shape, and TypeError unless the dtype is floating or complex.
     """
     if not isinstance(x, tl.Tensor):
         x = tl.Tensor(x, backend=None if hasattr(x, "dtype") else like.backend)
@@ -86,7 +86,7 @@ def with_width(
         raise ValueError(f"{layer.label()}: {what} must have shape ({axes}, {width}), got {x.shape}{hint}")
     if x.dtype.kind not in "fc":
         raise TypeError(
-            f"{layer.label()}: {what} must be of a floating dtype, got {x.dtype}; embed ids, or x.astype('float32')"
+            f"{layer.label()}: {what} must be of a floating dtype, got {x.dtype}; embed ids, or use x.astype('float32')"
         )
     return x
 
@@ -94,7 +94,7 @@ def with_width(
 def shape_mismatches(
     expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], strict: bool = True
 ) -> list[str]:
-    """List how the given shapes differ from those expected. Without `strict`, only common names are compared."""
+    """Return the differences between given and expected shapes. Without `strict`, only common names are compared."""
     problems = [f"missing {name}" for name in expected if name not in given] if strict else []
     problems += [f"unexpected {name}" for name in given if name not in expected] if strict else []
     return problems + [

@@ -17,7 +17,7 @@ M = TypeVar("M", bound=Module)
 class ModuleList(Module, Generic[M]):
     """A list of modules, named by their index: "0", "1", ...
 
-    Raises TypeError for an item that is not a module, IndexError for an index beyond the last.
+    Raises TypeError for an item that is not a module, and IndexError for an index out of range.
 
     >>> layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
     >>> len(layers), layers[-1] is layers[1]
@@ -35,7 +35,8 @@ class ModuleList(Module, Generic[M]):
         if not isinstance(module, Module):
             remedy = ""
             if isinstance(module, list | tuple):
-                remedy = f"; write {type(self).__name__}(*modules)"
+                call = f"write {type(self).__name__}(*modules)"
+                remedy = f"; {call if isinstance(self, Sequential) else 'append its items one by one'}"
             elif isinstance(module, type):
                 remedy = "; call it"
             raise TypeError(f"{type(self).__name__}: holds modules, got {kind_of(module)}{remedy}")

@@ -16,7 +16,7 @@ __all__ = ["functional_call"]
 
 
 def functional_call(module: Module, tensors: Mapping[str, tl.Tensor], *args: Any, **kwargs: Any) -> Any:
-    """Return ``module(*args, **kwargs)``, computed with `tensors` in place of the parameters of these names.
+    """Return ``module(*args, **kwargs)``, computed with `tensors` in place of the parameters of the same names.
 
     >>> linear, x = nn.Linear(2, 1), tl.Tensor([[1.0, 2.0]])
     >>> def f(weight):
@@ -27,10 +27,10 @@ def functional_call(module: Module, tensors: Mapping[str, tl.Tensor], *args: Any
     (1, 1, 2, 1)
 
     Other parameters keep their values. A parameter that is shared (tied) is replaced wherever it is used. The module
-    is restored afterwards, also after an exception; no other thread should call it in the meantime.
+    is restored afterwards, even after an exception; no other thread should call it in the meantime.
 
-    Raises TypeError unless `tensors` is a mapping of names to Tensors, ValueError with all names that are unexpected
-    or of another shape.
+    Raises TypeError unless `tensors` is a mapping of names to Tensors. Raises ValueError with *all* names that are
+    unexpected or whose Tensors have the wrong shape.
     """
     with _replaced(module, tensors):
         return module(*args, **kwargs)
@@ -57,7 +57,7 @@ def _replaced(module: Module, tensors: Mapping[str, tl.Tensor]) -> Iterator[None
     ]
     try:
         for holder, attribute, parameter in replaced:
-            object.__setattr__(holder, attribute, substitutes[id(parameter)])  # registers nothing, so names stay
+            object.__setattr__(holder, attribute, substitutes[id(parameter)])  # without registration, so names stay
         yield
     finally:
         for holder, attribute, parameter in replaced:

@@ -21,7 +21,7 @@ Hooks: TypeAlias = dict[int, Callable[..., Any]]  # by number, in order of regis
 def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the pre-hooks, ``forward`` and the hooks of `module`; a hook that returns None changes nothing.
 
-    Raises TypeError if a hook returns something else than a Tensor in place of a Tensor.
+    Raises TypeError if a hook replaces an output that is a Tensor by a value that is not.
     """
     for pre_hook in list((module._pre_hooks or {}).values()):  # a copy, because a hook may remove itself
         replaced = pre_hook(module, args)

@@ -1,7 +1,7 @@
 """Initializers, named after their papers. Each returns a new float32 array on the host.
 
-A weight is (in, ..., out), so fan_in = shape[0] and fan_out = shape[-1]. Variances are per element. All raise
-ValueError for a negative size or scale, and those that need the fans also for a shape with fewer than two axes.
+A weight has shape (in, ..., out), so fan_in = shape[0] and fan_out = shape[-1]. Variances are those of each element.
+All raise ValueError for a negative size or scale; those that use fans also do so for a shape with fewer than two axes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["kaiming_normal", "kaiming_uniform", "lecun_normal", "normal", "unifo
 
 
 def normal(shape: tuple[int, ...], std: float, generator: Generator | None = None) -> np.ndarray:
-    """Return normal numbers of mean 0 and standard deviation `std`.
+    """Return numbers distributed normally with mean 0 and standard deviation `std`.
 
     >>> nn.init.normal((300, 200), std=0.5, generator=tl.Generator(0)).std().round(1)
     np.float32(0.5)
@@ -40,7 +40,7 @@ def uniform(shape: tuple[int, ...], bound: float, generator: Generator | None = 
 
 
 def xavier_uniform(shape: tuple[int, ...], generator: Generator | None = None, gain: float = 1.0) -> np.ndarray:
-    """Variance 2 gain^2 / (fan_in + fan_out), uniform (Glorot and Bengio 2010, equation 16).
+    """Return uniform numbers of variance 2 gain^2 / (fan_in + fan_out) (Glorot and Bengio 2010, equation 16).
 
     >>> (nn.init.xavier_uniform((300, 200), tl.Generator(0)).var() * (300 + 200) / 2).round(1)
     np.float32(1.0)
@@ -50,7 +50,7 @@ def xavier_uniform(shape: tuple[int, ...], generator: Generator | None = None, g
 
 
 def xavier_normal(shape: tuple[int, ...], generator: Generator | None = None, gain: float = 1.0) -> np.ndarray:
-    """Variance 2 gain^2 / (fan_in + fan_out), normal (Glorot and Bengio 2010, equation 12).
+    """Return normal numbers of variance 2 gain^2 / (fan_in + fan_out) (Glorot and Bengio 2010, equation 12).
 
     >>> (nn.init.xavier_normal((300, 200), tl.Generator(0)).var() * (300 + 200) / 2).round(1)
     np.float32(1.0)
@@ -60,7 +60,7 @@ def xavier_normal(shape: tuple[int, ...], generator: Generator | None = None, ga
 
 
 def kaiming_uniform(shape: tuple[int, ...], generator: Generator | None = None) -> np.ndarray:
-    """Variance 2 / fan_in, uniform: keeps the scale through ReLUs (He et al. 2015, equation 10).
+    """Return uniform numbers of variance 2 / fan_in, which keeps the scale through ReLUs (He et al. 2015, equation 10).
 
     >>> (nn.init.kaiming_uniform((300, 200), tl.Generator(0)).var() * 300 / 2).round(1)
     np.float32(1.0)
@@ -69,7 +69,7 @@ def kaiming_uniform(shape: tuple[int, ...], generator: Generator | None = None) 
 
 
 def kaiming_normal(shape: tuple[int, ...], generator: Generator | None = None) -> np.ndarray:
-    """Variance 2 / fan_in, normal: keeps the scale through ReLUs (He et al. 2015, equation 10).
+    """Return normal numbers of variance 2 / fan_in, which keeps the scale through ReLUs (He et al. 2015, equation 10).
 
     >>> (nn.init.kaiming_normal((300, 200), tl.Generator(0)).var() * 300 / 2).round(1)
     np.float32(1.0)
@@ -78,7 +78,7 @@ def kaiming_normal(shape: tuple[int, ...], generator: Generator | None = None) -
 
 
 def lecun_normal(shape: tuple[int, ...], generator: Generator | None = None) -> np.ndarray:
-    """Variance 1 / fan_in, normal (LeCun et al. 1998, "Efficient BackProp", section 4.6).
+    """Return normal numbers of variance 1 / fan_in (LeCun et al. 1998, "Efficient BackProp", section 4.6).
 
     >>> (nn.init.lecun_normal((300, 200), tl.Generator(0)).var() * 300).round(1)
     np.float32(1.0)
@@ -87,7 +87,7 @@ def lecun_normal(shape: tuple[int, ...], generator: Generator | None = None) -> 
 
 
 def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return (fan_in, fan_out) of a weight, after checking that it has both."""
+    """Return (fan_in, fan_out) of a weight; raise ValueError for a shape that lacks them."""
     if not isinstance(shape, tuple | list) or len(shape) < 2:
         raise ValueError(f"{name}: shape must be (in, ..., out), got {shape!r}; a bias starts at zero")
     check_size(name, fan_in=shape[0], fan_out=shape[-1])
@@ -95,7 +95,7 @@ def _fans(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _host_generator(name: str, shape: tuple[int, ...], generator: Generator | None) -> np.random.Generator:
-    """Return NumPy's generator behind `generator` or the default one, after checking the arguments."""
+    """Check the arguments, and return the NumPy generator of `generator`, or of the default generator."""
     for size in shape if isinstance(shape, tuple | list) else (shape,):
         check_size(name, least=0, size=size)
     check_generator(name, generator)

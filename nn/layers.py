@@ -1,4 +1,4 @@
-"""Layers with a formula of their own.
+"""Layers, each defined by a formula.
 
 Shape suffixes: D input width, E output width, F feed-forward width, V vocabulary size.
 """
@@ -23,9 +23,9 @@ __all__ = ["Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear", "Linear
 
 
 class Linear(Module):
-    """y = x W + b for x (..., D): y (..., E). The weight is (D, E), as in the papers; PyTorch's is its transpose.
+    """y = x W + b maps x (..., D) to y (..., E). The weight is (D, E), as in the papers; PyTorch stores its transpose.
 
-    W starts Xavier-uniform (`init.xavier_uniform`), b at zero.
+    W is initialized by `init.xavier_uniform`, b with zeros.
 
     >>> linear = nn.Linear(3, 2)
     >>> linear.weight.shape, linear.bias.shape
@@ -34,7 +34,7 @@ class Linear(Module):
     >>> np.allclose(linear(x).numpy(), (x @ linear.weight + linear.bias).numpy())
     True
 
-    Raises ValueError unless the last axis of x has size D, TypeError for x of integers.
+    Raises ValueError unless the last axis of x has size D, and TypeError for integer x.
     """
 
     def __init__(self, in_width: int, out_width: int, bias: bool = True, generator: tl.Generator | None = None) -> None:
@@ -48,20 +48,20 @@ class Linear(Module):
         return tl.linear(with_width(self, x, self.weight.shape[0], self.weight), self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        """Return the widths, and "no bias" without one."""
+        """Return the widths, and "no bias" if there is no bias."""
         in_width, out_width = self.weight.shape
         return f"{in_width} -> {out_width}{'' if self.bias is not None else ', no bias'}"
 
 
 class LinearRelu(Linear):
-    """y = dropout(max(x W + b, 0)) for x (..., D): y (..., E). Linear, ReLU and, in training, dropout in one op.
+    """y = dropout(max(x W + b, 0)) maps x (..., D) to y (..., E), by one op. Dropout acts only in training mode.
 
     >>> layer = nn.LinearRelu(3, 2)
     >>> layer.load_state_dict({"weight": [[1, -1], [1, -1], [1, -1]], "bias": [0, 0]})
     >>> layer(tl.ones(3)).numpy()
     array([3., 0.], dtype=float32)
 
-    Raises what `Linear` raises, and ValueError unless the dropout probability is in [0, 1).
+    Raises the errors of `Linear`, and ValueError unless the dropout probability is in [0, 1).
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class LinearRelu(Linear):
         self.dropout = dropout
 
     def forward(self, x: TensorLike) -> tl.Tensor:
-        """Return dropout(relu(x W + b)); in evaluation without the dropout."""
+        """Return dropout(relu(x W + b)), or relu(x W + b) in evaluation mode."""
         x = with_width(self, x, self.weight.shape[0], self.weight)
         return tl.linear_relu(x, self.weight, self.bias, self.dropout if self.training else 0.0)
 
@@ -87,13 +87,13 @@ class LinearRelu(Linear):
 
 
 class Embedding(Module):
-    """y = weight[ids]: ids (...) to vectors (..., D), from a table (V, D). Rows start normal with variance 1/D.
+    """y = weight[ids] maps ids (...) to rows (..., D) of a table (V, D), whose initial values have variance 1/D.
 
     >>> embedding = nn.Embedding(vocabulary=100, width=8)
     >>> embedding([[1, 2, 3], [4, 5, 6]]).shape
     (2, 3, 8)
 
-    Raises IndexError for an id outside [0, V), TypeError for ids that are not integers.
+    Raises IndexError for an id outside [0, V), and TypeError for ids that are not integers.
     """
 
     def __init__(self, vocabulary: int, width: int, generator: tl.Generator | None = None) -> None:
@@ -112,13 +112,13 @@ class Embedding(Module):
 class LayerNorm(Module):
     """y = (x - mean) / sqrt(variance + eps) · weight + bias, over the last axis of x (..., D) (Ba et al. 2016).
 
-    `weight` starts at one, `bias` at zero, both (D,).
+    `weight` (D,) starts at one, `bias` (D,) at zero.
 
     >>> norm = nn.LayerNorm(4)
     >>> norm(tl.Tensor([1.0, 2.0, 3.0, 4.0])).numpy().round(2)
     array([-1.34, -0.45,  0.45,  1.34], dtype=float32)
 
-    Raises ValueError unless the last axis of x has size D, TypeError for x of integers.
+    Raises ValueError unless the last axis of x has size D, and TypeError for integer x.
     """
 
     def __init__(self, width: int, eps: float = 1e-5) -> None:
@@ -160,7 +160,7 @@ class Dropout(Module):
         self.p, self.generator = p, generator
 
     def forward(self, x: tl.Tensor) -> tl.Tensor:
-        """Return x under a new mask, or in evaluation x itself."""
+        """Return x with a new mask applied, or x itself in evaluation mode."""
         return tl.dropout(x, self.p, self.generator) if self.training else x
 
     def extra_repr(self) -> str:
@@ -169,15 +169,15 @@ class Dropout(Module):
 
 
 class FeedForward(Module):
-    """FFN(x) = dropout(relu(x W1 + b1)) W2 + b2 at each position: (..., D) to (..., F) to (..., D).
+    """FFN(x) = dropout(relu(x W1 + b1)) W2 + b2 at each position, from (..., D) through (..., F) to (..., D).
 
-    Vaswani et al. 2017, equation 2, with dropout on the hidden values.
+    This is equation 2 of Vaswani et al. 2017, with dropout added on the hidden values.
 
     >>> feed_forward = nn.FeedForward(width=8, hidden_width=32)
     >>> feed_forward(tl.zeros((2, 5, 8))).shape
     (2, 5, 8)
 
-    Raises ValueError unless the last axis of x has size D, TypeError for x of integers.
+    Raises ValueError unless the last axis of x has size D, and TypeError for integer x.
     """
 
     def __init__(

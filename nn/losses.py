@@ -17,7 +17,7 @@ class CrossEntropyLoss(Module):
     """Cross-entropy in nats: the mean (or sum) of -log softmax(logits)[target] over the targets.
 
     Targets equal to `ignore_index` (padding) are left out. Label smoothing s (Szegedy et al. 2016, section 7) spreads
-    the part s of each target's probability evenly over the V classes. See `tl.cross_entropy`, also for the errors.
+    the fraction s of each target's probability evenly over the V classes. The errors are those of `tl.cross_entropy`.
 
     >>> loss = nn.CrossEntropyLoss(ignore_index=0)
     >>> loss(tl.zeros((3, 4)), [1, 2, 0])  # log 4, the mean over two targets
@@ -33,5 +33,5 @@ class CrossEntropyLoss(Module):
         self.ignore_index, self.label_smoothing, self.reduction = ignore_index, label_smoothing, reduction
 
     def forward(self, logits: TensorLike, targets: TensorLike) -> tl.Tensor:
-        """Return the loss of `logits` (..., V) for integer `targets` (...): a scalar, or (...) unreduced."""
+        """Return the loss of `logits` (..., V) for integer `targets` (...): a scalar, or (...) for reduction "none"."""
         return tl.cross_entropy(logits, targets, self.ignore_index, self.label_smoothing, self.reduction)

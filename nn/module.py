@@ -1,4 +1,4 @@
-"""Module: the base class of everything with parameters. Its attributes are the only registry of what it contains."""
+"""Module: the base class of everything with parameters. A module's attributes are the only registry of its contents."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Module(CheckedAttributes):
     >>> affine.weight.grad.numpy().tolist()
     [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
 
-    Raises TypeError for modules or parameters in a plain list, tuple, dict or set, and for another value assigned to
-    an attribute that holds a parameter or a module.
+    Raises TypeError for modules or parameters in a plain list, tuple, dict or set. Raises TypeError if an assignment
+    would replace a parameter or a module by a value that is neither None nor of the same kind.
     """
 
     training: bool = True
     _path: str = ""  # from the root of the tree that this module was last attached to
-    _root: weakref.ref[Module] | None = None  # that root; weak, so that no reference cycle keeps memory alive
+    _root: weakref.ref[Module] | None = None  # that root, by a weak reference, because a cycle would keep memory alive
     _hooks: Hooks | None = None
     _pre_hooks: Hooks | None = None
 
@@ -69,15 +69,15 @@ class Module(CheckedAttributes):
         """Compute the output."""
         raise NotImplementedError(f"{type(self).__name__}: forward is missing")
 
-    if TYPE_CHECKING:  # a module is called with what its forward takes, and returns what that returns
+    if TYPE_CHECKING:  # a call has the argument types and the result type of forward
 
         def __call__(self: HasForward[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...  # noqa: D102
 
     else:
 
         def __call__(self, *args, **kwargs):
-            """Return what ``forward`` and the hooks return, and record this module's path in the nodes."""
-            # Equivalent to `with tl.module_scope(self._path)`, at half its cost for each call.
+            """Return the result of ``forward`` and the hooks, and record this module's path in the nodes."""
+            # This is `with tl.module_scope(self._path)`, written out because that halves its cost for each call.
             token = STATE.set(STATE.get()._replace(path=self._path))
             try:
                 if self._hooks or self._pre_hooks:
@@ -103,8 +103,8 @@ class Module(CheckedAttributes):
     def register_forward_pre_hook(self, hook: ForwardPreHook) -> tl.HookHandle:
         """Call ``hook(module, args)`` before ``forward``; a tuple that it returns replaces the arguments.
 
-        A value other than a tuple or None replaces them all as the only argument. Keyword arguments are not passed to
-        the hook and stay as they are.
+        If it returns any other value except None, that value becomes the only argument. Keyword arguments are not
+        passed to the hook and do not change.
         """
         return self._register("_pre_hooks", hook)
 
@@ -116,7 +116,7 @@ class Module(CheckedAttributes):
         return tl.HookHandle(getattr(self, kind), hook)
 
     def label(self) -> str:
-        """Return the name of this module in messages: its class, and its path if any, as "Linear encoder.0.hidden"."""
+        """Return the name of this module in messages: its class and its path, as in "Linear encoder.0.hidden"."""
         return f"{type(self).__name__} {self._path}".rstrip()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -125,7 +125,7 @@ class Module(CheckedAttributes):
             self._set_paths()
 
     def _set_paths(self) -> None:
-        """Give every module and parameter of the tree its path from the root; shared ones keep their first."""
+        """Give every module and parameter of the tree its path from the root; if there are several, the first."""
         root = None if self._root is None else self._root()
         path = "" if root else self._path
         root = root or self
@@ -148,7 +148,7 @@ class Module(CheckedAttributes):
                 yield name, value
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Yield (path, module) for this module and all below it, each once."""
+        """Yield (path, module) for this module and all modules below it, each once."""
         stack: list[tuple[str, Module]] = [(prefix, self)]
         seen: set[int] = set()
         while stack:
@@ -161,7 +161,7 @@ class Module(CheckedAttributes):
             stack.extend(reversed(below))
 
     def modules(self) -> Iterator[Module]:
-        """Yield this module and all below it, each once."""
+        """Yield this module and all modules below it, each once."""
         return (module for _, module in self.named_modules())
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
@@ -185,13 +185,13 @@ class Module(CheckedAttributes):
     # ---- values ----
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return a copy of every parameter, on the host, by path."""
+        """Return a copy of every parameter on the host, as a dict from path to array."""
         return {name: np.array(parameter.numpy()) for name, parameter in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, TensorLike], strict: bool = True) -> None:
-        """Replace the parameters by the arrays (or Tensors) in `state`, keeping the dtype and backend of each.
+        """Replace the parameters by the arrays (or Tensors) in `state`; each parameter keeps its dtype and backend.
 
-        Raises ValueError with *all* names that are missing, unexpected or of another shape; then nothing is changed.
+        Raises ValueError with *all* names that are missing, unexpected or of the wrong shape, and then changes nothing.
         With strict=False, missing and unexpected names are ignored, but shapes must still agree.
 
         >>> linear = nn.Linear(2, 1)
@@ -209,19 +209,19 @@ class Module(CheckedAttributes):
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} does not fit: {'; '.join(problems)}")
         fitting = [(own[name], array) for name, array in arrays.items() if name in own]
-        converted = [p.backend.asarray(array, p.dtype) for p, array in fitting]  # all, before any is replaced
+        converted = [p.backend.asarray(array, p.dtype) for p, array in fitting]  # all before the first is replaced
         for (p, _), array in zip(fitting, converted, strict=True):
             p.replace(array)
 
     def to(self, backend: str | tl.Backend) -> Self:
-        """Move every parameter and every other Tensor held by a module to a backend, in place; return self."""
+        """Move all parameters, and all other Tensors that modules hold, to a backend, in place; return self."""
         target = tl.get_backend(backend)
         return self._convert(lambda x: target.asarray(x.numpy()) if x.backend is not target else x.data)
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """Convert every parameter and every other floating Tensor to `dtype`, in place; return self.
+        """Convert all parameters, and all other floating Tensors that modules hold, to `dtype`, in place; return self.
 
-        Raises TypeError unless `dtype` is a real floating one.
+        Raises TypeError unless `dtype` is a real floating-point dtype.
         """
         if np.dtype(dtype).kind != "f":
             raise TypeError(f"astype: parameters need a floating dtype, got {np.dtype(dtype)}")
@@ -234,7 +234,7 @@ class Module(CheckedAttributes):
                     array = convert(value)
                     if array is not value.data:
                         value.replace(array)
-                        value.grad = None  # it has the old dtype or backend
+                        value.grad = None  # the gradient has the old dtype or backend
         return self
 
     def zero_grad(self) -> None:
@@ -243,14 +243,17 @@ class Module(CheckedAttributes):
             parameter.grad = None
 
     def train(self, mode: bool = True) -> Self:
-        """Switch this module and all below it to training mode, in which dropout acts; return self."""
+        """Switch this module and all modules below it to training mode, in which dropout acts; return self.
+
+        With ``mode=False``, switch them to evaluation mode instead.
+        """
         check_flag("train", "mode", mode, "; train() only switches the mode")
         for module in self.modules():
             object.__setattr__(module, "training", mode)
         return self
 
     def eval(self) -> Self:
-        """Switch to evaluation mode, in which dropout does nothing; return self."""
+        """Switch this module and all modules below it to evaluation mode, without dropout; return self."""
         return self.train(False)
 
     @contextmanager

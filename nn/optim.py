@@ -31,7 +31,7 @@ class SGD(Optimizer):
     >>> w.numpy()
     array([0.5, 1. ], dtype=float32)
 
-    Raises ValueError for a momentum outside [0, 1), a negative weight decay, and nesterov without momentum.
+    Raises ValueError for a momentum outside [0, 1), a negative weight decay, or `nesterov` without momentum.
     """
 
     elementwise = True
@@ -60,7 +60,7 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015, algorithm 1). Its weight decay is L2: added to the gradient; see `AdamW`.
+    """Adam (Kingma and Ba 2015, algorithm 1). Its weight decay is added to the gradient, unlike that of `AdamW`.
 
     m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;
     p <- p - learning_rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) at step t of this parameter.
@@ -72,7 +72,7 @@ class Adam(Optimizer):
     >>> w.numpy()
     array([0.5, 1.5], dtype=float32)
 
-    Raises ValueError unless both betas are in [0, 1), and for a negative eps or weight decay.
+    Raises ValueError for betas outside [0, 1) and for a negative eps or weight decay.
     """
 
     slots = ("m", "v")
@@ -138,9 +138,9 @@ class AdamW(Adam):
 
 
 def clip_grad_norm(parameters: Iterable[tl.Tensor], max_norm: float) -> float:
-    """Scale all gradients so that their joint Euclidean norm is at most `max_norm`; return the norm before.
+    """Scale all gradients so that their joint Euclidean norm is at most `max_norm`; return the norm before scaling.
 
-    g <- g min(1, max_norm / norm): Pascanu et al. 2013, algorithm 1. Waits for the GPU once.
+    g <- g min(1, max_norm / norm): Pascanu et al. 2013, algorithm 1. Each call waits for the GPU once.
 
     >>> w = nn.Parameter([0.0, 0.0])
     >>> w.grad = tl.Tensor([3.0, 4.0])
@@ -160,10 +160,10 @@ def clip_grad_norm(parameters: Iterable[tl.Tensor], max_norm: float) -> float:
     if not with_grad:
         return 0.0
     total: Any = 0.0
-    with np.errstate(over="ignore", invalid="ignore"):  # a norm that is not finite raises its own error below
+    with np.errstate(over="ignore", invalid="ignore"):  # a norm that is not finite raises an error below
         for _, grad in with_grad:
             g = grad.data.reshape(-1)
-            g = g.astype("float32") if g.dtype == "float16" else g  # whose squares overflow from 256 on
+            g = g.astype("float32") if g.dtype == "float16" else g  # float16 squares overflow from 256 on
             total = total + g @ g
     norm = math.sqrt(total.item())
     if not math.isfinite(norm):

@@ -1,6 +1,6 @@
-"""Optimizer: the base of all optimizers. It holds parameters and state, and checks both.
+"""Optimizer: the base class of all optimizers. It holds parameters and state, and checks both.
 
-The update of one parameter in a step is a formula in `tensorlib.ops.update`.
+The formulas that update one parameter are in `tensorlib.ops.update`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from tensorlib.messages import kind_of
 
 __all__ = ["Optimizer", "parameter_list"]
 
-SMALL = 1 << 15  # elements: up to this size an update spends more time on calls than on arithmetic
+SMALL = 1 << 15  # elements; updates up to this size spend more time on calls than on arithmetic
 
 
 class Optimizer:
     """Updates parameters from their gradients: subclass it and write `update`.
 
     Args:
-        parameters: ``model.parameters()``, or ``model.named_parameters()``, whose names then name the state.
-        learning_rate: a number, which may be set before any step.
+        parameters: ``model.parameters()``, or ``model.named_parameters()`` to use these names in the state.
+        learning_rate: a number; the attribute of this name may be set to a new number between steps.
 
     >>> class SignDescent(optim.Optimizer):
     ...     def update(self, p, g, state, step):
@@ -40,13 +40,13 @@ class Optimizer:
     >>> w.numpy()
     array([0.5, 1.5], dtype=float32)
 
-    Raises TypeError or ValueError unless all parameters are different leaf Tensors that require a gradient, with
+    Raises TypeError or ValueError unless the parameters are different leaf Tensors that require a gradient and have
     different names. An optimizer for parameters on NumPy calls `tl.keep_memory`.
     """
 
     slots: tuple[str, ...] = ()  # the arrays kept for each parameter, such as Adam's moments
-    # True if `update` of this very class treats each element independently and keeps no state but the slots. Small
-    # parameters then reach it concatenated into one array.
+    # True if the `update` that this class defines treats each element independently and keeps no state but the slots.
+    # Small parameters are then concatenated into one array for `update`.
     elementwise = False
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
@@ -58,7 +58,7 @@ class Optimizer:
     def __init__(self, parameters: Iterable[tl.Tensor | tuple[str, tl.Tensor]], learning_rate: float) -> None:
         self.parameters = self._named_parameters(parameters)
         self.learning_rate = learning_rate
-        self.steps = dict.fromkeys(self.parameters, 0)  # updates of each so far, for Adam's bias correction
+        self.steps = dict.fromkeys(self.parameters, 0)  # updates of each parameter so far, for Adam
         self.state: dict[str, dict[str, Array]] = {name: {} for name in self.parameters}
         if any(p.backend.xp is np for p in self.parameters.values()):
             tl.keep_memory()
@@ -74,7 +74,7 @@ class Optimizer:
         object.__setattr__(self, name, value)
 
     def _named_parameters(self, parameters: Iterable[Any]) -> dict[str, tl.Tensor]:
-        """Return the parameters by name: the one given, the one that a module gave, or the index."""
+        """Return the parameters by name: the given name, otherwise the one set by a module, otherwise the index."""
         kind = type(self).__name__
         pairs: list[tuple[str, Any]] = []
         for i, p in enumerate(parameter_list(kind, parameters)):
@@ -110,7 +110,7 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient.
 
-        Raises TypeError or ValueError, before any update, for a gradient of another type, shape or backend.
+        Raises TypeError or ValueError, before any update, if the type, shape or backend of a gradient is wrong.
         """
         gradients = {n: self._gradient(n, p) for n, p in self.parameters.items() if p.grad is not None}
         batches: dict[tuple[int, np.dtype], list[str]] = {}
@@ -127,7 +127,7 @@ class Optimizer:
             self._update_batch({name: gradients[name] for name in names})
 
     def _update_batch(self, gradients: dict[str, Array]) -> None:
-        """Update several small parameters as one array: an update is about twenty calls of NumPy, whatever the size."""
+        """Update small parameters as one array, because an update takes about twenty NumPy calls at any size."""
         states = {slot: _flat([self.state[name][slot] for name in gradients]) for slot in self.slots}
         old = _flat([self.parameters[name].data for name in gradients])
         step = self.steps[next(iter(gradients))] + 1
@@ -137,18 +137,18 @@ class Optimizer:
             for slot, flat in states.items():
                 moment: Any = self.state[name][slot]
                 moment[...] = flat[start:end].reshape(g.shape)
-            # A view would keep the whole array alive.
+            # Copy, because a view would keep the whole concatenated array alive.
             self.parameters[name].replace(new[start:end].reshape(g.shape).copy())
             self.steps[name] = step
             start = end
 
     @property
     def _is_elementwise(self) -> bool:
-        """`elementwise` of the class that defines `update`: a subclass with another `update` does not inherit it."""
+        """The `elementwise` of the class that defines `update`; a subclass that overrides `update` must set it."""
         return next(vars(c).get("elementwise", False) for c in type(self).__mro__ if "update" in vars(c))
 
     def _gradient(self, name: str, parameter: tl.Tensor) -> Array:
-        """Return the array of a parameter's gradient, after checking that it fits."""
+        """Check that a parameter's gradient fits; return its array in the parameter's dtype."""
         grad, kind = parameter.grad, type(self).__name__
         if not isinstance(grad, tl.Tensor):
             raise TypeError(f"{kind}: the gradient of {name} must be a Tensor, got {kind_of(grad)}")
@@ -162,14 +162,14 @@ class Optimizer:
         return grad.data.astype(parameter.dtype, copy=False)
 
     def update(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Array:
-        """Return the new array of one parameter, from its array, its gradient and the number of this step.
+        """Return the new array of one parameter, given its array, its gradient and the number of this step.
 
         `state` holds the arrays of `slots`, zeros at first, and is updated in place.
         """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return a copy of the state on the host: "NAME.steps" and "NAME.SLOT" for each parameter; zeros at first."""
+        """Return a copy of the state on the host: "NAME.steps" and "NAME.SLOT" for each parameter, at first zeros."""
         arrays = {}
         for name, p in self.parameters.items():
             arrays[f"{name}.steps"] = np.array(self.steps[name])
@@ -180,9 +180,9 @@ class Optimizer:
         return arrays
 
     def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
-        """Replace the state by a copy of `arrays`, which `state_dict` returned.
+        """Replace the state by a copy of `arrays`, as returned by `state_dict`.
 
-        Raises ValueError with *all* names that are missing, unexpected or of another shape; then nothing is changed.
+        Raises ValueError with *all* names that are missing, unexpected or of the wrong shape, and then changes nothing.
         """
         expected: dict[str, tuple[int, ...]] = {f"{name}.steps": () for name in self.parameters}
         expected |= {f"{n}.{s}": p.shape for n, p in self.parameters.items() for s in self.slots}
@@ -201,7 +201,7 @@ class Optimizer:
 
 
 def parameter_list(operation: str, parameters: Any) -> list[Any]:
-    """Return the parameters as a list; raise TypeError, with what to pass instead, if they are not an iterable."""
+    """Return the parameters as a list; raise TypeError, saying what to pass instead, unless they are an iterable."""
     if isinstance(parameters, Module | tl.Tensor | Mapping | str) or not isinstance(parameters, Iterable):
         remedy = "[x]" if isinstance(parameters, tl.Tensor) else "model.parameters()"
         raise TypeError(
@@ -215,7 +215,7 @@ def _flat(arrays: list[Array]) -> Array:
 
 
 def _fitting(array: Array | None, parameter: tl.Tensor) -> Array:
-    """Return an array of the state on the parameter's backend and in its dtype, which may have changed; or zeros."""
+    """Return a state array on the parameter's current backend and in its current dtype, or zeros in place of None."""
     if array is None:
         return parameter.backend.xp.zeros(parameter.shape, parameter.dtype)
     if type(array) is not type(parameter.data):

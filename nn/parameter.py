@@ -15,9 +15,9 @@ __all__ = ["Parameter"]
 
 
 class Parameter(tl.Tensor):
-    """A leaf Tensor that requires a gradient. Assigned to an attribute of a Module, it is one of its parameters.
+    """A leaf Tensor that requires a gradient. Assigned to an attribute of a Module, it joins the module's parameters.
 
-    `data` is copied, as by `tl.Tensor`. Raises TypeError unless the dtype is a real floating one.
+    `data` is copied, as by `tl.Tensor`. Raises TypeError unless the dtype is a real floating-point dtype.
 
     >>> nn.Parameter([1.0, 2.0])
     Parameter([1. 2.], shape=(2,), dtype=float32, requires_grad=True)

@@ -22,7 +22,7 @@ __all__ = ["LearnedPositions", "SinusoidalPositions", "sinusoids"]
 
 
 def sinusoids(length: int, width: int, start: int = 0) -> np.ndarray:
-    """Return rows start, start + 1, ... of the table PE, in float64: (length, width).
+    """Return `length` rows of the table PE, from row `start` on, as a float64 array (length, width).
 
     PE[t, 2i] = sin(t / 10000^(2i/D)), PE[t, 2i+1] = cos(t / 10000^(2i/D)), with wavelengths from 2 pi to 10000 · 2 pi.
 
@@ -40,9 +40,10 @@ def sinusoids(length: int, width: int, start: int = 0) -> np.ndarray:
 
 
 class SinusoidalPositions(Module):
-    """y_BTD = x_BTD + PE[start : start + T], with `sinusoids` as PE: no parameters, and no limit on the length.
+    """y_BTD = x_BTD + PE[start : start + T], where PE is `sinusoids`. It has no parameters and no maximum length.
 
-    Rows below `prepared` are computed once, those beyond it at each call. Raises ValueError for an odd width.
+    The first `prepared` rows are computed once; a call that needs a later row computes all of its rows. Raises
+    ValueError for an odd width.
 
     >>> positions = nn.SinusoidalPositions(width=4)
     >>> y_BTD = positions(tl.zeros((1, 2, 4)), start=3)
@@ -69,8 +70,8 @@ class SinusoidalPositions(Module):
 class LearnedPositions(Module):
     """y_BTD = x_BTD + weight[start : start + T], with a learned row for each position below `longest`.
 
-    Vaswani et al. 2017, table 3, row E. Rows start normal with variance 1/D. Raises ValueError for a sequence that
-    ends beyond `longest`.
+    See Vaswani et al. 2017, table 3, row E. The initial values are normal with variance 1/D. Raises ValueError for a
+    sequence that ends beyond `longest`.
 
     >>> positions = nn.LearnedPositions(width=4, longest=10)
     >>> y_BTD = positions(tl.zeros((1, 2, 4)), start=3)
@@ -84,13 +85,13 @@ class LearnedPositions(Module):
 
     def forward(self, x_BTD: TensorLike, start: int = 0) -> tl.Tensor:
         """Return x plus the rows for positions start, start + 1, ..."""
-        check_size("LearnedPositions", least=0, start=start)  # -1 would silently take the last row
+        check_size("LearnedPositions", least=0, start=start)  # a negative start would silently take other rows
         longest, width = self.weight.shape
         x_BTD = with_width(self, x_BTD, width, self.weight, "B, T")
         end = start + x_BTD.shape[1]
         if end > longest:
             raise ValueError(
                 f"LearnedPositions: has {longest} positions, got a sequence that ends at {end}; "
-                "raise max_length, or use sinusoidal positions"
+                "raise longest (max_length in a config), or use sinusoidal positions"
             )
         return x_BTD + self.weight[start:end]

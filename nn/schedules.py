@@ -16,7 +16,7 @@ Schedule: TypeAlias = Callable[[int], float]
 def constant(learning_rate: float, warmup: int = 0) -> Schedule:
     """Rise linearly over `warmup` steps, then stay constant: learning_rate · min(1, step / warmup).
 
-    Like every schedule here, raises ValueError for a negative rate or warmup, and when called with a negative step.
+    Every function here raises ValueError for a negative rate or warmup; its schedule does so for a negative step.
 
     >>> schedule = nn.schedules.constant(0.5, warmup=10)
     >>> schedule(5), schedule(10), schedule(1000)
@@ -34,7 +34,7 @@ def constant(learning_rate: float, warmup: int = 0) -> Schedule:
 def noam(width: int, warmup: int, factor: float = 1.0) -> Schedule:
     """Rise linearly, then fall with 1 / sqrt(step): factor · width^-0.5 · min(step^-0.5, step · warmup^-1.5).
 
-    Vaswani et al. 2017, equation 3. Raises ValueError when called with a step below 1.
+    See Vaswani et al. 2017, equation 3. The schedule raises ValueError for a step below 1.
 
     >>> schedule = nn.schedules.noam(width=64, warmup=100)
     >>> schedule(50), schedule(100), schedule(400)
@@ -53,7 +53,7 @@ def noam(width: int, warmup: int, factor: float = 1.0) -> Schedule:
 def inverse_sqrt(learning_rate: float, warmup: int) -> Schedule:
     """Rise linearly, then fall with 1 / sqrt(step): learning_rate · min(step / warmup, sqrt(warmup / step)).
 
-    The peak, `learning_rate`, is at step `warmup`. Raises ValueError when called with a step below 1.
+    The peak, `learning_rate`, is at step `warmup`. The schedule raises ValueError for a step below 1.
 
     >>> schedule = nn.schedules.inverse_sqrt(0.5, warmup=100)
     >>> schedule(50), schedule(100), schedule(400)
@@ -72,8 +72,8 @@ def inverse_sqrt(learning_rate: float, warmup: int) -> Schedule:
 def cosine(learning_rate: float, warmup: int, total: int, final: float = 0.0) -> Schedule:
     """Rise linearly over `warmup` steps, then fall to `final` at step `total` along half a cosine.
 
-    final + (learning_rate - final) (1 + cos(pi (step - warmup) / (total - warmup))) / 2 after the warmup: Loshchilov
-    and Hutter 2017 (SGDR, equation 5), without restarts.
+    After the warmup the rate is final + (learning_rate - final) (1 + cos(pi (step - warmup) / (total - warmup))) / 2,
+    as in Loshchilov and Hutter 2017 (SGDR, equation 5), but without restarts.
 
     >>> schedule = nn.schedules.cosine(1.0, warmup=10, total=110)
     >>> schedule(5), schedule(10), schedule(60), schedule(110)

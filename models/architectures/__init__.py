@@ -1,1 +1,1 @@
-"""The models: from token ids to logits."""
+"""The models, which map token ids to logits."""

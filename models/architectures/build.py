@@ -1,4 +1,4 @@
-"""From a config to a model: one table of all architectures."""
+"""The table of all architectures, by which a config becomes a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ARCHITECTURES", "Architecture", "build_model", "config_from_dict", "
 
 
 class Architecture(NamedTuple):
-    """The two classes of an architecture."""
+    """The config class and the model class of an architecture."""
 
     config: type[TransformerConfig]
     model: type[Transformer]
@@ -25,7 +25,7 @@ ARCHITECTURES = {DEFAULT: Architecture(TransformerConfig, Transformer)}
 
 
 def build_model(config: TransformerConfig, generator: tl.Generator | None = None) -> Transformer:
-    """Return a new model. Errors: `UserError` for an impossible config."""
+    """Return a new model as `config` describes. Errors: `UserError` for an impossible config."""
     try:
         return ARCHITECTURES[_name_of(config)].model(config, generator)
     except ValueError as error:
@@ -35,14 +35,14 @@ def build_model(config: TransformerConfig, generator: tl.Generator | None = None
 def config_to_dict(config: TransformerConfig) -> dict[str, Any]:
     """Return a config as a dict, as checkpoints store it.
 
-    "kind" names the architecture; the default one is not named, so its checkpoints stay byte for byte the same.
+    "kind" names the architecture. It is omitted for the default one, whose checkpoints keep their bytes this way.
     """
     name = _name_of(config)
     return ({} if name == DEFAULT else {"kind": name}) | asdict(config)
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TransformerConfig:
-    """Return the config whose dict this is. Errors: ValueError for an unknown kind, TypeError for unknown fields."""
+    """Invert `config_to_dict`. Errors: ValueError for an unknown kind, TypeError for unknown fields."""
     fields = {**values}
     name = fields.pop("kind", DEFAULT)
     if name not in ARCHITECTURES:

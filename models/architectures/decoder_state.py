@@ -16,12 +16,12 @@ import tensorlib as tl
 
 __all__ = ["DecoderState", "KeyValueCache"]
 
-MIN_GROWTH = 16  # positions that a buffer grows by at least
+MIN_GROWTH = 16  # a buffer grows by at least this many positions
 
 
 @dataclass(frozen=True)
 class DecoderState:
-    """The state between decoding steps. A value: a step returns a new one."""
+    """The state between decoding steps. It is immutable: a step returns a new state."""
 
     length: int
     """Number of tokens so far."""
@@ -30,12 +30,12 @@ class DecoderState:
     cross: tuple[tuple[tl.Tensor, tl.Tensor], ...]
     """For each layer, keys and values (B, H, S, K) of the memory."""
     own: tuple[KeyValueCache, ...]
-    """For each layer, keys and values (B, H, length, K) of the tokens so far; empty before the first."""
+    """For each layer, keys and values (B, H, length, K) of the tokens so far; empty before the first token."""
     source_B: np.ndarray
-    """The source of each row, as its row number at the start; on the host."""
+    """For each row, the number of the row in the first state that has the same source; on the host."""
 
     def select(self, rows: ArrayLike) -> DecoderState:
-        """Return the state of these rows (indices or booleans), in order: to drop, repeat or reorder sentences."""
+        """Return the state of the given rows (indices or booleans), which may drop, repeat or reorder sentences."""
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         if np.array_equal(rows, np.arange(len(self.source_B))):
@@ -56,11 +56,11 @@ def _rows(x: tl.Tensor, rows: np.ndarray) -> tl.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class KeyValueCache:
-    """Keys and values (B, H, t, K) of one layer for the tokens so far. A value, too, though growing does not copy it.
+    """Keys and values (B, H, t, K) of one layer for the tokens so far. It is immutable: `append` returns a new cache.
 
     It works like a slice in Go: `keys` and `values` are the first t positions of a longer buffer, and `append` writes
-    into position t if it is still free. A second `append` to the same value, or one that finds the buffer full, copies
-    into a new buffer of twice the length; so the cost of a token does not depend on the number of tokens.
+    into position t if it is still free. A second `append` to the same cache, or one that finds the buffer full, copies
+    into a new buffer of at least twice the length, so the average cost of a token does not depend on their number.
     """
 
     keys: tl.Tensor
@@ -72,8 +72,8 @@ class KeyValueCache:
         return iter((self.keys, self.values))
 
     def append(self, keys_BH1K: tl.Tensor, values_BH1K: tl.Tensor) -> KeyValueCache:
-        """Return these keys and values with one more position at the end."""
-        if tl.is_grad_enabled():  # writing into a buffer would lose the history
+        """Return a cache with one more position at the end."""
+        if tl.is_grad_enabled():  # writing into a buffer would not be recorded
             return KeyValueCache(
                 tl.concatenate([self.keys, keys_BH1K], axis=2), tl.concatenate([self.values, values_BH1K], axis=2)
             )
@@ -89,7 +89,7 @@ class KeyValueCache:
         return buffer.cache(position + 1)
 
     def select(self, rows: np.ndarray) -> KeyValueCache:
-        """Return these rows, in order, with the same free positions: without them `append` would copy once more."""
+        """Return the given rows, in the given order, with the free positions, which spare `append` another copy."""
         if self.buffer is None:
             return KeyValueCache(_rows(self.keys, rows), _rows(self.values, rows))
         length = self.keys.shape[2]
@@ -105,21 +105,21 @@ class _Buffer:
 
     @classmethod
     def starting_with(cls, keys: tl.Tensor, values: tl.Tensor) -> _Buffer:
-        """Return a new buffer that begins with these keys and values and has about as many free positions."""
+        """Return a new buffer that begins with these keys and values and has at least as many free positions."""
         length = keys.shape[2]
         added = max(length, MIN_GROWTH)
         return cls(_lengthened(keys, added), _lengthened(values, added), range(length, length + added))
 
     def cache(self, length: int) -> KeyValueCache:
-        """Return the first `length` positions."""
+        """Return a cache of the first `length` positions."""
         return KeyValueCache(self.keys[:, :, :length], self.values[:, :, :length], self)
 
     def select(self, rows: np.ndarray, length: int) -> _Buffer:
-        """Return a new buffer of these rows, in order, whose positions from `length` on are free."""
+        """Return a new buffer of the given rows, in the given order, whose positions from `length` on are free."""
         return _Buffer(_rows(self.keys, rows), _rows(self.values, rows), range(length, self.keys.shape[2]))
 
     def claim(self, position: int) -> bool:
-        """Claim a position; return False if it does not exist or is taken. Of several threads only one succeeds."""
+        """Claim a position; return False if it does not exist or is taken. If several threads try, one succeeds."""
         try:
             self._free.remove(position)
         except KeyError:

@@ -36,35 +36,37 @@ class TransformerConfig:
 
     source_vocabulary: Annotated[int, "Number of source subwords; 0 means as many as the tokenizer has."] = 0
     target_vocabulary: Annotated[int, "Number of target subwords; 0 means as many as the tokenizer has."] = 0
-    layers: Annotated[int, "Layers of the encoder, and of the decoder."] = 6
+    layers: Annotated[int, "Number of layers in the encoder, and in the decoder."] = 6
     width: Annotated[int, "Width D of the vectors between layers."] = 512
     heads: Annotated[int, "Attention heads H; must divide the width."] = 8
     feed_forward: Annotated[int, "Hidden width of the position-wise feed-forward layers."] = 2048
     dropout: Annotated[float, "Dropout on every sub-layer's output, and the default of the three settings below."] = 0.1
-    attention_dropout: Annotated[float | None, "Dropout on attention weights; by default as --model.dropout."] = None
+    attention_dropout: Annotated[float | None, "Dropout on attention weights; default: --model.dropout."] = None
     feed_forward_dropout: Annotated[
         float | None,
-        "Dropout on the hidden values of the feed-forward layers; by default as --model.dropout.",
+        "Dropout on the hidden values of the feed-forward layers; default: --model.dropout.",
     ] = None
     embedding_dropout: Annotated[
-        float | None, "Dropout on the sums of embeddings and positions; by default as --model.dropout."
+        float | None, "Dropout on the sums of embeddings and positions; default: --model.dropout."
     ] = None
     norm: Annotated[
         Literal["post", "pre"],
         "post: LayerNorm(x + Sublayer(x)) as in the paper; pre: x + Sublayer(LayerNorm(x)), easier to train when deep.",
     ] = "post"
-    positions: Annotated[Literal["sinusoidal", "learned"], "sinusoidal or learned."] = "sinusoidal"
+    positions: Annotated[Literal["sinusoidal", "learned"], "Position encodings: sinusoidal or learned."] = "sinusoidal"
     max_length: Annotated[
         int,
-        "Longest sentence in subwords: learned positions end here, training drops longer pairs, translation truncates.",
+        "Longest sentence, in subwords. Training drops longer pairs, translation cuts longer sentences off, and "
+        "learned positions end here.",
     ] = 512
     tie_embeddings: Annotated[
         bool,
-        "Share one matrix between source embedding, target embedding and output (section 3.4); needs one vocabulary.",
+        "Share one matrix between source embedding, target embedding and output (section 3.4); source and target must "
+        "then have one vocabulary.",
     ] = False
 
     def check(self) -> None:
-        """Raise ValueError naming every impossible field with its value."""
+        """Raise ValueError if any field is impossible, naming every such field and its value."""
         sizes = ["source_vocabulary", "target_vocabulary", "layers", "width", "heads", "feed_forward", "max_length"]
         problems = [f"{n} must be at least 1, got {getattr(self, n)}" for n in sizes if getattr(self, n) < 1]
         if self.heads > 0 and self.width % self.heads:
@@ -81,7 +83,8 @@ class TransformerConfig:
             problems.append(f"positions must be 'sinusoidal' or 'learned', got {self.positions!r}")
         if self.tie_embeddings and self.source_vocabulary != self.target_vocabulary:
             problems.append(
-                f"tie_embeddings needs one vocabulary, got {self.source_vocabulary} and {self.target_vocabulary}"
+                "tie_embeddings needs one vocabulary for source and target, got sizes "
+                f"{self.source_vocabulary} and {self.target_vocabulary}"
             )
         if problems:
             raise ValueError(f"TransformerConfig: {'; '.join(problems)}")
@@ -107,7 +110,7 @@ class Transformer(nn.Module):
     >>> np.allclose(logits_BV.numpy(), logits_BTV.numpy()[:, -1], atol=1e-6)
     True
 
-    Ids are integers on the host (NumPy or lists); id `PAD` is padding, which no position attends to.
+    Ids are integers on the host (NumPy or lists). In sources, id `PAD` is padding, which no position attends to.
     """
 
     def __init__(self, config: TransformerConfig, generator: tl.Generator | None = None) -> None:
@@ -131,7 +134,7 @@ class Transformer(nn.Module):
     def forward(self, source_ids: ArrayLike, target_ids: ArrayLike) -> tl.Tensor:
         """Return logits (B, T, V) for sources (B, S) and targets (B, T) that begin with <s>.
 
-        The logits at t are those of the token after target_ids[:, :t + 1].
+        The logits at position t predict the token after target_ids[:, :t + 1].
         """
         visible_BS = self.visible(source_ids)
         return self.decode(target_ids, self.encode(source_ids, visible_BS), visible_BS)
@@ -146,31 +149,31 @@ class Transformer(nn.Module):
     ) -> tl.Tensor:
         """Return the cross-entropy of the tokens next_ids (B, T): next_ids[:, t] follows target_ids[:, :t + 1].
 
-        The same as ``tl.cross_entropy(model(source_ids, target_ids), next_ids, ignore_index=PAD, ...)``, but one op
-        from the decoder's output to the loss, which never holds the logits of a whole batch.
+        It equals ``tl.cross_entropy(model(source_ids, target_ids), next_ids, ignore_index=PAD, ...)``, but a single op
+        computes it from the decoder's output, and never holds the logits of a whole batch.
         """
         visible_BS = self.visible(source_ids)
         x_BTD = self._decoder_output(target_ids, self.encode(source_ids, visible_BS), visible_BS)
         return tl.linear_cross_entropy(x_BTD, self._output_weight(), None, next_ids, PAD, label_smoothing, reduction)
 
     def visible(self, ids_BS: ArrayLike) -> tl.Tensor:
-        """Return which ids are not padding, wherever it is, (B, S), on the model's backend."""
+        """Return a mask (B, S) on the model's backend: True for ids that are not padding, which may be anywhere."""
         return tl.Tensor(np.asarray(ids_BS) != PAD, backend=self.backend)
 
     def encode(self, source_ids: ArrayLike, source_visible: tl.Tensor | None = None) -> tl.Tensor:
         """Return the encoder's output, the memory (B, S, D), for source ids (B, S).
 
-        `source_visible` is (B, S), or (B, 1, 1, S) as `nn.padding_mask` returns; by default all but `PAD` is visible.
+        `source_visible` is (B, S), or (B, 1, 1, S) as returned by `nn.padding_mask`; by default it hides `PAD`.
         """
         visible_BS = self.visible(source_ids) if source_visible is None else source_visible
         x_BSD = self._embed(self.source_embedding, self.source_positions, source_ids)
         return self.encoder(x_BSD, _for_all_queries(visible_BS))
 
     def decode(self, target_ids: ArrayLike, memory: tl.Tensor, source_visible: tl.Tensor | None = None) -> tl.Tensor:
-        """Return logits (B, T, V) for target ids (B, T) and a memory (B, S, D); no position sees later ones.
+        """Return logits (B, T, V) for target ids (B, T) and a memory (B, S, D); no position sees later positions.
 
-        Without `source_visible` (B, S) the whole memory is visible; with padding, pass the mask given to `encode`.
-        Padding at the end of a target needs no separate mask: later positions are hidden already.
+        Without `source_visible` (B, S) the whole memory is visible; for padded sources, pass the mask given to
+        `encode`. Padding at the end of a target needs no mask, because later positions are hidden anyway.
         """
         return self._logits(self._decoder_output(target_ids, memory, source_visible))
 
@@ -192,9 +195,9 @@ class Transformer(nn.Module):
         return DecoderState(length=0, visible=visible, cross=cross, own=(), source_B=np.arange(memory.shape[0]))
 
     def decode_step(self, ids: ArrayLike, state: DecoderState) -> tuple[tl.Tensor, DecoderState]:
-        """Return the logits (B, V) after one more token for each sentence, ids (B,), and the state that includes it.
+        """Append a token to each sentence, ids (B,); return the logits (B, V) for the next token, and the new state.
 
-        The logits equal those of `decode` at the last position of the whole prefix. The state keeps the keys and values
+        The logits equal those of `decode` at the last position of the whole prefix. A state keeps the keys and values
         of all earlier positions, so a step computes only one position. `state` itself does not change.
         """
         ids_B1 = np.asarray(ids)[:, None]
@@ -210,7 +213,7 @@ class Transformer(nn.Module):
         return self.source_embedding.weight.backend
 
     def _embed(self, embedding: nn.Embedding, positions: Positions, ids: ArrayLike, start: int = 0) -> tl.Tensor:
-        """Return embeddings times sqrt(D) (section 3.4), so that positions do not dominate, plus positions."""
+        """Return dropout(sqrt(D) embeddings + positions); the factor (section 3.4) keeps positions from dominating."""
         ids_BT = np.asarray(ids)
         if ids_BT.ndim != 2:
             raise ValueError(f"Transformer: ids must be (sentences, length), got shape {ids_BT.shape}")
@@ -342,9 +345,9 @@ class AddNorm(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: tl.Tensor, sublayer: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Return x plus the sub-layer's output, ``sublayer(x, *args, **options)`` with x normalized first if "pre".
+        """Return the formula's value for the sub-layer ``sublayer(x, *args, **options)``.
 
-        A sub-layer that also returns a cache, (output, cache), gives (the sum, cache).
+        If the sub-layer returns (output, cache), return (the formula's value, cache).
         """
         y = sublayer(x if self.order == "post" else self.norm(x), *args, **options)
         if isinstance(y, tuple):
@@ -358,10 +361,10 @@ class AddNorm(nn.Module):
         return self.norm(z) if self.order == "post" else z
 
     def extra_repr(self) -> str:
-        """Return the order."""
+        """Return "post" or "pre"."""
         return self.order
 
 
 def _for_all_queries(visible_BS: tl.Tensor) -> tl.Tensor:
-    """Reshape a mask (B, S) to (B, 1, 1, S), for all heads and queries; one of `nn.padding_mask` has it already."""
+    """Reshape a mask (B, S) to (B, 1, 1, S), for all heads and queries; a mask of that shape stays as it is."""
     return visible_BS.reshape(visible_BS.shape[0], 1, 1, visible_BS.shape[-1])

@@ -1,4 +1,4 @@
-"""Beam search: of all targets of a sentence so far, only the likeliest few are continued.
+"""Beam search: at each step, only the few likeliest unfinished targets of a sentence are continued.
 
 Shape suffixes: B sentences still open, N slots of the beam, R rows of the model's batch (open targets of all
 sentences), V vocabulary, C candidates for the next token of a row, T tokens.
@@ -33,11 +33,11 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Return the `n_best` targets found for each source (ids ending in </s>), largest score first.
 
-    Each step extends every open target of a sentence by every token and keeps the likeliest `beam`; a target that ends
-    keeps its slot, so fewer stay open (Bahdanau et al. 2015). Targets still open at the maximum length are cut there
-    and compete as they are. Targets are ranked by log P(Y | X) / lp(|Y|), where lp is that of Wu et al. 2016, equation
-    14, with alpha = `length_penalty`; ties go to the one found first. Beam 1 is `greedy`; a beam as wide as the number
-    of possible targets finds the best of all.
+    Each step extends every open target of a sentence by every token and keeps the `beam` likeliest results; a target
+    that ends keeps its slot, so fewer stay open (Bahdanau et al. 2015). Targets still open at the maximum length are
+    cut there and compete with the ended ones. Targets are ranked by log P(Y | X) / lp(|Y|), where lp is equation 14 of
+    Wu et al. 2016 with alpha = `length_penalty`; of equal scores, the first found wins. A beam of 1 decodes as `greedy`
+    does; a beam as wide as the number of possible targets finds the best of all targets.
 
     A sentence stops early only if no open target can still reach the n best. </s> cannot come before `min_length`
     tokens; `max_length` is as in `greedy`. All sources are decoded in one batch, so they should be of similar length.
@@ -71,7 +71,8 @@ def beam_search(
 def likeliest(logits_RV: tl.Tensor, count: int, may_end: bool = True) -> tuple[np.ndarray, np.ndarray]:
     """Return the `count` likeliest tokens of each row and their log-probabilities, each (R, C), on the host.
 
-    Only these leave the device. If </s> may not come, its log-probability is -inf, and one more token is returned.
+    Only these and one sum per row leave the device. If </s> may not come, its log-probability is -inf, and one more
+    token is returned.
     """
     best, ids = tl.topk(logits_RV, min(count + (not may_end), logits_RV.shape[-1]))
     total_R1 = tl.logsumexp(logits_RV, axis=-1, keepdims=True).numpy().astype(np.float64)
@@ -81,19 +82,19 @@ def likeliest(logits_RV: tl.Tensor, count: int, may_end: bool = True) -> tuple[n
 
 
 class Beams:
-    """The beams of all sentences: a row for each sentence, a slot for each target that may be open.
+    """The beams of all sentences: arrays with a row for each sentence and a column (slot) for each target.
 
-    Slots that have closed keep their row of the model's batch for a while. It is computed in vain, because moving
-    all the other rows together would cost more.
+    A slot that has closed keeps its row of the model's batch for a while. That row is still computed although it is
+    not needed, because moving all other rows together would cost more.
     """
 
     def __init__(self, limit_B: np.ndarray, beam: int, alpha: float, n_best: int, min_length: int) -> None:
         sentences = len(limit_B)
         self.alpha, self.n_best, self.min_length = alpha, n_best, min_length
-        self.found: list[list[Hypothesis]] = [[] for _ in range(sentences)]  # of each sentence, in order of discovery
+        self.found: list[list[Hypothesis]] = [[] for _ in range(sentences)]  # for each sentence, in order of discovery
         for i in np.flatnonzero(limit_B <= 0):
             self.found[i].append(Hypothesis.from_ids([], [], alpha))
-        self.length = 0  # of every open target
+        self.length = 0  # number of tokens in every open target
         self.sentence_B, self.limit_B = np.arange(sentences), limit_B
         self.open_BN = np.zeros((sentences, beam), bool)
         self.open_BN[:, 0] = limit_B > 0
@@ -104,7 +105,7 @@ class Beams:
         self.log_prob_BN = np.zeros((sentences, beam))  # the sum over all tokens
 
     def next_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return, for each row of the next step, its last token and the row of the state that it continues."""
+        """Return the last token of each row of the next step, and the row of the state that it continues."""
         kept_BN = self.row_BN >= 0
         if np.mean(self.open_BN[kept_BN]) <= 1 - token_by_token.ENDED:
             self._keep_sentences(np.any(self.open_BN, axis=1))
@@ -147,11 +148,11 @@ class Beams:
             self.found[self.sentence_B[b]].append(Hypothesis.from_ids(ids, log_probs, self.alpha))
 
     def _may_win_B(self) -> np.ndarray:
-        """Return the sentences in which an open target can still reach the n best.
+        """Return for each sentence whether one of its open targets can still reach the n best.
 
         Further tokens can only lower log P. So no open target's score can exceed the largest log P so far divided by
-        the most favorable lp: that of the maximum length, or, if alpha < 0 penalizes length, that of the next possible
-        end.
+        the most favorable lp. This is lp at the maximum length or, if alpha < 0 penalizes length, at the next length at
+        which a target may end.
         """
         best_B = np.where(self.open_BN, self.log_prob_BN, -math.inf).max(axis=1)
         may_win_B: np.ndarray = best_B > -math.inf

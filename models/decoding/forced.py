@@ -27,10 +27,9 @@ def force_decode(
 ) -> list[Hypothesis]:
     """Return each target (ids without </s>) with log P of each token and of </s>, in one teacher-forced pass.
 
-    ended: whether </s> follows each target; by default it does. A target cut at a limit has none.
+    ended: whether </s> follows each target; by default it does. No </s> follows a target that was cut at a limit.
 
-    A target found by beam search or by `sample` gets the probability that the search gave it, up to
-    rounding. All logits of the
+    A target found by beam search or by `sample` gets the same probability as there, up to rounding. All logits of the
     batch are in memory at once, so sources and targets of similar length should be given together.
     """
     if not sources:

@@ -21,17 +21,17 @@ class Hypothesis:
     ended: bool
     """Whether </s> follows; otherwise the target was cut at the maximum length."""
     log_probs: tuple[float, ...]
-    """log P(token | source, previous tokens) of each token, and of </s> if it ended."""
+    """log P(token | source, previous tokens) of each token, and of </s> if it follows."""
     log_prob: float
-    """Their sum, log P(Y | X)."""
+    """The sum of `log_probs`: log P(Y | X)."""
     score: float
     """log P(Y | X) / lp(|Y|), by which targets are ranked: see `length_penalty`."""
 
     @classmethod
     def from_ids(cls, ids: Sequence[int], log_probs: Sequence[float], alpha: float) -> Hypothesis:
-        """Return the target of these ids, </s> included if it ended, with its score at length penalty `alpha`."""
+        """Return the target of `ids`, whose last may be </s>, with its score at length penalty `alpha`."""
         total = 0.0
-        for value in log_probs:  # one after another, as beam search adds them, so that the bits are the same
+        for value in log_probs:  # one at a time, as beam search adds them, so that the bits are the same
             total += value
         ended = len(ids) > 0 and ids[-1] == EOS
         score = total / length_penalty(len(ids), alpha)
@@ -46,8 +46,7 @@ class Hypothesis:
 def length_penalty(length: int, alpha: float) -> float:
     """Return lp(Y) = ((5 + |Y|) / 6)^alpha, the divisor of log P(Y | X) (Wu et al. 2016, equation 14).
 
-    |Y| counts </s>. Every token lowers log P, so short targets win at alpha 0; the larger alpha, the smaller the
-    disadvantage of a long one.
+    |Y| counts </s>. Every token lowers log P, so short targets win at alpha 0; a larger alpha lessens this advantage.
     """
     return float(((5 + length) / 6) ** alpha)
 
@@ -60,10 +59,10 @@ def default_limit(source: Sequence[int], min_length: int = 0) -> int:
 def length_limits(
     sources: Sequence[Sequence[int]], min_length: int = 0, max_length: int | Sequence[int] | None = None
 ) -> np.ndarray:
-    """Return the maximum length of each source's target, in tokens, </s> included if it comes in time.
+    """Return the maximum length of each source's target, in tokens; </s> counts.
 
-    `max_length` is one limit for all sources or one for each; by default it is twice the source's length plus 20, with
-    room for `min_length` tokens and </s>. Errors: ValueError for impossible lengths.
+    `max_length` is one limit for all sources or one for each; by default it is twice the source's length plus 20, and
+    at least `min_length` + 1. Errors: ValueError for impossible lengths.
     """
     if max_length is None:
         limit_B = np.array([default_limit(source, min_length) for source in sources], np.int64)
@@ -71,6 +70,7 @@ def length_limits(
         limit_B = np.broadcast_to(np.asarray(max_length, np.int64), len(sources))
     if min_length < 0 or (limit_B < min_length).any():
         raise ValueError(
-            f"decoding: 0 <= min_length <= max_length is required, got {min_length} and {limit_B.min(initial=2**31)}"
+            "decoding: 0 <= min_length <= max_length is required, got "
+            f"min_length {min_length} and max_length {limit_B.min(initial=2**31)}"
         )
     return limit_B

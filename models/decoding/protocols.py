@@ -21,7 +21,7 @@ class StepState(Protocol):
     """A model's state after the tokens decoded so far, for each row of a batch."""
 
     def select(self, rows: np.ndarray, /) -> Self:
-        """Return the state of these rows (indices or booleans), in order."""
+        """Return the state of the given rows (indices or booleans), in the given order."""
         ...
 
 
@@ -36,7 +36,7 @@ class EncodingModel(Protocol):
         ...
 
     def visible(self, ids_BS: np.ndarray, /) -> tl.Tensor:
-        """Return which ids are not padding, (B, S)."""
+        """Return a mask (B, S): True for every id that is not padding."""
         ...
 
     def encode(self, source_ids_BS: np.ndarray, visible_BS: tl.Tensor, /) -> Memory:
@@ -52,7 +52,7 @@ class SteppingModel(EncodingModel, Protocol[State]):
         ...
 
     def decode_step(self, ids_B: np.ndarray, state: State, /) -> tuple[tl.Tensor, State]:
-        """Return the logits (B, V) after one more token for each row, and the state that includes it."""
+        """Append a token to each row, ids (B,); return the logits (B, V) for the next token, and the new state."""
         ...
 
 

@@ -16,35 +16,35 @@ __all__ = ["DEFAULT_BEAM", "DEFAULT_LENGTH_PENALTY", "UNSET", "Search"]
 DEFAULT_BEAM = 4
 DEFAULT_LENGTH_PENALTY = 0.6
 UNSET = {"beam": DEFAULT_BEAM, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
-"""The settings that are None unless the user gives them, so that contradictions can be detected; None means these."""
+"""The values of the settings that are None unless the user gives them, so that contradictions can be detected."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """Beam search, or sampling. The text beside each type is what `--help` prints, with the default."""
+    """The settings of beam search or sampling. `--help` prints the text beside each type, with the default."""
 
-    beam: Annotated[int | None, "How many targets of a sentence are kept open; 1 is greedy."] = None
+    beam: Annotated[int | None, "Number of targets of a sentence that are kept open; 1 is greedy decoding."] = None
     n_best: Annotated[
-        int, "How many translations of each sentence, best first; above 1, LINE and SCORE precede each."
+        int, "Number of translations of each sentence, best first; if above 1, LINE and SCORE precede each."
     ] = 1
     length_penalty: Annotated[
         float,
-        "Alpha of Wu et al. 2016: score = log P / ((5 + length) / 6)^alpha; larger values prefer longer ones.",
+        "Alpha of Wu et al. 2016: score = log P / ((5 + length) / 6)^alpha; larger values prefer longer translations.",
     ] = DEFAULT_LENGTH_PENALTY
     sample: Annotated[bool, "Draw the tokens at random instead of searching for the likeliest."] = False
     temperature: Annotated[
-        float | None, "With --sample: divides the logits; below 1 likely tokens are drawn more often, above 1 less."
+        float | None, "With --sample: divides the logits. Below 1, likely tokens are drawn more often; above 1, less."
     ] = None
-    top_k: Annotated[int | None, "With --sample: draw from the k likeliest tokens; 0: from all."] = None
+    top_k: Annotated[int | None, "With --sample: draw from the k likeliest tokens; 0 means all tokens."] = None
     top_p: Annotated[
-        float | None, "With --sample: draw from the fewest tokens that together have this probability."
+        float | None, "With --sample: draw from the fewest tokens that together have at least this probability."
     ] = None
     seed: Annotated[
         int | None, "With --sample: different seeds draw different translations, equal seeds the same ones."
     ] = None
     min_length: Annotated[int, "Minimum number of subwords of a translation."] = 0
     max_length: Annotated[
-        int, "Maximum number of subwords of a translation, its end included; 0: twice the source's plus 20."
+        int, "Maximum number of subwords of a translation, its end included; 0 means 20 more than twice the source's."
     ] = 0
 
     def check(self) -> None:
@@ -60,7 +60,8 @@ class Search:
         if not -10 <= self.length_penalty <= 10:
             yield f"--length-penalty must lie in [-10, 10], got {self.length_penalty}"
         if self.temperature is not None and not 0 < self.temperature < math.inf:
-            yield f"--temperature must be a finite number above 0, got {self.temperature}; a very small one is greedy"
+            given = f"got {self.temperature}; a very small temperature is greedy"
+            yield f"--temperature must be a finite number above 0, {given}"
         if self.top_p is not None and not 0 < self.top_p <= 1:
             yield f"--top-p must lie in (0, 1], got {self.top_p}"
         if 0 < self.max_length < self.min_length:
@@ -85,7 +86,7 @@ class Search:
 
     @property
     def rows(self) -> int:
-        """The number of targets of a sentence that are decoded side by side."""
+        """The number of targets of a sentence that are decoded at the same time."""
         if self.sample:
             return 1
         return int(self.effective("beam"))

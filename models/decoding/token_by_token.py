@@ -1,6 +1,6 @@
-"""Greedy decoding and sampling: each target grows by one token at a time, the likeliest or one that is drawn.
+"""Greedy decoding and sampling: each step extends every target by its likeliest token, or by a token that is drawn.
 
-They work with every model that satisfies `protocols.SteppingModel`; `beam.py` keeps several targets of a sentence open.
+Both work with every model that satisfies `protocols.SteppingModel`. `beam.py` keeps several targets of a sentence open.
 
 Shape suffixes: B sentences in the batch, S source length, T steps, V vocabulary, C candidates for the next token.
 """
@@ -21,7 +21,7 @@ from models.text.tokens import BOS, EOS
 __all__ = ["Draw", "greedy", "initial_state", "sample"]
 
 ENDED = 0.25  # once this fraction of a batch has ended, copying the state of the others pays off
-NUCLEUS = 256  # candidates examined first; they nearly always hold the probability top_p
+NUCLEUS = 256  # number of candidates examined first; they nearly always have at least the probability top_p
 
 Draw = tuple[int, int]  # (key, draw), as returned by tl.Generator.next_draw
 Choose = Callable[[tl.Tensor, np.ndarray, int], np.ndarray]  # (logits_BV, sentence_B, length) -> ids_B
@@ -33,12 +33,12 @@ def greedy(
     max_length: int | Sequence[int] | None = None,
     min_length: int = 0,
 ) -> list[list[int]]:
-    """Return the target of each source (ids ending in </s>) built by always taking the likeliest next token.
+    """Return a target, without </s>, for each source (ids ending in </s>), always taking the likeliest next token.
 
     A target ends at </s>, which cannot come before `min_length` tokens, or at `max_length` tokens (one limit for all or
     one for each; default: twice the source's length plus 20). All sources are decoded in one batch, so they should be
-    of similar length; ended sentences are dropped from the batch once there are enough of them. The model is used in
-    evaluation mode, and its mode is restored afterwards.
+    of similar length; ended sentences are dropped once they are a quarter of the batch. The model is used in evaluation
+    mode, and its mode is restored afterwards.
 
     >>> config = models.TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=16, dropout=0.0)
     >>> model = models.Transformer(config)
@@ -73,17 +73,17 @@ def sample(
 ) -> list[Hypothesis]:
     """Return a target for each source, drawn token by token from softmax(logits / temperature).
 
-    top_k: draw from the k likeliest tokens only (Fan et al. 2018); 0: from all.
-    top_p: and among those from the fewest that together have this probability (Holtzman et al. 2020, "nucleus").
-    draws: the source of each sentence's random numbers, one per step, so that its target does not depend on the rest
-        of the batch. By default the next draws of the default generator.
+    top_k: draw only from the k likeliest tokens (Fan et al. 2018); 0 means all tokens.
+    top_p: of these, draw only from the fewest that together have at least this probability (Holtzman et al. 2020).
+    draws: for each sentence, the draw that gives its random numbers, one per step, so that its target does not depend
+        on the rest of the batch. The default is the next draws of the default generator.
 
     Lengths are as in `greedy`. The probabilities in the result are the model's, before temperature and truncation, so
     they are comparable with those of other decoding methods. Errors: ValueError for impossible settings.
     """
     if not (0 < temperature < math.inf and top_k >= 0 and 0 < top_p <= 1):
         raise ValueError(
-            "sample: temperature > 0, top_k >= 0 and 0 < top_p <= 1 are required; "
+            "sample: a finite temperature > 0, top_k >= 0 and 0 < top_p <= 1 are required; "
             f"got {temperature}, {top_k} and {top_p}"
         )
     limit_B = length_limits(sources, min_length, max_length)
@@ -112,14 +112,14 @@ def sample(
 def candidates(
     logits_BV: tl.Tensor, temperature: float, top_k: int, top_p: float, may_end: bool = True
 ) -> tuple[np.ndarray | None, np.ndarray]:
-    """Return the tokens that may be drawn and their probabilities, each (B, C), on the host; None means all tokens.
+    """Return the tokens that may be drawn (None for all) and their probabilities, each (B, C), on the host.
 
-    A token that may not be drawn has probability 0. Of equally likely tokens the first are kept.
+    Tokens of probability 0 are never drawn. If equally likely tokens do not all fit, the first are kept.
     """
     if not may_end:
         is_end_V = tl.Tensor(np.arange(logits_BV.shape[-1]) == EOS, backend=logits_BV.backend)
         logits_BV = tl.where(is_end_V, -math.inf, logits_BV)
-    # Shift first: a very small temperature would turn the logits themselves into infinities, and those into NaN.
+    # Shift first, because a very small temperature would turn unshifted logits into infinities, whose softmax is NaN.
     scaled_BV = (logits_BV - logits_BV.max(axis=-1, keepdims=True)).astype("float64") / temperature
     size = scaled_BV.shape[-1]
     if top_p == 1 and not 0 < top_k < size:
@@ -128,18 +128,19 @@ def candidates(
     best_BC, ids_BC = (x.numpy() for x in tl.topk(scaled_BV, count))
     total_B1 = np.exp(best_BC).sum(-1, keepdims=True) if top_k else tl.exp(scaled_BV).sum(-1, keepdims=True).numpy()
     if not top_k and (np.exp(best_BC).sum(-1, keepdims=True) < top_p * total_B1).any():
-        best_BC, ids_BC = (x.numpy() for x in tl.topk(scaled_BV, size))  # the distribution is too flat for these
+        best_BC, ids_BC = (x.numpy() for x in tl.topk(scaled_BV, size))  # these were too few for top_p
     probs_BC = np.exp(best_BC) / total_B1
-    before_BC = np.cumsum(probs_BC, axis=-1) - probs_BC  # probability of the likelier tokens
+    before_BC = np.cumsum(probs_BC, axis=-1) - probs_BC  # sum over the likelier tokens
     probs_BC = np.where(before_BC < top_p, probs_BC, 0)
     return ids_BC, probs_BC / probs_BC.sum(axis=-1, keepdims=True)
 
 
 def _drawn(ids_BC: np.ndarray | None, probs_BC: np.ndarray, uniform_B: np.ndarray) -> np.ndarray:
-    """Draw one token for each row by the inverse of the cumulative distribution, at a number in [0, 1)."""
+    """Return one token for each row: the inverse of its cumulative distribution at a number in [0, 1)."""
     up_to_BC = np.cumsum(probs_BC, axis=-1)
-    # The first column whose sum exceeds the number: its own probability is not 0, otherwise the column before would
-    # have been found. Rounding leaves the last sum slightly off 1; scaled by it, the number is always exceeded.
+    # Find the first column whose cumulative sum exceeds the number. Its probability is not 0, because otherwise the
+    # previous sum would exceed the number too. Rounding leaves the last sum slightly off 1, so the number is scaled by
+    # the last sum, which then always exceeds it.
     column_B = (up_to_BC > uniform_B[:, None] * up_to_BC[:, -1:]).argmax(axis=-1)
     return column_B if ids_BC is None else np.take_along_axis(ids_BC, column_B[:, None], axis=-1)[:, 0]
 
@@ -153,10 +154,10 @@ def _uniform(draw: Draw, count: int) -> np.ndarray:
 def decode_loop(
     model: SteppingModel[State], sources: Sequence[Sequence[int]], limit_B: np.ndarray, choose: Choose
 ) -> list[list[int]]:
-    """Return the targets, </s> included, whose next tokens are those of `choose(logits_BV, sentence_B, length)`."""
+    """Return the targets, </s> included; `choose(logits_BV, sentence_B, length)` selects every next token."""
     targets: list[list[int]] = [[] for _ in sources]
     sentence_B = np.arange(len(sources))  # the sentence of each row of the batch
-    open_B = limit_B > 0  # the rows that have not ended; the others are computed, but ignored
+    open_B = limit_B > 0  # the rows that have not ended; other rows are computed, but ignored
     ids_B = np.full(len(sources), BOS)
     if not open_B.any():
         return targets

@@ -1,1 +1,1 @@
-"""Evaluation of a model: translations, scores, attention weights, error analysis."""
+"""Evaluation of a model: translations, scores, attention weights and error analysis."""

@@ -24,15 +24,15 @@ class AttentionWeights:
     """softmax(q k^T / sqrt(K)) of every layer and head (Vaswani et al. 2017, section 3.2): each row sums to 1."""
 
     encoder_LHSS: np.ndarray
-    """Source token (row) to source tokens (columns)."""
+    """From each source token (row) to all source tokens (columns)."""
     decoder_LHTT: np.ndarray
-    """Target token (row) to target tokens up to it; zero after it."""
+    """From each target token (row) to target tokens (columns); zero for later ones."""
     cross_LHTS: np.ndarray
-    """Target token (row) to source tokens."""
+    """From each target token (row) to all source tokens (columns)."""
 
 
 def weight_count(config: TransformerConfig, source_length: int, target_length: int) -> int:
-    """Return the number of weights for one sentence: L H (S S + T T + T S)."""
+    """Return the number of weights for one sentence and its target: L H (S S + T T + T S)."""
     s, t = source_length, target_length
     return config.layers * config.heads * (s * s + t * t + t * s)
 
@@ -41,7 +41,7 @@ def attention_weights(model: Transformer, source_ids: Sequence[int], target_ids:
     """Return the attention weights of `model` for one source and its target, on the host, without dropout.
 
     source_ids: S ids as for `encode`, </s> included.
-    target_ids: T ids as the decoder reads them, <s> first: row t belongs to the step that writes the token after it.
+    target_ids: T ids as the decoder reads them, <s> first; row t belongs to the step that predicts token t + 1.
 
     The forward pass itself keeps no weights, so temporary hooks on the attention modules compute them again.
     """
@@ -57,7 +57,7 @@ def attention_weights(model: Transformer, source_ids: Sequence[int], target_ids:
 
 
 def _keeper(kept: list[np.ndarray], causal: bool = False) -> Callable[..., None]:
-    """Return a hook that appends the weights (H, T, S) to `kept`; one sentence has no padding, so no mask is needed."""
+    """Return a hook that appends weights (H, T, S) to `kept`; a single sentence has no padding and needs no mask."""
 
     def keep(module: nn.Module, args: tuple[tl.Tensor, ...], output: Any) -> None:
         memory = args[1] if len(args) > 1 else None

@@ -1,9 +1,9 @@
 """`tensorlib evaluate --errors`: wrong translations, and whether the model or the search caused them.
 
-For a translation that differs from its reference, two scores are compared, both as the search ranks, with length
-penalty: that of the model's hypothesis, and that of the reference by forced decoding. If the reference scores higher,
-the search failed to find it: a search error. Otherwise the model prefers the wrong translation: a model error
-(Stahlberg and Byrne 2019, "On NMT search errors and model errors: cat got your tongue?").
+For each translation that differs from its reference, two scores are compared: the score of the model's hypothesis, and
+that of the reference by forced decoding, both with the search's length penalty. If the reference scores higher, the
+search failed to find it, which is a search error. Otherwise the model prefers the wrong translation, which is a model
+error (Stahlberg and Byrne 2019, "On NMT search errors and model errors: cat got your tongue?").
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from models.text.tokens import UNK
 
 __all__ = ["Case", "align", "error_report", "find_cases", "repetition", "words"]
 
-TOO_SHORT, TOO_LONG = 0.75, 4 / 3  # hypothesis to reference, in words
-REPEATING = 0.1  # excess of the hypothesis's repetition over that of the reference
+TOO_SHORT, TOO_LONG = 0.75, 4 / 3  # number of words of the hypothesis, divided by that of the reference
+REPEATING = 0.1  # a hypothesis is repeating if its repetition exceeds that of the reference by more than this
 CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # written without spaces: each character counts as a word
 WORD = re.compile(f"[{CJK}]|[^\\s{CJK}]+")
 MARKS = {"S": "33", "D": "31", "I": "36"}  # substituted, deleted, inserted; each with its terminal color
 
-Ids = tuple[Sequence[int], Sequence[int]]  # of a source, as the translator read it, and of its reference
+Ids = tuple[Sequence[int], Sequence[int]]  # those of a source, as the translator read it, and those of its reference
 Column = tuple[str, str, str]  # a word of the reference, the word of the hypothesis aligned with it, and a mark
 
 
@@ -43,19 +43,19 @@ class Case:
     """A sentence whose translation differs from its reference."""
 
     line: int
-    """Counted from 1."""
+    """The number of its line, counted from 1."""
     source: str
     reference: str
     hypothesis: str
     reference_log_prob: float
-    """Of the whole target, </s> included."""
+    """log P of the whole target, </s> included."""
     hypothesis_log_prob: float
     reference_tokens: int
-    """Subwords, </s> included."""
+    """Number of subwords, </s> included."""
     hypothesis_tokens: int
-    """Subwords, and </s> if it came in time."""
+    """Number of subwords, </s> included unless the hypothesis was cut at the maximum length."""
     unknown: int
-    """Number of subwords of source and hypothesis that are <unk> or a byte of a character outside the vocabulary."""
+    """Number of subwords in source and hypothesis that are <unk> or a byte of a character outside the vocabulary."""
     alpha: float = 0.0
     """The length penalty of the search."""
 
@@ -72,19 +72,19 @@ class Case:
 
     @property
     def length_ratio(self) -> float:
-        """Number of words of the hypothesis divided by that of the reference."""
+        """Number of words in the hypothesis divided by the number in the reference."""
         return len(words(self.hypothesis)) / max(len(words(self.reference)), 1)
 
     @property
     def repeating(self) -> bool:
-        """Whether the hypothesis repeats itself more than the reference does."""
+        """Whether the hypothesis repeats itself clearly more than the reference does."""
         return repetition(self.hypothesis) > repetition(self.reference) + REPEATING
 
 
 def find_cases(
     translator: Translator, pairs: Sequence[Pair], examples: Sequence[Ids], found: Sequence[Hypothesis]
 ) -> tuple[list[Case], int]:
-    """Return the wrong translations, largest difference first, and how many of them could not be scored.
+    """Return the wrong translations, largest absolute difference first, and how many others could not be scored.
 
     examples, found: the ids and the translation of each pair. Pairs with a blank side, and references longer than a
     translation may become, are not scored.
@@ -122,12 +122,12 @@ def _unknown(subwords: Subwords, ids: Sequence[int]) -> int:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text: separated by spaces, and each Chinese or Japanese character separately."""
+    """Return the words of a text, which are separated by spaces; each Chinese or Japanese character is a word."""
     return WORD.findall(text)
 
 
 def repetition(text: str, n: int = 2) -> float:
-    """Return the fraction of the n-grams of words that occurred before: 1 - distinct / all.
+    """Return the fraction of n-grams of words that repeat an earlier n-gram: 1 - distinct / all.
 
     This is seq-rep-n of Welleck et al. 2020, "Neural text generation with unlikelihood training".
     """
@@ -137,7 +137,7 @@ def repetition(text: str, n: int = 2) -> float:
 
 
 def align(reference: str, hypothesis: str) -> list[Column]:
-    """Align two sentences word by word: equal words share a column, all others are marked S, D or I."""
+    """Align two sentences word by word; columns whose two words differ are marked "S", "D" or "I"."""
     old, new = words(reference), words(hypothesis)
     columns: list[Column] = []
     for _, a, b, c, d in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
@@ -154,8 +154,9 @@ def error_report(
 ) -> Iterator[str]:
     """Yield the lines of a report: a summary of all cases, and details of the first `count`.
 
-    sentences, unscored: the numbers of translated sentences, and of wrong ones that are not among the cases. tokenize:
-    how BLEU finds words. width: of a line; by default the terminal's. Differences are colored only on a terminal.
+    sentences, unscored: the number of translated sentences, and the number of wrong ones that are not among the cases.
+    tokenize: how BLEU finds words.
+    width: the width of a line, by default that of the terminal. Differences are colored only on a terminal.
     """
     from sacrebleu.metrics import BLEU, CHRF
 
@@ -167,7 +168,7 @@ def error_report(
     if cases[:count]:
         yield ""
         yield (
-            f"The {len(cases[:count]):,} with the largest difference of log-probability per token; "
+            f"The {len(cases[:count]):,} with the largest difference in log-probability per token; "
             "S substituted, D deleted, I inserted"
         )
     for case in cases[:count]:
@@ -212,7 +213,7 @@ def _details(case: Case, bleu: float, chrf: float) -> Iterator[str]:
 
 
 def _aligned(columns: Sequence[Column], width: int, color: bool) -> Iterator[str]:
-    """Yield three lines, reference, hypothesis and marks; repeated if the words do not fit on one line."""
+    """Yield lines of reference, hypothesis and marks in turn, several of each if the words do not fit on one line."""
     room, start = max(width - 14, 20), 0
     while start < len(columns):
         end, used = start, 0

@@ -1,4 +1,4 @@
-"""Measures of quality: the loss of true translations, and the scores of generated ones."""
+"""Measures of quality: the loss on reference translations, and the scores of generated translations."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["Scores", "TokenLoss", "exact_match", "scores", "sentence_log_probs",
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """The mean cross-entropy of the true target tokens, in nats, and their number."""
+    """The mean cross-entropy of the reference's tokens, in nats, and the number of these tokens."""
 
     loss: float
     tokens: int
 
     @property
     def perplexity(self) -> float:
-        """exp(loss): the number of equally likely subwords that would leave the model equally unsure."""
+        """exp(loss): a uniform choice among this many subwords would be equally uncertain."""
         return math.exp(min(self.loss, 700.0))
 
 
 def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[], None] = lambda: None) -> TokenLoss:
-    """Return the teacher-forced loss, without label smoothing or dropout. `stop` is called between batches."""
+    """Return the teacher-forced loss, without label smoothing or dropout; call `stop` before each batch."""
     total, tokens = 0.0, 0
     with model.evaluating(), tl.no_grad():
         for group in group_by_length([len(s) + len(t) for s, t in examples]):
@@ -42,7 +42,7 @@ def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[
 
 
 def sentence_log_probs(model: Transformer, examples: Sequence[Example]) -> list[float]:
-    """Return log P(target | source) of each example: the sum over its forced tokens and </s>."""
+    """Return log P(target | source) of each example: the sum over the target's tokens and </s>."""
     found = [0.0] * len(examples)
     for group in group_by_length([len(s) + len(t) for s, t in examples]):
         sources, targets = zip(*[examples[i] for i in group], strict=True)
@@ -52,7 +52,7 @@ def sentence_log_probs(model: Transformer, examples: Sequence[Example]) -> list[
 
 
 def exact_match(outputs: Sequence[str], references: Sequence[str]) -> float:
-    """Return the fraction of the outputs that equal their reference, character for character."""
+    """Return the fraction of outputs that equal their references, character for character."""
     return float(np.mean([o == r for o, r in zip(outputs, references, strict=True)])) if references else 0.0
 
 
@@ -67,7 +67,7 @@ class Scores:
 
 
 def scores(outputs: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> Scores:
-    """Score a corpus with sacrebleu; `tokenize` is how BLEU finds words: "none" where spaces already separate them."""
+    """Score a corpus with sacrebleu. `tokenize` tells BLEU how to find words; use "none" if spaces separate them."""
     from sacrebleu.metrics import BLEU, CHRF
 
     bleu = BLEU(tokenize=tokenize, force=True)  # force: no warning about tokenized text; "none" is deliberate

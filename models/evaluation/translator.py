@@ -1,4 +1,4 @@
-"""A model and its tokenizer at work on text: translations, and the probabilities of given ones."""
+"""Translation of text by a model with its tokenizer, and the log-probabilities of given translations."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ EMPTY = Hypothesis((), ended=True, log_probs=(), log_prob=0.0, score=0.0)
 
 
 class Translator:
-    """Text to text, greedily or as `search` specifies. Every line gives one line; a blank line gives an empty one.
+    """Translates text, greedily or as `search` specifies. A text gives one line; a blank text gives an empty line.
 
-    `cut(line)` is called with the line, counted from 0, of a text that is longer than the model can read, and
-    `advance(n)` whenever n more texts are done.
+    `cut(line)` is called for each text that is longer than the model can read, with the number of its line, counted
+    from 0. `advance(n)` is called whenever n more texts are done.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class Translator:
         search: Search = GREEDY,
     ) -> None:
         self.model, self.tokenizer, self.cut, self.advance, self.search = model, tokenizer, cut, advance, search
-        self.longest = model.config.max_length  # of a target, </s> included, because the last token is not read
+        self.longest = model.config.max_length  # longest target, </s> included: the decoder does not read it
         if search.min_length > self.longest:
             raise UserError(
                 f"--min-length must be at most {self.longest}, this model's maximum; got {search.min_length}"
             )
 
     def translate(self, texts: Sequence[str], first: int = 0, stop: Callable[[], None] = lambda: None) -> list[str]:
-        """Return the translation of each text; `first` is the number of the first line.
+        """Return the translation of each text; `first` is the number of the first text's line.
 
         `stop` is called between batches; it may raise.
         """
@@ -79,7 +79,7 @@ class Translator:
             limits = [search.limit(sources[i], self.longest) for i in rows]
             draws = [
                 (search.effective("seed"), first + i) for i in rows
-            ]  # one for each line, so neighbors change nothing
+            ]  # one for each line, so the other lines of a batch change nothing
             decoded = decode(self.model, [sources[i] for i in rows], search, limits, draws)
             for i, several in zip(rows, decoded, strict=True):
                 found[i] = several
@@ -89,7 +89,7 @@ class Translator:
     def encode(self, texts: Sequence[str], first: int = 0) -> list[list[int]]:
         """Return the model's input for each text: its ids, cut at the model's maximum length."""
         longest = self.model.config.max_length
-        # No subword has more than 16 characters, so all text that is cut off here would also be cut off below.
+        # No subword has more than 16 characters, so everything cut off here would otherwise be cut off below.
         sources = self.tokenizer.encode_source([text[: 16 * longest] for text in texts])
         for i, ids in enumerate(sources):
             if len(ids) > longest:
@@ -100,8 +100,8 @@ class Translator:
     def score(self, sources: Sequence[str], targets: Sequence[str]) -> list[float]:
         """Return log P(target | source) of each pair of texts, in nats: the sum over the target's tokens and </s>.
 
-        Errors: `UserError` naming the first pair with a side longer than the model's maximum length, or the two
-        numbers of texts if they differ.
+        Errors: `UserError` naming the first pair with a side longer than the model's maximum length; also `UserError`
+        if the numbers of sources and targets differ.
         """
         _refuse_one_text("score", sources, targets)
         if len(sources) != len(targets):
@@ -112,14 +112,14 @@ class Translator:
         for i, (source, target) in enumerate(examples):
             if max(len(source), len(target) + 1) > self.longest:
                 raise UserError(
-                    f"score: at most {self.longest} subwords are required, the end included; pair {i} has "
-                    f"{len(source)} and {len(target) + 1}; leave it out or shorten it"
+                    f"score: source and target may have at most {self.longest} subwords, the end included; pair {i} "
+                    f"has {len(source)} and {len(target) + 1}; leave it out or shorten it"
                 )
         return sentence_log_probs(self.model, examples)
 
 
 def _refuse_one_text(operation: str, *given: Sequence[str]) -> None:
-    """Raise TypeError for a text in place of a list of texts: it would count as a list of characters."""
+    """Raise TypeError for a text in place of a list of texts, because its characters would count as texts."""
     for texts in given:
         if isinstance(texts, str):
             raise TypeError(f"{operation}: a list of texts is required, got the text {texts!r}; write [text]")
@@ -137,7 +137,7 @@ def load(run: str | os.PathLike[str] | None = None, backend: str = "numpy") -> T
     It translates by beam search with the defaults of `tensorlib translate`. A text that is longer than the model can
     read is cut, with a warning.
 
-    run: the run's directory, or one checkpoint in it; None is the newest run in runs/, as on the command line.
+    run: the run's directory, or one checkpoint in it; None means the newest run in runs/, as on the command line.
     backend: "numpy" (CPU) or "cupy" (a CUDA GPU).
 
     Errors: `UserError` naming what is missing or damaged.

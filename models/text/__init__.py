@@ -1,1 +1,1 @@
-"""From text to batches of token ids, and back."""
+"""Conversion of text to batches of token ids, and of token ids to text."""

@@ -1,4 +1,4 @@
-"""From sentence pairs to batches: teacher forcing, padding, and grouping by length.
+"""Conversion of sentence pairs to batches: teacher forcing, padding, and grouping by length.
 
 Shape suffixes: B batch (sentences), S source length, T target length, N examples. No masks are built here: the model
 derives them from the ids that equal PAD.
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 __all__ = ["POSITIONS", "Batch", "Example", "batches", "encode_pairs", "epoch_batches", "lengths", "make_batch", "pad"]
 __all__ += ["group_by_length", "teacher_forcing"]
 
-POSITIONS = 4096  # in a batch that is not trained on: rows times padded length
+POSITIONS = 4096  # maximum of rows times padded length in a batch that is not used for training
 
 Ids = Sequence[int] | NDArray[np.integer[Any]]
 Example = tuple[Ids, Ids]  # source ids, EOS included, and target ids, without BOS and EOS
 
 
 def teacher_forcing(target_ids: Ids) -> tuple[list[int], list[int]]:
-    """Return the decoder's inputs and the outputs expected of it: the same sentence, shifted by one.
+    """Return the decoder's inputs and the expected outputs, which are the same sentence shifted by one token.
 
         inputs    <s>  I     have  a    cat
         outputs   I    have  a     cat  </s>
 
     At each position the decoder has read the true words so far, not its own predictions, and must predict the next
-    one. So one pass trains all positions at once; the causal mask, which hides later inputs, keeps the decoder from
-    reading the answer at the next position.
+    word. So one pass trains all positions at once. The causal mask hides later inputs, so that the decoder cannot
+    read the answer at the next position.
     """
     ids = [int(i) for i in target_ids]
     return [BOS, *ids], [*ids, EOS]
@@ -48,9 +48,9 @@ class Batch:
 
     source_BS: NDArray[np.int64]  # the encoder's input
     target_in_BT: NDArray[np.int64]  # the decoder's input:        <s> I have a cat
-    target_out_BT: NDArray[np.int64]  # the output expected of it: I have a cat </s>
+    target_out_BT: NDArray[np.int64]  # the expected output:       I have a cat </s>
     source_lengths_B: NDArray[np.int64]  # EOS included
-    target_lengths_B: NDArray[np.int64]  # of either target row, so BOS or EOS included
+    target_lengths_B: NDArray[np.int64]  # the same for input and output: BOS or EOS included
 
     @property
     def tokens(self) -> int:
@@ -59,7 +59,7 @@ class Batch:
 
 
 def make_batch(examples: Sequence[Example]) -> Batch:
-    """Stack examples, padded to the longest. Errors: ValueError if there are none.
+    """Stack examples, padded to the longest. Errors: ValueError if there are no examples.
 
     >>> batch = models.make_batch([([5, 6, 3], [7]), ([5, 3], [7, 8])])  # 0 <pad>, 2 <s>, 3 </s>
     >>> batch.source_BS
@@ -91,7 +91,7 @@ def pad(rows: Sequence[Ids]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[Example]:
-    """Return the example of each pair."""
+    """Return each pair as an example."""
     sources = tokenizer.encode_source([source for source, _ in pairs])
     targets = tokenizer.encode_target([target for _, target in pairs])
     # int32 arrays: a list of Python integers would take ten times the memory.
@@ -121,14 +121,14 @@ def epoch_batches(
     The result depends on the arguments alone, so resuming epoch e after k batches means continuing at its element k.
 
     lengths: (N, 2), as returned by `lengths`.
-    tokens_per_batch: the maximum of rows times padded length, the longer of source and target, which keeps memory and
-        time per batch even; a single example that exceeds it forms a batch alone.
-    sentences_per_batch: a fixed number of rows instead (one batch may have fewer). Give exactly one of the two.
+    tokens_per_batch: the maximum of rows times padded length, where the longer of source and target counts. It keeps
+        memory and time per batch even. An example that exceeds it forms a batch alone.
+    sentences_per_batch: the number of rows of each batch (one may have fewer). Give exactly one of the two limits.
     noise: each length is shifted by up to this many positions before sorting, so that different sentences share a
-        batch in each epoch. On 29,000 captions in batches of 128, noise of 0, 1 and 2 leaves 96, 91 and 86 % of the
-        positions to tokens, and 45, 8 and 4 % of a sentence's neighbours share its batch again in the next epoch.
+        batch in each epoch. On 29,000 captions in batches of 128, with noise 0, 1 and 2, tokens fill 96, 91 and 86 % of
+        the positions, and 45, 8 and 4 % of a sentence's neighbours share its batch again in the next epoch.
 
-    Errors: ValueError for a limit below 1, for both limits or neither, and for lengths of another shape.
+    Errors: ValueError for a limit below 1, for both limits or neither, and for lengths of the wrong shape.
     """
     sizes_N2 = np.asarray(lengths, dtype=np.int64)
     if sizes_N2.ndim != 2 or sizes_N2.shape[1] != 2:
@@ -152,22 +152,23 @@ def _only_limit(tokens_per_batch: int | None, sentences_per_batch: int | None) -
     given = [limit for limit in (tokens_per_batch, sentences_per_batch) if limit is not None]
     if len(given) != 1 or given[0] < 1:
         raise ValueError(
-            f"epoch_batches: either tokens_per_batch or sentences_per_batch is required, at least 1; got "
+            f"epoch_batches: tokens_per_batch or sentences_per_batch is required, and must be at least 1; got "
             f"{tokens_per_batch} and {sentences_per_batch}; give one of them"
         )
     return given[0]
 
 
 def _uniform(bits: np.random.Philox, count: int) -> NDArray[np.float64]:
-    # NumPy guarantees only raw bits to be the same in every version. With Generator.random or shuffle, a run resumed
-    # after an upgrade could see different batches.
+    # NumPy guarantees that the raw bits are the same in every version, but nothing else. With Generator.random or
+    # shuffle, a run resumed after an upgrade could see different batches.
     return (bits.random_raw(count) >> np.uint64(11)) * np.float64(2.0**-53)  # 53 bits fill [0, 1)
 
 
 def _by_length(sizes_N2: NDArray[np.float64], ties: NDArray[np.float64]) -> NDArray[np.int64]:
     """Sort so that neighbours are similar on both sides: by source length, then by target length.
 
-    Target lengths ascend within one source length and descend within the next, so they don't jump between the two.
+    Target lengths ascend within one source length and descend within the next, so that they do not jump from one
+    source length to the next.
     """
     source, target = np.rint(sizes_N2).T
     upwards = np.where(source % 2 == 0, target, -target)
@@ -175,14 +176,17 @@ def _by_length(sizes_N2: NDArray[np.float64], ties: NDArray[np.float64]) -> NDAr
 
 
 def group_by_length(sizes: Sequence[int], positions: int = POSITIONS) -> list[list[int]]:
-    """Group items of similar size, longest first: index lists, each of about `positions` padded positions at most."""
+    """Group items of similar size, longest first, as lists of indices. A group has at most `positions` positions.
+
+    Padding counts. An item that is longer than `positions` forms a group alone.
+    """
     sizes_N = np.array(sizes, dtype=np.int64)
     order = np.argsort(-sizes_N, kind="stable")
     return [group.tolist() for group in np.split(order, _split_points(sizes_N[order], positions)) if len(group)]
 
 
 def _split_points(sizes_N: NDArray[np.int64], positions: int) -> list[int]:
-    """Return the start of each batch except the first: a batch ends where one more row would exceed `positions`."""
+    """Return the start of each batch except the first; a batch ends where one more row would exceed `positions`."""
     starts: list[int] = []
     first = longest = 0
     for i, size in enumerate(sizes_N.tolist()):
@@ -194,6 +198,6 @@ def _split_points(sizes_N: NDArray[np.int64], positions: int) -> list[int]:
 
 
 def batches(examples: Sequence[Example], groups: Sequence[NDArray[np.int64]]) -> Iterator[Batch]:
-    """Yield the batches of `groups`, each made on demand: the result of `epoch_batches`, or a tail of it."""
+    """Yield the batch of each group, made on demand; `groups` is the result of `epoch_batches` or a tail of it."""
     for group in groups:
         yield make_batch([examples[i] for i in group])

@@ -1,6 +1,6 @@
 """BPE-dropout: different subwords for the same text each time, so that a model learns how words are composed.
 
-SentencePiece offers it too, but since version 0.2.2 it draws differently in every process, whatever its seed.
+SentencePiece also has BPE-dropout, but since version 0.2.2 its draws differ in every process, whatever the seed.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from sentencepiece import SentencePieceProcessor
 
 __all__ = ["encode_with_dropout"]
 
-_NO_MERGE = 2**31  # ranks after every possible merge
+_NO_MERGE = 2**31  # a rank after those of all possible merges
 
 
 def encode_with_dropout(
     processor: SentencePieceProcessor, texts: Sequence[str], dropout: float, seed: int
 ) -> list[list[int]]:
-    """Return the ids of each text, segmented by the processor's BPE model with each merge skipped at random.
+    """Return the ids of each text, segmented by the processor's BPE model with merges skipped at random.
 
-    The result depends on the arguments alone. Without dropout it equals that of the processor's own `encode`. It
-    requires a model as trained by `Tokenizer.train`: no piece crosses a space, and earlier merges have smaller ids.
+    The result depends on the arguments alone. With dropout 0 it equals the result of the processor's own `encode`. The
+    model must be as trained by `Tokenizer.train`: no piece crosses a space, and earlier merges have smaller ids.
     """
     draw = random.Random(seed).random  # guaranteed by Python to be the same in every version
     normal = [i for i in range(processor.get_piece_size()) if not _is_special(processor, i)]
@@ -45,15 +45,15 @@ def _is_special(processor: SentencePieceProcessor, i: int) -> bool:
 def _cut(word: str, ids: Mapping[str, int], dropout: float, draw: Callable[[], float]) -> list[str]:
     """Return the pieces of a word (Provilkov et al. 2020, algorithm 1).
 
-    Starting from characters, each round skips every possible merge with probability `dropout` and applies the earliest
-    learned of the others, until no merge is left.
+    The pieces start as single characters. Each round skips every possible merge with probability `dropout` and applies
+    the one that was learned first among the others, until a round has none left.
     """
     pieces = list(word)
     ranks = [ids.get(a + b, _NO_MERGE) for a, b in pairwise(pieces)]
     while True:
         best, at = _NO_MERGE, -1
         for i, rank in enumerate(ranks):
-            if rank < best and draw() >= dropout:  # no draw is needed for a merge that isn't the best so far
+            if rank < best and draw() >= dropout:  # a merge that is not the best so far needs no draw
                 best, at = rank, i
         if at < 0:
             return pieces

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from models.system.errors import UserError
 from models.system.files import read_bytes
+from tensorlib.messages import plural
 
 __all__ = ["FilePath", "Pair", "read_lines", "read_parallel", "read_tsv", "without_empty"]
 
@@ -30,8 +31,8 @@ def read_lines(path: FilePath) -> list[str]:
     A "\r" directly before "\n" or the end of the file belongs to the line ending; a leading byte-order mark is
     dropped. A last line without "\n" counts, and a "\n" at the very end starts no further line.
 
-    Errors: `UserError` naming the file, and where possible the line and byte column (both from 1), unless it
-    is a readable, non-empty, regular file of UTF-8 text without NUL bytes.
+    Errors: `UserError` unless `path` is a readable, non-empty, regular file of UTF-8 text without NUL bytes. The
+    message names the file and, where possible, the line and the byte column, both counted from 1.
     """
     name = os.fspath(path)
     data = read_bytes(name, "reading text")
@@ -50,42 +51,42 @@ def read_lines(path: FilePath) -> list[str]:
 
 
 def read_parallel(source: FilePath, target: FilePath) -> list[Pair]:
-    """Pair line i of `source` with line i of `target`; empty lines are kept, so pairs stay aligned.
+    """Pair line i of `source` with line i of `target`; empty lines are kept, so that pairs stay aligned.
 
-    Errors: `UserError` if the numbers of lines differ, and those of `read_lines`.
+    Errors: `UserError` if the numbers of lines differ, and the errors of `read_lines`.
     """
     sources, targets = read_lines(source), read_lines(target)
     if len(sources) != len(targets):
         raise UserError(
-            "reading parallel text: both files must have the same number of lines, each the translation of the "
-            f"other; {os.fspath(source)} has {len(sources)} lines and {os.fspath(target)} has {len(targets)}; "
-            "find the line that one of them lacks"
+            "reading parallel text: both files must have the same number of lines, and the lines of one must translate "
+            f"those of the other; {os.fspath(source)} has {len(sources)} lines and {os.fspath(target)} has "
+            f"{len(targets)}; find the line that one file lacks"
         )
     return list(zip(sources, targets, strict=True))
 
 
 def read_tsv(path: FilePath) -> list[Pair]:
-    """Read the first two tab-separated columns of each line; quotes are plain text, further columns are ignored.
+    """Read the first two tab-separated columns of each line; quotes are plain text, and further columns are ignored.
 
-    A line that is empty or only spaces is a pair of empty sentences, as it would be in two parallel files.
+    A line that is empty or has only spaces gives a pair of empty sentences, like an empty line in two parallel files.
 
-    Errors: `UserError` naming the first line with a single column, and those of `read_lines`.
+    Errors: `UserError` naming the first line with a single column, and the errors of `read_lines`.
     """
     rows = [line.split("\t") if line.strip(" ") else ["", ""] for line in read_lines(path)]
     narrow = [number for number, row in enumerate(rows, start=1) if len(row) < 2]
     if narrow:
-        others = f" (and in {len(narrow) - 1} more lines)" if len(narrow) > 1 else ""
+        others = f" (and in {plural(len(narrow) - 1, 'more line')})" if len(narrow) > 1 else ""
         raise UserError(
             f"reading text {os.fspath(path)}:{narrow[0]}: two tab-separated columns are required, source and "
-            f"target; found 1 column{others}; put a tab between the two, not spaces or commas"
+            f"target; found 1 column{others}; put a tab between them, not spaces or commas"
         )
     return [(row[0], row[1]) for row in rows]
 
 
 def without_empty(pairs: Sequence[Pair]) -> tuple[list[Pair], int]:
-    """Return the pairs with text on both sides, and how many pairs with a blank side were left out.
+    """Return the pairs with text on both sides, and the number of other pairs, which are left out.
 
-    A pair with an empty translation would only teach the model to stop at once.
+    A pair with an empty translation would only teach the model to end a translation at once.
     """
     kept = [pair for pair in pairs if pair[0].strip() and pair[1].strip()]
     return kept, len(pairs) - len(kept)
@@ -110,7 +111,7 @@ def _refuse_wide_encodings(name: str, data: bytes) -> None:
 
 
 def _position(data: bytes, offset: int) -> tuple[int, int]:
-    """Return the line and the byte column of an offset, both from 1."""
+    """Return the line and the byte column of an offset, both counted from 1."""
     return data.count(b"\n", 0, offset) + 1, offset - data.rfind(b"\n", 0, offset)
 
 

@@ -1,4 +1,4 @@
-"""Sentences as subword ids and back: learned vocabularies, one shared by both languages or one for each."""
+"""Conversion between sentences and subword ids, by one learned vocabulary for both languages or one for each."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from tensorlib.exchange.safetensors import write_atomically
 
 __all__ = ["Subwords", "Tokenizer"]
 
-# SentencePiece writes a space as U+2581, so it cannot distinguish the two, and it skips training lines that contain
-# U+2585. Both are replaced by ESC and a digit beforehand, as is ESC itself, which makes the replacement reversible.
+# SentencePiece writes a space as U+2581, so it cannot distinguish a space from U+2581, and it skips training lines that
+# contain U+2585. So U+2581 and U+2585 are first replaced by ESC and a digit, as is ESC itself, so that this can be
+# reversed.
 _ESCAPES = {"\x1b": "\x1b0", "\u2581": "\x1b1", "\u2585": "\x1b2"}
 _UNESCAPES = {escaped: char for char, escaped in _ESCAPES.items()}
 _TO_ESCAPE = re.compile("[\x1b\u2581\u2585\ud800-\udfff]")
@@ -34,15 +35,15 @@ _ESCAPED = re.compile("\x1b[012]")
 _DIGEST_FIELD = b"\xc2\x3e\x20"
 _DIGEST_BYTES = len(_DIGEST_FIELD) + hashlib.sha256().digest_size
 
-# SentencePiece skips training lines of more than 4,192 bytes; a UTF-8 character has up to four.
+# SentencePiece skips training lines of more than 4,192 bytes; a UTF-8 character has up to four bytes.
 _TRAINING_CHARS = 1000
 
 
 class Subwords:
     """One vocabulary of subwords: `decode(encode([s])[0]) == s` for every s without lone surrogates.
 
-    Characters that the training text lacked are spelled in bytes: nothing is lost, and `UNK` is never produced. Text
-    that looks like a special symbol ("</s>", "<pad>") is encoded as text.
+    Characters that the training text lacked are spelled in bytes, so nothing is lost, and `UNK` is never produced.
+    Text that looks like a special symbol ("</s>", "<pad>") is encoded like other text.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -51,7 +52,7 @@ class Subwords:
         self.size = int(self._processor.get_piece_size())  # number of ids, special ones included
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text, none of them special; a lone surrogate, which UTF-8 lacks, becomes U+FFFD."""
+        """Return the ids of each text, without special ids; a lone surrogate, which UTF-8 lacks, becomes U+FFFD."""
         encoded: list[list[int]] = self._processor.encode([_escape(text) for text in texts])
         return encoded
 
@@ -60,7 +61,7 @@ class Subwords:
         return bpe_dropout.encode_with_dropout(self._processor, [_escape(text) for text in texts], dropout, seed)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids` up to the first EOS, without other special ids. IndexError for an unknown id."""
+        """Return the text of `ids` up to the first EOS, ignoring special ids. Errors: IndexError for an unknown id."""
         return _unescape(self._processor.decode(list(_words_only(ids))))
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
@@ -69,24 +70,24 @@ class Subwords:
 
     @classmethod
     def load(cls, path: FilePath) -> Subwords:
-        """Load what `save` wrote. Errors: `UserError` naming the file if it is missing or damaged."""
+        """Load a file that `save` wrote. Errors: `UserError` naming the file if it is missing or damaged."""
         name = os.fspath(path)
         data = read_bytes(name, "loading tokenizer")
         model, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         if digest != _digest(model):
             raise UserError(
-                f"loading tokenizer {name}: a whole file as training writes it is required; its {len(data)} "
-                "bytes don't end in their checksum; copy the file again, or train again"
+                f"loading tokenizer {name}: an undamaged tokenizer file is required; the {len(data)} bytes of this one "
+                "do not end in their checksum; copy the file again, or train again"
             )
         return cls(model)
 
     def save(self, path: FilePath) -> None:
-        """Write one file atomically. Errors: OSError, such as a full disk; an old file then stays as it was."""
+        """Write one file atomically. Errors: OSError, as for a full disk; an existing file is then unchanged."""
         write_atomically(path, self.model + _digest(self.model))
 
 
 class Tokenizer:
-    """The vocabularies of both languages: one shared by both, or one for each.
+    """The vocabularies of both languages: one that both share, or one for each.
 
     >>> tokenizer = models.Tokenizer.train([("a b", "b a"), ("c a", "a c")], vocabulary_size=270)
     >>> (ids,) = tokenizer.encode_target(["c b"])
@@ -116,9 +117,9 @@ class Tokenizer:
         """Learn subwords from both sides of `pairs` together if `shared`, otherwise from each side separately.
 
         vocabulary_size: the maximum number of ids in a vocabulary. It includes 4 special symbols, 256 bytes and every
-            character of the text; the rest are learned pieces, fewer if the text does not yield more.
-        character_coverage: the fraction of the text, in characters, whose characters get an id; rarer ones are
-            spelled in bytes. 0.9995 is usual for Chinese and Japanese.
+            character of the text; the rest are learned pieces, fewer if the text does not yield enough.
+        character_coverage: the fraction of the text that consists of characters with an id; the rarest characters have
+            none and are spelled in bytes. 0.9995 is usual for Chinese and Japanese.
 
         Training is deterministic: the same pairs and arguments give the same bytes.
         Errors: `UserError` if there is no text, or the vocabulary is too small for the characters.
@@ -129,17 +130,18 @@ class Tokenizer:
         return cls(learned[0], learned[-1])
 
     def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the encoder's input: the ids of each text, then EOS, so that even "" has a position."""
+        """Return the encoder's input: the ids of each text and EOS, so that even "" gives one position."""
         return [[*ids, EOS] for ids in self.source.encode(texts)]
 
     def encode_target(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of each text alone; `batching.teacher_forcing` adds BOS to inputs and EOS to outputs."""
+        """Return only the ids of each text; `batching.teacher_forcing` adds BOS to inputs and EOS to outputs."""
         return self.target.encode(texts)
 
     def decode_target(self, ids: Iterable[int]) -> str:
         """Return one line of text: the ids up to the first EOS, without other special ids.
 
-        A model may spell a newline, which no training line contains; it becomes a space, so that N lines stay N.
+        A model may produce a newline, although no training line contains one; it becomes a space, so that N targets
+        give N lines.
         """
         return self.target.decode(ids).replace("\n", " ")
 
@@ -149,12 +151,12 @@ class Tokenizer:
         written = {shared: self.source} if self.shared else {source: self.source, target: self.target}
         for path, subwords in written.items():
             subwords.save(path)
-        for stale in {shared, source, target} - written.keys():  # otherwise load would not know which to take
+        for stale in {shared, source, target} - written.keys():  # otherwise load could read the wrong files
             stale.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, directory: FilePath) -> Tokenizer:
-        """Load what `save` wrote. Errors: `UserError` naming the file that is missing or damaged."""
+        """Load the files that `save` wrote. Errors: `UserError` naming the file that is missing or damaged."""
         shared, source, target = _files(directory)
         if source.exists() or target.exists():
             return cls(Subwords.load(source), Subwords.load(target))
@@ -190,7 +192,7 @@ def _learn(texts: Iterable[str], size: int, model_type: str, coverage: float) ->
         why = f"specials, bytes and the text's characters make {needed[1]}" if needed else str(error)
         raise UserError(
             f"training the tokenizer: a vocabulary that fits the text is required; size {size}, type {model_type} and "
-            f"character coverage {coverage} do not fit: {why}; ask for more or cover less"
+            f"character coverage {coverage} do not fit: {why}; raise the size or lower the coverage"
         ) from None
     return Subwords(model.getvalue())
 

@@ -1,4 +1,4 @@
-"""The four special ids, the same in every vocabulary; text is never encoded as one of them."""
+"""The four special ids, which are the same in every vocabulary; text is never encoded as one of them."""
 
 __all__ = ["BOS", "EOS", "PAD", "UNK"]
 

@@ -1,1 +1,1 @@
-"""Training text that is built in, generated, or freely available; the training code depends on none of it."""
+"""Training text that is built in, generated or freely available. The training code does not depend on it."""

@@ -2,7 +2,7 @@
 
 The held-out part tests compositional generalization. A sentence has a *combination*: its frame and the content
 words that fill it, without numbers and time words, such as (have, I, cat). Some combinations are held out entirely:
-我有一只猫 and 我有两只猫 are never trained on, 他有一只猫 and 我有一只狗 are. Words are never held out.
+我有一只猫 and 我有两只猫 are never used for training, whereas 他有一只猫 and 我有一只狗 are. No word is held out.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ SALT = "tensorlib phrasebook 137"  # chosen so that 我有一只猫 is in the te
 HELD_OUT = 0.04  # fraction of the combinations
 VALID = 1 / 3  # fraction of the held-out combinations that go to `valid`; the others go to `test`
 FRAME_SIZE = 550  # a frame with more sentences keeps a sample of this size, so that none dominates
-LARGE_FRAMES = {"have": 5000, "do to": 3500, "do": 2500}
-SMALL_FRAME = 50  # a frame with fewer sentences has none to hold out: all of them are trained on
+LARGE_FRAMES = {"have": 5000, "do to": 3500, "do": 2500}  # frames with a larger sample
+SMALL_FRAME = 50  # a frame with fewer sentences is used for training as a whole
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Phrasebook:
 
 
 def draw(text: str) -> float:
-    """Return a pseudorandom number in [0, 1) that depends on the text alone, not on PYTHONHASHSEED or the order."""
+    """Return a pseudorandom number in [0, 1) that depends only on the text, not on PYTHONHASHSEED or earlier calls."""
     return int.from_bytes(blake2b((SALT + text).encode(), digest_size=7).digest()) / 2**56
 
 
 def sentences() -> Iterator[Sentence]:
-    """Yield the sentences of all frames, each limited to a fixed size: those with the smallest draws are kept."""
+    """Yield the sentences of all frames; a frame that is too large keeps the sentences with the smallest draws."""
     frames: dict[str, list[tuple[float, Sentence]]] = {}
     for family in FAMILIES:
         for sentence in family():

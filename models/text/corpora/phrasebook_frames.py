@@ -1,8 +1,8 @@
-"""The frames of the phrasebook: sentences with gaps, in both languages, a function for each family.
+"""The frames of the phrasebook: sentences with gaps, in both languages, with one function for each family of frames.
 
-A frame is written as `Chinese = English`; the words come from `phrasebook_words`, and so does the English agreement
-that Chinese leaves unsaid. Every Chinese sentence has exactly one English translation. The file is long because it is
-a table, one family after the other.
+A frame is written as `Chinese = English`. The words come from `phrasebook_words`, as does the English agreement that
+Chinese does not express. Every Chinese sentence has exactly one English translation. The file is long because it is a
+table, one family after the other.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ SMALL = w.nouns("pet print paper tool clothes accessory fruit")  # things that m
 
 
 class Sentence(NamedTuple):
-    """A sentence pair, its frame, and its combination, which is trained on or held out as a whole."""
+    """A sentence pair, its frame, and its combination, which is held out as a whole or not at all."""
 
     frame: str
     combination: str
@@ -27,7 +27,7 @@ class Sentence(NamedTuple):
 
 
 def say(words: tuple[object, ...], frames: dict[str, str]) -> Iterator[Sentence]:
-    """Yield the `Chinese = English` sentences of some words, with capital letter and question mark added."""
+    """Yield the sentences of `Chinese = English` frames, with a capital letter and a question mark where needed."""
     about = "|".join(map(str, words))
     for frame, pair in frames.items():
         zh, en = pair.split(" = ")
@@ -35,7 +35,7 @@ def say(words: tuple[object, ...], frames: dict[str, str]) -> Iterator[Sentence]
 
 
 def pairs_of_people() -> Iterator[tuple[w.Subject, w.Subject]]:
-    """Yield two different people or groups that do not overlap, as I and we, or they and the children, would."""
+    """Yield two different people or groups that do not overlap, unlike "I" and "we", or "they" and "the children"."""
     groups = {"we": "I", "the children": "they", "the students": "they"}
     for first, second in permutations(w.SUBJECTS, 2):
         if groups.get(first.en, first.en) != groups.get(second.en, second.en):
@@ -172,7 +172,7 @@ def activities() -> Iterator[Sentence]:
             not_zh, did_not = ("没", "didn't") if t.tense == "past" else ("不会", "won't")
             frames["do not"] = f"{s.zh}{t.zh}{not_zh}{a.zh} = {s} {did_not} {s.fill(a.en)} {t}"
         yield from say((s, a), frames)
-    shared = w.ACTIVITIES[:-1:2]  # half are plenty; the last, homework, is one's own
+    shared = w.ACTIVITIES[:-1:2]  # half are enough; the last, homework, is not shared
     for (s, other), a, t in product(pairs_of_people(), shared, DAYS):
         does = f"{s.finite(a.en, t.tense)} with {other.object}"
         pair = f"{s.zh}{t.lead}和{other.zh}一起{a.zh}{t.le} = {s} {does} {t}"
@@ -223,7 +223,7 @@ def comings_and_goings() -> Iterator[Sentence]:
         yield from say((s, a, hour), {"do at": pair})
     for s, by, place, t in product(w.SUBJECTS, w.TRANSPORT, w.PLACES[1:], DAYS):
         if place.zh == "北京" and (by.zh != "坐火车" or t.tense == "habit"):
-            continue  # too far for the others
+            continue  # too far to go otherwise, or every day
         to = "to " + place.en.partition(" ")[2]
         pair = f"{s.zh}{t.lead}{by.zh}去{t.le}{place.zh} = {s} {s.finite('go', t.tense)} {to} {by} {t}"
         if (by.zh, place.zh) != ("坐火车", "火车站"):

@@ -1,8 +1,8 @@
 """The words of the phrasebook, and the English grammar that inflects them.
 
-First the agreement rules (plural, third person, past, -ing, comparative, a or an), each with a table of its
-exceptions; then the kinds of word; then the words, as plain text. Chinese doesn't inflect: its half of the
-grammar is word order, particles and measure words. The file is long because most of it is word lists.
+First come the agreement rules (plural, third person, past, "-ing", comparative, "a" or "an"), each with a table of its
+exceptions, then the kinds of word, then the words, as plain text. Chinese does not inflect: its half of the grammar is
+word order, particles and measure words. The file is long because most of it is word lists.
 """
 
 from dataclasses import dataclass
@@ -19,25 +19,25 @@ IRREGULAR_PASTS = {
     "run": "ran", "drink": "drank", "draw": "drew", "write": "wrote", "read": "read", "take": "took",
     "swim": "swam", "sing": "sang", "go": "went", "get": "got", "have": "had", "do": "did", "ride": "rode",
 }  # fmt: skip
-DOUBLING = {"swim", "run", "get"}  # the last consonant doubles before -ing
+DOUBLING = {"swim", "run", "get"}  # the last consonant doubles before "-ing"
 LONG_ADJECTIVES = {
     "expensive",
     "beautiful",
     "interesting",
     "useful",
     "important",
-}  # compared with "more", not -er
+}  # compared with "more", not "-er"
 VOWEL_LETTERS = "aeiou"
-CONSONANT_SOUNDS = ("useful",)  # spelled with a vowel, pronounced with a consonant: a useful book
+CONSONANT_SOUNDS = ("useful",)  # with a vowel letter, but a consonant sound, first: a useful book
 
 
 def ends_in_consonant_y(word: str) -> bool:
-    """Return whether a final y becomes i before an ending: it does in strawberry, not in key."""
+    """Return whether a final "y" becomes "i" before an ending, as in "strawberry", but not in "key"."""
     return word.endswith("y") and word[-2] not in VOWEL_LETTERS
 
 
 def add_s(word: str) -> str:
-    """Add the -s of plurals and third persons: cat -> cats, watch -> watches, study -> studies."""
+    """Add the "-s" of plurals and third persons: cat -> cats, watch -> watches, study -> studies."""
     if ends_in_consonant_y(word):
         return word[:-1] + "ies"
     return word + ("es" if word.endswith(("s", "x", "ch", "sh")) else "s")
@@ -50,7 +50,7 @@ def plural(noun: str) -> str:
 
 
 def third_person(verb: str) -> str:
-    """Inflect the first word of a verb phrase for he, she, it: go home -> goes home, have -> has."""
+    """Inflect the first word of a verb phrase for "he", "she" or "it": go home -> goes home, have -> has."""
     head, space, rest = verb.partition(" ")
     return {"have": "has", "go": "goes", "do": "does"}.get(head, add_s(head)) + space + rest
 
@@ -63,7 +63,7 @@ def past(verb: str) -> str:
 
 
 def gerund(verb: str) -> str:
-    """Return the -ing form of a verb phrase: write letters -> writing letters, swim -> swimming."""
+    """Return the "-ing" form of a verb phrase: write letters -> writing letters, swim -> swimming."""
     head, space, rest = verb.partition(" ")
     stem = head + head[-1] if head in DOUBLING else head if head.endswith("ee") else head.removesuffix("e")
     return stem + "ing" + space + rest
@@ -80,7 +80,7 @@ def comparative(adjective: str) -> str:
 
 
 def with_article(phrase: str) -> str:
-    """Prepend a or an, by the sound of the next word: an old book, a useful book, an umbrella."""
+    """Prepend "a" or "an", according to the sound that follows: an old book, a useful book, an umbrella."""
     vowel = phrase[0] in VOWEL_LETTERS and not phrase.startswith(CONSONANT_SOUNDS)
     return ("an " if vowel else "a ") + phrase
 
@@ -95,7 +95,7 @@ class Phrase(NamedTuple):
     en: str
 
     def __str__(self) -> str:
-        """Return the English, so that a phrase can be used in an f-string."""
+        """Return the English text, so that a phrase can be used in an f-string."""
         return self.en
 
 
@@ -105,7 +105,7 @@ class Subject:
 
     zh: str
     en: str
-    be: str  # am, is or are; the person and number follow from it
+    be: str  # "am", "is" or "are", which determines person and number
     object: str  # him
     own: str  # the possessive that refers back to the subject: Anna washes *her* hands
     possessive: str  # before a noun: his, Anna's
@@ -117,27 +117,27 @@ class Subject:
 
     @property
     def singular(self) -> bool:
-        """Whether the verb takes the third-person -s."""
+        """Whether the verb takes the third-person "-s"."""
         return self.be == "is"
 
     @property
     def many(self) -> bool:
-        """Whether the subject is several people; "you" counts as one."""
+        """Whether the subject is several people; "you" counts as one person."""
         return self.zh.endswith("们")
 
     @property
     def do(self) -> str:
-        """The auxiliary of questions: do you, does he."""
+        """The auxiliary of questions: "do" you, "does" he."""
         return "does" if self.singular else "do"
 
     @property
     def was(self) -> str:
-        """The past of be."""
+        """The past tense of "be"."""
         return "were" if self.be == "are" else "was"
 
     @property
     def is_not(self) -> str:
-        """The negated be; "am not" has no standard contraction."""
+        """The negated form of "be"; "am not" has no standard contraction."""
         return "am not" if self.be == "am" else self.be + "n't"
 
     def does(self, verb: str) -> str:
@@ -181,12 +181,12 @@ class Noun:
 
     @property
     def general(self) -> str:
-        """The noun as the object of like: cats, tea, shoes."""
+        """The noun as the object of "like": cats, tea, shoes."""
         return self.en if self.unit else plural(self.en)
 
     @property
     def any(self) -> str:
-        """A bare Chinese object after a negation or in a question: any tea, any apples, but a car."""
+        """The English of a bare Chinese object after a negation or in a question: any tea, any apples, but a car."""
         takes_any = self.unit or self.kind in {"fruit", "person"}
         return "any " + self.general if takes_any else with_article(self.en)
 
@@ -202,7 +202,7 @@ class Noun:
 
     @property
     def be(self) -> str:
-        """The form of be after the noun without a number: my book is, my shoes are."""
+        """The form of "be" after the noun without a number: my book is, my shoes are."""
         return "are" if self.pair else "is"
 
     def counted(self, amount: Phrase, adjective: Phrase = Phrase("", "")) -> Phrase:  # noqa: B008
@@ -244,7 +244,7 @@ class Time:
     tense: str
 
     def __str__(self) -> str:
-        """Return the English."""
+        """Return the English text."""
         return self.en
 
     @property

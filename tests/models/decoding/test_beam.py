@@ -187,7 +187,7 @@ def test_beam_search_agrees_on_every_backend(backend):
         ({"beam": 2, "n_best": 3}, "n_best 3 and beam 2"),
         ({"beam": 0}, "beam 0"),
         ({"length_penalty": np.nan}, "nan"),
-        ({"min_length": 4, "max_length": 3}, "got 4 and 3"),
+        ({"min_length": 4, "max_length": 3}, "got min_length 4 and max_length 3"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

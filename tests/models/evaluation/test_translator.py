@@ -55,7 +55,7 @@ def test_a_text_that_is_too_long_is_cut_with_a_warning_or_not_scored(run):
     with pytest.warns(UserWarning, match=r"^text 3: longer than 24 subwords; the rest is not translated$") as caught:
         assert len(model.translate(SOURCES)) == 4
     assert os.path.samefile(caught[0].filename, __file__)
-    with pytest.raises(UserError, match=r"^score: at most 24 subwords .*; pair 3 has \d\d+ and \d+; leave it out"):
+    with pytest.raises(UserError, match=r"^score: .* at most 24 subwords, .*; pair 3 has \d\d+ and \d+; leave it out"):
         model.score(SOURCES, TARGETS)
 
 

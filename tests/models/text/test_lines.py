@@ -135,5 +135,5 @@ def test_tsv_takes_two_columns_and_names_a_line_with_one(tmp_path: Path) -> None
     path = write(tmp_path, "f.tsv", '我\tI\t1\t1276\n"a"\t b \n \nx\t\n'.encode())
     assert read_tsv(path) == [("我", "I"), ('"a"', " b "), ("", ""), ("x", "")]
     path = write(tmp_path, "f.tsv", b"a\tb\nc d\ne,f\n")
-    with pytest.raises(UserError, match=r"f\.tsv:2: .*found 1 column \(and in 1 more lines\)"):
+    with pytest.raises(UserError, match=r"f\.tsv:2: .*found 1 column \(and in 1 more line\)"):
         read_tsv(path)

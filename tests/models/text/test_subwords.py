@@ -105,7 +105,7 @@ def test_vocabulary_size_is_a_maximum_and_both_sides_count_when_shared() -> None
     [
         ([], {}, "every sentence is empty"),
         ([("", "")], {}, "every sentence is empty"),
-        (PAIRS, {"vocabulary_size": 270}, r"size 270, .* make 28\d; ask for more"),
+        (PAIRS, {"vocabulary_size": 270}, r"size 270, .* make 28\d; raise the size"),
         (PAIRS, {"vocabulary_size": -1}, "size -1"),
         (PAIRS, {"vocabulary_size": 10**12}, "size 1000000000000"),
         (PAIRS, {"model_type": "word2"}, "type word2"),
@@ -197,7 +197,7 @@ def test_a_damaged_file_is_one_error_that_names_it(saved: Path, data: st.DataObj
         damaged = (whole if kind == "longer" else b"") + data.draw(st.binary(min_size=1))
     path = saved.parent / "damaged.model"
     path.write_bytes(damaged)
-    with pytest.raises(UserError, match=rf"damaged\.model: .* its {len(damaged)} bytes"):
+    with pytest.raises(UserError, match=rf"damaged\.model: .* the {len(damaged)} bytes of this one"):
         Subwords.load(path)
 
 
