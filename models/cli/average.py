@@ -1,4 +1,4 @@
-"""`tensorlib average`: the mean of the weights of a run's newest checkpoints, as one more checkpoint."""
+"""`tensorlib average`: the mean of the weights of a run's newest checkpoints, written as a new checkpoint."""
 
 from __future__ import annotations
 
@@ -18,33 +18,32 @@ __all__ = ["average"]
 
 
 def average(run: Path | None = None, *, last: int = 3, out: Path | None = None) -> int:
-    """Average the weights of a run's newest checkpoints. The mean often translates better than each of them.
+    """Average the weights of a run's newest checkpoints. The mean often translates better than any of them.
 
-    The result is one more checkpoint; translate and evaluate use it with --run FILE. In train, --keep and --save-every
-    set how many checkpoints a run keeps and how far apart they are.
+    The result is a new checkpoint, which `translate` and `evaluate` use with --run FILE. How many checkpoints a run
+    keeps, and how far apart they are, is set by --keep and --save-every of `train`.
 
     Args:
         run: the run's directory. [the newest in runs/]
         last: how many of the newest checkpoints to average.
         out: a new file in the run's directory, beside the config and subwords that --run needs.
-            [average-<last>.safetensors, overwritten]
+            [average-<last>.safetensors, overwritten if it exists]
     """
     if last < 1:
         raise UserError(f"average: --last must be at least 1, got {last}")
     run = find_run(run or newest_run(trained=True), "average")
     paths = step_checkpoints(run)[-last:]
     if len(paths) < last:
-        more = f"--last {len(paths)} takes all, and " if paths else ""
+        fewer = f"use --last {len(paths)}, or " if paths else ""
         raise UserError(
-            f"average {run}: {last} checkpoints of steps are required, got {len(paths)}; {more}"
-            f"training with --keep {last} keeps that many"
+            f"average {run}: {last} step checkpoints are required, got {len(paths)}; {fewer}train with --keep {last}"
         )
     path = out or run / f"average-{last}.safetensors"
     _check_out(out, run)
     newest = read_checkpoint(paths[-1])
     weights = mean(_weights(paths, newest))
     steps = [int(path.stem.removeprefix("step-")) for path in paths]
-    progress = replace(newest.progress, best_step=0, best_loss=None, best_bleu=None, waited=0)  # not its scores
+    progress = replace(newest.progress, best_step=0, best_loss=None, best_bleu=None, waited=0)  # the mean is not scored
     averaged = replace(newest, model=weights, optimizer={}, latest={}, averaged=steps, progress=progress)
     write_checkpoint(path, averaged)
     print(f"{path}: the mean of the weights of steps {', '.join(map(str, steps))}")
@@ -52,19 +51,19 @@ def average(run: Path | None = None, *, last: int = 3, out: Path | None = None) 
 
 
 def _check_out(out: Path | None, run: Path) -> None:
-    """Raise `UserError`, before the work, if `out` exists or its weights could not be used from there."""
+    """Raise `UserError` if `out` exists, is named like a step checkpoint, or is outside the run's directory."""
     if out is None:
         return
     if re.fullmatch(STEP, out.name):
-        raise UserError(f"average --out {out}: a new name is required, not that of a step's checkpoint")
+        raise UserError(f"average --out {out}: a name unlike that of a step checkpoint is required; name another")
     if out.exists() or out.is_symlink():
-        raise UserError(f"average --out {out}: a new file is required; it exists; name another")
-    if out.parent.resolve() != run.resolve():  # weights are useless without the config and subwords there
+        raise UserError(f"average --out {out}: a new file is required; this one exists; name another")
+    if out.parent.resolve() != run.resolve():  # weights are useless without the run's config and subwords
         raise UserError(f"average --out {out}: a file in the run's directory is required; try {run / out.name}")
 
 
 def _weights(paths: list[Path], newest: Checkpoint) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the weights of each checkpoint. Raises `UserError` for a checkpoint of another model than `newest`."""
+    """Yield the weights of each checkpoint. Raises `UserError` if model, tokenizer or data differ from `newest`."""
     for path in paths:
         checkpoint = read_checkpoint(path)
         for field in ("model_config", "tokenizer", "data"):

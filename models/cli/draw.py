@@ -33,11 +33,11 @@ def draw(
     Args:
         run: a run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
         model: a small untrained model instead of a run's.
-        out: the picture. Its suffix chooses the format: svg, png, jpg, pdf, or dot and gv, which need no renderer.
-        depth: modules are opened down to this depth; each deeper module is one box.
+        out: the picture. Its suffix chooses the format: svg, png, jpg or pdf; or dot or gv, which need no renderer.
+        depth: modules are drawn open down to this depth; each deeper module is one box.
     """
     if run is not None and model is not None:
-        raise UserError(f"draw: --run or --model is required, not both; got {run} and {model}")
+        raise UserError(f"draw: only one of --run and --model is allowed; got {run} and {model}; leave out one")
     require_writable(out, "draw --out")
     drawn = build_model(SMALL) if model else load_run(run, "numpy").model
     try:

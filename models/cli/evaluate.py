@@ -22,7 +22,7 @@ from models.text.lines import Pair, read_parallel, read_tsv
 
 __all__ = ["evaluate"]
 
-DEFAULT_ERRORS = 20  # sentences that a bare --errors lists
+DEFAULT_ERRORS = 20  # number of sentences that --errors lists if it is given without one
 
 
 def evaluate(
@@ -40,15 +40,16 @@ def evaluate(
     """Measure BLEU and chrF (sacrebleu, with signatures), loss and perplexity on text with known translations.
 
     Args:
-        source: sentences, one on each line. [for a run on the phrasebook: its held-out test part]
-        reference: their translations, line by line.
-        tsv: both in one file instead, separated by a tab.
+        source: a file of sentences, one on each line. [for a run on the phrasebook: its held-out test part]
+        reference: a file with the translations of the sentences, line by line.
+        tsv: one file instead of these two: on each line a sentence, a tab and its translation.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
         options: how translations are searched for.
-        tokenize: how BLEU splits words; none for text whose words are already separated by spaces.
+        tokenize: how BLEU splits text into words; "none" is for text whose words are already separated by spaces.
             [the run's --bleu-tokenize]
         output: a file to write the translations to.
-        errors: list the N sentences that score furthest from their reference, and say what went wrong. [N: 20]
+        errors: list the N wrong translations that the model's score sets furthest apart from their reference, and say
+            what went wrong. [N: 20]
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
     search = search_of(options)
@@ -83,15 +84,15 @@ def evaluate(
 def _read_pairs(
     source: Path | None, reference: Path | None, tsv: Path | None, output: Path | None
 ) -> list[Pair] | None:
-    """Return the text that the options name, or None without such options.
+    """Return the text that the options name, or None if they name none.
 
     Raises `UserError` for options that don't fit together, and for an output that can't be written or would overwrite
-    the text: now, rather than after all the work.
+    the text. Such an output would otherwise be noticed only after all the work.
     """
     if (source is None) != (reference is None):
         raise UserError("evaluate: --source and --reference are required together; got only one of them")
     if tsv and source:
-        raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one")
+        raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one of them")
     if output:
         require_writable(output, "evaluate --output")
     pairs = read_parallel(source, reference) if source and reference else read_tsv(tsv) if tsv else None
@@ -108,7 +109,7 @@ def _print_scores(
     examples: Sequence[Example],
     cut: Sequence[int],
 ) -> None:
-    """Print every measure. The loss is that of the examples that fit the model; `cut` has the sources that don't."""
+    """Print every measure. The loss covers only examples that fit the model; `cut` has the indices of long sources."""
     longest = loaded.model.config.max_length
     longer = {*cut, *(i for i, (_, target) in enumerate(examples) if len(target) + 1 > longest)}
     result = token_loss(loaded.model, [example for i, example in enumerate(examples) if i not in longer])

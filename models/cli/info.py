@@ -1,4 +1,4 @@
-"""`tensorlib info`: what a bug report should contain."""
+"""`tensorlib info`: the facts that a bug report should contain."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PACKAGES = ("numpy", "sentencepiece", "safetensors", "sacrebleu", "threadpoolctl
 
 
 def info() -> int:
-    """Show versions, backends, the GPU, and the libraries that run threads in training, with the BLAS kernels."""
+    """Show versions, backends, the GPU, and each library that runs threads in training; for BLAS also its kernels."""
     from threadpoolctl import threadpool_info
 
-    with suppress(ImportError):  # info also runs if a package is missing
+    with suppress(ImportError):  # `info` must run even if a package is missing
         import models.training.loop  # noqa: F401  # loads the libraries, such as sentencepiece's OpenMP
 
     print(f"tensorlib {tl.__version__}, Python {platform.python_version()}, {platform.platform()}")

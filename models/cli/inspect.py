@@ -15,18 +15,18 @@ __all__ = ["inspect"]
 
 
 def inspect(checkpoint: Path, /) -> int:
-    """Show what is in a checkpoint; exit status 0 only if it is whole.
+    """Show what is in a checkpoint. The exit status is 0 only if the checkpoint is undamaged.
 
     Args:
         checkpoint: a file that `tensorlib train` wrote.
     """
     found = read_checkpoint(checkpoint)
-    load_weights(build_model(found.model_config), found, checkpoint)  # fails if they don't fit the config
+    load_weights(build_model(found.model_config), found, checkpoint)  # fails if the weights don't fit the config
     bad = [name for name, array in found.model.items() if not np.isfinite(array).all()]
     if bad:
-        raise UserError(f"checkpoint {checkpoint}: finite weights are required; {bad[0]} is not")
+        raise UserError(f"checkpoint {checkpoint}: finite weights are required; {bad[0]} is not finite")
     progress = found.progress
-    print(f"{checkpoint}: whole, {checkpoint.stat().st_size:,} bytes")
+    print(f"{checkpoint}: undamaged, {checkpoint.stat().st_size:,} bytes")
     print(f"step {progress.step}, epoch {progress.epoch + 1}, {progress.batch} batches into it")
     if progress.best_loss is not None:
         bleu = "" if progress.best_bleu is None else f", BLEU {progress.best_bleu:.2f}"
@@ -34,7 +34,7 @@ def inspect(checkpoint: Path, /) -> int:
     if found.averaged:
         print(f"the mean of the weights of steps {', '.join(map(str, found.averaged))}")
     if found.latest:
-        print("the weights are a moving average; the latest weights, from which training continues, are here too")
+        print("the weights are a moving average; the latest weights, from which training continues, are included")
     settings = ", ".join(f"{key} {value}" for key, value in asdict(found.model_config).items() if value is not None)
     print(f"model: {sum(a.size for a in found.model.values()):,} parameters; {settings}")
     if found.optimizer:

@@ -1,4 +1,4 @@
-"""The command line `tensorlib`. A command's file is imported only when it is called, so `--help` answers at once."""
+"""The command line `tensorlib`. Only the called command's file is imported, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMANDS = {
     "data": "Prepare text to train on, in a new directory.",
     "draw": "Draw the computation graph of a model's loss.",
     "check": "Check the gradients of every op and of the whole Transformer.",
-    "inspect": "Show what is in a checkpoint, and whether it is whole.",
+    "inspect": "Show what is in a checkpoint, and whether it is undamaged.",
     "info": "Show versions, backends, GPU and BLAS.",
 }
 """The command `name` is the function `name` in models/cli/name.py."""
@@ -30,7 +30,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status.
 
-    0: success. 1: a check failed, or the system did (a full disk). 2: a mistake by the user. 128 + n: signal n.
+    0: success. 1: a failed check, or a failure of the system, such as a full disk. 2: a mistake by the user. 128 + n:
+    stopped by signal n.
     """
     prepare_streams()
     try:
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("stopped by SIGINT", 130)
     except BrokenPipeError:
-        # The reader of our output has left, as `head` does. Python would complain again when it closes the pipe.
+        # The reader of our output has quit, as `head` does. Python would report it again when it closes the pipe.
         silence(sys.stdout)
         return 141
 
@@ -68,14 +69,14 @@ def _run(argv: list[str]) -> int:
     except BrokenPipeError:
         raise
     except MemoryError:
-        return _fail("out of memory; a smaller --batch-tokens, --model.width or --beam takes less", 1)
+        return _fail("out of memory; use a smaller --batch-tokens, --model.width or --beam", 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
 
 
 def _parse_problem(error: CycloptsError, argv: list[str]) -> str:
-    """Return in one line what the parser rejects. argv: empty if the command is unknown, which cyclopts words well."""
+    """Return in one line what the parser rejects. argv: empty for an unknown command, where cyclopts' text is clear."""
     unused = getattr(error, "unused_tokens", None)
     if unused and argv:
         repeated = [option for option in unused if option.startswith("--") and argv.count(option) > 1]
@@ -84,7 +85,7 @@ def _parse_problem(error: CycloptsError, argv: list[str]) -> str:
 
 
 def _app(called: Sequence[str]) -> App:
-    """Return the parser. The called command shows its whole docstring; the others are not imported."""
+    """Return the parser. The called command's help is its whole docstring; the other commands are not imported."""
     from cyclopts import App, Parameter
 
     app = App(

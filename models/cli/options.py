@@ -1,4 +1,4 @@
-"""The options of several commands, generated from the dataclasses of their settings."""
+"""Command-line options, generated from the dataclasses of the settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GROUPS = {section: Group(title, sort_key=i) for i, (section, title) in enumerat
 
 
 def help_texts(cls: type) -> dict[str, str]:
-    """Return the text in each field's type: `Annotated[int, "text"]`."""
+    """Return the help text of each field whose type has one: `Annotated[int, "text"]`."""
     hints = get_type_hints(cls, include_extras=True)
     return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
 
@@ -28,7 +28,7 @@ def help_texts(cls: type) -> dict[str, str]:
 def _optional(cls: type, prefix: str = "") -> type:
     """Return a dataclass like `cls` whose fields, at all depths, are None unless the user sets them.
 
-    So the command line knows which options were given; the TOML file and the presets supply the others.
+    The command line thus knows which options were given; the TOML file and the presets supply the others.
     """
     texts, options = help_texts(cls), []
     defaults = {f.name: f.default for f in dataclasses.fields(cls)}
@@ -43,7 +43,7 @@ def _optional(cls: type, prefix: str = "") -> type:
 
 
 def _search_options(*names: str) -> type:
-    """Return a dataclass of these fields of `Search`."""
+    """Return a dataclass of the named fields of `Search`."""
     texts, kinds, options = help_texts(Search), settable(Search), []
     for name in names:
         default = getattr(Search, name)
@@ -54,7 +54,7 @@ def _search_options(*names: str) -> type:
 
 
 def _dataclass(name: str, fields: list[tuple[str, Any, Any]]) -> type:
-    namespace = {"__module__": __name__}  # otherwise it is "types", and cyclopts takes the class for a built-in one
+    namespace = {"__module__": __name__}  # otherwise "types", which cyclopts takes for the module of a built-in class
     return dataclasses.make_dataclass(name, fields, kw_only=True, namespace=namespace)
 
 
@@ -64,7 +64,7 @@ def _group(key: str) -> Group:
 
 
 def _shown_default(key: str, default: Any) -> str:
-    """Return the default in brackets: one for the phrasebook and one for the user's text, if they differ."""
+    """Return the default in brackets, or both defaults if those for the phrasebook and for the user's text differ."""
     values = []
     for preset in PRESETS.values():
         section, _, name = key.rpartition(".")
@@ -80,7 +80,7 @@ BeamOptions = Parameter(name="*")(_search_options("beam", "length_penalty", "max
 
 
 def search_of(options: Any) -> Search:
-    """Return the settings in `SearchOptions` or `BeamOptions`, None if all are defaults, after checking them."""
+    """Return the checked settings. options: `SearchOptions`, `BeamOptions`, or None if all are defaults."""
     search = Search(**vars(options)) if options else Search()
     search.check()
     return search
@@ -91,6 +91,6 @@ def given(options: Any) -> dict[str, Any]:
     values = {f.name: getattr(options, f.name) for f in dataclasses.fields(options)} if options else {}
     values = {name: given(value) if dataclasses.is_dataclass(value) else value for name, value in values.items()}
     empty = [name for name, value in values.items() if value == ""]
-    if empty:  # an empty variable of a shell script; it must not select the phrasebook
-        raise UserError(f"train: --{empty[0].replace('_', '-')} is required to have a value; got nothing; leave it out")
+    if empty:  # perhaps an unset variable of a shell script; it must not select the phrasebook
+        raise UserError(f"train: --{empty[0].replace('_', '-')} needs a value; got an empty one; leave it out")
     return {name: value for name, value in values.items() if value is not None}

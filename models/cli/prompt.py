@@ -1,4 +1,4 @@
-"""`tensorlib translate` at a terminal: a prompt that answers each line as it is typed."""
+"""`tensorlib translate` at a terminal: a prompt that answers each line once it is typed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ PROMPT = "> "
 
 
 def typed_lines() -> Iterator[list[str]]:
-    """Yield each line typed on the terminal of standard input, as a list of one, until Ctrl-D.
+    """Yield each line typed at the terminal, as a list with one element, until Ctrl-D.
 
-    If Python has readline, the arrow keys edit the line and recall earlier ones. The prompt goes to the terminal even
-    if standard output is redirected to a file.
+    If Python has readline, the arrow keys edit the line and recall earlier lines. If standard output is redirected, the
+    arrow keys do nothing and the prompt goes to standard error.
     """
     print("Type a sentence and press Enter; Ctrl-D ends.", file=sys.stderr)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     if sys.stdout.isatty():
-        with contextlib.suppress(ImportError):  # Windows has none
-            import readline  # noqa: F401  # input() uses it once it is imported
+        with contextlib.suppress(ImportError):  # Windows has no readline
+            import readline  # noqa: F401  # input() uses readline once it is imported
     try:
         while (line := _read_line()) is not None:
             yield [line]
@@ -40,6 +40,6 @@ def _read_line() -> str | None:
             return input(PROMPT)
         except EOFError:
             return None
-    print(PROMPT, end="", file=sys.stderr, flush=True)  # input() would write it to standard output
+    print(PROMPT, end="", file=sys.stderr, flush=True)  # input() would write the prompt to standard output
     line = sys.stdin.readline()
     return line.removesuffix("\n") if line else None

@@ -37,13 +37,13 @@ def train(
 ) -> int:
     """Train a translator: on the built-in phrasebook, or on your own text.
 
-    Defaults in brackets. A TOML file has the same settings under the same names: --optim.learning-rate 1e-3 is
-    learning_rate = 0.001 in its section [optim].
+    Defaults are in brackets. A TOML file may contain the same settings, with underscores in their names:
+    --optim.learning-rate 1e-3 is learning_rate = 0.001 in section [optim].
 
     Args:
         options: the settings of the run.
-        config: a TOML file; the command line overrides it. Every run writes one, config.toml.
-        out: the run's directory, a new one. [runs/<data>-<model>-<number>]
+        config: a TOML file of settings; the command line overrides it. Every run writes such a file, config.toml.
+        out: a new directory for the run. [runs/<data>-<model>-<number>]
         resume: continue the run in --out, or the newest one.
     """
     began = time.monotonic()
@@ -70,7 +70,7 @@ def train(
 
 
 def _train_new(run: Run, display: Display, stopper: Stopper) -> None:
-    """Train a new run. Remove its directory if it fails before its first checkpoint."""
+    """Train a new run. If it fails before its first checkpoint, remove its directory."""
     try:
         _introduce(run, display)
         Trainer(run, display, stopper).train()
@@ -91,7 +91,7 @@ def _introduce(run: Run, display: Display) -> None:
 
 
 def _announce_resumption(trainer: Trainer, layers: Sequence[Layer]) -> None:
-    """Show where the run resumes, and save its new config. Errors: `UserError` if a new end is already past."""
+    """Show where the run resumes, and save its new config. Errors: `UserError` if the run is past its new end."""
     run, step = trainer.run, trainer.progress.step
     changed = run.config != read_config(run.path)
     if trainer.finished or (trainer.done and changed):
@@ -141,5 +141,5 @@ def _report(run: Run, seconds: float) -> None:
 
 
 def _quoted(text: str) -> str:
-    """Return text quoted for a shell, in double quotes, which are easier to read, if they suffice."""
+    """Return text quoted for a shell. Use double quotes, which are easier to read, if they suffice."""
     return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'

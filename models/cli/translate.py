@@ -1,4 +1,4 @@
-"""`tensorlib translate`: N lines in, N lines out."""
+"""`tensorlib translate`: translate each line of text, from arguments or standard input."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def translate(
 ) -> int:
     """Translate text from arguments, or from standard input line by line: N lines in, N lines out.
 
-    Options that print more than the text print tab-separated columns: LINE SCORE TEXT TOKENS.
+    With --n-best or --scores, print tab-separated columns: LINE (only --n-best), SCORE, TEXT, TOKENS (only --scores).
 
     Args:
-        text: sentences. Without any, standard input is read; on a terminal, each line is answered as it is typed.
+        text: sentences. Without any, standard input is read; at a terminal, each line is answered once it is typed.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
         options: how translations are searched for.
         scores: print SCORE before each translation, and after it TOKENS with their log-probabilities: "▁a=-0.12".
-        attention: a page to write, FILE.html, that shows in a browser what each head attends to.
+        attention: write a page, FILE.html, that shows in a browser what each head attends to.
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
     search = search_of(options)
@@ -69,7 +69,7 @@ def translate(
 
 
 def _row(translator: Translator, line: int, hypothesis: Hypothesis, scores: bool) -> str:
-    """Return the text of a translation, or tab-separated columns if options ask for more than the text."""
+    """Return the text of a translation, or tab-separated columns if the options ask for more than the text."""
     text, numbered = translator.text(hypothesis), translator.search.n_best > 1
     if not (numbered or scores):
         return text
@@ -81,10 +81,10 @@ def _row(translator: Translator, line: int, hypothesis: Hypothesis, scores: bool
 
 
 def _piped_lines(most: int = 256) -> Iterator[list[str]]:
-    """Yield the lines that standard input holds so far, at most `most` at a time.
+    """Yield lists of the lines that have arrived on standard input, each of at most `most` lines.
 
-    A single line is thus answered before the next one arrives. Only a newline ends a line. Bytes that are not UTF-8
-    become U+FFFD, so that the number of lines stays the same.
+    A single line is thus translated before the next one arrives. Only a newline ends a line. Bytes that are not UTF-8
+    become U+FFFD, so that no line is lost.
     """
     stdin = cast(BufferedReader, sys.stdin.buffer)
     unfinished: list[bytes] = []  # pieces of the last line; joined once, because a line may be very long

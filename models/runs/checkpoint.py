@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file holds everything that resuming a run needs, and a digest to verify it.
 
-Tensors: `model.NAME`, `optimizer.NAME`, and with a moving average `latest.NAME`. Metadata, as JSON: the other fields
-of `Checkpoint`, and a digest over everything, because safetensors detects a truncated file but not a flipped bit.
+The tensors are named `model.NAME`, `optimizer.NAME` and, with a moving average, `latest.NAME`. The metadata is JSON:
+the format number, the other fields of `Checkpoint`, and a digest of everything, because safetensors detects a truncated
+file but not a flipped bit.
 """
 
 from __future__ import annotations
@@ -40,22 +41,22 @@ __all__ = [
 
 FORMAT = 1
 BEST = "best.safetensors"
-STEP = r"step-\d{8,}\.safetensors"  # as step_path names them
+STEP = r"step-\d{8,}\.safetensors"  # matches the names that step_path gives
 
 
 @dataclass
 class Progress:
-    """How far a run has come. With weights, optimizer, config and text it determines everything that follows."""
+    """How far a run has come. Together with weights, optimizer, config and text, it determines the rest of the run."""
 
     step: int = 0  # steps taken, including skipped ones
     epoch: int = 0  # epoch of the next batch, counted from 0
-    batch: int = 0  # number of batches of that epoch already used
+    batch: int = 0  # number of batches of this epoch already used
     random: tuple[int, int] = (0, 0)  # state of the generator that dropout draws from
-    skipped: int = 0  # consecutive steps skipped up to now, because loss or gradient was not finite
+    skipped: int = 0  # how many steps in a row, up to now, were skipped for a non-finite loss or gradient
     validated: int = 0  # step of the latest validation
     best_step: int = 0  # step of the best validation, by loss or by BLEU as the config says
-    best_loss: float | None = None  # its loss
-    best_bleu: float | None = None  # its BLEU, if measured
+    best_loss: float | None = None  # loss of the best validation
+    best_bleu: float | None = None  # BLEU of the best validation, if measured
     waited: int = 0  # validations since the best one
 
 
@@ -63,15 +64,17 @@ class Progress:
 class Checkpoint:
     """The contents of a checkpoint file."""
 
-    model: dict[str, np.ndarray]  # the weights to use: the moving average, if there is one (--optim.ema)
+    model: dict[str, np.ndarray]  # the weights to evaluate: the moving average, if there is one (--optim.ema)
     optimizer: dict[str, np.ndarray]
     model_config: TransformerConfig
     progress: Progress
-    config: dict[str, Any]  # the run's config, for people to read; config.toml is the one in force
-    tokenizer: str  # digest of the subword models: the weights are useless with other ones
+    config: dict[str, Any]  # a copy of the run's config to look at; loading uses config.toml
+    tokenizer: str  # digest of the subword models; with different ones the weights are useless
     data: str  # digest of the text
-    latest: dict[str, np.ndarray] = field(default_factory=dict)  # the weights that training continues from, if averaged
-    averaged: list[int] = field(default_factory=list)  # steps that the weights are the mean of (`tensorlib average`)
+    # If `model` is a moving average: the weights that training continues from.
+    latest: dict[str, np.ndarray] = field(default_factory=dict)
+    # If `tensorlib average` wrote the file: the steps whose weights were averaged.
+    averaged: list[int] = field(default_factory=list)
 
 
 def step_path(run: Path, step: int) -> Path:
@@ -80,7 +83,7 @@ def step_path(run: Path, step: int) -> Path:
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint atomically; equal checkpoints give equal bytes. Errors: OSError, such as a full disk."""
+    """Write a checkpoint atomically; equal checkpoints give equal bytes. Errors: OSError, e.g. for a full disk."""
     tensors = {f"model.{name}": array for name, array in checkpoint.model.items()}
     tensors |= {f"optimizer.{name}": array for name, array in checkpoint.optimizer.items()}
     tensors |= {f"latest.{name}": array for name, array in checkpoint.latest.items()}
@@ -98,7 +101,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint. Errors: `UserError` naming the file if it is not a whole checkpoint."""
+    """Read and verify a checkpoint. Errors: `UserError` naming the file if it is not an undamaged checkpoint."""
     require_file(str(path), "checkpoint", "name a file in it, such as best.safetensors")
     try:
         _require_safetensors(path)
@@ -108,14 +111,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"checkpoint {path}: a readable file is required; {reason}") from None
     except (ValueError, RecursionError) as error:
         reason = str(error).partition("safetensors file: ")[2] or str(error)
-        raise UserError(f"checkpoint {path}: a whole file is required; it is damaged: {reason}") from None
+        raise UserError(f"checkpoint {path}: an undamaged file is required; this one is damaged: {reason}") from None
     if not isinstance(metadata, dict) or "format" not in metadata:
-        raise UserError(f"checkpoint {path}: a file of `tensorlib train` is required; it holds only tensors")
+        raise UserError(f"checkpoint {path}: a file of `tensorlib train` is required; this one lacks its metadata")
     recorded = metadata.pop("digest", None)
     if metadata["format"] != FORMAT:
         raise UserError(f"checkpoint {path}: format {FORMAT} is required, got {metadata['format']!r}; train again")
     if recorded != digest(tensors, metadata):
-        raise UserError(f"checkpoint {path}: a whole file is required; its contents do not match their digest")
+        raise UserError(f"checkpoint {path}: an undamaged file is required; this one does not match its own digest")
     try:
         return _from_parts(tensors, metadata)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -124,20 +127,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _require_safetensors(path: Path) -> None:
-    """Raise `UserError` for a file of another kind, such as config.toml, instead of calling it a damaged checkpoint."""
+    """Raise `UserError` for a file of a different type, such as config.toml, which `load` would report as damaged."""
     with path.open("rb") as file:
         start = file.read(9)
-    if len(start) == 9 and start[8:] != b"{":  # the length of a JSON object, and that object
+    if len(start) == 9 and start[8:] != b"{":  # 8 bytes with the length of a JSON object, then the object
         raise UserError(
-            f"checkpoint {path}: a .safetensors file of `tensorlib train` is required; it begins with "
-            f"{start.decode('ascii', 'replace')!r}, which no such file does; name another file"
+            f"checkpoint {path}: a .safetensors file of `tensorlib train` is required; this one begins with "
+            f"{start.decode('ascii', 'replace')!r}, as no .safetensors file does; name another file"
         )
 
 
 def _from_parts(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Checkpoint:
     values = dict(metadata["progress"])
     values["random"] = tuple(values["random"])
-    values.setdefault("best_bleu", None)  # older checkpoints have neither it nor `waited`
+    values.setdefault("best_bleu", None)  # older checkpoints have neither `best_bleu` nor `waited`
     averaged = metadata.get("averaged", [])
     counts = [value for name, value in values.items() if name not in ("random", "best_loss", "best_bleu")]
     if (
@@ -167,7 +170,7 @@ def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
 
 
 def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
-    """Return the digest of all names, types, shapes and values, and of the metadata without a digest."""
+    """Return a digest of the tensors' names, dtypes, shapes and values, and of the metadata, as yet without digest."""
     hasher = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
@@ -182,15 +185,17 @@ def tokenizer_digest(tokenizer: Tokenizer) -> str:
 
 
 def load_weights(model: Transformer, checkpoint: Checkpoint, path: Path) -> None:
-    """Load a checkpoint's weights into a model. Errors: `UserError` naming what differs if it is of another model."""
+    """Load a checkpoint's weights into a model. Errors: `UserError` naming each difference of the model configs."""
     ours, theirs = model.config, checkpoint.model_config
     differences = [
-        f"{f.name} {getattr(theirs, f.name)} where this run has {getattr(ours, f.name)}"
+        f"{f.name} {getattr(theirs, f.name)} instead of {getattr(ours, f.name)}"
         for f in fields(ours)
         if getattr(ours, f.name) != getattr(theirs, f.name)
     ]
     if differences:
-        raise UserError(f"checkpoint {path}: weights of this run's model are required; it has {', '.join(differences)}")
+        raise UserError(
+            f"checkpoint {path}: weights of this run's model are required; this file has {', '.join(differences)}"
+        )
     try:
         model.load_state_dict(checkpoint.model)
     except ValueError as error:
@@ -198,9 +203,9 @@ def load_weights(model: Transformer, checkpoint: Checkpoint, path: Path) -> None
 
 
 def newest_checkpoint(run: Path, warn: Callable[[str], None] | None = None) -> tuple[Path, Checkpoint] | None:
-    """Return the newest whole step checkpoint of a run; calls `warn(text)` for each newer one that is damaged.
+    """Return the newest usable step checkpoint of a run, or None; call `warn(text)` for each newer, unusable one.
 
-    Errors: `UserError` if all are damaged: to start over silently would lose them.
+    Errors: `UserError` if there are checkpoints but none is usable, because starting over silently would lose them.
     """
     paths = step_checkpoints(run)
     for path in reversed(paths):
@@ -208,9 +213,9 @@ def newest_checkpoint(run: Path, warn: Callable[[str], None] | None = None) -> t
             return path, read_checkpoint(path)
         except UserError as error:
             if warn:
-                warn(f"{error}; trying the one before")
+                warn(f"{error}; trying the previous checkpoint")
     if paths:
-        raise UserError(f"run {run}: a whole checkpoint is required; all {len(paths)} are damaged; train again")
+        raise UserError(f"run {run}: a usable checkpoint is required; found {len(paths)}, none usable; train again")
     return None
 
 

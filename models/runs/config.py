@@ -1,8 +1,8 @@
 """The settings of a training run, and their values for each kind of data.
 
-A key of config.toml and a flag of the command line are the same thing: `batch_tokens = 4096` is
-`--batch-tokens 4096`, and `layers = 3` under `[model]` is `--model.layers 3`. The text beside each type is what
-`tensorlib train --help` prints.
+Each setting is both a key of config.toml and a flag of the command line: `batch_tokens = 4096` is
+`--batch-tokens 4096`, and `layers = 3` under `[model]` is `--model.layers 3`. `tensorlib train --help` prints the text
+beside each type.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["PRESETS", "TEXT_FILES", "OptimConfig", "TokenizerConfig", "TrainConf
 
 TEXT_FILES = ("train_source", "train_target", "train_tsv", "valid_source", "valid_target", "valid_tsv")
 
-# Values for whatever neither a TOML file nor the command line sets. Settings missing here keep the default of their
-# dataclass: for the model, that is the base model of Vaswani et al. 2017.
+# Values of the settings that neither a TOML file nor the command line sets. Settings missing here keep the default of
+# their dataclass; the defaults of the model give the base model of Vaswani et al. 2017.
 PRESETS: dict[str, dict[str, Any]] = {
     "phrasebook": {
         "steps": 800,
@@ -46,15 +46,15 @@ class TokenizerConfig:
     vocabulary: Annotated[
         int, "Maximum number of subwords in a vocabulary, including special tokens, bytes and characters."
     ] = 8000
-    shared: Annotated[bool, "One vocabulary for both languages, or one for each."] = True
-    type: Annotated[Literal["bpe", "unigram"], "Byte-pair encoding, or a unigram language model."] = "bpe"
+    shared: Annotated[bool, "Use one vocabulary for both languages instead of one for each."] = True
+    type: Annotated[Literal["bpe", "unigram"], "Byte-pair encoding, or subwords of a unigram language model."] = "bpe"
     coverage: Annotated[
-        float, "Fraction of the text whose characters are in the vocabulary; the others are spelled in bytes."
+        float, "Fraction of all characters in the text that the vocabulary covers; others are spelled in bytes."
     ] = 1.0
     dropout: Annotated[
         float,
         "BPE-dropout: probability of leaving out each merge, so that every epoch splits the training text "
-        "differently; 0.1 is usual.",
+        "differently; 0.1 is common, 0 turns it off.",
     ] = 0.0
 
 
@@ -63,25 +63,25 @@ class OptimConfig:
     """How parameters are updated."""
 
     name: Annotated[Literal["adam", "adamw", "sgd"], "The optimizer."] = "adam"
-    learning_rate: Annotated[float, "Peak learning rate of the schedule; with noam, the factor in front of it."] = 5e-4
+    learning_rate: Annotated[float, "Peak of the learning rate; with the noam schedule, its factor."] = 5e-4
     schedule: Annotated[
         Literal["inverse-sqrt", "cosine", "noam", "constant"], "How the learning rate changes after the warmup."
     ] = "inverse-sqrt"
     warmup: Annotated[int, "Steps over which the learning rate rises."] = 1000
     final_learning_rate: Annotated[float, "Learning rate at the end of the cosine schedule."] = 0.0
     betas: Annotated[tuple[float, float], "Decay rates of the two moments of Adam and AdamW."] = (0.9, 0.98)
-    eps: Annotated[float, "Added to the denominator of Adam and AdamW."] = 1e-9
+    eps: Annotated[float, "Constant added to the denominator of Adam and AdamW."] = 1e-9
     momentum: Annotated[float, "Momentum of SGD."] = 0.9
-    weight_decay: Annotated[float, "Weight decay: an L2 penalty, or decoupled with AdamW."] = 0.0
+    weight_decay: Annotated[float, "Weight decay: an L2 penalty; with AdamW, decoupled."] = 0.0
     clip: Annotated[float, "Maximum norm of the gradient; 0: no limit."] = 1.0
     label_smoothing: Annotated[float, "Fraction of the target's probability that is spread over all subwords."] = 0.1
-    accumulate: Annotated[int, "Batches whose gradients make one step."] = 1
+    accumulate: Annotated[int, "Number of batches whose gradients are accumulated for one step."] = 1
     ema: Annotated[
         float,
-        "Decay of a moving average of the weights, used for everything but training itself; 0.999 is usual, 0: none.",
+        "Decay of a moving average of the weights, used for everything but training itself; 0.999 is common, 0: off.",
     ] = 0.0
     max_skipped: Annotated[
-        int, "Steps with a non-finite loss or gradient are skipped; training ends after this many in a row."
+        int, "Steps with a non-finite loss or gradient are skipped; training fails after this many in a row."
     ] = 10
 
 
@@ -90,34 +90,34 @@ class TrainConfig:
     """Everything that determines a training run, except the text itself."""
 
     data: Annotated[
-        Literal["phrasebook", "files"], "The built-in phrasebook, or files; naming a file implies files."
+        Literal["phrasebook", "files"], 'The built-in phrasebook, or text files; naming a file implies "files".'
     ] = "phrasebook"
     train_source: Annotated[str, "Sentences to train on, one per line, UTF-8."] = ""
-    train_target: Annotated[str, "Their translations, line by line."] = ""
-    train_tsv: Annotated[str, "Both in one file instead, separated by a tab."] = ""
-    valid_source: Annotated[str, "Sentences kept out of training, to measure progress on."] = ""
-    valid_target: Annotated[str, "Their translations."] = ""
-    valid_tsv: Annotated[str, "Both in one file instead."] = ""
+    train_target: Annotated[str, "Translations of the sentences to train on, line by line."] = ""
+    train_tsv: Annotated[str, "One file instead of these two: on each line a sentence, a tab, its translation."] = ""
+    valid_source: Annotated[str, "Validation sentences: kept out of training, to measure progress."] = ""
+    valid_target: Annotated[str, "Translations of the validation sentences, line by line."] = ""
+    valid_tsv: Annotated[str, "One file instead of these two, in the format of --train-tsv."] = ""
     backend: Annotated[str, "Array library: numpy (CPU) or cupy (a CUDA GPU)."] = "numpy"
-    seed: Annotated[int, "Seed of all randomness: equal seeds give equal bytes."] = 0
-    steps: Annotated[int, "Steps to train; 0: no such limit."] = 0
-    epochs: Annotated[int, "Passes over the text; 0: no such limit."] = 0
-    batch_tokens: Annotated[int, "Maximum positions in a batch, padding included, on its longer side."] = 0
-    batch_sentences: Annotated[int, "Sentences in a batch, instead of --batch-tokens."] = 0
+    seed: Annotated[int, "Seed of all randomness; equal runs with equal seeds write equal bytes."] = 0
+    steps: Annotated[int, "Number of steps after which training ends; 0: no such limit."] = 0
+    epochs: Annotated[int, "Number of passes over the text after which training ends; 0: no such limit."] = 0
+    batch_tokens: Annotated[int, "Maximum number of positions, including padding, on the longer side of a batch."] = 0
+    batch_sentences: Annotated[int, "Number of sentences in a batch; replaces --batch-tokens."] = 0
     validate_every: Annotated[int, "Steps between validations; 0: at the end of each epoch."] = 0
     save_every: Annotated[int, "Steps between checkpoints; 0: at the end of each epoch."] = 0
     keep: Annotated[int, "How many of the newest checkpoints to keep."] = 3
-    samples: Annotated[int, "Validation sentences whose translations are shown at each validation."] = 3
-    bleu_sentences: Annotated[int, "Validation sentences translated for BLEU at each validation; 0: none."] = 0
+    samples: Annotated[int, "Number of validation sentences whose translations are shown at each validation."] = 3
+    bleu_sentences: Annotated[int, "Number of sentences translated for BLEU at each validation; 0: no BLEU."] = 0
     bleu_tokenize: Annotated[
         Literal["13a", "none", "intl", "char", "zh"],
-        "How BLEU splits text into words; none for text whose words are already separated by spaces.",
+        'How BLEU splits text into words; "none" is for text whose words are already separated by spaces.',
     ] = "13a"
     best_by: Annotated[
         Literal["loss", "bleu"],
-        "Which measure makes a validation the best: best.safetensors keeps its weights, and --patience counts from it.",
+        "The measure by which a validation is the best: best.safetensors has its weights, --patience counts from it.",
     ] = "loss"
-    patience: Annotated[int, "Training ends after this many validations in a row without a better one; 0: never."] = 0
-    tokenizer: Annotated[TokenizerConfig, "Text to subwords."] = field(default_factory=TokenizerConfig)
+    patience: Annotated[int, "Training ends after this many validations in a row without a new best; 0: no limit."] = 0
+    tokenizer: Annotated[TokenizerConfig, "The subword models."] = field(default_factory=TokenizerConfig)
     model: Annotated[TransformerConfig, "The Transformer."] = field(default_factory=TransformerConfig)
     optim: Annotated[OptimConfig, "The optimizer."] = field(default_factory=OptimConfig)

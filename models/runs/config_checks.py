@@ -1,4 +1,4 @@
-"""Checks of a config's values, alone and together, before any work begins."""
+"""Checks of each value of a config, and of their combinations, before any work begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.system.limits import LARGEST
 
 __all__ = ["check_config", "flag"]
 
-_RANGES: dict[str, tuple[float, float]] = {  # of every other number: from 0 to LARGEST
+_RANGES: dict[str, tuple[float, float]] = {  # a number not listed here must be from 0 to LARGEST
     "keep": (1, LARGEST),
     "tokenizer.vocabulary": (1, 2**20),
     "tokenizer.coverage": (0.5, 1),
@@ -24,7 +24,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # of every other number: from 0 to 
     "model.max_length": (2, 2**20),
     "optim.betas": (0, 1 - 1e-9),
     "optim.momentum": (0, 1 - 1e-9),
-    "optim.eps": (1e-16, 1),  # smaller values vanish beside any gradient in float32, and leave 0 / 0
+    "optim.eps": (1e-16, 1),  # smaller values vanish beside almost any gradient in float32; 0 may give 0 / 0
     "optim.label_smoothing": (0, 0.999),
     "optim.accumulate": (1, LARGEST),
     "optim.ema": (0, 1 - 1e-9),
@@ -33,7 +33,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # of every other number: from 0 to 
 
 
 def check_config(config: TrainConfig, origin: Callable[[str], str]) -> None:
-    """Check the whole config; `origin(key)` returns where the value of a dotted key is from. Errors: `UserError`."""
+    """Check the whole config; `origin(key)` names the layer that sets a dotted key. Errors: `UserError`."""
     _check_files(config)
     _check_ranges(config, origin)
     _check_model(config, origin)
@@ -79,18 +79,20 @@ def _check_model(config: TrainConfig, origin: Callable[[str], str]) -> None:
 
 def _check_combinations(config: TrainConfig) -> None:
     if not (config.steps or config.epochs):
-        raise UserError("config: an end is required; got neither --steps nor --epochs above 0; give one")
+        raise UserError("config: a limit is required; got neither --steps nor --epochs above 0; give one of them")
     if bool(config.batch_tokens) == bool(config.batch_sentences):
         raise UserError(
-            f"config: either --batch-tokens or --batch-sentences is required; got {config.batch_tokens} and "
-            f"{config.batch_sentences}; give one of them, above 0"
+            f"config: either --batch-tokens or --batch-sentences must be above 0, and the other 0; got "
+            f"{config.batch_tokens} and {config.batch_sentences}"
         )
     if config.model.tie_embeddings and not config.tokenizer.shared:
-        raise UserError("config: tied embeddings need a shared vocabulary; leave out one of the two flags")
+        raise UserError(
+            "config: --model.tie-embeddings needs a shared vocabulary; got --tokenizer.no-shared; leave out one of them"
+        )
     if config.best_by == "bleu" and not config.bleu_sentences:
-        raise UserError("config: --best-by bleu needs BLEU; got --bleu-sentences 0; set it, for example to 500")
+        raise UserError("config: --best-by bleu needs BLEU; got --bleu-sentences 0; raise it, for example to 500")
     if config.tokenizer.dropout and config.tokenizer.type != "bpe":
         raise UserError(
-            f"config: --tokenizer.dropout leaves out merges of BPE; got --tokenizer.type {config.tokenizer.type}; "
-            "leave out one of the two flags"
+            f"config: --tokenizer.dropout needs --tokenizer.type bpe, whose merges it leaves out; got "
+            f"{config.tokenizer.type}; leave out one of the two flags"
         )

@@ -1,6 +1,6 @@
 """Layers of settings: defaults < preset < TOML file < command line.
 
-A layer is a nested dict, as TOML has it, together with where it is from, which error messages name.
+A layer is a nested dict, as parsed from TOML, together with its origin, which error messages name.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from models.system.errors import UserError
 
 __all__ = ["Layer", "config_from", "resumed"]
 
-Layer = tuple[str, Mapping[str, Any]]  # (where it is from, its values)
+Layer = tuple[str, Mapping[str, Any]]  # (origin, values)
 
-# Setting one alternative in a layer discards the other ones from the layers below it.
+# A layer that sets one alternative of a group discards the group's other alternatives from the layers below.
 _ALTERNATIVES = (
     (("data",), ("train_source", "train_target"), ("train_tsv",)),
     (("data",), ("valid_source", "valid_target"), ("valid_tsv",)),
@@ -32,13 +32,13 @@ _RESUMING_MAY_CHANGE |= {"keep", "samples", "patience"}
 
 
 def config_from(*layers: Layer) -> TrainConfig:
-    """Merge layers, the last one on top, over the preset for their kind of data.
+    """Merge layers, the last one on top, over the preset for their type of data.
 
-    Errors: `UserError` naming the layer and the key if a key is unknown, or a value has the wrong type or is out of
-    range.
+    Errors: `UserError` naming the key and its layer for an unknown key, and for a value of the wrong type or out of
+    range; `UserError` naming the flags for settings that don't fit together.
     """
     for where, layer in layers:
-        from_dict(TrainConfig, layer, where)  # separately, so that the error can name the layer
+        from_dict(TrainConfig, layer, where)  # check each layer separately, so that the error can name it
     given: dict[str, Any] = {}
     for _, layer in layers:
         given = _merge(given, layer)
@@ -55,7 +55,7 @@ def config_from(*layers: Layer) -> TrainConfig:
 
 
 def resumed(old: TrainConfig, *layers: Layer) -> TrainConfig:
-    """Return the config to resume with: `old` below the layers, which may only set what does not alter the run.
+    """Return the config to resume with: `old` overridden by the layers, which may change only `_RESUMING_MAY_CHANGE`.
 
     Errors: `UserError` naming the key that must not change.
     """
@@ -75,7 +75,7 @@ def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]
     """Return `lower` updated with `upper`, section by section."""
     result = dict(lower)
     for group in _ALTERNATIVES:
-        # data = "files" chooses nothing: naming files implies it
+        # data = "files" does not count as a choice, because it must be combined with file names.
         chosen = [keys for keys in group if any(upper.get(key) not in (None, "", 0, "files") for key in keys)]
         for key in (key for keys in group if chosen and keys not in chosen for key in keys):
             result.pop(key, None)
@@ -85,7 +85,7 @@ def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _origin(key: str, layers: tuple[Layer, ...]) -> str:
-    """Return where the value of a key is from: the topmost layer that sets it."""
+    """Return the origin of the topmost layer that sets a key, or "config" if none does."""
     for where, layer in reversed(layers):
         if key in dict(flat_items(layer)):
             return where

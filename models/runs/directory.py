@@ -1,4 +1,4 @@
-"""Run directories: creating one atomically, and finding one."""
+"""Create run directories atomically, and find existing ones."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CONFIG = "config.toml"
 def refuse_existing(out: Path) -> None:
     """Raise `UserError` if the directory exists: a run must not overwrite another."""
     if out.exists() or out.is_symlink():
-        raise UserError(f"train --out {out}: a new directory is required; it exists; add --resume to continue it")
+        raise UserError(f"train --out {out}: a new directory is required; this one exists; add --resume to continue it")
 
 
 def create_run(config: TrainConfig, tokenizer: Tokenizer, out: Path | None) -> Path:
-    """Create the run's directory, `out` or the next number in runs/, with config and tokenizer in it.
+    """Create the run's directory (`out`, or the next numbered one in runs/) with the config and tokenizer in it.
 
-    It is filled under a temporary name and then renamed, so that it is never seen half written, and two runs that
-    begin at the same time get two numbers. Errors: `UserError` if `out` exists or can't be created.
+    The directory is filled under a temporary name and then renamed. It is thus never visible half-written, and two runs
+    that begin at the same time get different numbers. Errors: `UserError` if `out` exists or can't be created.
     """
     parent = out.parent if out else RUNS
     with new_directory(parent, "train") as temporary:
@@ -60,7 +60,7 @@ def _rename_to_number(temporary: Path, stem: Path) -> Path:
 
 
 def _name(config: TrainConfig) -> str:
-    """Return `<data>-<model>`, where <data> is the phrasebook, or the name of the text's directory."""
+    """Return `<data>-transformer`: <data> is "phrasebook", or the name of the directory with the training text."""
     file = config.train_source or config.train_tsv
     data = Path(file).parent.name if file else config.data
     name = re.sub(r"[^\w.]+", "-", data).strip("-.") or "text"
@@ -78,20 +78,20 @@ def write_config(run: Path, config: TrainConfig) -> None:
 
 
 def read_config(run: Path) -> TrainConfig:
-    """Read a run's config.toml. Errors: `UserError` naming it."""
+    """Read a run's config.toml. Errors: `UserError` naming the file."""
     path = run / CONFIG
     return config_from((f"config {path}", read_toml(path)))
 
 
 def newest_run(trained: bool = False) -> Path:
-    """Return the run in runs/ that began last, with `trained` only among those that have weights.
+    """Return the run in runs/ that began last. If `trained`, consider only runs that have weights.
 
-    Errors: `UserError` if there is none.
+    Errors: `UserError` if there is no such run.
     """
     runs = [path for path in RUNS.glob("*") if (path / CONFIG).is_file() and not path.name.startswith(".")]
     found = [path for path in runs if has_weights(path)] if trained else runs
     if not found:
-        which = "there is none" if not runs else f"none of the {len(runs)} has a checkpoint yet"
+        which = "there is none" if not runs else f"found {len(runs)} without a checkpoint"
         raise UserError(f"a run is required; {which} in {RUNS.absolute()}; start one with `{command()} train`")
     return max(found, key=_beginning)
 
@@ -118,5 +118,5 @@ def find_run(run: Path | None, flag: str = "--run") -> Path:
     if run is None:
         return newest_run()
     if not (run / CONFIG).is_file():
-        raise UserError(f"{flag} {run}: a directory that `tensorlib train` wrote is required; it has no {CONFIG}")
+        raise UserError(f"{flag} {run}: a directory that `tensorlib train` wrote is required; this one has no {CONFIG}")
     return run

@@ -28,26 +28,26 @@ class Loaded:
 
 
 def load_run(run: Path | None, backend: str) -> Loaded:
-    """Load the best weights of a run (None: the newest run), or, if `run` is a file, the weights of that checkpoint.
+    """Load the best weights of a run (None: the newest run) or, if `run` is a file, the weights of that checkpoint.
 
-    Errors: `UserError` naming the file that is missing, damaged, or belongs to another model.
+    Errors: `UserError` naming a file that is missing or damaged, or that belongs to a different model.
     """
     backend = open_backend(backend)
     file = run if run is not None and run.is_file() else None
-    # The newest run with weights: one that has just begun, or failed early, has nothing to load.
+    # By default, take the newest run with weights: a run that has just begun, or failed early, has nothing to load.
     directory = find_run(file.parent if file else run or newest_run(trained=True))
     config, tokenizer = read_config(directory), Tokenizer.load(directory)
     path = file or directory / BEST
-    if file is None and not path.exists():  # stopped before its first validation
+    if file is None and not path.exists():  # the run was stopped before its first validation
         found = newest_checkpoint(directory)
         if found is None:
-            raise UserError(f"run {directory}: a checkpoint is required; there is none yet; train it with --resume")
+            raise UserError(f"run {directory}: a checkpoint is required; the run has none yet; train it with --resume")
         path, checkpoint = found
     else:
         checkpoint = read_checkpoint(path)
     if checkpoint.tokenizer != tokenizer_digest(tokenizer):
         raise UserError(
-            f"checkpoint {path}: weights of this run's model are required; it was trained with other subwords"
+            f"checkpoint {path}: weights of this run's model are required; these were trained with different subwords"
         )
     model = build_model(model_config(config, tokenizer))
     load_weights(model, checkpoint, path)

@@ -1,4 +1,4 @@
-"""Conversion between nested dataclasses and nested dicts as TOML and JSON have them."""
+"""Conversion between nested dataclasses and the nested dicts of TOML and JSON."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def is_section(kind: Any) -> TypeGuard[type]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return a dataclass as nested dicts, with lists for tuples and without None."""
+    """Return a dataclass as nested dicts; tuples become lists, and values of None are left out."""
     values = {}
     for name in settable(type(config)):
         value = getattr(config, name)
-        if value is None:  # which TOML cannot express
+        if value is None:  # TOML cannot express None
             continue
         if is_section(type(value)):
             value = to_dict(value)
@@ -44,7 +44,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str, prefix: str = "", root: type | None = None) -> T:
-    """Return a dataclass, and those nested in it, made from nested dicts.
+    """Return an instance of `cls`, with all dataclasses nested in it, built from nested dicts.
 
     Errors: `UserError` naming `where` and the dotted key, for an unknown key or a value of the wrong type.
     """
@@ -63,7 +63,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str, prefix: str =
 
 
 def flat_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and the value of everything that is not a section."""
+    """Yield the dotted key and the value of each setting, at every depth of nested sections."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flat_items(value, f"{prefix}{key}.")
@@ -75,7 +75,7 @@ def _suggestion(key: str, types: Mapping[str, Any], prefix: str, root: type) -> 
     name = key.replace("-", "_")  # the command line's spelling
     near = [prefix + match for match in difflib.get_close_matches(name, types, 1)]
     near = near or [dotted for dotted in _dotted_keys(root) if dotted.endswith("." + name)]
-    return f"did you mean {near[0]}?" if near else f"there are {', '.join(types)}"
+    return f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(types)}"
 
 
 def _dotted_keys(cls: type, prefix: str = "") -> Iterator[str]:
@@ -85,12 +85,12 @@ def _dotted_keys(cls: type, prefix: str = "") -> Iterator[str]:
 
 def _section(value: Any, where: str, key: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise UserError(f"{where}: {key} must be a section with keys of its own, got {value!r}; write [{key}]")
+        raise UserError(f"{where}: {key} must be a section of keys, got {value!r}; write [{key}]")
     return value
 
 
 def _checked(kind: Any, value: Any, where: str, key: str) -> Any:
-    """Return the value as its type requires: an int becomes a float, a list a tuple; nothing else is converted."""
+    """Return the value as `kind` requires: an int may become a float, a list a tuple; no other value is converted."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is Literal:
         valid, required = value in args, "one of " + ", ".join(map(str, args))

@@ -1,4 +1,4 @@
-"""Config files: reading any TOML file, writing a run's config.toml."""
+"""Config files: read any TOML file, and format a run's config as TOML."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"config {path}: TOML is required; {error or 'it is nested too deeply'}") from None
+        raise UserError(f"config {path}: valid TOML is required; {error or 'it is nested too deeply'}") from None
 
 
 def config_toml(config: TrainConfig) -> bytes:
-    """Return the complete config as TOML, so that `--config` with it asks for the same run."""
+    """Return the complete config as TOML; a run started from it with `--config` is the same run."""
     return tomli_w.dumps(to_dict(config)).encode()

@@ -1,1 +1,1 @@
-"""The operating system's side: files, signals, the terminal, and errors made by the user."""
+"""Files, signals, the terminal, limits of numbers, and errors made by the user."""

@@ -12,4 +12,4 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__())  # a file name may contain any character
+        return printable(super().__str__())  # the message may quote a file name, which may contain any character

@@ -1,4 +1,4 @@
-"""Files and directories that a user names, with errors in one line that say what is wrong with them."""
+"""Access to files and directories that a user names; each error says in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["new_directory", "read_bytes", "require_file", "require_writable"]
 
 
 def require_file(name: str, operation: str, folder_remedy: str = "name a file in it") -> None:
-    """Raise `UserError` unless `name` is a regular file; without opening it, because opening a fifo would block."""
+    """Raise `UserError` unless `name` is a regular file. It is not opened, because opening a fifo would block."""
     try:
         mode = os.stat(name).st_mode
         if stat.S_ISREG(mode):
@@ -44,20 +44,20 @@ def read_bytes(name: str, operation: str) -> bytes:
 
 
 def require_writable(path: Path, operation: str) -> None:
-    """Raise `UserError` naming the operation if no file can be written to `path`: before the work, not after it."""
+    """Raise `UserError` naming the operation if no file can be written to `path`; for use before work begins."""
     if path.is_dir():
         raise UserError(f"{operation} {path}: a file to write is required; it is a directory; name a file in it")
     if not path.parent.is_dir():
         raise UserError(f"{operation} {path}: a directory to write to is required; make {path.parent} first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UserError(f"{operation} {path}: a place to write to is required; permission denied")
+        raise UserError(f"{operation} {path}: a file that can be written is required; permission denied")
 
 
 @contextmanager
 def new_directory(parent: Path, operation: str) -> Iterator[Path]:
-    """Create a temporary directory in `parent`, to be filled and then renamed, so that it is never seen half written.
+    """Yield a temporary directory in `parent`, to be filled and then renamed, so that it is never visible half-written.
 
-    It is removed if that fails. Errors: `UserError` naming the operation if nothing can be created in `parent`.
+    It is removed if the `with` block raises. Errors: `UserError` naming the operation if `parent` can't be written.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Limits of numbers that a user may give."""
+"""Limits on the numbers that a user may give."""
 
 __all__ = ["LARGEST"]
 

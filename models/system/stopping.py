@@ -15,14 +15,14 @@ class Stopped(Exception):
     def __init__(self, signal_number: int, *, at_once: bool = False) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
         self.signal_number = signal_number
-        self.at_once = at_once  # raised in the middle of something, whose state is then unknown
+        self.at_once = at_once  # True: raised in the middle of any operation, which leaves its state unknown
         self.saved = ""
 
 
 class Stopper:
-    """Inside it SIGINT, SIGTERM and SIGHUP raise `Stopped`: at once or, while `patient` is set, at the next `check`.
+    """A context in which SIGINT, SIGTERM and SIGHUP raise `Stopped`: at once or, if `patient`, at the next `check`.
 
-    A second signal raises at once. A signal that was ignored before stays ignored: nohup and a shell's `&` rely on it.
+    A second signal raises at once. A signal that was ignored before stays ignored, as nohup and a shell's `&` require.
     """
 
     def __init__(self) -> None:

@@ -14,9 +14,9 @@ __all__ = ["command", "prepare_streams", "printable", "silence"]
 
 
 def prepare_streams() -> None:
-    """Replace missing standard streams by empty ones, and let stdout write any text.
+    """Replace missing standard streams with the null device, and make stdout accept any text.
 
-    Translations are UTF-8 whatever the locale, and so is the text around them.
+    Stdout is UTF-8 whatever the locale, because translations are.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -26,15 +26,15 @@ def prepare_streams() -> None:
 
 
 def printable(text: str) -> str:
-    """Escape newlines, terminal escapes, undecodable bytes and the like.
+    """Return text with its newlines, terminal escapes, undecodable bytes and other unprintable characters escaped.
 
-    Otherwise they could break a line, control the terminal, or make printing itself fail.
+    Unescaped, they could break a line, control the terminal, or make printing fail.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def silence(stream: TextIO) -> None:
-    """Redirect a stream to nowhere after its reader has quit, as `head` does: closing it would raise an error."""
+    """Redirect a stream whose reader has quit, as `head` does, to the null device; closing it would raise an error."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):
@@ -43,7 +43,7 @@ def silence(stream: TextIO) -> None:
 
 
 def command() -> str:
-    """Return the shell command that calls this program from the current directory: `tensorlib`, or its path."""
+    """Return the shell command that calls this program from here: `tensorlib`, its path, or `PYTHON -m tensorlib`."""
     called = sys.argv[0] if sys.argv else ""
     if Path(called).parts[-2:] == ("tensorlib", "__main__.py"):
         return f"{shlex.quote(_shortest_path(sys.executable))} -m tensorlib"
@@ -56,7 +56,7 @@ def command() -> str:
 
 
 def _shortest_path(file: str) -> str:
-    """Return a path that a shell in this directory runs: relative, with a "/" in it, or absolute if that is shorter."""
+    """Return the shorter of the absolute and the relative path; both contain a "/", so that a shell runs the file."""
     relative = os.path.relpath(file)
     if not os.path.dirname(relative):
         relative = os.path.join(os.curdir, relative)

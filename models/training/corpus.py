@@ -18,15 +18,15 @@ __all__ = ["Corpus", "Examples", "encode_corpus", "read_corpus", "train_tokenize
 
 @dataclass(frozen=True)
 class Corpus:
-    """Pairs of sentences. Only the phrasebook has a test part."""
+    """The pairs to train on, to validate with, and to test with; only the phrasebook has test pairs."""
 
     train: list[Pair]
     valid: list[Pair]
     test: list[Pair]
-    notes: list[str]  # for the user, such as how many empty lines were left out
+    notes: list[str]  # messages for the user, such as how many pairs with an empty side were left out
 
     def digest(self) -> str:
-        """Return a digest of the text; a run resumes only with the text it began with."""
+        """Return a digest of the text to train on and validate with; a run resumes only if its text has not changed."""
         hasher = hashlib.sha256()
         for part in (self.train, self.valid):
             for pair in part:
@@ -46,7 +46,7 @@ class Examples:
 
 
 def read_corpus(config: TrainConfig) -> Corpus:
-    """Read the text that the config names. Errors: `UserError` naming the file, or the part without a sentence."""
+    """Read the text that the config names. Errors: `UserError` naming a file that is unreadable or has no full pair."""
     if config.data == "phrasebook":
         book = phrasebook()
         return Corpus(book.train, book.valid, book.test, [])
@@ -56,7 +56,7 @@ def read_corpus(config: TrainConfig) -> Corpus:
         source, target, tsv = (getattr(config, f"{part}_{side}") for side in ("source", "target", "tsv"))
         parts[part], dropped = without_empty(read_tsv(tsv) if tsv else read_parallel(source, target))
         if not parts[part]:
-            raise UserError(f"reading text {tsv or source}: a sentence with a translation is required; all are empty")
+            raise UserError(f"reading text {tsv or source}: a sentence with a translation is required; there is none")
         if dropped:
             notes.append(f"{part}: left out {dropped:,} pairs with an empty side")
     return Corpus(parts["train"], parts["valid"], [], notes)
@@ -88,7 +88,7 @@ def _encode(
 ) -> tuple[list[Example], list[Pair]]:
     """Return the examples of at most `longest` positions on both sides, and their pairs.
 
-    Longer ones are dropped, never truncated, because a truncated pair teaches a wrong translation.
+    Longer examples are dropped, never truncated, because a truncated pair teaches a wrong translation.
     """
     encoded = encode_pairs(tokenizer, pairs)
     fits = lengths(encoded).max(axis=1) <= longest

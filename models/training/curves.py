@@ -1,6 +1,6 @@
-"""Pictures of a run: curves of loss and BLEU, and translations as they improve. All are made from log.jsonl alone.
+"""Pictures of a run: curves of loss and BLEU, and translations as they improve. All come from log.jsonl alone.
 
-So they are the same whether or not the run was stopped on the way, and can be deleted.
+They are therefore the same whether or not the run was interrupted, and can be deleted without loss.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tensorlib.exchange.safetensors import write_atomically
 
 __all__ = ["write_curves", "write_samples"]
 
-POINTS = 200  # of the training curve; each is the mean of enough consecutive steps to show the trend
+POINTS = 200  # least number of points of a long training curve; each is the mean of a group of steps
 BLUE, GREY = "#1f5fa8", "#9aa4b1"
 
 Entries = Sequence[Mapping[str, Any]]
@@ -23,7 +23,7 @@ Point = tuple[float, float]
 
 
 def write_curves(run: Path) -> None:
-    """Draw loss.svg, and bleu.svg if BLEU was measured. Does nothing without matplotlib (the extra `plot`)."""
+    """Draw loss.svg, and bleu.svg if BLEU was measured. Do nothing without matplotlib (the extra `plot`)."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
@@ -45,7 +45,7 @@ def _read_log(run: Path) -> Entries:
 
 
 def _smoothed(entries: Entries) -> list[Point]:
-    """Return the mean training loss per token over groups of equally many steps, each at its middle step."""
+    """Return a point for each group of consecutive steps: its middle step, and its mean training loss per token."""
     steps = [(e["step"], e["loss"], e["tokens"]) for e in entries if e["kind"] == "train"]
     width = max(1, len(steps) // POINTS)
     curve = []
@@ -64,11 +64,12 @@ def _plot(
     format_spec: str,
     training: Sequence[Point] = (),
 ) -> bytes:
-    """Return an SVG of the validation results, with the best one in the title, over the training curve."""
+    """Return an SVG of the validation curve, drawn over the training curve, with the best validation in the title."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    # Element ids are derived from the salt, and no date is written: equal logs give equal bytes. Text stays text.
+    # Element ids are derived from the salt and no date is written, so equal logs give equal bytes. Text is not
+    # converted to paths.
     with matplotlib.rc_context({"svg.hashsalt": "tensorlib", "svg.fonttype": "none", "font.size": 10}):
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = figure.add_subplot()
@@ -92,7 +93,7 @@ def _plot(
 
 
 def write_samples(run: Path) -> None:
-    """Write samples.txt: a few validation sentences with their reference and each translation that was new."""
+    """Write samples.txt: a few validation sentences, each with its reference and every change of its translation."""
     changes: dict[tuple[int, str, str], list[tuple[int, str]]] = {}
     for entry in _read_log(run):
         for i, sample in enumerate(entry["samples"] if entry["kind"] == "valid" else []):

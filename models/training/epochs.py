@@ -13,10 +13,10 @@ __all__ = ["Epochs"]
 
 
 class Epochs:
-    """The batches of each epoch: a function of the run's config, its text, and the epoch's number alone.
+    """The batches of each epoch. They depend only on the run's config, its text and the number of the epoch.
 
-    Without BPE-dropout the examples are the same in every epoch, and only their grouping differs. With it every epoch
-    splits the text into subwords again. Only one epoch is held at a time.
+    Without BPE-dropout the examples are the same in every epoch, and only their grouping differs. With BPE-dropout
+    every epoch splits the text into subwords again. Only one epoch is held in memory at a time.
     """
 
     def __init__(self, run: Run) -> None:
@@ -25,12 +25,12 @@ class Epochs:
         self._groups: list[NDArray[np.int64]] = []
 
     def count(self, epoch: int) -> int:
-        """Return the number of batches in an epoch, counted from 0."""
+        """Return the number of batches in an epoch; epochs are counted from 0."""
         self._turn_to(epoch)
         return len(self._groups)
 
     def batches(self, epoch: int, first: int, count: int) -> list[Batch]:
-        """Return `count` batches of an epoch, starting at batch `first`; fewer at its end."""
+        """Return `count` batches of an epoch, starting at batch `first`, or fewer if the epoch ends before."""
         self._turn_to(epoch)
         return list(batches(self._examples, self._groups[first : first + count]))
 
@@ -51,9 +51,10 @@ class Epochs:
         self._number = epoch
 
     def _resegmented(self, epoch: int) -> list[Example]:
-        """Return the examples of an epoch, split at random on both sides (Provilkov et al. 2020).
+        """Return the examples of an epoch, with both sides split at random (Provilkov et al. 2020).
 
-        Split into more pieces, a pair may become too long for the model; it then keeps its ordinary split.
+        A random split may have more subwords than the ordinary one; a pair that becomes too long for the model keeps
+        its ordinary split.
         """
         run = self._run
         tokenizer, pairs = run.tokenizer, run.examples.train_pairs

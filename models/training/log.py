@@ -1,4 +1,4 @@
-"""A run's two log files, and the interface of whatever shows its progress."""
+"""A run's two log files, and the interface through which training shows its progress."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["ProgressDisplay", "RunLog"]
 
 
 class ProgressDisplay(Protocol):
-    """Where training shows its progress; the command line has one for terminals."""
+    """The interface through which training shows its progress; the command line implements it in `Display`."""
 
     def begin(self, step: int, total: int) -> None:
-        """Show that training begins after `step` of about `total` steps."""
+        """Show that training begins, with `step` of about `total` steps already taken."""
 
     def step(self, step: int, loss: float, tokens: int, learning_rate: float, seconds: float) -> None:
-        """Show a step."""
+        """Show the result of a step."""
 
     def line(self, text: str) -> None:
         """Show a line of text."""
@@ -30,16 +30,16 @@ class ProgressDisplay(Protocol):
 
 
 class RunLog:
-    """`log.jsonl`, equal for equal runs, and `speed.jsonl`, which is not: one JSON object per line.
+    """Two files with one JSON object per line: `log.jsonl`, equal for equal runs, and `speed.jsonl`, which differs.
 
-    Resuming from `step` drops everything logged after that step; validations are kept up to step `validated`. Damaged
-    lines are dropped with a call of `warn(text)`: a run resumes from its checkpoint, not from the log.
+    When a run resumes from `step`, log.jsonl loses its entries after that step, and its validations after step
+    `validated`. A damaged line is dropped with a call of `warn(text)`, because a run resumes without reading its log.
     """
 
     def __init__(self, run: Path, step: int, validated: int, warn: Callable[[str], None]) -> None:
         path = run / "log.jsonl"
         if path.exists():
-            lines = path.read_bytes().split(b"\n")[:-1]  # without a last line that was torn
+            lines = path.read_bytes().split(b"\n")[:-1]  # without an incomplete last line
             past = [_is_past(line, step, validated) for line in lines]
             for number, kept in enumerate(past, start=1):
                 if kept is None:
@@ -61,11 +61,11 @@ class RunLog:
         try:
             file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n")
             file.flush()
-        except OSError as error:  # such as a full disk; Python leaves out the file's name
+        except OSError as error:  # such as a full disk; Python's error lacks the file name
             raise OSError(error.errno, error.strerror, file.name) from None
 
     def sync(self) -> None:
-        """Force log.jsonl to disk, so that no checkpoint written after this call is ahead of it."""
+        """Force log.jsonl to disk, so that it is never behind a checkpoint written after this call."""
         os.fsync(self._log.fileno())
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class RunLog:
 
 
 def _is_past(line: bytes, step: int, validated: int) -> bool | None:
-    """Return whether a line was logged by step `step`, a validation by step `validated`; None if it is damaged."""
+    """Return whether a line's step is at most `step` (of a validation: at most `validated`); None if it is damaged."""
     try:
         entry = json.loads(line)
         return bool(entry["step"] <= (validated if entry["kind"] == "valid" else step))

@@ -1,7 +1,7 @@
 """The training loop.
 
-The config, the text and `Progress` determine everything that follows: a run resumed from a checkpoint writes the same
-bytes as one that was never stopped.
+The config, the text and a checkpoint determine everything that follows: a resumed run writes the same log.jsonl and the
+same checkpoints, byte for byte, as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Trainer:
         self.log = RunLog(run.path, self.progress.step, self.progress.validated, warn=display.line)
 
     def train(self) -> None:
-        """Train to the end. Raises `Stopped`, after saving a checkpoint, if a signal asks for a stop."""
+        """Train to the end. Raises `Stopped` if a signal asks for a stop, after saving unless the stop is `at_once`."""
         self.display.begin(self.progress.step, self.total)
         try:
             self._after_step()  # a stop may have interrupted the validation of the last step
@@ -59,7 +59,7 @@ class Trainer:
                 self.step()
                 self._after_step()
         except Stopped as stopped:
-            if not stopped.at_once:  # otherwise the interrupted state is not consistent and cannot be saved
+            if not stopped.at_once:  # a stop at once leaves an inconsistent state, which must not be saved
                 self.save()
                 path = step_path(self.run.path, self.progress.step)
                 resume = f"{command()} train --resume --out {shlex.quote(str(self.run.path))}"
@@ -71,21 +71,21 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether all steps have been taken."""
+        """Whether no step remains: all steps or epochs are complete, or patience has run out."""
         return is_done(self.progress, self.config)
 
     @property
     def finished(self) -> bool:
-        """Whether all steps have been taken and the last validation, which a stop may interrupt, is complete."""
+        """Whether no step remains and the last validation, which a stop may interrupt, is complete."""
         return self.done and self.progress.validated == self.progress.step
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether training ended early, because validation no longer improved."""
+        """Whether training ended early because validation no longer improved."""
         return out_of_patience(self.progress, self.config)
 
     def step(self) -> None:
-        """Take one step with `accumulate` batches, or with those left in the epoch."""
+        """Take one step with `accumulate` batches, or with fewer if the epoch has fewer left."""
         began, p = time.perf_counter(), self.progress
         p.step += 1
         epoch = p.epoch + 1
@@ -98,7 +98,7 @@ class Trainer:
         except FloatingPointError as error:
             self._skip(epoch, str(error))
         else:
-            with np.errstate(all="ignore"):  # after a far too large update the next loss is not finite
+            with np.errstate(all="ignore"):  # an overflow here makes the next loss non-finite, and is reported then
                 self.optimizer.step()
                 if self.average:
                     self.average.update(p.step)
@@ -121,7 +121,7 @@ class Trainer:
         return batches
 
     def _gradients(self, batches: list[Batch], tokens: int) -> tuple[float, float]:
-        """Accumulate the gradients of the mean loss over all `tokens`, as if the batches were one.
+        """Accumulate the gradients of the mean loss over all `tokens`, as if all batches were a single one.
 
         Return the loss, and the norm of the gradient before clipping. Raises FloatingPointError if either is not
         finite.
@@ -143,20 +143,21 @@ class Trainer:
             raise FloatingPointError(str(error)) from None
 
     def _skip(self, epoch: int, reason: str) -> None:
-        """Leave weights and optimizer unchanged; raise `UserError` after too many consecutive skips."""
+        """Record a step that left weights and optimizer unchanged; raise `UserError` after too many in a row."""
         p, limit = self.progress, self.config.optim.max_skipped
         p.skipped += 1
         self.log.write(kind="skipped", step=p.step, epoch=epoch, reason=reason)
         self.display.line(f"step {p.step}: skipped, {reason}")
         if p.skipped >= limit:
             raise UserError(
-                f"train: a finite loss is required; {limit} steps in a row had none ({reason}); {self._remedy()}"
+                f"train: a finite loss and gradient are required; {limit} steps in a row were skipped ({reason}); "
+                f"{self._remedy()}"
             )
 
     def _remedy(self) -> str:
-        remedy = "lower --optim.learning-rate, or raise --optim.warmup"
+        remedy = "train again with a lower --optim.learning-rate, or a higher --optim.warmup"
         if has_weights(self.run.path):
-            return f"the checkpoints in {self.run.path} are from before; {remedy}"
+            return f"earlier checkpoints are in {self.run.path}; {remedy}"
         return remedy
 
     def _after_step(self) -> None:

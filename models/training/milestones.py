@@ -1,4 +1,4 @@
-"""When things happen in a run: validations, checkpoints, its end."""
+"""When a run validates, saves a checkpoint, and ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["estimated_steps", "is_done", "is_due", "out_of_patience"]
 
 
 def is_done(progress: Progress, config: TrainConfig) -> bool:
-    """Return whether all steps or epochs have been taken, or patience has run out."""
+    """Return whether all steps or epochs are complete, or patience has run out."""
     over = (config.steps and progress.step >= config.steps) or (config.epochs and progress.epoch >= config.epochs)
     return bool(over or out_of_patience(progress, config))
 
@@ -22,9 +22,9 @@ def out_of_patience(progress: Progress, config: TrainConfig) -> bool:
 
 
 def is_due(every: int, progress: Progress, config: TrainConfig) -> bool:
-    """Return whether what happens every `every` steps (0: at the end of each epoch) happens after this step.
+    """Return whether an event that recurs every `every` steps (0: at the end of each epoch) is due after this step.
 
-    It also happens after the last step.
+    After the last step every such event is due.
     """
     if progress.step == 0:
         return False
@@ -35,7 +35,7 @@ def is_due(every: int, progress: Progress, config: TrainConfig) -> bool:
 def estimated_steps(config: TrainConfig, batches: int) -> int:
     """Return the number of steps of a run whose first epoch has `batches` batches.
 
-    An estimate, for with batches by tokens BPE-dropout gives each epoch a slightly different number of them.
+    This is an estimate: if batches are limited by tokens, BPE-dropout makes the number of batches vary between epochs.
     """
     limits = [config.steps, config.epochs * math.ceil(batches / config.optim.accumulate)]
     return min(limit for limit in limits if limit)

@@ -1,7 +1,7 @@
 """Writing a run's checkpoints, and restoring the newest one.
 
-A scheduled checkpoint is one that an undisturbed run writes too. A stop may leave another one, a stopgap, which the
-next scheduled one replaces: so a run leaves the same checkpoints whether or not it was stopped.
+A scheduled checkpoint is one that an uninterrupted run also writes. A stopped run may write an extra checkpoint, called
+a stopgap, which the next one replaces. A finished run thus has the same checkpoints whether or not it was stopped.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ __all__ = ["CheckpointSaver", "averaged_weights"]
 
 
 def averaged_weights(average: ExponentialMovingAverage | None) -> AbstractContextManager[None]:
-    """Put the moving average, if there is one, into the model inside `with`."""
+    """Return a context manager that puts the moving average, if there is one, into the model."""
     return average.applied() if average else nullcontext()
 
 
 class CheckpointSaver:
-    """Writes and restores weights, optimizer, moving average, progress and random state of a run."""
+    """Writes and restores the weights, optimizer, moving average, progress and random state of a run."""
 
     def __init__(self, run: Run, optimizer: optim.Optimizer, average: ExponentialMovingAverage | None) -> None:
         self.run, self.config, self.model = run, run.config, run.model
@@ -51,7 +51,7 @@ class CheckpointSaver:
         self._stopgap: Path | None = None
 
     def restore(self, warn: Callable[[str], None]) -> Progress:
-        """Restore the newest whole checkpoint, if there is one, and return the run's progress."""
+        """Restore the newest usable checkpoint, if there is any, and return the run's progress."""
         found = newest_checkpoint(self.run.path, warn)
         if found is None:
             return Progress(random=tl.default_generator().state)
@@ -76,8 +76,8 @@ class CheckpointSaver:
         ):
             if ours != theirs:
                 raise UserError(
-                    f"checkpoint {path}: the {name} that it was trained with is required; this run's is different; "
-                    "put it back, or train again without --resume"
+                    f"checkpoint {path}: the {name} that it was trained with is required; the run's {name} differs; "
+                    f"restore the original {name}, or train again without --resume"
                 )
 
     def is_saved(self, progress: Progress) -> bool:
@@ -109,9 +109,12 @@ class CheckpointSaver:
         arrays = [*weights.items(), *moments.items(), *latest.items()]
         bad = [name for name, array in arrays if not np.isfinite(array).all()]
         if bad:
-            raise UserError(f"train: finite weights are required; {bad[0]} is not; lower --optim.learning-rate")
+            raise UserError(
+                f"train: finite weights are required; {bad[0]} is not finite; train again with a lower "
+                "--optim.learning-rate"
+            )
         config = {k: v for k, v in to_dict(self.config).items() if not k.startswith(("train_", "valid_"))}
-        del config["backend"]  # like the paths of the text, it says where a run was made, not what it is
+        del config["backend"]  # like the text's paths, the backend says where a run was trained, not what it is
         checkpoint = Checkpoint(
             weights, moments, self.model.config, progress, config, self._tokenizer, self._data, latest=latest
         )

@@ -1,4 +1,4 @@
-"""Starting and resuming a run: read, learn, build and check everything before its directory is created."""
+"""Start and resume a run. Everything is read, learned, built and checked before a run's directory is created."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Run:
 
 
 def start_run(config: TrainConfig, out: Path | None, stopper: Stopper) -> Run:
-    """Read, learn and build everything that training needs; create the run's directory last, when nothing can fail."""
+    """Read, learn and build everything that training needs; last, when nothing else can fail, create the directory."""
     if out:
         refuse_existing(out)
     backend = open_backend(config.backend)
@@ -40,14 +40,14 @@ def start_run(config: TrainConfig, out: Path | None, stopper: Stopper) -> Run:
     tokenizer = train_tokenizer(config, corpus)
     examples = encode_corpus(config, corpus, tokenizer)
     model = _new_model(config, tokenizer, backend)
-    stopper.patient = True  # from here on a signal waits for the first checkpoint
+    stopper.patient = True  # from here on a signal waits until a checkpoint can be saved
     return Run(create_run(config, tokenizer, out), config, corpus, tokenizer, examples, model)
 
 
 def resume_run(path: Path, stopper: Stopper, *layers: Layer) -> Run:
-    """Read again what a run began with; `layers`, as for `config_from`, may change a few settings.
+    """Read a run's config, tokenizer and text again; `layers`, as for `config_from`, may change a few settings.
 
-    Writes nothing: the caller saves the new config.
+    Nothing is written: the caller saves the new config.
     """
     config = resumed(read_config(path), *layers)
     backend = open_backend(config.backend)
@@ -60,7 +60,7 @@ def resume_run(path: Path, stopper: Stopper, *layers: Layer) -> Run:
 
 
 def _new_model(config: TrainConfig, tokenizer: Tokenizer, backend: str) -> Transformer:
-    """Seed all randomness, and initialize the weights from the stream that dropout then continues."""
+    """Seed all randomness, and initialize the weights from the random stream that dropout continues."""
     tl.seed(config.seed)
     model = build_model(model_config(config, tokenizer), tl.default_generator())
     model.to(backend)

@@ -34,12 +34,12 @@ class Validation:
 
 
 def validate(model: Transformer, run: Run, stop: Callable[[], None] = lambda: None) -> Validation:
-    """Measure the loss on the validation text, and translate some of it. `stop` is called between batches.
+    """Measure the loss on the validation text, and translate some of that text. `stop` is called between batches.
 
     Raises FloatingPointError, with the loss as its message, if the loss is not finite.
     """
     config = run.config
-    with np.errstate(all="ignore"):  # after a divergence one error is enough
+    with np.errstate(all="ignore"):  # if training diverged, the error below is enough without NumPy's warnings
         result = token_loss(model, run.examples.valid, stop)
     if not math.isfinite(result.loss):
         raise FloatingPointError(f"{result.loss}")
@@ -68,7 +68,7 @@ def record_validation(result: Validation, progress: Progress, config: TrainConfi
 
 
 def report_lines(result: Validation, best: bool, progress: Progress, config: TrainConfig, total: int) -> Iterator[str]:
-    """Yield the lines that show a recorded result, at the current step of about `total`."""
+    """Yield the lines that show a recorded result; `total` is the estimated number of steps."""
     star = " (the best so far)" if best else ""
     yield f"step {progress.step}/{max(total, progress.step)}  {result}{star}"
     for sample in result.samples:
@@ -76,4 +76,4 @@ def report_lines(result: Validation, best: bool, progress: Progress, config: Tra
         yield f"    {sample['source']} -> {sample['output']}{wrong}"
     if out_of_patience(progress, config):
         waited, best_step = progress.waited, progress.best_step
-        yield (f"step {progress.step}: ended early; {waited} validations in a row were no better than step {best_step}")
+        yield f"step {progress.step}: ended early; {waited} validations in a row did not improve on step {best_step}"

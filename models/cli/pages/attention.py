@@ -24,8 +24,8 @@ __all__ = ["AttentionPage", "attention_page", "check_page_path", "sentence_data"
 
 TEMPLATE = "attention.html"
 PLACEHOLDER = '{"checkpoint": "", "unit": 10000, "sentences": []}'  # the data in the template
-UNIT = 10_000  # weights are stored as whole ten-thousandths: four digits, and smaller than base64
-MOST_WEIGHTS = 5_000_000  # on one page, about 20 MB; with more it opens slowly
+UNIT = 10_000  # weights are stored as integers, in ten-thousandths: exact to four decimals, and shorter than base64
+MOST_WEIGHTS = 5_000_000  # on one page, about 20 MB; a page with more opens slowly
 
 
 class WeightMaps(TypedDict):
@@ -53,7 +53,7 @@ class SentenceData(TypedDict):
 
 
 class AttentionPage:
-    """A page under construction. It takes at least one sentence, and more until it holds `MOST_WEIGHTS`."""
+    """A page under construction. It accepts its first sentence always, and further ones up to `MOST_WEIGHTS` in all."""
 
     def __init__(self, path: Path, loaded: Loaded) -> None:
         self.path, self._loaded = path, loaded
@@ -61,7 +61,7 @@ class AttentionPage:
         self._weights_left, self._left_out = MOST_WEIGHTS, 0
 
     def add(self, text: str, source_ids: Sequence[int], written_ids: Sequence[int]) -> None:
-        """Add one sentence: its text, the ids that the model read and the ids that it wrote. Skips empty output."""
+        """Add one sentence: its text, the ids that the model read and the ids that it wrote. Skip empty output."""
         weights = weight_count(self._loaded.model.config, len(source_ids), len(written_ids))
         if written_ids and self._sentences and weights > self._weights_left:
             self._left_out += 1
@@ -80,22 +80,22 @@ class AttentionPage:
 
 
 def check_page_path(path: Path) -> None:
-    """Raise `UserError` if no page can be written to `path`, which may be a sentence, a checkpoint or a device."""
+    """Raise `UserError` if no page can be written to `path`, for which a user may give a sentence or a checkpoint."""
     operation = "translate --attention"
     if path.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"{operation} {path}: a page to write, FILE.html, is required; name one")
+        raise UserError(f"{operation} {path}: the name of a page to write, FILE.html, is required; give one")
     require_writable(path, operation)
     if path.is_symlink() or (path.exists() and not path.is_file()):  # writing atomically would replace it
-        raise UserError(f"{operation} {path}: a file is required; it is a link or a device; name another")
+        raise UserError(f"{operation} {path}: a regular file is required; this is a link or a device; name another")
 
 
 def sentence_data(loaded: Loaded, source: str, source_ids: Sequence[int], target_ids: Sequence[int]) -> SentenceData:
-    """Return what the page shows of one sentence.
+    """Return the data that the page shows for one sentence.
 
-    source_ids, target_ids: what the model read and wrote (`Hypothesis.written`). The weights come from feeding its own
-    output back to it. Row t of a map belongs to the step that writes target_ids[t], having read <s> and target_ids[:t].
-    Bahdanau et al. 2015, figure 3, label rows the same way; it answers the question "where did the model look when it
-    wrote this?".
+    source_ids, target_ids: the ids that the model read and wrote (`Hypothesis.written`). The weights come from feeding
+    the model's output back to it. Row t of a map belongs to the step that writes target_ids[t], having read <s> and
+    target_ids[:t]. Bahdanau et al. 2015, figure 3, label rows the same way: a row then answers the question "Where did
+    the model look when it wrote this token?".
     """
     fed_ids = [BOS, *target_ids][:-1]
     found = attention_weights(loaded.model, source_ids, fed_ids)

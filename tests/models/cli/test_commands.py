@@ -130,14 +130,14 @@ def test_the_help_of_train_is_whole_and_in_groups(capsys):
     main(["train", "--help"])
     text = capsys.readouterr().out
     words = " ".join(re.sub("[│\n]", " ", text).split())
-    assert "Defaults in brackets" in words and "the command line overrides it" in words
+    assert "Defaults are in brackets" in words and "the command line overrides it" in words
     assert all(f"─ {title} ─" in text for title in ("Run", "Text", "Tokenizer", "Model", "Optimizer"))
     assert "equal bytes. [0]" in words and "--no-resume" not in words and "batch_tokens" not in words
 
 
 def test_the_help_of_a_command_is_its_whole_docstring(capsys):
     main(["check", "--help"])
-    assert "Exit status 1 if one is wrong." in capsys.readouterr().out
+    assert "The exit status is 1 if any gradient is wrong." in capsys.readouterr().out
 
 
 # ---- bad use ----
@@ -153,7 +153,7 @@ BAD = {
     "a huge number": ("train --steps 99999999999999999999", "--steps must be"),
     "a range in TOML": ("train --config range.toml", "config range.toml: --keep must be at least 1, got 0"),
     "a config that is a fifo": ("train --config fifo", "config fifo: a readable file is required; it is a fifo"),
-    "an empty file name": ("train --train-source= --train-target=", "--train-source is required to have a value"),
+    "an empty file name": ("train --train-source= --train-target=", "--train-source needs a value; got an empty one"),
     "unknown option value": ("train --optim.name adm", "adm"),
     "missing file": ("train --train-tsv none.tsv --valid-tsv valid.tsv", "none.tsv: a readable file is required"),
     "a directory": ("train --train-tsv . --valid-tsv valid.tsv", "it is a directory"),
@@ -168,7 +168,7 @@ BAD = {
     "no validation text": ("train --train-tsv train.tsv", "--valid-source and --valid-target"),
     "unknown key in TOML": ("train --config bad.toml", "config bad.toml: unknown key model.layer; did you mean"),
     "wrong type in TOML": ("train --config type.toml", "config type.toml: steps must be a whole number, got 'x'"),
-    "broken TOML": ("train --config two", "config two: TOML is required"),
+    "broken TOML": ("train --config two", "config two: valid TOML is required"),
     "missing TOML": ("train --config none.toml", "config none.toml: a readable file is required"),
     "an existing directory": ("train --out there", "there: a new directory is required"),
     "an unwritable place": (
@@ -188,7 +188,7 @@ BAD = {
     "translating with no such run": ("translate --run none hello", "--run none"),
     "evaluating half": ("evaluate --source two", "--source and --reference are required together"),
     "evaluating two texts": ("evaluate --source two --reference two --tsv two", "got --source and --tsv two"),
-    "drawing two things": ("draw --run there --model transformer", "not both"),
+    "drawing two things": ("draw --run there --model transformer", "only one of --run and --model"),
     "drawing to nowhere": ("draw --model transformer --out none/g.svg", "none"),
     "an unknown picture": ("draw --model transformer --out g.txt", ".txt"),
     "checking no op": ("check sofmax", "sofmax"),
@@ -206,7 +206,7 @@ BAD = {
     ),
     "a text for the page": (
         "translate --attention hello",
-        "--attention hello: a page to write, FILE.html, is required",
+        "--attention hello: the name of a page to write, FILE.html, is required",
     ),
     "no text beside an output that is there": (
         "evaluate --source none --reference two --output two",
@@ -222,7 +222,7 @@ BAD = {
     ),
     "a fifo for the page": (
         "translate --attention fifo.html a",
-        "--attention fifo.html: a file is required; it is a link or a device",
+        "--attention fifo.html: a regular file is required; this is a link or a device",
     ),
     "fewer errors than none": (
         "evaluate --errors=-1",
@@ -356,7 +356,7 @@ def test_a_run_without_weights_does_not_hide_an_older_one(here, capsys):
     shutil.copytree(here / "runs" / "a-1", here / "runs" / "a-2", ignore=shutil.ignore_patterns("*.safetensors"))
     assert main(["translate", "a"]) == 0
     shutil.rmtree(here / "runs" / "a-1")
-    assert "none of the 1 has a checkpoint yet" in refusal(capsys, "translate", "a")
+    assert "found 1 without a checkpoint in" in refusal(capsys, "translate", "a")
 
 
 def test_a_reader_that_leaves_does_not_end_training(here):
@@ -658,7 +658,7 @@ def test_a_checkpoint_of_another_model_is_refused(here, capsys):
     assert main(train_command(1, out="one")) == 0
     assert main(train_command(1, out="two", model__layers=2)) == 0
     assert main(train_command(1, out="three", tokenizer__vocabulary=290)) == 0
-    for other, said in (("two", "layers 2 where this run has 1"), ("three", "other subwords")):
+    for other, said in (("two", "layers 2 instead of 1"), ("three", "different subwords")):
         best = (here / other / "best.safetensors").read_bytes()
         (here / "one" / "best.safetensors").write_bytes(best)
         assert said in refusal(capsys, "translate", "--run", "one", "a")
@@ -674,7 +674,7 @@ def test_a_damaged_checkpoint_is_refused(here, capsys):
     data[-1] ^= 1
     best.write_bytes(data)
     for arguments in (["inspect", str(best)], ["translate", "--run", "run", "a"]):
-        assert f"{best.name}: a whole file is required" in refusal(capsys, *arguments)
+        assert f"{best.name}: an undamaged file is required" in refusal(capsys, *arguments)
     (here / "run" / "tokenizer.model").write_bytes(b"broken")
     assert "tokenizer.model" in refusal(capsys, "translate", "--run", "run", "a")
 
@@ -683,7 +683,7 @@ def test_inspect_tells_what_is_in_a_checkpoint(in_trained, capsys):
     best = next((in_trained / "runs").glob("*/best.safetensors"))
     assert main(["inspect", str(best)]) == 0
     out = capsys.readouterr().out
-    assert "whole" in out and "step " in out and "source_embedding.weight" in out
+    assert "undamaged" in out and "step " in out and "source_embedding.weight" in out
 
 
 # ---- draw, check, info ----

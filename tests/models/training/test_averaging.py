@@ -76,15 +76,15 @@ def test_an_average_can_be_used_as_a_checkpoint(copy, tmp_path, capsys):
 
 def test_unusable_checkpoints_are_refused_in_one_line(copy, capsys, tmp_path):
     assert "--last must be at least 1, got 0" in refused(capsys, copy, "--last", "0")
-    assert "not that of a step's checkpoint" in refused(capsys, copy, "--out", str(copy / "step-00000099.safetensors"))
-    assert "6 checkpoints of steps are required, got 5; --last 5 takes all" in refused(capsys, copy, "--last", "6")
-    assert "a new file is required; it exists" in refused(capsys, copy, "--out", copy / "best.safetensors")
+    assert "unlike that of a step checkpoint" in refused(capsys, copy, "--out", str(copy / "step-00000099.safetensors"))
+    assert "6 step checkpoints are required, got 5; use --last 5, or" in refused(capsys, copy, "--last", "6")
+    assert "a new file is required; this one exists" in refused(capsys, copy, "--out", copy / "best.safetensors")
     elsewhere = refused(capsys, copy, "--out", tmp_path / "x.safetensors")  # where there is no config and no tokenizer
     assert f"a file in the run's directory is required; try {copy / 'x.safetensors'}" in elsewhere
-    assert "it has no config.toml" in refused(capsys, tmp_path)
+    assert "this one has no config.toml" in refused(capsys, tmp_path)
     whole = step_path(copy, 9).read_bytes()
     step_path(copy, 9).write_bytes(whole[:-3])
-    assert "step-00000009.safetensors: a whole file is required" in refused(capsys, copy)
+    assert "step-00000009.safetensors: an undamaged file is required" in refused(capsys, copy)
     step_path(copy, 9).write_bytes(whole)
     other = read_checkpoint(step_path(copy, 9))
     model_config = replace(other.model_config, norm="pre")

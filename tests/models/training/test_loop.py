@@ -164,14 +164,14 @@ def test_too_many_skipped_steps_end_the_run(make_config, tmp_path, monkeypatch):
     real = tl.linear_cross_entropy
     trainer = trainer_for(make_config(optim={"max_skipped": 3}), tmp_path / "run")
     monkeypatch.setattr(tl, "linear_cross_entropy", lambda *a, **k: real(*a, **k) * float("inf"))
-    with pytest.raises(UserError, match=r"3 steps in a row had none .the loss is inf.*lower --optim.learning-rate"):
+    with pytest.raises(UserError, match=r"3 steps in a row were skipped .the loss is inf.*lower --optim.learning-rate"):
         trainer.train()
     assert [entry["kind"] for entry in log_of(tmp_path / "run")] == ["skipped"] * 3
 
 
 def test_a_divergence_is_one_error_and_no_warning(make_config, tmp_path, recwarn):
     rate = {"learning_rate": 1e18, "schedule": "constant", "warmup": 0}
-    with pytest.raises(UserError, match=r"finite .*lower --optim\.learning-rate, or raise --optim\.warmup"):
+    with pytest.raises(UserError, match=r"finite .*lower --optim\.learning-rate, or a higher --optim\.warmup"):
         train(make_config(optim=rate, validate_every=2), tmp_path / "run")
     assert not [str(w.message) + " " + w.filename + ":" + str(w.lineno) for w in recwarn.list]
 
@@ -179,7 +179,7 @@ def test_a_divergence_is_one_error_and_no_warning(make_config, tmp_path, recwarn
 def test_a_validation_loss_that_is_not_finite_names_the_remedy(make_config, tmp_path, monkeypatch):
     trainer = trainer_for(make_config(), tmp_path / "run")
     monkeypatch.setattr("models.training.validation.token_loss", lambda *a: TokenLoss(float("nan"), 1))
-    with pytest.raises(UserError, match=r"got nan at step 0; lower --optim\.learning-rate"):
+    with pytest.raises(UserError, match=r"got nan at step 0; train again with a lower --optim\.learning-rate"):
         trainer.validate()
 
 

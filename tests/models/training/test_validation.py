@@ -94,7 +94,7 @@ def test_training_ends_after_patience_validations_without_a_better_one(make_conf
     scripted(monkeypatch, found(3.0), found(2.0), found(2.1), found(1.9), found(1.9), found(1.95))
     trainer = train(make_config(steps=99, validate_every=2, patience=2, save_every=100), tmp_path / "run")
     assert trainer.progress.step == 12 and trainer.finished  # the best at 8; 10 and 12 were no better
-    assert "step 12: ended early; 2 validations in a row were no better than step 8" in shown(trainer)
+    assert "step 12: ended early; 2 validations in a row did not improve on step 8" in shown(trainer)
     assert read_checkpoint(tmp_path / "run" / "step-00000012.safetensors").progress.waited == 2
 
 
