@@ -26,7 +26,7 @@ def inspect(checkpoint: Path, /) -> int:
     if bad:
         raise UserError(f"checkpoint {checkpoint}: finite weights are required; {bad[0]} is not finite")
     progress = found.progress
-    print(f"{checkpoint}: undamaged, {checkpoint.stat().st_size:,} bytes")
+    print(f"{checkpoint}: whole, {checkpoint.stat().st_size:,} bytes")
     print(f"step {progress.step}, epoch {progress.epoch + 1}, {progress.batch} batches into it")
     if progress.best_loss is not None:
         bleu = "" if progress.best_bleu is None else f", BLEU {progress.best_bleu:.2f}"
