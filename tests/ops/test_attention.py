@@ -266,7 +266,7 @@ def test_float16_has_the_second_derivatives_of_float32():
 
 
 def test_the_gradient_of_the_values_alone_is_differentiable():
-    """dv = weights^T dy, so that d<dv, u>/d(dy) = weights u."""
+    """With dv = weights^T dy, d<dv, u>/d(dy) = weights u."""
     q, k, v, u = (normal(3, 2, seed=n) for n in (1, 2, 3, 4))
     v, dy = tl.Tensor(v, requires_grad=True), tl.Tensor(normal(3, 2, seed=5), requires_grad=True)
     (dv,) = tl.grad(tl.scaled_dot_product_attention(q, k, v), [v], dy, create_graph=True)
