@@ -1,1 +1,1 @@
-"""The ops, a file for each family. Each op is a Function, next to the public function that applies it."""
+"""The ops, with one file for each family. Each Function is defined next to the public functions that apply it."""

@@ -1,4 +1,4 @@
-"""Activations, elementwise, and gates. Sigmoid and softplus are in exponential.py, tanh in trigonometric.py."""
+"""Elementwise activations, and gates. `sigmoid` and `softplus` are in exponential.py, `tanh` is in trigonometric.py."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     Composed of `where`, `clip` and `expm1`  =>  dx = dy where x > 0, else dy alpha e^x = dy (y + alpha).
     """
     x = as_floating(x)
-    return where(x > 0, x, alpha * expm1(clip(x, max=0)))  # clipped: e^1000 would overflow even where it is not chosen
+    return where(x > 0, x, alpha * expm1(clip(x, max=0)))  # e^1000 would overflow even where it is not chosen
 
 
 def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
@@ -88,7 +88,7 @@ def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tens
     Tensor([-1.   0.5  1. ], shape=(3,), dtype=float32)
 
     Composed of `where` and `clip`  =>  dx = dy where min_val < x < max_val, else 0. At the bounds themselves the
-    gradient is 0, where that of `clip` is dy.
+    gradient is 0, whereas that of `clip` is dy.
     """
     min_val, max_val = checked_real("hardtanh", "min_val", min_val), checked_real("hardtanh", "max_val", max_val)
     if min_val > max_val:
@@ -139,7 +139,7 @@ def mish(x: TensorLike) -> Tensor:
 
 
 class Gelu(Function):
-    """y = x P(x), where P(x) = (1 + erf(x / sqrt(2))) / 2 is the probability that a normal variable is below x.
+    """y = x P(x), with P(x) = (1 + erf(x / sqrt(2))) / 2, the probability that a standard normal variable is below x.
 
     P'(x) = p(x) = exp(-x^2 / 2) / sqrt(2 pi)  =>  dx = dy (P(x) + x p(x)).
 
@@ -155,7 +155,7 @@ class Gelu(Function):
         (x,) = self.saved
         portion = normal_portion(x) if self.statistics is None else self.statistics
         xp = namespace_of(dy)
-        near = xp.clip(x, -40, 40)  # beyond, p(x) is 0 in every dtype, and infinity · 0 would be NaN
+        near = xp.clip(x, -40, 40)  # outside, p(x) is 0 in every dtype, and infinity · 0 would be NaN
         return dy * (portion + near * xp.exp(-0.5 * near * near) * (1 / math.sqrt(2 * math.pi)))
 
 
@@ -189,7 +189,7 @@ _GELU_CUBIC = 0.044715
 
 
 def tanh_of_cubic(x: Array) -> tuple[Array, Array]:
-    """Return tanh u and x clipped to [-10, 10]: outside, tanh u is -1 or 1 to the last digit, but x^3 may overflow."""
+    """Return tanh u, and x clipped to [-10, 10]: outside, tanh u rounds to -1 or 1, but x^3 may overflow."""
     xp = namespace_of(x)
     near = xp.clip(x, -10, 10)
     return xp.tanh(_GELU_SCALE * (near + _GELU_CUBIC * near * near * near)), near
@@ -200,8 +200,9 @@ def tanh_of_cubic(x: Array) -> tuple[Array, Array]:
 def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     """Return the Gaussian error linear unit x P(x), elementwise, with P the standard normal distribution function.
 
-    ``approximate="tanh"`` approximates P by a tanh (Hendrycks and Gimpel 2016, section 2): faster, and within 5e-4.
-    Integers and booleans give float64. Raises ValueError for any other `approximate` than "none" and "tanh".
+    ``approximate="tanh"`` approximates P by a tanh (Hendrycks and Gimpel 2016, section 2), which is faster and differs
+    by less than 5e-4. Integers and booleans give float64. Raises ValueError if `approximate` is neither of "none" and
+    "tanh".
 
     >>> tl.gelu([-1.0, 0.0, 1.0])
     Tensor([-0.1587  0.      0.8413], shape=(3,), dtype=float32)
@@ -233,7 +234,7 @@ def glu(x: TensorLike, axis: int = -1) -> Tensor:
 def swiglu(x: TensorLike, axis: int = -1) -> Tensor:
     """Return silu(a) · b, where a and b are the two halves of x along `axis`.
 
-    Shazeer 2020, "GLU variants improve Transformer", equation 5, where a = x W and b = x V: one product with [W V].
+    In equation 5 of Shazeer 2020, "GLU variants improve Transformer", a = x W and b = x V: one product with [W V].
     Raises ValueError if the size along `axis` is odd.
 
     >>> tl.swiglu([1.0, 2.0, 3.0, 4.0])

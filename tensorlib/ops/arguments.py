@@ -31,7 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def as_tensors(xs: Sequence[TensorLike]) -> list[Tensor]:
-    """Return every x as a Tensor; numbers and lists become constants on the backend of the first x that has one."""
+    """Return every x as a Tensor; numbers and lists become constants on the backend of the first Tensor or array."""
     if False not in [hasattr(x, "requires_grad") for x in xs]:  # the common case first
         return list(xs)  # type: ignore[arg-type]  # each is a Tensor
     arrays = [hasattr(x, "dtype") and not isinstance(x, np.generic) for x in xs]
@@ -45,9 +45,9 @@ def namespace_among(*operands: Any) -> Any:
 
 
 def at_least_float32(op: F) -> F:
-    """Decorate an op so that a float16 x is computed in float32, and the result rounded to float16.
+    """Decorate an op so that for a float16 x it computes in float32 and rounds the result to float16.
 
-    For sums and products whose intermediate results need more than float16 has: a range up to 65504, and 11 bits.
+    This is for sums and products whose intermediate results need a range above 65504 or more than 11 bits.
     """
     first = next(iter(signature(op).parameters))
 
@@ -72,8 +72,8 @@ def checked_floating(name: str, what: str, x: TensorLike) -> Tensor:
 def as_floating(x: TensorLike) -> Tensor:
     """Return x as a Tensor of a floating dtype; integers and booleans become float64.
 
-    For functions that NumPy lacks. In their formulas small integers would wrap around (-x of a uint8), or become
-    float16, the dtype of NumPy's exp for them.
+    This is for formulas in which small integers would wrap around (-x of a uint8), or become float16, the dtype that
+    NumPy's exp gives them.
     """
     x = as_tensor(x)
     return x if x.dtype.kind == "f" else x.astype("float64")
@@ -83,7 +83,7 @@ def as_floating(x: TensorLike) -> Tensor:
 
 
 def normalized_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
-    """Return the axes as sorted non-negative numbers; None means all. Errors name the op."""
+    """Return the axes as sorted non-negative numbers; None means all axes. Errors name the op."""
     if type(axis) is int and -ndim <= axis < ndim:  # the common case first
         return (axis % ndim,)
     if axis is None:
@@ -110,7 +110,7 @@ def normalized_axes(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
 
 
 def reduced_axes(axis: Axis, keepdims: bool, ndim: int, name: str) -> tuple[int, ...]:
-    """Return `normalized_axes` after checking `keepdims`: x.sum(0, 1) would otherwise sum over axis 0 alone."""
+    """Check `keepdims` and return `normalized_axes`: without the check, x.sum(0, 1) would sum over axis 0 alone."""
     if keepdims is not False and keepdims is not True:
         check_flag(name, "keepdims", keepdims, f"; several axes go into a tuple, {name}(x, axis=(0, 1))")
     return normalized_axes(axis, ndim, name)
@@ -133,7 +133,7 @@ def normalized_axis(axis: int, ndim: int, name: str) -> int:
 
 
 def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]:
-    """Return a shape, given as one integer or several, as a tuple of integers >= 0."""
+    """Return a shape, given as one or several integers, as a tuple of integers >= 0."""
     several = isinstance(shape, tuple | list) or (isinstance(shape, np.ndarray) and shape.ndim == 1)
     try:
         sizes = tuple([index(n) for n in (shape if several else (shape,))])
@@ -147,7 +147,7 @@ def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]
 
 
 def checked_dtype(name: str, dtype: DTypeLike) -> np.dtype:
-    """Return a numeric dtype, given by name, as a type or as a dtype."""
+    """Return a numeric dtype that is given as a name, a type or a dtype."""
     try:
         kind = np.dtype(dtype)
     except TypeError:
@@ -159,7 +159,7 @@ def checked_dtype(name: str, dtype: DTypeLike) -> np.dtype:
 
 
 def checked_number(name: str, what: str, value: Any) -> Any:
-    """Return a number of Python or NumPy as Python's; a Tensor or an array is refused."""
+    """Return a Python or NumPy number as a Python number; raise TypeError for a Tensor or an array."""
     if isinstance(value, np.generic):
         value = value.item()
     if not isinstance(value, (int, float, complex)):
@@ -168,7 +168,7 @@ def checked_number(name: str, what: str, value: Any) -> Any:
 
 
 def checked_real(name: str, what: str, value: Any) -> Any:
-    """Return a number that is not complex, as `checked_number` does."""
+    """Return `value` as `checked_number` does; raise TypeError if it is complex."""
     value = checked_number(name, what, value)
     if isinstance(value, complex):
         raise TypeError(f"{called_op(name)}: {what} must be a real number, got {value}")
@@ -184,14 +184,14 @@ def checked_integer(name: str, what: str, value: Any, alternative: str = "") -> 
 
 
 def checked_size(name: str, what: str, value: Any) -> int:
-    """Return one integer >= 0."""
+    """Return one integer >= 0 as a Python int."""
     if isinstance(value, tuple | list):
         raise TypeError(f"{called_op(name)}: {what} must be one integer, got {shown(value)}")
     return checked_shape(name, value, what)[0]
 
 
 def checked_element(name: str, value: Any, dtype: np.dtype) -> Any:
-    """Return a number that an element of `dtype` can hold: NumPy would truncate 0.5, and NaN, to some integer."""
+    """Return a number after checking that `dtype` can hold it: NumPy would turn 0.5 or NaN into some integer."""
     value = checked_number(name, "the value", value)
     bounds = np.iinfo(dtype) if dtype.kind in "iu" else None
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())

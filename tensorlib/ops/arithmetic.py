@@ -1,6 +1,6 @@
-"""Arithmetic, elementwise, with NumPy's broadcasting and dtype rules.
+"""Elementwise arithmetic with NumPy's broadcasting and dtype rules.
 
-Where an input was broadcast, the engine sums its gradient back to its shape; the formulas below leave that out.
+If an input was broadcast, the engine sums its gradient back to its shape; the formulas below omit this sum.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Add(Function):
 
 @derivation(Add)
 def add(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x + y, elementwise; x and y broadcast. Of booleans it is "or".
+    """Return x + y, elementwise; x and y broadcast. For booleans the result is "x or y".
 
     >>> tl.add([[1.0], [2.0]], [10.0, 20.0])
     Tensor([[11. 21.]
@@ -98,7 +98,7 @@ class Multiply(Function):
 
 @derivation(Multiply)
 def multiply(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x y, elementwise; x and y broadcast. Of booleans it is "and".
+    """Return x y, elementwise; x and y broadcast. For booleans the result is "x and y".
 
     >>> tl.multiply([1.0, 2.0], [[3.0], [4.0]])
     Tensor([[3. 6.]
@@ -179,7 +179,7 @@ class Reciprocal(Function):
 
 @derivation(Reciprocal)
 def reciprocal(x: TensorLike) -> Tensor:
-    """Return 1 / x, elementwise. The result for integers is an integer, as in NumPy: 0 except for 1 and -1.
+    """Return 1 / x, elementwise. Integers give integers, as in NumPy: 0 if |x| > 1.
 
     >>> tl.reciprocal([1.0, 2.0, -4.0])
     Tensor([ 1.    0.5  -0.25], shape=(3,), dtype=float32)
@@ -216,7 +216,7 @@ class Power(Function):
                 dx = dz * (y * x ** (y - 1)) if y != 0 else xp.zeros_like(dz)
             else:
                 base = xp.where((x == 0) & (y == 0), 1, x)
-                dx = dz * (y * base ** (y - 1.0))  # 1.0: in unsigned integers 0 - 1 would be large
+                dx = dz * (y * base ** (y - 1.0))  # not y - 1: an unsigned 0 - 1 would be large
         if self.needs[1]:
             at_zero = (x == 0) & (y >= 0)
             slope = x**y * xp.log(xp.where(at_zero, xp.ones_like(dz), x))
@@ -228,8 +228,8 @@ class Power(Function):
 def power(x: TensorLike, y: TensorLike) -> Tensor:
     """Return x^y, elementwise; x and y broadcast.
 
-    A negative x needs an integer-valued y that requires no gradient. Raises ValueError for integers to a negative
-    integer power.
+    A negative x needs an integer-valued y that requires no gradient. Raises ValueError for integers raised
+    to a negative integer power.
 
     >>> tl.power(tl.arange(4.0), 2)
     Tensor([0. 1. 4. 9.], shape=(4,), dtype=float32)
@@ -238,7 +238,7 @@ def power(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 class Remainder(Function):
-    """z = x - floor(x / y) y  =>  dx = dz, dy = -dz floor(x / y), since the floor is constant between its jumps.
+    """z = x - floor(x / y) y  =>  dx = dz, dy = -dz floor(x / y), because floor is constant between its jumps.
 
     Keeps x and y (only for the gradient of y).
     """
@@ -259,7 +259,7 @@ class Remainder(Function):
 
 @derivation(Remainder)
 def remainder(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x - floor(x / y) y, elementwise: the remainder with the sign of y, Python's and NumPy's %.
+    """Return x - floor(x / y) y, elementwise: the remainder with the sign of y, like % in Python and NumPy.
 
     >>> tl.remainder([7.0, -7.0], 3.0)
     Tensor([1. 2.], shape=(2,), dtype=float32)
@@ -277,7 +277,7 @@ def floor_divide(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 class Maximum(Function):
-    """z = max(x, y)  =>  the larger one gets dz; where both are equal, each gets dz / 2, as in PyTorch.
+    """z = max(x, y)  =>  the larger of x and y gets dz; where both are equal, each gets dz / 2, as in PyTorch.
 
     Keeps x and y.
     """
@@ -297,7 +297,7 @@ class Maximum(Function):
 
 
 class Minimum(Function):
-    """z = min(x, y)  =>  the smaller one gets dz; where both are equal, each gets dz / 2, as in PyTorch.
+    """z = min(x, y)  =>  the smaller of x and y gets dz; where both are equal, each gets dz / 2, as in PyTorch.
 
     Keeps x and y.
     """
@@ -317,14 +317,14 @@ class Minimum(Function):
 
 
 def unless_beaten(dz: Array, beaten: Array, tied: Array) -> Array:
-    """Return 0 where beaten, dz / 2 where tied, else dz. Multiplying an infinite dz by 0 would give NaN."""
+    """Return 0 where `beaten`, dz / 2 where `tied`, else dz. Multiplying an infinite dz by 0 would give NaN."""
     xp = namespace_of(dz)
     return xp.where(beaten, 0, xp.where(tied, 0.5 * dz, dz))
 
 
 @derivation(Maximum)
 def maximum(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return the larger of x and y, elementwise; x and y broadcast. NaN where either is NaN.
+    """Return the larger of x and y, elementwise, or NaN if either is NaN; x and y broadcast.
 
     >>> tl.maximum([1.0, 5.0], 2.0)
     Tensor([2. 5.], shape=(2,), dtype=float32)
@@ -334,7 +334,7 @@ def maximum(x: TensorLike, y: TensorLike) -> Tensor:
 
 @derivation(Minimum)
 def minimum(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return the smaller of x and y, elementwise; x and y broadcast. NaN where either is NaN.
+    """Return the smaller of x and y, elementwise, or NaN if either is NaN; x and y broadcast.
 
     >>> tl.minimum([1.0, 5.0], 2.0)
     Tensor([1. 2.], shape=(2,), dtype=float32)
@@ -345,7 +345,7 @@ def minimum(x: TensorLike, y: TensorLike) -> Tensor:
 class Clip(Function):
     """z = min(max(x, low), high)  =>  dx = dz where low <= x <= high, including the bounds, else 0.
 
-    A bound gets dz where z equals it: low where x < low <= high; high where high < x or high < low.
+    A bound gets dz where it replaces x: low where x < low <= high, and high where high < x or high < low.
 
     Keeps x and bounds.
     """
@@ -376,8 +376,8 @@ class Clip(Function):
 def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
     """Return x limited to [min, max], elementwise; each bound is a number, a Tensor that broadcasts, or None.
 
-    Where min > max the result is max, as in NumPy. At a bound x gets the whole gradient (that of hardtanh is 0 there);
-    beyond it, the bound gets the gradient if it requires one.
+    Where min > max the result is max, as in NumPy. Where x equals a bound, x gets the whole gradient (`hardtanh` passes
+    none there); where x is beyond a bound, that bound gets the gradient if it requires one.
 
     >>> tl.clip([-2.0, 0.5, 2.0], -1.0, 1.0)
     Tensor([-1.   0.5  1. ], shape=(3,), dtype=float32)

@@ -30,11 +30,11 @@ class AttentionPattern(NamedTuple):
     visible: Array | None  # booleans that broadcast to (..., T, S); None: all keys are visible
     causal: bool  # in addition, query t sees only keys 0..t
     p: float  # the probability that a weight is dropped
-    key: int  # with `draw`, identifies the dropout mask as in Dropout
-    draw: int  # one draw for all weights (..., T, S), with the leading axes of q and k
+    key: int  # together with `draw`, identifies the dropout mask, as in Dropout
+    draw: int  # one draw covers all weights (..., T, S); their leading axes are those of q and k
 
     def mask(self, q: Any, k: Any) -> Array | None:
-        """Return `visible` and causality as one mask, for arrays or Tensors q and k."""
+        """Return `visible` and causality combined into one mask, or None; q and k are arrays or Tensors."""
         if not self.causal:
             return self.visible
         home = q.backend if hasattr(q, "requires_grad") else backend_of(q)  # under create_graph q is a Tensor
@@ -42,7 +42,7 @@ class AttentionPattern(NamedTuple):
         return past if self.visible is None else past & self.visible
 
     def drop(self, weights: Array) -> Array:
-        """Apply dropout to weights, or to their gradient."""
+        """Return `weights`, or their gradient, after dropout."""
         return Dropout.run(weights, p=self.p, key=self.key, draw=self.draw) if self.p else weights
 
 
@@ -52,7 +52,7 @@ class Attention(Function):
     With s = q k^T / sqrt(K):  dv = (m w)^T dy,  dw = m · (dy v^T),  ds = w (dw - <dw, w>)
     =>  dq = ds k / sqrt(K),  dk = ds^T q / sqrt(K).
 
-    Nothing of size (T, S) is kept unless the mask has that size: backward computes the weights again.
+    Nothing of size (T, S) is kept, except for a mask of that size: backward computes the weights again.
 
     Keeps q, k, v and pattern; statistics (by a kernel, for each query): largest score, sum of exponentials.
     Kernels: numpy/attention.py.
@@ -72,7 +72,7 @@ class Attention(Function):
 
 
 def attention_weights(q: Array, k: Array, mask: Array | None) -> Array:
-    """Return softmax(q k^T / sqrt(K)) over the visible keys, (..., T, S); of arrays, or of Tensors."""
+    """Return softmax(q k^T / sqrt(K)) over the visible keys, (..., T, S), for arrays or for Tensors."""
     # Scaling the queries costs T·K multiplications; scaling the scores would cost T·S.
     scores = Matmul.run(q * (1 / math.sqrt(max(q.shape[-1], 1))), k.swapaxes(-1, -2))
     if scores.dtype == np.float16:  # 11 bits are too few for a long sum
@@ -82,7 +82,7 @@ def attention_weights(q: Array, k: Array, mask: Array | None) -> Array:
 
 @singledispatch
 def attention_formula(q: Array, k: Array, v: Array, pattern: AttentionPattern) -> tuple[Array, Any]:
-    """Return y, and the statistics that a kernel keeps for the gradient; the formula keeps none."""
+    """Return y, and the statistics that a kernel keeps for the gradient (None from this formula)."""
     return Matmul.run(pattern.drop(attention_weights(q, k, pattern.mask(q, k))), v), None
 
 
@@ -159,13 +159,14 @@ def scaled_dot_product_attention(
 
     Vaswani et al. 2017, equation 1. `visible`, booleans that broadcast to (..., T, S), marks which of the S keys each
     of the T queries may attend to; with `causal`, query t also sees only keys 0 to t. A query that sees no key gets
-    zeros. `dropout` acts on the weights. With `return_weights` the result is (output, weights), where the weights
+    zeros. `dropout` is applied to the weights. With `return_weights` the result is (output, weights), where the weights
     (..., T, S) are those before dropout.
 
-    On a CPU the weights are computed for one block of queries at a time, forward and backward, so memory grows with
-    T + S and not with T·S. To profit, pass `causal` rather than a causal mask, and padding as a mask (..., 1, S).
+    Without `return_weights`, a CPU computes the weights for one block of queries at a time, forward and backward, so
+    memory grows with T + S and not with T·S. For this, pass `causal=True` rather than a causal mask, and padding as a
+    mask (..., 1, S).
 
-    Raises ValueError if the shapes do not fit, TypeError if `visible` is not boolean.
+    Raises ValueError if the shapes do not fit, and TypeError if `visible` is not boolean.
 
     >>> q, k, v = tl.ones((1, 2)), tl.ones((3, 2)), tl.Tensor([[1.0], [2.0], [9.0]])
     >>> tl.scaled_dot_product_attention(q, k, v, visible=[True, True, False])
@@ -191,7 +192,7 @@ def scaled_dot_product_attention(
 
 
 def _leading(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, ...]:
-    """Return the leading axes of the weights, which are those of q and k, after checking that v broadcasts to them."""
+    """Return the leading axes of the weights, those of q and k, after checking that those of v broadcast with them."""
     try:
         np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     except ValueError:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["avg_pool", "conv1d", "conv2d", "max_pool"]
 
 PerAxis: TypeAlias = int | tuple[int, ...] | list[int]
-"""One integer for all axes, or one for each."""
+"""One integer for all axes, or one integer for each."""
 
 # In shapes: B batch, C channels in, O channels out, G groups, K positions in a window, N windows.
 
@@ -30,7 +30,7 @@ PerAxis: TypeAlias = int | tuple[int, ...] | list[int]
 
 
 class Grid(NamedTuple):
-    """The layout of windows along the trailing axes of an array: one entry per axis."""
+    """The layout of windows along the trailing axes of an array; every field has one entry per axis."""
 
     sizes: tuple[int, ...]  # of the unpadded array
     kernel: tuple[int, ...]
@@ -51,7 +51,7 @@ class Grid(NamedTuple):
 
     @property
     def inner(self) -> tuple[Any, ...]:
-        """The index of the array within the padded one."""
+        """The index that selects the original array from the padded one."""
         return (..., *[slice(p, p + n) for n, p in zip(self.sizes, self.padding, strict=True)])
 
     def positions(self) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
@@ -63,10 +63,10 @@ class Grid(NamedTuple):
 
 
 class Windows(Function):
-    """y[position, ..., window] = the element of x (..., *sizes) at that position of that window; `fill` in the padding.
+    """y[position, ..., window] = the element of x (..., *sizes) at that position of that window, or `fill` in padding.
 
     y is (*kernel, ..., *counts): positions come first, so that copies and reductions run over long stretches of memory.
-    An element of several windows gets the sum of their gradients  =>  dx = SumWindows(dy).
+    An element that belongs to several windows gets the sum of their gradients  =>  dx = SumWindows(dy).
 
     Keeps nothing.
     """
@@ -90,7 +90,7 @@ class Windows(Function):
 class SumWindows(Function):
     """y = zeros (..., *sizes) to which each window of x (*kernel, ..., *counts) is added: the adjoint of Windows.
 
-    =>  dx = Windows(dy). Windows are always added in the same order, so that every run gives the same bits.
+    =>  dx = Windows(dy). The windows are always added in the same order, so that every run gives the same bits.
 
     Keeps nothing.
     """
@@ -121,7 +121,7 @@ def conv1d(
 ) -> Tensor:
     """Return the convolution of x (B, C, L) with weight (O, C / groups, K), plus bias (O,): (B, O, L').
 
-    Like `conv2d`, along one axis; see there for the arguments, the errors and the gradient.
+    This is `conv2d` along one axis: arguments, errors and gradient are described there.
 
     >>> tl.conv1d([[[1.0, 2.0, 3.0, 4.0]]], [[[1.0, 10.0]]])
     Tensor([[[21. 32. 43.]]], shape=(1, 1, 3), dtype=float32)
@@ -145,7 +145,7 @@ def conv2d(
     `padding` and `dilation` are each an integer, or a pair for height and width. `groups` splits the channels into that
     many groups; an output channel sees only the input channels of its group.
 
-    Raises ValueError if shapes and groups do not fit, or the window is larger than the padded x.
+    Raises ValueError if the shapes or `groups` do not fit, or if the window is larger than the padded x.
 
     >>> tl.conv2d(tl.ones((1, 1, 3, 3)), tl.ones((1, 1, 2, 2)), padding=1)
     Tensor([[[[1. 2. 2. 1.]
@@ -197,7 +197,7 @@ def _check_channels(name: str, n: int, x: Tensor, weight: Tensor, bias: Tensor |
         )
     if checked_integer(name, "groups", groups) < 1 or x.shape[1] % groups or weight.shape[0] % groups:
         raise ValueError(
-            f"{name}: groups must divide the channels in, {x.shape[1]}, and out, {weight.shape[0]}; got {groups}"
+            f"{name}: groups must divide the channels in and out, {x.shape[1]} and {weight.shape[0]}; got {groups}"
         )
     if weight.shape[1] * groups != x.shape[1]:
         raise ValueError(
@@ -205,7 +205,7 @@ def _check_channels(name: str, n: int, x: Tensor, weight: Tensor, bias: Tensor |
             f"got {weight.shape}"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"{name}: bias must have shape {weight.shape[:1]}, one for each output; got {bias.shape}")
+        raise ValueError(f"{name}: bias must have shape {weight.shape[:1]}, the channels out; got {bias.shape}")
 
 
 # ---- pooling -----------------------------------------------------------------------------------------------------
@@ -216,12 +216,12 @@ def max_pool(x: TensorLike, kernel_size: PerAxis, stride: PerAxis | None = None,
 
     `kernel_size` is an integer for all axes after the first two, or a tuple with one size for each trailing axis to
     pool. `stride` defaults to the kernel size. Padding is never the maximum. Raises ValueError if the window is larger
-    than the padded x, or the padding more than half of the window.
+    than the padded x, or if the padding is more than half of the window.
 
     >>> tl.max_pool([[[1.0, 3.0, 2.0, 4.0]]], 2)
     Tensor([[[3. 4.]]], shape=(1, 1, 2), dtype=float32)
 
-    Composed of windows and `max`  =>  the maximum of each window gets its dy, evenly shared if tied.
+    Composed of windows and `max`  =>  the maximum of each window gets its dy; tied maxima share that dy evenly.
     """
     x = as_tensor(x)
     grid = _pool_grid("max_pool", x, kernel_size, stride, padding)
@@ -234,7 +234,7 @@ def avg_pool(x: TensorLike, kernel_size: PerAxis, stride: PerAxis | None = None,
 
     `kernel_size` is an integer for all axes after the first two, or a tuple with one size for each trailing axis to
     pool. `stride` defaults to the kernel size. The zeros of the padding count as elements, as in PyTorch. Raises
-    ValueError if the window is larger than the padded x, or the padding more than half of the window.
+    ValueError if the window is larger than the padded x, or if the padding is more than half of the window.
 
     >>> tl.avg_pool([[[1.0, 3.0, 2.0, 4.0]]], 2)
     Tensor([[[2. 3.]]], shape=(1, 1, 2), dtype=float32)
@@ -250,8 +250,8 @@ def _pool_grid(name: str, x: Tensor, kernel_size: PerAxis, stride: PerAxis | Non
     n = len(kernel_size) if isinstance(kernel_size, tuple | list) else x.ndim - 2
     if not 1 <= n <= x.ndim:
         raise ValueError(
-            f"{name}: kernel_size {kernel_size} needs an axis of x to pool for each of its sizes, at least one; an "
-            f"integer pools those after the first two; got x {x.shape}"
+            f"{name}: kernel_size must be a tuple of 1 to {x.ndim} sizes, for as many last axes of x, or an integer if "
+            f"x has more than two axes; got {kernel_size} for x {x.shape}"
         )
     kernel = _per_axis(name, "kernel_size", kernel_size, n, 1)
     grid = _grid(name, x.shape[x.ndim - n :], kernel, kernel if stride is None else stride, padding, 1)
@@ -278,13 +278,13 @@ def _grid(
 
 
 def _per_axis(name: str, argument: str, value: PerAxis, n: int, least: int) -> tuple[int, ...]:
-    """Return one integer for each of n axes from an integer or a tuple of n."""
+    """Return a tuple of n integers, one for each axis, from one integer or a tuple of n."""
     try:
         values = tuple(map(index, value)) if isinstance(value, tuple | list) else (index(value),) * n
     except TypeError:
         raise TypeError(f"{name}: {argument} must be an integer or a tuple of {n}, got {shown(value)}") from None
     if len(values) != n or min(values) < least:
         raise ValueError(
-            f"{name}: {argument} must be an integer or a tuple of {n}, {least} or more; got {shown(value)}"
+            f"{name}: {argument} must be an integer or a tuple of {n}, each {least} or more; got {shown(value)}"
         )
     return values

@@ -28,7 +28,7 @@ __all__ = ["arange", "eye", "full", "full_like", "linspace", "ones", "ones_like"
 
 
 def full(shape: Shape, fill_value: float, dtype: DTypeLike = "float32", backend: str | Backend = "numpy") -> Tensor:
-    """Return a Tensor of this shape with every element `fill_value`.
+    """Return a Tensor of this shape in which every element is `fill_value`.
 
     Raises ValueError if `dtype` cannot hold `fill_value`.
 
@@ -40,7 +40,7 @@ def full(shape: Shape, fill_value: float, dtype: DTypeLike = "float32", backend:
 
 
 def zeros(shape: Shape, dtype: DTypeLike = "float32", backend: str | Backend = "numpy") -> Tensor:
-    """Return a Tensor of zeros of this shape: one integer, or a tuple of them.
+    """Return a Tensor of zeros; `shape` is one integer or a tuple of integers.
 
     >>> tl.zeros((2, 3), "int64")
     Tensor([[0 0 0]
@@ -50,7 +50,7 @@ def zeros(shape: Shape, dtype: DTypeLike = "float32", backend: str | Backend = "
 
 
 def ones(shape: Shape, dtype: DTypeLike = "float32", backend: str | Backend = "numpy") -> Tensor:
-    """Return a Tensor of ones of this shape: one integer, or a tuple of them.
+    """Return a Tensor of ones; `shape` is one integer or a tuple of integers.
 
     >>> tl.ones(3)
     Tensor([1. 1. 1.], shape=(3,), dtype=float32)
@@ -61,7 +61,7 @@ def ones(shape: Shape, dtype: DTypeLike = "float32", backend: str | Backend = "n
 def full_like(
     x: TensorLike, fill_value: float, dtype: DTypeLike | None = None, backend: str | Backend | None = None
 ) -> Tensor:
-    """Return a Tensor with every element `fill_value`; shape, and by default dtype and backend, are those of x.
+    """Return a Tensor filled with `fill_value`; shape, and by default dtype and backend, are those of x.
 
     Raises ValueError if the dtype cannot hold `fill_value`.
 
@@ -109,7 +109,7 @@ def arange(
 ) -> Tensor:
     """Return start, start + step, ... up to but excluding `stop`; ``arange(n)`` counts from 0.
 
-    Integers give int64, as in NumPy; a Python float among them gives float32, computed in float64 and then rounded.
+    Integers give int64, as in NumPy. If a number is a float, the result is float32, rounded from float64.
     Raises ValueError if a number is not finite or the step is 0.
 
     >>> tl.arange(1, 10, 3)
@@ -151,7 +151,7 @@ def linspace(
 def eye(
     n: int, m: int | None = None, k: int = 0, dtype: DTypeLike = "float32", backend: str | Backend = "numpy"
 ) -> Tensor:
-    """Return a matrix (n, m), by default square, with ones on diagonal k (above the main one if positive).
+    """Return a matrix (n, m), by default square, with ones on diagonal k, which is above the main diagonal if k > 0.
 
     >>> tl.eye(2, 3, k=1)
     Tensor([[0. 1. 0.]

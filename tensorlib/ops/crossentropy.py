@@ -27,9 +27,9 @@ __all__ = ["cross_entropy", "nll_loss"]
 class CrossEntropy(Function):
     """loss_n = -sum_v q_nv log softmax(x_n)_v for logits x (N, V) and the smoothed target q; 0 for ignored rows.
 
-    q is 1 - e + e/V for the target and e/V for every other class (Szegedy et al. 2016, section 7; as in PyTorch).
-    Since q sums to 1, loss_n = logsumexp(x_n) - (1 - e) x_n,target - e mean(x_n), where d logsumexp(x) / dx is
-    softmax(x) and the rest is linear in x  =>  dx_nv = dloss_n (softmax(x_n)_v - q_nv).
+    With smoothing e, q is 1 - e + e/V for the target and e/V for every other class (Szegedy et al. 2016, section 7; as
+    in PyTorch). Since q sums to 1, loss_n = logsumexp(x_n) - (1 - e) x_n,target - e mean(x_n). Here d logsumexp(x)/dx
+    is softmax(x), and the other terms are linear in x  =>  dx_nv = dloss_n (softmax(x_n)_v - q_nv).
 
     Keeps logits, targets and counted; statistics: logsumexp of each row.
     Kernels: numpy/crossentropy.py, cuda/crossentropy.py.
@@ -50,7 +50,7 @@ class CrossEntropy(Function):
 
 
 def without_ignored(logits: Array, counted: Array) -> Array:
-    """Return the logits with zeros in ignored rows, which may hold anything: inf - inf would be NaN."""
+    """Return the logits with zeros in ignored rows: these may hold anything, and inf - inf would be NaN."""
     return namespace_of(logits).where(counted[:, None], logits, 0)
 
 
@@ -89,16 +89,16 @@ def cross_entropy(
 ) -> Tensor:
     """Return the cross-entropy, in nats, between `logits` (..., V) and integer `targets` (...).
 
-    Rows whose target is `ignore_index` (padding) do not contribute, whatever their logits hold: "mean" divides by the
-    number of the others, and is 0 if there are none.
+    Rows whose target is `ignore_index` (padding) do not contribute, whatever their logits are: "mean" divides by the
+    number of the other rows, and is 0 if there are none.
 
-    `targets` may also be probabilities (..., V) of a floating dtype. These may require a gradient, and none of their
-    rows is ignored. A class of probability 0 does not contribute, even if its logit is -inf.
+    `targets` may also be probabilities (..., V) of a floating dtype. They may require a gradient, and no row is
+    ignored. A class whose (smoothed) probability is 0 does not contribute, even if its logit is -inf.
 
     `reduction` is "mean", "sum" or "none" (one loss per row, the shape of logits without the last axis).
 
-    Raises IndexError for targets outside [0, V), ValueError or TypeError for shapes, dtypes and backends that do not
-    fit. Targets on a GPU are not fetched to check their range.
+    Raises IndexError for targets outside [0, V), and ValueError or TypeError for shapes, dtypes and backends that do
+    not fit. Targets on a GPU are not fetched to check their range.
 
     >>> tl.cross_entropy([[2.0, 0.0], [0.0, 0.0]], [0, 1], reduction="none")
     Tensor([0.1269 0.6931], shape=(2,), dtype=float32)
@@ -128,7 +128,7 @@ def cross_entropy(
 
 
 def _soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float, reduction: str) -> Tensor:
-    """Return the loss for targets that are probabilities, composed of ops: these may require a gradient."""
+    """Return the loss for targets that are probabilities. They may require a gradient, so it is composed of ops."""
     q = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
     log_probs = log_softmax(logits)
     excluded = (q == 0) & (log_probs == -math.inf)  # 0 · -inf would be NaN
@@ -139,15 +139,15 @@ def _soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float,
 def nll_loss(log_probs: TensorLike, targets: TensorLike, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
     """Return -log_probs[..., target]: the loss of log-probabilities (..., V) for integer `targets` (...).
 
-    For the output of `log_softmax` it is the cross-entropy. Rows whose target is `ignore_index` do not contribute:
-    "mean" divides by the number of the others, and is 0 if there are none. `reduction` is "mean", "sum" or "none" (the
-    shape of targets). Errors are those of `cross_entropy`.
+    For the output of `log_softmax` this is the cross-entropy. Rows whose target is `ignore_index` do not contribute:
+    "mean" divides by the number of the other rows, and is 0 if there are none. `reduction` is "mean", "sum" or "none"
+    (one loss per target). The errors are those of `cross_entropy`.
 
     >>> tl.nll_loss([[-0.5, -1.0], [-2.0, -0.1]], [0, 1], reduction="none")
     Tensor([0.5 0.1], shape=(2,), dtype=float32)
 
-    Composed of `take_along_axis` and `where`  =>  the log-probability of each counted target gets -dloss (divided by
-    the number of counted rows for "mean"), every other one 0.
+    Composed of `take_along_axis` and `where`  =>  the log-probability of each counted target gets -dloss (for "mean"
+    divided by the number of counted rows), and all others get 0.
     """
     check_reduction("nll_loss", reduction)
     log_probs = scores_of("nll_loss", log_probs)
@@ -160,7 +160,7 @@ def nll_loss(log_probs: TensorLike, targets: TensorLike, ignore_index: int = -10
 
 
 def over_counted(losses: Tensor, counted: Array, reduction: str) -> Tensor:
-    """Reduce the losses of all rows, 0 for ignored ones; the mean is over the counted rows."""
+    """Return the reduction of the losses of all rows, 0 for ignored ones; the mean is over the counted rows."""
     if reduction == "none":
         return losses
     if reduction == "sum":
@@ -176,7 +176,7 @@ def scores_of(name: str, x: TensorLike) -> Tensor:
     """Return logits or log-probabilities as a Tensor (..., V)."""
     x = checked_floating(name, "the first argument", x)
     if not x.ndim or not x.shape[-1]:
-        raise ValueError(f"{name}: the last axis of the first argument must be the classes, got shape {x.shape}")
+        raise ValueError(f"{name}: the last axis of the first argument must hold the classes, got shape {x.shape}")
     return x
 
 
@@ -188,7 +188,7 @@ def _are_probabilities(targets: Any, logits: Tensor) -> bool:
 def class_targets(
     name: str, scores: tuple[int, ...], home: Backend, targets: Any, ignore_index: int
 ) -> tuple[Array, Array]:
-    """Return targets as an array of class numbers, 0 where ignored, and a mask of those that count.
+    """Return targets as an array of class numbers, 0 where ignored, and a mask of the targets that count.
 
     `scores` is the shape (..., V) of the logits, `home` their backend.
     """
@@ -209,7 +209,7 @@ def class_targets(
             f"{name}: targets must have the shape of the first argument without the last axis, {shape}; "
             f"got {tuple(targets.shape)}"
         )
-    if isinstance(targets, np.ndarray):  # free on the host; targets on a GPU are not fetched to be checked
+    if isinstance(targets, np.ndarray):  # the check is free on the host; targets on a GPU are not fetched for it
         _check_range(name, targets, classes, ignore_index)
         targets = targets if home.xp is np else home.asarray(targets)
     else:

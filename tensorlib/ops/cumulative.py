@@ -38,7 +38,7 @@ class Cumsum(Function):
 @derivation(Cumsum)
 @at_least_float32
 def cumsum(x: TensorLike, axis: int | None = None) -> Tensor:
-    """Return the running sum y_k = x_0 + ... + x_k along `axis`, in the shape of x; of x flattened by default.
+    """Return the running sum y_k = x_0 + ... + x_k along `axis`, in the shape of x; by default x is flattened.
 
     >>> tl.cumsum([[1.0, 2.0], [3.0, 4.0]], axis=0)
     Tensor([[1. 2.]
@@ -54,7 +54,7 @@ class Cumprod(Function):
     dx_i = sum over k >= i of dy_k · product of x_j over j <= k, j != i
     =>  dx_i = (product of x_j over j < i) · s_i   with   s_i = dy_i + x_{i+1} s_{i+1}.
 
-    Nothing is divided by x, so this is exact at zeros, to every order.
+    Nothing is divided by x, so this is exact at zeros, and so are derivatives of every order.
 
     Keeps x.
     """
@@ -72,7 +72,7 @@ class Cumprod(Function):
 @derivation(Cumprod)
 @at_least_float32
 def cumprod(x: TensorLike, axis: int | None = None) -> Tensor:
-    """Return the running product y_k = x_0 · ... · x_k along `axis`, in the shape of x; of x flattened by default.
+    """Return the running product y_k = x_0 · ... · x_k along `axis`, in the shape of x; by default x is flattened.
 
     >>> tl.cumprod([1.0, 2.0, 3.0, 4.0])
     Tensor([ 1.  2.  6. 24.], shape=(4,), dtype=float32)
@@ -87,7 +87,7 @@ class Logcumsumexp(Function):
     dx_i = sum over k >= i of dy_k exp(x_i - y_k)
     =>  dx_i = exp(x_i - y_i) s_i   with   s_i = dy_i + exp(y_i - y_{i+1}) s_{i+1}.
 
-    y never decreases, so no exponent is above 0 and nothing overflows. Where y is -inf, so is x, and the gradient is 0.
+    y never decreases, so no exponent is above 0 and nothing overflows. Where y is -inf, so is x; its gradient is 0.
 
     Keeps x and y.
     """
@@ -96,7 +96,7 @@ class Logcumsumexp(Function):
         xp = namespace_of(x)
         y = x.swapaxes(0, axis)
         step = 1
-        while step < y.shape[0]:  # y_k holds the last `step` terms up to k; y_{k-step} the `step` before them
+        while step < y.shape[0]:  # y_k covers the last `step` terms up to k, and y_{k-step} those before them
             y = xp.concatenate((y[:step], xp.logaddexp(y[step:], y[:-step])))
             step *= 2
         self.axis = axis
@@ -115,7 +115,7 @@ class Logcumsumexp(Function):
 @derivation(Logcumsumexp)
 @at_least_float32
 def logcumsumexp(x: TensorLike, axis: int | None = None) -> Tensor:
-    """Return the logarithm of the running sum of exp(x) along `axis`, without overflow and exact far below 0.
+    """Return the logarithm of the running sum of exp(x) along `axis`, without overflow, and accurate far below 0.
 
     By default x is flattened. Integers and booleans give float64.
 
@@ -126,7 +126,7 @@ def logcumsumexp(x: TensorLike, axis: int | None = None) -> Tensor:
     return Logcumsumexp.apply(as_floating(x), axis=axis)
 
 
-# ---- the recurrence that they share -------------------------------------------------------------------------------
+# ---- the recurrence of both gradients ----------------------------------------------------------------------------
 
 
 class Recurrence(Function):
@@ -134,8 +134,8 @@ class Recurrence(Function):
 
     With s_k = dy_k + a_{k+1} s_{k+1}, the same recurrence from the other end  =>  dx_k = s_k,  da_k = s_k y_{k-1}.
 
-    Computed one step after another. Running products of a, or doubling, would need fewer and longer steps, but such a
-    product may overflow although no y does.
+    It is computed one step after another. Running products of a, or doubling, would need fewer and longer steps, but a
+    product of several a may overflow although no y does.
 
     Keeps a and y.
     """
@@ -159,7 +159,7 @@ class Recurrence(Function):
 def recurrence_from_the_end(x: Array, a: Array, axis: int) -> Array:
     """Return s with s_k = x_k + a_{k+1} s_{k+1}; the last s is the last x."""
     turned = reversed_along(a, axis)
-    factors = _moved_up(turned, axis, turned[along(axis, slice(0, 1))])  # the first multiplies y_{-1} = 0
+    factors = _moved_up(turned, axis, turned[along(axis, slice(0, 1))])  # the first factor multiplies y_{-1} = 0
     return reversed_along(Recurrence.run(reversed_along(x, axis), factors, axis=axis), axis)
 
 
@@ -180,7 +180,7 @@ def _moved_up(x: Array, axis: int, first: Array) -> Array:
 
 
 def _flat_or_axis(x: Any, axis: int | None, name: str) -> tuple[Tensor, int]:
-    """Return the Tensor x and a non-negative axis; without an axis, x flattened and 0."""
+    """Return the Tensor x and a non-negative axis; if `axis` is None, the flattened x and 0."""
     if axis is None:
         return x.reshape(-1), 0
     return x, normalized_axis(axis, x.ndim, name)

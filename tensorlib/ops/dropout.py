@@ -1,4 +1,4 @@
-"""Dropout. It keeps the generator's key and counter, from which its mask can be drawn again, and not the mask."""
+"""Dropout. Instead of the mask it keeps the generator's key and counter, from which the mask can be drawn again."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ class Dropout(Function):
 
 @singledispatch
 def dropout_formula(x: Array, p: float, key: int, draw: int) -> Array:
-    """Return x · m by a choice: in a product with the mask, an infinite x times 0 would be NaN."""
+    """Return x · m by selecting, not multiplying: an infinite x times 0 would be NaN."""
     bits = backend_of(x).random_bits(key, draw, math.prod(x.shape)).reshape(x.shape)
     return namespace_of(x).where(bits >= dropped_levels(p), x * dropout_scale(p), 0)
 
 
 def dropped_levels(p: float) -> int:
-    """Return the threshold of 16 random bits: an element is dropped if its bits are below."""
+    """Return the threshold for 16 random bits: an element is dropped if its bits are below it."""
     return min(round(p * _LEVELS), _LEVELS - 1)
 
 
 def dropout_scale(p: float) -> float:
-    """Return the factor of the elements that remain: 1 / (1-p), with p as rounded."""
+    """Return the factor for the elements that remain: 1 / (1-p), for p rounded to a multiple of 1/65536."""
     return _LEVELS / (_LEVELS - dropped_levels(p))
 
 
@@ -77,7 +77,7 @@ def add_dropout_formula(x: Array, y: Array, p: float, key: int, draw: int) -> Ar
 
 
 def checked_probability(name: str, what: str, p: Any) -> float:
-    """Return the probability to drop an element, a number in [0, 1)."""
+    """Return the probability of dropping an element, a number in [0, 1)."""
     p = checked_real(name, what, p)
     if not 0 <= p < 1:
         raise ValueError(f"{name}: {what} must lie in [0, 1), got {p}")
@@ -85,10 +85,10 @@ def checked_probability(name: str, what: str, p: Any) -> float:
 
 
 def next_draw(name: str, p: float, generator: Generator | None) -> tuple[int, int]:
-    """Return (key, draw) for a mask from `generator`, or from the default one; draws nothing if p is 0."""
+    """Return (key, draw) for a mask from `generator`, or from the default generator; if p is 0, nothing is drawn."""
     if generator is not None and not isinstance(generator, Generator):
         raise TypeError(
-            f"{called_op(name)}: generator must be a tl.Generator, as tl.Generator(seed); got {shown(generator)}"
+            f"{called_op(name)}: generator must be a tl.Generator, such as tl.Generator(seed); got {shown(generator)}"
         )
     if not p:
         return 0, 0
@@ -97,10 +97,10 @@ def next_draw(name: str, p: float, generator: Generator | None) -> tuple[int, in
 
 @derivation(Dropout)
 def dropout(x: TensorLike, p: float, generator: Generator | None = None) -> Tensor:
-    """Zero each element with probability `p` and scale the others by 1/(1-p), which preserves the expected value.
+    """Return x with each element zeroed with probability `p` and the others scaled by 1/(1-p): its expected value is x.
 
-    Draws once from `generator`, or from the default one that ``tl.seed`` sets. Raises TypeError unless x is of a
-    floating dtype, ValueError unless 0 <= p < 1.
+    It makes one draw from `generator`, or from the default generator, which ``tl.seed`` sets. Raises TypeError unless x
+    has a floating dtype, and ValueError unless 0 <= p < 1.
 
     >>> tl.dropout(tl.ones(6), 0.5, tl.Generator(0))
     Tensor([2. 0. 2. 0. 2. 2.], shape=(6,), dtype=float32)
@@ -115,7 +115,7 @@ def dropout(x: TensorLike, p: float, generator: Generator | None = None) -> Tens
 def add_dropout(x: TensorLike, y: TensorLike, p: float, generator: Generator | None = None) -> Tensor:
     """Return x + dropout(y, p): a residual connection with dropout on its branch (Vaswani et al. 2017, section 5.4).
 
-    x and y have the same shape and a floating dtype; for the rest see `dropout`.
+    x and y must have the same shape and a floating dtype; the other arguments are as in `dropout`.
 
     >>> tl.add_dropout(tl.ones(6), tl.ones(6), 0.5, tl.Generator(0))
     Tensor([3. 1. 3. 1. 3. 3.], shape=(6,), dtype=float32)

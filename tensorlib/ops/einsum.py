@@ -22,8 +22,8 @@ __all__ = ["einsum"]
 def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
     """Return the sum of products that `subscripts` describes, like numpy.einsum.
 
-    Every axis of an operand has a letter. Axes with the same letter are indexed together; letters missing from the
-    output, after "->", are summed over::
+    Every axis of an operand has a letter. Axes with the same letter are indexed together; letters that are missing from
+    the output (after "->") are summed over::
 
         einsum("ij,jk->ik", x, y)        # the matrix product
         einsum("bhtk,bhsk->bhts", q, k)  # the scores of attention
@@ -35,9 +35,9 @@ def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
     >>> tl.einsum("ij,j->i", [[1.0, 2.0], [3.0, 4.0]], [1.0, 10.0])
     Tensor([21. 43.], shape=(2,), dtype=float32)
 
-    Composed of other ops, whose gradients give its own: a repeated letter becomes a diagonal, a letter of a single
-    operand is summed at once, and operands are then joined from left to right, each time by one (batched) matrix
-    product. For z = einsum("ij,jk->ik", x, y)  =>  dx = einsum("ik,jk->ij", dz, y), dy = einsum("ij,ik->jk", x, dz).
+    Composed of other ops, whose gradients give its own: a repeated letter becomes a diagonal, a letter of one operand
+    alone, if not in the output, is summed over, and then operands are joined from left to right, by (batched) products.
+    For z = einsum("ij,jk->ik", x, y)  =>  dx = einsum("ik,jk->ij", dz, y), dy = einsum("ij,ik->jk", x, dz).
     """
     if not isinstance(subscripts, str):
         raise TypeError(f'einsum: subscripts must come first, as in "ij,jk->ik", got {type(subscripts).__name__}')
@@ -57,7 +57,7 @@ def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
 
 
 # ---- reading the subscripts --------------------------------------------------------------------------------------
-# A label is a letter or, for an axis within "...", its number counted from the right: "...-1".
+# A label is a letter or, for an axis within "...", its number counted from the right, as in "...-1".
 
 
 def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[list[str]], list[str]]:
@@ -84,7 +84,7 @@ def _parsed(subscripts: str, shapes: Sequence[tuple[int, ...]]) -> tuple[list[li
         return terms, _labels("...", further) + once
     if further and "..." not in right:
         raise ValueError(
-            f"einsum: the output must contain '...' as the operands do, got {right!r}; sum over more with .sum(axis)"
+            f"einsum: the output must contain '...' as the operands do, got {right!r}; use .sum(axis) to sum over it"
         )
     output = _labels(right, further)
     for label in output:
@@ -123,7 +123,7 @@ def _sizes(subscripts: str, terms: Sequence[list[str]], shapes: Sequence[tuple[i
 
 
 def _distinct(x: Tensor, labels: list[str], sizes: dict[str, int]) -> tuple[Tensor, list[str]]:
-    """Take the diagonal over repeated labels, and drop axes of size 1 that broadcast against other operands."""
+    """Take the diagonal over each repeated label, and drop axes of size 1 that broadcast against other operands."""
     for label in dict.fromkeys(labels):
         while labels.count(label) > 1:
             first = labels.index(label)
@@ -135,7 +135,7 @@ def _distinct(x: Tensor, labels: list[str], sizes: dict[str, int]) -> tuple[Tens
 
 
 def _summed(x: Tensor, labels: list[str], wanted: set[str]) -> tuple[Tensor, list[str]]:
-    """Sum over the labels that are no longer wanted."""
+    """Sum over the axes whose labels are no longer wanted."""
     lone = tuple(k for k, label in enumerate(labels) if label not in wanted)
     return sum(x, lone) if lone else x, [label for label in labels if label in wanted]
 
@@ -143,7 +143,7 @@ def _summed(x: Tensor, labels: list[str], wanted: set[str]) -> tuple[Tensor, lis
 def _joined(
     x: Tensor, x_labels: list[str], y: Tensor, y_labels: list[str], wanted: set[str]
 ) -> tuple[Tensor, list[str]]:
-    """Multiply x and y, and sum over shared labels that are no longer wanted: (batch, left, right) remain."""
+    """Multiply x and y, and sum over shared labels that are no longer wanted; axes (batch, left, right) remain."""
     shared = [label for label in x_labels if label in y_labels]
     batch = [label for label in shared if label in wanted]
     inner = [label for label in shared if label not in wanted]

@@ -1,4 +1,4 @@
-"""Functions of one input, elementwise: roots and squares, absolute value, sign and rounding, erf."""
+"""Elementwise functions of one input: roots and squares, absolute value, sign, rounding and erf."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["abs", "ceil", "erf", "floor", "round", "rsqrt", "sign", "sqrt", "squ
 
 
 class Sqrt(Function):
-    """y = sqrt(x)  =>  dx = dy / (2 y); infinite at x = 0.
+    """y = sqrt(x)  =>  dx = dy / (2 y), which is infinite at x = 0.
 
     Keeps y.
     """
@@ -35,7 +35,7 @@ class Sqrt(Function):
 
 @derivation(Sqrt)
 def sqrt(x: TensorLike) -> Tensor:
-    """Return the square root, elementwise; NaN below 0.
+    """Return the square root of x, elementwise; it is NaN below 0.
 
     >>> tl.sqrt([0.0, 2.0, 9.0])
     Tensor([0.     1.4142 3.    ], shape=(3,), dtype=float32)
@@ -61,7 +61,7 @@ class Rsqrt(Function):
 
 @derivation(Rsqrt)
 def rsqrt(x: TensorLike) -> Tensor:
-    """Return 1 / sqrt(x), elementwise; infinite at 0, NaN below.
+    """Return 1 / sqrt(x), elementwise; it is infinite at 0 and NaN below 0.
 
     >>> tl.rsqrt([0.25, 1.0, 4.0])
     Tensor([2.  1.  0.5], shape=(3,), dtype=float32)
@@ -148,9 +148,10 @@ def ceil(x: TensorLike) -> Tensor:
 
 
 def round(x: TensorLike, decimals: int = 0) -> Tensor:
-    """Return x rounded to `decimals` decimals, elementwise; halves to the even neighbor, 2.5 to 2, as in NumPy.
+    """Return x rounded to `decimals` decimals, elementwise; halves go to the even neighbor (2.5 to 2), as in NumPy.
 
-    Negative `decimals` round to tens, hundreds, ... Its gradient is zero wherever it exists: the result is a constant.
+    Negative `decimals` round to tens, hundreds, and so on. The gradient is zero wherever it exists: the result is a
+    constant.
 
     >>> tl.round([0.5, 1.5, 2.6])
     Tensor([0. 2. 3.], shape=(3,), dtype=float32)
@@ -166,13 +167,13 @@ class Erf(Function):
 
     def forward(self, x: Array) -> Array:
         self.save(x)
-        dtype = x.dtype.name if x.dtype.kind == "f" else "float64"  # integers give float64, as in NumPy's exp
+        dtype = x.dtype.name if x.dtype.kind == "f" else "float64"  # integers give float64, small ones too
         return erf_formula(x.astype("float32" if dtype == "float16" else dtype)).astype(dtype)
 
     def backward(self, dy: Array) -> Any:
         (x,) = self.saved
         xp = namespace_of(dy)
-        near = xp.clip(x, -28, 28)  # beyond, the slope is 0 in every dtype, but x^2 may be too large for one
+        near = xp.clip(x, -28, 28)  # outside, the slope is 0 in every dtype, but x^2 may overflow in some
         return dy * (2 / math.sqrt(math.pi) * xp.exp(-near * near))
 
 
@@ -192,11 +193,11 @@ _FAR_BELOW = (
 
 
 def erf_formula(x: Array) -> Array:
-    """Return erf(x) to the last digit or two, by rational approximations: of erf(x) near 0, otherwise of 1 - erf(|x|).
+    """Return erf(x) to the last digit or two, by rational approximations of erf(x) near 0 and 1 - erf(|x|) elsewhere.
 
     W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of Computation 23 (1969). Both
-    are computed everywhere, each from x clipped to its range. Cody's third one, for |x| > 4, is not needed: there
-    1 - erf(|x|) is below 2e-8, and beyond 6 it is negligible relative to 1.
+    are computed everywhere, each from x clipped to its range. Cody's third approximation, for |x| > 4, is not needed,
+    because 1 - erf(|x|) is below 2e-8 for |x| > 4, and negligible relative to 1 for |x| > 6.
     """
     xp = namespace_of(x)
     size = xp.abs(x)
@@ -208,7 +209,7 @@ def erf_formula(x: Array) -> Array:
 
 
 def polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
-    """Return the polynomial by Horner's rule, the coefficient of the highest power first."""
+    """Return the polynomial at x by Horner's rule; `coefficients` start with that of the highest power."""
     total = coefficients[0] * x
     for coefficient in coefficients[1:-1]:
         total += coefficient  # in place: fresh arrays would cost more than the arithmetic

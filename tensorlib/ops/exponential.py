@@ -1,4 +1,4 @@
-"""Exponentials and logarithms, elementwise, and the sigmoid and softplus built from them."""
+"""Elementwise exponentials and logarithms, and the sigmoid and softplus built from them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Expm1(Function):
 
 @derivation(Expm1)
 def expm1(x: TensorLike) -> Tensor:
-    """Return e^x - 1, elementwise, with all digits even for small x.
+    """Return e^x - 1, elementwise, accurate even for small x.
 
     >>> tl.expm1([1e-10, 1.0])
     Tensor([1.0000e-10 1.7183e+00], shape=(2,), dtype=float32)
@@ -114,7 +114,7 @@ class Log(Function):
 
 @derivation(Log)
 def log(x: TensorLike) -> Tensor:
-    """Return the natural logarithm, elementwise; -inf at 0, NaN below.
+    """Return the natural logarithm, elementwise; it is -inf at 0 and NaN below 0.
 
     >>> tl.log([1.0, 10.0])
     Tensor([0.     2.3026], shape=(2,), dtype=float32)
@@ -139,7 +139,7 @@ class Log2(Function):
 
 @derivation(Log2)
 def log2(x: TensorLike) -> Tensor:
-    """Return the logarithm to base 2, elementwise; -inf at 0, NaN below.
+    """Return the logarithm to base 2, elementwise; it is -inf at 0 and NaN below 0.
 
     >>> tl.log2([0.5, 8.0])
     Tensor([-1.  3.], shape=(2,), dtype=float32)
@@ -164,7 +164,7 @@ class Log10(Function):
 
 @derivation(Log10)
 def log10(x: TensorLike) -> Tensor:
-    """Return the logarithm to base 10, elementwise; -inf at 0, NaN below.
+    """Return the logarithm to base 10, elementwise; it is -inf at 0 and NaN below 0.
 
     >>> tl.log10([0.1, 1000.0])
     Tensor([-1.  3.], shape=(2,), dtype=float32)
@@ -189,7 +189,7 @@ class Log1p(Function):
 
 @derivation(Log1p)
 def log1p(x: TensorLike) -> Tensor:
-    """Return log(1 + x), elementwise, with all digits even for small x.
+    """Return log(1 + x), elementwise, accurate even for small x.
 
     >>> tl.log1p([1e-10, 1.0])
     Tensor([1.0000e-10 6.9315e-01], shape=(2,), dtype=float32)
@@ -200,7 +200,7 @@ def log1p(x: TensorLike) -> Tensor:
 class Sigmoid(Function):
     """y = 1 / (1 + e^-x)  =>  dx = dy y (1 - y).
 
-    Computed from e = e^-|x|, which cannot overflow: 1 / (1 + e) for x >= 0, e / (1 + e) for x < 0.
+    It is computed from e = e^-|x|, which cannot overflow: 1 / (1 + e) for x >= 0, e / (1 + e) for x < 0.
 
     Keeps y.
     """
@@ -245,7 +245,7 @@ class Logaddexp(Function):
 
 
 def share(x: Array, y: Array) -> Array:
-    """Return sigmoid(x - y); for two equal infinities, whose difference is undefined, 1/2 at inf and 0 at -inf.
+    """Return sigmoid(x - y); for two equal infinities, whose difference is undefined, return 1/2 at inf and 0 at -inf.
 
     The 0 agrees with logsumexp, whose gradient is 0 where all terms are -inf.
     """
@@ -267,7 +267,7 @@ def logaddexp(x: TensorLike, y: TensorLike) -> Tensor:
 class Softplus(Function):
     """y = log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), which cannot overflow  =>  dx = dy sigmoid(x).
 
-    logaddexp(x, 0) is the same, but NumPy's takes about twenty times as long.
+    logaddexp(x, 0) is equal, but NumPy's logaddexp takes about twenty times as long.
 
     Keeps x.
     """
@@ -295,7 +295,7 @@ def softplus(x: TensorLike) -> Tensor:
 
 
 def log_sigmoid(x: TensorLike) -> Tensor:
-    """Return log(sigmoid(x)) = -log(1 + e^-x), elementwise, without overflow: close to x far below 0.
+    """Return log(sigmoid(x)) = -log(1 + e^-x), elementwise, without overflow; far below 0 it is close to x.
 
     Integers and booleans give float64.
 

@@ -36,7 +36,7 @@ class Max(Function):
 
     def backward(self, dy: Array) -> Any:
         x, y = self.saved
-        attained = (x == with_kept_axes(y, x.shape, self.axes)) | (x != x)  # a NaN in x is the result
+        attained = (x == with_kept_axes(y, x.shape, self.axes)) | (x != x)  # if x contains NaN, that is the result
         count = attained.sum(axis=self.axes, keepdims=True).astype(dy.dtype)
         share = with_kept_axes(dy, x.shape, self.axes) / count
         return namespace_of(dy).where(attained, share, 0)  # not share * attained: an infinite dy times 0 is NaN
@@ -53,7 +53,7 @@ class Min(Max):
 
 @derivation(Max)
 def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return the largest element over `axis` (all axes by default); NaN if there is one.
+    """Return the largest element over `axis` (all axes by default), or NaN if there is one.
 
     Tied elements share the gradient evenly. Raises ValueError if an axis to reduce has size 0.
 
@@ -65,7 +65,7 @@ def max(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 @derivation(Min)
 def min(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return the smallest element over `axis` (all axes by default); NaN if there is one.
+    """Return the smallest element over `axis` (all axes by default), or NaN if there is one.
 
     Tied elements share the gradient evenly. Raises ValueError if an axis to reduce has size 0.
 
@@ -96,7 +96,7 @@ def amin(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Return the index of the first largest element along `axis` (of x flattened by default), int64, a constant.
+    """Return the index of the first largest element along `axis` (by default, of the flattened x), a constant int64.
 
     Raises ValueError if the axis has size 0.
 
@@ -107,7 +107,7 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
 
 
 def argmin(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """Return the index of the first smallest element along `axis` (of x flattened by default), int64, a constant.
+    """Return the index of the first smallest element along `axis` (by default, of the flattened x), a constant int64.
 
     Raises ValueError if the axis has size 0.
 

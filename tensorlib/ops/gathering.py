@@ -1,7 +1,7 @@
 """Reading, replacing and adding elements at integer positions along one axis.
 
-`take` and `take_along_axis` are NumPy's, where negative indices count from the end; `gather`, `scatter`, `scatter_add`
-and `index_add` are PyTorch's, where negative indices are errors. Indices on the host are checked; those already on a
+`take` and `take_along_axis` follow NumPy: negative indices count from the end. `gather`, `scatter`, `scatter_add` and
+`index_add` follow PyTorch: negative indices are errors. Indices on the host are checked; indices that are already on a
 GPU are not fetched for a check.
 """
 
@@ -47,7 +47,7 @@ def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
 def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -> Tensor:
     """Return y with y[.., i, ..] = x[.., indices[.., i, ..], ..]; axes other than `axis` agree or have size 1.
 
-    If `axis` is None, x is flattened, and `indices` have one axis. Raises IndexError for an index out of range.
+    If `axis` is None, x is flattened, and `indices` must have one axis. Raises IndexError for an index out of range.
 
     >>> tl.take_along_axis([[1, 2, 3], [4, 5, 6]], [[2], [0]], axis=1)
     Tensor([[3]
@@ -71,8 +71,8 @@ def take_along_axis(x: TensorLike, indices: TensorLike, axis: int | None = -1) -
 def gather(x: TensorLike, axis: int, index: TensorLike) -> Tensor:
     """Return y with y[i, j, k] = x[i, index[i, j, k], k] for axis 1, and so on; y has the shape of `index`.
 
-    `index` has as many axes as x, and no larger sizes along the others (torch.gather). Raises IndexError for an index
-    out of range.
+    As in torch.gather, `index` has as many axes as x, and is no larger than x along the axes other than `axis`. Raises
+    IndexError for an index out of range.
 
     >>> tl.gather([[1, 2, 3], [4, 5, 6]], 1, [[2], [0]])
     Tensor([[3]
@@ -88,8 +88,8 @@ def gather(x: TensorLike, axis: int, index: TensorLike) -> Tensor:
 def index_add(x: TensorLike, axis: int, index: TensorLike, source: TensorLike) -> Tensor:
     """Return x with slice i of `source` added to slice index[i] of x along `axis`, for every i (torch.index_add).
 
-    `index` has one axis; `source` has the shape of x, except for len(index) along `axis`. Equal indices accumulate.
-    The gradient of x is dy; that of `source` is read from dy at `index`.
+    `index` has one axis; `source` has the shape of x, except that its size along `axis` is len(index). Slices added
+    at equal indices accumulate. The gradient of x is dy; that of `source` is read from dy at `index`.
 
     >>> tl.index_add([1.0, 2.0], 0, [1, 1], [10.0, 20.0])
     Tensor([ 1. 32.], shape=(2,), dtype=float32)
@@ -109,9 +109,9 @@ def index_add(x: TensorLike, axis: int, index: TensorLike, source: TensorLike) -
 def scatter_add(x: TensorLike, axis: int, index: TensorLike, source: TensorLike) -> Tensor:
     """Return x with source[i, j, k] added at [i, index[i, j, k], k] for axis 1, and so on: the adjoint of gather.
 
-    `index` has as many axes as x, and no larger sizes along the others; `source`, a number or a Tensor at least as
-    large as `index`, is read where `index` has elements (torch.scatter_add). Equal positions accumulate. The gradient
-    of x is dy; that of `source` is read from dy at those positions.
+    As in torch.scatter_add, `index` has as many axes as x, and is no larger than x along the axes other than `axis`.
+    `source` is a number, or a Tensor at least as large as `index`; only its elements at positions within `index` are
+    read. Elements added at one position accumulate. The gradient of x is dy; that of `source` is dy where it was added.
 
     >>> tl.scatter_add([[1.0, 2.0], [3.0, 4.0]], 1, [[1], [0]], 10.0)
     Tensor([[ 1. 12.]
@@ -129,8 +129,9 @@ def scatter_add(x: TensorLike, axis: int, index: TensorLike, source: TensorLike)
 def scatter(x: TensorLike, axis: int, index: TensorLike, source: TensorLike) -> Tensor:
     """Return x with source[i, j, k] written to [i, index[i, j, k], k] for axis 1, and so on (torch.scatter).
 
-    Shapes are as in scatter_add. Where positions are equal the last source wins, on every backend, and it alone gets
-    the gradient: y = where(written, source, x)  =>  dx = 0 where written, else dy; dsource = dy where it was written.
+    Shapes are as in `scatter_add`. Of several sources for one position, the last one wins, on every backend, and it
+    alone gets the gradient: y = where(written, source, x)  =>  dx = 0 where written, else dy; dsource = dy where it was
+    written.
 
     >>> tl.scatter([[1.0, 2.0], [3.0, 4.0]], 1, [[1], [0]], 10.0)
     Tensor([[ 1. 10.]
@@ -143,7 +144,7 @@ def scatter(x: TensorLike, axis: int, index: TensorLike, source: TensorLike) -> 
     read = None if number else _part_read(found, _on_same_backend(x, source, "scatter"), "scatter")
     if not found.size:
         return x.copy()
-    # The number of the last source written to each element of x, from 1; 0 for none. On a GPU this needs uint64.
+    # For each element of x, the number (from 1) of the last source written to it, or 0. On a GPU this needs uint64.
     xp = x.backend.xp
     writer = xp.zeros(x.shape, "uint64")
     numbers = xp.arange(1, found.size + 1, dtype="uint64").reshape(found.shape)
@@ -155,7 +156,7 @@ def scatter(x: TensorLike, axis: int, index: TensorLike, source: TensorLike) -> 
 
 
 def one_hot(ids: TensorLike, classes: int, dtype: DTypeLike = "float32") -> Tensor:
-    """Return y (*ids.shape, classes) that is 1 where the last index is the id and 0 elsewhere. No gradient.
+    """Return y (*ids.shape, classes) that is 1 where the last index is the id and 0 elsewhere, without a gradient.
 
     Raises IndexError for an id outside [0, classes).
 
@@ -173,7 +174,7 @@ def one_hot(ids: TensorLike, classes: int, dtype: DTypeLike = "float32") -> Tens
 
 
 def _axis_and_indices(x: Tensor, indices: Any, axis: int, name: str, negative: bool = True) -> tuple[int, Array]:
-    """Return the axis as a non-negative number, and the indices along it, checked, on the backend of x."""
+    """Return the axis as a non-negative number, and the checked indices along it, on the backend of x."""
     at = normalized_axis(axis, x.ndim, name)
     return at, integer_indices(indices, x, x.shape[at], f"the size of axis {at}", name, negative)
 
@@ -186,7 +187,7 @@ def _positions(x: Tensor, shape: tuple[int, ...], indices: Array, axis: int) -> 
 
 
 def _check_index_shape(x: Tensor, indices: Array, axis: int, name: str) -> None:
-    """Raise ValueError unless `indices` have the axes of x, and no larger sizes along those other than `axis`."""
+    """Raise ValueError if `indices` have more or fewer axes than x, or are larger along an axis other than `axis`."""
     if indices.ndim != x.ndim or any(
         a != axis and n > m for a, (n, m) in enumerate(zip(indices.shape, x.shape, strict=True))
     ):
@@ -197,7 +198,7 @@ def _check_index_shape(x: Tensor, indices: Array, axis: int, name: str) -> None:
 
 
 def _part_read(indices: Array, source: Tensor, name: str) -> Tensor:
-    """Return the part of `source` that indices of this shape read."""
+    """Return the leading part of `source` that has the shape of `indices`."""
     if source.ndim != indices.ndim or any(n < m for n, m in zip(source.shape, indices.shape, strict=True)):
         raise ValueError(
             f"{name}: source must be a number or at least as large as index, {indices.shape}; got shape {source.shape}"
@@ -211,7 +212,7 @@ def _on_same_backend(x: Tensor, source: TensorLike, name: str) -> Tensor:
     if source.backend is not x.backend:
         raise TypeError(
             f"{name}: x and source must be on one backend, got {x.backend.name} and {source.backend.name}; "
-            f"move one with .to({x.backend.name!r})"
+            f"move source with .to({x.backend.name!r})"
         )
     return source
 

@@ -28,7 +28,7 @@ class Getitem(Function):
         self.shape, self.index = x.shape, index
         try:
             return x[index]
-        except (IndexError, ValueError) as error:  # which one, if index arrays don't broadcast, depends on the backend
+        except (IndexError, ValueError) as error:  # backends differ in which, if index arrays don't broadcast
             raise IndexError(f"getitem: {error}; the Tensor has shape {x.shape}") from None
 
     def backward(self, dy: Array) -> Any:
@@ -56,7 +56,7 @@ class ScatterAdd(Function):
 
 
 def _is_basic(index: Any, masks: bool = False) -> bool:
-    """Return whether an index consists of slices and integers only (and, if allowed, of boolean masks)."""
+    """Return whether an index has only slices, integers, None and Ellipsis, and, with `masks`, boolean masks."""
     return all(
         p is None or p is Ellipsis or isinstance(p, (int, slice, np.integer)) or (masks and _is_mask(p))
         for p in as_tuple(index)
@@ -64,18 +64,18 @@ def _is_basic(index: Any, masks: bool = False) -> bool:
 
 
 def as_tuple(given: Any) -> tuple[Any, ...]:
-    """Return one index, or one option for all axes, as a tuple of one; a tuple as it is."""
+    """Return a tuple unchanged, and one index, or one option for all axes, as a tuple of length 1."""
     return given if isinstance(given, tuple) else (given,)
 
 
 @derivation(Getitem)
 def getitem(x: TensorLike, index: Any) -> Tensor:
-    """Return x[index]: slices, integers, ellipsis, None, boolean masks, integer arrays (repetitions count).
+    """Return x[index] for slices, integers, Ellipsis, None, boolean masks, and integer arrays, even with repetitions.
 
-    Integers in lists and arrays on the host are checked. Those already on a GPU are not fetched for a check, and wrap
-    around. A boolean mask determines the shape of the result, so on a GPU the call waits for it.
+    Integers in lists and arrays on the host are checked. Integers already on a GPU are not fetched for a check, and
+    wrap around. A boolean mask determines the shape of the result, so on a GPU the call waits for the mask.
 
-    Raises IndexError for an integer out of range, and for too many indices.
+    Raises IndexError for an integer out of range, or for too many indices.
 
     >>> tl.getitem([10, 20, 30], [0, 0, -1])
     Tensor([10 10 30], shape=(3,), dtype=int64)
@@ -85,7 +85,7 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
 
 
 def _checked_index(index: Any, x: Tensor) -> Any:
-    """Return an index with its lists, arrays and Tensors as checked arrays on the backend of x; copies the caller's."""
+    """Return an index with its lists, arrays and Tensors as checked arrays on the backend of x; arrays are copied."""
     parts = [p if _is_basic(p) or _is_array(p) else _host_array(p) for p in as_tuple(index)]
     taken = [p.ndim if _is_mask(p) else 0 if p is None or p is Ellipsis or isinstance(p, bool) else 1 for p in parts]
     if sum(taken) > x.ndim:
@@ -102,7 +102,7 @@ def _checked_index(index: Any, x: Tensor) -> Any:
             ready.append(on_backend_of(x, part, "getitem", "a mask"))
         elif not _is_basic(part):
             ready.append(integer_indices(part, x, x.shape[axis], f"the size of axis {axis}", "getitem"))
-        elif isinstance(part, int | np.integer) and not isinstance(part, bool):  # CuPy wraps it too if there are arrays
+        elif isinstance(part, int | np.integer) and not isinstance(part, bool):  # with arrays, CuPy wraps it around
             check_range(np.asarray(part), x.shape[axis], f"the size of axis {axis}", "getitem", -x.shape[axis])
             ready.append(int(part))
         else:
@@ -129,10 +129,10 @@ def _is_mask(part: Any) -> bool:
 
 
 def integer_indices(indices: Any, x: Tensor, size: int, what: str, name: str, negative: bool = True) -> Array:
-    """Return `indices` as an array of integers on the backend of the Tensor x, a copy unless they are a Tensor.
+    """Return `indices` as an array of integers on the backend of the Tensor x, copied unless they are a Tensor.
 
-    CuPy silently wraps indices out of range, where NumPy raises. So those from the host are checked here: each must lie
-    in [-size, size), or in [0, size) if `negative` is False. Those already on a GPU are not fetched for a check.
+    CuPy silently wraps indices out of range, whereas NumPy raises an error. So indices from the host are checked here:
+    each must lie in [-size, size), or in [0, size) if `negative` is False. Indices already on a GPU are not fetched.
     """
     indices = indices if _is_array(indices) else _host_array(indices)
     if indices.dtype.kind not in "iu":
@@ -145,7 +145,7 @@ def integer_indices(indices: Any, x: Tensor, size: int, what: str, name: str, ne
 
 
 def check_range(indices: np.ndarray, size: int, what: str, name: str, low: int = 0) -> None:
-    """Raise IndexError naming the first index outside [low, size), and its position."""
+    """Raise IndexError, naming the first index outside [low, size) and its position, if there is one."""
     bad = (indices < low) | (indices >= size)
     if bad.any():
         position = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -154,7 +154,7 @@ def check_range(indices: np.ndarray, size: int, what: str, name: str, low: int =
 
 
 def on_backend_of(x: Tensor, given: Any, name: str, what: str) -> Array:
-    """Return the array of a Tensor, which must be on the backend of x, or a copy there of an array from the host."""
+    """Return `given` on the backend of x: the array of a Tensor, which must be there, or a copy of an array."""
     tensor = hasattr(given, "requires_grad")
     home = backend_of(given.data if tensor else given)
     if home is not x.backend and (tensor or home.xp is not np):
@@ -184,8 +184,8 @@ class Embedding(Function):
 class SumRows(Function):
     """y[v] = sum of the rows of x whose id is v  =>  dx = dy[ids]. The adjoint of Embedding.
 
-    A stable sort brings equal ids together, and each run is summed: the order is fixed on every backend, so the bits
-    are the same on every run. Atomic additions would not guarantee that.
+    A stable sort brings equal ids together, and each group is summed: the order is fixed on every backend, so every
+    run gives the same bits. Atomic additions would not guarantee this.
 
     Keeps ids.
     Kernels: numpy/indexing.py.
@@ -214,9 +214,9 @@ def sum_rows_formula(x: Array, ids: Array, rows: int) -> Array:
 
 @derivation(Embedding)
 def embedding(weight: TensorLike, ids: TensorLike) -> Tensor:
-    """Return the rows of `weight` (V, D) numbered by `ids`, integers of any shape: shape (*ids.shape, D).
+    """Return the rows of `weight` (V, D) whose numbers are `ids`, integers of any shape, as (*ids.shape, D).
 
-    The check needs the ids on the host, where batches come from; ids already on a GPU are not fetched for it.
+    Ids on the host, where batches come from, are checked; ids already on a GPU are not fetched for a check.
 
     Raises IndexError for an id outside [0, V).
 
@@ -244,14 +244,14 @@ def embedding(weight: TensorLike, ids: TensorLike) -> Tensor:
 
 
 def _array_of(given: Any) -> Any:
-    """Return the array of a Tensor, or a copy of anything else: the caller may change it before backward."""
+    """Return the array of a Tensor, or a copy of anything else, because the caller may change it before backward."""
     if hasattr(given, "requires_grad"):
         return given.data
     return given.copy() if hasattr(given, "dtype") else as_tensor(given).data
 
 
 def check_ids(ids: np.ndarray, vocabulary: int) -> None:
-    """Raise IndexError naming the first id outside [0, vocabulary) and its position."""
+    """Raise IndexError, naming the first id outside [0, vocabulary) and its position, if there is one."""
     bad = (ids < 0) | (ids >= vocabulary)
     if bad.any():
         position = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -261,7 +261,7 @@ def check_ids(ids: np.ndarray, vocabulary: int) -> None:
 
 
 class Where(Function):
-    """z = x where the condition holds, else y  =>  dx = dz where it holds, else 0; dy the other way round.
+    """z = x where the condition holds, else y  =>  dx = dz where it holds, else 0; dy = 0 where it holds, else dz.
 
     Keeps condition.
     """
@@ -288,7 +288,7 @@ class Where(Function):
 def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
     """Return x where `condition` is True and y elsewhere; all three broadcast. The condition gets no gradient.
 
-    Raises TypeError if the condition is not of booleans or integers.
+    Raises TypeError if the condition is neither boolean nor integer.
 
     >>> tl.where([True, False], [1.0, 2.0], 0.0)
     Tensor([1. 0.], shape=(2,), dtype=float32)
@@ -300,7 +300,7 @@ def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
             f"{called_op('where')}: the condition must be boolean, got {given.dtype}; compare first, as in x > 0"
         )
     chosen = _array_of(given) if like is None else on_backend_of(like, given, "where", "the condition")
-    if not hasattr(x, "dtype") and not hasattr(y, "dtype"):  # two numbers: float32 as in Tensor(x), on this backend
+    if not hasattr(x, "dtype") and not hasattr(y, "dtype"):  # two numbers: as in Tensor(x), on this backend
         x = backend_of(chosen).asarray(x, "float32" if float in (type(x), type(y)) else None)
     return Where.apply(x, y, condition=chosen)
 

@@ -1,4 +1,4 @@
-"""Products of matrices, their diagonals and triangles."""
+"""Products, diagonals and triangles of matrices."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Matmul(Function):
     A batch of rows times one matrix is folded into a single product, forward and backward: one large product is
     faster than many small ones, and needs no sum of per-batch gradients afterwards.
 
-    Keeps x and y (each only if the other needs a gradient).
+    Keeps x and y (each only for the gradient of the other).
     Kernels: numpy/linalg.py.
     """
 
@@ -71,7 +71,7 @@ def product(x: Array, y: Array) -> Array:
 
 
 def rows(x: ArrayT) -> ArrayT:
-    """Return x as a matrix: all axes but the last folded into one (-1 would be ambiguous if x is empty)."""
+    """Return x as a matrix, with all axes but the last folded into one (-1 would be ambiguous if x is empty)."""
     return x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 
 
@@ -101,11 +101,11 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
 
 @derivation(Matmul)
 def dot(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return NumPy's dot product: the sum over the last axis of x and the second to last of y.
+    """Return NumPy's dot product: the sum of products over the last axis of x and the second to last axis of y.
 
-    If y is a vector, its only axis takes part.
+    If y is a vector, the sum is over its only axis.
     The result has the other axes of x, then those of y: a number for two vectors, the matrix product for two matrices.
-    If one of them is a number, it is the elementwise product.
+    If x or y is a number, the result is the elementwise product.
 
     >>> tl.dot([1.0, 2.0], [3.0, 4.0])
     Tensor(11., shape=(), dtype=float32)
@@ -123,7 +123,7 @@ def dot(x: TensorLike, y: TensorLike) -> Tensor:
 
 @derivation(Matmul)
 def tensordot(x: TensorLike, y: TensorLike, axes: int | Sequence[int | Sequence[int]] = 2) -> Tensor:
-    """Return the sum over pairs of axes of x and y: the other axes of x, then those of y, remain.
+    """Return the sum of products over pairs of axes of x and y; the other axes of x, then those of y, remain.
 
     `axes` lists the axes of x and, in the same order, those of y to pair them with: ([1, 2], [0, 1]). A number n pairs
     the last n axes of x with the first n of y. Raises ValueError if the sizes of a pair differ.
@@ -167,7 +167,7 @@ def _axis_pairs(axes: Any, x_ndim: int, y_ndim: int) -> tuple[list[int], list[in
 
 
 def outer(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return the products of every element of x with every element of y, (n, m); both are flattened.
+    """Return the matrix (n, m) of the products of each of the n elements of x with each of the m elements of y.
 
     z_ij = x_i y_j  =>  dx_i = sum_j dz_ij y_j, dy_j = sum_i dz_ij x_i.
 
@@ -183,7 +183,7 @@ def outer(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 class Diagonal(Function):
-    """y_..k = x_..(k, k + offset) over the axes `axis1` and `axis2`  =>  dx is zero except for that diagonal, dy.
+    """y_..k = x_..(k, k + offset) over the axes `axis1` and `axis2`  =>  dx is dy on that diagonal, else 0.
 
     Keeps nothing.
     """
@@ -221,7 +221,7 @@ class OnDiagonal(Function):
 def diagonal(x: TensorLike, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """Return the diagonal of the matrices that `axis1` and `axis2` span, as a last axis; the other axes come first.
 
-    `offset` > 0 selects a diagonal above the main one, < 0 one below it.
+    A positive `offset` selects a diagonal above the main diagonal, a negative `offset` one below it.
 
     >>> tl.diagonal([[1, 2], [3, 4]]), tl.diagonal([[1, 2], [3, 4]], 1)
     (Tensor([1 4], shape=(2,), dtype=int64), Tensor([2], shape=(1,), dtype=int64))
@@ -252,7 +252,7 @@ def _diagonal(name: str, x: TensorLike, offset: int, axis1: int, axis2: int) -> 
 
 
 def tril(x: TensorLike, k: int = 0) -> Tensor:
-    """Return the lower triangle of x (..., n, m): zeros above diagonal k. k > 0 keeps more of it, k < 0 less.
+    """Return the lower triangle of x (..., n, m): zeros above diagonal k. k > 0 keeps more of x, k < 0 less.
 
     y = x on and below diagonal k, else 0  =>  dx = dy there, else 0.
 
@@ -264,7 +264,7 @@ def tril(x: TensorLike, k: int = 0) -> Tensor:
 
 
 def triu(x: TensorLike, k: int = 0) -> Tensor:
-    """Return the upper triangle of x (..., n, m): zeros below diagonal k. k > 0 keeps less of it, k < 0 more.
+    """Return the upper triangle of x (..., n, m): zeros below diagonal k. k > 0 keeps less of x, k < 0 more.
 
     y = x on and above diagonal k, else 0  =>  dx = dy there, else 0.
 

@@ -46,7 +46,7 @@ def linear_formula(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 @singledispatch
 def linear_gradient(dz: Array, x: Array, weight: Array, needs: tuple[bool, ...]) -> tuple[Array | None, ...]:
-    """Return dx, dweight and, if there is a bias, dbias: None for each that is not needed."""
+    """Return dx, dweight and, if there is a bias, dbias; each is None if it is not needed."""
     return (
         product(dz, weight.swapaxes(0, 1)) if needs[0] else None,
         product(rows(x).swapaxes(0, 1), rows(dz)) if needs[1] else None,
@@ -57,10 +57,10 @@ def linear_gradient(dz: Array, x: Array, weight: Array, needs: tuple[bool, ...])
 class LinearRelu(Function):
     """y = max(x W + b, 0) · m, where m is dropout's mask: 0 or 1/(1-p).
 
-    =>  d(x W + b) = dy / (1-p) where y > 0, else 0; from there as in Linear.
+    =>  d(x W + b) = dy / (1-p) where y > 0, else 0; the rest is as in Linear.
 
-    Whether a unit was inactive or dropped, its y is 0. So y alone shows where the gradient flows, and the mask need not
-    be drawn again. A NaN propagates and receives its gradient, as in `relu`.
+    The y of an inactive unit and that of a dropped unit are both 0. So y alone shows where the gradient flows, and the
+    mask need not be drawn again. A NaN propagates and receives its gradient, as in `relu`.
 
     Keeps x, weight and y.
     Kernels: numpy/linear.py, cuda/linear.py.
@@ -88,7 +88,7 @@ def linear_relu_formula(x: Array, weight: Array, bias: Array | None, p: float, k
 
 @singledispatch
 def linear_relu_gradient(dy: Array, y: Array, scale: float) -> Array:
-    """Return dz for y = scale · z where z > 0 and kept, else 0."""
+    """Return dz, where y = scale · z if z > 0 and z was not dropped, else 0."""
     return namespace_of(dy).where(y <= 0, 0, dy * scale)
 
 
@@ -96,7 +96,7 @@ def linear_relu_gradient(dy: Array, y: Array, scale: float) -> Array:
 def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
     """Return x weight + bias for x (..., D), weight (D, E) and bias (E,): (..., E).
 
-    The weight is (in, out), so that the formula reads as in the papers; PyTorch's is the transpose.
+    The weight is (in, out), so that the formula reads as in the papers; PyTorch's weight is its transpose.
 
     Raises ValueError if the shapes don't fit.
 
@@ -116,8 +116,8 @@ def linear_relu(
 ) -> Tensor:
     """Return dropout(relu(x weight + bias)) for x (..., D), weight (D, E) and bias (E,): (..., E).
 
-    The first half of a feed-forward block (Vaswani et al. 2017, equation 2) in one op, which on a CPU works on numbers
-    that are still in the cache. `dropout` and `generator` are as in `tl.dropout`.
+    This is the first half of a feed-forward block (Vaswani et al. 2017, equation 2) in one op; on a CPU it works on
+    numbers that are still in the cache. `dropout` and `generator` are as in `tl.dropout`.
 
     >>> tl.linear_relu([[1.0, 2.0]], [[1.0, -1.0], [1.0, -1.0]])
     Tensor([[3. 0.]], shape=(1, 2), dtype=float32)

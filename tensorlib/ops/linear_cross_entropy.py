@@ -31,7 +31,7 @@ __all__ = ["linear_cross_entropy"]
 class LinearCrossEntropy(Function):
     """loss = sum over counted rows n of cross_entropy(x_n W + b, target_n), for x (N, D) and W (D, V).
 
-    The logits (N, V) would be by far the largest array of a training step. A kernel computes one block of them at a
+    The logits (N, V) would be by far the largest array of a training step. A kernel computes one block of logits at a
     time and turns it into its gradient, so that all gradients are ready before backward, up to the factor dloss.
 
     With the logits z = x W + b and dz as in cross-entropy  =>  dx = dz W^T, dW = x^T dz, db = sum of dz over rows.
@@ -56,7 +56,7 @@ class LinearCrossEntropy(Function):
 
 @singledispatch
 def linear_cross_entropy_formula(x: Array, weight: Array, *bias: Array, classes: Any, needs: Any) -> tuple[Array, Any]:
-    """Return the loss, and the gradients if a kernel computed them: None here."""
+    """Return the loss, and the gradients that a kernel computes with it (None from this formula)."""
     losses, _ = cross_entropy_formula(linear_formula(x, weight, *bias), *classes)
     return losses.sum(), None
 
@@ -84,9 +84,9 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Return ``cross_entropy(linear(x, weight, bias), targets, ...)`` without ever holding all logits on a CPU.
 
-    x (..., D) are hidden states; weight (D, V) and bias (V,), or None, are the output layer; `targets` (...) are
-    integers in [0, V). The other arguments are those of `tl.cross_entropy`. Memory grows with the vocabulary V as the
-    weight does, not as (..., V); with reduction="none" or float16, all logits are computed at once.
+    x (..., D) are hidden states; `weight` (D, V) and `bias`, (V,) or None, are the output layer; `targets` (...) are
+    integers in [0, V). The other arguments are those of `tl.cross_entropy`. Memory grows with the vocabulary V like the
+    weight, not like the logits (..., V); but with reduction="none" or float16, all logits are computed at once.
 
     >>> tl.linear_cross_entropy([[1.0, 2.0]], np.eye(2, 3, dtype="float32"), None, [1])
     Tensor(0.4076, shape=(), dtype=float32)

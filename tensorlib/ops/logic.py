@@ -1,4 +1,4 @@
-"""Comparison and logic, elementwise, with NumPy's broadcasting. Results are booleans or integers: no gradient."""
+"""Elementwise comparison and logic with NumPy's broadcasting. Results are booleans or integers, without a gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = [
 
 
 def equal(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x == y, elementwise, as booleans. No gradient.
+    """Return x == y, elementwise, as booleans, without a gradient.
 
     >>> tl.equal([1, 2], [1, 3])
     Tensor([ True False], shape=(2,), dtype=bool)
@@ -26,7 +26,7 @@ def equal(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x != y, elementwise, as booleans. No gradient.
+    """Return x != y, elementwise, as booleans, without a gradient.
 
     >>> tl.not_equal([1, 2], [1, 3])
     Tensor([False  True], shape=(2,), dtype=bool)
@@ -35,7 +35,7 @@ def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def less(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x < y, elementwise, as booleans. No gradient.
+    """Return x < y, elementwise, as booleans, without a gradient.
 
     >>> tl.less([1, 2, 3], 2)
     Tensor([ True False False], shape=(3,), dtype=bool)
@@ -44,7 +44,7 @@ def less(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def less_equal(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x <= y, elementwise, as booleans. No gradient.
+    """Return x <= y, elementwise, as booleans, without a gradient.
 
     >>> tl.less_equal([1, 2, 3], 2)
     Tensor([ True  True False], shape=(3,), dtype=bool)
@@ -53,7 +53,7 @@ def less_equal(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def greater(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x > y, elementwise, as booleans. No gradient.
+    """Return x > y, elementwise, as booleans, without a gradient.
 
     >>> tl.greater([1, 2, 3], 2)
     Tensor([False False  True], shape=(3,), dtype=bool)
@@ -62,7 +62,7 @@ def greater(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x >= y, elementwise, as booleans. No gradient.
+    """Return x >= y, elementwise, as booleans, without a gradient.
 
     >>> tl.greater_equal([1, 2, 3], 2)
     Tensor([False  True  True], shape=(3,), dtype=bool)
@@ -71,7 +71,7 @@ def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def logical_and(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return whether x and y are both true (not 0), elementwise, as booleans. No gradient.
+    """Return whether x and y are both true (not 0), elementwise, as booleans, without a gradient.
 
     >>> tl.logical_and([0, 0, 1, 2], [0, 1, 0, 3])
     Tensor([False False False  True], shape=(4,), dtype=bool)
@@ -80,7 +80,7 @@ def logical_and(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def logical_or(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return whether x or y is true (not 0), elementwise, as booleans. No gradient.
+    """Return whether x or y is true (not 0), elementwise, as booleans, without a gradient.
 
     >>> tl.logical_or([0, 0, 1, 2], [0, 1, 0, 3])
     Tensor([False  True  True  True], shape=(4,), dtype=bool)
@@ -89,7 +89,7 @@ def logical_or(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def logical_xor(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return whether exactly one of x and y is true (not 0), elementwise, as booleans. No gradient.
+    """Return whether exactly one of x and y is true (not 0), elementwise, as booleans, without a gradient.
 
     >>> tl.logical_xor([0, 0, 1, 2], [0, 1, 0, 3])
     Tensor([False  True  True False], shape=(4,), dtype=bool)
@@ -98,7 +98,7 @@ def logical_xor(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def logical_not(x: TensorLike) -> Tensor:
-    """Return whether x is false (0), elementwise, as booleans. No gradient.
+    """Return whether x is false (0), elementwise, as booleans, without a gradient.
 
     >>> tl.logical_not([0, 1, 2])
     Tensor([ True False False], shape=(3,), dtype=bool)
@@ -107,7 +107,7 @@ def logical_not(x: TensorLike) -> Tensor:
 
 
 def isfinite(x: TensorLike) -> Tensor:
-    """Return whether x is neither infinite nor NaN, elementwise, as booleans. No gradient.
+    """Return whether x is neither infinite nor NaN, elementwise, as booleans, without a gradient.
 
     >>> tl.isfinite([1.0, np.inf, np.nan])
     Tensor([ True False False], shape=(3,), dtype=bool)
@@ -116,7 +116,7 @@ def isfinite(x: TensorLike) -> Tensor:
 
 
 def isinf(x: TensorLike) -> Tensor:
-    """Return whether x is positive or negative infinity, elementwise, as booleans. No gradient.
+    """Return whether x is positive or negative infinity, elementwise, as booleans, without a gradient.
 
     >>> tl.isinf([1.0, np.inf, np.nan])
     Tensor([False  True False], shape=(3,), dtype=bool)
@@ -125,7 +125,7 @@ def isinf(x: TensorLike) -> Tensor:
 
 
 def isnan(x: TensorLike) -> Tensor:
-    """Return whether x is NaN, elementwise, as booleans. No gradient.
+    """Return whether x is NaN, elementwise, as booleans, without a gradient.
 
     >>> tl.isnan([1.0, np.inf, np.nan])
     Tensor([False False  True], shape=(3,), dtype=bool)
@@ -134,7 +134,7 @@ def isnan(x: TensorLike) -> Tensor:
 
 
 def bitwise_and(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x & y, elementwise: "and" of booleans, or of the bits of integers. No gradient.
+    """Return x & y, elementwise: "and" of booleans, or of the bits of integers, without a gradient.
 
     >>> tl.bitwise_and([True, True], [True, False]), tl.bitwise_and(6, 3)
     (Tensor([ True False], shape=(2,), dtype=bool), Tensor(2, shape=(), dtype=int64))
@@ -143,7 +143,7 @@ def bitwise_and(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def bitwise_or(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x | y, elementwise: "or" of booleans, or of the bits of integers. No gradient.
+    """Return x | y, elementwise: "or" of booleans, or of the bits of integers, without a gradient.
 
     >>> tl.bitwise_or([True, False], [False, False]), tl.bitwise_or(6, 3)
     (Tensor([ True False], shape=(2,), dtype=bool), Tensor(7, shape=(), dtype=int64))
@@ -152,7 +152,7 @@ def bitwise_or(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def bitwise_xor(x: TensorLike, y: TensorLike) -> Tensor:
-    """Return x ^ y, elementwise: exclusive "or" of booleans, or of the bits of integers. No gradient.
+    """Return x ^ y, elementwise: exclusive "or" of booleans, or of the bits of integers, without a gradient.
 
     >>> tl.bitwise_xor([True, True], [True, False]), tl.bitwise_xor(6, 3)
     (Tensor([False  True], shape=(2,), dtype=bool), Tensor(5, shape=(), dtype=int64))
@@ -161,7 +161,7 @@ def bitwise_xor(x: TensorLike, y: TensorLike) -> Tensor:
 
 
 def invert(x: TensorLike) -> Tensor:
-    """Return ~x, elementwise: "not" of booleans, or of the bits of integers. No gradient.
+    """Return ~x, elementwise: "not" of booleans, or of the bits of integers, without a gradient.
 
     >>> tl.invert([True, False]), tl.invert([0, 1])
     (Tensor([False  True], shape=(2,), dtype=bool), Tensor([-1 -2], shape=(2,), dtype=int64))
@@ -172,12 +172,12 @@ def invert(x: TensorLike) -> Tensor:
 def _bitwise(function: str, *inputs: TensorLike) -> Tensor:
     """Apply a bitwise function to booleans or integers.
 
-    Raises TypeError for floating numbers: often a comparison without its parentheses.
+    Raises TypeError for floating numbers, which often come from a comparison without parentheses.
     """
     for x in inputs:
         if isinstance(x, float) or getattr(getattr(x, "dtype", None), "kind", "b") not in "biu":
             raise TypeError(
                 f"{function}: needs booleans or integers, got {getattr(x, 'dtype', type(x).__name__)}; "
-                "compare first, in parentheses, for & binds more tightly than >: (x > 0) & (y > 0)"
+                "compare first, in parentheses, because & binds more tightly than >: (x > 0) & (y > 0)"
             )
     return plain(function, *inputs)

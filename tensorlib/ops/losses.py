@@ -23,7 +23,7 @@ __all__ = ["binary_cross_entropy_with_logits", "huber_loss", "kl_div", "l1_loss"
 
 @at_least_float32  # squares and sums would overflow at 65504
 def mse_loss(x: TensorLike, targets: TensorLike, reduction: str = "mean") -> Tensor:
-    """Return the squared error e^2, e = x - targets, of inputs of one shape.
+    """Return the squared error e^2, where e = x - targets; both have the same shape.
 
     loss = e^2  =>  dx = dloss · 2 e, dtargets = -dx. `reduction` is "mean" (over all elements), "sum" or "none".
 
@@ -39,7 +39,7 @@ def mse_loss(x: TensorLike, targets: TensorLike, reduction: str = "mean") -> Ten
 
 @at_least_float32
 def l1_loss(x: TensorLike, targets: TensorLike, reduction: str = "mean") -> Tensor:
-    """Return the absolute error |e|, e = x - targets, of inputs of one shape.
+    """Return the absolute error |e|, where e = x - targets; both have the same shape.
 
     loss = |e|  =>  dx = dloss sign(e), 0 where e = 0; dtargets = -dx. `reduction` is "mean" (over all elements), "sum"
     or "none".
@@ -58,8 +58,8 @@ def l1_loss(x: TensorLike, targets: TensorLike, reduction: str = "mean") -> Tens
 def huber_loss(x: TensorLike, targets: TensorLike, delta: float = 1.0, reduction: str = "mean") -> Tensor:
     """Return e^2 / 2 where the error e = |x - targets| is at most `delta`, and delta (e - delta / 2) beyond.
 
-    Quadratic near zero, linear far out (Huber 1964)  =>  dx = dloss sign(x - targets) min(e, delta), dtargets = -dx.
-    `x` and `targets` have one shape. `reduction` is "mean" (over all elements), "sum" or "none".
+    It is quadratic near 0, linear far out (Huber 1964)  =>  dx = dloss sign(x - targets) min(e, delta), dtargets = -dx.
+    `x` and `targets` have the same shape. `reduction` is "mean" (over all elements), "sum" or "none".
 
     Raises ValueError if the shapes differ, instead of broadcasting, or if `delta` is not above 0.
 
@@ -82,9 +82,9 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """Return -(w t log p + (1 - t) log(1 - p)), in nats, with p = sigmoid(logits), t the targets, w `pos_weight`.
 
-    `logits` and `targets` (numbers from 0 to 1) have one shape, to which `pos_weight` broadcasts: how much more a
-    positive counts than a negative, for example one number per class. Exact where p rounds to 0 or 1, because it uses
-    -log sigmoid(x) = softplus(-x) and -log(1 - sigmoid(x)) = softplus(x).
+    `logits` and `targets` (numbers from 0 to 1) have the same shape. `pos_weight`, which broadcasts to it, is how much
+    more a positive counts than a negative, for example one number per class. The result is accurate even where p rounds
+    to 0 or 1, because it uses -log sigmoid(x) = softplus(-x) and -log(1 - sigmoid(x)) = softplus(x).
 
     =>  dlogits = dloss ((1 - t) p - w t (1 - p)).
 
@@ -112,10 +112,10 @@ def binary_cross_entropy_with_logits(
 def kl_div(log_probs: TensorLike, targets: TensorLike, reduction: str = "mean", log_target: bool = False) -> Tensor:
     """Return the terms of the Kullback-Leibler divergence of q from p, p (log p - log q), in nats.
 
-    `log_probs` are log q, the model's; `targets` are p, or log p if `log_target`, of the same shape. An element with
+    `log_probs` is log q, from the model; `targets`, of the same shape, is p, or log p if `log_target`. An element with
     p = 0 contributes nothing, whatever its log q, and passes no gradient  =>  dlog_probs = -dloss p.
 
-    `reduction` is "sum", "batchmean" (the sum divided by the size of the first axis: the divergence proper), "mean"
+    `reduction` is "sum", "batchmean" (the sum divided by the size of the first axis: the true divergence), "mean"
     (over all elements, including classes, as in PyTorch) or "none".
 
     >>> tl.kl_div(np.log([0.5, 0.5]), np.array([0.25, 0.75]), reduction="sum")
@@ -124,7 +124,7 @@ def kl_div(log_probs: TensorLike, targets: TensorLike, reduction: str = "mean", 
     check_reduction("kl_div", reduction, ("mean", "sum", "none", "batchmean"))
     check_flag("kl_div", "log_target", log_target)
     log_probs, targets = _same_shape("kl_div", log_probs, targets)
-    impossible = targets == (-math.inf if log_target else 0)  # both factors become 0 there: 0 · inf would be NaN
+    impossible = targets == (-math.inf if log_target else 0)  # both factors are set to 0 there: 0 · inf would be NaN
     log_q = where(impossible, 0.0, log_probs)
     if log_target:
         terms = targets.exp() * (where(impossible, 0.0, targets) - log_q)
@@ -148,13 +148,13 @@ def check_reduction(name: str, reduction: str, allowed: tuple[str, ...] = ("mean
 
 
 def _same_shape(name: str, x: TensorLike, targets: TensorLike) -> tuple[Tensor, Tensor]:
-    """Return both as Tensors of one shape: broadcasting (N,) against (N, 1) would compare all with all."""
+    """Return both as Tensors of the same shape: broadcasting (N,) against (N, 1) would compare every pair."""
     x = as_tensor(x)
     targets = as_tensor(targets, like=x)
     if targets.backend is not x.backend:
         raise TypeError(
             f"{name}: both arguments must be on one backend, got {x.backend.name} and {targets.backend.name}; "
-            f"move one with .to({x.backend.name!r})"
+            f"move the targets with .to({x.backend.name!r})"
         )
     if x.dtype.kind != "f" and targets.dtype.kind != "f":
         x = as_floating(x)  # the difference of two uint8 would wrap around

@@ -1,4 +1,4 @@
-"""Normalization: of rows, of channels, of vectors to length 1."""
+"""Normalization of rows and of channels, and of vectors to length 1."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["batch_norm", "cosine_similarity", "layer_norm", "normalize", "rms_no
 
 
 class LayerNorm(Function):
-    """y = (x - mean) / sqrt(var + eps) · weight + bias, statistics over the last axis (Ba et al. 2016, section 3).
+    """y = (x - mean) / sqrt(var + eps) · weight + bias with statistics over the last axis (Ba et al. 2016, section 3).
 
     With rstd = 1 / sqrt(var + eps), h = (x - mean) rstd, g = dy weight: dmean/dx_j = 1/D, drstd/dx_j = -rstd^2 h_j / D
     =>  dx = rstd (g - mean(g) - h mean(g h)), dweight = sum of dy h, dbias = sum of dy over all rows.
@@ -52,7 +52,7 @@ class LayerNorm(Function):
 
 def layer_norm_statistics(x: Array, eps: float) -> tuple[Array, Array]:
     """Return the mean and 1 / sqrt(variance + eps) over the last axis."""
-    width = max(x.shape[-1], 1)  # the mean of an empty axis would warn
+    width = max(x.shape[-1], 1)  # the mean of an empty axis would cause a warning
     mean = x.sum(axis=-1, keepdims=True) / width
     centred = x - mean
     return mean, 1 / namespace_of(x).sqrt((centred * centred).sum(axis=-1, keepdims=True) / width + eps)
@@ -68,7 +68,7 @@ def layer_norm_formula(x: Array, weight: Array, bias: Array, eps: float) -> tupl
 def layer_norm_gradient(
     dy: Array, x: Array, weight: Array, mean: Array, rstd: Array, needs: tuple[bool, ...]
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """Return dx, dweight and dbias: None for each that is not needed."""
+    """Return dx, dweight and dbias; each is None if it is not needed."""
     dx = dweight = dbias = None
     rows, width = tuple(range(x.ndim - 1)), max(x.shape[-1], 1)
     h = (x - mean) * rstd
@@ -91,7 +91,7 @@ def layer_norm(
 
     By default the weight is 1 and the bias 0. float16 is computed in float32.
 
-    Raises TypeError if x is not floating, ValueError if weight or bias has another size than the last axis of x.
+    Raises TypeError if x is not floating, and ValueError if `weight` or `bias` differs in size from the last axis of x.
 
     >>> tl.layer_norm([[1.0, 2.0, 3.0]])
     Tensor([[-1.2247  0.      1.2247]], shape=(1, 3), dtype=float32)
@@ -108,7 +108,7 @@ def layer_norm(
 def rms_norm(x: TensorLike, weight: TensorLike | None = None, eps: float = 1e-6) -> Tensor:
     """Return x / sqrt(mean(x^2) + eps) over the last axis of x (..., D), times `weight` (D,) if given.
 
-    Layer normalization without the mean (Zhang and Sennrich 2019, equation 4). float16 is computed in float32.
+    This is layer normalization without the mean (Zhang and Sennrich 2019, equation 4). float16 is computed in float32.
 
     With r = 1 / sqrt(mean(x^2) + eps) and g = dy weight  =>  dx = r (g - x r^2 mean(g x)), dweight = sum of dy x r.
 
@@ -156,11 +156,11 @@ def batch_norm(
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     """Return (x - mean) / sqrt(var + eps) · weight + bias, with one mean and variance for each channel.
 
-    The channels are axis 1 of x (B, C, ...); `weight`, `bias`, `mean` and `var` are (C,). Without `mean` and `var`,
-    those of the batch are used, over all axes but axis 1, with divisor n, and gradients flow through them (training);
-    if both are given, they are constants or whatever the caller computed (evaluation). With `return_statistics` the
-    result is (y, mean, var), from which a module updates its running averages; for float16 these are float32. Ioffe
-    and Szegedy 2015, algorithm 1.
+    The channels are axis 1 of x (B, C, ...); `weight`, `bias`, `mean` and `var` are (C,). If `mean` and `var` are
+    None, those of the batch are used (over all axes but axis 1, with divisor n), and gradients flow through them, as in
+    training; otherwise both must be given, as in evaluation. With `return_statistics` the result is (y, mean, var),
+    from which a module updates its running averages; if x is float16, mean and var are float32. See Ioffe and Szegedy
+    2015, algorithm 1.
 
     With r = 1 / sqrt(var + eps), h = (x - mean) r and g = dy weight, over the batch:
     =>  dx = r (g - mean(g) - h mean(g h)), or r g if mean and var are constants; dweight = sum dy h, dbias = sum dy.
@@ -172,7 +172,7 @@ def batch_norm(
     check_flag("batch_norm", "return_statistics", return_statistics)
     x, eps = checked_floating("batch_norm", "x", x), _checked_eps("batch_norm", eps)
     if (mean is None) != (var is None):
-        raise ValueError(f"batch_norm: mean and var go together, got only {'mean' if var is None else 'var'}")
+        raise ValueError(f"batch_norm: mean and var must come together, got only {'mean' if var is None else 'var'}")
     weight, bias, mean, var = _feature_vectors("batch_norm", x, 1, weight=weight, bias=bias, mean=mean, var=var)
     if x.dtype == "float16":
         y, mean, var = batch_norm(x.astype("float32"), weight, bias, mean, var, eps, return_statistics=True)
@@ -216,7 +216,7 @@ def cosine_similarity(x: TensorLike, y: TensorLike, axis: int = -1, eps: float =
 
     With u = x / |x| and v = y / |y|  =>  dx = dc (v - c u) / |x|, dy = dc (u - c v) / |y|.
 
-    Shapes broadcast; the result lacks `axis`. A vector of zeros has cosine 0 with every vector, and finite gradients.
+    x and y broadcast; the result lacks `axis`. A vector of zeros has cosine 0 with every vector, and finite gradients.
     float16 is computed in float32.
 
     >>> tl.cosine_similarity([1.0, 0.0], [[2.0, 0.0], [0.0, 3.0], [1.0, 1.0]])
@@ -243,7 +243,7 @@ def _checked_eps(name: str, eps: Any) -> float:
 
 
 def _feature_vectors(name: str, x: Tensor, axis: int, **given: Any) -> list[Tensor | None]:
-    """Return the given vectors as Tensors (None stays None), after checking that each has the size of that axis."""
+    """Return the given vectors as Tensors (None stays None), after checking that each has the size of axis `axis`."""
     if x.ndim < (axis + 1 if axis >= 0 else 1):
         raise ValueError(f"{name}: x must have {'a last axis' if axis < 0 else 'an axis 1'}, got shape {x.shape}")
     found: list[Tensor | None] = []

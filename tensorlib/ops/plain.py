@@ -1,4 +1,4 @@
-"""Functions of NumPy and CuPy without a gradient: comparisons, tests, rounding, indices."""
+"""Functions of NumPy and CuPy that have no gradient: comparisons, tests, rounding, indices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Plain(Function):
     function = ""
 
     def forward(self, *arrays: Array, function: str, **options: Any) -> Array:
-        """Call `function` of the arrays' namespace."""
+        """Call the function of this name in the arrays' namespace."""
         self.function = function
         return getattr(namespace_among(*arrays), function)(*arrays, **options)
 
@@ -32,5 +32,5 @@ class Plain(Function):
 
 
 def plain(function: str, *inputs: TensorLike, **options: Any) -> Tensor:
-    """Apply the function of NumPy or CuPy of that name, whose result (booleans, indices) has no gradient."""
+    """Apply the NumPy or CuPy function of this name, whose result (such as booleans or indices) has no gradient."""
     return Plain.apply(*inputs, function=function, **options)

@@ -46,7 +46,8 @@ def flip(x: TensorLike, axis: Axis = None) -> Tensor:
 def roll(x: TensorLike, shift: int | tuple[int, ...], axis: Axis = None) -> Tensor:
     """Return x with its elements shifted by `shift` along `axis`; those shifted beyond the end reappear at the front.
 
-    Several axes have one shift each, or one for all. Without an axis, x is rolled as if flattened, and keeps its shape.
+    Several axes have one shift each, or one shift for all. If `axis` is None, x is rolled as if flattened, but keeps
+    its shape.
     y = x rolled by `shift`  =>  dx = dy rolled by -`shift`.
 
     >>> tl.roll([1, 2, 3, 4], 1)
@@ -68,9 +69,9 @@ def roll(x: TensorLike, shift: int | tuple[int, ...], axis: Axis = None) -> Tens
 
 
 def repeat(x: TensorLike, repeats: TensorLike, axis: int | None = None) -> Tensor:
-    """Return x with each element along `axis` repeated `repeats` times in a row; without an axis, x is flattened.
+    """Return x with each element along `axis` repeated `repeats` times in a row; by default x is flattened.
 
-    `repeats` is one integer, or one for each element. It determines the shape, so on a GPU the call waits for it.
+    `repeats` is one integer, or one for each element. It determines the shape of y, so on a GPU the call waits for it.
     y repeats x  =>  dx_i = the sum of dy over the copies of x_i.
 
     >>> tl.repeat([1, 2], 2), tl.repeat([1, 2], [1, 3])
@@ -97,7 +98,7 @@ def repeat(x: TensorLike, repeats: TensorLike, axis: int | None = None) -> Tenso
 
 
 def tile(x: TensorLike, reps: Shape) -> Tensor:
-    """Return x laid side by side, reps[i] times along axis i; whichever has fewer axes gets leading ones.
+    """Return x repeated as a block, reps[i] times along axis i; if x or `reps` has fewer axes, it gets leading ones.
 
     y repeats x  =>  dx = the sum of dy over the copies.
 
@@ -156,7 +157,7 @@ def pad(
         if before or after:
             if not x.shape[axis]:
                 raise ValueError(f"pad: mode {mode!r} needs an element along axis {axis}, got shape {x.shape}")
-            # Such padding only selects: NumPy pads the numbers of the rows, and take copies those rows.
+            # The other modes only select elements: NumPy pads the row numbers, and `take` copies the rows they name.
             x = take(x, np.pad(np.arange(x.shape[axis]), (before, after), mode), axis)  # type: ignore[call-overload]
     return x
 
@@ -180,5 +181,5 @@ def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
             f"got {shown(pad_width)}"
         ) from None
     if given.dtype.kind not in "iu" or (given < 0).any():
-        raise ValueError(f"pad: pad_width must be integers >= 0, got {shown(pad_width)}; use slices to cut off")
+        raise ValueError(f"pad: pad_width must be integers >= 0, got {shown(pad_width)}; slices remove elements")
     return [(int(before), int(after)) for before, after in pairs]

@@ -32,7 +32,7 @@ __all__ = ["all", "any", "count_nonzero", "logsumexp", "mean", "norm", "prod", "
 
 
 class Sum(Function):
-    """y = sum of x over `axis`  =>  every summand gets the whole of dy.
+    """y = sum of x over `axis`  =>  every element of x gets the whole of dy.
 
     Keeps nothing.
     """
@@ -60,7 +60,7 @@ def sum(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 class Prod(Function):
     """y = product of x over `axis`  =>  dx_i = dy · product of the others.
 
-    The others of x_i are those before it times those after it: two running products. Dividing y by x_i would be
+    That product is the one of all elements before x_i times the one of all after it. Dividing y by x_i would be
     cheaper, but wrong wherever x contains a zero; this gradient is exact at zeros, and so are its own gradients.
 
     Keeps x.
@@ -86,7 +86,7 @@ class Prod(Function):
 @derivation(Prod)
 @at_least_float32
 def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return the product over `axis` (all axes by default); 1 over no elements. float16 is computed in float32.
+    """Return the product over `axis` (all axes by default); that of no elements is 1. float16 is computed in float32.
 
     >>> tl.prod([[1.0, 2.0], [3.0, 4.0]], axis=0)
     Tensor([3. 8.], shape=(2,), dtype=float32)
@@ -121,7 +121,7 @@ class Logsumexp(Function):
 @derivation(Logsumexp)
 @at_least_float32
 def logsumexp(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return log(sum(exp(x))) over `axis` (all axes by default) without overflow; -inf over no elements.
+    """Return log(sum(exp(x))) over `axis` (all axes by default) without overflow; that of no elements is -inf.
 
     >>> tl.logsumexp([1000.0, 1000.0])
     Tensor(1000.6932, shape=(), dtype=float32)
@@ -150,7 +150,7 @@ def var(x: TensorLike, axis: Axis = None, keepdims: bool = False, ddof: int = 0)
     """Return the variance over `axis`: the sum of (x - mean)^2, divided by n - ddof (by n by default, as in NumPy).
 
     y = sum (x - mean)^2 / (n - ddof)  =>  dx = dy · 2 (x - mean) / (n - ddof). If n <= ddof, the divisor is 0 and the
-    result NaN or infinite, as in NumPy and PyTorch. float16 is computed in float32.
+    result is NaN or infinite, as in NumPy and PyTorch. float16 is computed in float32.
 
     >>> tl.var([1.0, 2.0, 4.0]), tl.var([1.0, 2.0, 4.0], ddof=1)
     (Tensor(1.5556, shape=(), dtype=float32), Tensor(2.3333, shape=(), dtype=float32))
@@ -187,12 +187,12 @@ def _elements_over(x: Any, axis: Axis, name: str) -> int:
 
 
 def _first(x: Tensor, axes: tuple[int, ...]) -> Array:
-    """Return the first element along `axes`, which are kept, as an array: a constant."""
+    """Return the first element along `axes`, which are kept, as an array, so that it is a constant."""
     return x.data[tuple([slice(0, 1) if i in axes else slice(None) for i in range(x.ndim)])]
 
 
 def _root(x: Tensor, order: float) -> Tensor:
-    """Return x^(1/order) for x >= 0, with gradient 0 at 0, where that of the root is infinite."""
+    """Return x^(1/order) for x >= 0, with gradient 0 at 0, although that of the root is infinite there."""
     at_zero = x == 0
     positive = where(at_zero, 1.0, x)
     return where(at_zero, 0.0, sqrt(positive) if order == 2 else positive ** (1 / order))
@@ -203,7 +203,7 @@ def _root(x: Tensor, order: float) -> Tensor:
 
 @at_least_float32
 def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return (sum |x|^ord)^(1/ord) over `axis`; by default over all elements (of a matrix: the Frobenius norm).
+    """Return (sum |x|^ord)^(1/ord) over `axis`; by default over all elements (for a matrix, the Frobenius norm).
 
     `ord` is any number above 0, or infinity for the largest |x|. Over several axes it is the norm of all their
     elements together, as in `torch.linalg.vector_norm`. Intermediate results do not overflow unless the norm does.
@@ -217,7 +217,7 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
     """
     if isinstance(ord, bool) or not isinstance(ord, numbers.Real) or not ord > 0:
         raise ValueError(
-            f"norm: ord must be a number above 0, or math.inf, got {shown(ord)}; the Frobenius norm has ord=2"
+            f"norm: ord must be a number above 0, or math.inf, got {shown(ord)}; for the Frobenius norm, use ord=2"
         )
     axes = reduced_axes(axis, keepdims, x.ndim, "norm")
     x = as_floating(x)
@@ -225,7 +225,7 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
         return max(abs(x), axes, keepdims)
     if ord == 1:
         return sum(abs(x), axes, keepdims)
-    # norm(x) = scale · norm(x / scale) for any scale, so it may be treated as a constant in the gradient.
+    # norm(x) = scale · norm(x / scale) for any scale, so the gradient may treat the scale as a constant.
     scale = _scale(x.data, axes)
     x = x / scale
     y = _root(sum(x * x if ord == 2 else _power_of_magnitude(x, ord), axes, keepdims=True), ord) * scale
@@ -233,7 +233,7 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
 
 
 def _scale(x: Array, axes: tuple[int, ...]) -> Array:
-    """Return the power of two just below the largest |x| over `axes`, kept: dividing by it causes no rounding."""
+    """Return the largest power of two up to the largest |x| over `axes` (kept): dividing by it causes no rounding."""
     xp = namespace_of(x)
     top = largest(xp.abs(x), axes)
     top = xp.where(xp.isfinite(top), top, xp.ones_like(top))
@@ -241,7 +241,7 @@ def _scale(x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _power_of_magnitude(x: Tensor, ord: float) -> Tensor:
-    """Return |x|^ord with gradient 0 at 0, where for ord < 1 it would be infinite."""
+    """Return |x|^ord with gradient 0 at 0, although for ord < 1 that gradient is infinite."""
     at_zero = x == 0
     return where(at_zero, 0.0, abs(where(at_zero, 1.0, x)) ** ord)
 
@@ -250,7 +250,7 @@ def _power_of_magnitude(x: Tensor, ord: float) -> Tensor:
 
 
 def any(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return whether any element is true (not 0) over `axis` (all axes by default). No gradient.
+    """Return whether any element is true (not 0) over `axis` (all axes by default), without a gradient.
 
     >>> tl.any([[0, 0], [0, 1]], axis=1)
     Tensor([False  True], shape=(2,), dtype=bool)
@@ -260,7 +260,7 @@ def any(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def all(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return whether all elements are true (not 0) over `axis` (all axes by default). No gradient.
+    """Return whether all elements are true (not 0) over `axis` (all axes by default), without a gradient.
 
     >>> tl.all([[1, 1], [0, 1]], axis=1)
     Tensor([ True False], shape=(2,), dtype=bool)
@@ -270,7 +270,7 @@ def all(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def count_nonzero(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Return the number of elements that are not 0 over `axis` (all axes by default). No gradient.
+    """Return the number of elements that are not 0 over `axis` (all axes by default), without a gradient.
 
     >>> tl.count_nonzero([[1, 1], [0, 1]], axis=1)
     Tensor([2 1], shape=(2,), dtype=int64)

@@ -1,4 +1,4 @@
-"""Random Tensors. They are constants; a gradient flows through mean + std * tl.normal(shape), written out.
+"""Random Tensors. They are constants: to get gradients of mean and std, write mean + std * tl.normal(shape).
 
 Each call makes one draw from a generator, by default the one that ``tl.seed`` sets. The result is a pure function of
 (seed, number of the draw, position): NumPy and CuPy draw the same numbers, up to the rounding of logarithm and cosine.
@@ -75,11 +75,11 @@ def normal(
     generator: Generator | None = None,
     backend: str | Backend = "numpy",
 ) -> Tensor:
-    """Return random numbers of the normal distribution with this mean and standard deviation, without gradient.
+    """Return random numbers from the normal distribution with this mean and standard deviation, without gradient.
 
-    By the formula of Box and Muller (1958): from u, v uniform in (0, 1], with r = sqrt(-2 log u) and the angle 2 pi v,
-    come two independent numbers, r cos and r sin. The smallest u, 2^-33 (float64: 2^-65), limits them to 6.7 (9.4)
-    standard deviations.
+    They follow Box and Muller (1958): u and v, uniform in (0, 1], give two independent standard normal numbers,
+    r cos(2 pi v) and r sin(2 pi v) with r = sqrt(-2 log u). The smallest u, 2^-33 (float64: 2^-65), limits the numbers
+    to 6.8 (9.5) standard deviations.
 
     >>> tl.normal(3, generator=tl.Generator(0))
     Tensor([2.5854 0.1879 0.0526], shape=(3,), dtype=float32)
@@ -102,7 +102,7 @@ def gumbel(
     generator: Generator | None = None,
     backend: str | Backend = "numpy",
 ) -> Tensor:
-    """Return random numbers of the standard Gumbel distribution, -log(-log(1 - u)), without gradient.
+    """Return random numbers from the standard Gumbel distribution, -log(-log(1 - u)), without gradient.
 
     P(g <= x) = exp(-exp(-x)). u has a fine resolution near 0, where g is large, so the long tail reaches 22.8
     (float64: 45).
@@ -124,16 +124,17 @@ def bernoulli(
     generator: Generator | None = None,
     backend: str | Backend | None = None,
 ) -> Tensor:
-    """Return 1 with probability `p`, otherwise 0. A Tensor `p` broadcasts to `shape`, by default its own. No gradient.
+    """Return ones with probability `p`, otherwise zeros, without a gradient.
 
-    Raises ValueError for a `p` outside [0, 1] on the host; one on a GPU is not fetched for a check.
+    A Tensor `p` broadcasts to `shape`, which is by default the shape of `p`. Raises ValueError for a `p` outside [0, 1]
+    on the host; a `p` on a GPU is not fetched for a check.
 
     >>> tl.bernoulli(0.5, 4, generator=tl.Generator(0))
     Tensor([1. 1. 1. 0.], shape=(4,), dtype=float32)
     """
     kind = checked_dtype("bernoulli", dtype)
     given = as_tensor(p).detach() if hasattr(p, "dtype") or not isinstance(p, float) else as_tensor(np.array(p))
-    if isinstance(given.data, np.ndarray):  # the check is free on the host; a p on a GPU is not fetched for it
+    if isinstance(given.data, np.ndarray):  # the check is free here; a p on a GPU is not fetched for it
         within = (given.data >= 0) & (given.data <= 1)
         if not within.all():
             raise ValueError(f"bernoulli: p must lie in [0, 1], got {given.data[~within][0]}")
@@ -146,10 +147,10 @@ def bernoulli(
 
 
 def categorical(logits: TensorLike, axis: int = -1, generator: Generator | None = None) -> Tensor:
-    """Return for each distribution softmax(logits) along `axis` an index drawn from it, int64; `axis` is removed.
+    """Return one index drawn from each distribution softmax(logits) along `axis`, which is removed; int64, no gradient.
 
-    The index of the largest of logits + gumbel noise has this distribution (Gumbel 1954; Maddison et al. 2014). Classes
-    with logits of -inf are never drawn, unless all are -inf. No gradient.
+    The index of the largest of logits + Gumbel noise has this distribution (Gumbel 1954; Maddison et al. 2014). Classes
+    with logits of -inf are never drawn, unless all logits are -inf.
 
     >>> tl.categorical([[0.0, 0.0], [0.0, -np.inf]], generator=tl.Generator(0))
     Tensor([1 0], shape=(2,), dtype=int64)
@@ -163,9 +164,9 @@ def categorical(logits: TensorLike, axis: int = -1, generator: Generator | None 
 
 
 def permutation(x: int | TensorLike, generator: Generator | None = None, backend: str | Backend = "numpy") -> Tensor:
-    """Return the integers below x in random order or, if x is a Tensor, its slices along axis 0.
+    """Return in random order the integers from 0 to x - 1 or, if x is a Tensor, its slices along axis 0.
 
-    For a Tensor it is differentiable: y = x[order]  =>  dx[order] = dy.
+    For a Tensor the op is differentiable: y = x[order]  =>  dx[order] = dy.
 
     >>> tl.permutation(5, generator=tl.Generator(0))
     Tensor([0 2 1 4 3], shape=(5,), dtype=int64)
@@ -200,7 +201,7 @@ def _random_bits(
 def _open_uniform(
     name: str, count: int, dtype: np.dtype, generator: Generator | None, backend: str | Backend
 ) -> tuple[Array, Backend]:
-    """Return numbers in (0, 1], finer the closer to 0, whose logarithms are all finite; float32 even for float16."""
+    """Return random numbers in (0, 1], more finely spaced near 0, with finite logarithms; for float16, float32."""
     size = max(dtype.itemsize, 4)
     bits, home = _random_bits(name, count, size, generator, backend)
     return (bits.astype(f"float{8 * size}") + 0.5) * 2.0 ** (-8 * size), home

@@ -54,7 +54,7 @@ class Reshape(Function):
 
 @derivation(Reshape)
 def reshape(x: TensorLike, *sizes: int | Sequence[int], shape: Shape | None = None) -> Tensor:
-    """Return x with another shape, given as a tuple (NumPy's `shape`) or as several integers; -1 is inferred.
+    """Return x with another shape, given as a tuple (NumPy's `shape`) or as several integers; a size -1 is inferred.
 
     >>> tl.reshape([1, 2, 3, 4], (2, -1))
     Tensor([[1 2]
@@ -97,7 +97,7 @@ class Transpose(Function):
 
 @derivation(Transpose)
 def transpose(x: TensorLike, *order: int | Sequence[int] | None, axes: Sequence[int] | None = None) -> Tensor:
-    """Return x with its axes in the given order: a tuple or several integers. By default the axes are reversed.
+    """Return x with its axes in the order given as a tuple or as several integers; by default they are reversed.
 
     The order may also be given by keyword, as NumPy's `axes`.
 
@@ -163,9 +163,9 @@ def expand_dims(x: TensorLike, axis: int | tuple[int, ...]) -> Tensor:
 
 @derivation(Reshape)
 def squeeze(x: TensorLike, axis: Axis = None) -> Tensor:
-    """Return x without its axes of size 1: all of them by default, or those named.
+    """Return x without its axes of size 1: by default without all of them, otherwise without those in `axis`.
 
-    Raises ValueError if an axis named has another size.
+    Raises ValueError if an axis in `axis` has a different size.
 
     >>> tl.squeeze([[[1, 2]]], 0).shape
     (1, 2)
@@ -229,7 +229,7 @@ class Concatenate(Function):
 
 @derivation(Concatenate)
 def concatenate(xs: Sequence[TensorLike] | TensorLike, axis: int = 0) -> Tensor:
-    """Return Tensors joined along an existing axis; their other sizes must agree.
+    """Return Tensors joined along an existing axis; their sizes along the other axes must agree.
 
     >>> tl.concatenate([[1, 2], [3]])
     Tensor([1 2 3], shape=(3,), dtype=int64)
@@ -266,7 +266,7 @@ def stack(xs: Sequence[TensorLike] | TensorLike, axis: int = 0) -> Tensor:
 def _tensors_to_join(xs: Any, axis: Any, name: str) -> list[Tensor]:
     """Return the Tensors to be joined; lists and numbers among them go to the backend of the first Tensor."""
     if hasattr(axis, "shape") and hasattr(xs, "shape"):
-        raise TypeError(f"{name}: the Tensors go into one list, {name}([x, y]); got them as two arguments")
+        raise TypeError(f"{name}: needs the Tensors in one list, {name}([x, y]); got two arguments")
     if not isinstance(xs, tuple | list) and not (hasattr(xs, "shape") and xs.ndim):
         raise TypeError(f"{name}: needs a list of Tensors, got {shown(xs)}")
     if not len(xs):
@@ -275,7 +275,7 @@ def _tensors_to_join(xs: Any, axis: Any, name: str) -> list[Tensor]:
 
 
 class Split(Function):
-    """y_1, ..., y_n are consecutive parts of x along `axis`  =>  dx joins their gradients. One node, several outputs.
+    """y_1, ..., y_n are consecutive parts of x along `axis`  =>  dx joins their gradients. A node with several outputs.
 
     Keeps nothing.
     """
@@ -293,9 +293,9 @@ class Split(Function):
 
 @derivation(Split)
 def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
-    """Return x cut along `axis` into that many equal parts or, as in NumPy, before each of the positions listed.
+    """Return x cut along `axis` into a given number of equal parts or, as in NumPy, before each of the given positions.
 
-    Raises ValueError if the parts would not be equal, or the positions are not in increasing order.
+    Raises ValueError if the parts would not be equal, or if the positions decrease or exceed the size of the axis.
 
     >>> tl.split([1, 2, 3, 4], 2)
     (Tensor([1 2], shape=(2,), dtype=int64), Tensor([3 4], shape=(2,), dtype=int64))
@@ -309,14 +309,14 @@ def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0
     if np.ndim(indices_or_sections) == 0:
         (parts,) = given
         if parts < 1 or n % parts:
-            raise ValueError(f"split: {parts} equal parts must fit axis {axis} of size {n}; list where to cut")
+            raise ValueError(f"split: {parts} equal parts must fit axis {axis} of size {n}; list the cuts instead")
         sizes = [n // parts] * parts
     else:
         cuts = [0, *given, n]
         if sorted(cuts) != cuts:
             raise ValueError(f"split: positions must rise from 0 to {n}, the size of axis {axis}; got {list(given)}")
         sizes = [end - start for start, end in pairwise(cuts)]
-    outputs: Any = Split.apply(x, sizes=sizes, axis=axis)  # several, which the type of `apply` does not say
+    outputs: Any = Split.apply(x, sizes=sizes, axis=axis)  # several outputs, which the type of `apply` does not express
     return outputs
 
 

@@ -43,12 +43,12 @@ class Softmax(Function):
 
 @singledispatch
 def softmax_formula(x: Array, axis: int, visible: Array | None) -> Array:
-    """Return softmax. Subtracting the largest visible element first changes nothing but keeps exp from overflowing."""
+    """Return softmax. Subtracting the largest visible element does not change it, but keeps exp from overflowing."""
     xp = namespace_of(x)
     if visible is not None:
         x = xp.where(visible, x, xp.asarray(-math.inf, x.dtype))
     top = largest(x, (axis,))
-    e = xp.exp(x - xp.where(top == -math.inf, xp.zeros_like(top), top))  # nothing visible: exp(-inf - 0) = 0
+    e = xp.exp(x - xp.where(top == -math.inf, xp.zeros_like(top), top))  # if nothing is visible, exp(-inf - 0) = 0
     total = e.sum(axis=axis, keepdims=True)
     return e / xp.where(total == 0, xp.ones_like(total), total)
 
@@ -63,12 +63,12 @@ def softmax_gradient(dy: Array, y: Array, axis: int) -> Array:
 @derivation(Softmax)
 @at_least_float32  # the sum of 100,000 exponentials would overflow at 65504
 def softmax(x: TensorLike, axis: int = -1, visible: TensorLike | None = None) -> Tensor:
-    """Return exp(x) normalized to sum 1 along `axis`; y has the shape of x.
+    """Return exp(x) normalized to a sum of 1 along `axis`, in the shape of x.
 
     Where `visible` (booleans that broadcast to x) is False, the result is 0 and no gradient flows. Where a whole slice
     along `axis` is hidden, the result is all zeros, not NaN. float16 is computed in float32.
 
-    Raises TypeError if `visible` is not boolean, ValueError if it does not broadcast to the shape of x.
+    Raises TypeError if `visible` is not boolean, and ValueError if it does not broadcast to the shape of x.
 
     >>> tl.softmax([0.0, 1.0, 2.0])
     Tensor([0.09   0.2447 0.6652], shape=(3,), dtype=float32)

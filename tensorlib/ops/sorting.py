@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["argsort", "searchsorted", "sort", "topk"]
 
-ARGMAX_LIMIT = 8  # up to this many of the largest elements are found by repeated argmax
+ARGMAX_LIMIT = 8  # the largest elements, up to this many, are found by repeated argmax
 
 
 def argsort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tensor:
-    """Return the indices that put x in order along `axis` (None: of x flattened), smallest first or largest first.
+    """Return the indices that sort x along `axis` (None: the flattened x), smallest first unless `descending`.
 
-    Equal elements keep their order in both cases. NaN counts as larger than every number. No gradient.
+    Equal elements keep their order in both cases. NaN counts as larger than every number. There is no gradient.
 
     >>> tl.argsort([3, 1, 2]), tl.argsort([3, 1, 2], descending=True)
     (Tensor([1 2 0], shape=(3,), dtype=int64), Tensor([0 2 1], shape=(3,), dtype=int64))
@@ -45,9 +45,9 @@ def argsort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> T
 
 @derivation(Getitem)
 def sort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tensor:
-    """Return x in order along `axis` (None: x flattened). Ties and NaN are as in `argsort`.
+    """Return x sorted along `axis` (None: the flattened x). Ties and NaN are ordered as in `argsort`.
 
-    y = x[argsort(x)]: the gradient of each element flows back to where it came from.
+    y = x[argsort(x)]: the gradient of each element flows back to its position in x.
 
     >>> tl.sort([3, 1, 2])
     Tensor([1 2 3], shape=(3,), dtype=int64)
@@ -63,7 +63,7 @@ def sort(x: TensorLike, axis: int | None = -1, descending: bool = False) -> Tens
 def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
     """Return the `k` largest (or smallest) elements along `axis`, the most extreme first, and their indices.
 
-    Among equal elements the first comes first. The values, x[indices], are differentiable; the indices are not.
+    Equal elements keep their order. The values, x[indices], are differentiable; the indices are not.
 
     >>> tl.topk([3, 1, 2], 2)
     (Tensor([3 2], shape=(2,), dtype=int64), Tensor([0 2], shape=(2,), dtype=int64))
@@ -88,9 +88,9 @@ def topk(x: TensorLike, k: int, axis: int = -1, largest: bool = True) -> tuple[T
 def _topk_by_argmax(x: Tensor, count: int, axis: int) -> Tensor | None:
     """Return the indices of the `count` largest elements along `axis`, the largest first, by repeated `argmax`.
 
-    Beam search needs 4 of 8,000 logits: that is 20 times as fast as `partition`. Return None if -inf, which marks
-    elements already found, is among the largest; for integers, which have no -inf; and on a GPU, where the check would
-    wait for the result.
+    For the 4 largest of 8,000 logits, as in beam search, this is 20 times as fast as `partition`. Return None if -inf,
+    which marks elements already found, is among the largest; for integers, which have no -inf; if there is nothing to
+    find; and on a GPU, where the check would wait for the result.
     """
     if not isinstance(x.data, np.ndarray) or x.dtype.kind != "f" or not count * x.size:
         return None
@@ -109,8 +109,9 @@ def _topk_by_partition(x: Tensor, count: int, axis: int, largest: bool) -> Tenso
     """Return the indices of the `count` most extreme elements along `axis`, in increasing order, or None.
 
     Sorting everything for a few elements takes ten times as long as `partition`, which finds the last of those few.
-    Return None if other elements tie with that one (or NaN is among them), so that only a full order decides which
-    come first; and on a GPU, where `partition` sorts everything too, and counting the elements found would wait.
+    Return None if other elements tie with that one, so that only a full order decides which come first; if the smallest
+    are wanted and there is a NaN; if `count` is 0 or all; and on a GPU, where `partition` sorts everything too, and
+    counting the elements found would wait.
     """
     n, rows = x.shape[axis], x.data.swapaxes(axis, -1)
     if not isinstance(rows, np.ndarray) or not 0 < count < n or not rows.size:
@@ -125,9 +126,9 @@ def _topk_by_partition(x: Tensor, count: int, axis: int, largest: bool) -> Tenso
 
 
 def searchsorted(sorted: TensorLike, values: TensorLike, side: str = "left") -> Tensor:
-    """Return for each of `values` the position at which inserting it keeps `sorted` (1-d, increasing) in order.
+    """Return, for each of `values`, the position at which inserting it keeps `sorted` (1-d, increasing) in order.
 
-    Among equal elements it is the leftmost position, or with side="right" the rightmost. No gradient.
+    If `sorted` has equal elements, the position is before them or, with side="right", after them. There is no gradient.
 
     >>> tl.searchsorted([10, 20, 30], [20, 25])
     Tensor([1 2], shape=(2,), dtype=int64)

@@ -1,4 +1,4 @@
-"""Sine, cosine, tangent, their inverses and the hyperbolic functions, elementwise."""
+"""Elementwise sine, cosine and tangent, their inverses, and the hyperbolic functions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Sin(Function):
 
 @derivation(Sin)
 def sin(x: TensorLike) -> Tensor:
-    """Return the sine, elementwise; x in radians.
+    """Return the sine of x (in radians), elementwise.
 
     >>> tl.sin([0.0, 1.0])
     Tensor([0.     0.8415], shape=(2,), dtype=float32)
@@ -57,7 +57,7 @@ class Cos(Function):
 
 @derivation(Cos)
 def cos(x: TensorLike) -> Tensor:
-    """Return the cosine, elementwise; x in radians.
+    """Return the cosine of x (in radians), elementwise.
 
     >>> tl.cos([0.0, 1.0])
     Tensor([1.     0.5403], shape=(2,), dtype=float32)
@@ -83,7 +83,7 @@ class Tan(Function):
 
 @derivation(Tan)
 def tan(x: TensorLike) -> Tensor:
-    """Return the tangent, elementwise; x in radians.
+    """Return the tangent of x (in radians), elementwise.
 
     >>> tl.tan([0.0, 1.0])
     Tensor([0.     1.5574], shape=(2,), dtype=float32)
@@ -108,7 +108,7 @@ class Arcsin(Function):
 
 @derivation(Arcsin)
 def arcsin(x: TensorLike) -> Tensor:
-    """Return the angle in [-pi/2, pi/2] whose sine is x, elementwise; NaN outside [-1, 1].
+    """Return the angle in [-pi/2, pi/2] whose sine is x, elementwise, or NaN for x outside [-1, 1].
 
     >>> tl.arcsin([0.0, 1.0])
     Tensor([0.     1.5708], shape=(2,), dtype=float32)
@@ -133,7 +133,7 @@ class Arccos(Function):
 
 @derivation(Arccos)
 def arccos(x: TensorLike) -> Tensor:
-    """Return the angle in [0, pi] whose cosine is x, elementwise; NaN outside [-1, 1].
+    """Return the angle in [0, pi] whose cosine is x, elementwise, or NaN for x outside [-1, 1].
 
     >>> tl.arccos([0.0, 1.0])
     Tensor([1.5708 0.    ], shape=(2,), dtype=float32)
@@ -263,7 +263,7 @@ class Tanh(Function):
 
 @derivation(Tanh)
 def tanh(x: TensorLike) -> Tensor:
-    """Return the hyperbolic tangent, elementwise; y has the shape of x.
+    """Return the hyperbolic tangent, elementwise.
 
     >>> tl.tanh([0.0, 1.0])
     Tensor([0.     0.7616], shape=(2,), dtype=float32)

@@ -1,13 +1,13 @@
-"""The op table: one row per public function of ops/. The tests and ``tensorlib check`` (check.py) walk it.
+"""The op table: one row per public function of ops/. The tests and ``tensorlib check`` (check.py) go through it.
 
-There is one file of rows for each file of ops. A row says at which samples an op is tried, and gives NumPy's version::
+There is one file of rows for each file of ops. A row gives an op, its NumPy version and the samples to try it at::
 
     Row("power", tl.power, np.power, [sample((3,), (3,)), sample((2, 3), 2), sample((0,), (0,))], POSITIVE),
 
 ``sample`` lists the positional arguments of one call. A *tuple* is a shape: the op gets an array of that shape, filled
 from the row's domain, and is differentiated with respect to it. Anything else (a number, an array of ids, a mask) is
-passed unchanged, arrays as Tensors. Keyword arguments go to the op and to its reference alike. Every run fills a
-sample from the same seed.
+passed unchanged, except that the op gets arrays as Tensors. Keyword arguments go both to the op and to its reference.
+Every run fills a sample from the same seed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _rows() -> list[Row]:
 
 
 def function_names() -> list[str]:
-    """Return the public functions of every file in ops/ that work on Tensors: each of them needs a row."""
+    """Return the names of the public functions of Tensors in ops/, each of which needs a row."""
     names: list[str] = []
     for module in pkgutil.iter_modules(ops.__path__):
         if module.name not in _NOT_OPS:

@@ -15,7 +15,7 @@ __all__ = ["LAYOUTS", "CheckReport", "check", "check_sample"]
 
 
 class CheckReport(NamedTuple):
-    """The result for one op: the worst errors of each order, relative to the largest element of the gradient."""
+    """The result for one op: the largest error of each order, relative to the largest element of the gradient."""
 
     op: str
     samples: int
@@ -36,7 +36,7 @@ def check(
     rows = [row for row in ROWS if row.differentiable]
     known = [row.name for row in rows]
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"check: no differentiable op is called {', '.join(unknown)}; there are {', '.join(known)}")
+        raise ValueError(f"check: no differentiable op is called {', '.join(unknown)}; known: {', '.join(known)}")
     checked_on = get_backend(backend)
     return (_report(row, checked_on, tolerance) for row in rows if not names or row.name in names)
 

@@ -17,7 +17,7 @@ def _convolution(
     x: np.ndarray, weight: np.ndarray, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
     groups: int = 1,
 ) -> np.ndarray:  # fmt: skip
-    """Return the sum, over positions in the window, of shifted inputs times weights: one group at a time."""
+    """Return the sum, over positions in the window, of shifted inputs times weights, one group at a time."""
     n = x.ndim - 2
     stride, padding, dilation = (np.broadcast_to(v, n) for v in (stride, padding, dilation))
     padded = np.pad(x, [(0, 0), (0, 0), *[(p, p) for p in padding]])

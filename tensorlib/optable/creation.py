@@ -1,4 +1,4 @@
-"""Rows of the op table: Tensors filled from numbers. An array gives the backend, and the shape where one is needed."""
+"""Rows of the op table: Tensors filled from numbers. A sample's array gives the backend and, if needed, the shape."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _like(name: str) -> Row:
 
 
 def _from_numbers(name: str, samples: list[Any]) -> Row:
-    """Return the row of a function of numbers; float64 unless the sample gives a dtype."""
+    """Return the row of a function of numbers; its dtype is float64 unless the sample gives one."""
     ours, numpys = getattr(tl, name), getattr(np, name)
     return Row(
         name, lambda x, *a, **k: ours(*a, **{"dtype": "float64", **k}, backend=x.backend),

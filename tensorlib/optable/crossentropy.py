@@ -26,7 +26,7 @@ def cross_entropy_reference(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> Any:
-    """Return cross-entropy, computed by its definition."""
+    """Return the cross-entropy, computed from its definition."""
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     if targets.dtype.kind == "f":
         smoothed = (1 - label_smoothing) * targets + label_smoothing / logits.shape[-1]

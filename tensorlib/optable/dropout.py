@@ -1,4 +1,4 @@
-"""Rows of the op table: dropout. The generator chooses the elements that stay, so `dropout` has no reference."""
+"""Rows of the op table: dropout. Only the generator determines which elements stay, so `dropout` has no reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the op table: sums of products in Einstein's notation."""
+"""Rows of the op table: sums of products in Einstein notation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROWS: list[Row] = [
             sample("ij,ij->", (2, 3), (2, 3)), sample("ii,ij->j", (2, 2), (2, 3)), sample("ij,k->k", (2, 3), (2,)),
             sample("ij,jk->ik", (0, 3), (3, 2)), sample("ij,jk->ik", (2, 0), (0, 2)), sample(",i->i", (), (3,)),
             sample("Ab,bC", (2, 2), (2, 2)),
-            # an ellipsis, and axes of size 1, broadcast
+            # an ellipsis, and axes of size 1, which broadcast
             sample("...ij->...ji", (2, 2, 3)), sample("...", (2, 3)), sample("i...->...", (2, 3)),
             sample("b...a", (2, 2, 3)),
             sample("...ij,...jk->...ik", (2, 1, 2, 2), (3, 2, 2)), sample("...i,...i->...", (2, 3), (3,)),

@@ -1,4 +1,4 @@
-"""Rows of the op table: reading from and adding to given positions along an axis."""
+"""Rows of the op table: reading, replacing and adding elements at integer positions along one axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the op table: products of matrices, their diagonals and triangles."""
+"""Rows of the op table: products, diagonals and triangles of matrices."""
 
 from __future__ import annotations
 

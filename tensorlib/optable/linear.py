@@ -1,4 +1,4 @@
-"""Rows of the op table: the dense layer, alone and followed by ReLU."""
+"""Rows of the op table: the linear layer, alone and followed by ReLU."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ def NEAR(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def FAR(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return numbers near -3, 0 and 3, which differ from those of NEAR, up or down, by about 0.5 or by more than 2."""
+    """Return numbers near -3, 0 and 3, which differ from those of NEAR by about 0.5 or by more than 2."""
     return np.asarray(rng.choice([-3.0, 0.0, 3.0], shape) + rng.uniform(-0.1, 0.1, shape))
 
 
 def _reduced(terms: Callable[..., np.ndarray]) -> Callable[..., Any]:
-    """Return the loss with these terms: `reduction` is the same for every loss of this family."""
+    """Return the loss with these terms, adding the argument `reduction` that all these losses have."""
 
     def loss(*arguments: Any, reduction: str = "mean", **keywords: Any) -> Any:
         found = terms(*arguments, **keywords)

@@ -13,7 +13,7 @@ __all__ = ["EMPTY", "REDUCED", "ROWS", "WITH_ZEROS"]
 
 
 def WITH_ZEROS(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Return numbers of which every third is 0: slices along an axis hold no, one or several zeros."""
+    """Return numbers of which every third is 0, so that slices along an axis hold none, one or several zeros."""
     x = REAL(rng, shape)
     x.reshape(-1)[::3] = 0
     return x

@@ -74,7 +74,7 @@ class Sample(NamedTuple):
 
 
 def sample(*arguments: Any, **keywords: Any) -> Sample:
-    """Describe one call of an op: tuples are shapes, everything else is passed unchanged."""
+    """Describe one call of an op: positional tuples are shapes; all else is passed unchanged, arrays as Tensors."""
     return Sample(arguments, keywords)
 
 
@@ -88,10 +88,10 @@ class Row:
 
     Attributes:
         name: the public name.
-        function: the op; gets Tensors in the place of shapes.
-        reference: returns the expected values; gets float64 NumPy arrays instead. None where NumPy has no equivalent.
+        function: the op; it gets a Tensor in place of each shape.
+        reference: returns the expected values; it gets a NumPy array in place of each shape. None if there is none.
         samples: the calls to test, each described by `sample`.
-        domain: fills the shapes; a tuple has one domain for each shape.
+        domain: fills the shapes; if it is a tuple, each shape has its own domain.
         differentiable: False if only the value can be checked.
     """
 
@@ -111,7 +111,7 @@ class Row:
         return [a.astype(dtype) if a.dtype.kind == "f" else a for a in filled]
 
     def bound(self, sample: Sample, backend: Backend | None) -> Callable[..., Any]:
-        """Return the op as a function of the sample's arrays alone; without a backend, its reference on NumPy's."""
+        """Return the op as a function of the sample's arrays alone, or its reference if `backend` is None."""
         function: Any = self.reference if backend is None else self.function
         keywords = {k: _as_argument(v, backend) for k, v in sample.keywords.items()}
 
@@ -125,7 +125,7 @@ class Row:
         return call
 
     def _signature(self, sample: Sample) -> inspect.Signature:
-        """Return the op's names of the arguments that are arrays in this sample."""
+        """Return a signature with the op's names for the arguments that are arrays in this sample."""
         names = list(inspect.signature(self.function).parameters.values())
         several = [p for p in names if p.kind is p.VAR_POSITIONAL]
         if several:  # concatenate(*xs): its inputs have no names
@@ -136,7 +136,7 @@ class Row:
 
 
 def _as_argument(value: Any, backend: Backend | None) -> Any:
-    """Return a constant argument as the op gets it: arrays as Tensors of the backend, also inside an index tuple."""
+    """Return a constant argument; with a backend, arrays become Tensors on it, even inside an index tuple."""
     if backend is None:
         return value
     if isinstance(value, np.ndarray):
@@ -145,7 +145,7 @@ def _as_argument(value: Any, backend: Backend | None) -> Any:
 
 
 def dropout_mask(shape: tuple[int, ...], p: float) -> np.ndarray:
-    """Return the mask that an op with dropout `p` and ``tl.Generator(7)`` multiplies by."""
+    """Return the mask by which an op with dropout `p` and ``tl.Generator(7)`` multiplies."""
     return dropout(np.ones(shape), p, Generator(7)).numpy()
 
 

@@ -1,6 +1,6 @@
 """Rows of the op table: random Tensors. The references apply the same formulas to the random words of NumPy's Philox.
 
-The first argument is an array that gives the backend, and the shape where one is needed.
+The first argument of a sample is an array that gives the backend and, if needed, the shape.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _permutation(x: Any) -> np.ndarray:
 
 
 def _drawn(function: Any) -> Any:
-    """Return `function` with the shape and backend of an array, in float64, and always the generator's first draw."""
+    """Return `function` of an array that gives shape and backend: in float64, always the generator's first draw."""
 
     def draw(x: Any, *arguments: Any, **options: Any) -> Any:
         stream = tl.Generator(SEED)

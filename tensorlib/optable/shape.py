@@ -1,4 +1,4 @@
-"""Rows of the op table: rearranging elements without computing."""
+"""Rows of the op table: moving or copying elements without changing them."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ BAD = [
     (lambda x: x.std(axis=4), ValueError, "std: axis must lie in .* got 4"),
     (lambda x: x.std(ddof="1"), TypeError, "std: ddof must be a number, got '1'"),
     (lambda x: x.logsumexp(axis=2), ValueError, "logsumexp: axis must lie in .* got 2"),
-    (lambda x: x.norm("fro"), ValueError, "norm: ord must be a number above 0, .* got 'fro'; the Frobenius norm has"),
+    (lambda x: x.norm("fro"), ValueError, "norm: ord must be a number above 0, .* got 'fro'; for the Frobenius norm"),
     (lambda x: x.norm(0), ValueError, "norm: ord must be a number above 0, or math.inf, got 0"),
     (lambda x: x.norm(-inf), ValueError, "norm: ord must be a number above 0, or math.inf, got -inf"),
     (lambda x: x.norm(x), ValueError, "norm: ord must be a number above 0, or math.inf, got a Tensor of shape"),
