@@ -15,9 +15,9 @@ HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class OwnPackages:
-    """Finds our packages beside this one, even if the current directory or PYTHONPATH has others with the same names.
+    """Finds tensorlib, nn and models in HOME, even if the current directory or PYTHONPATH has others of these names.
 
-    Putting the folder first on sys.path instead would let anything in site-packages hide the standard library.
+    HOME may be site-packages. If it were first on sys.path, any package there could hide the standard library.
     """
 
     @staticmethod

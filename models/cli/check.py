@@ -52,12 +52,12 @@ def _reports(ops: Sequence[str], backend: str) -> Iterator[table.CheckReport]:
 
 
 def check_transformer(backend: str) -> table.CheckReport:
-    """Check the gradient of an encoder-decoder's logits with respect to all its parameters, padding included."""
+    """Check the gradient of an encoder-decoder's logits with respect to all its parameters, on a batch with padding."""
     tiny = TransformerConfig(5, 5, layers=1, width=4, heads=2, feed_forward=3, dropout=0.0, max_length=4)
     model = Transformer(tiny, generator=tl.Generator(0)).astype("float64").to(backend).eval()
     batch = make_batch([([4, 3], [4, 4]), ([4, 4, 3], [4])])
     rng = np.random.default_rng(0)
-    # Perturb the initial values: zero biases and unit gains would hide an error in the factors beside them.
+    # Perturb the initial values: with zero biases and unit gains, a gradient that wrongly omits them could pass.
     points = {name: x + 0.3 * rng.standard_normal(x.shape) for name, x in model.state_dict().items()}
 
     def logits(*tensors: tl.Tensor) -> tl.Tensor:

@@ -21,7 +21,7 @@ from models.text.tokens import BOS, EOS
 __all__ = ["Draw", "greedy", "initial_state", "sample"]
 
 ENDED = 0.25  # once this fraction of a batch has ended, copying the state of the others pays off
-NUCLEUS = 256  # number of candidates examined first; they nearly always have at least the probability top_p
+NUCLEUS = 256  # number of candidates examined first; their probabilities nearly always sum to at least top_p
 
 Draw = tuple[int, int]  # (key, draw), as returned by tl.Generator.next_draw
 Choose = Callable[[tl.Tensor, np.ndarray, int], np.ndarray]  # (logits_BV, sentence_B, length) -> ids_B
@@ -33,7 +33,7 @@ def greedy(
     max_length: int | Sequence[int] | None = None,
     min_length: int = 0,
 ) -> list[list[int]]:
-    """Return a target, without </s>, for each source (ids ending in </s>), always taking the likeliest next token.
+    """Return a target (ids without </s>) for each source (ids ending in </s>): always the likeliest next token.
 
     A target ends at </s>, which cannot come before `min_length` tokens, or at `max_length` tokens (one limit for all or
     one for each; default: twice the source's length plus 20). All sources are decoded in one batch, so they should be
@@ -146,7 +146,7 @@ def _drawn(ids_BC: np.ndarray | None, probs_BC: np.ndarray, uniform_B: np.ndarra
 
 
 def _uniform(draw: Draw, count: int) -> np.ndarray:
-    """Return the first `count` numbers in [0, 1) of a draw; they do not depend on `count`."""
+    """Return a draw's first `count` numbers, uniform in [0, 1); a larger `count` only appends more."""
     bits = tl.get_backend("numpy").random_bits(*draw, count, "uint64")
     return (bits >> np.uint64(11)) * 2.0**-53
 

@@ -63,5 +63,5 @@ def open_backend(name: str) -> str:
 
 
 def model_config(config: TrainConfig, tokenizer: Tokenizer) -> TransformerConfig:
-    """Return the config's model with the vocabulary sizes of the tokenizer."""
+    """Return the run's TransformerConfig with the tokenizer's vocabulary sizes."""
     return replace(config.model, source_vocabulary=tokenizer.source_size, target_vocabulary=tokenizer.target_size)

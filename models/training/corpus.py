@@ -46,7 +46,7 @@ class Examples:
 
 
 def read_corpus(config: TrainConfig) -> Corpus:
-    """Read the text that the config names. Errors: `UserError` naming a file that is unreadable or has no full pair."""
+    """Read the text that the config names. Errors: `UserError` naming an unreadable file or one without full pairs."""
     if config.data == "phrasebook":
         book = phrasebook()
         return Corpus(book.train, book.valid, book.test, [])

@@ -50,9 +50,9 @@ class Function(Node):
 
     Attributes for the author of an op:
         saved: the inputs or outputs that ``save`` kept; under create_graph they are Tensors with their history.
-        statistics: anything else that is kept *for speed*, such as LayerNorm's 1/std. None under create_graph, where
-            the formula must compute it from ``saved``: a statistic treated as a constant gives a right gradient and a
-            wrong second one.
+        statistics: anything else that is kept *for speed*, such as LayerNorm's 1/std. It is None under create_graph,
+            where ``backward`` must recompute it from ``saved``: a statistic treated as a constant gives a right first
+            derivative and a wrong second one.
         needs: for each input, whether its gradient is wanted; all False if nothing is recorded. Skip unwanted ones.
         broadcasts: set to True in the class if inputs broadcast; the engine then sums gradients back to input shapes.
         fresh: set to True in the class if every gradient is a new array that nothing else refers to: it may then become
@@ -147,7 +147,7 @@ class Function(Node):
 
     @classmethod
     def run(cls, *inputs: Any, **attributes: Any) -> Any:
-        """Use this op inside another's ``backward``. It maps arrays to an array; Tensors go to ``apply``."""
+        """Run this op inside another op: on arrays call ``forward`` and record nothing, on Tensors call ``apply``."""
         if any(isinstance(x, Value) for x in inputs):
             return cls.apply(*inputs, **attributes)
         op = cls()
@@ -200,13 +200,13 @@ def _operand(x: Any, inputs: Sequence[Any]) -> Any:
 
 
 def _distinct(arrays: list[Any]) -> list[Any]:
-    """Replace the second of two equal arrays, as in x * x.detach(), by a view: `save` recognizes inputs by identity."""
+    """Replace repeats of an array, as in x * x.detach(), by views: saved inputs are recognized by identity."""
     first = {id(x): i for i, x in reversed([*enumerate(arrays)])}
     return [x if first[id(x)] == i or not hasattr(x, "dtype") else x[...] for i, x in enumerate(arrays)]
 
 
 def derivation(*ops: type[Function]) -> Callable[[F], F]:
-    """Append the docstrings of `ops`, their formulas and gradients, to that of a public function for ``help``."""
+    """Append the docstrings of `ops`, which state formulas and gradients, to a public function's docstring."""
 
     def add(function: F) -> F:
         texts = [inspect.cleandoc(text) for text in (function.__doc__, *(op.__doc__ for op in ops)) if text]

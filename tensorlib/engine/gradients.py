@@ -24,10 +24,10 @@ class Gradients:
 
     Attributes:
         sums: the sum of the contributions so far, by edge.
-        owned: edges whose sum this pass has allocated, so that it may add to it in place.
+        owned: edges whose sum this pass allocated and may therefore add to in place.
         fresh: edges to leaves whose only contribution shares its memory with no other array.
         found: the finished gradients that were requested, by edge.
-        reached: the leaves, and the Tensors that retain their gradient, that this pass reached, by id.
+        reached: the leaves and gradient-retaining Tensors that this pass reached, by id.
     """
 
     def __init__(self, create_graph: bool, wanted: set[Edge] | None, runs_hooks: bool) -> None:

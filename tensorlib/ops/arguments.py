@@ -47,7 +47,7 @@ def namespace_among(*operands: Any) -> Any:
 def at_least_float32(op: F) -> F:
     """Decorate an op so that for a float16 x it computes in float32 and rounds the result to float16.
 
-    This is for sums and products whose intermediate results need a range above 65504 or more than 11 bits.
+    This is for sums and products whose intermediate results may exceed 65504 or need more than 11 bits.
     """
     first = next(iter(signature(op).parameters))
 

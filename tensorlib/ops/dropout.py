@@ -1,4 +1,4 @@
-"""Dropout. Instead of the mask it keeps the generator's key and counter, from which the mask can be drawn again."""
+"""Dropout. It stores no mask, only the generator's key and counter, from which the mask can be drawn again."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def next_draw(name: str, p: float, generator: Generator | None) -> tuple[int, in
 
 @derivation(Dropout)
 def dropout(x: TensorLike, p: float, generator: Generator | None = None) -> Tensor:
-    """Return x with each element zeroed with probability `p` and the others scaled by 1/(1-p): its expected value is x.
+    """Return x with elements zeroed with probability `p` and the rest scaled by 1/(1-p): the expected result is x.
 
     It makes one draw from `generator`, or from the default generator, which ``tl.seed`` sets. Raises TypeError unless x
     has a floating dtype, and ValueError unless 0 <= p < 1.

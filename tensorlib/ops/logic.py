@@ -172,7 +172,7 @@ def invert(x: TensorLike) -> Tensor:
 def _bitwise(function: str, *inputs: TensorLike) -> Tensor:
     """Apply a bitwise function to booleans or integers.
 
-    Raises TypeError for floating numbers, which often come from a comparison without parentheses.
+    Raises TypeError for floating numbers, often a sign of missing parentheses: x > 0 & y > 0 is x > (0 & y) > 0.
     """
     for x in inputs:
         if isinstance(x, float) or getattr(getattr(x, "dtype", None), "kind", "b") not in "biu":

@@ -214,7 +214,7 @@ def _evaluated(
 
 
 def _vectors(name: str, v: Any, likes: Sequence[Tensor], what: str) -> list[Tensor]:
-    """Return the caller's vectors as Tensors of the shapes and dtypes of `likes`; 1 for a scalar if none is given."""
+    """Return the caller's vectors as Tensors with the shapes and dtypes of `likes`; a missing v is 1 for a scalar."""
     if v is None:
         if len(likes) != 1 or likes[0].size != 1:
             raise ValueError(f"{name}: v is required unless {what} is a scalar; its shape is {likes[0].shape}")
