@@ -16,20 +16,7 @@ def open_backend() -> Backend:
 
     Raises RuntimeError if CuPy is not installed or no GPU answers.
     """
-    try:
-        import cupy
-
-        devices = cupy.cuda.runtime.getDeviceCount()
-    except ImportError:
-        raise RuntimeError(
-            "backend: 'cupy' needs CuPy, which is not installed; pip install 'tensorlib[cuda]', or use 'numpy'"
-        ) from None
-    except Exception as error:  # CuPy raises CUDARuntimeError if there is no driver or no GPU
-        reason = str(error).split("\n")[0]
-        raise RuntimeError(f"backend: 'cupy' needs a CUDA GPU, and none answered ({reason}); use 'numpy'") from None
-    if not devices:
-        raise RuntimeError("backend: 'cupy' needs a CUDA GPU, found 0; use 'numpy'")
-
+    cupy = _cupy_on_a_gpu()
     from tensorlib.arrays.cuda import random_bits
 
     class CuPy(Backend):
@@ -55,6 +42,24 @@ def open_backend() -> Backend:
     backend = CuPy()
     backend_of.register(cupy.ndarray, lambda array: backend)
     return backend
+
+
+def _cupy_on_a_gpu() -> Any:
+    """Import CuPy and return it. Raises RuntimeError if it is not installed or no GPU answers."""
+    try:
+        import cupy
+
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except ImportError:
+        raise RuntimeError(
+            "backend: 'cupy' needs CuPy, which is not installed; pip install 'tensorlib[cuda]', or use 'numpy'"
+        ) from None
+    except Exception as error:  # CuPy raises CUDARuntimeError if there is no driver or no GPU
+        reason = str(error).split("\n")[0]
+        raise RuntimeError(f"backend: 'cupy' needs a CUDA GPU, and none answered ({reason}); use 'numpy'") from None
+    if not devices:
+        raise RuntimeError("backend: 'cupy' needs a CUDA GPU, found 0; use 'numpy'")
+    return cupy
 
 
 register_backend("cupy", open_backend)
