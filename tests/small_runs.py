@@ -7,8 +7,9 @@ import signal
 from models.cli.display import Display
 from models.runs.config_layers import config_from
 from models.system.stopping import Stopped, Stopper
+from models.training.corpus import read_corpus
 from models.training.loop import Trainer
-from models.training.start import resume_run, start_run
+from models.training.start import Plan, resume_run, start_run
 
 MODEL = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 16, "dropout": 0.2, "max_length": 24}
 
@@ -46,6 +47,7 @@ def config_maker(folder):
             "validate_every": 4,
             "save_every": 3,
             "keep": 99,
+            "best_by": "loss",
             "tokenizer": {"vocabulary": 300},
             "optim": {"accumulate": 2, "warmup": 3, "schedule": "cosine"} | given.pop("optim", {}),
             "model": MODEL | given.pop("model", {}),
@@ -57,7 +59,7 @@ def config_maker(folder):
 
 def trainer_for(config, out, stopper=None):
     stopper = stopper or Stopper()
-    return Trainer(start_run(config, out, stopper), Display(io.StringIO()), stopper)
+    return Trainer(start_run(Plan(config, read_corpus(config)), out, stopper), Display(io.StringIO()), stopper)
 
 
 def train(config, out, stopper=None):

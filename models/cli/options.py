@@ -9,8 +9,10 @@ from cyclopts import Group, Parameter
 
 from models.decoding.settings import UNSET, Search
 from models.runs.config import PRESETS, TEXT_FILES, TrainConfig
-from models.runs.nested_dicts import is_section, settable
+from models.runs.defaults import choose
+from models.runs.nested_dicts import flat_items, is_section, settable
 from models.system.errors import UserError
+from models.text.size import TextSize
 
 __all__ = ["RUN", "BeamOptions", "SearchOptions", "TrainOptions", "given", "help_texts", "search_of"]
 
@@ -63,15 +65,17 @@ def _group(key: str) -> Group:
     return _GROUPS.get("text" if section in ("data", *TEXT_FILES) else section, RUN)
 
 
+_CHOSEN = {key for choice in choose(TextSize(), {}) for key in choice.settings}
+
+
 def _shown_default(key: str, default: Any) -> str:
     """Return the default in brackets, or both defaults if those for the phrasebook and for the user's text differ."""
-    values = []
-    for preset in PRESETS.values():
-        section, _, name = key.rpartition(".")
-        values.append((preset.get(section, {}) if section else preset).get(name, default))
-    if values[0] == values[1]:
-        return "" if values[0] in ("", None) else f"[{values[0]}]"
-    return f"[phrasebook {values[0]}; own text {values[1]}]"
+    book, own = (dict(flat_items(preset)).get(key, default) for preset in PRESETS.values())
+    if key in _CHOSEN:
+        return f"[phrasebook {book}; own text: by its size]"
+    if book == own:
+        return "" if book in ("", None) else f"[{book}]"
+    return f"[phrasebook {book}; own text {own}]"
 
 
 TrainOptions = Parameter(name="*")(_optional(TrainConfig))

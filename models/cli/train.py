@@ -13,17 +13,18 @@ from cyclopts import Parameter
 import tensorlib as tl
 from models.cli.display import Display, bar
 from models.cli.options import RUN, TrainOptions, given
+from models.cli.plan import estimate_lines, plan_lines
 from models.evaluation.metrics import exact_match, scores
 from models.evaluation.translator import Translator
 from models.runs.checkpoint import BEST, load_weights, read_checkpoint
-from models.runs.config_layers import Layer, config_from
+from models.runs.config_layers import Layer
 from models.runs.directory import find_run, read_config, remove_unless_trained, write_config
 from models.runs.toml import read_toml
 from models.system.errors import UserError
 from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command
 from models.training.loop import Trainer
-from models.training.start import Run, resume_run, start_run
+from models.training.start import Plan, Run, plan_run, resume_run, start_run
 
 __all__ = ["train"]
 
@@ -34,18 +35,22 @@ def train(
     config: Annotated[Path | None, Parameter(group=RUN)] = None,
     out: Annotated[Path | None, Parameter(group=RUN)] = None,
     resume: Annotated[bool, Parameter(group=RUN, negative="")] = False,
+    dry_run: Annotated[bool, Parameter(group=RUN, negative="")] = False,
 ) -> int:
     """Train a translator: on the built-in phrasebook, or on your own text.
 
-    Defaults are in brackets. A TOML file may contain the same settings, with underscores in their names:
-    --optim.learning-rate 1e-3 is learning_rate = 0.001 in section [optim].
+    Defaults are in brackets; for your own text, many follow its size. A TOML file may contain the same settings, with
+    underscores in their names: --optim.learning-rate 1e-3 is learning_rate = 0.001 in section [optim].
 
     Args:
         options: the settings of the run.
         config: a TOML file of settings; the command line overrides it. Every run writes such a file, config.toml.
         out: a new directory for the run. [runs/<data>-<model>-<number>]
         resume: continue the run in --out, or the newest one.
+        dry_run: show the settings and the time that training would take, and end.
     """
+    if resume and dry_run:
+        raise UserError("train: either --resume or --dry-run is required; got both; leave out one of them")
     began = time.monotonic()
     layers = [*([(f"config {config}", read_toml(config))] if config else []), ("command line", given(options))]
     display = Display()
@@ -57,8 +62,12 @@ def train(
             _announce_resumption(trainer, layers)
             trainer.train()
         else:
-            run = start_run(config_from(*layers), out, stopper)
-            _train_new(run, display, stopper)
+            plan = plan_run(out, *layers)
+            if dry_run:
+                print("\n".join([*plan_lines(plan), *estimate_lines(plan)]))
+                return 0
+            run = start_run(plan, out, stopper)
+            _train_new(run, plan, display, stopper)
         stopper.patient = False  # everything is saved: a signal may end the report at once
         try:
             stopper.check()
@@ -69,9 +78,11 @@ def train(
     return 0
 
 
-def _train_new(run: Run, display: Display, stopper: Stopper) -> None:
+def _train_new(run: Run, plan: Plan, display: Display, stopper: Stopper) -> None:
     """Train a new run. If it fails before its first checkpoint, remove its directory."""
     try:
+        for line in plan_lines(plan):
+            display.line(line)
         _introduce(run, display)
         Trainer(run, display, stopper).train()
     except Stopped:

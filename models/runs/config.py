@@ -28,14 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": {"layers": 2, "width": 128, "heads": 4, "feed_forward": 256, "dropout": 0.05, "max_length": 64},
         "optim": {"learning_rate": 3e-3, "schedule": "cosine", "warmup": 100},
     },
-    "files": {
-        "epochs": 10,
-        "batch_tokens": 4096,
-        "bleu_sentences": 500,
-        "tokenizer": {"vocabulary": 8000},
-        "model": {"layers": 3, "width": 256, "heads": 8, "feed_forward": 512, "dropout": 0.1, "max_length": 256},
-        "optim": {"learning_rate": 5e-4, "schedule": "inverse-sqrt", "warmup": 1000},
-    },
+    "files": {"model": {"max_length": 256}},  # the others are chosen by the size of the text: models/runs/defaults.py
 }
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from models.runs.config import TEXT_FILES, TrainConfig
 from models.runs.nested_dicts import flat_items, to_dict
 from models.system.errors import UserError
 from models.system.limits import LARGEST
 
-__all__ = ["check_config", "flag"]
+__all__ = ["check_config", "check_ranges", "flag"]
 
 _RANGES: dict[str, tuple[float, float]] = {  # a number not listed here must be from 0 to LARGEST
     "keep": (1, LARGEST),
@@ -35,7 +36,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # a number not listed here must be 
 def check_config(config: TrainConfig, origin: Callable[[str], str]) -> None:
     """Check the whole config; `origin(key)` names the layer that sets a dotted key. Errors: `UserError`."""
     _check_files(config)
-    _check_ranges(config, origin)
+    check_ranges(to_dict(config), origin)
     _check_model(config, origin)
     _check_combinations(config)
 
@@ -58,8 +59,9 @@ def _check_files(config: TrainConfig) -> None:
             )
 
 
-def _check_ranges(config: TrainConfig, origin: Callable[[str], str]) -> None:
-    for key, value in flat_items(to_dict(config)):
+def check_ranges(settings: Mapping[str, Any], origin: Callable[[str], str]) -> None:
+    """Check each number of a nested dict of settings. Errors: `UserError` naming the flag, its range and its origin."""
+    for key, value in flat_items(settings):
         low, high = _RANGES.get(key, (0, LARGEST))
         numbers = value if isinstance(value, list) else [value]
         if any(isinstance(n, int | float) and not low <= n <= high for n in numbers):

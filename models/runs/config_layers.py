@@ -1,4 +1,4 @@
-"""Layers of settings: defaults < preset < TOML file < command line.
+"""Layers of settings: defaults of the dataclasses < defaults for the data < TOML file < command line.
 
 A layer is a nested dict, as parsed from TOML, together with its origin, which error messages name.
 """
@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from models.runs.config import PRESETS, TEXT_FILES, TrainConfig
-from models.runs.config_checks import check_config, flag
-from models.runs.nested_dicts import flat_items, from_dict, to_dict
+from models.runs.config_checks import check_config, check_ranges, flag
+from models.runs.defaults import choose
+from models.runs.nested_dicts import flat_items, from_dict, nested, to_dict
 from models.system.errors import UserError
+from models.text.size import TextSize
 
-__all__ = ["Layer", "config_from", "resumed"]
+__all__ = ["Layer", "config_from", "merged", "resumed"]
 
 Layer = tuple[str, Mapping[str, Any]]  # (origin, values)
 
@@ -31,11 +33,33 @@ _RESUMING_MAY_CHANGE = {*TEXT_FILES, "backend", "steps", "epochs", "validate_eve
 _RESUMING_MAY_CHANGE |= {"keep", "samples", "patience"}
 
 
-def config_from(*layers: Layer) -> TrainConfig:
-    """Merge layers, the last one on top, over the preset for their type of data.
+def config_from(*layers: Layer, size: TextSize | None = None) -> TrainConfig:
+    """Merge layers, the last one on top, over the defaults for their data.
+
+    The defaults for text files follow their size; before the text is read, it is taken to be of a usual size.
 
     Errors: `UserError` naming the key and its layer for an unknown key, and for a value of the wrong type or out of
     range; `UserError` naming the flags for settings that don't fit together.
+    """
+    origin = partial(_origin, layers=layers)
+    given = merged(*layers)
+    check_ranges(given, origin)
+    defaults = PRESETS[given["data"]]
+    if given["data"] == "files":
+        chosen = [choice.settings for choice in choose(size or TextSize(), given)]
+        defaults = _merge(defaults, nested({key: value for settings in chosen for key, value in settings.items()}))
+    config = from_dict(TrainConfig, _merge(defaults, given), "config")
+    # Absolute paths, so that a run can be resumed from any directory.
+    absolute: dict[str, Any] = {key: str(Path(path).absolute()) for key in TEXT_FILES if (path := getattr(config, key))}
+    config = dataclasses.replace(config, **absolute)
+    check_config(config, origin)
+    return config
+
+
+def merged(*layers: Layer) -> dict[str, Any]:
+    """Return the settings that layers give, the last layer on top, and the kind of data that they imply.
+
+    Errors: `UserError` naming the key and its layer for an unknown key and for a value of the wrong type.
     """
     for where, layer in layers:
         from_dict(TrainConfig, layer, where)  # check each layer separately, so that the error can name it
@@ -46,12 +70,7 @@ def config_from(*layers: Layer) -> TrainConfig:
     if named and given.get("data") == "phrasebook":
         raise UserError(f"config: text from one place is required; got data phrasebook and {flag(named[0])}; give one")
     given["data"] = "files" if named else given.get("data") or "phrasebook"
-    config = from_dict(TrainConfig, _merge(PRESETS[given["data"]], given), "config")
-    # Absolute paths, so that a run can be resumed from any directory.
-    absolute: dict[str, Any] = {key: str(Path(getattr(config, key)).absolute()) for key in named}
-    config = dataclasses.replace(config, **absolute)
-    check_config(config, partial(_origin, layers=layers))
-    return config
+    return given
 
 
 def resumed(old: TrainConfig, *layers: Layer) -> TrainConfig:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 from models.system.errors import UserError
 from models.system.limits import LARGEST
 
-__all__ = ["flat_items", "from_dict", "is_section", "settable", "to_dict"]
+__all__ = ["flat_items", "from_dict", "is_section", "nested", "settable", "to_dict"]
 
 _SET_BY_TOKENIZER = ("source_vocabulary", "target_vocabulary")
 
@@ -69,6 +69,18 @@ def flat_items(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield from flat_items(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the nested dict with these dotted keys: the inverse of `flat_items`."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        section = result
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return result
 
 
 def _suggestion(key: str, types: Mapping[str, Any], prefix: str, root: type) -> str:

@@ -23,7 +23,7 @@ from models.training.curves import write_curves, write_samples
 from models.training.epochs import Epochs
 from models.training.log import ProgressDisplay, RunLog
 from models.training.milestones import estimated_steps, is_done, is_due, out_of_patience
-from models.training.optimizer import make_optimizer, make_schedule
+from models.training.optimizer import make_optimizer, make_schedule, unreached_peak
 from models.training.saving import CheckpointSaver, averaged_weights
 from models.training.start import Run
 from models.training.validation import record_validation, report_lines, validate
@@ -47,6 +47,8 @@ class Trainer:
         self.epochs = Epochs(run)
         self.total = estimated_steps(self.config, self.epochs.count(0))
         self.schedule = make_schedule(self.config, self.total)
+        if warning := unreached_peak(self.config, self.total):
+            display.line(warning)
         self.log = RunLog(run.path, self.progress.step, self.progress.validated, warn=display.line)
 
     def train(self) -> None:

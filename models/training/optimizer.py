@@ -6,7 +6,7 @@ from models.architectures.transformer import Transformer
 from models.runs.config import TrainConfig
 from nn import optim, schedules
 
-__all__ = ["make_optimizer", "make_schedule"]
+__all__ = ["make_optimizer", "make_schedule", "unreached_peak"]
 
 
 def make_optimizer(config: TrainConfig, model: Transformer) -> optim.Optimizer:
@@ -27,3 +27,15 @@ def make_schedule(config: TrainConfig, total: int) -> schedules.Schedule:
         return schedules.cosine(c.learning_rate, c.warmup, total, c.final_learning_rate)
     kind = schedules.constant if c.schedule == "constant" else schedules.inverse_sqrt
     return kind(c.learning_rate, c.warmup)
+
+
+def unreached_peak(config: TrainConfig, total: int) -> str:
+    """Return a message if the learning rate will still be rising when training ends after `total` steps, else ""."""
+    warmup = config.optim.warmup
+    if total > warmup:
+        return ""
+    reached = make_schedule(config, total)(total)
+    return (
+        f"the learning rate rises for {warmup:,} steps, but training ends after about {total:,}, at {reached:.2g}; "
+        f"lower --optim.warmup, for example to {max(total // 10, 1):,}, or train longer"
+    )

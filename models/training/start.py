@@ -1,7 +1,8 @@
-"""Start and resume a run. Everything is read, learned, built and checked before a run's directory is created."""
+"""Plan, start and resume a run. Everything is read, learned, built and checked before a run's directory is created."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import tensorlib as tl
 from models.architectures.build import build_model
 from models.architectures.transformer import Transformer
 from models.runs.config import TrainConfig
-from models.runs.config_layers import Layer, resumed
+from models.runs.config_layers import Layer, config_from, merged, resumed
+from models.runs.defaults import Choice, choose
 from models.runs.directory import create_run, read_config, refuse_existing
 from models.runs.loading import model_config, open_backend
 from models.system.stopping import Stopper
+from models.text.size import measure
 from models.text.subwords import Tokenizer
 from models.training.corpus import Corpus, Examples, encode_corpus, read_corpus, train_tokenizer
 
-__all__ = ["Run", "resume_run", "start_run"]
+__all__ = ["Plan", "Run", "plan_run", "resume_run", "start_run"]
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,38 @@ class Run:
     model: Transformer
 
 
-def start_run(config: TrainConfig, out: Path | None, stopper: Stopper) -> Run:
-    """Read, learn and build everything that training needs; last, when nothing else can fail, create the directory."""
+@dataclass(frozen=True)
+class Plan:
+    """What a new run will do: its config, its text, and the settings that were chosen by the size of the text."""
+
+    config: TrainConfig
+    corpus: Corpus
+    choices: Sequence[Choice] = ()
+
+
+def plan_run(out: Path | None, *layers: Layer) -> Plan:
+    """Read the text, and choose the settings that `layers` leave open. Nothing is written.
+
+    Errors: `UserError` for settings that are impossible, before the text is read; for a directory that exists; for text
+    that can't be read.
+    """
+    config = config_from(*layers)
     if out:
         refuse_existing(out)
-    backend = open_backend(config.backend)
+    open_backend(config.backend)
     corpus = read_corpus(config)
+    if config.data != "files":
+        return Plan(config, corpus)
+    size = measure(corpus.train)
+    return Plan(config_from(*layers, size=size), corpus, choose(size, merged(*layers)))
+
+
+def start_run(plan: Plan, out: Path | None, stopper: Stopper) -> Run:
+    """Learn and build everything that training needs; last, when nothing else can fail, create the directory."""
+    config, corpus = plan.config, plan.corpus
     tokenizer = train_tokenizer(config, corpus)
     examples = encode_corpus(config, corpus, tokenizer)
-    model = _new_model(config, tokenizer, backend)
+    model = _new_model(config, tokenizer, open_backend(config.backend))
     stopper.patient = True  # from here on a signal waits until a checkpoint can be saved
     return Run(create_run(config, tokenizer, out), config, corpus, tokenizer, examples, model)
 

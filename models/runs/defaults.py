@@ -1,0 +1,168 @@
+"""Settings for training on the user's own text, chosen by its size.
+
+A small text needs a small vocabulary, so that each subword occurs often enough to be learned, and strong dropout; a
+large one allows a larger model, and needs fewer passes. The rows of `ROWS` up to 100,000 pairs were measured on real
+text (RESULTS.md, "Defaults for own text"); the others follow the published settings that they name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from models.runs.nested_dicts import flat_items
+from models.text.size import TextSize
+
+__all__ = ["Choice", "choose", "estimated_batches"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The settings for texts of fewer than `below` pairs."""
+
+    below: float
+    vocabulary: int
+    layers: int
+    width: int
+    heads: int
+    feed_forward: int
+    dropout: float
+    batch_tokens: int
+    accumulate: int
+    steps: int
+    bleu_sentences: int
+
+
+ROWS = (
+    Row(1_000, 800, 2, 128, 4, 256, 0.3, 512, 1, 1_500, 100),
+    Row(10_000, 2_000, 2, 128, 4, 256, 0.3, 1_024, 1, 3_000, 200),
+    Row(100_000, 8_000, 3, 256, 8, 512, 0.3, 2_048, 1, 4_700, 500),
+    # Between the row above and the base model.
+    Row(1_000_000, 16_000, 4, 384, 8, 1_536, 0.2, 4_096, 1, 20_000, 500),
+    # The base model of Vaswani et al. 2017: 37,000 subwords, 25,000 tokens in a batch, 100,000 steps (section 5).
+    Row(math.inf, 32_000, 6, 512, 8, 2_048, 0.1, 4_096, 6, 100_000, 500),
+)
+_OTHER_SUBWORDS = 4 + 256 + 240  # special tokens, bytes, and some subwords longer than a character
+_INNER_DROPOUT = 0.1  # of attention weights and hidden layers, also where the outputs of sub-layers need more
+_RATE = 0.0015  # at width 256; in inverse proportion to the width: 0.003 at 128 and below, 0.00075 at 512
+_LONGEST_WARMUP = 4_000  # steps, as in Vaswani et al. 2017, section 5.3
+_FILLED = 0.9  # the part of a batch that is not padding
+_VALIDATIONS = 20
+_LEAST_FOR_BLEU = 10_000  # pairs; with fewer, BLEU is low and says less than the loss
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Settings by dotted key, all chosen for the same reason."""
+
+    settings: dict[str, Any]
+    reason: str
+
+
+def choose(size: TextSize, given: Mapping[str, Any]) -> list[Choice]:
+    """Return the settings for a text of this size that `given`, a nested dict, leaves open.
+
+    A setting that depends on another one also follows it if that one is given: the learning rate follows the width,
+    and the warmup follows the number of steps.
+
+    >>> for choice in choose(TextSize(pairs=3_000), {"model": {"width": 64}, "steps": 500})[-2:]:
+    ...     print(choice.settings, choice.reason, sep="  # ")
+    """
+    chooser = _Chooser(next(row for row in ROWS if size.pairs < row.below), size, dict(flat_items(given)))
+    methods = (chooser.shared, chooser.vocabulary, chooser.model, chooser.dropout, chooser.length)
+    choices = [method() for method in (*methods, chooser.learning_rate, chooser.validation)]
+    return [choice for choice in choices if choice.settings]
+
+
+def estimated_batches(size: TextSize, batch_tokens: int, batch_sentences: int) -> int:
+    """Return about how many batches an epoch has; one of the two limits is 0."""
+    sentences = batch_sentences or batch_tokens * _FILLED / size.subwords
+    return math.ceil(size.pairs / max(sentences, 1))
+
+
+class _Chooser:
+    """Chooses one group of settings after another; each method reads those that are given or already chosen."""
+
+    def __init__(self, row: Row, size: TextSize, given: dict[str, Any]) -> None:
+        self.row, self.size, self.given = row, size, given
+        self.known = dict(given)
+        self.pairs = f"{size.pairs:,} pairs"
+
+    def shared(self) -> Choice:
+        same = self.size.same_letters or self._get("model.tie_embeddings", False)
+        letters = "the same letters" if self.size.same_letters else "different letters"
+        return self._choice({"tokenizer.shared": same}, f"the two languages use {letters}")
+
+    def vocabulary(self) -> Choice:
+        shared, characters = self.known["tokenizer.shared"], self.size.characters
+        least = _OTHER_SUBWORDS + (sum(characters) if shared else max(characters))
+        usual = self.row.vocabulary if shared else self.row.vocabulary // 2
+        why = (
+            f"{self.pairs} show too few words for more"
+            if usual >= least
+            else f"{max(characters):,} characters must fit"
+        )
+        return self._choice({"tokenizer.vocabulary": max(usual, least)}, why)
+
+    def model(self) -> Choice:
+        row, width = self.row, self._get("model.width", self.row.width)
+        settings = {
+            "model.layers": row.layers,
+            "model.width": width,
+            "model.heads": max(heads for heads in range(1, row.heads + 1) if width % heads == 0),
+            "model.feed_forward": max(round(row.feed_forward * width / row.width), 1),
+            "model.norm": "pre",
+            "model.tie_embeddings": self.known["tokenizer.shared"],
+        }
+        return self._choice(settings, f"a model of a size that {self.pairs} can train")
+
+    def dropout(self) -> Choice:
+        settings = {"model.dropout": self.row.dropout}
+        if "model.dropout" not in self.given and self.row.dropout > _INNER_DROPOUT:
+            settings |= {"model.attention_dropout": _INNER_DROPOUT, "model.feed_forward_dropout": _INNER_DROPOUT}
+        return self._choice(settings, f"against overfitting to {self.pairs}")
+
+    def length(self) -> Choice:
+        settings = {"optim.accumulate": self.row.accumulate}
+        if not self._get("batch_sentences", 0):
+            settings["batch_tokens"] = self.row.batch_tokens
+        if not self._get("epochs", 0):
+            settings["steps"] = self.row.steps
+        choice = self._choice(settings, "")
+        passes = self._steps() / self._steps_per_epoch()
+        return replace(choice, reason=f"about {passes:,.{0 if passes >= 2 else 1}f} passes over the text")
+
+    def learning_rate(self) -> Choice:
+        width, steps = self.known["model.width"], self._steps()
+        schedule = self._get("optim.schedule", "cosine")
+        rate = (
+            1.0 if schedule == "noam" else float(f"{_RATE * min(256 / width, 2):.2g}")
+        )  # noam divides by the width itself
+        warmup = min(max(steps // 10, 1), _LONGEST_WARMUP)
+        settings = {"optim.learning_rate": rate, "optim.schedule": schedule, "optim.warmup": warmup}
+        return self._choice(settings, f"follows width {width} and {steps:,} steps")
+
+    def validation(self) -> Choice:
+        every = 0 if self._get("epochs", 0) else max(self._steps() // _VALIDATIONS, 1)  # 0: after each epoch
+        settings = {"validate_every": every, "save_every": every, "bleu_sentences": self.row.bleu_sentences}
+        if self._get("bleu_sentences", self.row.bleu_sentences) and self.row.below > _LEAST_FOR_BLEU:
+            settings["best_by"] = "bleu"
+        return self._choice(settings, "at the end of each epoch" if every == 0 else f"{_VALIDATIONS} times in all")
+
+    def _get(self, key: str, default: Any) -> Any:
+        return self.known.get(key, default)
+
+    def _choice(self, settings: dict[str, Any], reason: str) -> Choice:
+        chosen = {key: value for key, value in settings.items() if key not in self.given}
+        self.known.update(chosen)
+        return Choice(chosen, reason)
+
+    def _steps(self) -> int:
+        """Return the number of steps; an estimate if the number of epochs is given."""
+        return self._get("steps", 0) or math.ceil(self._get("epochs", 0) * self._steps_per_epoch())
+
+    def _steps_per_epoch(self) -> float:
+        batches = estimated_batches(self.size, self._get("batch_tokens", 0), self._get("batch_sentences", 0))
+        return batches / self.known["optim.accumulate"]

@@ -1,0 +1,46 @@
+"""How much text there is: what the defaults of a training run follow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from models.text.lines import Pair
+
+__all__ = ["TextSize", "measure"]
+
+
+@dataclass(frozen=True)
+class TextSize:
+    """The size of a parallel text. The default is a text of the size that most of our figures were measured on."""
+
+    pairs: int = 29_000
+    subwords: float = 15.0  # estimated mean number of subwords in the longer sentence of a pair
+    characters: tuple[int, int] = (100, 100)  # number of different characters of the source and of the target
+    same_letters: bool = True  # whether most letters of the source text also occur in the target text
+
+
+def measure(pairs: Sequence[Pair]) -> TextSize:
+    """Return the size of a non-empty text.
+
+    >>> measure([("eine Katze", "a cat"), ("ein Hund", "a dog")])
+    TextSize(pairs=2, subwords=2.25, characters=(12, 7), same_letters=False)
+    """
+    source, target = _characters(s for s, _ in pairs), _characters(t for _, t in pairs)
+    letters = {char: count for char, count in source.items() if char.isalpha()}
+    common = sum(count for char, count in letters.items() if char in target)
+    means = [characters.total() / _characters_per_subword(characters) / len(pairs) for characters in (source, target)]
+    return TextSize(len(pairs), max(means), (len(source), len(target)), 2 * common >= sum(letters.values()))
+
+
+def _characters(sentences: Iterable[str]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for sentence in sentences:
+        counts.update(sentence)
+    return counts
+
+
+def _characters_per_subword(characters: Counter[str]) -> float:
+    """Estimate the length of a subword: about 4 letters of an alphabet, or 1.3 of thousands of characters (Chinese)."""
+    return 4.0 if len(characters) < 1000 else 1.3
