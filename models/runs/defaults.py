@@ -146,7 +146,11 @@ class _Chooser:
 
     def validation(self) -> Choice:
         every = 0 if self._get("epochs", 0) else max(self._steps() // _VALIDATIONS, 1)  # 0: after each epoch
-        settings = {"validate_every": every, "save_every": every, "bleu_sentences": self.row.bleu_sentences}
+        settings: dict[str, Any] = {
+            "validate_every": every,
+            "save_every": every,
+            "bleu_sentences": self.row.bleu_sentences,
+        }
         if self._get("bleu_sentences", self.row.bleu_sentences) and self.row.below > _LEAST_FOR_BLEU:
             settings["best_by"] = "bleu"
         return self._choice(settings, "at the end of each epoch" if every == 0 else f"{_VALIDATIONS} times in all")

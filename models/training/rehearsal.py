@@ -27,8 +27,8 @@ def rehearsed_seconds(config: TrainConfig, subwords: float) -> float:
     The first step is not counted, because it also allocates the memory that later steps use again.
     """
     vocabulary = config.tokenizer.vocabulary
-    sizes = {"source_vocabulary": vocabulary, "target_vocabulary": vocabulary}
-    model = build_model(dataclasses.replace(config.model, **sizes), tl.Generator(config.seed))
+    size = dataclasses.replace(config.model, source_vocabulary=vocabulary, target_vocabulary=vocabulary)
+    model = build_model(size, tl.Generator(config.seed))
     model.to(config.backend).train()
     optimizer = make_optimizer(config, model)
     length = max(min(round(subwords), config.model.max_length), 2)

@@ -123,7 +123,8 @@ def test_the_help_of_train_tells_the_presets(capsys):
     main(["train", "--help"])
     words = " ".join(re.sub("[│\n]", " ", capsys.readouterr().out).split())
     assert "--optim.learning-rate" in words
-    assert "[phrasebook 128; own text 256]" in words
+    assert "[phrasebook 128; own text: by its size]" in words
+    assert "[phrasebook 64; own text 256]" in words
 
 
 def test_the_help_of_train_is_whole_and_in_groups(capsys):

@@ -11,6 +11,7 @@ from models.runs.config_layers import config_from, resumed
 from models.runs.nested_dicts import to_dict
 from models.runs.toml import config_toml, read_toml
 from models.system.errors import UserError
+from models.text.size import TextSize
 
 FILES = {"train_tsv": "/text/t.tsv", "valid_tsv": "/text/v.tsv"}
 
@@ -31,13 +32,16 @@ def refusal(*layers, **given):
 
 def test_the_preset_follows_the_data():
     assert config().model.width == PRESETS["phrasebook"]["model"]["width"]
-    assert config(**FILES).model.width == PRESETS["files"]["model"]["width"]
+    assert config(**FILES).model.max_length == PRESETS["files"]["model"]["max_length"]
     assert config(**FILES).data == "files"
 
 
-def test_every_preset_makes_a_config():
-    assert config().steps == PRESETS["phrasebook"]["steps"]
-    assert config(**FILES).epochs == PRESETS["files"]["epochs"]
+def test_the_size_of_the_text_chooses_what_no_layer_sets():
+    small, large = (
+        config_from(("command line", FILES | {"optim": {"warmup": 7}}), size=TextSize(pairs)) for pairs in (500, 50_000)
+    )
+    assert small.model.width < large.model.width and small.steps < large.steps
+    assert small.optim.warmup == large.optim.warmup == 7
 
 
 def test_the_upper_layer_wins_key_by_key():

@@ -1,0 +1,98 @@
+"""The settings that are chosen by the size of the text."""
+
+import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
+
+from models.runs.config_layers import config_from
+from models.runs.defaults import ROWS, choose
+from models.runs.nested_dicts import nested, to_dict
+from models.text.size import TextSize
+from models.training.optimizer import make_schedule, unreached_peak
+
+FILES = {"train_tsv": "/t", "valid_tsv": "/v"}
+
+
+def chosen(size, **given):
+    return {key: value for choice in choose(size, given) for key, value in choice.settings.items()}
+
+
+@drawn(
+    pairs=st.integers(1, 10**8),
+    subwords=st.floats(1, 300),
+    characters=st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)),
+    same=st.booleans(),
+    width=st.sampled_from([None, 2, 6, 100, 4096]),
+    epochs=st.sampled_from([None, 1, 100]),
+    sentences=st.sampled_from([None, 1, 64]),
+)
+def test_every_size_of_text_and_every_override_makes_a_config(
+    pairs, subwords, characters, same, width, epochs, sentences
+):
+    given = {"epochs": epochs, "batch_sentences": sentences, "model": {"width": width} if width else None}
+    given = FILES | {key: value for key, value in given.items() if value}
+    size = TextSize(pairs, subwords, characters, same)
+    config = config_from(("command line", given), size=size)  # which checks all of its values
+    assert config.optim.warmup < max(config.steps, 2) or config.epochs
+    assert (config.model.width == width or not width) and bool(config.steps) != bool(epochs)
+    needed = sum(characters) if config.tokenizer.shared else max(characters)
+    assert config.tokenizer.vocabulary > 4 + 256 + needed
+    assert config.model.tie_embeddings == config.tokenizer.shared == same
+
+
+def test_more_text_means_more_subwords_a_larger_model_and_more_steps():
+    sizes = [300, 3_000, 29_000, 200_000, 5_000_000]
+    rows = [chosen(TextSize(pairs)) for pairs in sizes]
+    for key in ("tokenizer.vocabulary", "model.width", "batch_tokens", "steps", "optim.warmup"):
+        assert [row[key] for row in rows] == sorted(row[key] for row in rows)
+    assert [row["model.dropout"] for row in rows] == sorted((row["model.dropout"] for row in rows), reverse=True)
+    assert len(rows) == len(ROWS)
+
+
+def test_settings_follow_those_that_are_given():
+    size = TextSize(29_000)
+    wide = chosen(size, model={"width": 500})
+    assert (wide["model.heads"], wide["model.feed_forward"]) == (5, 1000)  # 8 heads don't divide 500; 512 · 500 / 256
+    assert wide["optim.learning_rate"] == 0.00077 and "model.width" not in wide
+    short = chosen(size, steps=50)
+    assert (short["optim.warmup"], short["validate_every"]) == (5, 2)
+    in_epochs = chosen(size, epochs=2)  # 29,000 pairs of 15 subwords in batches of 2,048 positions, 90 % filled
+    assert (in_epochs["optim.warmup"], in_epochs["validate_every"]) == (47, 0) and "steps" not in in_epochs
+    assert chosen(size, optim={"schedule": "noam"})["optim.learning_rate"] == 1.0
+    assert chosen(size, tokenizer={"shared": False})["tokenizer.vocabulary"] == 4_000
+    assert not chosen(size, tokenizer={"shared": False})["model.tie_embeddings"]
+    assert "model.attention_dropout" not in chosen(size, model={"dropout": 0.4})  # it follows --model.dropout
+    assert "best_by" not in chosen(size, bleu_sentences=0)
+
+
+def test_languages_with_different_letters_get_a_vocabulary_each_in_which_every_character_fits():
+    made = chosen(TextSize(53_581, characters=(3_475, 118), same_letters=False))
+    assert not made["tokenizer.shared"] and made["tokenizer.vocabulary"] == 4_000
+    few = chosen(TextSize(300, characters=(900, 80), same_letters=False))
+    assert few["tokenizer.vocabulary"] == 900 + 500
+
+
+def test_a_complete_config_leaves_nothing_to_choose():
+    for given in (FILES, FILES | {"epochs": 3}, FILES | {"model": {"dropout": 0.5}}):
+        config = config_from(("command line", given), size=TextSize(300))
+        assert config_from(("config.toml", to_dict(config)), size=TextSize(10**7)) == config
+
+
+def test_each_choice_has_a_reason():
+    for pairs in (1, 10**9):
+        assert all(choice.reason and choice.settings for choice in choose(TextSize(pairs), {}))
+    assert "about 20 passes over the text" in [choice.reason for choice in choose(TextSize(29_000, 15.0), {})]
+
+
+@pytest.mark.parametrize("schedule", ["inverse-sqrt", "cosine", "constant", "noam"])
+def test_a_schedule_that_cannot_reach_its_peak_is_reported(schedule):
+    optim = {"schedule": schedule, "warmup": 1000, "learning_rate": 5e-4}
+    config = config_from(("command line", FILES | {"steps": 160, "optim": optim}))
+    reached = make_schedule(config, 160)(160)
+    said = unreached_peak(config, 160)
+    assert f"rises for 1,000 steps, but training ends after about 160, at {reached:.2g}; lower --optim.warmup" in said
+    assert not unreached_peak(config, 1001)
+
+
+def test_nested_is_the_inverse_of_flat_items():
+    assert nested({"a": 1, "b.c": 2, "b.d": {}}) == {"a": 1, "b": {"c": 2, "d": {}}}

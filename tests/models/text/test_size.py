@@ -1,0 +1,29 @@
+"""The measured size of a parallel text."""
+
+import pytest
+
+from models.text.size import measure
+
+
+def test_it_counts_pairs_and_characters_and_estimates_subwords():
+    size = measure([("abcd abc", "ab"), ("dddd", "b" * 16)])
+    assert (size.pairs, size.characters) == (2, (5, 2))
+    assert size.subwords == (2 + 16) / 4 / 2  # the target is the longer side: 18 letters, about 4 in a subword
+
+
+@pytest.mark.parametrize(
+    "source, target, same",
+    [
+        ("Ein Mädchen läuft", "A girl is running in the field", True),
+        ("猫在睡觉 OK", "The cat is asleep, OK", False),
+        ("Кошка спит", "The cat is asleep", False),
+        ("123 ...", "123", True),  # without letters there is nothing to tell the languages apart
+    ],
+)
+def test_it_finds_out_whether_both_languages_use_the_same_letters(source, target, same):
+    assert measure([(source, target)]).same_letters is same
+
+
+def test_characters_of_chinese_are_taken_for_longer_subwords_than_letters():
+    many = "".join(map(chr, range(0x4E00, 0x4E00 + 1300)))
+    assert measure([(many, "x")]).subwords == 1000
