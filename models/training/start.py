@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tensorlib as tl
 from models.architectures.build import build_model
 from models.architectures.transformer import Transformer
+from models.evaluation.metrics import bleu_tokenizer
 from models.runs.config import TrainConfig
 from models.runs.config_layers import Layer, resumed
 from models.runs.directory import create_run, read_config, refuse_existing
@@ -37,6 +38,9 @@ def start_run(config: TrainConfig, out: Path | None, stopper: Stopper) -> Run:
         refuse_existing(out)
     backend = open_backend(config.backend)
     corpus = read_corpus(config)
+    chosen, reason = bleu_tokenizer(config.bleu_tokenize, [target for _, target in corpus.valid], "--bleu-tokenize")
+    corpus.notes.extend([reason] if reason else [])
+    config = replace(config, bleu_tokenize=chosen)  # so that all validations, and later evaluations, are comparable
     tokenizer = train_tokenizer(config, corpus)
     examples = encode_corpus(config, corpus, tokenizer)
     model = _new_model(config, tokenizer, backend)
