@@ -42,8 +42,8 @@ def validate(model: Transformer, run: Run, stop: Callable[[], None] = lambda: No
         raise FloatingPointError(f"{result.loss}")
     pairs = run.corpus.valid[: max(config.samples, config.bleu_sentences)]
     sources, references = [s for s, _ in pairs], [r for _, r in pairs]
-    failed = lambda line: None  # noqa: E731  # a sentence without finite logits has an empty translation
-    outputs = Translator(model, run.tokenizer, failed=failed).translate(sources, stop=stop)
+    translator = Translator(model, run.tokenizer, failed=lambda line: None)  # then the translation stays empty
+    outputs = translator.translate(sources, stop=stop)
     n = config.bleu_sentences
     bleu = scores(outputs[:n], references[:n], config.bleu_tokenize).bleu if n else None
     rows = list(zip(sources, references, outputs, strict=True))[: config.samples]
