@@ -205,6 +205,11 @@ class Transformer(nn.Module):
         x_B1D, own = self.decoder.step(x_B1D, state)
         return self._logits(x_B1D)[:, 0], replace(state, length=state.length + 1, own=own)
 
+    @property
+    def longest_target(self) -> int | None:
+        """The most tokens that can be decoded: the number of learned positions; sinusoidal ones have no limit."""
+        return self.config.max_length if self.config.positions == "learned" else None
+
     # ---- the two ends ----
 
     @property

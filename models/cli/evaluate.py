@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from models.cli.display import bar
 from models.cli.options import BeamOptions, search_of
 from models.evaluation.error_analysis import error_report, find_cases
-from models.evaluation.metrics import exact_match, scores, token_loss
+from models.evaluation.metrics import bleu_tokenizer, exact_match, scores, token_loss
 from models.evaluation.translator import Translator
+from models.runs.config import BleuTokenize
 from models.runs.loading import Loaded, load_run
 from models.system.errors import UserError
-from models.system.files import require_writable
+from models.system.files import require_replaceable
 from models.text.batching import Example
 from models.text.corpora.phrasebook import phrasebook
 from models.text.lines import Pair, read_parallel, read_tsv
+from tensorlib.exchange.safetensors import write_atomically
 
 __all__ = ["evaluate"]
 
@@ -32,7 +35,7 @@ def evaluate(
     tsv: Path | None = None,
     run: Path | None = None,
     options: BeamOptions | None = None,  # type: ignore[valid-type]
-    tokenize: Literal["13a", "none", "intl", "char", "zh"] | None = None,
+    tokenize: BleuTokenize | None = None,
     output: Path | None = None,
     errors: Annotated[int | bool, Parameter(negative="", show_default=False)] = False,
     backend: str = "numpy",
@@ -45,9 +48,9 @@ def evaluate(
         tsv: one file instead of these two: on each line a sentence, a tab and its translation.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
         options: how translations are searched for.
-        tokenize: how BLEU splits text into words; "none" is for text whose words are already separated by spaces.
-            [the run's --bleu-tokenize]
-        output: a file to write the translations to.
+        tokenize: how BLEU splits text into words; auto: by the script of the references, with 13a if they have spaces;
+            "none" is for text whose words are already separated by spaces. [the run's --bleu-tokenize]
+        output: a file to write the translations to, atomically.
         errors: list the N wrong translations that the model's score sets furthest apart from their reference, and say
             what went wrong. [N: 20]
         backend: numpy (CPU) or cupy (a CUDA GPU).
@@ -62,8 +65,8 @@ def evaluate(
             f"evaluate: --source and --reference, or --tsv, are required; the run of {loaded.path} has no test part"
         )
     pairs = phrasebook().test if pairs is None else pairs
-    tokenize = tokenize or loaded.config.bleu_tokenize
     texts, references = [source for source, _ in pairs], [reference for _, reference in pairs]
+    words = bleu_tokenizer(tokenize or loaded.config.bleu_tokenize, references, "--tokenize")
     cut: list[int] = []
     with bar("translating", len(pairs)) as progress:
         translator = Translator(loaded.model, loaded.tokenizer, cut.append, progress.update, search)
@@ -72,12 +75,12 @@ def evaluate(
     examples = list(zip(sources, targets, strict=True))
     outputs = [translator.text(hypothesis) for hypothesis in found]
     if output:
-        output.write_bytes(b"".join(line.encode() + b"\n" for line in outputs))
-    _print_scores(loaded, references, outputs, tokenize, examples, cut)
+        write_atomically(output, b"".join(line.encode() + b"\n" for line in outputs))
+    _print_scores(loaded, references, outputs, words, examples, cut)
     if errors is not False:
         cases, unscored = find_cases(translator, pairs, examples, found)
         count = DEFAULT_ERRORS if errors is True else errors
-        print("", *error_report(cases, count, len(pairs), unscored, tokenize), sep="\n")
+        print("", *error_report(cases, count, len(pairs), unscored, words[0]), sep="\n")
     return 0
 
 
@@ -94,7 +97,7 @@ def _read_pairs(
     if tsv and source:
         raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one of them")
     if output:
-        require_writable(output, "evaluate --output")
+        require_replaceable(output, "evaluate --output")
     pairs = read_parallel(source, reference) if source and reference else read_tsv(tsv) if tsv else None
     if output and output.exists() and any(text and output.samefile(text) for text in (source, reference, tsv)):
         raise UserError(f"evaluate --output {output}: a file other than the text is required; name another")
@@ -105,18 +108,28 @@ def _print_scores(
     loaded: Loaded,
     references: Sequence[str],
     outputs: Sequence[str],
-    tokenize: str,
+    words: tuple[BleuTokenize, str],
     examples: Sequence[Example],
     cut: Sequence[int],
 ) -> None:
-    """Print every measure. The loss covers only examples that fit the model; `cut` has the indices of long sources."""
+    """Print every measure. The loss covers only examples that fit the model; `cut` has the indices of long sources.
+
+    words: how BLEU finds words, and why. Errors: `UserError` for a loss that is not finite.
+    """
     longest = loaded.model.config.max_length
     longer = {*cut, *(i for i, (_, target) in enumerate(examples) if len(target) + 1 > longest)}
     result = token_loss(loaded.model, [example for i, example in enumerate(examples) if i not in longer])
-    score = scores(outputs, references, tokenize)
+    if not math.isfinite(result.loss):
+        raise UserError(
+            f"evaluate: a finite loss is required, got {result.loss}; the weights of {loaded.path} are spoilt, or far "
+            "too large: use an earlier checkpoint"
+        )
+    score = scores(outputs, references, words[0])
     too_long = f", {len(cut):,} cut at {longest} subwords" if cut else ""
     print(f"{loaded.path}: {len(references):,} sentences{too_long}")
     print(f"BLEU        {score.bleu:.2f}  {score.bleu_signature}")
+    if words[1]:
+        print(f"            {words[1].removeprefix('BLEU: ')}")
     print(f"chrF        {score.chrf:.2f}  {score.chrf_signature}")
     left_out = f", without {len(longer)} longer sentences" if longer else ""
     known = result.tokens > 0

@@ -12,21 +12,21 @@ __all__ = ["typed_lines"]
 PROMPT = "> "
 
 
-def typed_lines() -> Iterator[list[str]]:
-    """Yield each line typed at the terminal, as a list with one element, until Ctrl-D.
+def typed_lines() -> Iterator[str]:
+    """Yield each line typed at the terminal until Ctrl-D; bytes that are not UTF-8 become surrogates.
 
     If Python has readline, the arrow keys edit the line and recall earlier lines. If standard output is redirected, the
     arrow keys do nothing and the prompt goes to standard error.
     """
     print("Type a sentence and press Enter; Ctrl-D ends.", file=sys.stderr)
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     if sys.stdout.isatty():
         with contextlib.suppress(ImportError):  # Windows has no readline
             import readline  # noqa: F401  # input() uses readline once it is imported
     try:
         while (line := _read_line()) is not None:
-            yield [line]
+            yield line
     except KeyboardInterrupt:
         print(file=sys.stderr)  # the next message starts on a new line
         raise

@@ -15,7 +15,7 @@ import tensorlib as tl
 from models.decoding import token_by_token
 from models.decoding.hypothesis import Hypothesis, length_limits
 from models.decoding.hypothesis import length_penalty as penalty
-from models.decoding.protocols import State, SteppingModel
+from models.decoding.protocols import State, SteppingModel, longest_target, require_finite
 from models.decoding.settings import DEFAULT_BEAM, DEFAULT_LENGTH_PENALTY
 from models.text.tokens import BOS, EOS
 
@@ -42,7 +42,10 @@ def beam_search(
     A sentence stops early only if no open target can still reach the n best. </s> cannot come before `min_length`
     tokens; `max_length` is as in `greedy`. All sources are decoded in one batch, so they should be of similar length.
 
-    Errors: ValueError unless 1 <= n_best <= beam, and for impossible lengths.
+    Targets are compared by their ids: two of the n best may be the same text in different subwords.
+
+    Errors: ValueError unless 1 <= n_best <= beam, and for impossible lengths; FloatingPointError for logits that are
+    NaN or infinite.
 
     >>> config = models.TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=16)
     >>> model = models.Transformer(config)
@@ -56,10 +59,10 @@ def beam_search(
         raise ValueError(f"beam_search: 1 <= n_best <= beam is required, got n_best {n_best} and beam {beam}")
     if not math.isfinite(length_penalty):
         raise ValueError(f"beam_search: a finite length_penalty is required, got {length_penalty}")
-    limit_B = length_limits(sources, min_length, max_length)
+    limit_B = length_limits(sources, min_length, max_length, longest_target(model))
     beams = Beams(limit_B, beam, length_penalty, n_best, min_length)
     if beams.open_BN.any():
-        with model.evaluating(), tl.no_grad(), tl.threads():
+        with model.evaluating(), tl.no_grad(), tl.threads(), np.errstate(all="ignore"):  # what overflows raises below
             state = token_by_token.initial_state(model, sources)
             while beams.open_BN.any():
                 ids_R, rows_R = beams.next_rows()
@@ -123,6 +126,8 @@ class Beams:
     def extend(self, ids_RC: np.ndarray, log_probs_RC: np.ndarray) -> None:
         """Put the best continuations of each sentence into its free slots, and record those that have ended."""
         sentences, beam = self.open_BN.shape
+        finite_BN = np.isfinite(log_probs_RC).any(axis=1)[self.row_BN]
+        require_finite(finite_BN[self.open_BN], np.repeat(self.sentence_B, beam)[self.open_BN.ravel()])
         begun_BN = np.where(self.open_BN, self.log_prob_BN, -math.inf)
         total_BX = (begun_BN[:, :, None] + log_probs_RC[self.row_BN]).reshape(sentences, -1)  # X: N times C
         best_BN = np.argsort(-total_BX, axis=1, kind="stable")[:, :beam]

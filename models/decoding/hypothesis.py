@@ -57,17 +57,26 @@ def default_limit(source: Sequence[int], min_length: int = 0) -> int:
 
 
 def length_limits(
-    sources: Sequence[Sequence[int]], min_length: int = 0, max_length: int | Sequence[int] | None = None
+    sources: Sequence[Sequence[int]],
+    min_length: int = 0,
+    max_length: int | Sequence[int] | None = None,
+    longest: int | None = None,
 ) -> np.ndarray:
     """Return the maximum length of each source's target, in tokens; </s> counts.
 
-    `max_length` is one limit for all sources or one for each; by default it is twice the source's length plus 20, and
-    at least `min_length` + 1. Errors: ValueError for impossible lengths.
+    `max_length` is one limit for all sources or one for each; by default it is twice the source's length plus 20, at
+    least `min_length` + 1, and at most `longest`, the most tokens that the model can decode. Errors: ValueError for
+    impossible lengths.
     """
     if max_length is None:
-        limit_B = np.array([default_limit(source, min_length) for source in sources], np.int64)
+        defaults = np.array([default_limit(source, min_length) for source in sources], np.int64)
+        limit_B = defaults if longest is None else np.minimum(defaults, longest)
     else:
         limit_B = np.broadcast_to(np.asarray(max_length, np.int64), len(sources))
+    if longest is not None and limit_B.max(initial=0) > longest:
+        raise ValueError(
+            f"decoding: max_length must be at most {longest}, the number of the model's positions; got {limit_B.max()}"
+        )
     if min_length < 0 or (limit_B < min_length).any():
         raise ValueError(
             "decoding: 0 <= min_length <= max_length is required, got "

@@ -1,4 +1,4 @@
-"""The methods that decoding requires of a model. `Transformer` has all of them.
+"""What decoding requires of a model: these methods, and finite logits. `Transformer` has all of the methods.
 
 Shape suffixes: B batch, S source length, T target length, V vocabulary.
 """
@@ -12,7 +12,8 @@ import numpy as np
 
 import tensorlib as tl
 
-__all__ = ["EncodingModel", "StepState", "SteppingModel", "TeacherForcedModel"]
+__all__ = ["EncodingModel", "NonFiniteLogits", "StepState", "SteppingModel", "TeacherForcedModel", "longest_target"]
+__all__ += ["require_finite"]
 
 Memory = Any  # what `encode` returns; decoding only passes it on
 
@@ -62,3 +63,29 @@ class TeacherForcedModel(EncodingModel, Protocol):
     def decode(self, target_ids_BT: np.ndarray, memory: Memory, visible_BS: tl.Tensor, /) -> tl.Tensor:
         """Return logits (B, T, V)."""
         ...
+
+
+def longest_target(model: EncodingModel) -> int | None:
+    """Return the model's attribute `longest_target`, the most tokens that it can decode; without it there is no limit.
+
+    For a Transformer with learned positions it is the number of positions.
+    """
+    longest: int | None = getattr(model, "longest_target", None)
+    return longest
+
+
+class NonFiniteLogits(FloatingPointError):
+    """Logits are NaN or infinite, so no token has a probability. `source` is the index of the first such source."""
+
+    def __init__(self, source: int) -> None:
+        super().__init__(
+            f"decoding: finite logits are required; those for source {source} are NaN or infinite; the model's weights "
+            "are spoilt, or far too large: use weights from earlier in training"
+        )
+        self.source = source
+
+
+def require_finite(finite_R: np.ndarray, source_R: np.ndarray) -> None:
+    """Raise `NonFiniteLogits` unless all rows, which belong to these sources, have finite logits."""
+    if not finite_R.all():
+        raise NonFiniteLogits(int(source_R[~finite_R].min()))

@@ -25,7 +25,7 @@ class Search:
 
     beam: Annotated[int | None, "Number of targets of a sentence that are kept open; 1 is greedy decoding."] = None
     n_best: Annotated[
-        int, "Number of translations of each sentence, best first; if above 1, LINE and SCORE precede each."
+        int, "Number of different translations of each sentence, best first; if above 1, LINE and SCORE precede each."
     ] = 1
     length_penalty: Annotated[
         float,

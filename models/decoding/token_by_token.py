@@ -14,7 +14,7 @@ import numpy as np
 
 import tensorlib as tl
 from models.decoding.hypothesis import Hypothesis, length_limits
-from models.decoding.protocols import State, SteppingModel
+from models.decoding.protocols import State, SteppingModel, longest_target, require_finite
 from models.text.batching import pad
 from models.text.tokens import BOS, EOS
 
@@ -24,7 +24,8 @@ ENDED = 0.25  # once this fraction of a batch has ended, copying the state of th
 NUCLEUS = 256  # number of candidates examined first; their probabilities nearly always sum to at least top_p
 
 Draw = tuple[int, int]  # (key, draw), as returned by tl.Generator.next_draw
-Choose = Callable[[tl.Tensor, np.ndarray, int], np.ndarray]  # (logits_BV, sentence_B, length) -> ids_B
+# (logits_BV, sentence_B, length) -> (ids_B, a number for each row, which is finite only if the row's logits are usable)
+Choose = Callable[[tl.Tensor, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 
 
 def greedy(
@@ -36,9 +37,11 @@ def greedy(
     """Return a target (ids without </s>) for each source (ids ending in </s>): always the likeliest next token.
 
     A target ends at </s>, which cannot come before `min_length` tokens, or at `max_length` tokens (one limit for all or
-    one for each; default: twice the source's length plus 20). All sources are decoded in one batch, so they should be
-    of similar length; ended sentences are dropped once they are a quarter of the batch. The model is used in evaluation
-    mode, and its mode is restored afterwards.
+    one for each; default: twice the source's length plus 20, but no more than the model has learned positions). All
+    sources are decoded in one batch, so they should be of similar length; ended sentences are dropped once they are a
+    quarter of the batch. The model is used in evaluation mode, and its mode is restored afterwards.
+
+    Errors: ValueError for impossible lengths; FloatingPointError for logits that are NaN or infinite.
 
     >>> config = models.TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=16, dropout=0.0)
     >>> model = models.Transformer(config)
@@ -50,13 +53,16 @@ def greedy(
     True
     """
 
-    def choose(logits_BV: tl.Tensor, sentence_B: np.ndarray, length: int) -> np.ndarray:
+    def choose(logits_BV: tl.Tensor, sentence_B: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        best_B = logits_BV.argmax(axis=-1)  # of a NaN, if there is one
+        largest_B = tl.take_along_axis(logits_BV, best_B[:, None], 1)[:, 0].numpy()
         if length >= min_length:
-            return logits_BV.argmax(axis=-1).numpy()
+            return best_B.numpy(), largest_B
         best_B2 = tl.topk(logits_BV, 2)[1].numpy()
-        return np.where(best_B2[:, 0] == EOS, best_B2[:, 1], best_B2[:, 0])
+        return np.where(best_B2[:, 0] == EOS, best_B2[:, 1], best_B2[:, 0]), largest_B
 
-    targets = decode_loop(model, sources, length_limits(sources, min_length, max_length), choose)
+    limit_B = length_limits(sources, min_length, max_length, longest_target(model))
+    targets = decode_loop(model, sources, limit_B, choose)
     return [ids[:-1] if ids and ids[-1] == EOS else ids for ids in targets]
 
 
@@ -79,19 +85,20 @@ def sample(
         on the rest of the batch. The default is the next draws of the default generator.
 
     Lengths are as in `greedy`. The probabilities in the result are the model's, before temperature and truncation, so
-    they are comparable with those of other decoding methods. Errors: ValueError for impossible settings.
+    they are comparable with those of other decoding methods. Errors: ValueError for impossible settings, and those of
+    `greedy`.
     """
     if not (0 < temperature < math.inf and top_k >= 0 and 0 < top_p <= 1):
         raise ValueError(
             "sample: a finite temperature > 0, top_k >= 0 and 0 < top_p <= 1 are required; "
             f"got {temperature}, {top_k} and {top_p}"
         )
-    limit_B = length_limits(sources, min_length, max_length)
+    limit_B = length_limits(sources, min_length, max_length, longest_target(model))
     draws = [tl.default_generator().next_draw() for _ in sources] if draws is None else draws
     uniform_BT = [_uniform(draw, limit) for draw, limit in zip(draws, limit_B.tolist(), strict=True)]
     log_probs: list[list[float]] = [[] for _ in sources]
 
-    def choose(logits_BV: tl.Tensor, sentence_B: np.ndarray, length: int) -> np.ndarray:
+    def choose(logits_BV: tl.Tensor, sentence_B: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         ids_BC, probs_BC = candidates(logits_BV, temperature, top_k, top_p, may_end=length >= min_length)
         uniform_B = np.array([uniform_BT[i][length] if length < limit_B[i] else 0.0 for i in sentence_B])
         ids_B = _drawn(ids_BC, probs_BC, uniform_B)
@@ -100,7 +107,7 @@ def sample(
         own_B = np.minimum(log_probs_B.numpy(), 0)  # rounding must not make a probability more than 1
         for i, log_prob in zip(sentence_B.tolist(), own_B.tolist(), strict=True):
             log_probs[i].append(log_prob)
-        return ids_B
+        return ids_B, own_B
 
     targets = decode_loop(model, sources, limit_B, choose)
     # Ended sentences stay in the batch for a while; the log-probabilities computed after the end are dropped.
@@ -154,21 +161,25 @@ def _uniform(draw: Draw, count: int) -> np.ndarray:
 def decode_loop(
     model: SteppingModel[State], sources: Sequence[Sequence[int]], limit_B: np.ndarray, choose: Choose
 ) -> list[list[int]]:
-    """Return the targets, </s> included; `choose(logits_BV, sentence_B, length)` selects every next token."""
+    """Return the targets, </s> included; `choose(logits_BV, sentence_B, length)` selects every next token.
+
+    Errors: FloatingPointError for logits that are not usable.
+    """
     targets: list[list[int]] = [[] for _ in sources]
     sentence_B = np.arange(len(sources))  # the sentence of each row of the batch
     open_B = limit_B > 0  # the rows that have not ended; other rows are computed, but ignored
     ids_B = np.full(len(sources), BOS)
     if not open_B.any():
         return targets
-    with model.evaluating(), tl.no_grad(), tl.threads():
+    with model.evaluating(), tl.no_grad(), tl.threads(), np.errstate(all="ignore"):  # what overflows raises below
         state, length = initial_state(model, sources), 0
         while open_B.any():
             if np.mean(~open_B) >= ENDED:
                 sentence_B, ids_B, state = sentence_B[open_B], ids_B[open_B], state.select(open_B)
                 open_B = open_B[open_B]
             logits_BV, state = model.decode_step(ids_B, state)
-            ids_B = choose(logits_BV, sentence_B, length)
+            ids_B, certain_B = choose(logits_BV, sentence_B, length)
+            require_finite(np.isfinite(certain_B[open_B]), sentence_B[open_B])
             length += 1
             for i, token in zip(sentence_B[open_B].tolist(), ids_B[open_B].tolist(), strict=True):
                 targets[i].append(token)

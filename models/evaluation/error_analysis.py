@@ -23,6 +23,7 @@ from models.evaluation.metrics import sentence_log_probs
 from models.evaluation.translator import Translator
 from models.system.terminal import printable
 from models.text.lines import Pair
+from models.text.scripts import UNSPACED
 from models.text.subwords import Subwords
 from models.text.tokens import UNK
 
@@ -30,8 +31,7 @@ __all__ = ["Case", "align", "error_report", "find_cases", "repetition", "words"]
 
 TOO_SHORT, TOO_LONG = 0.75, 4 / 3  # number of words of the hypothesis, divided by that of the reference
 REPEATING = 0.1  # a hypothesis is repeating if its repetition exceeds that of the reference by more than this
-CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # written without spaces: each character counts as a word
-WORD = re.compile(f"[{CJK}]|[^\\s{CJK}]+")
+WORD = re.compile(f"[{UNSPACED}]|[^\\s{UNSPACED}]+")
 MARKS = {"S": "33", "D": "31", "I": "36"}  # substituted, deleted, inserted; each with its terminal color
 
 Ids = tuple[Sequence[int], Sequence[int]]  # those of a source, as the translator read it, and those of its reference
@@ -122,7 +122,7 @@ def _unknown(subwords: Subwords, ids: Sequence[int]) -> int:
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text, which are separated by spaces; each Chinese or Japanese character is a word."""
+    """Return the words of a text, which are separated by spaces; each character of a script without them is a word."""
     return WORD.findall(text)
 
 

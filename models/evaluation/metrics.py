@@ -11,9 +11,13 @@ import numpy as np
 import tensorlib as tl
 from models.architectures.transformer import Transformer
 from models.decoding.forced import force_decode
+from models.decoding.protocols import NonFiniteLogits
+from models.runs.config import BleuTokenize
+from models.system.errors import UserError
 from models.text.batching import Example, group_by_length, make_batch
+from models.text.scripts import dense_script
 
-__all__ = ["Scores", "TokenLoss", "exact_match", "scores", "sentence_log_probs", "token_loss"]
+__all__ = ["Scores", "TokenLoss", "bleu_tokenizer", "exact_match", "scores", "sentence_log_probs", "token_loss"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class TokenLoss:
 def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[], None] = lambda: None) -> TokenLoss:
     """Return the teacher-forced loss, without label smoothing or dropout; call `stop` before each batch."""
     total, tokens = 0.0, 0
-    with model.evaluating(), tl.no_grad():
+    with model.evaluating(), tl.no_grad(), np.errstate(all="ignore"):  # what overflows shows in the loss
         for group in group_by_length([len(s) + len(t) for s, t in examples]):
             stop()
             batch = make_batch([examples[i] for i in group])
@@ -42,18 +46,73 @@ def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[
 
 
 def sentence_log_probs(model: Transformer, examples: Sequence[Example]) -> list[float]:
-    """Return log P(target | source) of each example: the sum over the target's tokens and </s>."""
+    """Return log P(target | source) of each example: the sum over the target's tokens and </s>.
+
+    Errors: `UserError` naming an example for which the model's logits are not finite.
+    """
     found = [0.0] * len(examples)
     for group in group_by_length([len(s) + len(t) for s, t in examples]):
         sources, targets = zip(*[examples[i] for i in group], strict=True)
-        for i, forced in zip(group, force_decode(model, sources, targets), strict=True):
-            found[i] = forced.log_prob
+        try:
+            forced = force_decode(model, sources, targets)
+        except NonFiniteLogits as error:
+            raise UserError(
+                f"score: finite logits are required; those for pair {group[error.source]} are NaN or infinite; the "
+                "weights are spoilt, or far too large: use an earlier checkpoint"
+            ) from None
+        for i, hypothesis in zip(group, forced, strict=True):
+            found[i] = hypothesis.log_prob
     return found
 
 
 def exact_match(outputs: Sequence[str], references: Sequence[str]) -> float:
     """Return the fraction of outputs that equal their references, character for character."""
     return float(np.mean([o == r for o, r in zip(outputs, references, strict=True)])) if references else 0.0
+
+
+# ---- BLEU and chrF ----
+
+_TOKENIZERS: dict[str, list[BleuTokenize]] = {  # sacrebleu's own for these languages, then one that needs no package
+    "": ["13a"],
+    "Chinese": ["zh"],
+    "Japanese": ["ja-mecab", "char"],
+    "Korean": ["ko-mecab", "char"],
+}
+_EXTRAS = {"ja-mecab": "sacrebleu[ja]", "ko-mecab": "sacrebleu[ko]"}
+
+
+def bleu_tokenizer(asked: BleuTokenize, references: Sequence[str], flag: str) -> tuple[BleuTokenize, str]:
+    """Return how BLEU should split references like these into words, and a line that says why, or "".
+
+    asked: a tokenizer of sacrebleu, or "auto": by the script of the references. flag: what sets it, such as --tokenize.
+
+    Errors: `UserError` for a tokenizer that needs a package that is not installed.
+    """
+    if asked not in ("auto", "13a", "intl"):
+        if not _is_installed(asked):
+            raise UserError(
+                f"{flag} {asked}: MeCab, which finds the words, is required; it is not installed; run pip install "
+                f'"{_EXTRAS[asked]}", or use {flag} char'
+            )
+        return asked, ""
+    script = dense_script(references)
+    fitting = _TOKENIZERS.get(script, ["char"])
+    best = next(name for name in fitting if _is_installed(name))
+    if asked != "auto":
+        wrong = f"{flag} {asked} looks for words between spaces, which text in {script} lacks; use {flag} {best}"
+        return asked, f"BLEU: {wrong}" if script not in ("", "Korean") else ""  # Korean has spaces, between phrases
+    missing = f"; for {fitting[0]}, run pip install {_EXTRAS[fitting[0]]}" if best != fitting[0] else ""
+    return best, f"BLEU: words found by {best}, because the references are in {script}{missing}" if script else ""
+
+
+def _is_installed(tokenizer: str) -> bool:
+    from sacrebleu.metrics import BLEU
+
+    try:
+        BLEU(tokenize=tokenizer)
+    except RuntimeError:  # names the package that is missing
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -66,10 +125,12 @@ class Scores:
     chrf_signature: str
 
 
-def scores(outputs: Sequence[str], references: Sequence[str], tokenize: str = "13a") -> Scores:
-    """Score a corpus with sacrebleu. `tokenize` tells BLEU how to find words; use "none" if spaces separate them."""
+def scores(outputs: Sequence[str], references: Sequence[str], tokenize: BleuTokenize = "13a") -> Scores:
+    """Score a corpus with sacrebleu. `tokenize` tells BLEU how to find words: see `bleu_tokenizer`."""
     from sacrebleu.metrics import BLEU, CHRF
 
+    if tokenize == "auto":
+        tokenize, _ = bleu_tokenizer(tokenize, references, "--tokenize")
     bleu = BLEU(tokenize=tokenize, force=True)  # force: no warning about tokenized text; "none" is deliberate
     chrf = CHRF()
     bleu_score = bleu.corpus_score(list(outputs), [list(references)])

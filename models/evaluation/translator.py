@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from models.architectures.transformer import Transformer
 from models.decoding.dispatch import decode
 from models.decoding.hypothesis import Hypothesis
+from models.decoding.protocols import NonFiniteLogits
 from models.decoding.settings import Search
 from models.evaluation.metrics import sentence_log_probs
 from models.runs.loading import load_run
@@ -22,13 +24,16 @@ __all__ = ["Translator", "load"]
 
 GREEDY = Search(beam=1)
 EMPTY = Hypothesis((), ended=True, log_probs=(), log_prob=0.0, score=0.0)
+# The widest beam for a sentence whose hypotheses are too few different texts: so many times --beam, and rows at most.
+WIDER, MOST_ROWS = 16, 512
 
 
 class Translator:
     """Translates text, greedily or as `search` specifies. A text gives one line; a blank text gives an empty line.
 
     `cut(line)` is called for each text that is longer than the model can read, with the number of its line, counted
-    from 0. `advance(n)` is called whenever n more texts are done.
+    from 0. `advance(n)` is called whenever n more texts are done. `failed(line)` is called for each text for which the
+    model's logits are not finite; its translation is empty if `failed` returns. By default it raises `UserError`.
     """
 
     def __init__(
@@ -38,8 +43,10 @@ class Translator:
         cut: Callable[[int], object] = lambda line: None,
         advance: Callable[[int], object] = lambda n: None,
         search: Search = GREEDY,
+        failed: Callable[[int], object] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.cut, self.advance, self.search = model, tokenizer, cut, advance, search
+        self.failed = failed or refuse_line
         self.longest = model.config.max_length  # longest target, </s> included: the decoder does not read it
         if search.min_length > self.longest:
             raise UserError(
@@ -69,22 +76,59 @@ class Translator:
         """Return the `search.n_best` translations of each text, best first; those of a blank text are empty.
 
         `sources` is the result of `encode` for these texts.
+
+        The translations of a text differ in their words. A beam often holds several segmentations of the same words
+        into subwords; the one with the highest score represents them. A sentence for which this leaves too few is
+        searched again with twice the beam, up to `WIDER` times the beam; it has fewer translations if that finds no
+        more.
         """
         search = self.search
         found = [[EMPTY] * search.n_best for _ in texts]
-        busy = [i for i, text in enumerate(texts) if text.strip()]
-        for group in group_by_length([len(sources[i]) for i in busy], POSITIONS // search.rows):
-            stop()
-            rows = [busy[i] for i in group]
-            limits = [search.limit(sources[i], self.longest) for i in rows]
-            draws = [
-                (search.effective("seed"), first + i) for i in rows
-            ]  # one for each line, so the other lines of a batch change nothing
-            decoded = decode(self.model, [sources[i] for i in rows], search, limits, draws)
-            for i, several in zip(rows, decoded, strict=True):
-                found[i] = several
-            self.advance(len(rows))
+        kept: dict[int, list[Hypothesis]] = {}
+        few, beam = [i for i, text in enumerate(texts) if text.strip()], search.rows
+        widest = max(beam, min(WIDER * beam, MOST_ROWS))
+        while few and beam <= widest:
+            asked = search if search.n_best == 1 else replace(search, beam=beam, n_best=beam)
+            for i, several in self._decoded(few, sources, asked, first, stop):
+                if several:
+                    kept[i] = self._different_texts([*kept.get(i, []), *several])
+                    found[i] = kept[i][: search.n_best]
+                elif i not in kept:
+                    self.failed(first + i)
+                if beam == search.rows:
+                    self.advance(1)
+            few, beam = [i for i in few if i in kept and len(kept[i]) < search.n_best], 2 * beam
         return found
+
+    def _decoded(
+        self,
+        rows: Sequence[int],
+        sources: Sequence[Sequence[int]],
+        search: Search,
+        first: int,
+        stop: Callable[[], None],
+    ) -> Iterator[tuple[int, list[Hypothesis]]]:
+        """Yield each index in `rows` with the hypotheses of its source: none if its logits are not finite."""
+
+        def hypotheses_of(rows: Sequence[int]) -> list[list[Hypothesis]]:
+            limits = [search.limit(sources[i], self.longest) for i in rows]
+            draws = [(search.effective("seed"), first + i) for i in rows]  # so the rest of a batch changes nothing
+            try:
+                return decode(self.model, [sources[i] for i in rows], search, limits, draws)
+            except NonFiniteLogits:  # of at least one of them
+                return [hypotheses for i in rows for hypotheses in hypotheses_of([i])] if len(rows) > 1 else [[]]
+
+        for group in group_by_length([len(sources[i]) for i in rows], POSITIONS // search.rows):
+            stop()
+            together = [rows[i] for i in group]
+            yield from zip(together, hypotheses_of(together), strict=True)
+
+    def _different_texts(self, hypotheses: Iterable[Hypothesis]) -> list[Hypothesis]:
+        """Return the best hypothesis of each text, best first; texts that differ only in spaces count as one."""
+        best: dict[tuple[str, ...], Hypothesis] = {}
+        for hypothesis in sorted(hypotheses, key=lambda h: -h.score):
+            best.setdefault(tuple(self.text(hypothesis).split()), hypothesis)
+        return list(best.values())
 
     def encode(self, texts: Sequence[str], first: int = 0) -> list[list[int]]:
         """Return the model's input for each text: its ids, cut at the model's maximum length."""
@@ -116,6 +160,15 @@ class Translator:
                     f"has {len(source)} and {len(target) + 1}; leave it out or shorten it"
                 )
         return sentence_log_probs(self.model, examples)
+
+
+def refuse_line(line: int) -> None:
+    """Raise `UserError`: the model has no finite logits for this line, counted from 0."""
+    raise UserError(
+        f"decoding: finite logits are required; those for line {line + 1} are NaN or infinite; the weights are spoilt, "
+        "or far too large: use an earlier checkpoint, --run RUN/step-NUMBER.safetensors, or train with a lower "
+        "--optim.learning-rate"
+    )
 
 
 def _refuse_one_text(operation: str, *given: Sequence[str]) -> None:

@@ -12,7 +12,10 @@ from typing import Annotated, Any, Literal
 
 from models.architectures.transformer import TransformerConfig
 
-__all__ = ["PRESETS", "TEXT_FILES", "OptimConfig", "TokenizerConfig", "TrainConfig"]
+__all__ = ["PRESETS", "TEXT_FILES", "BleuTokenize", "OptimConfig", "TokenizerConfig", "TrainConfig"]
+
+BleuTokenize = Literal["auto", "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab"]
+"""How BLEU splits text into words: sacrebleu's names, and "auto"."""
 
 TEXT_FILES = ("train_source", "train_target", "train_tsv", "valid_source", "valid_target", "valid_tsv")
 
@@ -103,9 +106,10 @@ class TrainConfig:
     samples: Annotated[int, "Number of validation sentences whose translations are shown at each validation."] = 3
     bleu_sentences: Annotated[int, "Number of sentences translated for BLEU at each validation; 0: no BLEU."] = 0
     bleu_tokenize: Annotated[
-        Literal["13a", "none", "intl", "char", "zh"],
-        'How BLEU splits text into words; "none" is for text whose words are already separated by spaces.',
-    ] = "13a"
+        BleuTokenize,
+        "How BLEU splits text into words. auto: by the script of the translations, 13a if they have spaces; the "
+        'run keeps what was chosen. "none" is for text whose words are already separated by spaces.',
+    ] = "auto"
     best_by: Annotated[
         Literal["loss", "bleu"],
         "The measure by which a validation is the best: best.safetensors has its weights, --patience counts from it.",

@@ -11,17 +11,17 @@ import tomli_w
 from models.runs.config import TrainConfig
 from models.runs.nested_dicts import to_dict
 from models.system.errors import UserError
-from models.system.files import read_bytes
+from models.text.lines import read_text
 
 __all__ = ["config_toml", "read_toml"]
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file. Errors: `UserError` naming the file and the line of the syntax error."""
-    data = read_bytes(str(path), "config")
+    """Read a TOML file. Errors: `UserError` naming the file and the line that is wrong."""
+    text = read_text(path, "config")
     try:
-        return tomllib.loads(data.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise UserError(f"config {path}: valid TOML is required; {error or 'it is nested too deeply'}") from None
 
 

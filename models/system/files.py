@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.system.errors import UserError
 
-__all__ = ["new_directory", "read_bytes", "require_file", "require_writable"]
+__all__ = ["new_directory", "read_bytes", "require_file", "require_replaceable", "require_writable"]
 
 
 def require_file(name: str, operation: str, folder_remedy: str = "name a file in it") -> None:
@@ -51,6 +51,13 @@ def require_writable(path: Path, operation: str) -> None:
         raise UserError(f"{operation} {path}: a directory to write to is required; make {path.parent} first")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UserError(f"{operation} {path}: a file that can be written is required; permission denied")
+
+
+def require_replaceable(path: Path, operation: str) -> None:
+    """Raise `UserError` if a file can't be written to `path` atomically, which would replace a link or a device."""
+    require_writable(path, operation)
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(f"{operation} {path}: a regular file is required; this is a link or a device; name another")
 
 
 @contextmanager

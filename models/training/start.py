@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tensorlib as tl
 from models.architectures.build import build_model
 from models.architectures.transformer import Transformer
+from models.evaluation.metrics import bleu_tokenizer
 from models.runs.config import TrainConfig
 from models.runs.config_layers import Layer, config_from, merged, resumed
 from models.runs.defaults import Choice, choose
@@ -63,6 +64,9 @@ def plan_run(out: Path | None, *layers: Layer) -> Plan:
 def start_run(plan: Plan, out: Path | None, stopper: Stopper) -> Run:
     """Learn and build everything that training needs; last, when nothing else can fail, create the directory."""
     config, corpus = plan.config, plan.corpus
+    chosen, reason = bleu_tokenizer(config.bleu_tokenize, [target for _, target in corpus.valid], "--bleu-tokenize")
+    corpus.notes.extend([reason] if reason else [])
+    config = replace(config, bleu_tokenize=chosen)  # so that all validations, and later evaluations, are comparable
     tokenizer = train_tokenizer(config, corpus)
     examples = encode_corpus(config, corpus, tokenizer)
     model = _new_model(config, tokenizer, open_backend(config.backend))

@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from models.architectures.transformer import Transformer
 from models.evaluation.metrics import scores, token_loss
 from models.evaluation.translator import Translator
@@ -39,13 +37,13 @@ def validate(model: Transformer, run: Run, stop: Callable[[], None] = lambda: No
     Raises FloatingPointError, with the loss as its message, if the loss is not finite.
     """
     config = run.config
-    with np.errstate(all="ignore"):  # if training diverged, the error below is enough without NumPy's warnings
-        result = token_loss(model, run.examples.valid, stop)
+    result = token_loss(model, run.examples.valid, stop)
     if not math.isfinite(result.loss):
         raise FloatingPointError(f"{result.loss}")
     pairs = run.corpus.valid[: max(config.samples, config.bleu_sentences)]
     sources, references = [s for s, _ in pairs], [r for _, r in pairs]
-    outputs = Translator(model, run.tokenizer).translate(sources, stop=stop)
+    translator = Translator(model, run.tokenizer, failed=lambda line: None)  # then the translation stays empty
+    outputs = translator.translate(sources, stop=stop)
     n = config.bleu_sentences
     bleu = scores(outputs[:n], references[:n], config.bleu_tokenize).bleu if n else None
     rows = list(zip(sources, references, outputs, strict=True))[: config.samples]

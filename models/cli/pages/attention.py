@@ -14,7 +14,7 @@ import numpy as np
 from models.evaluation.attention_weights import attention_weights, weight_count
 from models.runs.loading import Loaded
 from models.system.errors import UserError
-from models.system.files import require_writable
+from models.system.files import require_replaceable
 from models.system.terminal import printable
 from models.text.subwords import Subwords
 from models.text.tokens import BOS
@@ -84,9 +84,7 @@ def check_page_path(path: Path) -> None:
     operation = "translate --attention"
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"{operation} {path}: the name of a page to write, FILE.html, is required; give one")
-    require_writable(path, operation)
-    if path.is_symlink() or (path.exists() and not path.is_file()):  # writing atomically would replace it
-        raise UserError(f"{operation} {path}: a regular file is required; this is a link or a device; name another")
+    require_replaceable(path, operation)
 
 
 def sentence_data(loaded: Loaded, source: str, source_ids: Sequence[int], target_ids: Sequence[int]) -> SentenceData:

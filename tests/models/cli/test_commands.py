@@ -31,6 +31,12 @@ SMALL = {
     "model.heads": 2,
     "model.feed-forward": 16,
     "model.max-length": 24,
+    "model.dropout": 0.1,
+    "model.norm": "post",
+    "best-by": "loss",
+    "optim.learning-rate": 5e-4,
+    "optim.schedule": "inverse-sqrt",
+    "optim.warmup": 1000,
     "tokenizer.vocabulary": 300,
     "batch-sentences": 8,
     "validate-every": 0,
@@ -43,7 +49,7 @@ def train_command(steps, **changes):
     """Return the arguments of a small run on the text that `write_pairs` wrote; `_` stands for `-`, `__` for `.`."""
     changes = {name.replace("__", ".").replace("_", "-"): value for name, value in changes.items()}
     options = TEXT | SMALL | {"steps": steps} | changes
-    return ["train", *[word for name, value in options.items() for word in (f"--{name}", str(value))]]
+    return ["train", "--model.no-tie-embeddings", *[word for name, value in options.items() for word in (f"--{name}", str(value))]]
 
 
 TENSORLIB = [sys.executable, "-c", "import sys; from models.cli.main import main; sys.exit(main())"]

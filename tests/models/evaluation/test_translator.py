@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 import models
+import models.evaluation.translator as translator_module
 from models.cli.main import main
 from models.decoding.forced import force_decode
+from models.decoding.protocols import NonFiniteLogits
+from models.evaluation.translator import Translator
 from models.runs.loading import load_run
 from models.system.errors import UserError
 from models.text.tokens import BOS, EOS
@@ -70,3 +73,29 @@ def test_mistakes_are_named(run, tmp_path):
         models.load(tmp_path)
     with pytest.raises(UserError, match="nothing"):
         models.load(run, backend="nothing")
+
+
+def test_a_model_without_finite_logits_is_refused(run):
+    model = models.load(run)
+    weight = model.model.output.weight
+    weight.replace(weight.numpy() * np.float32(np.nan))
+    with pytest.raises(UserError, match="finite logits are required; those for line 1 are NaN or infinite"):
+        model.translate(["one two"])
+    with pytest.raises(UserError, match="score: finite logits are required; those for pair 0 are NaN or infinite"):
+        model.score(SOURCES[:1], TARGETS[:1])
+    assert model.translate(["", " "]) == ["", ""]
+
+
+def test_one_text_without_finite_logits_costs_no_other(run, monkeypatch):
+    loaded, failed = load_run(run, "numpy"), []
+    expected = models.load(run).translate(SOURCES[:3])
+    translator = Translator(loaded.model, loaded.tokenizer, failed=failed.append, search=models.load(run).search)
+    decode, (bad,) = translator_module.decode, loaded.tokenizer.encode_source([SOURCES[2]])
+
+    def failing(model, sources, *arguments):
+        if bad in sources:
+            raise NonFiniteLogits(sources.index(bad))
+        return decode(model, sources, *arguments)
+
+    monkeypatch.setattr(translator_module, "decode", failing)
+    assert translator.translate(SOURCES[:3], first=10) == [*expected[:2], ""] and failed == [12]

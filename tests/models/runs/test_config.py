@@ -186,12 +186,27 @@ def test_a_config_is_a_regular_file(tmp_path):
             read_toml(path)
 
 
-@pytest.mark.parametrize("text", [b"a = \n", b"[model\n", b"\xff\xfe", b"a = 1\na = 2\n"])
+@pytest.mark.parametrize("text", [b"a = \n", b"[model\n", b"a = 1\na = 2\n"])
 def test_broken_toml_names_the_file(tmp_path, text):
     path = tmp_path / "c.toml"
     path.write_bytes(text)
     with pytest.raises(UserError, match=f"config {path}: valid TOML is required; "):
         read_toml(path)
+
+
+def test_a_config_file_is_read_as_text_is(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_bytes(b"\xef\xbb\xbfsteps = 3\r\nseed = 4\r\n")
+    assert read_toml(path) == {"steps": 3, "seed": 4}
+    path.write_bytes(b"")
+    assert read_toml(path) == {}
+    for data, said in (
+        ("steps = 3\n".encode("utf-16"), "c.toml:1: UTF-8 is required; .* of UTF-16; run iconv -f UTF-16 -t UTF-8 "),
+        (b"steps = 3\n# caf\xe9\n", "c.toml:2: UTF-8 is required; found byte 0xe9 at byte column 6"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=f"^config .*{said}"):
+            read_toml(path)
 
 
 def test_a_missing_toml_file_is_named():

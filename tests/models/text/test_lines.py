@@ -1,7 +1,14 @@
 """Files become lines and pairs that are never misaligned."""
 
+import bz2
+import gzip
+import io
+import lzma
 import os
+import shutil
 import subprocess
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.system.errors import UserError
-from models.text.lines import read_lines, read_parallel, read_tsv, without_empty
+from models.text.lines import MOST_LINES, read_lines, read_parallel, read_tsv, stream_lines, without_empty
 
 
 def write(folder: Path, name: str, data: bytes) -> Path:
@@ -137,3 +144,126 @@ def test_tsv_takes_two_columns_and_names_a_line_with_one(tmp_path: Path) -> None
     path = write(tmp_path, "f.tsv", b"a\tb\nc d\ne,f\n")
     with pytest.raises(UserError, match=r"f\.tsv:2: .*found 1 column \(and in 1 more line\)"):
         read_tsv(path)
+
+
+# --- other formats ------------------------------------------------------------------------------------------
+
+TEXT = "ä\nö\n".encode()
+
+
+def zipped(data: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("text", data)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "command"),
+    [
+        (gzip.compress(TEXT), "gzip", "gunzip -c"),
+        (bz2.compress(TEXT), "bzip2", "bunzip2 -c"),
+        (bz2.compress(b""), "bzip2", "bunzip2 -c"),
+        (lzma.compress(TEXT), "xz", "xz -dc"),
+        (zipped(TEXT), "zip", "unzip -p"),
+        (bytes.fromhex("28b52ffd2400"), "Zstandard", "zstd -dc"),
+        (bytes.fromhex("04224d186440"), "LZ4", "lz4 -dc"),
+        (bytes.fromhex("377abcaf271c0004"), "7-Zip", "7z x -so"),
+    ],
+)
+def test_compressed_text_is_named_with_the_command_that_unpacks_it(
+    tmp_path: Path, data: bytes, kind: str, command: str
+) -> None:
+    path = write(tmp_path, "a corpus", data)
+    with pytest.raises(UserError, match=rf"the text is compressed \({kind}\); run {command} '") as caught:
+        read_lines(path)
+    if kind == "gzip" and shutil.which("gunzip"):
+        subprocess.run(["sh", "-c", str(caught.value).split("; run ")[1]], check=True, timeout=10)
+        assert Path(f"{path}.utf8").read_bytes() == TEXT
+    with pytest.raises(UserError, match=rf"^a pipe, line 1: .*compressed \({kind}\); run {command} FILE \| it$"):
+        list(stream_lines([data], "a pipe", unexpected, "FILE | it"))
+
+
+def test_text_that_begins_like_bzip2_is_text(tmp_path: Path) -> None:
+    assert read_lines(write(tmp_path, "f", b"BZh is short for ...\n")) == ["BZh is short for ..."]
+
+
+def test_text_whose_lines_all_end_in_carriage_returns_is_refused_with_the_conversion(tmp_path: Path) -> None:
+    path = write(tmp_path, "mac", b"one\rtwo\rthree\r")
+    with pytest.raises(UserError, match=r'mac:1: lines that end in "\\n" are required; these end in "\\r"') as caught:
+        read_lines(path)
+    subprocess.run(["sh", "-c", str(caught.value).split("; run ")[1]], check=True, timeout=10)
+    assert read_lines(f"{path}.utf8") == ["one", "two", "three"]
+    with pytest.raises(UserError, match="a pipe, line 1: lines that end in"):
+        list(stream_lines([b"one\rtw", b"o\rthree"], "a pipe", unexpected))
+
+
+# --- streams ------------------------------------------------------------------------------------------------
+
+
+def unexpected(line: int, problem: str) -> None:
+    raise AssertionError(f"line {line}: {problem}")
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    ends = sorted({place % (len(data) + 1) for place in places} | {len(data)})
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0")), min_size=1),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.booleans(),
+    st.lists(st.integers(0, 999)),
+)
+def test_a_stream_has_the_lines_of_a_file_wherever_it_is_cut(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], end: str, mark: bool, ended: bool, places: list[int]
+) -> None:
+    data = end.join([*lines, ""] if ended else ["", *lines]).encode("utf-8-sig" if mark else "utf-8")
+    path = tmp_path_factory.mktemp("stream") / "f"
+    path.write_bytes(data)
+    streamed = stream_lines(cut(data, places), "a pipe", unexpected)
+    assert [line for some in streamed for line in some] == read_lines(path)
+
+
+def test_a_line_of_a_stream_is_there_before_the_next_piece_is_asked_for() -> None:
+    asked: list[int] = []
+
+    def pieces() -> Iterator[bytes]:
+        for i, piece in enumerate([b"a", b"b\nc", b"d\n\ne"]):
+            asked.append(i)
+            yield piece
+
+    found = stream_lines(pieces(), "a pipe", unexpected)
+    assert (next(found), asked) == (["ab"], [0, 1])
+    assert (next(found), asked) == (["cd", ""], [0, 1, 2])
+    assert list(found) == [["e"]]
+
+
+@pytest.mark.parametrize(("data", "lines"), [(b"", 0), (b"\xef\xbb\xbf", 0), (b"\n", 1), (b"\xef\xbb\xbf\n", 1)])
+def test_an_empty_stream_has_no_lines(data: bytes, lines: int) -> None:
+    assert [line for some in stream_lines([data], "a pipe", unexpected) for line in some] == [""] * lines
+
+
+def test_a_stream_loses_no_line_for_bytes_that_are_not_utf8() -> None:
+    problems: list[tuple[int, str]] = []
+    data = b"a\ncaf\xe9\r\nb\0c\n\xff"
+    streamed = stream_lines([data], "a pipe", lambda line, problem: problems.append((line, problem)))
+    assert [line for some in streamed for line in some] == ["a", "caf\ufffd", "b\0c", "\ufffd"]
+    assert problems == [
+        (2, "byte 0xe9 at byte column 4 is not UTF-8"),
+        (4, "byte 0xff at byte column 1 is not UTF-8"),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "utf-16-be"])
+def test_a_stream_of_wide_characters_is_refused_before_its_first_line(encoding: str) -> None:
+    name = {"utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE"}.get(encoding, encoding.upper())
+    with pytest.raises(UserError, match=f"^a pipe, line 1: UTF-8 is required; .*; run iconv -f {name} -t UTF-8 FILE"):
+        list(stream_lines(["hi\nyou\n".encode(encoding)], "a pipe", unexpected, "FILE | it"))
+
+
+def test_many_lines_at_once_are_several_lists() -> None:
+    lengths = [len(some) for some in stream_lines([b"a\n" * 600], "a pipe", unexpected)]
+    assert lengths == [MOST_LINES, MOST_LINES, 600 - 2 * MOST_LINES]

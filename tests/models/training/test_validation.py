@@ -8,9 +8,11 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from models.cli.main import main
+from models.decoding.protocols import NonFiniteLogits
 from models.evaluation.metrics import scores, token_loss
 from models.evaluation.translator import Translator
 from models.runs.checkpoint import Progress, read_checkpoint
+from models.runs.directory import read_config
 from models.training.curves import write_curves, write_samples
 from models.training.validation import Validation, record_validation
 from tests.small_runs import config_maker, log_of, train, trainer_for
@@ -55,6 +57,33 @@ def test_bleu_is_that_of_the_first_sentences(make_config, tmp_path, monkeypatch,
 def test_bleu_is_measured_only_on_request(make_config, tmp_path):
     trainer = train(make_config(steps=1, bleu_sentences=0), tmp_path / "run")
     assert all("bleu" not in entry for entry in log_of(tmp_path / "run")) and "BLEU" not in shown(trainer)
+
+
+def test_a_sentence_that_cannot_be_decoded_counts_as_empty(make_config, tmp_path, monkeypatch):
+    def failing(*arguments):
+        raise NonFiniteLogits(0)
+
+    monkeypatch.setattr("models.evaluation.translator.decode", failing)
+    train(make_config(steps=1, bleu_sentences=4, samples=2), tmp_path / "run")
+    entry = log_of(tmp_path / "run")[-1]
+    assert entry["bleu"] == 0.0 and [sample["output"] for sample in entry["samples"]] == ["", ""]
+
+
+def test_a_run_keeps_how_bleu_finds_words(tmp_path, capsys):
+    pairs = [("a cat", "一只猫"), ("a dog", "一只狗"), ("a bird", "一只鸟")]
+    (tmp_path / "text.tsv").write_text("".join(f"{source}\t{target}\n" for source, target in pairs * 3))
+    files = {"train_tsv": str(tmp_path / "text.tsv"), "valid_tsv": str(tmp_path / "text.tsv")}
+    trainer = train(config_maker(tmp_path)(steps=1, bleu_sentences=3, **files), tmp_path / "run")
+    assert trainer.run.corpus.notes == ["BLEU: words found by zh, because the references are in Chinese"]
+    assert read_config(tmp_path / "run").bleu_tokenize == trainer.config.bleu_tokenize == "zh"
+    assert main(["evaluate", "--run", str(tmp_path / "run"), "--tsv", str(tmp_path / "text.tsv")]) == 0
+    assert "|tok:zh|" in capsys.readouterr().out
+    for asked, said in (("13a", "use --tokenize zh"), ("auto", "words found by zh, because")):
+        arguments = ["--run", str(tmp_path / "run"), "--tsv", str(tmp_path / "text.tsv"), "--tokenize", asked]
+        assert main(["evaluate", *arguments]) == 0
+        assert said in capsys.readouterr().out
+    explicit = train(config_maker(tmp_path)(steps=1, bleu_tokenize="13a", **files), tmp_path / "explicit")
+    assert explicit.config.bleu_tokenize == "13a" and "use --bleu-tokenize zh" in explicit.run.corpus.notes[0]
 
 
 def shown(trainer):
