@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+from models.runs.checkpoint import DIVERGED
 from models.runs.config import TrainConfig
 from models.runs.config_layers import config_from
 from models.runs.toml import config_toml, read_toml
@@ -97,8 +98,8 @@ def newest_run(trained: bool = False) -> Path:
 
 
 def has_weights(run: Path) -> bool:
-    """Return whether a run's directory holds a checkpoint."""
-    return any(run.glob("*.safetensors"))
+    """Return whether a run's directory holds a checkpoint, other than one that was set aside because it diverged."""
+    return any(not path.name.startswith(DIVERGED) for path in run.glob("*.safetensors"))
 
 
 def remove_unless_trained(run: Path) -> None:

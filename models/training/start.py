@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,12 +45,13 @@ def start_run(config: TrainConfig, out: Path | None, stopper: Stopper) -> Run:
     return Run(create_run(config, tokenizer, out), config, corpus, tokenizer, examples, model)
 
 
-def resume_run(path: Path, stopper: Stopper, *layers: Layer) -> Run:
+def resume_run(path: Path, stopper: Stopper, *layers: Layer, may_change: Collection[str] = ()) -> Run:
     """Read a run's config, tokenizer and text again; `layers`, as for `config_from`, may change a few settings.
 
-    Nothing is written: the caller saves the new config.
+    may_change: settings that they may change besides those, of `RESUMING_WITH`. Nothing is written: the caller saves
+    the new config.
     """
-    config = resumed(read_config(path), *layers)
+    config = resumed(read_config(path), *layers, may_change=may_change)
     backend = open_backend(config.backend)
     tokenizer = Tokenizer.load(path)
     corpus = read_corpus(config)
