@@ -56,13 +56,15 @@ def train(
         if resume:
             keys = [key.replace("-", "_") for key in resume_with or ()]
             run = resume_run(find_run(out, "--out"), stopper, *layers, may_change=keys)
-            _introduce(run, display)
-            trainer = Trainer(run, display, stopper)
-            _announce_resumption(trainer)
-            trainer.train()
+            with run.lock:
+                _introduce(run, display)
+                trainer = Trainer(run, display, stopper)
+                _announce_resumption(trainer)
+                trainer.train()
         else:
             run = start_run(config_from(*layers), out, stopper)
-            _train_new(run, display, stopper)
+            with run.lock:
+                _train_new(run, display, stopper)
         stopper.patient = False  # everything is saved: a signal may end the report at once
         try:
             stopper.check()
@@ -81,12 +83,13 @@ def _train_new(run: Run, display: Display, stopper: Stopper) -> None:
     except Stopped:
         raise
     except Exception:
+        run.lock.release()
         remove_unless_trained(run.path)
         raise
 
 
 def _introduce(run: Run, display: Display) -> None:
-    for note in [*run.corpus.notes, *run.examples.notes]:
+    for note in [*run.notes, *run.corpus.notes, *run.examples.notes]:
         display.line(note)
     sizes = f"{len(run.examples.train):,} pairs to train on, {len(run.examples.valid):,} to validate"
     source, target = run.tokenizer.source_size, run.tokenizer.target_size

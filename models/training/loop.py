@@ -52,7 +52,7 @@ class Trainer:
         self.resumed = self.progress.step > 0
 
     def train(self) -> None:
-        """Train to the end.
+        """Train to the end, then let other processes train the run.
 
         Raises `Stopped` if a signal asks for a stop, after saving unless the stop is `at_once`, and `Diverged`, after
         setting aside the checkpoints that diverged.
@@ -73,6 +73,7 @@ class Trainer:
         finally:
             self.display.end()
             self.log.close()
+            self.run.lock.release()
 
     @property
     def done(self) -> bool:
