@@ -139,7 +139,7 @@ class Function(Node):
         if isinstance(y, tuple):
             return op._several_outputs(state, inputs, arrays, y, recorded)
         if recorded:
-            op.describe(arrays, (y,))
+            op.describe(arrays, (y,), inputs)
         result = wrap(np.asarray(y) if isinstance(y, np.generic) else y, op if recorded else None)
         if state is not DEFAULT_STATE:
             op._notify(state, inputs, (result,))
@@ -159,7 +159,7 @@ class Function(Node):
     ) -> Any:
         """Finish `apply` for a `forward` that returned a tuple: one node, several Tensors."""
         if recorded:
-            self.describe(arrays, outputs)
+            self.describe(arrays, outputs, inputs)
         node = self if recorded else None
         results = tuple([wrap(as_array(y), node, k) for k, y in enumerate(outputs)])
         if state is not DEFAULT_STATE:
@@ -214,6 +214,11 @@ def derivation(*ops: type[Function]) -> Callable[[F], F]:
         return function
 
     return add
+
+
+def constant(array: Any) -> Tensor:
+    """Return a Tensor that holds an array, without a copy: for arrays that no caller has."""
+    return wrap(as_array(array))
 
 
 def as_tensor(x: Any, like: Value | None = None) -> Tensor:

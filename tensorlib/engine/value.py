@@ -103,16 +103,13 @@ def as_array(y: Any) -> Array:
 
 
 def as_value(x: Any, like: Value | None = None) -> Tensor:
-    """Return `x` if it is a Tensor, otherwise a constant.
+    """Return `x` if it is a Tensor, otherwise a constant with a copy of it, on the backend of `like` if that is given.
 
-    Numbers are copied to the backend of `like`, by default the host; an array is copied only if `like` is given.
+    An array is copied because the caller may write to it later. To hold an array without a copy, use `wrap`.
     """
     if isinstance(x, Value):
         return x  # type: ignore[return-value]  # every Value that exists is of the public class
-    if like is not None:
-        return wrap(new_array(x, backend=like.backend))
-    is_array = hasattr(x, "dtype") and not isinstance(x, np.generic)
-    return wrap(checked_array(x) if is_array else new_array(x))
+    return wrap(new_array(x, backend=None if like is None else like.backend))
 
 
 def checked_array(array: Any) -> Array:

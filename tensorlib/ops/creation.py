@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tensorlib.arrays.backend import Backend, get_backend
-from tensorlib.engine.function import as_tensor
+from tensorlib.engine.function import as_tensor, constant
 from tensorlib.ops.arguments import (
     Shape,
     check_flag,
@@ -91,7 +91,7 @@ def ones_like(x: TensorLike, dtype: DTypeLike | None = None, backend: str | Back
 
 def _filled(name: str, shape: Shape, value: float, dtype: DTypeLike, backend: str | Backend) -> Tensor:
     sizes, kind = checked_shape(name, shape), checked_dtype(name, dtype)
-    return as_tensor(get_backend(backend).xp.full(sizes, checked_element(name, value, kind), kind))
+    return constant(get_backend(backend).xp.full(sizes, checked_element(name, value, kind), kind))
 
 
 def _alike(name: str, x: TensorLike, value: float, dtype: DTypeLike | None, backend: str | Backend | None) -> Tensor:
@@ -126,7 +126,7 @@ def arange(
     whole = all(isinstance(n, int) for n in numbers.values())
     kind = checked_dtype("arange", ("int64" if whole else "float32") if dtype is None else dtype)
     xp = get_backend(backend).xp
-    return as_tensor(xp.arange(*numbers.values(), dtype="int64" if whole else "float64").astype(kind))
+    return constant(xp.arange(*numbers.values(), dtype="int64" if whole else "float64").astype(kind))
 
 
 def linspace(
@@ -145,7 +145,7 @@ def linspace(
     check_flag("linspace", "endpoint", endpoint)
     ends = [checked_real("linspace", "start", start), checked_real("linspace", "stop", stop)]
     count, kind = checked_size("linspace", "num", num), checked_dtype("linspace", dtype)
-    return as_tensor(get_backend(backend).xp.linspace(*ends, count, endpoint=endpoint).astype(kind))
+    return constant(get_backend(backend).xp.linspace(*ends, count, endpoint=endpoint).astype(kind))
 
 
 def eye(
@@ -158,4 +158,4 @@ def eye(
             [0. 0. 1.]], shape=(2, 3), dtype=float32)
     """
     sizes, kind = checked_shape("eye", (n, n if m is None else m)), checked_dtype("eye", dtype)
-    return as_tensor(get_backend(backend).xp.eye(*sizes, k=checked_integer("eye", "k", k), dtype=kind))
+    return constant(get_backend(backend).xp.eye(*sizes, k=checked_integer("eye", "k", k), dtype=kind))
