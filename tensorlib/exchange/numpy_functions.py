@@ -52,8 +52,8 @@ _FUNCTIONS = {
 }  # fmt: skip
 _FIXED = {"linalg.diagonal": {"axis1": -2, "axis2": -1}, "linalg.trace": {"axis1": -2, "axis2": -1}}
 _NOTHING = {
-    "casting": ("same_kind",), "copy": (True,), "kind": ("stable", "mergesort"), "mode": ("raise",),
-    "order": ("K", "C"), "stable": (True, False), "subok": (True, False), "where": (True,),
+    "casting": ("same_kind",), "copy": (True,), "kind": ("quicksort", "heapsort", "mergesort", "stable"),
+    "mode": ("raise",), "order": ("K", "C"), "stable": (True, False), "subok": (True, False), "where": (True,),
 }  # fmt: skip
 
 # Functions that only look at Tensors: at their shapes and dtypes, or at the values of Tensors without history.
@@ -68,19 +68,18 @@ _COMPARE_OR_SHOW = {
 
 _COMPARISONS = {"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"}
 
-# What to write for some functions that have no op of that name, in terms of their first arguments x and y.
+# What to write for some functions that have no op of that name, in terms of their arguments x, y or a list xs.
 REMEDIES = {
-    "around": "tl.round(x)", "atleast_1d": "tl.reshape(x, -1)", "average": "tl.mean(x)",
-    "cbrt": "tl.sign(x) * tl.abs(x) ** (1 / 3)", "column_stack": "tl.stack(x, axis=1)", "deg2rad": "x * (np.pi / 180)",
-    "diag": "tl.diagonal(x)", "diff": "x[..., 1:] - x[..., :-1]", "fabs": "tl.abs(x)", "float_power": "x ** y",
-    "fmax": "tl.maximum(x, y)", "fmin": "tl.minimum(x, y)", "fliplr": "tl.flip(x, 1)", "flipud": "tl.flip(x, 0)",
-    "fmod": "tl.sign(x) * tl.remainder(tl.abs(x), tl.abs(y))", "hstack": "tl.concatenate(x, axis=1)",
-    "hypot": "tl.sqrt(x * x + y * y)", "inner": "x @ y.swapaxes(-1, -2)", "median": "tl.sort(x) and its middle",
-    "positive": "x", "ravel": "tl.flatten(x)", "rint": "tl.round(x)", "vdot": "tl.sum(x * y)",
-    "vecdot": "tl.sum(x * y, axis=-1)", "vstack": "tl.concatenate(x, axis=0)", "add.reduce": "tl.sum(x, axis=0)",
-    "add.accumulate": "tl.cumsum(x, axis=0)", "multiply.reduce": "tl.prod(x, axis=0)",
-    "multiply.accumulate": "tl.cumprod(x, axis=0)", "maximum.reduce": "tl.max(x, axis=0)",
-    "minimum.reduce": "tl.min(x, axis=0)", "logaddexp.reduce": "tl.logsumexp(x, axis=0)",
+    "add.accumulate": "tl.cumsum(x, axis=0)", "add.reduce": "tl.sum(x, axis=0)", "around": "tl.round(x)",
+    "average": "tl.mean(x)", "cbrt": "tl.sign(x) * tl.abs(x) ** (1 / 3)", "deg2rad": "x * (np.pi / 180)",
+    "diff": "x[..., 1:] - x[..., :-1]", "fabs": "tl.abs(x)", "fliplr": "tl.flip(x, 1)", "flipud": "tl.flip(x, 0)",
+    "fmod": "tl.sign(x) * tl.remainder(tl.abs(x), tl.abs(y))",
+    "hstack": "tl.concatenate(xs, axis=1), with axis=0 for one axis", "hypot": "tl.sqrt(x * x + y * y)",
+    "inner": "tl.tensordot(x, y, axes=(-1, -1))", "logaddexp.reduce": "tl.logsumexp(x, axis=0)",
+    "maximum.reduce": "tl.max(x, axis=0)", "minimum.reduce": "tl.min(x, axis=0)",
+    "multiply.accumulate": "tl.cumprod(x, axis=0)", "multiply.reduce": "tl.prod(x, axis=0)", "positive": "x",
+    "ravel": "tl.flatten(x)", "rint": "tl.round(x)", "vdot": "tl.sum(x * y)", "vecdot": "tl.sum(x * y, axis=-1)",
+    "vstack": "tl.concatenate(xs, axis=0), with stack for one axis", "where": "tl.where(condition, x, y)",
 }  # fmt: skip
 
 
@@ -186,7 +185,8 @@ def _parameters(ours: Callable[..., Any]) -> frozenset[str]:
 
 def _check_unused(name: str, ours: str, option: str, value: Any) -> None:
     """Raise TypeError for an option that our op does not have, unless the value means that it is not used."""
-    if not (value is None or value is np._NoValue or any(value is v or value == v for v in _NOTHING.get(option, ()))):
+    unused = isinstance(value, str | bool) and value in _NOTHING.get(option, ())
+    if not (unused or value is None or value is np._NoValue):
         first = "x.astype(dtype)" if option == "dtype" else f"tl.{ours} without it, or x.numpy()"
         raise TypeError(f"np.{name}: {option}= is not supported for Tensors, got {shown(value)}; use {first}")
 
