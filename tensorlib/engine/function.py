@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.arrays.conversion import new_array
+from tensorlib.arrays.conversion import check_numbers, new_array
 from tensorlib.engine.errors import by_name, explained
 from tensorlib.engine.node import Edge, Node, next_serial
 from tensorlib.engine.recording import DEFAULT_STATE, STATE, State, calling_line
@@ -180,21 +180,28 @@ class Function(Node):
 def _operand(x: Any, inputs: Sequence[Any]) -> Any:
     """Return the argument of `forward` for an input that is not a Tensor.
 
-    A Python number stays a number, and a NumPy scalar becomes one, so that neither changes the dtype of an array.
+    A Python number stays a number, and a NumPy scalar becomes one, so that neither changes the dtype of an array; but
+    numbers alone, as in tl.exp(1.0), become arrays.
     """
     if isinstance(x, np.generic):
         x = x.item()
-    is_number = isinstance(x, (int, float, complex))
     try:
-        if not is_number and hasattr(x, "dtype"):
+        if isinstance(x, complex):
+            check_numbers("Tensor", np.dtype(complex))
+        if isinstance(x, (int, float)):
+            for other in inputs:
+                if not isinstance(other, (int, float, np.generic)):
+                    return x
+            return new_array(x, np.float32 if any(isinstance(other, float) for other in inputs) else None)
+        if hasattr(x, "dtype"):
             return checked_array(x)
         for other in inputs:
             if isinstance(other, Value):
-                return x if is_number else new_array(x, backend=other.backend)
+                return new_array(x, backend=other.backend)
         for other in inputs:
             if hasattr(other, "dtype") and not isinstance(other, np.generic):
-                return x if is_number else new_array(x, backend=backend_of(other))
-        return new_array(x)  # numbers or lists alone, as in tl.exp(1.0), become an array
+                return new_array(x, backend=backend_of(other))
+        return new_array(x)
     except (TypeError, ValueError) as error:
         raise by_name(error, "Tensor") from None
 

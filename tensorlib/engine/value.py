@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of
-from tensorlib.arrays.conversion import check_numbers, new_array
+from tensorlib.arrays.conversion import check_numbers, native, new_array
 
 if TYPE_CHECKING:
     from tensorlib.engine.node import Node
     from tensorlib.tensor import Tensor
 
-    TensorLike: TypeAlias = Tensor | Array | np.ndarray | np.generic | complex | list[Any] | tuple[Any, ...]
+    TensorLike: TypeAlias = Tensor | Array | np.ndarray | np.generic | float | list[Any] | tuple[Any, ...]
     """A Tensor, or anything that becomes one: an array of NumPy or CuPy, a number, nested lists of numbers."""
 
 __all__ = ["Value", "as_array", "as_value", "edge_of", "wrap"]
@@ -117,7 +117,7 @@ def checked_array(array: Any) -> Array:
     if type(array) is not np.ndarray:
         backend_of(array)  # raises TypeError for an array of another library
     check_numbers("Tensor", array.dtype)
-    return array
+    return array if array.dtype.isnative else array.astype(native(array.dtype))
 
 
 def edge_of(x: Value) -> tuple[Node | Value, int]:

@@ -49,6 +49,11 @@ def from_numpy(array: np.ndarray) -> Tensor:
     if hasattr(array, "mask"):
         raise TypeError("from_numpy: a Tensor has no mask, got a MaskedArray; use x.filled(0)")
     check_numbers("from_numpy", array.dtype)
+    if not array.dtype.isnative:
+        raise TypeError(
+            f"from_numpy: the byte order must be that of this machine, got dtype {array.dtype}; use tl.Tensor(x), "
+            "which copies"
+        )
     plain = array if type(array) is np.ndarray else array.view(np.ndarray)  # a memmap stays mapped
     note_shared(plain)
     return wrap(plain)

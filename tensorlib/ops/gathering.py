@@ -218,4 +218,4 @@ def _on_same_backend(x: Tensor, source: TensorLike, name: str) -> Tensor:
 
 
 def _is_number(source: Any) -> bool:
-    return isinstance(source, (int, float, complex, np.generic))
+    return isinstance(source, (int, float, np.generic))

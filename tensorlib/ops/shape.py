@@ -354,7 +354,7 @@ def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:
     Tensor([1 2], shape=(2,), dtype=int64)
     """
     x, dtype = as_tensor(x), checked_dtype("astype", dtype)
-    return Astype.apply(x if dtype.kind in "fc" else x.detach(), dtype=dtype)
+    return Astype.apply(x if dtype.kind == "f" else x.detach(), dtype=dtype)
 
 
 class Copy(Function):

@@ -168,6 +168,32 @@ def test_names_that_are_recommended_exist():
             assert hasattr(tl, text[3:].split("(")[0].split(",")[0].split(" ")[0]), text
 
 
+@pytest.mark.peers
+def test_what_is_recommended_computes_what_pytorch_computes():
+    torch = pytest.importorskip("torch")
+    from tensorlib.pytorch_words import TENSOR_NAMES
+
+    a, b = np.array([[0.5, -0.75], [1.0, 0.25]]), np.array([[2.0, 1.0], [-0.5, 0.75]])
+    names = {"tl": tl, "np": np, "x": tl.Tensor(a), "y": tl.Tensor(b)}
+    compared = set()
+    for name, text in TENSOR_NAMES.items():
+        for arguments in ((torch.tensor(b),), ()):
+            try:
+                expected = getattr(torch.tensor(a), name)(*arguments)
+                found = eval(text, names)
+            except Exception:
+                continue  # it takes other arguments, or the text is not an expression of x and y alone
+            if (
+                isinstance(expected, torch.Tensor)
+                and isinstance(found, tl.Tensor)
+                and name not in ("acos", "asin", "pow")
+            ):
+                np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-6, err_msg=name)
+                compared.add(name)
+            break
+    assert len(compared) > 20 and {"fmod", "atan2", "div", "ge", "mm", "neg"} <= compared
+
+
 class Foreign:
     """An array of another library, by its attributes."""
 

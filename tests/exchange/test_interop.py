@@ -145,6 +145,8 @@ def test_from_numpy_shares_any_layout_and_keeps_a_file_mapped(tmp_path):
         (Foreign(np.ones(1)), r"got tests\.Foreign; use tl\.from_dlpack\(x\)"),
         (np.array(["a"]), "from_numpy: data must be numbers, got dtype <U1"),
         (np.array([None]), "from_numpy: data must be numbers, got dtype object"),
+        (np.array([1 + 2j]), "from_numpy: complex numbers are not supported, got dtype complex128; keep the real and"),
+        (np.array([1.0], ">f4"), r"from_numpy: the byte order .* got dtype >f4; use tl\.Tensor\(x\), which copies"),
         (np.ma.masked_array([1.0], [True]), r"a Tensor has no mask, got a MaskedArray; use x\.filled\(0\)"),
     ],
 )
@@ -163,7 +165,6 @@ ARRAYS = {
     "0-d": np.array(2.5),
     "empty": np.zeros((0, 3), np.float16),
     "bool": np.array([True, False]),
-    "complex": np.array([1 + 2j]),
 }
 
 
