@@ -237,9 +237,19 @@ class Tensor(Value):
         return self._without_history(Tensor(self.numpy(), self.requires_grad, backend=wanted), "to")
 
     def _without_history(self, copy: Tensor, how: str) -> Tensor:
-        """Return `copy`, which has this value but not this history, after notifying the thread's observer."""
-        if (watch := current_state().watch) is not None:
-            watch.detached(self, copy, how)
+        """Return `copy`, which has this value but not this history, after notifying the thread's observer.
+
+        Warn if a gradient is lost by a call that is there for something else, such as moving the value.
+        """
+        state = current_state()
+        if state.watch is not None:
+            state.watch.detached(self, copy, how)
+        if self.node is not None and state.record and (how == "to" or (how == "Tensor(...)" and not copy.needs_grad)):
+            warnings.warn(
+                f"{how}: the copy has no history, so no gradient flows back from it; use x.copy() to keep the history, "
+                "or x.detach() first if none is wanted",
+                stacklevel=3,
+            )
         return copy
 
     def replace(self, array: Array, copy: bool = True) -> None:

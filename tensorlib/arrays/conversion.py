@@ -9,7 +9,7 @@ import numpy as np
 from tensorlib.arrays.backend import Array, Backend, backend_of, get_backend
 from tensorlib.messages import kind_of, shown
 
-__all__ = ["check_numbers", "checked_dtype", "native", "new_array"]
+__all__ = ["check_numbers", "native", "new_array", "numeric_dtype"]
 
 
 def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None) -> Array:
@@ -20,7 +20,7 @@ def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None
 
     Raises TypeError if `data` is not numeric, ValueError if nested lists do not form a rectangle.
     """
-    dtype = None if dtype is None else checked_dtype("Tensor", dtype)
+    dtype = None if dtype is None else numeric_dtype("Tensor", dtype)
     if not hasattr(data, "dtype"):
         given = data
         try:
@@ -52,7 +52,7 @@ def check_numbers(operation: str, dtype: Any) -> None:
         raise TypeError(f"{operation}: numbers of more than 64 bits are not supported, got dtype {dtype}; use float64")
 
 
-def checked_dtype(operation: str, dtype: Any, hint: str = "") -> np.dtype:
+def numeric_dtype(operation: str, dtype: Any, hint: str = "") -> np.dtype:
     """Return a numeric dtype that is given as a name, a type or a dtype, in the byte order of this machine."""
     try:
         kind = None if dtype is None else np.dtype(dtype)

@@ -49,7 +49,8 @@ class Function(Node):
     ``namespace_of(dy)``, so that it works on arrays and, for second derivatives, on Tensors.
 
     Attributes for the author of an op:
-        saved: the inputs or outputs that ``save`` kept; under create_graph they are Tensors with their history.
+        saved: the inputs or outputs that ``save`` kept, a copy of an array that the caller may write to; under
+            create_graph they are Tensors with their history. Like all attributes, it is dropped with the graph.
         statistics: anything else that is kept *for speed*, such as LayerNorm's 1/std. It is None under create_graph,
             where ``backward`` must recompute it from ``saved``: a statistic treated as a constant gives a right first
             derivative and a wrong second one.

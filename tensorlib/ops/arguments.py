@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from tensorlib.arrays import conversion
 from tensorlib.arrays.backend import namespace_of
+from tensorlib.arrays.conversion import numeric_dtype
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
@@ -150,7 +150,7 @@ def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]
 def checked_dtype(name: str, dtype: DTypeLike) -> np.dtype:
     """Return a numeric dtype that is given as a name, a type or a dtype."""
     hint = f"; a shape of several axes goes into a tuple: {name}((2, 3))" if isinstance(dtype, int) else ""
-    return conversion.checked_dtype(name, dtype, hint)
+    return numeric_dtype(name, dtype, hint)
 
 
 def checked_number(name: str, what: str, value: Any) -> Any:

@@ -246,6 +246,20 @@ def test_a_gradient_that_a_number_loses_is_said():
         int(x)
 
 
+def test_a_copy_without_history_is_said(backend):
+    x = leaf()
+    with pytest.warns(UserWarning, match=r"Tensor\(\.\.\.\): the copy has no history.*x\.copy\(\)") as record:
+        tl.Tensor(x * 2)
+    assert record[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for copied in (tl.Tensor(x), tl.Tensor((x * 2).detach()), tl.Tensor(x * 2, requires_grad=True), x.to(backend)):
+            assert copied.is_leaf
+    if backend.name != "numpy":
+        with pytest.warns(UserWarning, match="to: the copy has no history"):
+            (x * 2).to(backend)
+
+
 def test_a_number_is_taken_without_a_word_where_no_gradient_is_lost():
     x = leaf([2.0])
     with warnings.catch_warnings():
