@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from sacrebleu.metrics import BLEU
-from sacremoses import MosesDetokenizer
+
+try:
+    from sacremoses import MosesDetokenizer
+except ImportError:
+    raise SystemExit('detokenised.py needs sacremoses, which is not installed; pip install -e ".[peers]"') from None
 
 from models.text.lines import read_lines
 

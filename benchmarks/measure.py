@@ -167,7 +167,7 @@ class Disturbance:
             tick = os.sysconf("SC_CLK_TCK")
             counters = [int(word) / tick for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
             own = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except (OSError, ValueError):
+        except (AttributeError, OSError, ValueError):  # Windows has no os.sysconf
             return time.perf_counter(), 0.0, 0.0, 0.0
         user, nice, system, _idle, _wait, irq, soft_irq, stolen = counters
         return time.perf_counter(), (int(own[11]) + int(own[12])) / tick, user + nice + system + irq + soft_irq, stolen

@@ -33,8 +33,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
+
+if find_spec("pytest") is None:
+    raise SystemExit('mutants.py runs the tests by pytest, which is not installed; pip install -e ".[dev]"')
 
 from mutation.changes import Mutant, find_mutants
 from mutation.formulas import engine_files

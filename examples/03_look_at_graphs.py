@@ -1,7 +1,7 @@
 """Pictures of computations: a small expression, and a whole Transformer with its modules folded.
 
 Writes softmax.svg, transformer-depth-1.svg and transformer-depth-2.svg into the given directory (default: the current
-directory). Rendering needs Graphviz (`dot`), or `pip install graphviz-pure`.
+directory). Rendered by Graphviz (`dot`) if it is installed, or by graphviz-pure, which is installed with tensorlib.
 """
 
 import sys

@@ -93,7 +93,7 @@ class MultiHeadAttention(Module):
         self.projection = Linear(width, 3 * width, generator=generator)
         # Three separate matrices (D, D) are drawn, because the fan_out of each is D, not 3D.
         parts = [init.xavier_uniform((width, width), generator) for _ in range(3)]
-        self.projection.weight.replace(np.concatenate(parts, axis=1))
+        self.projection.weight.replace(np.concatenate(parts, axis=1), copy=False)
         self.output = Linear(width, width, generator=generator)
 
     if TYPE_CHECKING:  # what a call returns depends on `return_weights`

@@ -68,11 +68,11 @@ class ExponentialMovingAverage:
         own = {name: p.data for name, p in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():
-                parameter.replace(self.arrays[name])
+                parameter.replace(self.arrays[name], copy=False)
             yield
         finally:
             for name, parameter in self.parameters.items():
-                parameter.replace(own[name])
+                parameter.replace(own[name], copy=False)
 
 
 def average(states: Iterable[Mapping[str, TensorLike]]) -> dict[str, np.ndarray]:

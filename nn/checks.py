@@ -76,7 +76,7 @@ def with_width(
 ) -> tl.Tensor:
     """Return x as a Tensor of shape (axes, width); a list or a number is placed on the backend of `like`.
 
-    Raises ValueError for a different shape, and TypeError unless the dtype is floating or complex.
+    Raises ValueError for a different shape, and TypeError unless the dtype is floating.
     """
     if not isinstance(x, tl.Tensor):
         x = tl.Tensor(x, backend=None if hasattr(x, "dtype") else like.backend)
@@ -84,7 +84,7 @@ def with_width(
     if not right or x.shape[-1] != width:
         hint = "; did you mean x.swapaxes(-1, -2)?" if right and x.ndim > 1 and x.shape[-2] == width else ""
         raise ValueError(f"{layer.label()}: {what} must have shape ({axes}, {width}), got {x.shape}{hint}")
-    if x.dtype.kind not in "fc":
+    if x.dtype.kind != "f":
         raise TypeError(
             f"{layer.label()}: {what} must be of a floating dtype, got {x.dtype}; embed ids, or use x.astype('float32')"
         )

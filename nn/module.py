@@ -211,7 +211,7 @@ class Module(CheckedAttributes):
         fitting = [(own[name], array) for name, array in arrays.items() if name in own]
         converted = [p.backend.asarray(array, p.dtype) for p, array in fitting]  # all before the first is replaced
         for (p, _), array in zip(fitting, converted, strict=True):
-            p.replace(array)
+            p.replace(array, copy=False)
 
     def to(self, backend: str | tl.Backend) -> Self:
         """Move all parameters, and all other Tensors that modules hold, to a backend, in place; return self."""
@@ -233,7 +233,7 @@ class Module(CheckedAttributes):
                 if isinstance(value, tl.Tensor):
                     array = convert(value)
                     if array is not value.data:
-                        value.replace(array)
+                        value.replace(array, copy=False)
                         value.grad = None  # the gradient has the old dtype or backend
         return self
 

@@ -121,7 +121,8 @@ class Optimizer:
             if self._is_elementwise and parameter.size <= SMALL and parameter.backend.xp is np:
                 batches.setdefault((self.steps[name], parameter.dtype), []).append(name)
             else:
-                parameter.replace(as_array(self.update(parameter.data, g, state, self.steps[name] + 1)))
+                new = self.update(parameter.data, g, state, self.steps[name] + 1)
+                parameter.replace(as_array(new), copy=False)
                 self.steps[name] += 1
         for names in batches.values():
             self._update_batch({name: gradients[name] for name in names})
@@ -137,8 +138,8 @@ class Optimizer:
             for slot, flat in states.items():
                 moment: Any = self.state[name][slot]
                 moment[...] = flat[start:end].reshape(g.shape)
-            # Copy, because a view would keep the whole concatenated array alive.
-            self.parameters[name].replace(new[start:end].reshape(g.shape).copy())
+            # This copies; a view would keep the whole concatenated array alive.
+            self.parameters[name].replace(new[start:end].reshape(g.shape))
             self.steps[name] = step
             start = end
 

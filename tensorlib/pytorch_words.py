@@ -23,12 +23,12 @@ TENSOR_NAMES = {
     "clamp": "x.clip(low, high)", "pow": "x ** y", "power": "x ** y", "sub": "x - y", "mul": "x * y", "div": "x / y",
     "true_divide": "x / y", "neg": "-x", "mm": "x @ y", "bmm": "x @ y", "mv": "x @ y", "eq": "x == y", "ne": "x != y",
     "lt": "x < y", "le": "x <= y", "gt": "x > y", "ge": "x >= y", "acos": "x.arccos()", "asin": "x.arcsin()",
-    "atan": "x.arctan()", "atan2": "x.arctan2(y)", "absolute": "x.abs()", "fmod": "tl.remainder(x, y) (sign of y)",
+    "atan": "x.arctan()", "atan2": "x.arctan2(y)", "absolute": "x.abs()",
+    "fmod": "tl.sign(x) * tl.remainder(tl.abs(x), tl.abs(y))",
     "where": "tl.where(condition, x, y)", "einsum": "tl.einsum(formula, x, y)", "nonzero": "np.nonzero(x.numpy())",
-    "fill_": "tl.full_like(x, value)", "copy_": "x.replace(array), for a leaf", "index_add_": "x.index_add(...)",
+    "fill_": "tl.full_like(x, value)", "copy_": "x.data = value, for a leaf", "index_add_": "x.index_add(...)",
     "scatter_": "x.scatter(...)", "scatter_add_": "x.scatter_add(...)", "masked_fill_": "x.masked_fill(mask, value)",
-    "normal_": "x.replace(tl.normal(x.shape).data), or nn.init",
-    "uniform_": "x.replace(tl.uniform(x.shape).data), or nn.init",
+    "normal_": "x.data = tl.normal(x.shape), or nn.init", "uniform_": "x.data = tl.uniform(x.shape), or nn.init",
     "gelu": "tl.gelu(x)", "silu": "tl.silu(x)", "nbytes": "x.data.nbytes", "itemsize": "x.dtype.itemsize",
 }  # fmt: skip
 
@@ -56,6 +56,7 @@ FUNCTION_NAMES = {
     "cuda": "backend='cupy'", "device": "backend='cupy' or 'numpy'", "functional": "tl itself: tl.softmax(x, axis)",
     "float16": "dtype='float16'", "float32": "dtype='float32'", "float64": "dtype='float64'", "int64": "dtype='int64'",
     "int32": "dtype='int32'", "long": "dtype='int64'", "set_grad_enabled": "tl.no_grad", "inference_mode": "tl.no_grad",
-    "outer_product": "tl.outer", "var_mean": "tl.mean and tl.var", "allclose": "numpy.testing.assert_allclose",
+    "outer_product": "tl.outer", "var_mean": "tl.var(x, ddof=1) and tl.mean(x)", "allclose": "numpy.allclose",
+    "fmod": "tl.sign(x) * tl.remainder(tl.abs(x), tl.abs(y))",
     "nn": "the package next to it: import nn", "optim": "from nn import optim",
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from os.path import basename
 from typing import TYPE_CHECKING, Any, Self
@@ -11,11 +12,13 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, get_backend
 from tensorlib.arrays.conversion import new_array
+from tensorlib.arrays.sharing import kept, note_overwritten
 from tensorlib.engine import backward, hooks
-from tensorlib.engine.recording import current_state
+from tensorlib.engine.node import next_serial
+from tensorlib.engine.recording import current_state, is_grad_enabled
 from tensorlib.engine.value import Value, as_array, wrap
-from tensorlib.exchange import interop
-from tensorlib.messages import kind_of, shown, unknown_name
+from tensorlib.exchange import interop, numpy_functions
+from tensorlib.messages import kind_of, unknown_name
 from tensorlib.ops import (
     activations,
     arithmetic,
@@ -53,6 +56,27 @@ def reflected(op: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tenso
     return method
 
 
+def in_place(op: Callable[[Any, Any], Tensor], symbol: str) -> Callable[[Tensor, Any], Tensor]:
+    """Return the method for an assignment such as ``x -= y``, which binds the name x to a new Tensor.
+
+    For a leaf that requires a gradient this would lose the leaf. So the leaf itself gets the new value within
+    `no_grad`, and elsewhere an error says what to write.
+    """
+
+    def method(self: Tensor, other: Any) -> Tensor:
+        if self.node is not None or not self.needs_grad:
+            return op(self, other)
+        if is_grad_enabled():
+            raise RuntimeError(
+                f"{symbol}=: would bind the name of a leaf that requires a gradient to another Tensor; write "
+                f"w.data {symbol}= ... to set the leaf's value, or y = w {symbol} ... to compute a new Tensor"
+            )
+        self._set(f"{symbol}=", self._in_own_dtype(f"{symbol}=", op(self, other).array))
+        return self
+
+    return method
+
+
 class Tensor(Value):
     """An array of one dtype on one backend, which records how it was computed if a gradient is wanted.
 
@@ -76,9 +100,6 @@ class Tensor(Value):
     """
 
     __slots__ = ()
-
-    __array_ufunc__ = None  # so that `array * tensor` calls Tensor.__rmul__ once, not for each element
-    __array_priority__ = 1000
 
     def __init__(
         self,
@@ -106,14 +127,32 @@ class Tensor(Value):
 
     @property
     def data(self) -> Any:
-        """The raw array of NumPy or CuPy, not a copy. Do not change it in place: the engine would not notice."""
+        """The raw array of NumPy or CuPy, not a copy. Assign to it, by ``=`` or ``-=``, to set the value of a leaf.
+
+        An assignment copies the value, keeps shape and dtype, and increases the version, so that a backward pass that
+        needs the old value is an error. The engine cannot see elements being written, as in ``x.data[0] = 1``: do not
+        do that between a forward pass and its backward pass.
+
+        >>> w = tl.Tensor([1.0, 2.0], requires_grad=True)
+        >>> (w * w).sum().backward()
+        >>> w.data -= 0.25 * w.grad.data
+        >>> w
+        Tensor([0.5 1. ], shape=(2,), dtype=float32, requires_grad=True)
+        >>> w.data = w.data - 0.25 * w.grad
+        """
         return self.array
 
     @data.setter
-    def data(self, value: Any) -> None:
-        raise AttributeError(
-            f"Tensor: data cannot be set, got {shown(value)}; give a leaf another value by x.replace(array)"
-        )
+    def data(self, value: TensorLike) -> None:
+        if value is self.array:  # x.data -= y has already written into the array
+            note_overwritten(self.array, next_serial())
+            self._check_leaf("data")
+            self.version += 1
+            return
+        if isinstance(value, Value) and value.needs_grad and is_grad_enabled():
+            raise TypeError("data: the value requires a gradient, which x would not pass on; use value.detach()")
+        given = new_array(value.array if isinstance(value, Value) else value, backend=self.backend)
+        self._set("data", self._in_own_dtype("data", given))
 
     @property
     def requires_grad(self) -> bool:
@@ -137,6 +176,8 @@ class Tensor(Value):
             )
         if self.node is not None and not wanted:
             raise RuntimeError("requires_grad: can be set to False on leaves only; use x.detach()")
+        if wanted:
+            self.array = kept(self.array)  # its value must not change under a graph, as after from_numpy it could
         self.needs_grad = bool(wanted)
 
     @property
@@ -150,15 +191,15 @@ class Tensor(Value):
         return self.node is None
 
     def numpy(self) -> np.ndarray:
-        """Return the value as a NumPy array: this Tensor's own memory on NumPy, a copy on CuPy. Waits for the GPU.
+        """Return the value as a read-only NumPy array: a view on NumPy, a copy on CuPy. Waits for the GPU.
 
-        Write only into a copy, ``x.numpy().copy()``: a graph may have saved the array, and would not notice. The
-        result keeps its values when an optimizer or ``load_state_dict`` replaces the Tensor's array.
+        ``x.numpy().copy()`` can be written to. The result keeps its values when an optimizer or ``load_state_dict``
+        replaces the Tensor's array.
 
         >>> tl.Tensor([1.0, 2.0]).numpy()
         array([1., 2.], dtype=float32)
         """
-        return self.backend.to_numpy(self.array)
+        return interop.read_only(self.backend.to_numpy(self.array))
 
     def item(self) -> Any:
         """Return the only element as a Python number. Waits for the GPU.
@@ -196,33 +237,65 @@ class Tensor(Value):
         return self._without_history(Tensor(self.numpy(), self.requires_grad, backend=wanted), "to")
 
     def _without_history(self, copy: Tensor, how: str) -> Tensor:
-        """Return `copy`, which has this value but not this history, after notifying the thread's observer."""
-        if (watch := current_state().watch) is not None:
-            watch.detached(self, copy, how)
+        """Return `copy`, which has this value but not this history, after notifying the thread's observer.
+
+        Warn if a gradient is lost by a call that is there for something else, such as moving the value.
+        """
+        state = current_state()
+        if state.watch is not None:
+            state.watch.detached(self, copy, how)
+        if self.node is not None and state.record and (how == "to" or (how == "Tensor(...)" and not copy.needs_grad)):
+            warnings.warn(
+                f"{how}: the copy has no history, so no gradient flows back from it; use x.copy() to keep the history, "
+                "or x.detach() first if none is wanted",
+                stacklevel=3,
+            )
         return copy
 
-    def replace(self, array: Array) -> None:
-        """Replace the value of this leaf by `array`, of the same shape, without copying it. Optimizers use it.
+    def replace(self, array: Array, copy: bool = True) -> None:
+        """Replace the array of this leaf by a copy of `array`, of the same shape but of any dtype and backend.
 
-        This increases the version, so that a backward pass that needs the old value is an error.
+        This increases the version, so that a backward pass that needs the old value is an error. With ``copy=False``
+        the Tensor holds `array` itself; the caller must not write to it any more. Optimizers use that.
 
         >>> x = tl.Tensor([1.0, 2.0])
         >>> x.replace(np.array([3.0, 4.0], "float32"))
         >>> x.numpy(), x.version
         (array([3., 4.], dtype=float32), 1)
         """
-        if self.node is not None:
-            raise RuntimeError("replace: needs a leaf, but this Tensor was computed by an op")
+        self._check_leaf("replace")
         if not isinstance(array, np.ndarray):
             array = as_array(array)
             if isinstance(array, Tensor) or not hasattr(array, "dtype"):
-                raise TypeError(f"replace: needs an array, got {kind_of(array)}; pass tl.Tensor(x).data")
+                raise TypeError(f"replace: needs an array, got {kind_of(array)}; x.data = value takes anything")
         if self.needs_grad and array.dtype.kind != "f":
             raise TypeError(f"replace: a Tensor that requires a gradient needs a floating dtype, got {array.dtype}")
+        self._set("replace", array.copy() if copy else array)
+
+    def _check_leaf(self, operation: str) -> None:
+        if self.node is not None:
+            raise RuntimeError(
+                f"{operation}: needs a leaf, but this Tensor was computed by {self.node.name}; use x.detach()"
+            )
+
+    def _set(self, operation: str, array: Array) -> None:
+        """Replace the array of this leaf, and increase the version."""
+        self._check_leaf(operation)
         if array.shape != self.shape:
-            raise ValueError(f"replace: the shape must stay {self.shape}, got {array.shape}")
+            raise ValueError(f"{operation}: the shape must stay {self.shape}, got {tuple(array.shape)}")
         self.array = array
         self.version += 1
+
+    def _in_own_dtype(self, operation: str, array: Array) -> Array:
+        """Return `array` in the dtype of this Tensor, by the rule of NumPy's assignments: not from float to integer."""
+        if array.dtype == self.dtype:
+            return array
+        if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+            raise TypeError(f"{operation}: the dtype must stay {self.dtype}, got {array.dtype}; use .astype(dtype)")
+        return array.astype(self.dtype)
+
+    __array_ufunc__ = numpy_functions.UfuncOverride()
+    __array_function__ = numpy_functions.array_function
 
     def __array_namespace__(self, api_version: str | None = None) -> Any:
         return sys.modules["tensorlib"]  # by name, because the package imports this file
@@ -295,6 +368,14 @@ class Tensor(Value):
     __rand__ = reflected(logic.bitwise_and)
     __ror__ = reflected(logic.bitwise_or)
     __rxor__ = reflected(logic.bitwise_xor)
+    __iadd__ = in_place(arithmetic.add, "+")
+    __isub__ = in_place(arithmetic.subtract, "-")
+    __imul__ = in_place(arithmetic.multiply, "*")
+    __itruediv__ = in_place(arithmetic.divide, "/")
+    __ifloordiv__ = in_place(arithmetic.floor_divide, "//")
+    __imod__ = in_place(arithmetic.remainder, "%")
+    __ipow__ = in_place(arithmetic.power, "**")
+    __imatmul__ = in_place(linalg.matmul, "@")
 
     def __pos__(self) -> Self:
         return self
@@ -439,10 +520,21 @@ class Tensor(Value):
         return bool(self.array.item())
 
     def __float__(self) -> float:
-        return float(self._only_element("float"))
+        return float(self._number("float"))
 
     def __int__(self) -> int:
-        return int(self._only_element("int"))
+        return int(self._number("int"))
+
+    def _number(self, operation: str) -> Any:
+        """Return the only element; warn if it leaves a graph, which ``array[i] = x`` and math.exp(x) do unnoticed."""
+        number = self._only_element(operation)
+        if self.needs_grad and is_grad_enabled():
+            warnings.warn(
+                f"{operation}: this Tensor requires a gradient, which a number does not pass on; use x.item() if only "
+                "the value is wanted, or tl.stack and tl.exp(x) in place of array[i] = x and math.exp(x)",
+                stacklevel=3,
+            )
+        return number
 
     def __index__(self) -> int:
         if self.ndim or self.dtype.kind not in "iu":

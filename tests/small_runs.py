@@ -12,6 +12,7 @@ from models.training.loop import Trainer
 from models.training.start import Plan, resume_run, start_run
 
 MODEL = {"layers": 1, "width": 16, "heads": 2, "feed_forward": 16, "dropout": 0.2, "max_length": 24}
+OPTIM = {"learning_rate": 5e-4, "accumulate": 2, "warmup": 3, "schedule": "cosine"}
 MODEL |= {"norm": "post", "tie_embeddings": False}  # settings that would otherwise follow the size of the text
 
 
@@ -50,7 +51,7 @@ def config_maker(folder):
             "keep": 99,
             "best_by": "loss",
             "tokenizer": {"vocabulary": 300},
-            "optim": {"learning_rate": 5e-4, "accumulate": 2, "warmup": 3, "schedule": "cosine"} | given.pop("optim", {}),
+            "optim": OPTIM | given.pop("optim", {}),
             "model": MODEL | given.pop("model", {}),
         }
         return config_from(("test", standard | given))

@@ -8,6 +8,7 @@ lacks. ``STRICT`` is the backend: ``Tensor(x, backend=STRICT)``; ``to_numpy`` an
 from __future__ import annotations
 
 import numbers
+import weakref
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,9 @@ def index_of(index: Any) -> Any:
     return index._host if isinstance(index, StrictArray) else index
 
 
+OWNERS: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # by the id of the host array
+
+
 class StrictArray:
     """An array whose values NumPy cannot read."""
 
@@ -96,6 +100,8 @@ class StrictArray:
 
     def __init__(self, host: np.ndarray) -> None:
         self._host = host
+        if host.base is None:
+            OWNERS[id(host)] = self
 
     shape = property(lambda self: self._host.shape)
     dtype = property(lambda self: self._host.dtype)
@@ -105,7 +111,7 @@ class StrictArray:
     itemsize = property(lambda self: self._host.itemsize)
     strides = property(lambda self: self._host.strides)
     flags = property(lambda self: self._host.flags)
-    base = property(lambda self: None if self._host.base is None else StrictArray(self._host.base))
+    base = property(lambda self: None if self._host.base is None else OWNERS.get(id(self._host.base)))
     T = property(lambda self: StrictArray(self._host.T))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
+from models.system.numbers import shown_loss
 from models.system.terminal import silence
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Display:
         elif time.monotonic() - self._shown > self.SECONDS:
             self._shown = time.monotonic()
             loss, speed = self._means()
-            state = f"loss {loss:.3f}  {speed:,.0f} tokens/s  learning rate {learning_rate:.2g}"
+            state = f"loss {shown_loss(loss, 3)}  {speed:,.0f} tokens/s  learning rate {learning_rate:.2g}"
             seconds_left = max(self.total - step, 0) * self._mean_seconds()
             self.line(f"step {step}/{max(self.total, step)}  {state}  {_clock(seconds_left)} left")
 
@@ -86,7 +87,7 @@ class Display:
             self._shown = time.monotonic()
             loss, speed = self._means()  # shown in short form, to leave room for the bar in 80 columns
             short = f"{speed / 1000:.1f}k" if speed < 99_950 else f"{speed / 1000:.0f}k"
-            parts = [f"loss {loss:.2f}", f"{short} tok/s", f"lr {_short_rate(learning_rate)}"]
+            parts = [f"loss {shown_loss(loss, 2)}", f"{short} tok/s", f"lr {_short_rate(learning_rate)}"]
             self._bar.set_postfix_str(self._separator.join(parts))
 
     def _means(self) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from models.runs.config import BleuTokenize
 from models.runs.loading import Loaded, load_run
 from models.system.errors import UserError
 from models.system.files import require_replaceable
+from models.system.numbers import shown_loss, shown_perplexity
 from models.text.batching import Example
 from models.text.corpora.phrasebook import phrasebook
 from models.text.lines import Pair, read_parallel, read_tsv
@@ -133,6 +134,6 @@ def _print_scores(
     print(f"chrF        {score.chrf:.2f}  {score.chrf_signature}")
     left_out = f", without {len(longer)} longer sentences" if longer else ""
     known = result.tokens > 0
-    print(f"loss        {f'{result.loss:.4f}' if known else '-'} nats per subword, over {result.tokens:,}{left_out}")
-    print(f"perplexity  {f'{result.perplexity:.3f}' if known else '-'}")
+    print(f"loss        {shown_loss(result.loss) if known else '-'} nats per subword, over {result.tokens:,}{left_out}")
+    print(f"perplexity  {shown_perplexity(result.perplexity, 3) if known else '-'}")
     print(f"exact       {exact_match(outputs, references):.1%}")

@@ -10,7 +10,7 @@ import tensorlib as tl
 
 __all__ = ["info"]
 
-PACKAGES = ("numpy", "sentencepiece", "safetensors", "sacrebleu", "threadpoolctl", "cupy", "graphviz")
+PACKAGES = ("numpy", "sentencepiece", "safetensors", "sacrebleu", "threadpoolctl", "cupy", "graphviz", "graphviz-pure")
 
 
 def info() -> int:

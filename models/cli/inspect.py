@@ -10,6 +10,7 @@ import numpy as np
 from models.architectures.build import build_model
 from models.runs.checkpoint import load_weights, read_checkpoint
 from models.system.errors import UserError
+from models.system.numbers import shown_loss
 
 __all__ = ["inspect"]
 
@@ -30,7 +31,7 @@ def inspect(checkpoint: Path, /) -> int:
     print(f"step {progress.step}, epoch {progress.epoch + 1}, {progress.batch} batches into it")
     if progress.best_loss is not None:
         bleu = "" if progress.best_bleu is None else f", BLEU {progress.best_bleu:.2f}"
-        print(f"best validation loss {progress.best_loss:.4f}{bleu}, at step {progress.best_step}")
+        print(f"best validation loss {shown_loss(progress.best_loss)}{bleu}, at step {progress.best_step}")
     if found.averaged:
         print(f"the mean of the weights of steps {', '.join(map(str, found.averaged))}")
     if found.latest:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from models.system.terminal import command, prepare_streams, silence
+from models.system.terminal import command, is_broken_pipe, prepare_streams, silence
 
 if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except KeyboardInterrupt:
         return _fail("stopped by SIGINT", 130)
-    except BrokenPipeError:
+    except OSError as error:
+        if not is_broken_pipe(error):
+            return _fail(error.strerror or str(error), 1)
         # The reader of our output has quit, as `head` does. Python would report it again when it closes the pipe.
         silence(sys.stdout)
         return 141
@@ -66,11 +68,11 @@ def _run(argv: list[str]) -> int:
         return _fail(str(error), 2)
     except Stopped as stopped:
         return _fail(f"{stopped} {stopped.saved}".rstrip(), 128 + stopped.signal_number)
-    except BrokenPipeError:
-        raise
     except MemoryError:
         return _fail("out of memory; use a smaller --batch-tokens, --model.width or --beam", 1)
     except OSError as error:
+        if is_broken_pipe(error):
+            raise
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
 

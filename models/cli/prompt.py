@@ -7,6 +7,8 @@ import io
 import sys
 from collections.abc import Iterator
 
+from models.system.terminal import WINDOWS
+
 __all__ = ["typed_lines"]
 
 PROMPT = "> "
@@ -18,7 +20,8 @@ def typed_lines() -> Iterator[str]:
     If Python has readline, the arrow keys edit the line and recall earlier lines. If standard output is redirected, the
     arrow keys do nothing and the prompt goes to standard error.
     """
-    print("Type a sentence and press Enter; Ctrl-D ends.", file=sys.stderr)
+    end = "Ctrl-Z and Enter end" if WINDOWS else "Ctrl-D ends"
+    print(f"Type a sentence and press Enter; {end}.", file=sys.stderr)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     if sys.stdout.isatty():

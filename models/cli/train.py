@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +14,12 @@ from models.cli.options import RUN, TrainOptions, given
 from models.cli.plan import estimate_lines, plan_lines
 from models.evaluation.metrics import exact_match, scores
 from models.evaluation.translator import Translator
-from models.runs.checkpoint import BEST, load_weights, read_checkpoint
-from models.runs.config_layers import Layer
+from models.runs.checkpoint import BEST, load_weights, newest_checkpoint, read_checkpoint
 from models.runs.directory import find_run, read_config, remove_unless_trained, write_config
 from models.runs.toml import read_toml
 from models.system.errors import UserError
 from models.system.stopping import Stopped, Stopper
-from models.system.terminal import command
+from models.system.terminal import command, quoted
 from models.training.loop import Trainer
 from models.training.start import Plan, Run, plan_run, resume_run, start_run
 
@@ -35,6 +32,7 @@ def train(
     config: Annotated[Path | None, Parameter(group=RUN)] = None,
     out: Annotated[Path | None, Parameter(group=RUN)] = None,
     resume: Annotated[bool, Parameter(group=RUN, negative="")] = False,
+    resume_with: Annotated[list[str] | None, Parameter(group=RUN, negative="")] = None,
     dry_run: Annotated[bool, Parameter(group=RUN, negative="")] = False,
 ) -> int:
     """Train a translator: on the built-in phrasebook, or on your own text.
@@ -46,28 +44,29 @@ def train(
         options: the settings of the run.
         config: a TOML file of settings; the command line overrides it. Every run writes such a file, config.toml.
         out: a new directory for the run. [runs/<data>-<model>-<number>]
-        resume: continue the run in --out, or the newest one.
-        dry_run: show the settings and the time that training would take, and end.
+        resume: continue the run in --out, or the newest one. A finished run is only reported.
+        resume_with: a setting, such as optim.learning_rate, that this command changes although it changes the rest of
+            the run; may be repeated.
+        dry_run: show the settings of a new run and the time that it would take on this machine; write nothing.
     """
+    if resume_with and not resume:
+        raise UserError(f"train: --resume-with requires --resume; got --resume-with {resume_with[0]} without it")
     if resume and dry_run:
         raise UserError("train: either --resume or --dry-run is required; got both; leave out one of them")
     began = time.monotonic()
     layers = [*([(f"config {config}", read_toml(config))] if config else []), ("command line", given(options))]
-    display = Display()
     with Stopper() as stopper, tl.threads():
         if resume:
-            run = resume_run(find_run(out, "--out"), stopper, *layers)
-            _introduce(run, display)
-            trainer = Trainer(run, display, stopper)
-            _announce_resumption(trainer, layers)
-            trainer.train()
+            keys = [key.replace("-", "_") for key in resume_with or ()]
+            run = resume_run(find_run(out, "--out"), stopper, *layers, may_change=keys)
+            _train_on(run, stopper)
         else:
             plan = plan_run(out, *layers)
             if dry_run:
                 print("\n".join([*plan_lines(plan), *estimate_lines(plan)]))
                 return 0
             run = start_run(plan, out, stopper)
-            _train_new(run, plan, display, stopper)
+            _train_new(run, plan, stopper)
         stopper.patient = False  # everything is saved: a signal may end the report at once
         try:
             stopper.check()
@@ -78,22 +77,35 @@ def train(
     return 0
 
 
-def _train_new(run: Run, plan: Plan, display: Display, stopper: Stopper) -> None:
-    """Train a new run. If it fails before its first checkpoint, remove its directory."""
-    try:
-        for line in plan_lines(plan):
-            display.line(line)
+def _train_on(run: Run, stopper: Stopper) -> None:
+    """Continue a run, or only do what a finished run left undone."""
+    display = Display()
+    with run.lock:
         _introduce(run, display)
-        Trainer(run, display, stopper).train()
-    except Stopped:
-        raise
-    except Exception:
-        remove_unless_trained(run.path)
-        raise
+        trainer = Trainer(run, display, stopper)
+        _announce_resumption(trainer)
+        trainer.train()
+
+
+def _train_new(run: Run, plan: Plan, stopper: Stopper) -> None:
+    """Train a new run. If it fails before its first checkpoint, remove its directory."""
+    display = Display()
+    with run.lock:
+        try:
+            for line in plan_lines(plan):
+                display.line(line)
+            _introduce(run, display)
+            Trainer(run, display, stopper).train()
+        except Stopped:
+            raise
+        except Exception:
+            run.lock.release()
+            remove_unless_trained(run.path)
+            raise
 
 
 def _introduce(run: Run, display: Display) -> None:
-    for note in [*run.corpus.notes, *run.examples.notes]:
+    for note in [*run.notes, *run.corpus.notes, *run.examples.notes]:
         display.line(note)
     sizes = f"{len(run.examples.train):,} pairs to train on, {len(run.examples.valid):,} to validate"
     source, target = run.tokenizer.source_size, run.tokenizer.target_size
@@ -101,18 +113,17 @@ def _introduce(run: Run, display: Display) -> None:
     display.line(f"{run.path}: {sizes}, {subwords}, {run.model.parameter_count():,} parameters")
 
 
-def _announce_resumption(trainer: Trainer, layers: Sequence[Layer]) -> None:
+def _announce_resumption(trainer: Trainer) -> None:
     """Show where the run resumes, and save its new config. Errors: `UserError` if the run is past its new end."""
-    run, step = trainer.run, trainer.progress.step
-    changed = run.config != read_config(run.path)
-    if trainer.finished or (trainer.done and changed):
-        finished = f"run {run.path}: {_ending(trainer)}"
-        if any(key in layer for _, layer in layers for key in ("steps", "epochs", "patience")):
-            raise UserError(finished)
-        trainer.display.line(finished)
+    run, step, before = trainer.run, trainer.progress.step, read_config(trainer.run.path)
+    new_end = any(getattr(run.config, key) != getattr(before, key) for key in ("steps", "epochs", "patience"))
+    if trainer.done and new_end:
+        raise UserError(f"run {run.path}: {_ending(trainer)}")
+    if trainer.finished:  # a script that resumes until it succeeds ends here
+        trainer.display.line(f"run {run.path}: {_ending(trainer)}")
     elif step:
         trainer.display.line(f"resuming after step {step}")
-    if changed:
+    if run.config != before:
         write_config(run.path, run.config)
 
 
@@ -129,7 +140,8 @@ def _ending(trainer: Trainer) -> str:
 def _report(run: Run, seconds: float) -> None:
     """Print how good the best weights are on held-out text, and a command to try them."""
     path = run.path / BEST
-    checkpoint = read_checkpoint(path)
+    found = newest_checkpoint(run.path) if not path.exists() else None  # if every validation said that it diverged
+    path, checkpoint = found or (path, read_checkpoint(path))
     load_weights(run.model, checkpoint, path)
     pairs = run.corpus.test or run.corpus.valid
     sources, references = [s for s, _ in pairs], [r for _, r in pairs]
@@ -147,10 +159,12 @@ def _report(run: Run, seconds: float) -> None:
     for source, reference, output in rows[:8]:
         print(f"    {source} -> {output}" + ("" if output == reference else f"  [{reference}]"))
     minutes, rest = divmod(round(seconds), 60)
-    print(f"saved in {run.path} after {minutes}:{rest:02}; best at step {checkpoint.progress.best_step}. Try:")
-    print(f"    {command()} translate --run {shlex.quote(str(run.path))} {_quoted(rows[0][0])}")
+    step = checkpoint.progress.best_step
+    best = f"best at step {step}" if step else "at no step better than a guess"
+    print(f"saved in {run.path} after {minutes}:{rest:02}; {best}. Try:")
+    print(f"    {command()} translate --run {quoted(str(run.path))} {_quoted(rows[0][0])}")
 
 
 def _quoted(text: str) -> str:
     """Return text quoted for a shell. Use double quotes, which are easier to read, if they suffice."""
-    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
+    return quoted(text) if set(text) & set('"$`\\!') else f'"{text}"'

@@ -8,7 +8,6 @@ error (Stahlberg and Byrne 2019, "On NMT search errors and model errors: cat got
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
@@ -21,7 +20,8 @@ from itertools import zip_longest
 from models.decoding.hypothesis import Hypothesis, length_penalty
 from models.evaluation.metrics import sentence_log_probs
 from models.evaluation.translator import Translator
-from models.system.terminal import printable
+from models.system.numbers import shown_loss
+from models.system.terminal import printable, shows_colors
 from models.text.lines import Pair
 from models.text.scripts import UNSPACED
 from models.text.subwords import Subwords
@@ -160,7 +160,7 @@ def error_report(
     """
     from sacrebleu.metrics import BLEU, CHRF
 
-    color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    color = shows_colors(sys.stdout)
     width = shutil.get_terminal_size((100, 24)).columns if width is None else width
     bleu = BLEU(tokenize=tokenize, effective_order=True, force=True)
     chrf = CHRF()
@@ -209,7 +209,7 @@ def _details(case: Case, bleu: float, chrf: float) -> Iterator[str]:
     yield f"  source      {printable(case.source)}"
     for name in ("reference", "hypothesis"):
         total, tokens = getattr(case, f"{name}_log_prob"), getattr(case, f"{name}_tokens")
-        yield f"  log p       {total:.2f} / {tokens} = {total / tokens:.3f}  {name}"
+        yield f"  log p       {shown_loss(total, 2)} / {tokens} = {shown_loss(total / tokens, 3)}  {name}"
 
 
 def _aligned(columns: Sequence[Column], width: int, color: bool) -> Iterator[str]:

@@ -18,6 +18,7 @@ from models.text.batching import Example, group_by_length, make_batch
 from models.text.scripts import dense_script
 
 __all__ = ["Scores", "TokenLoss", "bleu_tokenizer", "exact_match", "scores", "sentence_log_probs", "token_loss"]
+__all__ += ["worst_loss"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class TokenLoss:
     @property
     def perplexity(self) -> float:
         """exp(loss): a uniform choice among this many subwords would be equally uncertain."""
-        return math.exp(min(self.loss, 700.0))
+        return math.inf if self.loss > 709 else math.exp(self.loss)  # exp(710) is more than a float holds
 
 
 def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[], None] = lambda: None) -> TokenLoss:
@@ -43,6 +44,15 @@ def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[
             loss = model.loss(batch.source_BS, batch.target_in_BT, batch.target_out_BT, reduction="sum")
             total, tokens = total + float(loss.item()), tokens + batch.tokens
     return TokenLoss(total / max(tokens, 1), tokens)
+
+
+def worst_loss(vocabulary: int) -> float:
+    """Return the loss above which a model has diverged: the square of a uniform guess's perplexity.
+
+    A uniform guess among all subwords has the loss log(vocabulary). A model with random weights has about that too, so
+    a loss of twice as much says that training did harm.
+    """
+    return 2 * math.log(max(vocabulary, 2))
 
 
 def sentence_log_probs(model: Transformer, examples: Sequence[Example]) -> list[float]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ __all__ = [
 
 FORMAT = 1
 BEST = "best.safetensors"
+DIVERGED = "diverged-"  # begins the names of step checkpoints that were set aside: see training/divergence.py
 STEP = r"step-\d{8,}\.safetensors"  # matches the names that step_path gives
 
 
@@ -225,7 +227,10 @@ def step_checkpoints(run: Path) -> list[Path]:
     return sorted(paths, key=lambda path: int(path.stem.removeprefix("step-")))
 
 
-def prune(run: Path, keep: int) -> None:
-    """Remove all step checkpoints except the newest `keep`."""
-    for path in step_checkpoints(run)[:-keep]:
-        path.unlink(missing_ok=True)
+def prune(run: Path, keep: int, newest: Path | None = None, and_oldest: bool = False) -> None:
+    """Remove all step checkpoints up to `newest` except the last `keep` and, if `and_oldest`, the first."""
+    paths = step_checkpoints(run)
+    end = paths.index(newest) + 1 if newest in paths else len(paths)  # damaged ones may follow it
+    for path in paths[:end][and_oldest:-keep]:
+        with suppress(PermissionError):  # on Windows, one that is being read stays until the next time
+            path.unlink(missing_ok=True)

@@ -6,19 +6,19 @@ A layer is a nested dict, as parsed from TOML, together with its origin, which e
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models.runs.config import PRESETS, TEXT_FILES, TrainConfig
+from models.runs.config import PRESETS, TEXT_FILES, OptimConfig, TrainConfig
 from models.runs.config_checks import check_config, check_ranges, flag
 from models.runs.defaults import choose
 from models.runs.nested_dicts import flat_items, from_dict, nested, to_dict
 from models.system.errors import UserError
 from models.text.size import TextSize
 
-__all__ = ["Layer", "config_from", "merged", "resumed"]
+__all__ = ["RESUMING_WITH", "Layer", "config_from", "merged", "resumed"]
 
 Layer = tuple[str, Mapping[str, Any]]  # (origin, values)
 
@@ -31,6 +31,9 @@ _ALTERNATIVES = (
 )
 _RESUMING_MAY_CHANGE = {*TEXT_FILES, "backend", "steps", "epochs", "validate_every", "save_every"}
 _RESUMING_MAY_CHANGE |= {"keep", "samples", "patience"}
+
+# With one of these, the rest of the run is no longer that of the run that began; it must be named with --resume-with.
+RESUMING_WITH = {f"optim.{field.name}" for field in dataclasses.fields(OptimConfig)} - {"optim.name", "optim.ema"}
 
 
 def config_from(*layers: Layer, size: TextSize | None = None) -> TrainConfig:
@@ -73,19 +76,24 @@ def merged(*layers: Layer) -> dict[str, Any]:
     return given
 
 
-def resumed(old: TrainConfig, *layers: Layer) -> TrainConfig:
-    """Return the config to resume with: `old` overridden by the layers, which may change only `_RESUMING_MAY_CHANGE`.
+def resumed(old: TrainConfig, *layers: Layer, may_change: Collection[str] = ()) -> TrainConfig:
+    """Return the config to resume with: `old` overridden by the layers.
 
-    Errors: `UserError` naming the key that must not change.
+    They may change only `_RESUMING_MAY_CHANGE`, and of `RESUMING_WITH` those in `may_change`. Errors: `UserError` that
+    names the key that must not change.
     """
+    if unknown := sorted(set(may_change) - RESUMING_WITH):
+        known = ", ".join(sorted(RESUMING_WITH))
+        raise UserError(f"resuming: --resume-with requires one of {known}; got {unknown[0]}; start a new run for it")
     new = config_from(("the run's config.toml", to_dict(old)), *layers)
     before = dict(flat_items(to_dict(old)))
     for key, value in flat_items(to_dict(new)):
         required = before.get(key, "unset")
-        if value != required and key not in _RESUMING_MAY_CHANGE:
+        if value != required and key not in {*_RESUMING_MAY_CHANGE, *may_change}:
+            other = f"add --resume-with {key}" if key in RESUMING_WITH else "start a new run without --resume"
             raise UserError(
                 f"resuming: {flag(key)} is required to stay {required!r}, as when the run began; got {value!r}; leave "
-                "it out, or start a new run without --resume"
+                f"it out, or {other}"
             )
     return new
 

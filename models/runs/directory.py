@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 
+from models.runs.checkpoint import BEST, DIVERGED, STEP
 from models.runs.config import TrainConfig
 from models.runs.config_layers import config_from
+from models.runs.lock import RunLock
 from models.runs.toml import config_toml, read_toml
 from models.system.errors import UserError
 from models.system.files import new_directory
@@ -16,7 +20,7 @@ from models.text.subwords import Tokenizer
 from tensorlib.exchange.safetensors import write_atomically
 
 __all__ = ["RUNS", "create_run", "find_run", "has_weights", "newest_run", "read_config", "refuse_existing"]
-__all__ += ["remove_unless_trained", "write_config"]
+__all__ += ["remove_temporaries", "remove_unless_trained", "write_config"]
 
 RUNS = Path("runs")
 CONFIG = "config.toml"
@@ -43,7 +47,11 @@ def create_run(config: TrainConfig, tokenizer: Tokenizer, out: Path | None) -> P
 
 def _rename(temporary: Path, final: Path) -> Path:
     refuse_existing(final)
-    temporary.rename(final)
+    try:
+        temporary.rename(final)
+    except OSError:
+        refuse_existing(final)  # another process has just created it
+        raise
     return final
 
 
@@ -97,14 +105,39 @@ def newest_run(trained: bool = False) -> Path:
 
 
 def has_weights(run: Path) -> bool:
-    """Return whether a run's directory holds a checkpoint."""
-    return any(run.glob("*.safetensors"))
+    """Return whether a run's directory holds a checkpoint, other than one that was set aside because it diverged."""
+    return any(not path.name.startswith(DIVERGED) for path in run.glob("*.safetensors"))
 
 
 def remove_unless_trained(run: Path) -> None:
     """Remove a new run that failed before its first checkpoint: nothing in it is worth resuming."""
-    if not has_weights(run):
-        shutil.rmtree(run, ignore_errors=True)
+    try:
+        lock = RunLock(run)
+    except (UserError, OSError):  # another process has just resumed it
+        return
+    with lock:
+        if has_weights(run):
+            return
+        (run / CONFIG).unlink(missing_ok=True)  # from here on it is not a run that a process could resume
+    shutil.rmtree(run, ignore_errors=True)  # after the release, because Windows removes no open file
+
+
+def remove_temporaries(run: Path) -> list[Path]:
+    """Remove the temporary files that killed processes left in a run's directory, and return their paths.
+
+    The caller has the run's `RunLock`. `tensorlib average` needs none, so its files go once they are an hour old.
+    """
+    removed = []
+    for path in run.iterdir():
+        name = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", path.name)
+        if not name or not path.is_file():
+            continue
+        ours = name[1] == BEST or re.fullmatch(STEP, name[1]) or not name[1].endswith(".safetensors")
+        with suppress(OSError):
+            if ours or time.time() - path.stat().st_mtime > 3600:
+                path.unlink()
+                removed.append(path)
+    return sorted(removed)
 
 
 def _beginning(run: Path) -> tuple[int, int]:

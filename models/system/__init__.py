@@ -1,1 +1,1 @@
-"""Files, signals, the terminal, limits of numbers, and errors made by the user."""
+"""Files and locks, signals, the terminal, numbers, and errors made by the user."""

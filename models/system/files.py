@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from models.system.errors import UserError
+from models.system.locking import LocksUnsupported, locked_file
 
-__all__ = ["new_directory", "read_bytes", "require_file", "require_replaceable", "require_writable"]
+__all__ = ["new_directory", "read_bytes", "remove_unfinished", "require_file", "require_replaceable"]
+__all__ += ["require_writable"]
+
+_NEW = ".new-"  # begins the names of temporary directories
 
 
 def require_file(name: str, operation: str, folder_remedy: str = "name a file in it") -> None:
@@ -64,17 +70,69 @@ def require_replaceable(path: Path, operation: str) -> None:
 def new_directory(parent: Path, operation: str) -> Iterator[Path]:
     """Yield a temporary directory in `parent`, to be filled and then renamed, so that it is never visible half-written.
 
-    It is removed if the `with` block raises. Errors: `UserError` naming the operation if `parent` can't be written.
+    It is removed if the `with` block raises. If this process is killed, `remove_unfinished` finds it: a locked file is
+    beside it, not in it, because Windows does not rename a directory with an open file. Errors: `UserError` naming the
+    operation if `parent` can't be written.
     """
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=parent))
+        temporary, held = _begin(parent)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise UserError(f"{operation}: a directory to write to is required; {parent}: {reason}") from None
     try:
-        temporary.chmod(0o755)
         yield temporary
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    finally:
+        _release(_lock_of(temporary), held)
+
+
+def remove_unfinished(parent: Path) -> list[Path]:
+    """Remove the temporary directories of `new_directory` that killed processes left in `parent`; return their paths.
+
+    Versions of this program that locked no file left directories without one, with nothing but the files of a new run.
+    """
+    found = {path.with_name(path.name.removesuffix(".lock")) for path in parent.glob(f"{_NEW}*")}
+    removed = []
+    for temporary in sorted(path for path in found if re.fullmatch(_NEW + r"[a-z0-9_]{8}", path.name)):
+        with suppress(OSError):  # without permission, or without locks that tell whether its process lives
+            held = locked_file(_lock_of(temporary)) if _lock_of(temporary).exists() else None
+            if held or _is_of_older_version(temporary):
+                removed += [temporary] * temporary.exists()
+                shutil.rmtree(temporary, ignore_errors=True)
+                _release(_lock_of(temporary), held)
+    return removed
+
+
+def _begin(parent: Path) -> tuple[Path, BinaryIO | None]:
+    """Create a temporary directory and, before it, the locked file that says that it is in use."""
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary, held = parent / f"{_NEW}{secrets.token_hex(4)}", None
+    try:
+        with suppress(LocksUnsupported):
+            held = locked_file(_lock_of(temporary))
+        temporary.mkdir()
+        temporary.chmod(0o755)
+    except BaseException:
+        _release(_lock_of(temporary), held)
+        raise
+    return temporary, held
+
+
+def _release(lock: Path, held: BinaryIO | None) -> None:
+    if held:
+        held.close()
+    with suppress(OSError):
+        lock.unlink()
+
+
+def _lock_of(temporary: Path) -> Path:
+    return temporary.with_name(f"{temporary.name}.lock")
+
+
+def _is_of_older_version(temporary: Path) -> bool:
+    if not temporary.is_dir() or _lock_of(temporary).exists():
+        return False
+    files = r"\.?(tokenizer(\.\w+)?\.model|config\.toml)(\.\w{8})?"
+    return all(re.fullmatch(files, path.name) for path in temporary.iterdir())

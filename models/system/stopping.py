@@ -8,6 +8,8 @@ from typing import Self
 
 __all__ = ["Stopped", "Stopper"]
 
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+
 
 class Stopped(Exception):
     """A signal asked the program to stop. `saved` says what was saved and how to resume."""
@@ -22,7 +24,8 @@ class Stopped(Exception):
 class Stopper:
     """A context in which SIGINT, SIGTERM and SIGHUP raise `Stopped`: at once or, if `patient`, at the next `check`.
 
-    A second signal raises at once. A signal that was ignored before stays ignored, as nohup and a shell's `&` require.
+    Windows has no SIGHUP; there, Ctrl-Break and a closed console give SIGBREAK. A second signal raises at once. One
+    that was ignored before stays ignored, as nohup and a shell's `&` require.
     """
 
     def __init__(self) -> None:
@@ -30,7 +33,7 @@ class Stopper:
         self._received: int | None = None
 
     def __enter__(self) -> Self:
-        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
         handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
         self._previous = {number: signal.signal(number, self._handle) for number in handled}
         return self

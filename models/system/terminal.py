@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shlex
@@ -10,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["command", "prepare_streams", "printable", "silence"]
+__all__ = ["WINDOWS", "command", "is_broken_pipe", "prepare_streams", "printable", "quoted", "shows_colors", "silence"]
+
+WINDOWS = os.name == "nt"
 
 
 def prepare_streams() -> None:
@@ -33,6 +36,26 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
+def is_broken_pipe(error: BaseException) -> bool:
+    """Return whether an error says that the reader of our output has quit. Windows reports this as EINVAL."""
+    refused = WINDOWS and isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
+    return refused or isinstance(error, BrokenPipeError)
+
+
+def shows_colors(stream: TextIO) -> bool:
+    """Return whether to color text. The old console of Windows would print the escape sequences themselves."""
+    return stream.isatty() and "NO_COLOR" not in os.environ and (not WINDOWS or "WT_SESSION" in os.environ)
+
+
+def quoted(word: str) -> str:
+    """Return a word quoted for the shell; only double quotes work in each shell of Windows."""
+    if not WINDOWS:
+        return shlex.quote(word)
+    from subprocess import list2cmdline  # here, because importing it would delay --help
+
+    return list2cmdline([word])
+
+
 def silence(stream: TextIO) -> None:
     """Redirect a stream whose reader has quit, as `head` does, to the null device; closing it would raise an error."""
     try:
@@ -46,18 +69,22 @@ def command() -> str:
     """Return the shell command that calls this program from here: `tensorlib`, its path, or `PYTHON -m tensorlib`."""
     called = sys.argv[0] if sys.argv else ""
     if Path(called).parts[-2:] == ("tensorlib", "__main__.py"):
-        return f"{shlex.quote(_shortest_path(sys.executable))} -m tensorlib"
+        return f"{quoted(_shortest_path(sys.executable))} -m tensorlib"
+    called = shutil.which(called) or called  # on Windows, pip's script leaves out ".exe"
     if Path(called).stem != "tensorlib" or not os.path.exists(called):
         return "tensorlib"  # inside another program
     found = shutil.which("tensorlib")
     if found and os.path.samefile(found, called):
         return "tensorlib"
-    return shlex.quote(_shortest_path(called))
+    return quoted(_shortest_path(called))
 
 
 def _shortest_path(file: str) -> str:
     """Return the shorter of the absolute and the relative path; both contain a "/", so that a shell runs the file."""
-    relative = os.path.relpath(file)
+    try:
+        relative = os.path.relpath(file)
+    except ValueError:  # on Windows, from one drive to another
+        return os.path.abspath(file)
     if not os.path.dirname(relative):
         relative = os.path.join(os.curdir, relative)
     return min(relative, os.path.abspath(file), key=len)

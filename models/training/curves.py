@@ -6,11 +6,12 @@ They are therefore the same whether or not the run was interrupted, and can be d
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from models.system.numbers import shown_loss
+from models.training.log import read_log
 from tensorlib.exchange.safetensors import write_atomically
 
 __all__ = ["write_curves", "write_samples"]
@@ -28,20 +29,17 @@ def write_curves(run: Path) -> None:
         import matplotlib.figure  # noqa: F401
     except ImportError:
         return
-    entries = _read_log(run)
+    entries = list(read_log(run))
     valid = [(e["step"], e["loss"]) for e in entries if e["kind"] == "valid"]
     bleu = [(e["step"], e["bleu"]) for e in entries if "bleu" in e]
-    pictures = {
-        "loss.svg": _plot("loss, nats per subword", "lowest validation loss", valid, min, ".3f", _smoothed(entries))
-    }
+    pictures = {}
+    if valid:  # otherwise a user has removed the log
+        title = "lowest validation loss"
+        pictures["loss.svg"] = _plot("loss, nats per subword", title, valid, min, 3, _smoothed(entries))
     if bleu:
-        pictures["bleu.svg"] = _plot("BLEU", "highest validation BLEU", bleu, max, ".2f")
+        pictures["bleu.svg"] = _plot("BLEU", "highest validation BLEU", bleu, max, 2)
     for name, svg in pictures.items():
         write_atomically(run / name, svg)
-
-
-def _read_log(run: Path) -> Entries:
-    return [json.loads(line) for line in (run / "log.jsonl").read_bytes().splitlines()]
 
 
 def _smoothed(entries: Entries) -> list[Point]:
@@ -61,7 +59,7 @@ def _plot(
     title: str,
     points: Sequence[Point],
     best_of: Callable[..., Point],
-    format_spec: str,
+    digits: int,
     training: Sequence[Point] = (),
 ) -> bytes:
     """Return an SVG of the validation curve, drawn over the training curve, with the best validation in the title."""
@@ -79,7 +77,7 @@ def _plot(
         axes.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=3, linewidth=1.6, label="validation")
         step, value = best_of(points, key=lambda point: point[1])
         axes.plot([step], [value], color=BLUE, marker="o", markersize=7, fillstyle="none", linestyle="none")
-        axes.set_title(f"{title} {value:{format_spec}}, at step {step:,}", loc="left", fontsize=11)
+        axes.set_title(f"{title} {shown_loss(value, digits)}, at step {step:,}", loc="left", fontsize=11)
         axes.set_xlabel("step")
         axes.set_ylabel(quantity)
         axes.spines[["top", "right"]].set_visible(False)
@@ -95,7 +93,7 @@ def _plot(
 def write_samples(run: Path) -> None:
     """Write samples.txt: a few validation sentences, each with its reference and every change of its translation."""
     changes: dict[tuple[int, str, str], list[tuple[int, str]]] = {}
-    for entry in _read_log(run):
+    for entry in read_log(run):
         for i, sample in enumerate(entry["samples"] if entry["kind"] == "valid" else []):
             outputs = changes.setdefault((i, sample["source"], sample["reference"]), [])
             if not outputs or outputs[-1][1] != sample["output"]:

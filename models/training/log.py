@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from tensorlib.exchange.safetensors import write_atomically
 
-__all__ = ["ProgressDisplay", "RunLog"]
+__all__ = ["ProgressDisplay", "RunLog", "read_log"]
+
+LOG = "log.jsonl"
 
 
 class ProgressDisplay(Protocol):
@@ -34,17 +37,20 @@ class RunLog:
 
     When a run resumes from `step`, log.jsonl loses its entries after that step, and its validations after step
     `validated`. A damaged line is dropped with a call of `warn(text)`, because a run resumes without reading its log.
+    `last_loss` is the loss in the latest entry that has one, or 0.
     """
 
     def __init__(self, run: Path, step: int, validated: int, warn: Callable[[str], None]) -> None:
-        path = run / "log.jsonl"
+        path, self.last_loss = run / LOG, 0.0
         if path.exists():
             lines = path.read_bytes().split(b"\n")[:-1]  # without an incomplete last line
             past = [_is_past(line, step, validated) for line in lines]
             for number, kept in enumerate(past, start=1):
                 if kept is None:
                     warn(f"{path}: left out line {number}, which is damaged")
-            write_atomically(path, b"".join(line + b"\n" for line, kept in zip(lines, past, strict=True) if kept))
+            lines = [line for line, kept in zip(lines, past, strict=True) if kept]
+            self.last_loss = next((e["loss"] for e in map(json.loads, reversed(lines)) if "loss" in e), 0.0)
+            write_atomically(path, b"".join(line + b"\n" for line in lines))
         self._log = path.open("ab")
         self._speed = (run / "speed.jsonl").open("ab")
 
@@ -74,7 +80,18 @@ class RunLog:
         self._speed.close()
 
 
-def _is_past(line: bytes, step: int, validated: int) -> bool | None:
+def read_log(run: Path) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a run's log.jsonl, without damaged lines; none if there is no such file."""
+    try:
+        lines = (run / LOG).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    for line in lines:
+        if _is_past(line, math.inf, math.inf):
+            yield json.loads(line)
+
+
+def _is_past(line: bytes, step: float, validated: float) -> bool | None:
     """Return whether a line's step is at most `step` (of a validation: at most `validated`); None if it is damaged."""
     try:
         entry = json.loads(line)

@@ -7,21 +7,20 @@ same checkpoints, byte for byte, as one that was never stopped.
 from __future__ import annotations
 
 import math
-import shlex
 import time
 
 import numpy as np
 
 import tensorlib as tl
-from models.runs.checkpoint import step_path
-from models.runs.directory import has_weights
-from models.system.errors import UserError
+from models.evaluation.metrics import worst_loss
+from models.runs.checkpoint import step_checkpoints
 from models.system.stopping import Stopped, Stopper
-from models.system.terminal import command
+from models.system.terminal import command, quoted
 from models.text.batching import Batch
 from models.training.curves import write_curves, write_samples
+from models.training.divergence import Diverged, set_diverged_aside
 from models.training.epochs import Epochs
-from models.training.log import ProgressDisplay, RunLog
+from models.training.log import ProgressDisplay, RunLog, read_log
 from models.training.milestones import estimated_steps, is_done, is_due, out_of_patience
 from models.training.optimizer import make_optimizer, make_schedule, unreached_peak
 from models.training.saving import CheckpointSaver, averaged_weights
@@ -50,9 +49,16 @@ class Trainer:
         if warning := unreached_peak(self.config, self.total):
             display.line(warning)
         self.log = RunLog(run.path, self.progress.step, self.progress.validated, warn=display.line)
+        self.worst_loss = worst_loss(run.tokenizer.target_size)
+        self.diverged = self.log.last_loss > self.worst_loss  # whether the latest loss is finite but huge
+        self.resumed = self.progress.step > 0
 
     def train(self) -> None:
-        """Train to the end. Raises `Stopped` if a signal asks for a stop, after saving unless the stop is `at_once`."""
+        """Train to the end, then let other processes train the run.
+
+        Raises `Stopped` if a signal asks for a stop, after saving unless the stop is `at_once`, and `Diverged`, after
+        setting aside the checkpoints that diverged.
+        """
         self.display.begin(self.progress.step, self.total)
         try:
             self._after_step()  # a stop may have interrupted the validation of the last step
@@ -62,14 +68,14 @@ class Trainer:
                 self._after_step()
         except Stopped as stopped:
             if not stopped.at_once:  # a stop at once leaves an inconsistent state, which must not be saved
-                self.save()
-                path = step_path(self.run.path, self.progress.step)
-                resume = f"{command()} train --resume --out {shlex.quote(str(self.run.path))}"
-                stopped.saved = f"at step {self.progress.step}; saved {path}; resume with: {resume}"
+                stopped.saved = self._save_for_stop()
             raise
+        except Diverged as diverged:
+            raise Diverged(f"train: {diverged}; {self._way_back()}") from None
         finally:
             self.display.end()
             self.log.close()
+            self.run.lock.release()
 
     @property
     def done(self) -> bool:
@@ -100,6 +106,8 @@ class Trainer:
         except FloatingPointError as error:
             self._skip(epoch, str(error))
         else:
+            self.diverged = loss > self.worst_loss
+            self.saver.prune(self.diverged)  # now that the weights that may just have been saved gave a finite loss
             with np.errstate(all="ignore"):  # an overflow here makes the next loss non-finite, and is reported then
                 self.optimizer.step()
                 if self.average:
@@ -145,22 +153,29 @@ class Trainer:
             raise FloatingPointError(str(error)) from None
 
     def _skip(self, epoch: int, reason: str) -> None:
-        """Record a step that left weights and optimizer unchanged; raise `UserError` after too many in a row."""
+        """Record a step that left weights and optimizer unchanged; raise `Diverged` after too many in a row."""
         p, limit = self.progress, self.config.optim.max_skipped
         p.skipped += 1
         self.log.write(kind="skipped", step=p.step, epoch=epoch, reason=reason)
         self.display.line(f"step {p.step}: skipped, {reason}")
         if p.skipped >= limit:
-            raise UserError(
-                f"train: a finite loss and gradient are required; {limit} steps in a row were skipped ({reason}); "
-                f"{self._remedy()}"
-            )
+            raise Diverged(f"a finite loss and gradient are required; {limit} steps in a row were skipped ({reason})")
 
-    def _remedy(self) -> str:
-        remedy = "train again with a lower --optim.learning-rate, or a higher --optim.warmup"
-        if has_weights(self.run.path):
-            return f"earlier checkpoints are in {self.run.path}; {remedy}"
-        return remedy
+    def _way_back(self) -> str:
+        """Set the checkpoints aside that diverged, and return how to go on from the newest other one."""
+        losses = [(entry["step"], entry["loss"]) for entry in read_log(self.run.path) if entry["kind"] == "train"]
+        newest, aside = set_diverged_aside(self.run.path, losses, self.worst_loss)
+        if newest or self.resumed:  # otherwise the whole run is removed
+            for path in aside:
+                self.display.line(f"weights that diverged are set aside: {path}")
+        if newest is None:
+            remedy = "train again with a lower --optim.learning-rate, or a higher --optim.warmup"
+            return f"no checkpoint is from before that; {remedy}" if aside else remedy
+        rate = f"--resume-with optim.learning_rate --optim.learning-rate {self.config.optim.learning_rate / 10:.2g}"
+        return f"{newest} is from before that; resume from it with a lower learning rate: {self._resumption()} {rate}"
+
+    def _resumption(self) -> str:
+        return f"{command()} train --resume --out {quoted(str(self.run.path))}"
 
     def _after_step(self) -> None:
         p, config = self.progress, self.config
@@ -170,15 +185,17 @@ class Trainer:
             self.save()
 
     def validate(self) -> None:
-        """Validate, log and show the result, and save the weights if they are the best so far."""
+        """Validate, log and show the result, and save the weights if they are the best so far.
+
+        Raises `Diverged` if the loss is not finite.
+        """
         began, p = time.perf_counter(), self.progress
         try:
             with averaged_weights(self.average):
                 result = validate(self.model, self.run, self.stopper.check)
         except FloatingPointError as loss:
-            raise UserError(
-                f"train: a finite validation loss is required, got {loss} at step {p.step}; {self._remedy()}"
-            ) from None
+            raise Diverged(f"a finite validation loss is required, got {loss} at step {p.step}") from None
+        self.diverged = result.diverged
         best = record_validation(result, p, self.config)
         bleu = {} if result.bleu is None else {"bleu": result.bleu}
         self.log.write(kind="valid", step=p.step, loss=result.loss, **bleu, best=best, samples=result.samples)
@@ -191,10 +208,30 @@ class Trainer:
         write_samples(self.run.path)
 
     def save(self) -> None:
-        """Write this step's checkpoint, unless it already exists."""
-        if self.saver.is_saved(self.progress):
-            return
-        began = time.perf_counter()
-        self.log.sync()
-        self.saver.save(self.progress)
-        self.log.write_speed(kind="save", step=self.progress.step, seconds=time.perf_counter() - began)
+        """Write this step's checkpoint, unless it exists already or the latest steps were skipped.
+
+        Steps are skipped if their weights give no finite loss. The last step is saved all the same if it was validated,
+        which such weights don't survive. Raises `Diverged` if the weights are not finite.
+        """
+        p = self.progress
+        if not self.saver.is_saved(p) and (not p.skipped or self.finished):
+            began = time.perf_counter()
+            self.log.sync()
+            self.saver.save(p)
+            self.log.write_speed(kind="save", step=p.step, seconds=time.perf_counter() - began)
+        if self.finished:
+            self.saver.prune(self.diverged)
+
+    def _save_for_stop(self) -> str:
+        """Save, unless the weights may have diverged; return what was saved and how to resume."""
+        p, problem = self.progress, "the latest steps were skipped"
+        try:
+            self.save()
+        except Diverged as diverged:
+            problem = str(diverged)
+        paths = step_checkpoints(self.run.path)
+        if self.saver.is_saved(p):
+            saved = f"saved {paths[-1]}"
+        else:
+            saved = f"not saved, because {problem}; {paths[-1] if paths else 'nothing'} is saved"
+        return f"at step {p.step}; {saved}; resume with: {self._resumption()}"

@@ -1,13 +1,16 @@
-"""Writing a run's checkpoints, and restoring the newest one.
+"""Writing a run's checkpoints, restoring the newest one, and removing those that newer ones replace.
 
 A scheduled checkpoint is one that an uninterrupted run also writes. A stopped run may write an extra checkpoint, called
 a stopgap, which the next one replaces. A finished run thus has the same checkpoints whether or not it was stopped.
+
+Whether the weights of a checkpoint give a finite loss is known only from the next step. Older checkpoints stay until
+then, so that after a divergence one from before it is left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ from models.runs.checkpoint import (
 from models.runs.directory import has_weights
 from models.runs.nested_dicts import to_dict
 from models.system.errors import UserError
+from models.training.divergence import Diverged
 from models.training.milestones import is_due
 from models.training.start import Run
 from nn import optim
@@ -49,6 +53,7 @@ class CheckpointSaver:
         self._tokenizer, self._data = tokenizer_digest(run.tokenizer), run.corpus.digest()
         self._saved = (-1, -1)  # step and latest validated step of the newest checkpoint
         self._stopgap: Path | None = None
+        self._unpruned: Path | None = None  # a scheduled checkpoint, older ones than which may have to be removed
 
     def restore(self, warn: Callable[[str], None]) -> Progress:
         """Restore the newest usable checkpoint, if there is any, and return the run's progress."""
@@ -85,14 +90,23 @@ class CheckpointSaver:
         return self._saved == (progress.step, progress.validated)
 
     def save(self, progress: Progress) -> None:
-        """Write this step's checkpoint; remove the stopgap and the oldest checkpoints."""
+        """Write this step's checkpoint, and remove the stopgap."""
         path = step_path(self.run.path, progress.step)
         self._write(path, progress)
         stopgap = self._stopgap
         self._record_saved(path, progress)
         if stopgap and stopgap != path:
-            stopgap.unlink(missing_ok=True)
-        prune(self.run.path, self.config.keep)
+            with suppress(PermissionError):  # on Windows, one that is being read stays
+                stopgap.unlink(missing_ok=True)
+
+    def prune(self, diverged: bool) -> None:
+        """Remove all but the newest checkpoints; to be called once the newest one's weights gave a finite loss.
+
+        If that loss says that the weights `diverged`, the oldest checkpoint, from before that, stays too.
+        """
+        if self._unpruned:
+            prune(self.run.path, self.config.keep, self._unpruned, and_oldest=diverged)
+            self._unpruned = None
 
     def save_best(self, progress: Progress) -> None:
         """Write best.safetensors."""
@@ -100,7 +114,8 @@ class CheckpointSaver:
 
     def _record_saved(self, path: Path, progress: Progress) -> None:
         self._saved = (progress.step, progress.validated)
-        self._stopgap = None if is_due(self.config.save_every, progress, self.config) else path
+        scheduled = is_due(self.config.save_every, progress, self.config)
+        self._unpruned, self._stopgap = (path, None) if scheduled else (None, path)
 
     def _write(self, path: Path, progress: Progress) -> None:
         with averaged_weights(self.average):
@@ -109,10 +124,7 @@ class CheckpointSaver:
         arrays = [*weights.items(), *moments.items(), *latest.items()]
         bad = [name for name, array in arrays if not np.isfinite(array).all()]
         if bad:
-            raise UserError(
-                f"train: finite weights are required; {bad[0]} is not finite; train again with a lower "
-                "--optim.learning-rate"
-            )
+            raise Diverged(f"finite weights are required; {bad[0]} is not finite at step {progress.step}")
         config = {k: v for k, v in to_dict(self.config).items() if not k.startswith(("train_", "valid_"))}
         del config["backend"]  # like the text's paths, the backend says where a run was trained, not what it is
         checkpoint = Checkpoint(

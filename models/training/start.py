@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from models.evaluation.metrics import bleu_tokenizer
 from models.runs.config import TrainConfig
 from models.runs.config_layers import Layer, config_from, merged, resumed
 from models.runs.defaults import Choice, choose
-from models.runs.directory import create_run, read_config, refuse_existing
+from models.runs.directory import RUNS, create_run, read_config, refuse_existing, remove_temporaries
 from models.runs.loading import model_config, open_backend
+from models.runs.lock import RunLock
+from models.system.files import remove_unfinished
 from models.system.stopping import Stopper
+from models.system.terminal import printable
 from models.text.size import measure
 from models.text.subwords import Tokenizer
 from models.training.corpus import Corpus, Examples, encode_corpus, read_corpus, train_tokenizer
@@ -25,7 +28,7 @@ __all__ = ["Plan", "Run", "plan_run", "resume_run", "start_run"]
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory, and everything read or built for training in it."""
+    """A run directory, everything read or built for training in it, and the right to write in it."""
 
     path: Path
     config: TrainConfig
@@ -33,6 +36,8 @@ class Run:
     tokenizer: Tokenizer
     examples: Examples
     model: Transformer
+    lock: RunLock
+    notes: list[str]  # what was found in the directory, to be shown
 
 
 @dataclass(frozen=True)
@@ -71,22 +76,37 @@ def start_run(plan: Plan, out: Path | None, stopper: Stopper) -> Run:
     examples = encode_corpus(config, corpus, tokenizer)
     model = _new_model(config, tokenizer, open_backend(config.backend))
     stopper.patient = True  # from here on a signal waits until a checkpoint can be saved
-    return Run(create_run(config, tokenizer, out), config, corpus, tokenizer, examples, model)
+    notes = _removed(remove_unfinished(out.parent if out else RUNS))
+    path = create_run(config, tokenizer, out)
+    return Run(path, config, corpus, tokenizer, examples, model, RunLock(path), notes)
 
 
-def resume_run(path: Path, stopper: Stopper, *layers: Layer) -> Run:
+def resume_run(path: Path, stopper: Stopper, *layers: Layer, may_change: Collection[str] = ()) -> Run:
     """Read a run's config, tokenizer and text again; `layers`, as for `config_from`, may change a few settings.
 
-    Nothing is written: the caller saves the new config.
+    may_change: settings that they may change besides those, of `RESUMING_WITH`. No setting is written: the caller saves
+    the new config. Errors: `UserError` if another process trains the run.
     """
-    config = resumed(read_config(path), *layers)
-    backend = open_backend(config.backend)
-    tokenizer = Tokenizer.load(path)
-    corpus = read_corpus(config)
-    examples = encode_corpus(config, corpus, tokenizer)
-    model = _new_model(config, tokenizer, backend)
+    lock = RunLock(path)
+    try:
+        notes = [lock.taken_over] if lock.taken_over else []
+        notes += _removed(remove_temporaries(path) + remove_unfinished(path.parent))
+        config = resumed(read_config(path), *layers, may_change=may_change)
+        backend = open_backend(config.backend)
+        tokenizer = Tokenizer.load(path)
+        corpus = read_corpus(config)
+        examples = encode_corpus(config, corpus, tokenizer)
+        model = _new_model(config, tokenizer, backend)
+    except BaseException:
+        lock.release()
+        raise
     stopper.patient = True
-    return Run(path, config, corpus, tokenizer, examples, model)
+    return Run(path, config, corpus, tokenizer, examples, model, lock, notes)
+
+
+def _removed(paths: list[Path]) -> list[str]:
+    names = ", ".join(printable(str(path)) for path in paths)
+    return [f"removed what a killed process left unfinished: {names}"] if paths else []
 
 
 def _new_model(config: TrainConfig, tokenizer: Tokenizer, backend: str) -> Transformer:

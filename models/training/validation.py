@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from models.architectures.transformer import Transformer
-from models.evaluation.metrics import scores, token_loss
+from models.evaluation.metrics import scores, token_loss, worst_loss
 from models.evaluation.translator import Translator
 from models.runs.checkpoint import Progress
 from models.runs.config import TrainConfig
+from models.system.numbers import shown_loss, shown_perplexity
 from models.training.milestones import out_of_patience
 from models.training.start import Run
 
@@ -25,10 +26,11 @@ class Validation:
     perplexity: float
     bleu: float | None  # of greedy translations of the first `bleu_sentences`; None if the config asks for none
     samples: list[dict[str, str]]  # source, reference and output of the first few sentences
+    diverged: bool = False  # the loss is above `worst_loss`; such weights are never the best
 
     def __str__(self) -> str:
         bleu = "" if self.bleu is None else f", BLEU {self.bleu:.2f}"
-        return f"validation loss {self.loss:.4f}, perplexity {self.perplexity:.2f}{bleu}"
+        return f"validation loss {shown_loss(self.loss)}, perplexity {shown_perplexity(self.perplexity)}{bleu}"
 
 
 def validate(model: Transformer, run: Run, stop: Callable[[], None] = lambda: None) -> Validation:
@@ -48,7 +50,8 @@ def validate(model: Transformer, run: Run, stop: Callable[[], None] = lambda: No
     bleu = scores(outputs[:n], references[:n], config.bleu_tokenize).bleu if n else None
     rows = list(zip(sources, references, outputs, strict=True))[: config.samples]
     samples = [{"source": s, "reference": r, "output": o} for s, r, o in rows]
-    return Validation(result.loss, result.perplexity, bleu, samples)
+    diverged = result.loss > worst_loss(run.tokenizer.target_size)
+    return Validation(result.loss, result.perplexity, bleu, samples, diverged)
 
 
 def record_validation(result: Validation, progress: Progress, config: TrainConfig) -> bool:
@@ -58,6 +61,7 @@ def record_validation(result: Validation, progress: Progress, config: TrainConfi
         best = before is None or (now is not None and now > before)
     else:
         best = progress.best_loss is None or result.loss < progress.best_loss
+    best = best and not result.diverged
     progress.validated = progress.step
     progress.waited = 0 if best else progress.waited + 1
     if best:
@@ -67,11 +71,12 @@ def record_validation(result: Validation, progress: Progress, config: TrainConfi
 
 def report_lines(result: Validation, best: bool, progress: Progress, config: TrainConfig, total: int) -> Iterator[str]:
     """Yield the lines that show a recorded result; `total` is the estimated number of steps."""
-    star = " (the best so far)" if best else ""
+    star = " (the best so far)" if best else " (diverged: far worse than a guess)" if result.diverged else ""
     yield f"step {progress.step}/{max(total, progress.step)}  {result}{star}"
     for sample in result.samples:
         wrong = "" if sample["output"] == sample["reference"] else f"  [{sample['reference']}]"
         yield f"    {sample['source']} -> {sample['output']}{wrong}"
     if out_of_patience(progress, config):
-        waited, best_step = progress.waited, progress.best_step
-        yield f"step {progress.step}: ended early; {waited} validations in a row did not improve on step {best_step}"
+        best_step = f"step {progress.best_step}" if progress.best_step else "a guess"
+        waited = f"{progress.waited} validations in a row"
+        yield f"step {progress.step}: ended early; {waited} did not improve on {best_step}"

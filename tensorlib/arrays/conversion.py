@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, get_backend
-from tensorlib.messages import kind_of
+from tensorlib.messages import kind_of, shown
 
-__all__ = ["check_numbers", "new_array"]
+__all__ = ["check_numbers", "native", "new_array", "numeric_dtype"]
 
 
 def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None) -> Array:
@@ -20,6 +20,7 @@ def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None
 
     Raises TypeError if `data` is not numeric, ValueError if nested lists do not form a rectangle.
     """
+    dtype = None if dtype is None else numeric_dtype("Tensor", dtype)
     if not hasattr(data, "dtype"):
         given = data
         try:
@@ -35,22 +36,45 @@ def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None
     home = own if backend is None else get_backend(backend)
     if home is not own:
         data = own.to_numpy(data)
-    array = home.asarray(data, dtype)
-    if dtype is not None:
-        check_numbers("Tensor", array.dtype)
-    return array
+    return home.asarray(data, native(data.dtype) if dtype is None and not data.dtype.isnative else dtype)
 
 
 def check_numbers(operation: str, dtype: Any) -> None:
-    """Raise TypeError unless `dtype` is boolean, integer, real or complex."""
+    """Raise TypeError unless `dtype` is boolean, integer or real, of at most 64 bits."""
     if dtype.kind not in "biufc":
         raise TypeError(f"{operation}: data must be numbers, got dtype {dtype}")
+    if dtype.kind == "c":
+        raise TypeError(
+            f"{operation}: complex numbers are not supported, got dtype {dtype}; keep the real and the imaginary part "
+            "as two Tensors"
+        )
+    if dtype.itemsize > 8:
+        raise TypeError(f"{operation}: numbers of more than 64 bits are not supported, got dtype {dtype}; use float64")
+
+
+def numeric_dtype(operation: str, dtype: Any, hint: str = "") -> np.dtype:
+    """Return a numeric dtype that is given as a name, a type or a dtype, in the byte order of this machine."""
+    try:
+        kind = None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        kind = None
+    if kind is None or kind.kind not in "biufc":
+        raise TypeError(
+            f"{operation}: dtype must be numeric, such as 'float32' or 'int64'; got {shown(dtype)}{hint}"
+        ) from None
+    check_numbers(operation, kind)
+    return native(kind)
+
+
+def native(dtype: np.dtype) -> np.dtype:
+    """Return the dtype in the byte order of this machine, which kernels and GPUs expect."""
+    return dtype.newbyteorder("=")
 
 
 def _not_a_number(given: Any, objects: np.ndarray) -> str:
     """Return a description of the first element that is not a number, in data that NumPy kept as objects."""
     for x in objects.reshape(-1):
-        if not isinstance(x, bool | int | float | complex):
+        if not isinstance(x, bool | int | float):
             inside = "" if x is given else f"{kind_of(given)} with "
             return f"{inside}{kind_of(x)}{'; call it first' if callable(x) else ''}"
     return "an integer of more than 64 bits"

@@ -50,7 +50,7 @@ def python_number(x: Any) -> Any:
 
 def all_finite(array: Array) -> bool:
     """Return whether no element is NaN or infinite. Waits for the GPU, once."""
-    return array.dtype.kind not in "fc" or bool(python_number(namespace_of(array).isfinite(array).all()))
+    return array.dtype.kind != "f" or bool(python_number(namespace_of(array).isfinite(array).all()))
 
 
 def range_of(x: Any) -> Range | None:
@@ -62,8 +62,6 @@ def range_of(x: Any) -> Range | None:
         host, dtype = np.asarray(float(x)), ""
     else:
         host, dtype = np.asarray(backend_of(x).to_numpy(x)), str(x.dtype)
-    if host.dtype.kind == "c":
-        host = np.abs(host)
     finite = host[np.isfinite(host)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (math.nan, math.nan)
     counts = [int(np.count_nonzero(test)) for test in (host == 0, np.isnan(host), host == np.inf, host == -np.inf)]

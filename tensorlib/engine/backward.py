@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.conversion import new_array
 from tensorlib.arrays.shapes import broadcasts_to, sum_to
-from tensorlib.engine.errors import in_backward, replaced_since
+from tensorlib.arrays.sharing import any_overwritten
+from tensorlib.engine.errors import in_backward, overwritten, replaced_since
 from tensorlib.engine.function import Function
 from tensorlib.engine.gradients import Gradients
 from tensorlib.engine.node import Edge
@@ -112,6 +113,8 @@ def _run_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[A
     for leaf, version in node.leaf_versions:
         if leaf.version != version:
             raise replaced_since(node.name, leaf, version)
+    if any_overwritten() and node.was_overwritten():
+        raise overwritten(node)
     while node.region is not None:  # a checkpoint, which may be inside another
         node.region.restore()
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tensorlib.engine.node import Node
     from tensorlib.engine.value import Value
 
-__all__ = ["by_name", "called_op", "explained", "in_backward", "replaced_since"]
+__all__ = ["by_name", "called_op", "explained", "in_backward", "overwritten", "replaced_since"]
 
 
 # ---- the forward pass --------------------------------------------------------------------------------------------
@@ -87,6 +87,14 @@ _PLAIN_ERRORS = {
     ArithmeticError, AttributeError, FloatingPointError, IndexError, KeyError, MemoryError, NotImplementedError,
     RuntimeError, TypeError, ValueError, ZeroDivisionError,
 }  # fmt: skip
+
+
+def overwritten(node: Node) -> RuntimeError:
+    """Return the error for a node that kept memory into which an assignment such as ``x.data -= y`` has written."""
+    return RuntimeError(
+        f"backward: {node.name} needs a value that an assignment to .data has overwritten since the forward pass; "
+        f"run the backward pass before the update; the op is {node.origin()}"
+    )
 
 
 def replaced_since(what: str, leaf: Value, version: int) -> RuntimeError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.arrays.conversion import new_array
+from tensorlib.arrays.conversion import check_numbers, new_array
 from tensorlib.engine.errors import by_name, explained
 from tensorlib.engine.node import Edge, Node, next_serial
 from tensorlib.engine.recording import DEFAULT_STATE, STATE, State, calling_line
@@ -49,7 +49,8 @@ class Function(Node):
     ``namespace_of(dy)``, so that it works on arrays and, for second derivatives, on Tensors.
 
     Attributes for the author of an op:
-        saved: the inputs or outputs that ``save`` kept; under create_graph they are Tensors with their history.
+        saved: the inputs or outputs that ``save`` kept, a copy of an array that the caller may write to; under
+            create_graph they are Tensors with their history. Like all attributes, it is dropped with the graph.
         statistics: anything else that is kept *for speed*, such as LayerNorm's 1/std. It is None under create_graph,
             where ``backward`` must recompute it from ``saved``: a statistic treated as a constant gives a right first
             derivative and a wrong second one.
@@ -139,7 +140,7 @@ class Function(Node):
         if isinstance(y, tuple):
             return op._several_outputs(state, inputs, arrays, y, recorded)
         if recorded:
-            op.describe(arrays, (y,))
+            op.describe(arrays, (y,), inputs)
         result = wrap(np.asarray(y) if isinstance(y, np.generic) else y, op if recorded else None)
         if state is not DEFAULT_STATE:
             op._notify(state, inputs, (result,))
@@ -159,7 +160,7 @@ class Function(Node):
     ) -> Any:
         """Finish `apply` for a `forward` that returned a tuple: one node, several Tensors."""
         if recorded:
-            self.describe(arrays, outputs)
+            self.describe(arrays, outputs, inputs)
         node = self if recorded else None
         results = tuple([wrap(as_array(y), node, k) for k, y in enumerate(outputs)])
         if state is not DEFAULT_STATE:
@@ -180,21 +181,28 @@ class Function(Node):
 def _operand(x: Any, inputs: Sequence[Any]) -> Any:
     """Return the argument of `forward` for an input that is not a Tensor.
 
-    A Python number stays a number, and a NumPy scalar becomes one, so that neither changes the dtype of an array.
+    A Python number stays a number, and a NumPy scalar becomes one, so that neither changes the dtype of an array; but
+    numbers alone, as in tl.exp(1.0), become arrays.
     """
     if isinstance(x, np.generic):
         x = x.item()
-    is_number = isinstance(x, (int, float, complex))
     try:
-        if not is_number and hasattr(x, "dtype"):
+        if isinstance(x, complex):
+            check_numbers("Tensor", np.dtype(complex))
+        if isinstance(x, (int, float)):
+            for other in inputs:
+                if not isinstance(other, (int, float, np.generic)):
+                    return x
+            return new_array(x, np.float32 if any(isinstance(other, float) for other in inputs) else None)
+        if hasattr(x, "dtype"):
             return checked_array(x)
         for other in inputs:
             if isinstance(other, Value):
-                return x if is_number else new_array(x, backend=other.backend)
+                return new_array(x, backend=other.backend)
         for other in inputs:
             if hasattr(other, "dtype") and not isinstance(other, np.generic):
-                return x if is_number else new_array(x, backend=backend_of(other))
-        return new_array(x)  # numbers or lists alone, as in tl.exp(1.0), become an array
+                return new_array(x, backend=backend_of(other))
+        return new_array(x)
     except (TypeError, ValueError) as error:
         raise by_name(error, "Tensor") from None
 
@@ -214,6 +222,11 @@ def derivation(*ops: type[Function]) -> Callable[[F], F]:
         return function
 
     return add
+
+
+def constant(array: Any) -> Tensor:
+    """Return a Tensor that holds an array, without a copy: for arrays that no caller has."""
+    return wrap(as_array(array))
 
 
 def as_tensor(x: Any, like: Value | None = None) -> Tensor:

@@ -100,7 +100,11 @@ class Gradients:
             return
         for hook in list(hooks.values()):
             dx = self.sums[edge]
-            given: Any = dx if isinstance(dx, Value) else wrap(as_array(dx))
+            if not isinstance(dx, Value):
+                if edge not in self.owned:  # the hook may write to it, as by dx.data *= 2
+                    dx = dx.copy()
+                dx = self.sums[edge] = as_array(dx)
+            given: Any = dx if isinstance(dx, Value) else wrap(dx)
             with recording(record=self.create_graph):
                 changed = hook(given)
             if changed is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array
+from tensorlib.arrays.sharing import SHARED, kept, overwritten_since
 from tensorlib.engine.recording import shown_line
 from tensorlib.engine.value import Value, as_array, wrap
 from tensorlib.messages import shown
@@ -65,10 +66,13 @@ class Node:
     region: Any = None
     cuts: Sequence[Any] = ()
 
-    def describe(self, inputs: Sequence[Any], outputs: tuple[Array, ...]) -> None:
-        """Record the types of inputs and outputs, and the roles of saved arrays, after `forward`."""
+    def describe(self, inputs: Sequence[Any], outputs: tuple[Array, ...], given: Sequence[Any]) -> None:
+        """Record the types of inputs and outputs, and the roles of saved arrays, after `forward`.
+
+        `inputs` are the arguments of `forward`, made from `given`, those of ``apply``.
+        """
         if self.saved:
-            self._note_saved_roles(inputs, outputs)
+            self._note_saved_roles(inputs, outputs, given)
         input_types: list[Any] = []  # in loops: before Python 3.12 a comprehension costs a function call
         for x in inputs:
             input_types.append((x.shape, x.dtype) if hasattr(x, "dtype") else ((), None))
@@ -83,21 +87,31 @@ class Node:
             ) from None
         self.input_types, self.output_types = input_types, output_types
 
-    def _note_saved_roles(self, inputs: Sequence[Any], outputs: tuple[Array, ...]) -> None:
-        """Record which input or output each saved array is, and the versions of saved leaves."""
+    def _note_saved_roles(self, inputs: Sequence[Any], outputs: tuple[Array, ...], given: Sequence[Any]) -> None:
+        """Record which input or output each saved array is, and the versions of saved leaves.
+
+        Where the caller can write to a saved array, a copy is saved instead.
+        """
         assert self.edges is not None
         roles: list[int] = []
         versions: list[tuple[Value, int]] = []
+        callers: list[int] = []
         for array in self.saved:
             for i, x in enumerate(inputs):
                 if x is array:
                     roles.append(i)
-                    if (edge := self.edges[i]) is not None and isinstance(leaf := edge[0], Value):
-                        versions.append((leaf, leaf.version))
+                    if (edge := self.edges[i]) is not None:
+                        if isinstance(leaf := edge[0], Value):
+                            versions.append((leaf, leaf.version))
+                    elif hasattr(x, "dtype") and not isinstance(given[i], Value):
+                        callers.append(i)
                     break
             else:
                 roles.append(self._output_role(array, outputs))
         self.saved_roles, self.leaf_versions = roles, versions
+        if callers or SHARED:
+            pairs = zip(self.saved, roles, strict=True)
+            self.saved = tuple([a.copy() if role in callers else kept(a) for a, role in pairs])
 
     def _output_role(self, array: Array, outputs: tuple[Array, ...]) -> int:
         for k, y in enumerate(outputs):
@@ -141,12 +155,26 @@ class Node:
         """Return (role, saved array) pairs; an empty list while a checkpoint has dropped the arrays."""
         return list(zip(self.saved_roles, self.saved, strict=True)) if self.saved else []
 
-    def release(self) -> None:
-        """Drop everything that only `backward` needed."""
-        self.edges, self.saved, self.statistics, self.leaf_versions = None, (), None, ()
-        if self.region or self.cuts:
-            self.region, self.cuts = None, ()
+    def was_overwritten(self) -> bool:
+        """Return whether memory that `backward` needs was written to after this node was recorded."""
+        waiting = [value for name, value in vars(self).items() if name not in _NO_ARRAYS]
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, tuple | list):
+                waiting.extend(item)
+            elif hasattr(item, "base") and overwritten_since(item, self.serial):
+                return True
+        return False
 
+    def release(self) -> None:
+        """Drop everything that only `backward` needed, also what the op itself keeps, such as a condition."""
+        path, source = self.path, self.source
+        vars(self).clear()  # the defaults of the class remain
+        if path or source:
+            self.path, self.source = path, source
+
+
+_NO_ARRAYS = ("edges", "leaf_versions", "input_types", "output_types", "gradient_hooks", "retained", "region", "cuts")
 
 _SERIALS = itertools.count(1)
 next_serial = _SERIALS.__next__

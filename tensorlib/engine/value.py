@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of
-from tensorlib.arrays.conversion import check_numbers, new_array
+from tensorlib.arrays.conversion import check_numbers, native, new_array
 
 if TYPE_CHECKING:
     from tensorlib.engine.node import Node
     from tensorlib.tensor import Tensor
 
-    TensorLike: TypeAlias = Tensor | Array | np.ndarray | np.generic | complex | list[Any] | tuple[Any, ...]
+    TensorLike: TypeAlias = Tensor | Array | np.ndarray | np.generic | float | list[Any] | tuple[Any, ...]
     """A Tensor, or anything that becomes one: an array of NumPy or CuPy, a number, nested lists of numbers."""
 
 __all__ = ["Value", "as_array", "as_value", "edge_of", "wrap"]
@@ -103,16 +103,13 @@ def as_array(y: Any) -> Array:
 
 
 def as_value(x: Any, like: Value | None = None) -> Tensor:
-    """Return `x` if it is a Tensor, otherwise a constant.
+    """Return `x` if it is a Tensor, otherwise a constant with a copy of it, on the backend of `like` if that is given.
 
-    Numbers are copied to the backend of `like`, by default the host; an array is copied only if `like` is given.
+    An array is copied because the caller may write to it later. To hold an array without a copy, use `wrap`.
     """
     if isinstance(x, Value):
         return x  # type: ignore[return-value]  # every Value that exists is of the public class
-    if like is not None:
-        return wrap(new_array(x, backend=like.backend))
-    is_array = hasattr(x, "dtype") and not isinstance(x, np.generic)
-    return wrap(checked_array(x) if is_array else new_array(x))
+    return wrap(new_array(x, backend=None if like is None else like.backend))
 
 
 def checked_array(array: Any) -> Array:
@@ -120,7 +117,7 @@ def checked_array(array: Any) -> Array:
     if type(array) is not np.ndarray:
         backend_of(array)  # raises TypeError for an array of another library
     check_numbers("Tensor", array.dtype)
-    return array
+    return array if array.dtype.isnative else array.astype(native(array.dtype))
 
 
 def edge_of(x: Value) -> tuple[Node | Value, int]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import get_backend
 from tensorlib.arrays.conversion import check_numbers, new_array
+from tensorlib.arrays.sharing import note_shared
 from tensorlib.engine.value import Value, as_value, wrap
 from tensorlib.messages import kind_of
 
@@ -31,7 +32,8 @@ def from_numpy(array: np.ndarray) -> Tensor:
     """Return a Tensor that *shares* the memory of a numpy.ndarray: later changes of the array show in the Tensor.
 
     Shape, dtype and strides are kept; a read-only array stays read-only, a memory-mapped one stays mapped.
-    The Tensor does not require a gradient. ``tl.Tensor(array)`` copies.
+    The Tensor does not require a gradient; setting that gives it memory of its own. A graph that needs the value keeps
+    a copy, so changes of the array do not reach its gradients. ``tl.Tensor(array)`` copies.
 
     Raises TypeError for anything except a numpy.ndarray of numbers, and for a masked array.
 
@@ -47,15 +49,22 @@ def from_numpy(array: np.ndarray) -> Tensor:
     if hasattr(array, "mask"):
         raise TypeError("from_numpy: a Tensor has no mask, got a MaskedArray; use x.filled(0)")
     check_numbers("from_numpy", array.dtype)
-    return wrap(array if type(array) is np.ndarray else array.view(np.ndarray))  # a memmap stays mapped
+    if not array.dtype.isnative:
+        raise TypeError(
+            f"from_numpy: the byte order must be that of this machine, got dtype {array.dtype}; use tl.Tensor(x), "
+            "which copies"
+        )
+    plain = array if type(array) is np.ndarray else array.view(np.ndarray)  # a memmap stays mapped
+    note_shared(plain)
+    return wrap(plain)
 
 
 def from_dlpack(x: Any) -> Tensor:
     """Return a Tensor that *shares* the memory of `x`, an array of any library with DLPack, such as PyTorch.
 
     Shape and dtype are those of the array, and the backend follows from its memory: a GPU array becomes a Tensor on
-    "cupy". Later changes of the array show in the Tensor, so do not change the array before the backward pass;
-    ``tl.Tensor(tl.from_dlpack(x))`` is a copy.
+    "cupy". Later changes of the array show in the Tensor, as with `from_numpy`; ``tl.Tensor(tl.from_dlpack(x))`` is a
+    copy.
 
     Raises TypeError if x does not support DLPack or is not numeric, BufferError if its memory cannot be shared.
 
@@ -85,6 +94,7 @@ def from_dlpack(x: Any) -> Tensor:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise BufferError(f"from_dlpack: {kind_of(x)} cannot be shared: {reason}") from error
     check_numbers("from_dlpack", array.dtype)
+    note_shared(array)
     return wrap(array)
 
 
@@ -92,7 +102,7 @@ def from_dlpack(x: Any) -> Tensor:
 
 
 def to_host_array(x: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-    """Return the array for ``np.asarray(x)``.
+    """Return the array for ``np.asarray(x)``, a read-only view, or for ``np.array(x)``, a copy.
 
     Raises TypeError if that would silently lose a gradient or wait for a GPU.
     """
@@ -103,13 +113,22 @@ def to_host_array(x: Tensor, dtype: Any = None, copy: bool | None = None) -> np.
         )
     if x.backend.xp is not np:
         raise TypeError(f"numpy: this Tensor is on backend {x.backend.name!r}; use x.numpy()")
-    return np.array(x.data, dtype=dtype, copy=copy)
+    array = np.array(x.data, dtype=dtype, copy=copy)
+    return read_only(array) if array is x.data else array
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return a view of `array` that cannot be written to, because a graph may have saved this memory."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def to_dlpack(x: Tensor, **options: Any) -> Any:
     """Return the array's DLPack capsule, which shares its memory; ``torch.from_dlpack(x)`` calls this."""
     _refuse_gradient(x, "dlpack", BufferError, "the other library")
     array: Any = x.data
+    note_shared(array)  # the other library may write to it
     return array.__dlpack__(**options)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +129,36 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
+        _replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):  # which would hide the first error
+            os.unlink(temporary)
         raise
-    directory = os.open(target.parent, os.O_RDONLY)
+    _sync_directory(target.parent)
+
+
+def _replace(temporary: str, target: Path) -> None:
+    """Rename a file over another. On Windows, wait up to ten seconds while a process has the other one open."""
+    for tenths in range(101):
+        try:
+            return os.replace(temporary, target)
+        except PermissionError as error:
+            # ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION: a reader, an indexer or a virus scanner, which soon ends.
+            if getattr(error, "winerror", None) not in (5, 32) or tenths == 100:
+                raise
+            time.sleep(0.1)
+
+
+def _sync_directory(path: Path) -> None:
+    """Write a directory to disk, where that is possible: a new name survives a power cut only then."""
     try:
-        os.fsync(directory)  # the new name survives a power cut only if the directory is written too
+        directory = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows opens no directories, and others none that may not be read
+        return
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems sync only files
+            raise
     finally:
         os.close(directory)

@@ -7,8 +7,9 @@ import os
 from collections import Counter
 from typing import Any
 
-from tensorlib.graphs.folding import Arrow, Box, Frame, View
+from tensorlib.graphs.folding import Arrow, Box, Frame, View, levels_of
 from tensorlib.graphs.graph import Graph, GraphValue
+from tensorlib.graphs.repeats import Repeat
 from tensorlib.messages import plural
 
 __all__ = ["digraph", "import_graphviz"]
@@ -18,6 +19,13 @@ _BREAK = '<br/><font point-size="2"> <br/></font>'  # its gap keeps underscores 
 _STYLES: dict[str, dict[str, str]] = {
     "op": {"shape": "box", "style": "rounded,filled", "fillcolor": "#f1f5f9", "color": "#94a3b8"},
     "module": {"shape": "box", "style": "rounded,filled", "fillcolor": "#e0e7ff", "color": "#6366f1"},
+    "repeat": {
+        "shape": "box",
+        "style": "rounded,filled",
+        "fillcolor": "#f3e8ff",
+        "color": "#9333ea",
+        "peripheries": "2",
+    },
     "parameter": {"shape": "box", "style": "filled", "fillcolor": "#fef3c7", "color": "#d97706"},
     "input": {"shape": "box", "style": "rounded,filled", "fillcolor": "#dcfce7", "color": "#16a34a"},
     "constant": {"shape": "box", "style": "rounded,filled,dashed", "fillcolor": "white", "color": "#94a3b8"},
@@ -71,10 +79,10 @@ class _Picture:
 
     def box_attributes(self, box: Box) -> dict[str, str]:
         title = _text(_title(box))
-        lines = [f"<b>{title}</b>" if box.kind in ("op", "module") else title]
+        lines = [f"<b>{title}</b>" if box.kind in ("op", "module", "repeat") else title]
         lines += [_small(_text(line), _INK) for line in self.value_lines(box.outputs)]
-        if box.kind == "module":
-            parts = [*self.folded_ops(box), *_parameter_count(box)]
+        if box.kind in ("module", "repeat"):
+            parts = [*self.folded_ops(box), *_parameter_count(box), *_hidden_leaves(box)]
             lines += [_small(_text(" · ".join(parts)), _FAINT)] if parts else []
         if box.node and box.node.source:
             lines.append(_small(_text(os.path.basename(box.node.source)), _FAINT))
@@ -82,7 +90,14 @@ class _Picture:
         return attributes | ({"penwidth": "2.5"} if box.is_output else {})
 
     def folded_ops(self, box: Box) -> list[str]:
-        """Return the number of ops in a folded module, or its only op, unless the title already names this op."""
+        """Return the number of ops in a folded module, or its only op, unless the title already names this op.
+
+        For a repeat, return the ops of one step, or their number.
+        """
+        if box.repeat:
+            ops = box.repeat.ops
+            of_one_step = ", ".join(ops) if len(ops) <= 4 else plural(len(ops), "op")
+            return [f"{box.repeat.steps} × {of_one_step}"] if ops else []
         if box.ops > 1:
             return [plural(box.ops, "op")]
         return [box.node.op] if box.node and box.node.op != _title(box) else []
@@ -120,7 +135,7 @@ class _Picture:
         cells = []
         for kind, style in _STYLES.items():
             if kind in kinds:
-                name = "folded module" if kind == "module" else kind
+                name = {"module": "folded module", "repeat": "folded repeats"}.get(kind, kind)
                 look = ",".join(word for word in style["style"].split(",") if word != "filled")
                 look = f'style="{look}"' if look else ""
                 cells.append(
@@ -137,8 +152,26 @@ def _title(box: Box) -> str:
     """Return the title of a box, without the path that the title of its frame already shows."""
     if box.kind == "op" and box.node:
         return box.node.op
+    if box.repeat:
+        return _repeat_title(box, box.repeat)
     name = box.leaf.name or box.kind if box.leaf else box.path
     return name.removeprefix(f"{box.frame.path}.") if box.frame.path else name
+
+
+def _repeat_title(box: Box, repeat: Repeat) -> str:
+    """Return "layers.1 … layers.10" if each step is a module of its own, otherwise how many steps there are."""
+    if not repeat.nodes:
+        return f"{repeat.steps} more {next(iter(box.hidden))}s"
+    level = len(levels_of(box.frame.path))
+    first, last = [levels_of(node.path)[level : level + 1] for node in (repeat.nodes[0], repeat.nodes[-1])]
+    return f"{first[0]} … {last[0]}" if first and last and first != last else f"{repeat.steps} more steps"
+
+
+def _hidden_leaves(box: Box) -> list[str]:
+    """Return the numbers of inputs and constants in a repeat of steps; of parameters, the elements are counted."""
+    if not box.repeat or not box.repeat.nodes:
+        return []
+    return [plural(n, kind) for kind, n in box.hidden.items() if kind != "parameter"]
 
 
 def _parameter_count(box: Box) -> list[str]:
@@ -148,6 +181,8 @@ def _parameter_count(box: Box) -> list[str]:
 def _tooltip(box: Box) -> str:
     if box.leaf:
         return f"{box.kind} {box.leaf.name} {box.leaf.value}"
+    if box.repeat:
+        return ", ".join([_title(box), plural(box.ops, "op"), *_parameter_count(box), *_hidden_leaves(box)])
     if not box.node:
         return ", ".join([f"module {box.path}: {plural(box.ops, 'op')}", *_parameter_count(box)])
     where = f" in {box.path}" if box.path else ""

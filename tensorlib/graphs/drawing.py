@@ -1,25 +1,26 @@
-"""`tl.draw`: draw a graph by Graphviz or graphviz-pure; the file is written completely or not at all."""
+"""`tl.draw`: a graph as a picture; the file is written completely or not at all, and within bounded time."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import sysconfig
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tensorlib.exchange.safetensors import write_atomically
 from tensorlib.graphs.building import graph
-from tensorlib.graphs.dot_text import digraph, import_graphviz
+from tensorlib.graphs.dot_text import digraph
 from tensorlib.graphs.folding import View, fold, levels_of
 from tensorlib.graphs.graph import Graph
+from tensorlib.graphs.placing import work_to_place
+from tensorlib.graphs.rendering import find_renderer, render
 from tensorlib.tensor import Tensor
 
 __all__ = ["draw"]
 
-LIMIT = 1000  # boxes; for graphs of a Transformer dot takes 1 s for 735 of them, 20 s for 1,343, 200 s for 1,935
+MOST_BOXES = 1000  # placed in about a second, if the work for their arrows is within its limit, too
+MOST_WORK = 200_000  # as `work_to_place` counts it; within it, no measured graph took more than 15 s
+SECONDS = 60.0  # for one picture, in case the estimate is wrong or the machine is slow
 
 _DOT_SUFFIXES = (".dot", ".gv")
 _RENDERED_SUFFIXES = {"dot": (".svg", ".png", ".pdf", ".jpg"), "graphviz-pure": (".svg", ".png", ".jpg")}
@@ -41,11 +42,14 @@ def draw(
         path: the file to write. Its suffix chooses the format: .svg, .png, .jpg, .pdf (not with graphviz-pure), or .dot
             and .gv for Graphviz source, which needs no renderer.
         depth: the number of levels of modules that are shown as nested frames. Each deeper module is folded into one
-            box. None folds nothing. In "encoder.layers.0.norm", "layers.0" is one level.
+            box. In "encoder.layers.0.norm", "layers.0" is one level. In a picture that would have more than 60 boxes,
+            equal steps of a loop and equal layers are folded, too: the first, the last, and one box for those between
+            them. None folds nothing.
         names: names for leaves that no module has named: ``names={"x": x}``, or simply ``names=locals()``.
 
-    Raises ValueError for an unknown suffix, a wrong depth, or more boxes than a renderer can place, FileNotFoundError
-    if the folder does not exist, RuntimeError if no renderer is installed or the graph was released.
+    Raises ValueError for an unknown suffix, a wrong depth, or a graph that a renderer would need minutes to place,
+    FileNotFoundError if the folder does not exist, RuntimeError if no renderer is installed, if it fails or takes more
+    than a minute, or if the graph was released.
 
     >>> import tempfile
     >>> x = tl.Tensor([1.0, 2.0], requires_grad=True)
@@ -62,39 +66,41 @@ def draw(
         raise FileNotFoundError(f"draw: {target}: there is no folder {target.parent}")
     drawn = y if isinstance(y, Graph) else graph(y, names)
     view = fold(drawn, depth)
-    if command is not None and len(view.boxes) > LIMIT:
-        raise ValueError(_too_many_boxes(drawn, view, depth))
-    dot = digraph(drawn, view)
-    write_atomically(target, dot.source.encode() if command is None else _render(dot, target, command))
+    boxes = f"draw: {len(view.boxes):,} boxes at depth={depth}"
+    if command is not None and (obstacle := _obstacle(view)):
+        raise ValueError(f"{boxes} {obstacle}; {_advice(drawn, depth)}")
+    text = digraph(drawn, view).source
+    try:
+        picture = text.encode() if command is None else render(text, target.suffix.lower()[1:], command, SECONDS)
+    except TimeoutError as error:
+        remedy = "pass a smaller depth, draw a smaller graph, or write a .dot file"
+        raise RuntimeError(f"{boxes}: {error}; {remedy}") from None
+    write_atomically(target, picture)
     return target
 
 
-def _too_many_boxes(drawn: Graph, view: View, depth: int | None) -> str:
-    message = f"draw: {len(view.boxes):,} boxes at depth={depth} are more than the {LIMIT:,} that can be drawn; "
+def _obstacle(view: View) -> str:
+    """Return why no renderer can place the boxes of a view in time, or "" if it can."""
+    if len(view.boxes) > MOST_BOXES:
+        return f"are more than the {MOST_BOXES:,} that can be drawn"
+    if work_to_place(view) > MOST_WORK:
+        return "with so many long arrows between them would take minutes to place"
+    return ""
+
+
+def _advice(drawn: Graph, depth: int | None) -> str:
+    """Return what to do about a graph that cannot be drawn at `depth`."""
     deepest = max((len(levels_of(node.path)) for node in drawn), default=0)
-    for fewer in reversed(range(deepest if depth is None else min(depth, deepest))):
-        if (n := len(fold(drawn, fewer).boxes)) <= LIMIT:
-            return message + f"pass depth={fewer}, which shows {n:,}, or write a .dot file"
-    return message + "no smaller depth folds enough of them; draw a smaller part, or write a .dot file"
-
-
-# ---- rendering -----------------------------------------------------------------------------------------------
-
-_DOT_BINARY = threading.Lock()
-
-
-def _find_renderer() -> tuple[str, str] | None:
-    """Return name and command of the renderer: `dot` if it is installed, or graphviz-pure; None without either."""
-    if command := shutil.which("dot"):
-        return "dot", command
-    beside_python = sysconfig.get_path("scripts")  # not on the PATH unless the virtual environment is activated
-    if command := shutil.which("graphviz-pure") or shutil.which("graphviz-pure", path=beside_python):
-        return "graphviz-pure", command
-    return None
+    others: list[int | None] = [*reversed(range(deepest + 1 if depth is None else min(depth, deepest)))]
+    for other in others if depth is None else [*others, None]:
+        view = fold(drawn, other)
+        if not _obstacle(view):
+            return f"pass depth={other}, which shows {len(view.boxes):,}, or write a .dot file"
+    return "no other depth helps; draw a smaller graph, such as fewer steps of a loop, or write a .dot file"
 
 
 def _renderer_for(target: Path) -> str:
-    found = _find_renderer()
+    found = find_renderer()
     suffixes = _RENDERED_SUFFIXES[found[0]] if found else (".svg", ".png", ".jpg")
     if target.suffix.lower() not in suffixes:
         accepted = ", ".join(suffixes + _DOT_SUFFIXES)
@@ -106,20 +112,3 @@ def _renderer_for(target: Path) -> str:
             "pip install graphviz-pure (or install Graphviz, for its `dot`), or write a .dot file"
         )
     return found[1]
-
-
-def _render(dot: Any, target: Path, command: str) -> bytes:
-    """Return the picture. graphviz reads the renderer's command from a module global, which is restored later."""
-    graphviz = import_graphviz()
-    from graphviz.backend import dot_command
-
-    with _DOT_BINARY:
-        before = dot_command.DOT_BINARY
-        dot_command.DOT_BINARY = Path(command)
-        try:
-            return dot.pipe(format=target.suffix.lower().lstrip("."), quiet=True)
-        except graphviz.CalledProcessError as error:
-            message = (error.stderr or b"").decode(errors="replace").split("\n")[0]
-            raise RuntimeError(f"draw: {command} failed with status {error.returncode}: {message}") from None
-        finally:
-            dot_command.DOT_BINARY = before

@@ -6,19 +6,27 @@ levels decoder, layers.0, norm. At depth N, the first N levels are frames, and e
 A module that is called several times (a dropout used three times) becomes several frames or boxes, one for each
 connected set of its ops: with a single box, arrows would form cycles. A module that would be a frame around a single
 op becomes one box that shows both.
+
+What repeats is folded once a view would have more than `PAGE` boxes: of at least five equal consecutive steps, or of as
+many equal leaves of the same ops, the first and the last are drawn, and one box for all between them.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from tensorlib.graphs.graph import Graph, GraphLeaf, GraphNode, GraphValue, ValueRef
+from tensorlib.graphs.repeats import FEWEST, Repeat, find_repeats, without_digits
 
-__all__ = ["Arrow", "Box", "Frame", "View", "fold", "levels_of"]
+__all__ = ["PAGE", "Arrow", "Box", "Frame", "View", "fold", "levels_of"]
 
-Call = tuple[int, int]  # a call of a module: its level, and the lowest number of its nodes
+PAGE = 60  # boxes; larger views fold what repeats
+
+ModuleCall = tuple[int, int]  # a call of a module: its level, and the lowest number of its nodes
+Call = ModuleCall | Repeat  # what may be around a node; a repeat is always the innermost
 
 
 @dataclass(slots=True)
@@ -34,16 +42,18 @@ class Frame:
 
 @dataclass(slots=True)
 class Box:
-    """An op, a leaf, or a folded module with everything in it."""
+    """An op, a leaf, or a folded module or repeat with everything in it."""
 
     key: str
-    kind: str  # op, module (folded), or the kind of the leaf
+    kind: str  # op, module (folded), repeat, or the kind of the leaf
     frame: Frame
     path: str  # of the folded module, of the module where an op was recorded, or of a leaf's frame
     node: GraphNode | None = None  # for a folded module: its op, if it has only one
     leaf: GraphLeaf | None = None
     ops: int = 0
-    parameters: int = 0  # the number of elements in parameters that only this folded module uses
+    parameters: int = 0  # the number of elements in parameters that only this folded module or repeat uses
+    repeat: Repeat | None = None
+    hidden: Counter[str] = field(default_factory=Counter)  # the leaves inside, by their kinds
     outputs: list[GraphValue] = field(default_factory=list)
     is_output: bool = False
 
@@ -114,15 +124,34 @@ def _find_root(parents: list[int], number: int) -> int:
 
 
 def fold(graph: Graph, depth: int | None = None) -> View:
-    """Return the view of `graph` opened to `depth`; None folds nothing."""
-    return _Folding(graph, depth).run()
+    """Return the view of `graph` opened to `depth`, without what repeats if it is large; None folds nothing."""
+    calls = _calls(graph, depth)
+    if depth is None:
+        return _Folding(graph, calls, max(map(len, calls), default=0)).run()
+    view = _Folding(graph, calls, depth).run()
+    for same_shapes in (True, False):
+        if len(view.boxes) > PAGE:
+            repeats = find_repeats(graph, calls, depth, same_shapes=same_shapes)
+            view = _Folding(graph, _inside_repeats(calls, depth, repeats), depth, leaves_repeat=True).run()
+    return view
+
+
+def _inside_repeats(calls: Sequence[tuple[Call, ...]], depth: int, repeats: list[Repeat]) -> list[tuple[Call, ...]]:
+    """Return the calls with those of repeats added: a repeat is inside the innermost module around all of it."""
+    result = list(calls)
+    for repeat in repeats:
+        around = functools.reduce(_common_prefix, [calls[node.number][:depth] for node in repeat.nodes])
+        for node in repeat.nodes:
+            result[node.number] = (*around, repeat)
+    return result
 
 
 class _Folding:
-    def __init__(self, graph: Graph, depth: int | None) -> None:
-        self.graph = graph
-        self.calls = _calls(graph, depth)
-        self.depth = max(map(len, self.calls), default=0) if depth is None else depth
+    def __init__(
+        self, graph: Graph, calls: Sequence[tuple[Call, ...]], depth: int, *, leaves_repeat: bool = False
+    ) -> None:
+        self.graph, self.calls, self.depth = graph, calls, depth
+        self.leaves_repeat = leaves_repeat
         self.root = Frame("", "", None)
         self.frames: dict[Call, Frame] = {}
         self.boxes: dict[Hashable, Box] = {}
@@ -132,6 +161,8 @@ class _Folding:
     def run(self) -> View:
         homes = self.homes_of_leaves()
         node_boxes = [self.box_of_node(node) for node in self.graph.nodes]
+        if self.leaves_repeat:
+            self.fold_leaves(homes, node_boxes)
         leaf_boxes = [self.box_of_leaf(leaf, homes[leaf.number]) for leaf in self.graph.leaves]
 
         def box_of(ref: ValueRef) -> Box | None:
@@ -167,17 +198,26 @@ class _Folding:
         box.frame.boxes.append(box)
         return box
 
+    def folded(self, calls: tuple[Call, ...]) -> Call | None:
+        """Return which of the calls around a node or leaf is one box: a repeat, or the module below all open ones."""
+        if calls and isinstance(calls[-1], Repeat):
+            return calls[-1]
+        return calls[self.depth] if len(calls) > self.depth else None
+
     def box_of_node(self, node: GraphNode) -> Box:
         calls = self.calls[node.number]
-        frame = self.frame(calls[: self.depth], node.path)
-        if len(calls) <= self.depth:
-            return self.add(
-                node.number, Box(f"n{node.number}", "op", frame, node.path, node, outputs=list(node.outputs))
-            )
-        call = calls[self.depth]
+        call = self.folded(calls)
+        if call is None:
+            frame = self.frame(calls, node.path)
+            box = Box(f"n{node.number}", "op", frame, node.path, node, outputs=list(node.outputs))
+            return self.add(node.number, box)
         if call not in self.boxes:
-            path = ".".join(levels_of(node.path)[: self.depth + 1])
-            self.add(call, Box(f"m{call[1]}", "module", frame, path))
+            frame = self.frame(calls[: calls.index(call)], node.path)
+            if isinstance(call, Repeat):
+                self.add(call, Box(call.key, "repeat", frame, frame.path, repeat=call))
+            else:
+                path = ".".join(levels_of(node.path)[: self.depth + 1])
+                self.add(call, Box(f"m{call[1]}", "module", frame, path))
         box = self.boxes[call]
         box.ops += 1
         box.node = node if box.ops == 1 else None
@@ -185,20 +225,44 @@ class _Folding:
 
     def box_of_leaf(self, leaf: GraphLeaf, home: tuple[tuple[Call, ...], str]) -> Box:
         calls, path = home
-        if len(calls) > self.depth:
-            box = self.boxes[calls[self.depth]]
+        call = self.folded(calls)
+        if call is not None:
+            box = self.boxes[call]
             box.parameters += leaf.value.size if leaf.kind == "parameter" else 0
+            box.hidden[leaf.kind] += 1
             return box
         frame = self.frame(calls, path)
         return self.add(
             ("leaf", leaf.number), Box(f"l{leaf.number}", leaf.kind, frame, frame.path, leaf=leaf, outputs=[leaf.value])
         )
 
+    def fold_leaves(self, homes: list[tuple[tuple[Call, ...], str]], node_boxes: list[Box]) -> None:
+        """Move equal leaves into a repeat, all but the first and the last that the same boxes use."""
+        users: list[dict[str, None]] = [{} for _ in homes]
+        for node in self.graph.nodes:
+            for ref in node.inputs:
+                if ref.leaf is not None:
+                    users[ref.leaf][node_boxes[node.number].key] = None
+        alike: dict[Hashable, list[int]] = {}
+        for leaf, (calls, _), boxes in zip(self.graph.leaves, homes, users, strict=True):
+            if self.folded(calls) is None:
+                key = (calls, tuple(boxes), leaf.kind, without_digits(leaf.name), leaf.value)
+                alike.setdefault(key, []).append(leaf.number)
+        for numbers in alike.values():
+            if len(numbers) >= FEWEST:
+                repeat = Repeat(f"s{numbers[1]}", len(numbers) - 2)
+                calls, path = homes[numbers[0]]
+                frame = self.frame(calls, path)
+                self.add(repeat, Box(repeat.key, "repeat", frame, frame.path, repeat=repeat))
+                for number in numbers[1:-1]:
+                    homes[number] = ((*calls, repeat), path)
+
     def homes_of_leaves(self) -> list[tuple[tuple[Call, ...], str]]:
         """Return for each leaf the calls in which it is drawn, and the path of a module inside them.
 
         A parameter is drawn in the innermost module around all its users, so a shared one is outside each user.
-        Inputs and named constants are drawn outside all modules, other constants one level outside their users.
+        Inputs and named constants are drawn outside all modules, other constants one level outside their users, and
+        what only one repeat uses inside it.
         """
         homes: list[tuple[tuple[Call, ...], str] | None] = [None] * len(self.graph.leaves)
         for node in self.graph.nodes:
@@ -209,7 +273,7 @@ class _Folding:
         result: list[tuple[tuple[Call, ...], str]] = []
         for leaf, home in zip(self.graph.leaves, homes, strict=True):
             calls, path = home or ((), "")
-            if leaf.kind != "parameter":
+            if leaf.kind != "parameter" and not (calls and isinstance(calls[-1], Repeat)):
                 calls = () if leaf.kind == "input" or leaf.name else calls[:-1]
             result.append((calls, path))
         return result
@@ -221,8 +285,8 @@ class _Folding:
         self.add_output(tail, ref)
 
     def add_output(self, box: Box, ref: ValueRef) -> None:
-        """Add a value that leaves its box: the outputs of a folded module are the values used outside it."""
-        if box.kind == "module" and (box.key, ref) not in self.delivered:
+        """Add a value that leaves its box: the outputs of a folded module or repeat are the values used outside it."""
+        if box.kind in ("module", "repeat") and (box.key, ref) not in self.delivered:
             self.delivered.add((box.key, ref))
             box.outputs.append(ref.value)
 

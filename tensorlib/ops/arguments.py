@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 import numpy as np
 
 from tensorlib.arrays.backend import namespace_of
+from tensorlib.arrays.conversion import numeric_dtype
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
@@ -148,14 +149,8 @@ def checked_shape(name: str, shape: Any, what: str = "shape") -> tuple[int, ...]
 
 def checked_dtype(name: str, dtype: DTypeLike) -> np.dtype:
     """Return a numeric dtype that is given as a name, a type or a dtype."""
-    try:
-        kind = np.dtype(dtype)
-    except TypeError:
-        kind = None
-    if dtype is None or kind is None or kind.kind not in "biufc":
-        hint = f"; a shape of several axes goes into a tuple: {name}((2, 3))" if isinstance(dtype, int) else ""
-        raise TypeError(f"{name}: dtype must be numeric, such as 'float32' or 'int64'; got {shown(dtype)}{hint}")
-    return kind
+    hint = f"; a shape of several axes goes into a tuple: {name}((2, 3))" if isinstance(dtype, int) else ""
+    return numeric_dtype(name, dtype, hint)
 
 
 def checked_number(name: str, what: str, value: Any) -> Any:
@@ -192,7 +187,7 @@ def checked_size(name: str, what: str, value: Any) -> int:
 
 def checked_element(name: str, value: Any, dtype: np.dtype) -> Any:
     """Return a number after checking that `dtype` can hold it: NumPy would turn 0.5 or NaN into some integer."""
-    value = checked_number(name, "the value", value)
+    value = checked_real(name, "the value", value)
     bounds = np.iinfo(dtype) if dtype.kind in "iu" else None
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if bounds is not None and not (whole and bounds.min <= value <= bounds.max):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tensorlib.arrays.backend import Backend, get_backend
-from tensorlib.engine.function import as_tensor
+from tensorlib.engine.function import as_tensor, constant
 from tensorlib.ops.arguments import (
     Shape,
     check_flag,
@@ -91,7 +93,7 @@ def ones_like(x: TensorLike, dtype: DTypeLike | None = None, backend: str | Back
 
 def _filled(name: str, shape: Shape, value: float, dtype: DTypeLike, backend: str | Backend) -> Tensor:
     sizes, kind = checked_shape(name, shape), checked_dtype(name, dtype)
-    return as_tensor(get_backend(backend).xp.full(sizes, checked_element(name, value, kind), kind))
+    return constant(get_backend(backend).xp.full(sizes, checked_element(name, value, kind), kind))
 
 
 def _alike(name: str, x: TensorLike, value: float, dtype: DTypeLike | None, backend: str | Backend | None) -> Tensor:
@@ -110,7 +112,7 @@ def arange(
     """Return start, start + step, ... up to but excluding `stop`; ``arange(n)`` counts from 0.
 
     Integers give int64, as in NumPy. If a number is a float, the result is float32, rounded from float64.
-    Raises ValueError if a number is not finite or the step is 0.
+    Raises ValueError if a number is not finite, the step is 0, or an integer `dtype` cannot hold a number.
 
     >>> tl.arange(1, 10, 3)
     Tensor([1 4 7], shape=(3,), dtype=int64)
@@ -125,8 +127,19 @@ def arange(
         raise ValueError(f"arange: needs finite numbers and a step that is not 0, got {given}")
     whole = all(isinstance(n, int) for n in numbers.values())
     kind = checked_dtype("arange", ("int64" if whole else "float32") if dtype is None else dtype)
+    if kind.kind in "biu" and (count := math.ceil((numbers["stop"] - numbers["start"]) / step)) > 0:
+        _check_fit("arange", kind, *[numbers["start"] + i * numbers["step"] for i in {0, min(1, count - 1), count - 1}])
+    exact = "uint64" if kind == "uint64" and step > 0 else "int64"
     xp = get_backend(backend).xp
-    return as_tensor(xp.arange(*numbers.values(), dtype="int64" if whole else "float64").astype(kind))
+    return constant(xp.arange(*numbers.values(), dtype=exact if whole else "float64").astype(kind))
+
+
+def _check_fit(name: str, dtype: np.dtype, *values: float) -> None:
+    """Raise ValueError unless an integer or boolean dtype can hold these numbers."""
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    for value in values:
+        if value != int(value) or not low <= value <= high:
+            raise ValueError(f"{name}: dtype {dtype} cannot hold {value}; pass another dtype")
 
 
 def linspace(
@@ -139,13 +152,22 @@ def linspace(
 ) -> Tensor:
     """Return `num` evenly spaced numbers from `start` to `stop`; ``endpoint=False`` excludes `stop`.
 
+    For an integer `dtype` they are rounded down, as in NumPy. Raises ValueError if it cannot hold them.
+
     >>> tl.linspace(0, 1, 5)
     Tensor([0.   0.25 0.5  0.75 1.  ], shape=(5,), dtype=float32)
     """
     check_flag("linspace", "endpoint", endpoint)
     ends = [checked_real("linspace", "start", start), checked_real("linspace", "stop", stop)]
     count, kind = checked_size("linspace", "num", num), checked_dtype("linspace", dtype)
-    return as_tensor(get_backend(backend).xp.linspace(*ends, count, endpoint=endpoint).astype(kind))
+    if not all(map(math.isfinite, ends)):
+        raise ValueError(f"linspace: start and stop must be finite, got {ends[0]} and {ends[1]}")
+    xp = get_backend(backend).xp
+    numbers = xp.linspace(*ends, count, endpoint=endpoint)
+    if kind.kind in "iu":
+        _check_fit("linspace", kind, *map(math.floor, ends))
+        numbers = xp.floor(numbers)
+    return constant(numbers.astype(kind))
 
 
 def eye(
@@ -158,4 +180,4 @@ def eye(
             [0. 0. 1.]], shape=(2, 3), dtype=float32)
     """
     sizes, kind = checked_shape("eye", (n, n if m is None else m)), checked_dtype("eye", dtype)
-    return as_tensor(get_backend(backend).xp.eye(*sizes, k=checked_integer("eye", "k", k), dtype=kind))
+    return constant(get_backend(backend).xp.eye(*sizes, k=checked_integer("eye", "k", k), dtype=kind))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array
-from tensorlib.engine.function import as_tensor, derivation
+from tensorlib.engine.function import as_tensor, constant, derivation
 from tensorlib.ops.arguments import checked_dtype, checked_size, normalized_axis
 from tensorlib.ops.indexing import Getitem, ScatterAdd, integer_indices, where
 from tensorlib.ops.shape import broadcast_to, reshape
@@ -150,9 +150,9 @@ def scatter(x: TensorLike, axis: int, index: TensorLike, source: TensorLike) -> 
     numbers = xp.arange(1, found.size + 1, dtype="uint64").reshape(found.shape)
     xp.maximum.at(writer, _positions(x, found.shape, found, axis), numbers)
     if read is None:
-        return where(as_tensor(writer > 0), source, x)
+        return where(constant(writer > 0), source, x)
     chosen = (xp.maximum(writer, 1) - 1).astype("int64")
-    return where(as_tensor(writer > 0), Getitem.apply(reshape(read, read.size), index=chosen), x)
+    return where(constant(writer > 0), Getitem.apply(reshape(read, read.size), index=chosen), x)
 
 
 def one_hot(ids: TensorLike, classes: int, dtype: DTypeLike = "float32") -> Tensor:
@@ -167,7 +167,7 @@ def one_hot(ids: TensorLike, classes: int, dtype: DTypeLike = "float32") -> Tens
     ids, kind = as_tensor(ids), checked_dtype("one_hot", dtype)
     classes = checked_size("one_hot", "classes", classes)
     found = integer_indices(ids, ids, classes, "the number of classes", "one_hot", negative=False)
-    return as_tensor((found[..., None] == ids.backend.xp.arange(classes)).astype(kind))
+    return constant((found[..., None] == ids.backend.xp.arange(classes)).astype(kind))
 
 
 # ---- shared helpers ------------------------------------------------------------------------------------------------
@@ -218,4 +218,4 @@ def _on_same_backend(x: Tensor, source: TensorLike, name: str) -> Tensor:
 
 
 def _is_number(source: Any) -> bool:
-    return isinstance(source, (int, float, complex, np.generic))
+    return isinstance(source, (int, float, np.generic))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of, namespace_of
+from tensorlib.arrays.sharing import kept
 from tensorlib.engine.errors import called_op
-from tensorlib.engine.function import Function, as_tensor, derivation
+from tensorlib.engine.function import Function, as_tensor, constant, derivation
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -154,7 +155,7 @@ def check_range(indices: np.ndarray, size: int, what: str, name: str, low: int =
 
 
 def on_backend_of(x: Tensor, given: Any, name: str, what: str) -> Array:
-    """Return `given` on the backend of x: the array of a Tensor, which must be there, or a copy of an array."""
+    """Return `given` on the backend of x as an op may keep it: a Tensor's array, or a copy of the caller's."""
     tensor = hasattr(given, "requires_grad")
     home = backend_of(given.data if tensor else given)
     if home is not x.backend and (tensor or home.xp is not np):
@@ -162,7 +163,7 @@ def on_backend_of(x: Tensor, given: Any, name: str, what: str) -> Array:
             f"{called_op(name)}: {what} must be on the backend of x, {x.backend.name}, got {home.name}; "
             f"move it with .to({x.backend.name!r})"
         )
-    return given.data if tensor else x.backend.asarray(given)  # the caller may change an array before backward
+    return kept(given.data) if tensor else x.backend.asarray(given)  # the caller may change an array before backward
 
 
 class Embedding(Function):
@@ -246,7 +247,7 @@ def embedding(weight: TensorLike, ids: TensorLike) -> Tensor:
 def _array_of(given: Any) -> Any:
     """Return the array of a Tensor, or a copy of anything else, because the caller may change it before backward."""
     if hasattr(given, "requires_grad"):
-        return given.data
+        return kept(given.data)
     return given.copy() if hasattr(given, "dtype") else as_tensor(given).data
 
 
@@ -300,6 +301,7 @@ def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
             f"{called_op('where')}: the condition must be boolean, got {given.dtype}; compare first, as in x > 0"
         )
     chosen = _array_of(given) if like is None else on_backend_of(like, given, "where", "the condition")
+    x, y = [as_tensor(z, like=constant(chosen)) if isinstance(z, list | tuple) else z for z in (x, y)]
     if not hasattr(x, "dtype") and not hasattr(y, "dtype"):  # two numbers: as in Tensor(x), on this backend
         x = backend_of(chosen).asarray(x, "float32" if float in (type(x), type(y)) else None)
     return Where.apply(x, y, condition=chosen)

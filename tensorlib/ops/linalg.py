@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.array import ArrayT
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.engine.function import Function, as_tensor, derivation
+from tensorlib.engine.function import Function, as_tensor, constant, derivation
 from tensorlib.ops.arguments import as_tensors, checked_integer, normalized_axes, normalized_axis
 from tensorlib.ops.arithmetic import multiply
 from tensorlib.ops.indexing import where
@@ -282,5 +282,5 @@ def _triangle(name: str, x: TensorLike, k: int) -> Tensor:
     k = checked_integer(name, "k", k)
     zero = x.dtype.type(0)
     if name == "tril":
-        return where(as_tensor(x.backend.xp.tri(*x.shape[-2:], k, "bool")), x, zero)
-    return where(as_tensor(x.backend.xp.tri(*x.shape[-2:], k - 1, "bool")), zero, x)
+        return where(constant(x.backend.xp.tri(*x.shape[-2:], k, "bool")), x, zero)
+    return where(constant(x.backend.xp.tri(*x.shape[-2:], k - 1, "bool")), zero, x)

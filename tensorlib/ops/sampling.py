@@ -14,7 +14,7 @@ import numpy as np
 from tensorlib.arrays.backend import Array, Backend, get_backend
 from tensorlib.arrays.random import Generator, default_generator
 from tensorlib.engine.errors import called_op
-from tensorlib.engine.function import as_tensor
+from tensorlib.engine.function import as_tensor, constant
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import (
     Shape,
@@ -64,7 +64,7 @@ def uniform(
     bits, home = _random_bits("uniform", math.prod(sizes), kind.itemsize, generator, backend)
     u = (bits >> (8 * kind.itemsize - kept)).astype(kind) * 2.0**-kept
     below = float(np.nextafter(kind.type(high), kind.type(low)))  # rounding must not reach high
-    return as_tensor(home.xp.minimum(low + (high - low) * u, below).reshape(sizes))
+    return constant(home.xp.minimum(low + (high - low) * u, below).reshape(sizes))
 
 
 def normal(
@@ -93,7 +93,7 @@ def normal(
     xp, pairs = home.xp, u.reshape((-1, 2))
     radius, angle = xp.sqrt(-2 * xp.log(pairs[:, :1])), 2 * math.pi * pairs[:, 1:]
     z = xp.concatenate((radius * xp.cos(angle), radius * xp.sin(angle)), axis=1).reshape(-1)[:count]
-    return as_tensor((mean + std * z).astype(kind).reshape(sizes))
+    return constant((mean + std * z).astype(kind).reshape(sizes))
 
 
 def gumbel(
@@ -114,7 +114,7 @@ def gumbel(
     u, home = _open_uniform("gumbel", math.prod(sizes), kind, generator, backend)
     xp = home.xp
     u = xp.minimum(u, 1 - 2.0 ** -_MANTISSA[u.dtype.itemsize])  # a u rounded to 1 would give -inf
-    return as_tensor((-xp.log(-xp.log1p(-u))).astype(kind).reshape(sizes))
+    return constant((-xp.log(-xp.log1p(-u))).astype(kind).reshape(sizes))
 
 
 def bernoulli(
@@ -143,7 +143,7 @@ def bernoulli(
     likely = broadcast_to(given, sizes).to(home)
     bits, _ = _random_bits("bernoulli", math.prod(sizes), 8, generator, home)
     u = (bits >> 11).astype("float64").reshape(sizes) * 2.0**-53
-    return as_tensor((u < likely.data).astype(kind))
+    return constant((u < likely.data).astype(kind))
 
 
 def categorical(logits: TensorLike, axis: int = -1, generator: Generator | None = None) -> Tensor:
@@ -178,7 +178,7 @@ def permutation(x: int | TensorLike, generator: Generator | None = None, backend
         return getitem(x, permutation(x.shape[0], generator, x.backend))
     count = checked_size("permutation", "x", x)
     bits, home = _random_bits("permutation", count, 8, generator, backend)
-    return as_tensor(home.xp.argsort(bits, kind="stable").astype("int64"))
+    return constant(home.xp.argsort(bits, kind="stable").astype("int64"))
 
 
 # ---- from bits to numbers ----------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def reshape(x: TensorLike, *sizes: int | Sequence[int], shape: Shape | None = No
     """
     sizes = (shape,) if shape is not None and not sizes else sizes
     wanted = tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
-    return Reshape.apply(x, shape=wanted)
+    return Reshape.apply(as_tensor(x), shape=wanted)
 
 
 @derivation(Reshape)
@@ -354,7 +354,7 @@ def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:
     Tensor([1 2], shape=(2,), dtype=int64)
     """
     x, dtype = as_tensor(x), checked_dtype("astype", dtype)
-    return Astype.apply(x if dtype.kind in "fc" else x.detach(), dtype=dtype)
+    return Astype.apply(x if dtype.kind == "f" else x.detach(), dtype=dtype)
 
 
 class Copy(Function):

@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import largest
+from tensorlib.arrays.sharing import kept
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.ops.arguments import as_floating, at_least_float32, normalized_axis
@@ -93,7 +94,7 @@ def checked_mask(visible: TensorLike, shape: tuple[int, ...], x: Tensor) -> Arra
     if not fits:
         name = called_op("softmax")
         raise ValueError(f"{name}: visible must broadcast to {tuple(shape)}, got {mask.shape}")
-    return mask.data
+    return kept(mask.data)
 
 
 class LogSoftmax(Function):

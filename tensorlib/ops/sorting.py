@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib.engine.function import as_tensor, derivation
+from tensorlib.engine.function import as_tensor, constant, derivation
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import check_flag, checked_size, normalized_axis
 from tensorlib.ops.gathering import take_along_axis
@@ -102,7 +102,7 @@ def _topk_by_argmax(x: Tensor, count: int, axis: int) -> Tensor | None:
             return None
         np.put_along_axis(rest, position, -np.inf, axis)
         found.append(position)
-    return as_tensor(np.concatenate(found, axis=axis))
+    return constant(np.concatenate(found, axis=axis))
 
 
 def _topk_by_partition(x: Tensor, count: int, axis: int, largest: bool) -> Tensor | None:
@@ -122,7 +122,7 @@ def _topk_by_partition(x: Tensor, count: int, axis: int, largest: bool) -> Tenso
     found = np.nonzero(reach)[-1]
     if found.size != last.size * count:
         return None
-    return as_tensor(found.reshape(*last.shape[:-1], count).swapaxes(axis, -1))
+    return constant(found.reshape(*last.shape[:-1], count).swapaxes(axis, -1))
 
 
 def searchsorted(sorted: TensorLike, values: TensorLike, side: str = "left") -> Tensor:

@@ -8,10 +8,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from tensorlib.arrays.array import Array
 from tensorlib.arrays.random import DrawTape
+from tensorlib.arrays.sharing import kept
 from tensorlib.engine.errors import replaced_since
 from tensorlib.engine.function import Function
 from tensorlib.engine.node import op_name
 from tensorlib.engine.recording import current_state, recording
+from tensorlib.engine.value import wrap
 from tensorlib.messages import shown
 from tensorlib.tensor import Tensor
 
@@ -44,6 +46,7 @@ def checkpoint(f: Callable[P, R], *inputs: P.args, **options: P.kwargs) -> R:
     state = current_state()
     if not state.record:
         return f(*inputs, **options)
+    inputs, options = _kept(inputs), _kept(options)
     tape, draws = _Tape(), DrawTape()
     with draws.recording(), recording(tape=tape):
         outputs = f(*inputs, **options)
@@ -53,6 +56,18 @@ def checkpoint(f: Callable[P, R], *inputs: P.args, **options: P.kwargs) -> R:
     if state.tape is not None:  # a checkpoint within a checkpoint
         state.tape.extend(tape)
     return outputs
+
+
+def _kept(given: Any) -> Any:
+    """Return arguments as the second run needs them: arrays of the caller are copied, also in containers."""
+    if isinstance(given, Tensor):
+        own = kept(given.array)
+        return given if own is given.array else wrap(own)
+    if type(given) in (tuple, list):
+        return type(given)(map(_kept, given))
+    if type(given) is dict:
+        return {key: _kept(value) for key, value in given.items()}
+    return given.copy() if hasattr(given, "dtype") and hasattr(given, "copy") else given
 
 
 class _Tape:

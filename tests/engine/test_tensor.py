@@ -230,8 +230,19 @@ BAD = [
     (lambda: TWO @ nn.Linear(2, 2), TypeError, "data must be numbers, got Linear; call it first"),
     (lambda: tl.Tensor(x for x in (1, 2)), TypeError, "data must be numbers, got generator"),
     (lambda: tl.Tensor(2**70), TypeError, "data must be numbers, got an integer of more than 64 bits"),
-    (lambda: tl.Tensor([1.0], dtype=object), TypeError, "data must be numbers, got dtype object"),
-    (lambda: tl.Tensor([1.0], dtype="flaot32"), TypeError, "flaot32"),
+    (lambda: tl.Tensor([1.0], dtype=object), TypeError, "Tensor: dtype must be numeric, .* got <class 'object'>"),
+    (lambda: tl.Tensor([1.0], dtype="flaot32"), TypeError, "Tensor: dtype must be numeric, .* got 'flaot32'"),
+    (lambda: tl.Tensor([1j]), TypeError, "Tensor: complex numbers are not supported, got dtype complex128; keep"),
+    (lambda: tl.Tensor([1.0], dtype="complex64"), TypeError, "Tensor: complex numbers .* got dtype complex64"),
+    (lambda: TWO * 1j, TypeError, "multiply: complex numbers are not supported, got dtype complex128"),
+    (lambda: abs(1 + 1j * TWO), TypeError, "multiply: complex numbers are not supported"),
+    (lambda: TWO + np.complex64(1j), TypeError, "add: complex numbers are not supported"),
+    (lambda: np.array([1j, 2j]) * TWO, TypeError, "multiply: complex numbers are not supported"),
+    (lambda: tl.where([True], TWO, 1j), TypeError, "where: complex numbers are not supported"),
+    (lambda: TWO.astype("complex64"), TypeError, "astype: complex numbers are not supported, got dtype complex64"),
+    (lambda: TWO.backward([1j, 1j]), TypeError, "complex numbers are not supported"),
+    (lambda: TWO * np.array(["2020-01-01"] * 2, "datetime64[D]"), TypeError, r"multiply: data .* got dtype datetime64"),
+    (lambda: tl.Tensor(np.zeros(2, [("a", "f4")])), TypeError, "Tensor: data must be numbers, got dtype .*'a'"),
     (lambda: tl.Tensor([1.0], "float64"), TypeError, r"requires_grad must be True or False, got 'float64'.*dtype="),
     (lambda: tl.Tensor(2, 3), TypeError, "requires_grad must be True or False, got 3"),
     (lambda: tl.Tensor([1], requires_grad=True), TypeError, "needs a real floating dtype, got int64"),
@@ -247,9 +258,13 @@ BAD = [
     (lambda: bool(tl.zeros(0)), ValueError, r"bool: a Tensor of shape \(0,\) has no single truth value"),
     (lambda: len(tl.Tensor(1.0)), TypeError, r"len: a 0-d Tensor has no length; its value is x\.item\(\)"),
     (lambda: TWO.__setitem__(0, 1.0), TypeError, r"setitem: Tensors are values.*use tl\.where\(mask, new, x\)"),
-    (lambda: setattr(TWO, "data", 1.0), AttributeError, "data"),
+    (lambda: setattr(TWO, "data", 1.0), ValueError, r"data: the shape must stay \(2,\), got \(\)"),
+    (lambda: setattr(TWO, "data", "ab"), TypeError, "data must be numbers, got dtype <U2"),
+    (lambda: setattr(TWO, "data", TWO * 2), TypeError, r"data: the value requires a gradient.*use value\.detach\(\)"),
+    (lambda: setattr(TWO * 1, "data", [1.0, 2.0]), RuntimeError, "data: needs a leaf, .* computed by multiply"),
+    (lambda: setattr(tl.ones(2, "int64"), "data", [0.5, 1.0]), TypeError, "the dtype must stay int64, got float32"),
     (lambda: TWO.requires_gard, AttributeError, "requires_gard"),
-    (lambda: TWO.replace(tl.zeros(2)), TypeError, r"replace: needs an array, got Tensor; pass tl\.Tensor\(x\)\.data"),
+    (lambda: TWO.replace(tl.zeros(2)), TypeError, r"replace: needs an array, got Tensor; x\.data = value"),
     (lambda: TWO.replace([1.0, 2.0]), TypeError, "replace: needs an array, got list"),
     (lambda: TWO.replace(np.zeros(3)), ValueError, r"replace: the shape must stay \(2,\), got \(3,\)"),
     (lambda: TWO.replace(np.zeros(2, int)), TypeError, "replace: .* needs a floating dtype, got int64"),
@@ -265,6 +280,53 @@ BAD = [
 
 
 test_errors_contain_the_value_given = refused(BAD)
+
+
+@pytest.mark.skipif(np.dtype("longdouble").itemsize == 8, reason="longdouble is float64 here")
+def test_numbers_of_more_than_64_bits_are_refused():
+    with pytest.raises(TypeError, match=r"Tensor: numbers of more than 64 bits are not supported, .*; use float64"):
+        tl.Tensor(np.ones(2, "longdouble"))
+
+
+def test_an_array_in_another_byte_order_is_converted():
+    swapped = np.array([1.0, 2.0], np.dtype("f4").newbyteorder("S"))
+    x = tl.Tensor([3.0, 4.0], requires_grad=True)
+    for y in (
+        tl.Tensor(swapped),
+        tl.Tensor([1.0, 2.0], dtype=swapped.dtype),
+        x * swapped,
+        swapped * x,
+        tl.exp(swapped),
+    ):
+        assert y.dtype == np.float32 and y.dtype.isnative
+    assert tl.grad((x * swapped).sum(), [x])[0].numpy().tolist() == [1, 2]
+
+
+def test_python_floats_are_float32_in_every_function():
+    for f in (
+        tl.add,
+        tl.subtract,
+        tl.multiply,
+        tl.divide,
+        tl.power,
+        tl.maximum,
+        tl.remainder,
+        tl.arctan2,
+        tl.logaddexp,
+    ):
+        for a, b in (
+            ([1.5, 2.0], 1),
+            ([1.5, 2.0], 2.5),
+            (1, [1.5, 2.0]),
+            (1.5, 2.5),
+            (1.5, 2),
+            (2, 1.5),
+            ([1.5], [2.5]),
+        ):
+            assert f(a, b).dtype == np.float32, f"{f.__name__}({a}, {b})"
+    for y in (tl.where([True, False], [1.5, 2.5], 1), tl.where([True], 2, 1.5), tl.clip([1.5, 2.5], 0, 1), tl.exp(1.5)):
+        assert y.dtype == np.float32
+    assert tl.power(2, 3).dtype == np.int64 and tl.add(1, True).dtype == np.int64
 
 
 def test_every_method_is_the_function_of_that_name(backend):

@@ -11,7 +11,7 @@ import xml.dom.minidom
 import pytest
 
 import tensorlib as tl
-from tensorlib.graphs import drawing
+from tensorlib.graphs import drawing, rendering
 from tests.recorded import leaf, network
 
 
@@ -33,9 +33,10 @@ def test_a_long_chain_needs_no_recursion_and_is_refused_by_name(tmp_path):
         y = tl.tanh(y)
     g = tl.graph(y)
     assert len(g) == 20_000 and g.nodes[-1].inputs[0].node == 19_998
-    with pytest.raises(ValueError, match=r"20,001 boxes at depth=2 .* no smaller depth"):
-        tl.draw(g, tmp_path / "g.svg")
-    assert dot_text(g, tmp_path).count(" -> ") == 20_000
+    with pytest.raises(ValueError, match=r"20,001 boxes at depth=None .*pass depth=0, which shows 4,"):
+        tl.draw(g, tmp_path / "g.svg", depth=None)
+    assert dot_text(g, tmp_path, depth=None).count(" -> ") == 20_000
+    assert dot_text(g, tmp_path).count(" -> ") == 3  # the leaf, the first op, 19,998 more, the last op
 
 
 def test_frames_nest_and_boxes_are_in_the_frame_of_their_module(tmp_path):
@@ -106,8 +107,8 @@ def test_long_names_are_cut_in_the_middle_and_whole_in_the_tooltip(tmp_path):
 
 def only_pure(monkeypatch):
     """Leave graphviz-pure as the only renderer, or skip."""
-    which = drawing.shutil.which
-    monkeypatch.setattr(drawing.shutil, "which", lambda name, **kw: None if name == "dot" else which(name, **kw))
+    which = rendering.shutil.which
+    monkeypatch.setattr(rendering.shutil, "which", lambda name, **kw: None if name == "dot" else which(name, **kw))
     try:
         importlib.metadata.distribution("graphviz-pure")
     except importlib.metadata.PackageNotFoundError:
@@ -119,7 +120,7 @@ def any_renderer(request, monkeypatch):
     """Each renderer in turn; a skip names the missing one."""
     if request.param == "graphviz-pure":
         only_pure(monkeypatch)
-    elif drawing.shutil.which("dot") is None:
+    elif rendering.shutil.which("dot") is None:
         pytest.skip("Graphviz is not installed: no `dot`")
 
 
@@ -131,20 +132,17 @@ def test_the_suffix_chooses_the_format(tmp_path, any_renderer):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["g.PNG", "g.gv", "g.svg"]
 
 
-def test_without_dot_graphviz_pure_renders_and_no_global_stays_changed(tmp_path, monkeypatch):
-    from graphviz.backend import dot_command
-
+def test_without_dot_graphviz_pure_renders(tmp_path, monkeypatch):
     only_pure(monkeypatch)
     monkeypatch.setenv("PATH", str(tmp_path))  # found next to Python even if the environment is not activated
     assert b"graphviz-pure" in tl.draw(network(), tmp_path / "g.svg").read_bytes()
-    assert str(dot_command.DOT_BINARY) == "dot"
     with pytest.raises(ValueError, match=r"g\.pdf must be one of \.svg, \.png, .*graphviz-pure; got \.pdf") as caught:
         tl.draw(network(), tmp_path / "g.pdf")
     assert "\n" not in str(caught.value)
 
 
 def test_without_any_renderer_one_line_names_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing.shutil, "which", lambda *args, **kw: None)
+    monkeypatch.setattr(rendering.shutil, "which", lambda *args, **kw: None)
     with pytest.raises(RuntimeError, match=r"draw: .*g\.svg needs Graphviz.*pip install graphviz-pure") as caught:
         tl.draw(network(), tmp_path / "g.svg")
     assert "\n" not in str(caught.value)
@@ -170,25 +168,22 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_too_many_boxes_name_the_depth_that_fits(tmp_path, monkeypatch):
     only_pure(monkeypatch)
-    monkeypatch.setattr(drawing, "LIMIT", 8)
+    monkeypatch.setattr(drawing, "MOST_BOXES", 8)
     with pytest.raises(ValueError, match=r"boxes at depth=None are more than the 8 .* pass depth=1, which shows 4,"):
         tl.draw(network(), tmp_path / "g.svg", depth=None)
 
 
 def test_a_renderer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    from graphviz.backend import dot_command
-
     failing = tmp_path / "bin" / "dot"
     failing.parent.mkdir()
     failing.write_text("#!/bin/sh\ncat > /dev/null\necho half\necho broken pipe dream >&2\nexit 3\n")
     failing.chmod(failing.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(drawing.shutil, "which", lambda *args, **kw: str(failing))
+    monkeypatch.setattr(rendering.shutil, "which", lambda *args, **kw: str(failing))
     (tmp_path / "g.svg").write_text("old")
     with pytest.raises(RuntimeError, match=r"dot failed with status 3: broken pipe dream$"):
         tl.draw(network(), tmp_path / "g.svg")
     assert (tmp_path / "g.svg").read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bin", "g.svg"]
-    assert str(dot_command.DOT_BINARY) == "dot"
 
 
 def test_importing_tensorlib_does_not_import_graphviz():

@@ -1,6 +1,7 @@
 """Tensors created from numbers: dtypes, rounding, and mistakes."""
 
 import numpy as np
+import pytest
 
 import tensorlib as tl
 from tests.edges import refused
@@ -54,6 +55,34 @@ def test_two_tensors_share_no_memory():
 
 # ---- mistakes ----------------------------------------------------------------------------------------------------
 
+DTYPES = "bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 float32 float64".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_creation_is_numpys_in_every_dtype(dtype, backend):
+    """Where NumPy's numbers would not fit and wrap around, there is an error instead."""
+    calls = [
+        *[("arange", a) for a in ((5,), (-3, 4), (5, 0, -1), (0, 10, 3), (0, 0), (2,), (0.0, 5.0, 1.0), (300,))],
+        *[("linspace", a) for a in ((-3, 3, 5), (3, -3, 7), (0, 1, 5), (-0.5, 0.5, 3), (0, 10, 0), (0, 10, 1))],
+        *[("linspace", (*a, False)) for a in ((-3, 3, 5), (3, -3, 7), (0, 1, 5), (0, 10, 1))],
+        *[("eye", a) for a in ((3,), (2, 3), (3, 2, 1), (3, 3, -1), (2, 0))],
+        *[(name, (shape,)) for name in ("zeros", "ones") for shape in (2, (2, 3), (), 0)],
+        *[("full", ((2, 3), value)) for value in (0, 1, -1, True, 300)],
+    ]
+    same = 0
+    for name, arguments in calls:
+        try:
+            found = getattr(tl, name)(*arguments, dtype=dtype, backend=backend)
+        except ValueError as error:
+            assert f"{name}: dtype {dtype} cannot hold" in str(error)
+            continue
+        expected = getattr(np, name)(*arguments, dtype=dtype)
+        assert found.dtype == expected.dtype and found.backend is backend
+        np.testing.assert_array_equal(found.numpy(), expected, err_msg=f"{name}{arguments}")
+        same += 1
+    assert same >= len(calls) - 12
+
+
 BAD = [
     (lambda: tl.zeros((2, -1)), ValueError, r"zeros: shape needs integers >= 0, got \(2, -1\)"),
     (lambda: tl.zeros((2, 1.5)), TypeError, r"zeros: shape needs integers >= 0, got \(2, 1.5\)"),
@@ -79,6 +108,16 @@ BAD = [
     (lambda: tl.arange(float("inf")), ValueError, "arange: needs finite numbers .* stop=inf"),
     (lambda: tl.arange([3]), TypeError, r"arange: stop must be a number, got \[3\]"),
     (lambda: tl.arange(tl.ones(2), 3), TypeError, r"arange: start must be a number, got a Tensor of shape \(2,\)"),
+    (lambda: tl.arange(0.5, 3, dtype="int64"), ValueError, "arange: dtype int64 cannot hold 0.5; pass another dtype"),
+    (lambda: tl.arange(0, 3, 1.5, dtype="int8"), ValueError, "arange: dtype int8 cannot hold 1.5"),
+    (lambda: tl.arange(-3, 3, dtype="uint8"), ValueError, "arange: dtype uint8 cannot hold -3"),
+    (lambda: tl.arange(300, dtype="uint8"), ValueError, "arange: dtype uint8 cannot hold 299"),
+    (lambda: tl.arange(3, dtype=bool), ValueError, "arange: dtype bool cannot hold 2"),
+    (lambda: tl.linspace(0, 300, 4, dtype="uint8"), ValueError, "linspace: dtype uint8 cannot hold 300"),
+    (lambda: tl.linspace(-0.5, 1, 4, dtype="uint8"), ValueError, "linspace: dtype uint8 cannot hold -1"),
+    (lambda: tl.linspace(0, float("inf")), ValueError, "linspace: start and stop must be finite, got 0 and inf"),
+    (lambda: tl.full(2, 1j), TypeError, r"full: the value must be a real number, got 1j"),
+    (lambda: tl.zeros(2, "complex64"), TypeError, "zeros: complex numbers are not supported, got dtype complex64"),
     (lambda: tl.arange(3, dtype="int"[:2]), TypeError, "arange: dtype must be numeric, .* got 'in'"),
     (lambda: tl.linspace(0, 1, -1), ValueError, "linspace: num needs an integer >= 0, got -1"),
     (lambda: tl.linspace(0, 1, 2.5), TypeError, "linspace: num needs an integer >= 0, got 2.5"),

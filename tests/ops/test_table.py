@@ -20,7 +20,7 @@ def tensors(arrays, backend, layout=None):
     xs = [tl.Tensor(a, requires_grad=a.dtype.kind == "f", backend=backend) for a in arrays]
     for x in xs:
         if layout is not None:
-            x.replace(layout(x.data, backend.xp))
+            x.replace(layout(x.data, backend.xp), copy=False)
     return xs
 
 

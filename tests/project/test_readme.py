@@ -1,8 +1,10 @@
 """The README is true: its commands and programs run, and its counts are those of the repository."""
 
+import os
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -33,8 +35,20 @@ def test_it_is_short():
 def test_python_block_runs(number, tmp_path):
     program = tmp_path / "block.py"
     program.write_text("import numpy as np\nimport tensorlib as tl\n" + BLOCKS[number], encoding="utf-8")
-    run = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True)
+    only_what_pip_installs = {**os.environ, "PATH": str(tmp_path)}  # such as no `dot` of the machine
+    run = subprocess.run(
+        [sys.executable, program], cwd=tmp_path, env=only_what_pip_installs, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
+    for picture in re.findall(r'tl\.draw\(.*"(.*)"\)', BLOCKS[number]):
+        assert "<svg" in (tmp_path / picture).read_text(encoding="utf-8")
+
+
+def test_the_first_command_installs_what_its_programs_need():
+    """The tests run with the extra `dev`; a renderer from there would not be on a reader's machine."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = [re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]]
+    assert {"numpy", "graphviz", "graphviz-pure"} <= set(names)
 
 
 def test_the_engine_fits_twenty_lines():

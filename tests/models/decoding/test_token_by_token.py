@@ -128,10 +128,10 @@ def test_nothing_to_translate_gives_nothing():
 def test_the_end_is_not_part_of_the_result():
     model = make()
     weight = np.zeros_like(model.output.weight.numpy())
+    weight[:, EOS] = 1.0  # </s> is always likeliest
     model.output.weight.replace(weight)
     model.decoder.layers[1].feed_forward_residual.norm.weight.replace(np.zeros(16))
     model.decoder.layers[1].feed_forward_residual.norm.bias.replace(np.ones(16))
-    weight[:, EOS] = 1.0  # </s> is always likeliest
     assert greedy(model, sources(3)) == [[], [], []]
 
 

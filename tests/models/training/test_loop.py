@@ -177,10 +177,10 @@ def test_a_divergence_is_one_error_and_no_warning(make_config, tmp_path, recwarn
 
 
 def test_a_validation_loss_that_is_not_finite_names_the_remedy(make_config, tmp_path, monkeypatch):
-    trainer = trainer_for(make_config(), tmp_path / "run")
+    trainer = trainer_for(make_config(validate_every=1), tmp_path / "run")
     monkeypatch.setattr("models.training.validation.token_loss", lambda *a: TokenLoss(float("nan"), 1))
-    with pytest.raises(UserError, match=r"got nan at step 0; train again with a lower --optim\.learning-rate"):
-        trainer.validate()
+    with pytest.raises(UserError, match=r"got nan at step 1; train again with a lower --optim\.learning-rate"):
+        trainer.train()
 
 
 def test_the_learning_rate_follows_the_schedule(make_config, tmp_path):

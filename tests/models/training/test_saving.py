@@ -1,11 +1,16 @@
 """A run that is stopped and resumed writes the same bytes as one that was never stopped."""
 
 import itertools
+import os
+import shutil
+import signal
+import warnings
 
 import numpy as np
 import pytest
 
 import tensorlib as tl
+from models.cli.main import main
 from models.runs.checkpoint import digest, read_checkpoint, step_checkpoints
 from models.system.errors import UserError
 from models.system.stopping import Stopped
@@ -134,6 +139,100 @@ def test_resuming_a_finished_run_changes_nothing(undisturbed):
     before = files(undisturbed[1])
     resume(undisturbed[1])
     assert files(undisturbed[1]) == before
+
+
+def killed_at(change, run, config):
+    """Start or resume a run in another process, which kills itself at its nth change of a file; return its status."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child of a process with threads must not use them
+        child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    left = itertools.count(change, -1)
+    for name in ("fsync", "mkdir", "rename", "replace", "unlink"):
+        really = getattr(os, name)
+        setattr(os, name, lambda *a, _do=really, **k: os.kill(os.getpid(), 9) if next(left) == 0 else _do(*a, **k))
+    try:
+        resume(run) if run.exists() else train(config, run)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("first", range(2))
+def test_killed_at_any_change_of_a_file_a_run_ends_in_the_same_files(make_config, tmp_path, first):
+    """Each process gets as far as the next change, a few more than the one before, until one gets to the end."""
+    config = make_config(keep=2, bleu_sentences=2, optim={"ema": 0.9})
+    train(config, tmp_path / "whole")
+    for change in itertools.count(first, 6):
+        status = killed_at(change, tmp_path / "run", config)
+        if status != -signal.SIGKILL:
+            break
+    assert status == 0 and change > 20
+    assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0  # also what the last process left
+    assert sorted(os.listdir(tmp_path / "run")) == sorted(os.listdir(tmp_path / "whole"))
+    assert sorted(os.listdir(tmp_path)) == ["run", "train.tsv", "valid.tsv", "whole"]
+    for name in set(os.listdir(tmp_path / "whole")) - {"speed.jsonl"}:
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_resuming_a_finished_run_does_what_was_left_undone(make_config, tmp_path, capsys):
+    """As after a kill between the last checkpoint and the removal of older ones: it prunes, reports, and succeeds."""
+    run = tmp_path / "run"
+    train(make_config(save_every=4), run)
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("keep = 99", "keep = 2"))
+    shutil.copy(run / "step-00000012.safetensors", run / ".step-00000013.safetensors.abcdefgh")
+    assert len(step_checkpoints(run)) == 4
+    assert main(["train", "--resume", "--out", str(run), "--steps", "13"]) == 0
+    shown = capsys.readouterr()
+    assert f"run {run}: finished at step 13; to continue, use --steps N above 13" in shown.err
+    assert f"removed what a killed process left unfinished: {run}/.step-00000013" in shown.err
+    assert "validation chrF" in shown.out
+    assert [path.name for path in step_checkpoints(run)] == ["step-00000012.safetensors", "step-00000013.safetensors"]
+
+
+def test_pruning_never_counts_a_damaged_checkpoint_that_is_to_be_written_again(make_config, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(make_config(keep=1, save_every=2, validate_every=100), run, StopsAt(8, at_once=True))
+    (torn,) = (path for path in step_checkpoints(run) if path.name == "step-00000006.safetensors")
+    shutil.copy(torn, run / "step-00000008.safetensors")
+    torn.rename(run / "step-00000004.safetensors")  # to resume from
+    (run / "step-00000008.safetensors").write_bytes(b"torn")
+    with pytest.raises(Stopped):
+        resume(run, StopsAt(2, at_once=True))
+    assert len(step_checkpoints(run)) == 2
+    assert resume(run).finished
+
+
+def test_a_checkpoint_that_is_being_read_is_removed_later(make_config, tmp_path, monkeypatch):
+    """Windows removes no open file."""
+    really = os.unlink
+
+    def unlink(path, **options):
+        if str(path).endswith("step-00000003.safetensors"):
+            raise PermissionError(13, "The process cannot access the file", str(path))
+        really(path, **options)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        train(make_config(keep=1), run)
+    assert [path.name for path in step_checkpoints(run)] == ["step-00000003.safetensors", "step-00000013.safetensors"]
+    resume(run)
+    assert [path.name for path in step_checkpoints(run)] == ["step-00000013.safetensors"]
+
+
+@pytest.mark.parametrize("log", [None, b"", b"damaged\n"])
+def test_a_log_that_is_lost_does_not_end_training(make_config, tmp_path, log):
+    trainer = trainer_for(make_config(), tmp_path / "run")
+    trainer.validate()
+    path = tmp_path / "run" / "log.jsonl"
+    path.unlink() if log is None else path.write_bytes(log)
+    trainer.train()
+    assert trainer.finished
 
 
 def test_resuming_with_other_text_or_subwords_is_refused(make_config, tmp_path):
