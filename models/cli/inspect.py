@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
-from models.architectures.build import build_model
-from models.runs.checkpoint import load_weights, read_checkpoint
-from models.system.errors import UserError
+from models.runs.checkpoint import read_checkpoint
 
 __all__ = ["inspect"]
 
@@ -21,10 +17,6 @@ def inspect(checkpoint: Path, /) -> int:
         checkpoint: a file that `tensorlib train` wrote.
     """
     found = read_checkpoint(checkpoint)
-    load_weights(build_model(found.model_config), found, checkpoint)  # fails if the weights don't fit the config
-    bad = [name for name, array in found.model.items() if not np.isfinite(array).all()]
-    if bad:
-        raise UserError(f"checkpoint {checkpoint}: finite weights are required; {bad[0]} is not finite")
     progress = found.progress
     print(f"{checkpoint}: whole, {checkpoint.stat().st_size:,} bytes")
     print(f"step {progress.step}, epoch {progress.epoch + 1}, {progress.batch} batches into it")

@@ -15,7 +15,7 @@ import numpy as np
 import tensorlib as tl
 from models.runs.checkpoint import step_path
 from models.runs.directory import has_weights
-from models.system.errors import UserError
+from models.system.errors import CheckpointError, UserError
 from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command
 from models.text.batching import Batch
@@ -115,6 +115,11 @@ class Trainer:
     def _next_batches(self) -> list[Batch]:
         p = self.progress
         batches = self.epochs.batches(p.epoch, p.batch, self.config.optim.accumulate)
+        if not batches:
+            path, count = step_path(self.run.path, p.step - 1), self.epochs.count(p.epoch)
+            raise CheckpointError(
+                f"checkpoint {path}: epoch {p.epoch + 1} has only {count} batches; got batch {p.batch}"
+            )
         p.batch += len(batches)
         if p.batch == self.epochs.count(p.epoch):
             p.epoch, p.batch = p.epoch + 1, 0

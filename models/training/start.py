@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorlib as tl
 from models.architectures.build import build_model
 from models.architectures.transformer import Transformer
+from models.runs.checkpoint import require_room
 from models.runs.config import TrainConfig
 from models.runs.config_layers import Layer, resumed
 from models.runs.directory import create_run, read_config, refuse_existing
@@ -54,6 +55,7 @@ def resume_run(path: Path, stopper: Stopper, *layers: Layer) -> Run:
     tokenizer = Tokenizer.load(path)
     corpus = read_corpus(config)
     examples = encode_corpus(config, corpus, tokenizer)
+    require_room(model_config(config, tokenizer), path)
     model = _new_model(config, tokenizer, backend)
     stopper.patient = True
     return Run(path, config, corpus, tokenizer, examples, model)
