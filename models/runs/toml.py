@@ -15,13 +15,17 @@ from models.system.files import read_bytes
 
 __all__ = ["config_toml", "read_toml"]
 
+LARGEST_FILE = 2**16  # bytes; the time that tomllib takes grows with the square of a dotted key's length
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file. Errors: `UserError` naming the file and the line of the syntax error."""
     data = read_bytes(str(path), "config")
+    if len(data) > LARGEST_FILE:
+        raise UserError(f"config {path}: at most {LARGEST_FILE:,} bytes are required, got {len(data):,}")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also for an integer of more than 4,300 digits
         raise UserError(f"config {path}: valid TOML is required; {error or 'it is nested too deeply'}") from None
 
 

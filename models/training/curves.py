@@ -41,7 +41,7 @@ def write_curves(run: Path) -> None:
 
 
 def _read_log(run: Path) -> Entries:
-    return [json.loads(line) for line in (run / "log.jsonl").read_bytes().splitlines()]
+    return [json.loads(line) for line in (run / "log.jsonl").read_bytes().split(b"\n") if line]
 
 
 def _smoothed(entries: Entries) -> list[Point]:
@@ -106,4 +106,4 @@ def write_samples(run: Path) -> None:
         blocks.append("".join(f"{name:<14}{text}".rstrip() + "\n" for name, text in rows))
     if blocks:
         head = "Validation sentences, and how their translations changed as training went on.\n\n"
-        write_atomically(run / "samples.txt", (head + "\n".join(blocks)).encode())
+        write_atomically(run / "samples.txt", (head + "\n".join(blocks)).encode("utf-8", "replace"))
