@@ -18,7 +18,7 @@ HOSTILE = [
     "", "x", "1", "nan", "../../etc/passwd", "a\nb\r\0", "\x1b[31mred\x1b[0m", "\ud800", "\u2028", "x" * 10_000,
     [], [1], [1, 2], [-1, 2], [0.5, True], [None], DEEP, list(range(1000)), {}, {"os": 1}, {"step": 1}, {"": DEEP},
 ]  # fmt: skip
-STRANGE_KEYS = ["", "os", "__class__", "__init__", "digest", "step", "a\nb", "\x1b[31m", "x" * 10_000, "\ud800"]
+STRANGE_KEYS = ["", "os", "__class__", "__init__", "digest", "kind", "step", "a\nb", "\x1b[31m", "x" * 10_000, "\ud800"]
 
 
 @contextmanager
