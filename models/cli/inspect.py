@@ -30,7 +30,8 @@ def inspect(checkpoint: Path, /) -> int:
     settings = ", ".join(f"{key} {value}" for key, value in asdict(found.model_config).items() if value is not None)
     print(f"model: {sum(a.size for a in found.model.values()):,} parameters; {settings}")
     if found.optimizer:
-        print(f"optimizer: {found.config['optim']['name']}, {sum(a.size for a in found.optimizer.values()):,} numbers")
+        name = found.config.get("optim", {}).get("name", "unknown")  # an old checkpoint may lack settings
+        print(f"optimizer: {name}, {sum(a.size for a in found.optimizer.values()):,} numbers")
     for name, array in found.model.items():
         print(f"    {name:<52} {array.dtype}  {' x '.join(map(str, array.shape))}")
     return 0

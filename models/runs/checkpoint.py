@@ -134,6 +134,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         checkpoint = _from_parts(tensors, metadata, f"checkpoint {path}: metadata")
     except UserError as error:
         raise CheckpointError(*error.args) from None
+    except RecursionError:
+        raise CheckpointError(f"checkpoint {path}: metadata: it is nested too deeply") from None
     step = checkpoint.progress.step
     if re.fullmatch(STEP, path.name) and path.name != step_path(path.parent, step).name:
         raise CheckpointError(f"checkpoint {path}: the step that its name says is required; got step {step}")

@@ -33,6 +33,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # a number not listed here must be 
     "optim.accumulate": (1, LARGEST),
     "optim.ema": (0, 1 - 1e-9),
     "optim.max_skipped": (1, LARGEST),
+    "progress.best_loss": (-LARGEST, LARGEST),  # in a checkpoint; rounding may leave a perfect loss below 0
 }
 
 

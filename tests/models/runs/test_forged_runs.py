@@ -110,6 +110,13 @@ def test_a_forged_newest_checkpoint_is_named_and_the_one_before_is_used(run, cap
     assert f"checkpoint {newest}: {said}; trying the previous checkpoint" in capsys.readouterr().err
 
 
+def test_a_checkpoint_without_a_copy_of_its_config_is_inspected(run, capsys):
+    path = run / "best.safetensors"
+    forge(path, lambda t, m: m.update(config={}))
+    assert main(["inspect", str(path)]) == 0
+    assert "optimizer: unknown, " in capsys.readouterr().out
+
+
 def test_a_batch_beyond_its_epoch_is_refused(run, capsys):
     for path in step_checkpoints(run):
         forge(path, lambda t, m: m["progress"].update(batch=1000))
