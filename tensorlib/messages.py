@@ -16,7 +16,10 @@ def shown(value: Any) -> str:
     if isinstance(value, tuple | list) and any(hasattr(part, "dtype") for part in value):
         opening, closing = "()" if isinstance(value, tuple) else "[]"
         return f"{opening}{', '.join([shown(part) for part in value])}{closing}"
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # an integer of more than 4,300 digits, or nested too deeply
+        return f"a {type(value).__name__} too large to show"
     return text if len(text) <= 80 else f"{text[:60]}... ({type(value).__name__})"
 
 

@@ -234,12 +234,13 @@ class Transformer(nn.Module):
 
 
 Positions = nn.LearnedPositions | nn.SinusoidalPositions
+PREPARED_POSITIONS = 4096  # more rows are computed when needed, so a model's memory does not grow with max_length
 
 
 def _positions(config: TransformerConfig, generator: tl.Generator | None) -> Positions:
     if config.positions == "learned":
         return nn.LearnedPositions(config.width, config.max_length, generator)
-    return nn.SinusoidalPositions(config.width, config.max_length)
+    return nn.SinusoidalPositions(config.width, min(config.max_length, PREPARED_POSITIONS))
 
 
 class Encoder(nn.Module):

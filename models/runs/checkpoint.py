@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,12 +20,21 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from models.architectures.build import config_from_dict, config_to_dict
+from models.architectures.build import config_from_dict, config_to_dict, parameter_shapes_of
 from models.architectures.transformer import Transformer, TransformerConfig
-from models.system.errors import UserError
+from models.runs.checkpoint_checks import (
+    check_config_copy,
+    check_keys,
+    check_tensors,
+    checked_section,
+    checked_value,
+    require_dict,
+)
+from models.system.errors import CheckpointError, UserError
 from models.system.files import require_file
 from models.text.subwords import Tokenizer
 from tensorlib.exchange.safetensors import load_with_metadata
+from tensorlib.messages import shown
 
 __all__ = [
     "Checkpoint",
@@ -32,15 +42,23 @@ __all__ = [
     "digest",
     "load_weights",
     "newest_checkpoint",
+    "parts",
     "prune",
     "read_checkpoint",
+    "require_model",
+    "require_room",
     "step_checkpoints",
     "step_path",
     "tokenizer_digest",
     "write_checkpoint",
 ]
 
-FORMAT = 1
+FORMAT = 2  # in format 1 the digest takes the shape () for (1,), and not every key below is present
+FORMATS = (1, FORMAT)
+LATER = {  # keys that the first checkpoints of format 1 lack
+    "progress": ("best_bleu", "waited"),
+    "model": ("attention_dropout", "feed_forward_dropout", "embedding_dropout"),
+}
 BEST = "best.safetensors"
 DIVERGED = "diverged-"  # begins the names of step checkpoints that were set aside: see training/divergence.py
 STEP = r"step-\d{8,}\.safetensors"  # matches the names that step_path gives
@@ -86,6 +104,12 @@ def step_path(run: Path, step: int) -> Path:
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically; equal checkpoints give equal bytes. Errors: OSError, e.g. for a full disk."""
+    tensors, metadata = parts(checkpoint)
+    tl.save(tensors, path, metadata | {"digest": digest(tensors, metadata)})
+
+
+def parts(checkpoint: Checkpoint) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the tensors of a checkpoint's file, and its metadata without the digest."""
     tensors = {f"model.{name}": array for name, array in checkpoint.model.items()}
     tensors |= {f"optimizer.{name}": array for name, array in checkpoint.optimizer.items()}
     tensors |= {f"latest.{name}": array for name, array in checkpoint.latest.items()}
@@ -96,36 +120,49 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "config": checkpoint.config,
         "tokenizer": checkpoint.tokenizer,
         "data": checkpoint.data,
+        "averaged": checkpoint.averaged,
     }
-    if checkpoint.averaged:
-        metadata["averaged"] = checkpoint.averaged
-    tl.save(tensors, path, metadata | {"digest": digest(tensors, metadata)})
+    return tensors, metadata
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint. Errors: `UserError` naming the file if it is not an undamaged checkpoint."""
-    require_file(str(path), "checkpoint", "name a file in it, such as best.safetensors")
+    """Read a checkpoint, and verify that it is undamaged and could have been written by `tensorlib train`.
+
+    The memory needed is bounded by the size of the file. Errors: `CheckpointError`, which names the file.
+    """
+    try:
+        require_file(str(path), "checkpoint", "name a file in it, such as best.safetensors")
+        tensors, metadata = _verified(path)
+        checkpoint = _from_parts(tensors, metadata, f"checkpoint {path}: metadata")
+    except UserError as error:
+        raise CheckpointError(*error.args) from None
+    except RecursionError:
+        raise CheckpointError(f"checkpoint {path}: metadata: it is nested too deeply") from None
+    step = checkpoint.progress.step
+    if re.fullmatch(STEP, path.name) and path.name != step_path(path.parent, step).name:
+        raise CheckpointError(f"checkpoint {path}: the step that its name says is required; got step {step}")
+    return checkpoint
+
+
+def _verified(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the tensors and the metadata, without the digest, of a file that matches its digest."""
     try:
         _require_safetensors(path)
         tensors, metadata = load_with_metadata(path)
     except OSError as error:
         reason = (error.strerror or "no such file").lower()
         raise UserError(f"checkpoint {path}: a readable file is required; {reason}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         reason = str(error).partition("safetensors file: ")[2] or str(error)
         raise UserError(f"checkpoint {path}: an undamaged file is required; this one is damaged: {reason}") from None
-    if not isinstance(metadata, dict) or "format" not in metadata:
+    if "format" not in metadata:
         raise UserError(f"checkpoint {path}: a file of `tensorlib train` is required; this one lacks its metadata")
-    recorded = metadata.pop("digest", None)
-    if metadata["format"] != FORMAT:
-        raise UserError(f"checkpoint {path}: format {FORMAT} is required, got {metadata['format']!r}; train again")
+    recorded, number = metadata.pop("digest", None), metadata["format"]
+    if type(number) is not int or number not in FORMATS:
+        raise UserError(f"checkpoint {path}: format {FORMAT} is required, got {shown(number)}; train again")
     if recorded != digest(tensors, metadata):
         raise UserError(f"checkpoint {path}: an undamaged file is required; this one does not match its own digest")
-    try:
-        return _from_parts(tensors, metadata)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"checkpoint {path}: metadata as `tensorlib train` writes it is required; {reason}") from None
+    return tensors, metadata
 
 
 def _require_safetensors(path: Path) -> None:
@@ -139,32 +176,40 @@ def _require_safetensors(path: Path) -> None:
         )
 
 
-def _from_parts(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Checkpoint:
-    values = dict(metadata["progress"])
-    values["random"] = tuple(values["random"])
-    values.setdefault("best_bleu", None)  # older checkpoints have neither `best_bleu` nor `waited`
-    averaged = metadata.get("averaged", [])
-    counts = [value for name, value in values.items() if name not in ("random", "best_loss", "best_bleu")]
-    if (
-        not all(type(n) is int and n >= 0 for n in [*counts, *values["random"], *averaged])
-        or len(values["random"]) != 2
-    ):
-        raise ValueError(f"progress {metadata['progress']}, averaged {averaged}")
-    if not (isinstance(metadata["config"], dict) and isinstance(averaged, list)):
-        raise TypeError(f"averaged {averaged!r}, config {type(metadata['config']).__name__}")
-    if not all(isinstance(values[best], float | None) for best in ("best_loss", "best_bleu")):
-        raise TypeError(f"best loss {values['best_loss']!r}, best BLEU {values['best_bleu']!r}")
+def _from_parts(tensors: Mapping[str, np.ndarray], metadata: dict[str, Any], where: str) -> Checkpoint:
+    """Check every part of the file, and return them. Errors: `UserError` with `where` and the key or the tensor."""
+    old = metadata["format"] < FORMAT
+    values = {"averaged": [], **metadata} if old else metadata
+    keys = ("format", "model", "progress", "config", "tokenizer", "data", "averaged")
+    check_keys(values, keys, where)
+    progress = checked_section(Progress, values["progress"], where, "progress", LATER["progress"] if old else ())
+    for name in ("epoch", "skipped", "validated", "best_step", "waited"):
+        count = getattr(progress, name)
+        if count > progress.step:
+            raise UserError(f"{where}: progress.{name} must be at most {progress.step}, the step; got {count}")
+    config = _model_config(values["model"], where, LATER["model"] if old else ())
+    check_tensors(tensors, config, progress.step, where.removesuffix(": metadata"))
     return Checkpoint(
         model=_part(tensors, "model."),
         optimizer=_part(tensors, "optimizer."),
-        model_config=config_from_dict(metadata["model"]),
-        progress=Progress(**values),
-        config=metadata["config"],
-        tokenizer=metadata["tokenizer"],
-        data=metadata["data"],
+        model_config=config,
+        progress=progress,
+        config=check_config_copy(values["config"], where),
+        tokenizer=checked_value(str, values["tokenizer"], where, "tokenizer"),
+        data=checked_value(str, values["data"], where, "data"),
         latest=_part(tensors, "latest."),
-        averaged=averaged,
+        averaged=checked_value(list[int], values["averaged"], where, "averaged"),
     )
+
+
+def _model_config(values: Any, where: str, later: tuple[str, ...]) -> TransformerConfig:
+    given = require_dict(values, where, "model")
+    try:
+        config = config_from_dict(given, lambda cls, fields: checked_section(cls, fields, where, "model", later))
+        config.check()
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    return config
 
 
 def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
@@ -173,10 +218,15 @@ def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarra
 
 def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
     """Return a digest of the tensors' names, dtypes, shapes and values, and of the metadata, as yet without digest."""
-    hasher = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
-        hasher.update(f"{name} {array.dtype.str} {array.shape}".encode())
+    arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}  # at least one-dimensional
+    if metadata.get("format") == 1:
+        hasher = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    else:  # first everything that says how many bytes follow, so that no two files have the same sequence of bytes
+        described = {name: [array.dtype.str, tensors[name].shape] for name, array in arrays.items()}
+        hasher = hashlib.sha256(json.dumps([metadata, described], sort_keys=True).encode())
+    for name, array in arrays.items():
+        if metadata.get("format") == 1:
+            hasher.update(f"{name} {array.dtype.str} {array.shape}".encode())
         hasher.update(array.reshape(-1).view(np.uint8).data)
     return hasher.hexdigest()
 
@@ -186,22 +236,42 @@ def tokenizer_digest(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(tokenizer.source.model + b"\0" + tokenizer.target.model).hexdigest()
 
 
-def load_weights(model: Transformer, checkpoint: Checkpoint, path: Path) -> None:
-    """Load a checkpoint's weights into a model. Errors: `UserError` naming each difference of the model configs."""
-    ours, theirs = model.config, checkpoint.model_config
+def require_model(config: TransformerConfig, checkpoint: Checkpoint, path: Path) -> None:
+    """Raise `CheckpointError` naming each difference unless a checkpoint has the weights of this model."""
+    theirs = checkpoint.model_config
     differences = [
-        f"{f.name} {getattr(theirs, f.name)} instead of {getattr(ours, f.name)}"
-        for f in fields(ours)
-        if getattr(ours, f.name) != getattr(theirs, f.name)
+        f"{f.name} {getattr(theirs, f.name)} instead of {getattr(config, f.name)}"
+        for f in fields(config)
+        if getattr(config, f.name) != getattr(theirs, f.name)
     ]
     if differences:
-        raise UserError(
+        raise CheckpointError(
             f"checkpoint {path}: weights of this run's model are required; this file has {', '.join(differences)}"
         )
+
+
+def require_room(config: TransformerConfig, run: Path) -> None:
+    """Raise `UserError` if no step checkpoint of the run is large enough for the weights of this model.
+
+    A config.toml that was changed is thus refused before a model of any size is built from it.
+    """
+    files = step_checkpoints(run)
+    needed = 4 * sum(map(math.prod, parameter_shapes_of(config).values()))
+    largest = max((file.stat().st_size for file in files), default=needed)
+    if largest < needed:
+        raise UserError(
+            f"run {run}: the config.toml that it began with is required; the model of this one needs {needed:,} bytes, "
+            f"but the largest checkpoint has {largest:,}; restore it"
+        )
+
+
+def load_weights(model: Transformer, checkpoint: Checkpoint, path: Path) -> None:
+    """Load a checkpoint's weights into a model. Errors: those of `require_model`."""
+    require_model(model.config, checkpoint, path)
     try:
         model.load_state_dict(checkpoint.model)
     except ValueError as error:
-        raise UserError(f"checkpoint {path}: {error}") from None
+        raise CheckpointError(f"checkpoint {path}: {error}") from None
 
 
 def newest_checkpoint(run: Path, warn: Callable[[str], None] | None = None) -> tuple[Path, Checkpoint] | None:

@@ -10,14 +10,17 @@ from models.runs.config import TEXT_FILES, TrainConfig
 from models.runs.nested_dicts import flat_items, to_dict
 from models.system.errors import UserError
 from models.system.limits import LARGEST
+from tensorlib.messages import shown
 
-__all__ = ["check_config", "check_ranges", "flag"]
+__all__ = ["check_config", "check_ranges", "flag", "missed_range"]
 
 _RANGES: dict[str, tuple[float, float]] = {  # a number not listed here must be from 0 to LARGEST
     "keep": (1, LARGEST),
     "tokenizer.vocabulary": (1, 2**20),
     "tokenizer.coverage": (0.5, 1),
     "tokenizer.dropout": (0, 0.999),
+    "model.source_vocabulary": (1, 2**20),
+    "model.target_vocabulary": (1, 2**20),
     "model.layers": (1, 1000),
     "model.width": (1, 2**20),
     "model.heads": (1, 2**20),
@@ -30,6 +33,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # a number not listed here must be 
     "optim.accumulate": (1, LARGEST),
     "optim.ema": (0, 1 - 1e-9),
     "optim.max_skipped": (1, LARGEST),
+    "progress.best_loss": (-LARGEST, LARGEST),  # in a checkpoint; rounding may leave a perfect loss below 0
 }
 
 
@@ -62,11 +66,18 @@ def _check_files(config: TrainConfig) -> None:
 def check_ranges(settings: Mapping[str, Any], origin: Callable[[str], str]) -> None:
     """Check each number of a nested dict of settings. Errors: `UserError` naming the flag, its range and its origin."""
     for key, value in flat_items(settings):
-        low, high = _RANGES.get(key, (0, LARGEST))
-        numbers = value if isinstance(value, list) else [value]
-        if any(isinstance(n, int | float) and not low <= n <= high for n in numbers):
-            limits = f"at least {low}" if high == LARGEST and all(n < low for n in numbers) else f"from {low} to {high}"
-            raise UserError(f"{origin(key)}: {flag(key)} must be {limits}, got {value}")
+        limits = missed_range(key, value)
+        if limits:
+            raise UserError(f"{origin(key)}: {flag(key)} must be {limits}, got {shown(value)}")
+
+
+def missed_range(key: str, value: Any) -> str | None:
+    """Return the range of a dotted key's numbers, such as "at least 1", if the value or an item of it is outside."""
+    low, high = _RANGES.get(key, (0, LARGEST))
+    numbers = value if isinstance(value, list) else [value]
+    if not any(isinstance(n, int | float) and not low <= n <= high for n in numbers):
+        return None
+    return f"at least {low}" if high == LARGEST and all(n < low for n in numbers) else f"from {low} to {high}"
 
 
 def _check_model(config: TrainConfig, origin: Callable[[str], str]) -> None:

@@ -87,8 +87,11 @@ def write_config(run: Path, config: TrainConfig) -> None:
 
 def read_config(run: Path) -> TrainConfig:
     """Read a run's config.toml. Errors: `UserError` naming the file."""
-    path = run / CONFIG
-    return config_from((f"config {path}", read_toml(path)))
+    where = f"config {run / CONFIG}"
+    try:
+        return config_from((where, read_toml(run / CONFIG)))
+    except UserError as error:  # one about a combination of settings begins "config:", without a file
+        raise UserError(f"{where}: {error.args[0].removeprefix(f'{where}: ').removeprefix('config: ')}") from None
 
 
 def newest_run(trained: bool = False) -> Path:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 import tensorlib as tl
 from models.architectures.build import build_model
 from models.architectures.transformer import Transformer, TransformerConfig
-from models.runs.checkpoint import BEST, Checkpoint, load_weights, newest_checkpoint, read_checkpoint, tokenizer_digest
+from models.runs.checkpoint import (
+    BEST,
+    load_weights,
+    newest_checkpoint,
+    read_checkpoint,
+    require_model,
+    tokenizer_digest,
+)
 from models.runs.config import TrainConfig
 from models.runs.directory import find_run, newest_run, read_config
-from models.system.errors import UserError
+from models.system.errors import CheckpointError, UserError
 from models.text.subwords import Tokenizer
-from tensorlib.messages import plural
 
 __all__ = ["Loaded", "load_run", "model_config", "open_backend"]
 
@@ -49,24 +53,14 @@ def load_run(run: Path | None, backend: str) -> Loaded:
     else:
         checkpoint = read_checkpoint(path)
     if checkpoint.tokenizer != tokenizer_digest(tokenizer):
-        raise UserError(
+        raise CheckpointError(
             f"checkpoint {path}: weights of this run's model are required; these were trained with different subwords"
         )
-    model = build_model(model_config(config, tokenizer))
+    settings = model_config(config, tokenizer)
+    require_model(settings, checkpoint, path)  # before a model of that size is built
+    model = build_model(settings)
     load_weights(model, checkpoint, path)
-    _require_finite(checkpoint, path)
     return Loaded(path, config, tokenizer, model.to(backend).eval())
-
-
-def _require_finite(checkpoint: Checkpoint, path: Path) -> None:
-    """Raise `UserError` for weights that are NaN or infinite, with which no sentence has a probability."""
-    spoilt = [name for name, array in checkpoint.model.items() if not np.isfinite(array).all()]
-    if spoilt:
-        more = f" and {plural(len(spoilt) - 1, 'more array')}" if len(spoilt) > 1 else ""
-        raise UserError(
-            f"checkpoint {path}: finite weights are required; {spoilt[0]}{more} contain NaN or infinity; use an "
-            "earlier checkpoint"
-        )
 
 
 def open_backend(name: str) -> str:

@@ -6,13 +6,15 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterator, Mapping
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from models.system.errors import UserError
 from models.system.limits import LARGEST
+from tensorlib.messages import shown
 
-__all__ = ["flat_items", "from_dict", "is_section", "nested", "settable", "to_dict"]
+__all__ = ["checked", "flat_items", "from_dict", "is_section", "nested", "section", "settable", "to_dict"]
 
 _SET_BY_TOKENIZER = ("source_vocabulary", "target_vocabulary")
 
@@ -21,8 +23,13 @@ T = TypeVar("T")
 
 def settable(cls: type) -> dict[str, Any]:
     """Return the type of each field that a user may set, by name."""
+    return {name: kind for name, kind in _all_fields(cls).items() if name not in _SET_BY_TOKENIZER}
+
+
+@cache
+def _all_fields(cls: type) -> Mapping[str, Any]:
     hints = get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.name not in _SET_BY_TOKENIZER}
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
 
 def is_section(kind: Any) -> TypeGuard[type]:
@@ -43,20 +50,30 @@ def to_dict(config: Any) -> dict[str, Any]:
     return values
 
 
-def from_dict(cls: type[T], values: Mapping[str, Any], where: str, prefix: str = "", root: type | None = None) -> T:
+def from_dict(
+    cls: type[T],
+    values: Mapping[str, Any],
+    where: str,
+    prefix: str = "",
+    root: type | None = None,
+    every_field: bool = False,
+) -> T:
     """Return an instance of `cls`, with all dataclasses nested in it, built from nested dicts.
 
-    Errors: `UserError` naming `where` and the dotted key, for an unknown key or a value of the wrong type.
+    With `every_field`, keys may also be fields that no user sets. Errors: `UserError` naming `where` and the dotted
+    key, for an unknown key or a value of the wrong type.
     """
     root = root or cls
-    types = settable(cls)
+    kind: Any = cls  # mypy does not know that a class variable of a type variable is hashable
+    types = _all_fields(kind) if every_field else settable(cls)
     for key in values:
         if key not in types:
-            raise UserError(f"{where}: unknown key {prefix}{key}; {_suggestion(key, types, prefix, root)}")
+            name = key if len(key) <= 80 else f"{key[:60]}..."
+            raise UserError(f"{where}: unknown key {prefix}{name}; {_suggestion(name, types, prefix, root)}")
     built: dict[str, Any] = {
-        key: from_dict(types[key], _section(value, where, prefix + key), where, f"{prefix}{key}.", root)
+        key: from_dict(types[key], section(value, where, prefix + key), where, f"{prefix}{key}.", root)
         if is_section(types[key])
-        else _checked(types[key], value, where, prefix + key)
+        else checked(types[key], value, where, prefix + key)
         for key, value in values.items()
     }
     return cls(**built)
@@ -95,31 +112,41 @@ def _dotted_keys(cls: type, prefix: str = "") -> Iterator[str]:
         yield from _dotted_keys(kind, f"{prefix}{key}.") if is_section(kind) else [prefix + key]
 
 
-def _section(value: Any, where: str, key: str) -> Mapping[str, Any]:
+def section(value: Any, where: str, key: str) -> Mapping[str, Any]:
+    """Return the value if it is a dict. Errors: `UserError` naming `where` and the key."""
     if not isinstance(value, Mapping):
-        raise UserError(f"{where}: {key} must be a section of keys, got {value!r}; write [{key}]")
+        raise UserError(f"{where}: {key} must be a section of keys, got {shown(value)}; write [{key}]")
     return value
 
 
-def _checked(kind: Any, value: Any, where: str, key: str) -> Any:
-    """Return the value as `kind` requires: an int may become a float, a list a tuple; no other value is converted."""
+def checked(kind: Any, value: Any, where: str, key: str) -> Any:
+    """Return the value as `kind` requires: an int may become a float, a list a tuple; no other value is converted.
+
+    Errors: `UserError` naming `where` and the key, for a value of the wrong type.
+    """
     origin, args = get_origin(kind), get_args(kind)
     if origin is Literal:
         valid, required = value in args, "one of " + ", ".join(map(str, args))
     elif origin is tuple:
         valid, required = isinstance(value, list | tuple) and len(value) == len(args), f"a list of {len(args)} numbers"
         if valid:
-            return tuple(_checked(arg, item, where, key) for arg, item in zip(args, value, strict=True))
+            return tuple(checked(arg, item, where, key) for arg, item in zip(args, value, strict=True))
+    elif origin is list:
+        valid, required = isinstance(value, list), "a list"
+        if valid:
+            return [checked(args[0], item, where, key) for item in value]
     elif origin in (Union, UnionType):
-        return None if value is None else _checked(args[0], value, where, key)  # `float | None`, the only union
+        return None if value is None else checked(args[0], value, where, key)  # `float | None`, the only union
     elif kind is float:
         valid, required = isinstance(value, int | float) and not isinstance(value, bool), "a number"
         if valid and not (abs(value) <= LARGEST if isinstance(value, int) else math.isfinite(value)):
             valid, required = False, f"at most {LARGEST}" if isinstance(value, int) else "a finite number"
+        elif valid and float(value) != value:
+            valid, required = False, "a number that float64 holds exactly"
         value = float(value) if valid else value
     else:
         valid = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
         required = {int: "a whole number", str: "text in quotes", bool: "true or false"}.get(kind, kind.__name__)
     if not valid:
-        raise UserError(f"{where}: {key} must be {required}, got {value!r}")
+        raise UserError(f"{where}: {key} must be {required}, got {shown(value)}")
     return value

@@ -15,13 +15,17 @@ from models.text.lines import read_text
 
 __all__ = ["config_toml", "read_toml"]
 
+LARGEST_FILE = 2**16  # bytes; the time that tomllib takes grows with the square of a dotted key's length
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file. Errors: `UserError` naming the file and the line that is wrong."""
     text = read_text(path, "config")
+    if len(text) > LARGEST_FILE:
+        raise UserError(f"config {path}: at most {LARGEST_FILE:,} characters are required, got {len(text):,}")
     try:
         return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also for an integer of more than 4,300 digits
         raise UserError(f"config {path}: valid TOML is required; {error or 'it is nested too deeply'}") from None
 
 

@@ -1,8 +1,8 @@
-"""The exception for mistakes by the user, as opposed to errors in the program."""
+"""The exceptions for mistakes by the user, as opposed to errors in the program."""
 
 from models.system.terminal import printable
 
-__all__ = ["UserError"]
+__all__ = ["CheckpointError", "UserError"]
 
 
 class UserError(Exception):
@@ -13,3 +13,7 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return printable(super().__str__())  # the message may quote a file name, which may contain any character
+
+
+class CheckpointError(UserError):
+    """A checkpoint that is missing, damaged, forged, or of another model: `checkpoint FILE: what is wrong with it`."""

@@ -39,6 +39,15 @@ _DIGEST_BYTES = len(_DIGEST_FIELD) + hashlib.sha256().digest_size
 _TRAINING_CHARS = 1000
 
 
+# What a model with other normalization, without pieces for all bytes, or with special symbols in the text would change.
+_PROBES = (
+    "  two  spaces ",
+    "\tA\u00c4\u0041\u0308 \ufb01 \uff21 \u6211 \U0001f600",
+    "</s> <pad> <unk> <0x41>",
+    "\x00\x1b\u2581",
+)
+
+
 class Subwords:
     """One vocabulary of subwords: `decode(encode([s])[0]) == s` for every s without lone surrogates.
 
@@ -70,7 +79,7 @@ class Subwords:
 
     @classmethod
     def load(cls, path: FilePath) -> Subwords:
-        """Load a file that `save` wrote. Errors: `UserError` naming the file if it is missing or damaged."""
+        """Load a file that `save` wrote. Errors: `UserError` naming the file if it is missing, damaged or forged."""
         name = os.fspath(path)
         data = read_bytes(name, "loading tokenizer")
         model, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
@@ -79,7 +88,27 @@ class Subwords:
                 f"loading tokenizer {name}: an undamaged tokenizer file is required; the {len(data)} bytes of this one "
                 "do not end in their checksum; copy the file again, or train again"
             )
-        return cls(model)
+        problem = "it is empty"
+        if model:  # SentencePiece accepts none, and answers 0 to every question about it
+            try:
+                subwords = cls(model)
+                problem = subwords._problem()
+            except (RuntimeError, ValueError) as error:  # ValueError: a piece that is not UTF-8
+                problem = " ".join(str(error).split())
+        if problem:
+            raise UserError(
+                f"loading tokenizer {name}: subwords learned by `tensorlib train` are required; {problem}; train again"
+            )
+        return subwords
+
+    def _problem(self) -> str:
+        """Return in which way this is not a model that `Tokenizer.train` could have made, or ""."""
+        ids = tuple(getattr(self._processor, f"{name}_id")() for name in ("pad", "unk", "bos", "eos"))
+        if ids != (PAD, UNK, BOS, EOS):
+            return f"the ids of <pad>, <unk>, <s> and </s> must be {(PAD, UNK, BOS, EOS)}, got {ids}"
+        self.pieces(range(self.size))
+        lossy = [text for text in _PROBES if self.decode(self._processor.encode(_escape(text))) != text]
+        return f"the text {lossy[0]!r} does not come back from its ids" if lossy else ""
 
     def save(self, path: FilePath) -> None:
         """Write one file atomically. Errors: OSError, as for a full disk; an existing file is then unchanged."""

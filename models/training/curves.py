@@ -104,4 +104,4 @@ def write_samples(run: Path) -> None:
         blocks.append("".join(f"{name:<14}{text}".rstrip() + "\n" for name, text in rows))
     if blocks:
         head = "Validation sentences, and how their translations changed as training went on.\n\n"
-        write_atomically(run / "samples.txt", (head + "\n".join(blocks)).encode())
+        write_atomically(run / "samples.txt", (head + "\n".join(blocks)).encode("utf-8", "replace"))

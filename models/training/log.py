@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from models.system.limits import LARGEST
 from tensorlib.exchange.safetensors import write_atomically
 
 __all__ = ["ProgressDisplay", "RunLog", "read_log"]
 
 LOG = "log.jsonl"
+
+LARGEST_LOSS = 1e40  # above every float32; pictures of numbers near the largest float64 fail
 
 
 class ProgressDisplay(Protocol):
@@ -95,6 +98,25 @@ def _is_past(line: bytes, step: float, validated: float) -> bool | None:
     """Return whether a line's step is at most `step` (of a validation: at most `validated`); None if it is damaged."""
     try:
         entry = json.loads(line)
+        if not _is_entry(entry):
+            return None
         return bool(entry["step"] <= (validated if entry["kind"] == "valid" else step))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    """Return whether the values that the pictures of a run are made from have the types and ranges of `write`'s."""
+    counts, numbers, texts = [entry["step"]], [], []
+    if entry["kind"] == "train":
+        counts.append(entry["tokens"])
+        numbers.append(entry["loss"])
+    elif entry["kind"] == "valid":
+        numbers += [entry["loss"], entry.get("bleu", 0.0)]
+        texts = [sample[side] for sample in entry["samples"] for side in ("source", "reference", "output")]
+    return (
+        entry["kind"] in ("train", "valid", "skipped")
+        and all(type(n) is int and 0 < n <= LARGEST for n in counts)
+        and all(type(n) in (int, float) and abs(n) < LARGEST_LOSS for n in numbers)
+        and all(isinstance(text, str) for text in texts)
+    )

@@ -13,7 +13,8 @@ import numpy as np
 
 import tensorlib as tl
 from models.evaluation.metrics import worst_loss
-from models.runs.checkpoint import step_checkpoints
+from models.runs.checkpoint import step_checkpoints, step_path
+from models.system.errors import CheckpointError
 from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
 from models.text.batching import Batch
@@ -125,6 +126,11 @@ class Trainer:
     def _next_batches(self) -> list[Batch]:
         p = self.progress
         batches = self.epochs.batches(p.epoch, p.batch, self.config.optim.accumulate)
+        if not batches:
+            path, count = step_path(self.run.path, p.step - 1), self.epochs.count(p.epoch)
+            raise CheckpointError(
+                f"checkpoint {path}: epoch {p.epoch + 1} has only {count} batches; got batch {p.batch}"
+            )
         p.batch += len(batches)
         if p.batch == self.epochs.count(p.epoch):
             p.epoch, p.batch = p.epoch + 1, 0

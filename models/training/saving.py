@@ -29,7 +29,7 @@ from models.runs.checkpoint import (
 )
 from models.runs.directory import has_weights
 from models.runs.nested_dicts import to_dict
-from models.system.errors import UserError
+from models.system.errors import CheckpointError
 from models.training.divergence import Diverged
 from models.training.milestones import is_due
 from models.training.start import Run
@@ -69,7 +69,7 @@ class CheckpointSaver:
                 self.model.load_state_dict(checkpoint.latest)
             self.optimizer.load_state_dict(checkpoint.optimizer)
         except ValueError as error:
-            raise UserError(f"checkpoint {path}: {error}") from None
+            raise CheckpointError(f"checkpoint {path}: {error}") from None
         tl.default_generator().state = checkpoint.progress.random
         self._record_saved(path, checkpoint.progress)
         return checkpoint.progress
@@ -80,7 +80,7 @@ class CheckpointSaver:
             ("data", self._data, checkpoint.data),
         ):
             if ours != theirs:
-                raise UserError(
+                raise CheckpointError(
                     f"checkpoint {path}: the {name} that it was trained with is required; the run's {name} differs; "
                     f"restore the original {name}, or train again without --resume"
                 )

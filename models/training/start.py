@@ -10,6 +10,7 @@ import tensorlib as tl
 from models.architectures.build import build_model
 from models.architectures.transformer import Transformer
 from models.evaluation.metrics import bleu_tokenizer
+from models.runs.checkpoint import require_room
 from models.runs.config import TrainConfig
 from models.runs.config_layers import Layer, config_from, merged, resumed
 from models.runs.defaults import Choice, choose
@@ -96,6 +97,7 @@ def resume_run(path: Path, stopper: Stopper, *layers: Layer, may_change: Collect
         tokenizer = Tokenizer.load(path)
         corpus = read_corpus(config)
         examples = encode_corpus(config, corpus, tokenizer)
+        require_room(model_config(config, tokenizer), path)
         model = _new_model(config, tokenizer, backend)
     except BaseException:
         lock.release()

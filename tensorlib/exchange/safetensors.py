@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import tempfile
 import time
@@ -51,8 +52,8 @@ def save(tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Map
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Return the arrays in a safetensors file by name, as NumPy arrays with the shapes and dtypes that were saved.
 
-    Raises FileNotFoundError if the file does not exist, ValueError if it is incomplete or damaged, ImportError if
-    safetensors is not installed.
+    Raises FileNotFoundError if the file does not exist, ValueError if it is incomplete, damaged or forged or has dtypes
+    that NumPy lacks, ImportError if safetensors is not installed.
 
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -94,11 +95,50 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarr
         raise FileNotFoundError(f"load: {os.fspath(path)}: no such file")
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # file is not a dict
-            metadata = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"load: {os.fspath(path)} is damaged or not a safetensors file: {error}") from None
+            arrays = {name: _checked(name, file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118  # not a dict
+            metadata = _parsed((file.metadata() or {}).get(_KEY, "{}"))
+    except (AttributeError, TypeError) as error:  # NumPy has no such dtype
+        raise ValueError(f"load: {os.fspath(path)}: dtypes that NumPy has are required; {_line(error)}") from None
+    except (SafetensorError, ValueError, KeyError, OSError, RecursionError) as error:
+        raise ValueError(f"load: {os.fspath(path)} is damaged or not a safetensors file: {_line(error)}") from None
     return arrays, metadata
+
+
+def _checked(name: str, array: np.ndarray) -> np.ndarray:
+    """Return the array; raise ValueError for a bool that is neither 0 nor 1, which NumPy would compute with."""
+    if array.dtype == np.bool_ and array.size and array.view(np.uint8).max() > 1:
+        raise ValueError(f"tensor {name} has bools that are neither 0 nor 1")
+    return array
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Return the JSON object that `save` wrote; raise ValueError for one that it never writes."""
+    metadata = json.loads(
+        text, object_pairs_hook=_distinct, parse_float=_finite, parse_constant=_finite
+    )  # RecursionError if it is nested too deeply
+    if not isinstance(metadata, dict):
+        raise ValueError(f"metadata must be a JSON object, got {type(metadata).__name__}")
+    return metadata
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("metadata has a key twice")
+    return values
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"metadata must have finite numbers, got {text}")
+    return number
+
+
+def _line(error: BaseException) -> str:
+    """Return an error's message on one line of moderate length: it may quote anything that the file holds."""
+    text = "".join(char if char.isprintable() else " " for char in str(error))
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def _require_safetensors(operation: str) -> None:

@@ -1,5 +1,6 @@
 """Arrays in files: loading gives what was saved, files are whole or absent, equal contents give equal bytes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -83,6 +84,57 @@ def test_incomplete_and_damaged_files(tmp_path):
         for read in (tl.load, tl.load_metadata):
             with pytest.raises(ValueError, match=r"load: .*file\.safetensors is damaged or not a safetensors file: "):
                 read(path)
+
+
+def file_of(header, data=b"", metadata=None):
+    """Return the bytes of a safetensors file with any header; `metadata` is the text that `save` keeps JSON in."""
+    if metadata is not None:
+        header = {**header, "__metadata__": {"tensorlib": metadata}}
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def tensor(dtype="F32", shape=(1,), offsets=(0, 4)):
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+FORGED = {
+    "eight-bit floats": file_of({"a": tensor("F8_E4M3", [4])}, b"1234"),
+    "bfloat16": file_of({"a": tensor("BF16", [2])}, b"1234"),
+    "an unknown dtype": file_of({"a": tensor("F\n\x1b[31m" + "9" * 10_000)}, b"1234"),
+    "bools of 7": file_of({"a": tensor("BOOL", [4])}, b"\1\0\7\1"),
+    "a negative size": file_of({"a": tensor(shape=[-1])}, b"1234"),
+    "a shape that overflows": file_of({"a": tensor(shape=[2**40, 2**40], offsets=(0, 0))}),
+    "no elements, and a huge size": file_of({"a": tensor(shape=[0, 2**62], offsets=(0, 0))}),
+    "100 axes": file_of({"a": tensor(shape=[1] * 100)}, b"1234"),
+    "overlapping tensors": file_of({"a": tensor(), "b": tensor()}, b"1234"),
+    "a gap": file_of({"a": tensor(offsets=(4, 8))}, b"12345678"),
+    "offsets backwards": file_of({"a": tensor(offsets=(4, 0))}, b"1234"),
+    "a field twice": file_of(b'{"a":{"dtype":"F32","dtype":"I32","shape":[1],"data_offsets":[0,4]}}', b"1234"),
+    "a header of another encoding": file_of(b'{"\xff":{}}'),
+    "a deep header": file_of(b'{"a":' * 100_000),
+    "a header without end": (2**63).to_bytes(8, "little") + b"{}",
+    "metadata nested too deeply": file_of({}, metadata="[" * 100_000),
+    "metadata nested too deeply in objects": file_of({}, metadata='{"a":' * 5000),
+    "NaN": file_of({}, metadata='{"a": NaN}'),
+    "infinity": file_of({}, metadata='{"a": [-Infinity]}'),
+    "a number too large": file_of({}, metadata='{"a": 1e999}'),
+    "an integer of 5,000 digits": file_of({}, metadata='{"a": ' + "9" * 5000 + "}"),
+    "a key twice": file_of({}, metadata='{"a": {"b": 1, "b": 1}}'),
+    "metadata that is a list": file_of({}, metadata="[1]"),
+    "metadata that is null": file_of({}, metadata="null"),
+    "no metadata at all": file_of({}, metadata=""),
+}
+
+
+@pytest.mark.parametrize("data", FORGED.values(), ids=FORGED)
+def test_a_forged_file_is_refused_with_its_name_on_one_line(tmp_path, data):
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(data)
+    for read in (tl.load, tl.load_metadata):
+        with pytest.raises(ValueError, match=r"^load: .*file\.safetensors") as refused:
+            read(path)
+        assert str(refused.value).isprintable() and len(str(refused.value)) < 600
 
 
 def test_every_truncation_is_noticed(tmp_path):

@@ -21,15 +21,17 @@ from models.runs.checkpoint import (
     write_checkpoint,
 )
 from models.system.errors import UserError
+from nn import optim
 
 TINY = TransformerConfig(9, 8, layers=1, width=4, heads=2, feed_forward=4, max_length=8)
 
 
 def a_checkpoint(step=5):
     model = build_model(TINY, tl.Generator(1))
-    progress = Progress(step=step, epoch=1, batch=2, random=(7, 9), best_step=4, best_loss=0.1 + 0.2)
-    moments = {"steps": np.array(step), "m": np.arange(3.0)}
-    return Checkpoint(model.state_dict(), moments, TINY, progress, {"seed": 7}, "tok", "text")
+    progress = Progress(step=step, epoch=1, batch=2, random=(7, 9), best_step=1, best_loss=0.1 + 0.2)
+    optimizer = optim.Adam(model.named_parameters())
+    optimizer.steps = dict.fromkeys(optimizer.steps, step)
+    return Checkpoint(model.state_dict(), optimizer.state_dict(), TINY, progress, {"seed": 7}, "tok", "text")
 
 
 def same(one, other):

@@ -87,7 +87,7 @@ def test_unusable_checkpoints_are_refused_in_one_line(copy, capsys, tmp_path):
     assert "step-00000009.safetensors: an undamaged file is required" in refused(capsys, copy)
     step_path(copy, 9).write_bytes(whole)
     other = read_checkpoint(step_path(copy, 9))
-    model_config = replace(other.model_config, norm="pre")
+    model_config = replace(other.model_config, dropout=0.7)
     write_checkpoint(step_path(copy, 9), replace(other, model_config=model_config))
     assert "step-00000009.safetensors: a checkpoint of the same run as step-00000013" in refused(capsys, copy)
     assert not list(copy.glob("average*"))

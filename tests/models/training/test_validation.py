@@ -185,10 +185,10 @@ def test_without_matplotlib_nothing_is_drawn(drawn, tmp_path, monkeypatch):
 
 
 def test_samples_show_each_translation_once_it_changes(tmp_path):
-    entries = [{"kind": "train", "step": 1}]
+    entries = [{"kind": "train", "step": 1, "loss": 1.0, "tokens": 1}]
     for step, output in ((5, ""), (10, "b"), (15, "b"), (20, "a")):
         sample = {"source": "甲", "reference": "a", "output": output}
-        entries.append({"kind": "valid", "step": step, "samples": [sample]})
+        entries.append({"kind": "valid", "step": step, "loss": 1.0, "samples": [sample]})
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     write_samples(tmp_path)
     rows = (tmp_path / "samples.txt").read_text("utf-8").split("\n\n")[1].splitlines()
