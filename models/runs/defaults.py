@@ -32,17 +32,16 @@ class Row:
     batch_tokens: int
     accumulate: int
     steps: int
-    bleu_sentences: int
 
 
 ROWS = (
-    Row(1_000, 800, 2, 128, 4, 256, 0.3, 512, 1, 1_500, 100),
-    Row(10_000, 2_000, 2, 128, 4, 256, 0.3, 1_024, 1, 3_000, 200),
-    Row(100_000, 8_000, 3, 256, 8, 512, 0.3, 2_048, 1, 4_700, 500),
+    Row(1_000, 800, 2, 128, 4, 256, 0.3, 512, 1, 1_500),
+    Row(10_000, 2_000, 2, 128, 4, 256, 0.3, 1_024, 1, 3_000),
+    Row(100_000, 8_000, 3, 256, 8, 512, 0.3, 2_048, 1, 4_700),
     # Between the row above and the base model.
-    Row(1_000_000, 16_000, 4, 384, 8, 1_536, 0.2, 4_096, 1, 20_000, 500),
+    Row(1_000_000, 16_000, 4, 384, 8, 1_536, 0.2, 4_096, 1, 20_000),
     # The base model of Vaswani et al. 2017: 37,000 subwords, 25,000 tokens in a batch, 100,000 steps (section 5).
-    Row(math.inf, 32_000, 6, 512, 8, 2_048, 0.1, 4_096, 6, 100_000, 500),
+    Row(math.inf, 32_000, 6, 512, 8, 2_048, 0.1, 4_096, 6, 100_000),
 )
 _OTHER_SUBWORDS = 4 + 256 + 240  # special tokens, bytes, and some subwords longer than a character
 _INNER_DROPOUT = 0.1  # of attention weights and hidden layers, also where the outputs of sub-layers need more
@@ -50,7 +49,7 @@ _RATE = 0.0015  # at width 256; in inverse proportion to the width: 0.003 at 128
 _LONGEST_WARMUP = 4_000  # steps, as in Vaswani et al. 2017, section 5.3
 _FILLED = 0.9  # the part of a batch that is not padding
 _VALIDATIONS = 20
-_LEAST_FOR_BLEU = 10_000  # pairs; with fewer, BLEU is low and says less than the loss
+_BLEU_SENTENCES = 500
 
 
 @dataclass(frozen=True)
@@ -146,13 +145,9 @@ class _Chooser:
 
     def validation(self) -> Choice:
         every = 0 if self._get("epochs", 0) else max(self._steps() // _VALIDATIONS, 1)  # 0: after each epoch
-        settings: dict[str, Any] = {
-            "validate_every": every,
-            "save_every": every,
-            "bleu_sentences": self.row.bleu_sentences,
-        }
-        if self._get("bleu_sentences", self.row.bleu_sentences) and self.row.below > _LEAST_FOR_BLEU:
-            settings["best_by"] = "bleu"
+        settings: dict[str, Any] = {"validate_every": every, "save_every": every, "bleu_sentences": _BLEU_SENTENCES}
+        if self._get("bleu_sentences", _BLEU_SENTENCES):
+            settings["best_by"] = "bleu"  # with little text, translations still improve when the loss no longer does
         return self._choice(settings, "at the end of each epoch" if every == 0 else f"{_VALIDATIONS} times in all")
 
     def _get(self, key: str, default: Any) -> Any:
