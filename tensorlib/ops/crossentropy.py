@@ -92,6 +92,8 @@ def cross_entropy(
     Rows whose target is `ignore_index` (padding) do not contribute, whatever their logits are: "mean" divides by the
     number of the other rows, and is 0 if there are none.
 
+    The classes are the last axis; PyTorch has them on axis 1 of (N, V, L), which is ``logits.swapaxes(1, -1)`` here.
+
     `targets` may also be probabilities (..., V) of a floating dtype. They may require a gradient, and no row is
     ignored. A class whose (smoothed) probability is 0 does not contribute, even if its logit is -inf.
 
@@ -114,6 +116,11 @@ def cross_entropy(
     classes, shape = logits.shape[-1], logits.shape[:-1]
     given: Any = targets if hasattr(targets, "dtype") else as_tensor(targets).data
     if _are_probabilities(given, logits):
+        if classes == 1:
+            raise ValueError(
+                f"cross_entropy: two or more classes are required, because with one the loss is always 0; got logits "
+                f"and targets of shape {logits.shape}; for yes or no use binary_cross_entropy_with_logits"
+            )
         probabilities = as_tensor(given, like=logits)
         _check_backend("cross_entropy", probabilities.data, logits.backend)
         return _soft_cross_entropy(logits, probabilities, label_smoothing, reduction)
@@ -207,7 +214,7 @@ def class_targets(
     if tuple(targets.shape) != shape:
         raise ValueError(
             f"{name}: targets must have the shape of the first argument without the last axis, {shape}; "
-            f"got {tuple(targets.shape)}"
+            f"got {tuple(targets.shape)}{_shape_remedy(name, scores, tuple(targets.shape))}"
         )
     if isinstance(targets, np.ndarray):  # the check is free on the host; targets on a GPU are not fetched for it
         _check_range(name, targets, classes, ignore_index)
@@ -216,6 +223,17 @@ def class_targets(
         _check_backend(name, targets, home)
     counted = targets != ignore_index
     return home.xp.where(counted, targets, home.xp.zeros_like(targets)), counted
+
+
+def _shape_remedy(name: str, scores: tuple[int, ...], targets: tuple[int, ...]) -> str:
+    """Return the end of the message for targets of a shape that does not fit."""
+    if len(scores) > 2 and targets == (scores[0], *scores[2:]):
+        return "; the classes belong on the last axis, so move them there by tl.moveaxis(x, 1, -1)"
+    if targets == (*scores[:-1], 1):
+        return "; drop the last axis by targets[..., 0]"
+    if targets == scores and name == "cross_entropy":
+        return "; as probabilities they must be floating: targets.astype('float32')"
+    return ""
 
 
 def _check_backend(name: str, targets: Array, home: Backend) -> None:
@@ -232,5 +250,12 @@ def _check_range(name: str, targets: np.ndarray, classes: int, ignore_index: int
     if bad.any():
         position = tuple(int(i) for i in np.argwhere(bad)[0])
         raise IndexError(
-            f"{name}: target {int(targets[position])} at position {position} is outside the {classes} classes"
+            f"{name}: target {int(targets[position])} at position {position} is outside the {classes} classes; "
+            f"{_range_remedy(int(targets[position]), classes)}"
         )
+
+
+def _range_remedy(target: int, classes: int) -> str:
+    if classes == 1:
+        return "for yes or no use binary_cross_entropy_with_logits"
+    return f"number the classes from 0, widen the first argument, or pass ignore_index={target} if it is padding"

@@ -257,6 +257,7 @@ def check_ids(ids: np.ndarray, vocabulary: int) -> None:
         position = tuple(int(i) for i in np.argwhere(bad)[0])
         raise IndexError(
             f"embedding: token id {int(ids[position])} at position {position} is outside the vocabulary of {vocabulary}"
+            f"; ids run from 0 to {vocabulary - 1}: use a table of more rows, or the tokenizer that fits it"
         )
 
 

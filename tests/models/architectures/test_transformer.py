@@ -394,6 +394,13 @@ def test_ids_outside_the_vocabulary_and_sentences_too_long_are_refused():
         model(SOURCE, np.full((2, 5), BOS))
 
 
+def test_a_source_mask_with_other_axes_is_refused():
+    model = make()
+    for wrong in (model.visible(SOURCE)[0], model.visible(SOURCE)[:, None]):
+        with pytest.raises(ValueError, match=r"source_visible must be \(B, S\) or \(B, 1, 1, S\), got "):
+            model.encode(SOURCE, wrong)
+
+
 # ---- training ----
 
 
