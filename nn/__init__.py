@@ -11,11 +11,12 @@ from nn.functional import functional_call
 from nn.layers import Dropout, Embedding, FeedForward, LayerNorm, Linear, LinearRelu
 from nn.losses import CrossEntropyLoss
 from nn.module import Module
-from nn.parameter import Parameter
+from nn.parameter import Buffer, Parameter
 from nn.positions import LearnedPositions, SinusoidalPositions
 from tensorlib.messages import unknown_name
 
 __all__ = [
+    "Buffer",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tensorlib as tl
 from nn.checks import shape_mismatches
 from nn.module import Module
-from nn.parameter import Parameter
+from nn.parameter import Buffer, Parameter
 from tensorlib.messages import kind_of, unknown_name
 
 __all__ = ["functional_call"]
@@ -26,8 +26,9 @@ def functional_call(module: Module, tensors: Mapping[str, tl.Tensor], *args: Any
     >>> tl.jacobian(f, tl.ones((2, 1))).shape
     (1, 1, 2, 1)
 
-    Other parameters keep their values. A parameter that is shared (tied) is replaced wherever it is used. The module
-    is restored afterwards, even after an exception; no other thread should call it in the meantime.
+    The names may also be those of buffers. Other parameters keep their values. A parameter that is shared (tied) is
+    replaced wherever it is used. The module is restored afterwards, even after an exception; no other thread should
+    call it in the meantime.
 
     Raises TypeError unless `tensors` is a mapping of names to Tensors. Raises ValueError with *all* names that are
     unexpected or whose Tensors have the wrong shape.
@@ -38,7 +39,7 @@ def functional_call(module: Module, tensors: Mapping[str, tl.Tensor], *args: Any
 
 @contextmanager
 def _replaced(module: Module, tensors: Mapping[str, tl.Tensor]) -> Iterator[None]:
-    own = dict(module.named_parameters())
+    own: dict[str, tl.Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     wrong = (
         [tensors] if not isinstance(tensors, Mapping) else [x for x in tensors.values() if not isinstance(x, tl.Tensor)]
     )
@@ -53,7 +54,7 @@ def _replaced(module: Module, tensors: Mapping[str, tl.Tensor]) -> Iterator[None
         (holder, attribute, value)
         for holder in module.modules()
         for attribute, value in vars(holder).items()
-        if isinstance(value, Parameter) and id(value) in substitutes
+        if isinstance(value, Parameter | Buffer) and id(value) in substitutes
     ]
     try:
         for holder, attribute, parameter in replaced:
