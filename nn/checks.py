@@ -86,13 +86,25 @@ def with_width(
         x = tl.Tensor(x, backend=None if hasattr(x, "dtype") else like.backend)
     right = x.ndim >= 1 if axes == "..." else x.ndim == axes.count(",") + 2
     if not right or x.shape[-1] != width:
-        hint = "; did you mean x.swapaxes(-1, -2)?" if right and x.ndim > 1 and x.shape[-2] == width else ""
-        raise ValueError(f"{layer.label()}: {what} must have shape ({axes}, {width}), got {x.shape}{hint}")
+        remedy = _width_remedy(layer, x.shape, width, right, what)
+        raise ValueError(f"{layer.label()}: {what} must have shape ({axes}, {width}), got {x.shape}{remedy}")
     if x.dtype.kind not in "fc":
         raise TypeError(
             f"{layer.label()}: {what} must be of a floating dtype, got {x.dtype}; embed ids, or use x.astype('float32')"
         )
     return x
+
+
+def _width_remedy(layer: Module, shape: tuple[int, ...], width: int, right_ndim: bool, what: str) -> str:
+    """Return the end of the message for an input of this shape, "" if it is unclear what is meant."""
+    if right_ndim and len(shape) > 1 and shape[-2] == width:
+        return f"; did you mean {what}.swapaxes(-1, -2)?"
+    flat = [axis for axis in range(len(shape) - 1) if math.prod(shape[axis:]) == width]
+    if right_ndim and flat:
+        return f"; did you mean {what}.flatten({flat[-1]})?"
+    if right_ndim and len(shape) > 0:
+        return f"; for this {what}, build the {type(layer).__name__} with width {shape[-1]}"
+    return "; for a batch of one, pass x[None]" if shape[-1:] == (width,) and len(shape) == 2 else ""
 
 
 def host_arrays(state: Mapping[str, TensorLike]) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from nn.checks import shape_mismatches
 from nn.module import Module
 from nn.parameter import Buffer, Parameter
 from tensorlib.messages import kind_of, unknown_name
+from tensorlib.pytorch_words import FUNCTION_NAMES
 
 __all__ = ["functional_call"]
 
@@ -65,9 +66,19 @@ def _replaced(module: Module, tensors: Mapping[str, tl.Tensor]) -> Iterator[None
             object.__setattr__(holder, attribute, parameter)
 
 
+_OTHER_ARGUMENTS = {
+    "linear": "tl.linear(x, weight, bias), whose weight is (in, out)",
+    "embedding": "tl.embedding(weight, ids)",
+    "cross_entropy": "tl.cross_entropy(logits, targets), with the classes on the last axis",
+    "layer_norm": "tl.layer_norm(x, weight, bias), over the last axis",
+    "dropout": "tl.dropout(x, p), only in training: if self.training",
+    "scaled_dot_product_attention": "tl.scaled_dot_product_attention(q, k, v, visible=mask)",
+    "pad": "tl.pad(x, pad_width), with NumPy's order of the widths",
+}
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         """Raise AttributeError; the functions that PyTorch has in nn.functional are in tensorlib itself."""
-        here = {name: f"tl.{name}(...), with axis= for dim="} if hasattr(tl, name) else {}
-        raise AttributeError(unknown_name("nn.functional", name, __all__, here))
+        here = {name: f"tl.{name}(...), with axis= for dim="} if hasattr(tl, name) else FUNCTION_NAMES
+        raise AttributeError(unknown_name("nn.functional", name, __all__, {**here, **_OTHER_ARGUMENTS}))

@@ -19,6 +19,7 @@ from tensorlib.arrays.backend import Array
 from tensorlib.engine.recording import STATE
 from tensorlib.messages import kind_of
 from tensorlib.ops.arguments import check_flag
+from tensorlib.pytorch_words import check_keywords, with_our_keyword
 
 __all__ = ["Module"]
 
@@ -76,6 +77,12 @@ class Module(CheckedAttributes):
 
     else:
 
+        def __new__(cls, *_, **options):
+            """Make a module; raise TypeError for PyTorch's name of an argument, with ours."""
+            if options:
+                check_keywords(cls, options)
+            return object.__new__(cls)
+
         def __call__(self, *args, **kwargs):
             """Return the result of ``forward`` and the hooks, and record this module's path in the nodes."""
             # This is `with tl.module_scope(self._path)`, written out because that halves its cost for each call.
@@ -84,6 +91,11 @@ class Module(CheckedAttributes):
                 if self._hooks or self._pre_hooks:
                     return call_with_hooks(self, args, kwargs)
                 return self.forward(*args, **kwargs)
+            except TypeError as error:
+                better = with_our_keyword(error, self.forward)
+                if better is error:
+                    raise
+                raise better from None
             finally:
                 STATE.reset(token)
 

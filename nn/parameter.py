@@ -8,6 +8,7 @@ from numpy.typing import DTypeLike
 
 import tensorlib as tl
 from tensorlib.ops.arguments import check_flag
+from tensorlib.pytorch_words import answering
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -26,6 +27,7 @@ class Parameter(tl.Tensor):
 
     __slots__ = ()
 
+    @answering
     def __init__(
         self, data: TensorLike, dtype: DTypeLike | None = None, backend: str | tl.Backend | None = None
     ) -> None:
@@ -59,6 +61,7 @@ class Buffer(tl.Tensor):
 
     persistent: bool
 
+    @answering
     def __init__(
         self,
         data: TensorLike,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, get_backend
-from tensorlib.arrays.conversion import new_array
+from tensorlib.arrays.conversion import new_array, without_library
 from tensorlib.engine import backward, hooks
 from tensorlib.engine.recording import current_state
 from tensorlib.engine.value import Value, as_array, wrap
@@ -57,8 +57,8 @@ class Tensor(Value):
     """An array of one dtype on one backend, which records how it was computed if a gradient is wanted.
 
     Args:
-        data: numbers, nested lists, an array of NumPy or CuPy, or a Tensor; the data are *copied*. Python floats
-            become float32; an array keeps its dtype.
+        data: numbers, nested lists, a Tensor, an array of NumPy or CuPy, or of a library with DLPack, such as PyTorch;
+            the data are *copied*. Python floats become float32; an array keeps its dtype.
         requires_grad: whether gradients with respect to this Tensor are wanted. Floating dtypes only.
         dtype: the dtype to convert to.
         backend: "numpy" (or "cpu"), "cupy" (or "cuda", "gpu"); by default the backend of `data`.
@@ -87,7 +87,7 @@ class Tensor(Value):
         dtype: DTypeLike | None = None,
         backend: str | Backend | None = None,
     ) -> None:
-        self.array = new_array(data.array if isinstance(data, Value) else data, dtype, backend)
+        self.array = new_array(data.array if isinstance(data, Value) else without_library(data), dtype, backend)
         self.node, self.output_index = None, 0
         self.grad, self.version, self.name, self.hooks = None, 0, "", None
         self.requires_grad = requires_grad

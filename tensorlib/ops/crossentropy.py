@@ -10,7 +10,8 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, namespace_of
 from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.ops.arguments import checked_floating, checked_integer, checked_real
+from tensorlib.engine.value import Value
+from tensorlib.ops.arguments import checked_floating, checked_integer, checked_real, operand
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where
 from tensorlib.ops.losses import check_reduction
@@ -114,7 +115,7 @@ def cross_entropy(
         wide = logits.astype("float32")
         return cross_entropy(wide, targets, ignore_index, label_smoothing, reduction).astype("float16")
     classes, shape = logits.shape[-1], logits.shape[:-1]
-    given: Any = targets if hasattr(targets, "dtype") else as_tensor(targets).data
+    given = operand(targets)
     if _are_probabilities(given, logits):
         if classes == 1:
             raise ValueError(
@@ -160,7 +161,7 @@ def nll_loss(log_probs: TensorLike, targets: TensorLike, ignore_index: int = -10
     log_probs = scores_of("nll_loss", log_probs)
     if log_probs.dtype == "float16":
         return nll_loss(log_probs.astype("float32"), targets, ignore_index, reduction).astype("float16")
-    given: Any = targets if hasattr(targets, "dtype") else as_tensor(targets).data
+    given = operand(targets)
     ids, counted = class_targets("nll_loss", log_probs.shape, log_probs.backend, given, ignore_index)
     chosen = take_along_axis(log_probs, ids.reshape((*ids.shape, 1)), axis=-1).reshape(ids.shape)
     return over_counted(where(counted, -chosen, 0.0), counted, reduction)
@@ -200,7 +201,7 @@ def class_targets(
     `scores` is the shape (..., V) of the logits, `home` their backend.
     """
     ignore_index = checked_integer(name, "ignore_index", ignore_index)
-    targets = targets.data if hasattr(targets, "requires_grad") else targets
+    targets = targets.array if isinstance(targets, Value) else targets
     if targets.size == 0 and isinstance(targets, np.ndarray):
         targets = targets.astype(np.int64)  # an empty list becomes float32
     shape, classes = tuple(scores[:-1]), scores[-1]

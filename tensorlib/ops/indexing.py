@@ -10,6 +10,8 @@ import numpy as np
 from tensorlib.arrays.backend import Array, backend_of, namespace_of
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor, derivation
+from tensorlib.engine.value import Value
+from tensorlib.ops.arguments import operand
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -86,7 +88,7 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
 
 def _checked_index(index: Any, x: Tensor) -> Any:
     """Return an index with its lists, arrays and Tensors as checked arrays on the backend of x; arrays are copied."""
-    parts = [p if _is_basic(p) or _is_array(p) else _host_array(p) for p in as_tuple(index)]
+    parts = [p if _is_basic(p) else operand(p) if _is_array(p) else _host_array(p) for p in as_tuple(index)]
     taken = [p.ndim if _is_mask(p) else 0 if p is None or p is Ellipsis or isinstance(p, bool) else 1 for p in parts]
     if sum(taken) > x.ndim:
         raise IndexError(f"getitem: too many indices, {sum(taken)} axes are indexed; the Tensor has shape {x.shape}")
@@ -134,7 +136,7 @@ def integer_indices(indices: Any, x: Tensor, size: int, what: str, name: str, ne
     CuPy silently wraps indices out of range, whereas NumPy raises an error. So indices from the host are checked here:
     each must lie in [-size, size), or in [0, size) if `negative` is False. Indices already on a GPU are not fetched.
     """
-    indices = indices if _is_array(indices) else _host_array(indices)
+    indices = operand(indices) if _is_array(indices) else _host_array(indices)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{name}: indices must be integers, got dtype {indices.dtype}")
     array = on_backend_of(x, indices, name, "indices")
@@ -155,7 +157,7 @@ def check_range(indices: np.ndarray, size: int, what: str, name: str, low: int =
 
 def on_backend_of(x: Tensor, given: Any, name: str, what: str) -> Array:
     """Return `given` on the backend of x: the array of a Tensor, which must be there, or a copy of an array."""
-    tensor = hasattr(given, "requires_grad")
+    tensor = isinstance(given, Value)
     home = backend_of(given.data if tensor else given)
     if home is not x.backend and (tensor or home.xp is not np):
         raise TypeError(
@@ -245,9 +247,9 @@ def embedding(weight: TensorLike, ids: TensorLike) -> Tensor:
 
 def _array_of(given: Any) -> Any:
     """Return the array of a Tensor, or a copy of anything else, because the caller may change it before backward."""
-    if hasattr(given, "requires_grad"):
-        return given.data
-    return given.copy() if hasattr(given, "dtype") else as_tensor(given).data
+    if isinstance(given, Value):
+        return given.array
+    return operand(given).copy() if hasattr(given, "dtype") else as_tensor(given).data
 
 
 def check_ids(ids: np.ndarray, vocabulary: int) -> None:
@@ -294,8 +296,8 @@ def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
     >>> tl.where([True, False], [1.0, 2.0], 0.0)
     Tensor([1. 0.], shape=(2,), dtype=float32)
     """
-    like: Any = next((z for z in (x, y) if hasattr(z, "requires_grad")), None)
-    given: Any = condition if _is_array(condition) else as_tensor(condition).data
+    like: Any = next((z for z in (x, y) if isinstance(z, Value)), None)
+    given = operand(condition)
     if given.dtype.kind not in "biu":
         raise TypeError(
             f"{called_op('where')}: the condition must be boolean, got {given.dtype}; compare first, as in x > 0"
@@ -314,7 +316,7 @@ def masked_fill(x: TensorLike, mask: TensorLike, value: float) -> Tensor:
     Tensor([0. 2.], shape=(2,), dtype=float32)
     """
     x = as_tensor(x)
-    given: Any = mask if hasattr(mask, "dtype") else as_tensor(mask).data
+    given = operand(mask)
     if given.dtype != bool:
         raise TypeError(f"masked_fill: mask must be boolean, got dtype {given.dtype}; compare first, as in mask != 0")
     return where(given, value, x)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.engine.function import Function, as_tensor, derivation
+from tensorlib.engine.value import Value
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import (
     Axis,
@@ -148,7 +149,7 @@ def pad(
     """
     x = as_tensor(x)
     given: Any = pad_width
-    widths = _pad_widths(given.numpy() if hasattr(given, "requires_grad") else given, x.ndim)
+    widths = _pad_widths(given.backend.to_numpy(given.array) if isinstance(given, Value) else given, x.ndim)
     if mode == "constant":
         return Pad.apply(x, widths=widths, value=checked_element("pad", constant_values, x.dtype))
     if not isinstance(mode, str) or mode not in _SELECTING_MODES:
