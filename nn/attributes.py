@@ -41,12 +41,7 @@ class CheckedAttributes:
         self._refuse_hidden(name, value)
         self._refuse_loss(name, value)
         if _is_stray_state(value):
-            warnings.warn(
-                f"{type(self).__name__}.{name}: a floating {kind_of(value)} is not part of the module's state: it is "
-                "missing from state_dict() and from checkpoints; assign nn.Buffer(x), or nn.Buffer(x, "
-                "persistent=False) if it may be missing there",
-                stacklevel=3,
-            )
+            warnings.warn(f"{type(self).__name__}.{name}: {_remedy(value)}", stacklevel=3)
         object.__setattr__(self, name, value)
 
     def _refuse_loss(self, name: str, value: Any) -> None:
@@ -88,3 +83,13 @@ def _is_stray_state(value: Any) -> bool:
         return value.dtype.kind == "f" and value.node is None and not isinstance(value, Parameter | Buffer)
     is_array = hasattr(value, "shape") and not isinstance(value, np.generic)
     return is_array and getattr(getattr(value, "dtype", None), "kind", "") == "f"
+
+
+def _remedy(value: Any) -> str:
+    """Return the warning for a value that is stray state."""
+    if getattr(value, "requires_grad", False):
+        return "a Tensor that requires a gradient is not found by parameters(); assign nn.Parameter(x)"
+    return (
+        f"a floating {kind_of(value)} is not part of the module's state: it is missing from state_dict() and from "
+        "checkpoints; assign nn.Buffer(x), or nn.Buffer(x, persistent=False) if it may be missing there"
+    )

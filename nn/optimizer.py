@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -16,10 +16,15 @@ from nn.checks import check_number, shape_mismatches
 from nn.module import Module
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.engine.value import as_array
-from tensorlib.messages import kind_of
+from tensorlib.messages import kind_of, unknown_name
 from tensorlib.pytorch_words import check_keywords
 
 __all__ = ["Optimizer", "parameter_list"]
+
+_PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
+    "param_groups": "optimizer.learning_rate, and one optimizer for each group", "defaults": "vars(optimizer)",
+    "add_param_group": "one optimizer for each group",
+}  # fmt: skip
 
 SMALL = 1 << 15  # elements; updates up to this size spend more time on calls than on arithmetic
 
@@ -84,7 +89,8 @@ class Optimizer:
             pairs.append(p if isinstance(p, tuple) and len(p) == 2 else (getattr(p, "name", "") or str(i), p))
         for name, p in pairs:
             if not isinstance(p, tl.Tensor):
-                raise TypeError(f"{kind}: needs parameters, got {kind_of(p)} among them; pass model.parameters()")
+                remedy = "make one optimizer for each group" if isinstance(p, dict) else "pass model.parameters()"
+                raise TypeError(f"{kind}: needs parameters, got {kind_of(p)} among them; {remedy}")
             if not p.is_leaf:
                 raise ValueError(
                     f"{kind}: needs leaves that require a gradient, but {name} of shape {p.shape} was computed by "
@@ -113,6 +119,15 @@ class Optimizer:
                 f"gradient{others}; set p.requires_grad = True for those to train"
             )
         return dict(pairs)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Reached only when the attribute does not exist.
+            if name.startswith("_"):
+                return object.__getattribute__(self, name)
+            known = {*dir(type(self)), *vars(self)}
+            raise AttributeError(unknown_name(type(self).__name__, name, known, _PYTORCH_NAMES))
 
     def zero_grad(self) -> None:
         """Set all gradients to None."""

@@ -130,7 +130,8 @@ class Tensor(Value):
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:
         if not isinstance(wanted, bool | np.bool_):  # Tensor([1.0], "float64") would silently ask for a gradient
-            raise TypeError(f"Tensor: requires_grad must be True or False, got {wanted!r}; is it meant as dtype=?")
+            remedy = "for a shape use tl.zeros((2, 3))" if isinstance(wanted, int) else "is it meant as dtype=?"
+            raise TypeError(f"Tensor: requires_grad must be True or False, got {wanted!r}; {remedy}")
         if wanted and self.array.dtype.kind != "f":
             raise TypeError(
                 f"Tensor: requires_grad needs a real floating dtype, got {self.array.dtype}; pass dtype='float32'"

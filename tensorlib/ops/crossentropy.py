@@ -208,9 +208,10 @@ def class_targets(
     if targets.dtype.kind not in "iu":
         also = f", or probabilities of shape {(*shape, classes)}" if name == "cross_entropy" else ""
         also += "; for probabilities use cross_entropy(linear(...), targets)" if name == "linear_cross_entropy" else ""
+        remedy = "; use targets.astype('int64')" if tuple(targets.shape) == shape else ""
         raise TypeError(
             f"{name}: targets must be integers of shape {shape}{also}; got dtype {targets.dtype} of shape "
-            f"{tuple(targets.shape)}"
+            f"{tuple(targets.shape)}{remedy}"
         )
     if tuple(targets.shape) != shape:
         raise ValueError(

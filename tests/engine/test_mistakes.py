@@ -164,6 +164,11 @@ def test_a_name_of_pytorch_leads_to_the_name_here(use, message):
         use()
 
 
+def test_a_shape_in_the_constructor_leads_to_zeros():
+    with pytest.raises(TypeError, match=r"requires_grad must be True or False, got 4; for a shape use tl\.zeros"):
+        tl.Tensor(3, 4)
+
+
 def test_lr_leads_to_learning_rate():
     with pytest.raises(TypeError, match=r"Adam: lr is called learning_rate, got lr=0.1"):
         optim.Adam(nn.Linear(3, 2).parameters(), lr=0.1)

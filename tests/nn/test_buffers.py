@@ -170,6 +170,8 @@ def test_a_floating_array_that_would_not_be_saved_is_pointed_to(value, kind):
         UserWarning, match=rf"Module\.mean: a floating {kind}.* state_dict.*; assign nn\.Buffer"
     ) as caught:
         nn.Module().mean = value
+    with pytest.warns(UserWarning, match=r"Module\.w: .* requires a gradient .*; assign nn\.Parameter"):
+        nn.Module().w = tl.Tensor([1.0], requires_grad=True)
     assert caught[0].filename == __file__ and "\n" not in str(caught[0].message)
 
 

@@ -364,6 +364,7 @@ BAD = [
     (lambda: nn.CrossEntropyLoss()(LOGITS, [0, 5]), IndexError, "target 5 at position .* outside the 5 classes"),
     (lambda: nn.CrossEntropyLoss()(LOGITS, [0.0, 1.0]), TypeError, "targets must be integers.* got dtype float32"),
     (lambda: nn.CrossEntropyLoss()(LOGITS, [[0, 1]]), ValueError, r"targets must have the shape .* got \(1, 2\)"),
+    (lambda: nn.CrossEntropyLoss(LOGITS, [0, 1]), TypeError, r"shape \(2, 5\) .*: nn\.CrossEntropyLoss\(\)\(logits, t"),
     (lambda: nn.CrossEntropyLoss()(LOGITS, [[0], [1]]), ValueError, r"got \(2, 1\); drop the last axis"),
     (lambda: nn.CrossEntropyLoss()(nn.Linear(1, 1), [0]), TypeError, "data must be numbers, got Linear; call it"),
     (lambda: init.normal((2, 3), -1.0), ValueError, r"normal: std must not be negative, got -1\.0"),
