@@ -12,8 +12,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import namespace_of
 from tensorlib.engine.errors import called_op
-from tensorlib.engine.function import as_tensor
-from tensorlib.engine.value import Value
+from tensorlib.engine.function import as_tensor, is_tensor
 from tensorlib.messages import shown
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def as_tensors(xs: Sequence[TensorLike]) -> list[Tensor]:
     """Return every x as a Tensor; numbers and lists become constants on the backend of the first Tensor or array."""
-    if False not in [isinstance(x, Value) for x in xs]:  # the common case first
+    if False not in [is_tensor(x) for x in xs]:  # the common case first
         return list(xs)  # type: ignore[arg-type]  # each is a Tensor
     arrays = [hasattr(x, "dtype") and not isinstance(x, np.generic) for x in xs]
     like = as_tensor(xs[arrays.index(True)]) if any(arrays) else None

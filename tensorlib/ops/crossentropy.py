@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, namespace_of
-from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.engine.value import Value
+from tensorlib.engine.function import Function, as_tensor, derivation, is_tensor
 from tensorlib.ops.arguments import checked_floating, checked_integer, checked_real, operand
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where
@@ -201,7 +200,7 @@ def class_targets(
     `scores` is the shape (..., V) of the logits, `home` their backend.
     """
     ignore_index = checked_integer(name, "ignore_index", ignore_index)
-    targets = targets.array if isinstance(targets, Value) else targets
+    targets = targets.array if is_tensor(targets) else targets
     if targets.size == 0 and isinstance(targets, np.ndarray):
         targets = targets.astype(np.int64)  # an empty list becomes float32
     shape, classes = tuple(scores[:-1]), scores[-1]

@@ -9,8 +9,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of, namespace_of
 from tensorlib.engine.errors import called_op
-from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.engine.value import Value
+from tensorlib.engine.function import Function, as_tensor, derivation, is_tensor
 from tensorlib.ops.arguments import operand
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ def check_range(indices: np.ndarray, size: int, what: str, name: str, low: int =
 
 def on_backend_of(x: Tensor, given: Any, name: str, what: str) -> Array:
     """Return `given` on the backend of x: the array of a Tensor, which must be there, or a copy of an array."""
-    tensor = isinstance(given, Value)
+    tensor = is_tensor(given)
     home = backend_of(given.data if tensor else given)
     if home is not x.backend and (tensor or home.xp is not np):
         raise TypeError(
@@ -247,7 +246,7 @@ def embedding(weight: TensorLike, ids: TensorLike) -> Tensor:
 
 def _array_of(given: Any) -> Any:
     """Return the array of a Tensor, or a copy of anything else, because the caller may change it before backward."""
-    if isinstance(given, Value):
+    if is_tensor(given):
         return given.array
     return operand(given).copy() if hasattr(given, "dtype") else as_tensor(given).data
 
@@ -296,7 +295,7 @@ def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
     >>> tl.where([True, False], [1.0, 2.0], 0.0)
     Tensor([1. 0.], shape=(2,), dtype=float32)
     """
-    like: Any = next((z for z in (x, y) if isinstance(z, Value)), None)
+    like: Any = next((z for z in (x, y) if is_tensor(z)), None)
     given = operand(condition)
     if given.dtype.kind not in "biu":
         raise TypeError(

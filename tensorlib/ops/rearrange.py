@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.engine.value import Value
+from tensorlib.engine.function import Function, as_tensor, derivation, is_tensor
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import (
     Axis,
@@ -149,7 +148,7 @@ def pad(
     """
     x = as_tensor(x)
     given: Any = pad_width
-    widths = _pad_widths(given.backend.to_numpy(given.array) if isinstance(given, Value) else given, x.ndim)
+    widths = _pad_widths(given.numpy() if is_tensor(given) else given, x.ndim)
     if mode == "constant":
         return Pad.apply(x, widths=widths, value=checked_element("pad", constant_values, x.dtype))
     if not isinstance(mode, str) or mode not in _SELECTING_MODES:
