@@ -11,11 +11,12 @@ from nn.functional import functional_call
 from nn.layers import Dropout, Embedding, FeedForward, LayerNorm, Linear, LinearRelu
 from nn.losses import CrossEntropyLoss
 from nn.module import Module
-from nn.parameter import Parameter
+from nn.parameter import Buffer, Parameter
 from nn.positions import LearnedPositions, SinusoidalPositions
 from tensorlib.messages import unknown_name
 
 __all__ = [
+    "Buffer",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
@@ -45,9 +46,35 @@ _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "MSELoss": "tl.mse_loss(x, targets)", "L1Loss": "tl.l1_loss(x, targets)", "KLDivLoss": "tl.kl_div(log_probs, p)",
     "NLLLoss": "tl.nll_loss(log_probs, targets)", "HuberLoss": "tl.huber_loss(x, targets)",
     "BCEWithLogitsLoss": "tl.binary_cross_entropy_with_logits(logits, targets)",
-    "Conv1d": "tl.conv1d, with Parameters", "Conv2d": "tl.conv2d, with Parameters", "MaxPool2d": "tl.max_pool",
-    "AvgPool2d": "tl.avg_pool", "MultiheadAttention": "nn.MultiHeadAttention", "utils": "nn.optim.clip_grad_norm",
-    "Flatten": "x.reshape in forward", "F": "tl itself: tl.softmax(x, axis=-1)",
+    "BCELoss": "tl.binary_cross_entropy_with_logits(logits, targets)", "SmoothL1Loss": "tl.huber_loss(x, targets)",
+    "CosineSimilarity": "tl.cosine_similarity(x, y)", "LogSoftmax": "tl.log_softmax in forward",
+    "LeakyReLU": "tl.leaky_relu in forward", "ELU": "tl.elu in forward", "Softplus": "tl.softplus in forward",
+    "Mish": "tl.mish in forward", "GLU": "tl.glu in forward", "Hardtanh": "tl.hardtanh in forward",
+    "LogSigmoid": "tl.log_sigmoid in forward", "Identity": "x itself, or nn.Sequential()",
+    "Conv1d": "tl.conv1d, with Parameters", "Conv2d": "tl.conv2d, with Parameters", "MaxPool1d": "tl.max_pool",
+    "MaxPool2d": "tl.max_pool", "AvgPool1d": "tl.avg_pool", "AvgPool2d": "tl.avg_pool",
+    "AdaptiveAvgPool2d": "x.mean(axis=(2, 3))", "AdaptiveAvgPool1d": "x.mean(axis=2)",
+    **dict.fromkeys(
+        ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "BatchNorm", "SyncBatchNorm"),
+        "tl.batch_norm, with an nn.Buffer for each running statistic: help(nn.Buffer) shows the module",
+    ),
+    **dict.fromkeys(
+        ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"),
+        "nn.Linear in a loop over the positions; recurrent layers are not built in",
+    ),
+    **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout"), "nn.Dropout"),
+    **dict.fromkeys(
+        ("Transformer", "TransformerEncoder", "TransformerDecoder", "TransformerEncoderLayer",
+         "TransformerDecoderLayer"),
+        "models.Transformer, or nn.MultiHeadAttention and nn.FeedForward",
+    ),
+    **{name: f"nn.optim.{name}" for name in optim.__all__},
+    "RMSNorm": "tl.rms_norm, with a Parameter", "MultiheadAttention": "nn.MultiHeadAttention",
+    "ModuleDict": "an attribute for each module, by setattr", "ParameterList": "an attribute for each Parameter",
+    "ParameterDict": "an attribute for each Parameter", "Tensor": "tl.Tensor", "softmax": "tl.softmax",
+    "utils": "nn.optim.clip_grad_norm", "DataParallel": "the model itself: one device computes",
+    "Flatten": "x.flatten(1) in forward", "Unflatten": "x.reshape in forward", "EmbeddingBag": "nn.Embedding",
+    "lr_scheduler": "nn.schedules", "F": "tl itself: tl.softmax(x, axis=-1)",
 }  # fmt: skip
 
 if not TYPE_CHECKING:

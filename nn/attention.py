@@ -16,6 +16,7 @@ from nn import init
 from nn.checks import check_fraction, check_size, with_width
 from nn.layers import Linear
 from nn.module import Module
+from tensorlib.messages import shown
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -25,6 +26,8 @@ __all__ = ["MultiHeadAttention", "causal_mask", "padding_mask"]
 
 def causal_mask(length: int, backend: str | tl.Backend = "numpy") -> tl.Tensor:
     """Return a boolean mask (T, T) in which position t sees positions 0 to t.
+
+    For n queries after a cache, the last of S positions, the mask (n, S) is ``causal_mask(S)[-n:]``.
 
     >>> nn.causal_mask(3).numpy().astype(int)
     array([[1, 0, 0],
@@ -50,9 +53,11 @@ def padding_mask(
     """
     lengths_B = lengths.numpy() if isinstance(lengths, tl.Tensor) else np.asarray(lengths)
     if lengths_B.ndim != 1 or (lengths_B.size and lengths_B.dtype.kind not in "iu"):
+        ids = lengths_B.ndim == 2 and lengths_B.dtype.kind in "iu"
+        remedy = "; for ids, pass visible=(ids != padding)[:, None, None] to attention" if ids else ""
         raise ValueError(
             "padding_mask: lengths must be one integer for each sentence, got shape "
-            f"{lengths_B.shape} and dtype {lengths_B.dtype}"
+            f"{lengths_B.shape} and dtype {lengths_B.dtype}{remedy}"
         )
     longest = int(lengths_B.max(initial=0)) if longest is None else longest
     check_size("padding_mask", least=0, longest=longest)
@@ -121,10 +126,19 @@ class MultiHeadAttention(Module):
         """Return the output (B, T, D); with `return_weights`, return (output, weights), with weights (B, H, T, S).
 
         Without `memory_BSD` this is self-attention. With `memory_BSD` it is cross-attention: the queries come from x,
-        the keys and values from the memory. `visible` must broadcast to (B, H, T, S). With `causal`, position t sees
-        no later position; no mask of size T x S is then stored.
+        the keys and values from the memory. With `causal`, position t sees no later position; no mask of size T x S is
+        then stored; it needs T = S.
+
+        `visible` is True where a query may attend to a key: (B, 1, 1, S) from `padding_mask`, (T, S) from
+        `causal_mask`, or (B or 1, H or 1, T or 1, S). A mask (B, S) or (B, T, S) is refused; write
+        ``visible[:, None, None]`` or ``visible[:, None]``. PyTorch's `key_padding_mask` is ``~visible``.
         """
         width, weight = self.output.weight.shape[0], self.output.weight
+        if getattr(visible, "ndim", 0) == 3 and getattr(getattr(visible, "dtype", None), "kind", "b") == "f":
+            raise TypeError(
+                f"{self.label()}: visible must be a boolean mask, got {shown(visible)}; call attention(x, memory) or "
+                "attention(x): keys and values are both computed from the second argument"
+            )
         x_BTD = with_width(self, x_BTD, width, weight, "B, T")
         if memory_BSD is None:
             q_BHTK, k_BHSK, v_BHSK = self.queries_keys_values(x_BTD)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from nn.parameter import Parameter
+import numpy as np
+
+import tensorlib as tl
+from nn.parameter import Buffer, Parameter
 from tensorlib.messages import kind_of, unknown_name
 
 __all__ = ["CheckedAttributes"]
 
 _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "cuda": "model.to('cupy')", "cpu": "model.to('numpy')", "half": "model.astype('float16')",
-    "float": "model.astype('float32')", "double": "model.astype('float64')", "buffers": "vars(model)",
+    "float": "model.astype('float32')", "double": "model.astype('float64')",
     "children": "[module for name, module in model.named_children()]", "append": "nn.ModuleList",
-    "register_parameter": "model.name = nn.Parameter(x)", "register_buffer": "model.name = x, an array or Tensor",
+    "register_parameter": "model.name = nn.Parameter(x)", "register_buffer": "model.name = nn.Buffer(x)",
     "add_module": "model.name = module", "apply": "for module in model.modules()",
     "requires_grad_": "p.requires_grad = False for each of model.parameters()",
 }  # fmt: skip
@@ -36,6 +40,8 @@ class CheckedAttributes:
     def __setattr__(self, name: str, value: Any) -> None:
         self._refuse_hidden(name, value)
         self._refuse_loss(name, value)
+        if _is_stray_state(value):
+            warnings.warn(f"{type(self).__name__}.{name}: {_remedy(value)}", stacklevel=3)
         object.__setattr__(self, name, value)
 
     def _refuse_loss(self, name: str, value: Any) -> None:
@@ -43,6 +49,8 @@ class CheckedAttributes:
         held = vars(self).get(name)
         if isinstance(held, Parameter) and not isinstance(value, Parameter | None):
             kind, remedy = "Parameter", "use nn.Parameter(x), or .replace(array)"
+        elif isinstance(held, Buffer) and not isinstance(value, Buffer | None):
+            kind, remedy = "Buffer", "use .replace(x.data), or nn.Buffer(x)"
         elif isinstance(held, CheckedAttributes) and not isinstance(value, CheckedAttributes | None):
             kind, remedy = "Module", "del it first"
         else:
@@ -50,16 +58,38 @@ class CheckedAttributes:
         raise TypeError(f"{type(self).__name__}.{name}: must stay a {kind}, got {kind_of(value)}; {remedy}")
 
     def _refuse_hidden(self, name: str, value: Any, every: bool = True) -> None:
-        """Raise TypeError if `value` is a plain container of modules or parameters.
+        """Raise TypeError if `value` is a plain container of modules, parameters or buffers.
 
         With `every`, all items of the container are checked, otherwise only the first.
         """
         if isinstance(value, list | tuple | dict | set):
             items = value.values() if isinstance(value, dict) else value
             for item in items if every else islice(items, 1):
-                if isinstance(item, CheckedAttributes | Parameter):
+                if isinstance(item, CheckedAttributes | Parameter | Buffer):
                     raise TypeError(
-                        f"{type(self).__name__}.{name}: modules and parameters in a plain {type(value).__name__} "
-                        "would not be found by parameters(); use nn.ModuleList, and an attribute for each parameter"
+                        f"{type(self).__name__}.{name}: modules, parameters and buffers in a plain "
+                        f"{type(value).__name__} would not be found by parameters(); use nn.ModuleList, and an "
+                        "attribute for each parameter"
                     )
                 self._refuse_hidden(name, item, every)
+
+
+def _is_stray_state(value: Any) -> bool:
+    """Return whether `value` is a floating array, or a Tensor without history, that no `state_dict` would hold.
+
+    A Tensor with history is the result of this forward pass, kept to look at; integers are mostly settings.
+    """
+    if isinstance(value, tl.Tensor):
+        return value.dtype.kind == "f" and value.node is None and not isinstance(value, Parameter | Buffer)
+    is_array = hasattr(value, "shape") and not isinstance(value, np.generic)
+    return is_array and getattr(getattr(value, "dtype", None), "kind", "") == "f"
+
+
+def _remedy(value: Any) -> str:
+    """Return the warning for a value that is stray state."""
+    if getattr(value, "requires_grad", False):
+        return "a Tensor that requires a gradient is not found by parameters(); assign nn.Parameter(x)"
+    return (
+        f"a floating {kind_of(value)} is not part of the module's state: it is missing from state_dict() and from "
+        "checkpoints; assign nn.Buffer(x), or nn.Buffer(x, persistent=False) if it may be missing there"
+    )

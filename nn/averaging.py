@@ -43,7 +43,7 @@ class ExponentialMovingAverage:
     array([1.], dtype=float32)
 
     The average starts as a copy of the parameters and stays on the backend that they have then, so move the model
-    first. Raises ValueError unless the decay is in [0, 1).
+    first. Buffers are not averaged. Raises ValueError unless the decay is in [0, 1).
     """
 
     def __init__(self, parameters: Iterable[tuple[str, Parameter]], decay: float) -> None:
@@ -78,8 +78,9 @@ class ExponentialMovingAverage:
 def average(states: Iterable[Mapping[str, TensorLike]]) -> dict[str, np.ndarray]:
     """Return the mean of state_dicts, name by name, summed in float64 and converted to the dtypes of the first.
 
-    Only one state is held at a time, so `states` may be a generator. Raises ValueError if there is no state, or if the
-    names or shapes of a state differ from those of the first.
+    Integers, such as a buffer that counts steps, are those of the last state. Only one state is held at a time, so
+    `states` may be a generator. Raises ValueError if there is no state, or if the names or shapes of a state differ
+    from those of the first.
 
     >>> nn.averaging.average([{"w": np.array([1.0, 2.0])}, {"w": np.array([3.0, 6.0])}])
     {'w': array([2., 4.])}
@@ -96,7 +97,13 @@ def average(states: Iterable[Mapping[str, TensorLike]]) -> dict[str, np.ndarray]
         if problems:
             raise ValueError(f"average: state {count} does not fit the first: {'; '.join(problems)}")
         for name, array in arrays.items():
-            totals[name] += array
+            if dtypes[name].kind == "f":
+                totals[name] += array
+            else:
+                totals[name] = array
     if not count:
         raise ValueError("average: one or more state_dicts are required, got none")
-    return {name: (total / count).astype(dtypes[name]) for name, total in totals.items()}
+    return {
+        name: (total / count if dtypes[name].kind == "f" else total).astype(dtypes[name])
+        for name, total in totals.items()
+    }

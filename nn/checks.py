@@ -8,6 +8,8 @@ from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import tensorlib as tl
 from tensorlib.messages import kind_of
 
@@ -20,6 +22,8 @@ __all__ = [
     "check_generator",
     "check_number",
     "check_size",
+    "converted_arrays",
+    "host_arrays",
     "shape_mismatches",
     "with_width",
 ]
@@ -82,8 +86,8 @@ def with_width(
         x = tl.Tensor(x, backend=None if hasattr(x, "dtype") else like.backend)
     right = x.ndim >= 1 if axes == "..." else x.ndim == axes.count(",") + 2
     if not right or x.shape[-1] != width:
-        hint = "; did you mean x.swapaxes(-1, -2)?" if right and x.ndim > 1 and x.shape[-2] == width else ""
-        raise ValueError(f"{layer.label()}: {what} must have shape ({axes}, {width}), got {x.shape}{hint}")
+        remedy = _width_remedy(layer, x.shape, width, right, what)
+        raise ValueError(f"{layer.label()}: {what} must have shape ({axes}, {width}), got {x.shape}{remedy}")
     if x.dtype.kind != "f":
         raise TypeError(
             f"{layer.label()}: {what} must be of a floating dtype, got {x.dtype}; embed ids, or use x.astype('float32')"
@@ -91,17 +95,77 @@ def with_width(
     return x
 
 
+def _width_remedy(layer: Module, shape: tuple[int, ...], width: int, right_ndim: bool, what: str) -> str:
+    """Return the end of the message for an input of this shape, "" if it is unclear what is meant."""
+    if right_ndim and len(shape) > 1 and shape[-2] == width:
+        return f"; did you mean {what}.swapaxes(-1, -2)?"
+    flat = [axis for axis in range(len(shape) - 1) if math.prod(shape[axis:]) == width]
+    if right_ndim and flat:
+        return f"; did you mean {what}.flatten({flat[-1]})?"
+    if right_ndim and len(shape) > 0:
+        return f"; for this {what}, build the {type(layer).__name__} with width {shape[-1]}"
+    return "; for a batch of one, pass x[None]" if shape[-1:] == (width,) and len(shape) == 2 else ""
+
+
+def host_arrays(state: Mapping[str, TensorLike]) -> dict[str, np.ndarray]:
+    """Return the values of a state as arrays on the host; raise TypeError or ValueError, with the name, for others."""
+    arrays: dict[str, np.ndarray] = {}
+    given: Mapping[str, Any] = state
+    for name, value in given.items():
+        if kind_of(value).startswith("torch."):
+            raise TypeError(
+                f"load_state_dict: {name} is a {kind_of(value)}; pass x.numpy(), and x.numpy().T for the weights of "
+                "Linear, which are (in, out) here and (out, in) in PyTorch"
+            )
+        try:
+            if isinstance(value, tl.Tensor):
+                arrays[name] = value.numpy()
+            elif hasattr(value, "dtype"):
+                arrays[name] = np.asarray(tl.backend_of(value).to_numpy(value))
+            else:
+                arrays[name] = np.asarray(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"load_state_dict: {name} must be an array, got {_shown(value)}") from None
+    return arrays
+
+
+def converted_arrays(
+    arrays: Mapping[str, tuple[np.ndarray, np.dtype]],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return each array in its dtype, and a problem for each whose values that dtype cannot hold."""
+    converted, problems = {}, []
+    for name, (array, dtype) in arrays.items():
+        if array.dtype.kind not in "biuf":
+            problems.append(f"{name} must hold real numbers, got dtype {array.dtype}")
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            converted[name] = result = array.astype(dtype, copy=False)
+        if dtype.kind == "f":
+            lost = array.dtype.kind == "f" and np.isfinite(array) & ~np.isfinite(result)
+        else:
+            lost = result != array
+        if np.any(lost):
+            problems.append(f"{name} of dtype {dtype} cannot hold {array[lost].flat[0]}")
+    return converted, problems
+
+
 def shape_mismatches(
     expected: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]], strict: bool = True
 ) -> list[str]:
     """Return the differences between given and expected shapes. Without `strict`, only common names are compared."""
-    problems = [f"missing {name}" for name in expected if name not in given] if strict else []
-    problems += [f"unexpected {name}" for name in given if name not in expected] if strict else []
-    return problems + [
-        f"{name} must have shape {expected[name]}, got {shape}"
-        for name, shape in given.items()
-        if name in expected and expected[name] != shape
-    ]
+    missing = [name for name in expected if name not in given] if strict else []
+    unexpected = [name for name in given if name not in expected] if strict else []
+    problems = [f"missing {name}" for name in missing]
+    problems += [f"unexpected {name}" for name in unexpected]
+    for name, shape in given.items():
+        if name in expected and expected[name] != shape:
+            transposed = len(shape) == 2 and shape[::-1] == expected[name]
+            remedy = " (its transpose fits: weights are (in, out) here, and (out, in) in PyTorch)" if transposed else ""
+            problems.append(f"{name} must have shape {expected[name]}, got {shape}{remedy}")
+    prefix = unexpected[0].partition(".")[0] + "." if missing and unexpected else ""
+    if prefix and {name.removeprefix(prefix) for name in unexpected} >= set(missing):
+        problems.append(f"the names begin with {prefix!r}, which must be removed")
+    return problems
 
 
 def _shown(x: Any) -> str:

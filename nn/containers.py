@@ -39,6 +39,8 @@ class ModuleList(Module, Generic[M]):
                 remedy = f"; {call if isinstance(self, Sequential) else 'append its items one by one'}"
             elif isinstance(module, type):
                 remedy = "; call it"
+            elif callable(module):
+                remedy = "; call functions in the forward of a Module of your own"
             raise TypeError(f"{type(self).__name__}: holds modules, got {kind_of(module)}{remedy}")
         setattr(self, str(len(self)), module)
         return self

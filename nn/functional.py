@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import tensorlib as tl
 from nn.checks import shape_mismatches
 from nn.module import Module
-from nn.parameter import Parameter
+from nn.parameter import Buffer, Parameter
 from tensorlib.messages import kind_of, unknown_name
+from tensorlib.pytorch_words import FUNCTION_NAMES
 
 __all__ = ["functional_call"]
 
@@ -26,8 +27,9 @@ def functional_call(module: Module, tensors: Mapping[str, tl.Tensor], *args: Any
     >>> tl.jacobian(f, tl.ones((2, 1))).shape
     (1, 1, 2, 1)
 
-    Other parameters keep their values. A parameter that is shared (tied) is replaced wherever it is used. The module
-    is restored afterwards, even after an exception; no other thread should call it in the meantime.
+    The names may also be those of buffers. Other parameters keep their values. A parameter that is shared (tied) is
+    replaced wherever it is used. The module is restored afterwards, even after an exception; no other thread should
+    call it in the meantime.
 
     Raises TypeError unless `tensors` is a mapping of names to Tensors. Raises ValueError with *all* names that are
     unexpected or whose Tensors have the wrong shape.
@@ -38,7 +40,7 @@ def functional_call(module: Module, tensors: Mapping[str, tl.Tensor], *args: Any
 
 @contextmanager
 def _replaced(module: Module, tensors: Mapping[str, tl.Tensor]) -> Iterator[None]:
-    own = dict(module.named_parameters())
+    own: dict[str, tl.Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     wrong = (
         [tensors] if not isinstance(tensors, Mapping) else [x for x in tensors.values() if not isinstance(x, tl.Tensor)]
     )
@@ -53,7 +55,7 @@ def _replaced(module: Module, tensors: Mapping[str, tl.Tensor]) -> Iterator[None
         (holder, attribute, value)
         for holder in module.modules()
         for attribute, value in vars(holder).items()
-        if isinstance(value, Parameter) and id(value) in substitutes
+        if isinstance(value, Parameter | Buffer) and id(value) in substitutes
     ]
     try:
         for holder, attribute, parameter in replaced:
@@ -64,9 +66,19 @@ def _replaced(module: Module, tensors: Mapping[str, tl.Tensor]) -> Iterator[None
             object.__setattr__(holder, attribute, parameter)
 
 
+_OTHER_ARGUMENTS = {
+    "linear": "tl.linear(x, weight, bias), whose weight is (in, out)",
+    "embedding": "tl.embedding(weight, ids)",
+    "cross_entropy": "tl.cross_entropy(logits, targets), with the classes on the last axis",
+    "layer_norm": "tl.layer_norm(x, weight, bias), over the last axis",
+    "dropout": "tl.dropout(x, p), only in training: if self.training",
+    "scaled_dot_product_attention": "tl.scaled_dot_product_attention(q, k, v, visible=mask)",
+    "pad": "tl.pad(x, pad_width), with NumPy's order of the widths",
+}
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         """Raise AttributeError; the functions that PyTorch has in nn.functional are in tensorlib itself."""
-        here = {name: f"tl.{name}(...), with axis= for dim="} if hasattr(tl, name) else {}
-        raise AttributeError(unknown_name("nn.functional", name, __all__, here))
+        here = {name: f"tl.{name}(...), with axis= for dim="} if hasattr(tl, name) else FUNCTION_NAMES
+        raise AttributeError(unknown_name("nn.functional", name, __all__, {**here, **_OTHER_ARGUMENTS}))

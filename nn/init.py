@@ -7,11 +7,13 @@ All raise ValueError for a negative size or scale; those that use fans also do s
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nn.checks import check_generator, check_number, check_size
 from tensorlib.arrays.random import Generator, default_generator
+from tensorlib.messages import unknown_name
 
 __all__ = ["kaiming_normal", "kaiming_uniform", "lecun_normal", "normal", "uniform", "xavier_normal", "xavier_uniform"]
 
@@ -100,3 +102,15 @@ def _host_generator(name: str, shape: tuple[int, ...], generator: Generator | No
         check_size(name, least=0, size=size)
     check_generator(name, generator)
     return (default_generator() if generator is None else generator).numpy()
+
+
+_PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
+    "zeros_": "w.replace(numpy.zeros(w.shape, w.dtype))", "ones_": "w.replace(numpy.ones(w.shape, w.dtype))",
+    **{f"{name}_": f"w.replace(init.{name}(w.shape, ...)), or nn.Parameter(init.{name}(...))" for name in __all__},
+}  # fmt: skip
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Raise AttributeError; if `name` is PyTorch's, the message gives its equivalent here."""
+        raise AttributeError(unknown_name("nn.init", name, __all__, _PYTORCH_NAMES))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 import tensorlib as tl
 from nn.module import Module
+from tensorlib.messages import shown
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -30,6 +33,11 @@ class CrossEntropyLoss(Module):
         label_smoothing: float = 0.0,
         reduction: Literal["mean", "sum", "none"] = "mean",
     ) -> None:
+        if not isinstance(ignore_index, int | np.integer):
+            raise TypeError(
+                f"CrossEntropyLoss: ignore_index must be an integer, got {shown(ignore_index)}; make the module first, "
+                "then call it: nn.CrossEntropyLoss()(logits, targets)"
+            )
         self.ignore_index, self.label_smoothing, self.reduction = ignore_index, label_smoothing, reduction
 
     def forward(self, logits: TensorLike, targets: TensorLike) -> tl.Tensor:

@@ -12,13 +12,14 @@ from numpy.typing import DTypeLike
 
 import tensorlib as tl
 from nn.attributes import CheckedAttributes
-from nn.checks import shape_mismatches
+from nn.checks import converted_arrays, host_arrays, shape_mismatches
 from nn.hooks import ForwardHook, ForwardPreHook, Hooks, call_with_hooks
-from nn.parameter import Parameter
+from nn.parameter import Buffer, Parameter
 from tensorlib.arrays.backend import Array
 from tensorlib.engine.recording import STATE
 from tensorlib.messages import kind_of
 from tensorlib.ops.arguments import check_flag
+from tensorlib.pytorch_words import check_keywords, with_our_keyword
 
 __all__ = ["Module"]
 
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 class Module(CheckedAttributes):
     """Base class of layers and models: subclass it, set attributes, write ``forward``.
 
-    Every attribute that is a Parameter or a Module is registered, in the order of assignment. Nodes recorded while a
-    module is called carry its path from the root, such as "decoder.layers.1.cross_attention".
+    Every attribute that is a Parameter, a Buffer or a Module is registered, in the order of assignment. Nodes recorded
+    while a module is called carry its path from the root, such as "decoder.layers.1.cross_attention".
 
     >>> class Affine(nn.Module):
     ...     def __init__(self, in_width, out_width):
@@ -55,8 +56,9 @@ class Module(CheckedAttributes):
     >>> affine.weight.grad.numpy().tolist()
     [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
 
-    Raises TypeError for modules or parameters in a plain list, tuple, dict or set. Raises TypeError if an assignment
-    would replace a parameter or a module by a value that is neither None nor of the same kind.
+    Raises TypeError for modules, parameters or buffers in a plain list, tuple, dict or set. Raises TypeError if an
+    assignment would replace one by a value that is neither None nor of the same kind. Warns if a floating array or a
+    constant Tensor is assigned that is no Parameter or Buffer, because `state_dict` would not save it.
     """
 
     training: bool = True
@@ -75,6 +77,12 @@ class Module(CheckedAttributes):
 
     else:
 
+        def __new__(cls, *_, **options):
+            """Make a module; raise TypeError for PyTorch's name of an argument, with ours."""
+            if options:
+                check_keywords(cls, options)
+            return object.__new__(cls)
+
         def __call__(self, *args, **kwargs):
             """Return the result of ``forward`` and the hooks, and record this module's path in the nodes."""
             # This is `with tl.module_scope(self._path)`, written out because that halves its cost for each call.
@@ -83,6 +91,11 @@ class Module(CheckedAttributes):
                 if self._hooks or self._pre_hooks:
                     return call_with_hooks(self, args, kwargs)
                 return self.forward(*args, **kwargs)
+            except TypeError as error:
+                better = with_our_keyword(error, self.forward)
+                if better is error:
+                    raise
+                raise better from None
             finally:
                 STATE.reset(token)
 
@@ -121,19 +134,19 @@ class Module(CheckedAttributes):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if isinstance(value, Module | Parameter):
+        if isinstance(value, Module | Parameter | Buffer):
             self._set_paths()
 
     def _set_paths(self) -> None:
-        """Give every module and parameter of the tree its path from the root; if there are several, the first."""
+        """Give each module, parameter and buffer of the tree its path from the root, the first if it has several."""
         root = None if self._root is None else self._root()
         path = "" if root else self._path
         root = root or self
         for module_path, module in root.named_modules(path):
             object.__setattr__(module, "_path", module_path)
             object.__setattr__(module, "_root", weakref.ref(root))
-        for parameter_path, parameter in root.named_parameters(path):
-            parameter.name = parameter_path
+        for tensor_path, tensor in root._named_tensors((Parameter, Buffer), path):
+            tensor.name = tensor_path
 
     def __getstate__(self) -> dict[str, Any]:
         # For copy and pickle: a copied module must not belong to the root of the original.
@@ -166,11 +179,19 @@ class Module(CheckedAttributes):
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """Yield (path, parameter); a parameter that several modules share (tied) comes once, under its first path."""
+        return self._named_tensors((Parameter,), prefix)
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Buffer]]:
+        """Yield (path, buffer); a buffer that several modules share comes once, under its first path."""
+        return self._named_tensors((Buffer,), prefix)
+
+    def _named_tensors(self, kinds: tuple[type, ...], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        """Yield (path, Tensor) for each attribute of these types, once, in the order of assignment."""
         seen = set()
         for path, module in self.named_modules(prefix):
             for name, value in vars(module).items():
                 module._refuse_hidden(name, value, every=False)  # the list may have been filled after its assignment
-                if isinstance(value, Parameter) and id(value) not in seen:
+                if isinstance(value, kinds) and id(value) not in seen:
                     seen.add(id(value))
                     yield f"{path}.{name}" if path else name, value
 
@@ -178,21 +199,34 @@ class Module(CheckedAttributes):
         """Yield every parameter once."""
         return (parameter for _, parameter in self.named_parameters())
 
+    def buffers(self) -> Iterator[Buffer]:
+        """Yield every buffer once, persistent or not."""
+        return (buffer for _, buffer in self.named_buffers())
+
     def parameter_count(self) -> int:
         """Return the total number of elements of all parameters."""
         return sum(parameter.size for parameter in self.parameters())
 
     # ---- values ----
 
+    def _state(self) -> dict[str, Parameter | Buffer]:
+        """Return what `state_dict` holds: all parameters and the persistent buffers, by path."""
+        tensors = self._named_tensors((Parameter, Buffer))
+        return {name: x for name, x in tensors if isinstance(x, Parameter) or x.persistent}
+
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return a copy of every parameter on the host, as a dict from path to array."""
-        return {name: np.array(parameter.numpy()) for name, parameter in self.named_parameters()}
+        """Return a copy of every parameter and persistent buffer on the host, as a dict from path to array."""
+        return {name: np.array(x.numpy()) for name, x in self._state().items()}
 
     def load_state_dict(self, state: Mapping[str, TensorLike], strict: bool = True) -> None:
-        """Replace the parameters by the arrays (or Tensors) in `state`; each parameter keeps its dtype and backend.
+        """Replace parameters and persistent buffers by the arrays (or Tensors) in `state`.
 
-        Raises ValueError with *all* names that are missing, unexpected or of the wrong shape, and then changes nothing.
-        With strict=False, missing and unexpected names are ignored, but shapes must still agree.
+        Each keeps its dtype and backend. Raises ValueError with *all* names that are missing, unexpected, of the wrong
+        shape or of a dtype whose values would be lost, and then changes nothing. With strict=False, missing and
+        unexpected names are ignored, but shapes must still agree.
+
+        The weight of a Linear is (in, out), the transpose of PyTorch's, so torch.Tensors raise TypeError: convert each
+        by ``.numpy()``, and those weights also by ``.T``.
 
         >>> linear = nn.Linear(2, 1)
         >>> linear.load_state_dict({"weight": [[3.0], [4.0]], "bias": [0.5]})
@@ -202,24 +236,24 @@ class Module(CheckedAttributes):
         if not isinstance(state, Mapping):
             remedy = "; tl.load(path) reads a file" if isinstance(state, str) else "; give its state_dict()"
             raise TypeError(f"load_state_dict: needs a mapping of names to arrays, got {kind_of(state)}{remedy}")
-        own = dict(self.named_parameters())
-        arrays = {k: v.numpy() if isinstance(v, tl.Tensor) else np.asarray(v) for k, v in state.items()}
-        shapes = {name: p.shape for name, p in own.items()}
+        own, arrays = self._state(), host_arrays(state)
+        shapes = {name: x.shape for name, x in own.items()}
         problems = shape_mismatches(shapes, {name: array.shape for name, array in arrays.items()}, strict)
-        if problems:
-            raise ValueError(f"load_state_dict: {type(self).__name__} does not fit: {'; '.join(problems)}")
-        fitting = [(own[name], array) for name, array in arrays.items() if name in own]
-        converted = [p.backend.asarray(array, p.dtype) for p, array in fitting]  # all before the first is replaced
-        for (p, _), array in zip(fitting, converted, strict=True):
-            p.replace(array, copy=False)
+        fitting = {name: array for name, array in arrays.items() if name in own and array.shape == shapes[name]}
+        converted, lost = converted_arrays({name: (array, own[name].dtype) for name, array in fitting.items()})
+        if problems or lost:
+            raise ValueError(f"load_state_dict: {type(self).__name__} does not fit: {'; '.join([*problems, *lost])}")
+        moved = {name: own[name].backend.asarray(array) for name, array in converted.items()}
+        for name, array in moved.items():  # all are on their backend before the first is replaced
+            own[name].replace(array, copy=False)
 
     def to(self, backend: str | tl.Backend) -> Self:
-        """Move all parameters, and all other Tensors that modules hold, to a backend, in place; return self."""
+        """Move all parameters, buffers and other Tensors that modules hold to a backend, in place; return self."""
         target = tl.get_backend(backend)
         return self._convert(lambda x: target.asarray(x.numpy()) if x.backend is not target else x.data)
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """Convert all parameters, and all other floating Tensors that modules hold, to `dtype`, in place; return self.
+        """Convert all parameters, floating buffers and other floating Tensors of modules to `dtype`; return self.
 
         Raises TypeError unless `dtype` is a real floating-point dtype.
         """
@@ -283,7 +317,9 @@ class Module(CheckedAttributes):
 
     def __repr__(self) -> str:
         head = f"{type(self).__name__}({self.extra_repr()})"
-        lines = [f"{head}  # {self.parameter_count():,} parameters"]
+        elsewhere = sum(buffer.size for buffer in self.buffers() if buffer.persistent)
+        buffers = f", {elsewhere:,} numbers in buffers" if elsewhere else ""
+        lines = [f"{head}  # {self.parameter_count():,} parameters{buffers}"]
         for name, child in self.named_children():
             first, *rest = repr(child).split("\n")
             lines += [f"  {name}: {first}", *[f"  {line}" for line in rest]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ import tensorlib as tl
 from nn.checks import check_fraction, check_number
 from nn.optimizer import Optimizer, parameter_list
 from tensorlib.arrays.backend import Array
-from tensorlib.messages import kind_of
+from tensorlib.messages import kind_of, unknown_name
 from tensorlib.ops.arguments import check_flag
 from tensorlib.ops.update import adam_update, sgd_update
 
@@ -174,3 +174,17 @@ def clip_grad_norm(parameters: Iterable[tl.Tensor], max_norm: float) -> float:
         for p, grad in with_grad:
             p.grad = (grad * (max_norm / norm)).detach()
     return norm
+
+
+_PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
+    "lr_scheduler": "nn.schedules: optimizer.learning_rate = schedule(step) before each step",
+    "RMSprop": "optim.Adam", "Adagrad": "optim.Adam", "Adamax": "optim.Adam", "NAdam": "optim.Adam",
+    "swa_utils": "nn.averaging",
+    "clip_grad_norm_": "optim.clip_grad_norm", "clip_grad_value_": "optim.clip_grad_norm",
+}  # fmt: skip
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Raise AttributeError; if `name` is PyTorch's, the message gives its equivalent here."""
+        raise AttributeError(unknown_name("nn.optim", name, __all__, _PYTORCH_NAMES))

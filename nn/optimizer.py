@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -16,9 +16,15 @@ from nn.checks import check_number, shape_mismatches
 from nn.module import Module
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.engine.value import as_array
-from tensorlib.messages import kind_of
+from tensorlib.messages import kind_of, unknown_name
+from tensorlib.pytorch_words import check_keywords
 
 __all__ = ["Optimizer", "parameter_list"]
+
+_PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
+    "param_groups": "optimizer.learning_rate, and one optimizer for each group", "defaults": "vars(optimizer)",
+    "add_param_group": "one optimizer for each group",
+}  # fmt: skip
 
 SMALL = 1 << 15  # elements; updates up to this size spend more time on calls than on arithmetic
 
@@ -40,8 +46,9 @@ class Optimizer:
     >>> w.numpy()
     array([0.5, 1.5], dtype=float32)
 
-    Raises TypeError or ValueError unless the parameters are different leaf Tensors that require a gradient and have
-    different names. An optimizer for parameters on NumPy calls `tl.keep_memory`.
+    A parameter with ``requires_grad = False`` is frozen: no step changes it until it is set to True again. Raises
+    TypeError or ValueError unless the parameters are different leaf Tensors with different names, and at least one of
+    them requires a gradient. An optimizer for parameters on NumPy calls `tl.keep_memory`.
     """
 
     slots: tuple[str, ...] = ()  # the arrays kept for each parameter, such as Adam's moments
@@ -50,9 +57,10 @@ class Optimizer:
     elementwise = False
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
-        """Make an optimizer; raise TypeError for PyTorch's name of the learning rate."""
+        """Make an optimizer; raise TypeError for PyTorch's name of an argument, with ours."""
         if "lr" in options:
             raise TypeError(f"{cls.__name__}: lr is called learning_rate, got lr={options['lr']}")
+        check_keywords(cls, options)
         return super().__new__(cls)
 
     def __init__(self, parameters: Iterable[tl.Tensor | tuple[str, tl.Tensor]], learning_rate: float) -> None:
@@ -81,10 +89,13 @@ class Optimizer:
             pairs.append(p if isinstance(p, tuple) and len(p) == 2 else (getattr(p, "name", "") or str(i), p))
         for name, p in pairs:
             if not isinstance(p, tl.Tensor):
-                raise TypeError(f"{kind}: needs parameters, got {kind_of(p)} among them; pass model.parameters()")
-            if not (p.is_leaf and p.requires_grad):
-                what = "requires no gradient" if p.is_leaf else "was computed"
-                raise ValueError(f"{kind}: needs leaves that require a gradient, but {name} of shape {p.shape} {what}")
+                remedy = "make one optimizer for each group" if isinstance(p, dict) else "pass model.parameters()"
+                raise TypeError(f"{kind}: needs parameters, got {kind_of(p)} among them; {remedy}")
+            if not p.is_leaf:
+                raise ValueError(
+                    f"{kind}: needs leaves that require a gradient, but {name} of shape {p.shape} was computed by "
+                    f"{p.node.name if p.node else ''}; make the result a leaf: nn.Parameter(x)"
+                )
         first: dict[int, str] = {}
         for name, p in pairs:
             if id(p) in first:
@@ -100,7 +111,23 @@ class Optimizer:
             )
         if not pairs:
             raise ValueError(f"{kind}: needs one or more parameters, got none; a generator is empty once it is used up")
+        if not any(p.requires_grad for _, p in pairs):
+            name, p = pairs[0]
+            others = ", nor does any other" if len(pairs) > 1 else ""
+            raise ValueError(
+                f"{kind}: needs a parameter that requires a gradient, but {name} of shape {p.shape} requires no "
+                f"gradient{others}; set p.requires_grad = True for those to train"
+            )
         return dict(pairs)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Reached only when the attribute does not exist.
+            if name.startswith("_"):
+                return object.__getattribute__(self, name)
+            known = {*dir(type(self)), *vars(self)}
+            raise AttributeError(unknown_name(type(self).__name__, name, known, _PYTORCH_NAMES))
 
     def zero_grad(self) -> None:
         """Set all gradients to None."""
@@ -108,11 +135,18 @@ class Optimizer:
             parameter.grad = None
 
     def step(self) -> None:
-        """Update every parameter that has a gradient.
+        """Update every parameter that has a gradient and is not frozen.
 
-        Raises TypeError or ValueError, before any update, if the type, shape or backend of a gradient is wrong.
+        Raises RuntimeError if there is none, and TypeError or ValueError, before any update, if the type, shape or
+        backend of a gradient is wrong.
         """
-        gradients = {n: self._gradient(n, p) for n, p in self.parameters.items() if p.grad is not None}
+        trained = {name: p for name, p in self.parameters.items() if p.grad is not None and p.requires_grad}
+        if not trained:
+            raise RuntimeError(
+                f"{type(self).__name__}: step needs a gradient, but none of {len(self.parameters)} parameters has one; "
+                "call loss.backward() between zero_grad() and step(), with a loss computed by these parameters"
+            )
+        gradients = {name: self._gradient(name, p) for name, p in trained.items()}
         batches: dict[tuple[int, np.dtype], list[str]] = {}
         for name, g in gradients.items():
             parameter, state = self.parameters[name], self.state[name]

@@ -13,7 +13,7 @@ import tensorlib as tl
 from nn import init
 from nn.checks import check_size, with_width
 from nn.module import Module
-from nn.parameter import Parameter
+from nn.parameter import Buffer, Parameter
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -53,7 +53,7 @@ class SinusoidalPositions(Module):
 
     def __init__(self, width: int, prepared: int = 512) -> None:
         check_size("SinusoidalPositions", prepared=prepared)
-        self.table = tl.Tensor(sinusoids(prepared, width).astype(np.float32))
+        self.table = Buffer(sinusoids(prepared, width).astype(np.float32), persistent=False)
 
     def forward(self, x_BTD: TensorLike, start: int = 0) -> tl.Tensor:
         """Return x plus the rows for positions start, start + 1, ..."""

@@ -47,6 +47,7 @@ from tensorlib.ops.softmax import *  # noqa: F403
 from tensorlib.ops.sorting import *  # noqa: F403
 from tensorlib.ops.trigonometric import *  # noqa: F403
 from tensorlib.pytorch_words import FUNCTION_NAMES as _FUNCTION_NAMES
+from tensorlib.pytorch_words import answer_keywords as _answer_keywords
 from tensorlib.shadowing import warn_if_shadowed as _warn_if_shadowed
 from tensorlib.tensor import *  # noqa: F403
 from tensorlib.transforms.derivatives import *  # noqa: F403
@@ -54,7 +55,9 @@ from tensorlib.transforms.gradcheck import *  # noqa: F403
 from tensorlib.transforms.recompute import *  # noqa: F403
 
 register_kernels()
+_answer_keywords(globals(), Tensor)  # noqa: F405
 _warn_if_shadowed()
+globals().pop("tensor", None)  # the module tensor.py, which PyTorch's tl.tensor([1.0]) would try to call
 
 __version__ = "0.1.0"
 

@@ -34,6 +34,20 @@ def unknown_name(owner: str, name: str, known: Iterable[str], elsewhere: dict[st
     return f"{text}; did you mean {' or '.join(close)}?" if close else text
 
 
+def broadcast_remedy(shapes: list[tuple[int, ...]]) -> str:
+    """Return what to do about shapes that do not broadcast; two of them are called x and y."""
+    if len(shapes) == 2:
+        x, y = shapes
+        if len(x) == len(y) == 2 and x == y[::-1]:
+            return "did you mean y.T?"
+        shorter, longer = ("y", x) if len(y) < len(x) else ("x", y)
+        axes = min(shapes, key=len)
+        if 0 < len(axes) < len(longer) and axes == longer[: len(axes)]:
+            ones = (1,) * (len(longer) - len(axes))
+            return f"did you mean {shorter}.reshape{(*axes, *ones)}?"
+    return "sizes, from the last axis on, must be equal or 1"
+
+
 def kind_of(x: Any) -> str:
     """Return the name of x's type for a message: "list", "torch.Tensor"; if x is a class, "the class list"."""
     kind = x if isinstance(x, type) else type(x)

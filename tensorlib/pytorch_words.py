@@ -1,6 +1,25 @@
-"""PyTorch's names of methods, attributes and functions, with the expressions to write here instead."""
+"""PyTorch's names of methods, attributes, functions and keywords, with what to write here instead.
 
-__all__ = ["CONTEXT_NAMES", "FUNCTION_NAMES", "TENSOR_NAMES"]
+No signature accepts a keyword of PyTorch, so that an editor marks it. Python's own error for it is raised before the
+called function runs, so the functions that users call with such keywords are wrapped once, by `answer_keywords`; ops
+with nothing but operands, such as `add`, and those that models call most, such as `linear`, stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, isfunction, signature
+from typing import Any, TypeVar, cast
+
+__all__ = [
+    "CONTEXT_NAMES", "FUNCTION_NAMES", "TENSOR_NAMES", "answer_keywords", "answering", "check_keywords",
+    "with_our_keyword",
+]  # fmt: skip
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _CLEAR = "x.grad = None, or optimizer.zero_grad()"
 _ON_GPU = "x.to('cupy')"
@@ -54,9 +73,116 @@ FUNCTION_NAMES = {
     "avg_pool1d": "tl.avg_pool", "avg_pool2d": "tl.avg_pool",
     "enable_grad": "tl.no_grad, and put code that needs gradients outside its block",
     "cuda": "backend='cupy'", "device": "backend='cupy' or 'numpy'", "functional": "tl itself: tl.softmax(x, axis)",
+    "tensor": "tl.Tensor",
     "float16": "dtype='float16'", "float32": "dtype='float32'", "float64": "dtype='float64'", "int64": "dtype='int64'",
     "int32": "dtype='int32'", "long": "dtype='int64'", "set_grad_enabled": "tl.no_grad", "inference_mode": "tl.no_grad",
     "outer_product": "tl.outer", "var_mean": "tl.var(x, ddof=1) and tl.mean(x)", "allclose": "numpy.allclose",
     "fmod": "tl.sign(x) * tl.remainder(tl.abs(x), tl.abs(y))",
     "nn": "the package next to it: import nn", "optim": "from nn import optim",
+    "empty": "tl.zeros(shape)", "empty_like": "tl.zeros_like", "numel": "x.size",
+    "t": "x.T", "argwhere": "numpy.argwhere(x.numpy())", "nonzero": "numpy.nonzero(x.numpy())",
+    "masked_select": "x[mask]", "meshgrid": "numpy.meshgrid", "cdist": "tl.norm(x[:, None] - y, axis=-1)",
+    "is_tensor": "isinstance(x, tl.Tensor)", "autograd": "tl.grad, tl.jacobian, tl.hessian, tl.Function",
+    "Size": "a tuple", "binary_cross_entropy": "tl.binary_cross_entropy_with_logits, on logits",
+    "gumbel_softmax": "tl.softmax(logits + tl.gumbel(logits.shape))",
+    "multi_head_attention_forward": "nn.MultiHeadAttention", "compile": "the function itself: there is no compiler",
+    "dtype": "a name such as 'float32', or numpy's dtypes",
 }  # fmt: skip
+
+# Keywords of functions, layers and optimizers, with our names for them. Which one is meant is seen from the signature.
+_KEYWORDS = {
+    "dim": "axis axes", "dims": "axis axes", "keepdim": "keepdims", "unbiased": "ddof", "correction": "ddof",
+    "start_dim": "start_axis", "end_dim": "end_axis", "shifts": "shift", "src": "source", "num_classes": "classes",
+    "input": "x logits log_probs q outputs", "other": "y", "target": "targets", "attn_mask": "visible",
+    "src_mask": "visible", "mask": "visible", "dropout_p": "dropout p", "is_causal": "causal", "query": "q x_BTD",
+    "key": "k memory_BSD", "value": "v", "need_weights": "return_weights", "device": "backend", "size": "shape",
+    "tensors": "xs", "beta": "delta", "split_size_or_sections": "indices_or_sections",
+    "p": "ord", "steps": "num", "end": "stop", "exponent": "y",
+    "in_features": "in_width", "out_features": "out_width", "num_embeddings": "vocabulary", "embedding_dim": "width",
+    "embed_dim": "width", "d_model": "width", "num_heads": "heads", "nhead": "heads", "dim_feedforward": "hidden_width",
+    "normalized_shape": "width", "max_len": "longest", "params": "parameters", "lr": "learning_rate",
+}  # fmt: skip
+
+# Keywords with no counterpart, or with one elsewhere.
+_ADVICE = {
+    "key_padding_mask": "pass visible=, where True marks what may be seen: ~mask, from nn.padding_mask(lengths)",
+    "src_key_padding_mask": "pass visible=, where True marks what may be seen: ~mask, from nn.padding_mask(lengths)",
+    "average_attn_weights": "average the returned weights (B, H, T, S) by .mean(axis=1)",
+    "batch_first": "leave it out: the batch is the first axis",
+    "inplace": "leave it out: a Tensor is never changed in place", "out": "leave it out, and write out = ...",
+    "training": "leave it out: tl.dropout always drops, nn.Dropout only in training mode",
+    "normalized_shape": "leave it out: the last axis is normalized", "bias_k": "leave it out",
+    "requires_grad": "set x.requires_grad = True (or False) afterwards; nn.Buffer(x) is not trained",
+    "device": "leave it out, and call .to('cupy')", "dtype": "leave it out, and call .astype(dtype)",
+    "weight": "multiply the losses of reduction='none' by the weights of their classes",
+    "size_average": "use reduction='mean' or 'sum'", "reduce": "use reduction='none', 'mean' or 'sum'",
+    "memory_format": "leave it out", "elementwise_affine": "leave it out, or use tl.layer_norm(x) without weights",
+    "padding_idx": "leave it out; ignore_index of the loss and `visible` of attention leave out padding",
+    "amsgrad": "leave it out", "foreach": "leave it out", "fused": "leave it out", "maximize": "negate the loss",
+    "dampening": "leave it out", "set_to_none": "leave it out: gradients become None", "scale": "scale q instead",
+}  # fmt: skip
+
+_UNEXPECTED = re.compile(r"(.*)\(\) got an unexpected keyword argument '(\w+)'")
+
+
+def with_our_keyword(error: TypeError, function: Callable[..., Any]) -> TypeError:
+    """Return Python's error for an unexpected keyword of `function` with our word for it; other errors unchanged."""
+    match = _UNEXPECTED.match(str(error))
+    if match is None or match[1] != function.__qualname__:  # raised deeper inside
+        return error
+    advice = _advice(match[2], function)
+    return TypeError(f"{match[0]}; {advice}") if advice else error
+
+
+def _advice(word: str, function: Callable[..., Any]) -> str:
+    """Return what to write instead of a keyword of PyTorch that `function` does not have, "" if unknown."""
+    parameters = signature(function).parameters
+    for ours in _KEYWORDS.get(word, "").split():
+        if ours in parameters:
+            return f"it is called {ours} here"
+    return _ADVICE.get(word, "")
+
+
+def check_keywords(kind: type, keywords: Any) -> None:
+    """Raise TypeError for a keyword of PyTorch that the constructor of `kind` does not have, with our word for it."""
+    constructor: Callable[..., Any] = kind.__init__  # type: ignore[misc]  # only its signature is read
+    for word in keywords:
+        if word not in _KEYWORDS and word not in _ADVICE:
+            continue
+        parameters = signature(constructor).parameters.values()
+        accepted = any(p.name == word or p.kind is Parameter.VAR_KEYWORD for p in parameters)
+        if not accepted and (advice := _advice(word, constructor)):
+            raise TypeError(f"{kind.__name__}() got an unexpected keyword argument {word!r}; {advice}")
+
+
+def answering(function: F) -> F:
+    """Return `function` with `with_our_keyword` around its errors. A call takes one Python call more."""
+
+    @wraps(function)
+    def answered(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except TypeError as error:
+            better = with_our_keyword(error, function)
+            if better is error:
+                raise
+        raise better
+
+    return cast(F, answered)
+
+
+def answer_keywords(names: dict[str, Any], tensor: type) -> None:
+    """Wrap the functions among `names` that have options of another name in PyTorch, and the methods that they are.
+
+    A function is replaced in its own module too, so that there is only one of it, as pickle requires.
+    """
+    options = {"axis", "start_axis", "backend", "targets", "visible", "num", "p", "eps", "classes", "source"}
+    wrapped = {}
+    for name, function in list(names.items()):
+        if isfunction(function) and options & signature(function).parameters.keys() and not name.startswith("_"):
+            names[name] = wrapped[function] = answering(function)
+            setattr(sys.modules[function.__module__], name, wrapped[function])
+    for name, method in list(vars(tensor).items()):
+        if isfunction(method) and method in wrapped:
+            setattr(tensor, name, wrapped[method])
+    tensor.__init__ = answering(tensor.__init__)  # type: ignore[misc]  # Tensor(x, device="cuda")

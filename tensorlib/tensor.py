@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, get_backend
-from tensorlib.arrays.conversion import new_array
+from tensorlib.arrays.conversion import new_array, without_library
 from tensorlib.arrays.sharing import kept, note_overwritten
 from tensorlib.engine import backward, hooks
 from tensorlib.engine.node import next_serial
@@ -81,8 +81,8 @@ class Tensor(Value):
     """An array of one dtype on one backend, which records how it was computed if a gradient is wanted.
 
     Args:
-        data: numbers, nested lists, an array of NumPy or CuPy, or a Tensor; the data are *copied*. Python floats
-            become float32; an array keeps its dtype.
+        data: numbers, nested lists, a Tensor, an array of NumPy or CuPy, or of a library with DLPack, such as PyTorch;
+            the data are *copied*. Python floats become float32; an array keeps its dtype.
         requires_grad: whether gradients with respect to this Tensor are wanted. Floating dtypes only.
         dtype: the dtype to convert to.
         backend: "numpy" (or "cpu"), "cupy" (or "cuda", "gpu"); by default the backend of `data`.
@@ -108,7 +108,7 @@ class Tensor(Value):
         dtype: DTypeLike | None = None,
         backend: str | Backend | None = None,
     ) -> None:
-        self.array = new_array(data.array if isinstance(data, Value) else data, dtype, backend)
+        self.array = new_array(data.array if isinstance(data, Value) else without_library(data), dtype, backend)
         self.node, self.output_index = None, 0
         self.grad, self.version, self.name, self.hooks = None, 0, "", None
         self.requires_grad = requires_grad
@@ -169,7 +169,8 @@ class Tensor(Value):
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:
         if not isinstance(wanted, bool | np.bool_):  # Tensor([1.0], "float64") would silently ask for a gradient
-            raise TypeError(f"Tensor: requires_grad must be True or False, got {wanted!r}; is it meant as dtype=?")
+            remedy = "for a shape use tl.zeros((2, 3))" if isinstance(wanted, int) else "is it meant as dtype=?"
+            raise TypeError(f"Tensor: requires_grad must be True or False, got {wanted!r}; {remedy}")
         if wanted and self.array.dtype.kind != "f":
             raise TypeError(
                 f"Tensor: requires_grad needs a real floating dtype, got {self.array.dtype}; pass dtype='float32'"
@@ -248,7 +249,7 @@ class Tensor(Value):
             warnings.warn(
                 f"{how}: the copy has no history, so no gradient flows back from it; use x.copy() to keep the history, "
                 "or x.detach() first if none is wanted",
-                stacklevel=3,
+                stacklevel=3 if how == "to" else 4,  # the constructor is called through `answering`
             )
         return copy
 

@@ -373,4 +373,6 @@ class AddNorm(nn.Module):
 
 def _for_all_queries(visible_BS: tl.Tensor) -> tl.Tensor:
     """Reshape a mask (B, S) to (B, 1, 1, S), for all heads and queries; a mask of that shape stays as it is."""
+    if visible_BS.ndim != 2 and visible_BS.shape[1:-1] != (1, 1):
+        raise ValueError(f"Transformer: source_visible must be (B, S) or (B, 1, 1, S), got {visible_BS.shape}")
     return visible_BS.reshape(visible_BS.shape[0], 1, 1, visible_BS.shape[-1])

@@ -79,11 +79,30 @@ def _run(argv: list[str]) -> int:
 
 def _parse_problem(error: CycloptsError, argv: list[str]) -> str:
     """Return in one line what the parser rejects. argv: empty for an unknown command, where cyclopts' text is clear."""
+    from cyclopts import UnknownOptionError
+
     unused = getattr(error, "unused_tokens", None)
     if unused and argv:
         repeated = [option for option in unused if option.startswith("--") and argv.count(option) > 1]
-        return f"{repeated[0]} is given twice." if repeated else f"unexpected argument {unused[0]}."
-    return " ".join(str(error).split())
+        if repeated:
+            return f"{repeated[0]} is given twice."
+    token = error.token if isinstance(error, UnknownOptionError) else None
+    given = unused[0] if unused else (token.keyword or token.value) if token else ""
+    if argv and given.startswith("-"):
+        return f"Unknown option: {given.partition('=')[0]}.{_suggestion(given, argv[0])}"
+    return f"unexpected argument {given}." if unused and argv else " ".join(str(error).split())
+
+
+def _suggestion(given: str, name: str) -> str:
+    """Return what is meant by an option that the command does not have, as a sentence with a space before it."""
+    from models.cli.other_names import close_option, our_option
+
+    options = {n for argument in _app([name])[name].assemble_argument_collection() for n in argument.names}
+    usable = sorted(n for n in options if n.startswith("--") and not any(m.startswith(f"{n}.") for m in options))
+    if ours := our_option(given, usable):
+        return f" It is {ours} here."
+    close = close_option(given, usable)
+    return f" Did you mean {close}?" if close else ""
 
 
 def _app(called: Sequence[str]) -> App:

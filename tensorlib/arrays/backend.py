@@ -99,7 +99,8 @@ def get_backend(name: str | Backend) -> Backend:
     if isinstance(name, Backend):
         return name
     if not isinstance(name, str) or name not in _NAMES:
-        raise ValueError(f"backend: must be one of {', '.join(_NAMES)}; got {shown(name)}")
+        remedy = "; x.astype(dtype) converts to a dtype" if "float" in str(name) or "int" in str(name) else ""
+        raise ValueError(f"backend: must be one of {', '.join(_NAMES)}; got {shown(name)}{remedy}")
     return _NUMPY if _NAMES[name] == "numpy" else _loaded(_NAMES[name])
 
 
@@ -127,6 +128,12 @@ def backend_of(array: Any) -> Backend:
 @backend_of.register(np.generic)
 def _(array: Any) -> Backend:
     return _NUMPY
+
+
+def is_backend_array(array: Any) -> bool:
+    """Return whether `array` is a raw array of NumPy or CuPy, or of a type that registered itself."""
+    kind = type(array)
+    return kind.__module__.partition(".")[0] == "cupy" or backend_of.dispatch(kind) is not backend_of.dispatch(object)
 
 
 def namespace_of(x: Any) -> Any:

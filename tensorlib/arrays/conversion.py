@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.arrays.backend import Array, Backend, backend_of, get_backend
+from tensorlib.arrays.backend import Array, Backend, backend_of, get_backend, is_backend_array
 from tensorlib.messages import kind_of, shown
 
-__all__ = ["check_numbers", "native", "new_array", "numeric_dtype"]
+__all__ = ["check_numbers", "dlpack_array", "native", "new_array", "numeric_dtype", "without_library"]
 
 
 def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None) -> Array:
@@ -31,12 +31,38 @@ def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None
             raise TypeError(f"Tensor: data must be numbers, got {_not_a_number(given, data)}")
         if data.dtype == np.float64 and dtype is None:
             dtype = np.float32
-    check_numbers("Tensor", data.dtype)
     own = backend_of(data)
+    check_numbers("Tensor", data.dtype)
     home = own if backend is None else get_backend(backend)
     if home is not own:
         data = own.to_numpy(data)
     return home.asarray(data, native(data.dtype) if dtype is None and not data.dtype.isnative else dtype)
+
+
+def without_library(x: Any) -> Any:
+    """Return data as they are, or an array of another library, such as a torch.Tensor, as one of NumPy or CuPy."""
+    return dlpack_array("Tensor", x) if hasattr(x, "__dlpack_device__") and not is_backend_array(x) else x
+
+
+def dlpack_array(operation: str, x: Any) -> Array:
+    """Return an array of NumPy or CuPy that shares the memory of `x`, an array of any library with DLPack."""
+    device = int(x.__dlpack_device__()[0])
+    if device not in _BACKENDS:
+        raise BufferError(
+            f"{operation}: memory must be on the host or on a CUDA GPU, got DLPack device type {device}; "
+            "move it to the host first"
+        )
+    backend = get_backend(_BACKENDS[device])
+    try:
+        array = backend.xp.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise BufferError(f"{operation}: {kind_of(x)} cannot be shared: {reason}") from error
+    check_numbers(operation, array.dtype)
+    return array
+
+
+_BACKENDS = {1: "numpy", 2: "cupy", 13: "cupy"}  # by DLPack's device type: host, CUDA, CUDA managed memory
 
 
 def check_numbers(operation: str, dtype: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import backend_of
-from tensorlib.messages import shown
+from tensorlib.messages import broadcast_remedy, shown
 
 if TYPE_CHECKING:
     from tensorlib.engine.function import Function
@@ -37,7 +37,8 @@ def explained(op: Function, arrays: list[Any], options: dict[str, Any], error: E
         try:
             np.broadcast_shapes(*shapes)
         except ValueError:
-            return ValueError(f"{name}: shapes must broadcast, got {' and '.join(map(str, shapes))}")
+            both = " and ".join(map(str, shapes))
+            return ValueError(f"{name}: shapes must broadcast, got {both}; {broadcast_remedy(shapes)}")
     dtypes = " and ".join([str(x.dtype) for x in named])
     if isinstance(error, TypeError) and "boolean" in str(error):
         symbol = {"negative": "~ x", "subtract": "x ^ y"}.get(name)

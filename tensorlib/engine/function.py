@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -235,3 +235,8 @@ def as_tensor(x: Any, like: Value | None = None) -> Tensor:
         return as_value(x, like)
     except (TypeError, ValueError) as error:
         raise by_name(error, "Tensor") from None
+
+
+def is_tensor(x: Any) -> TypeGuard[Tensor]:
+    """Return whether `x` is a Tensor of this library; a torch.Tensor has attributes of the same names."""
+    return isinstance(x, Value)

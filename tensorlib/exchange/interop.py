@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import get_backend
-from tensorlib.arrays.conversion import check_numbers, new_array
+from tensorlib.arrays.conversion import check_numbers, dlpack_array, new_array
 from tensorlib.arrays.sharing import note_shared
 from tensorlib.engine.value import Value, as_value, wrap
 from tensorlib.messages import kind_of
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
 
 __all__ = ["from_dlpack", "from_numpy"]
-
-_BACKENDS = {1: "numpy", 2: "cupy", 13: "cupy"}  # by DLPack's device type: host, CUDA, CUDA managed memory
 
 
 # ---- in --------------------------------------------------------------------------------------------------------
@@ -81,19 +79,7 @@ def from_dlpack(x: Any) -> Tensor:
         raise TypeError(
             f"from_dlpack: needs an array that has __dlpack__, got {kind_of(x)}; use tl.Tensor(x), which copies"
         )
-    device = int(x.__dlpack_device__()[0])
-    if device not in _BACKENDS:
-        raise BufferError(
-            f"from_dlpack: memory must be on the host or on a CUDA GPU, got DLPack device type {device}; "
-            "move it to the host first"
-        )
-    backend = get_backend(_BACKENDS[device])
-    try:
-        array = backend.xp.from_dlpack(x)
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise BufferError(f"from_dlpack: {kind_of(x)} cannot be shared: {reason}") from error
-    check_numbers("from_dlpack", array.dtype)
+    array = dlpack_array("from_dlpack", x)
     note_shared(array)
     return wrap(array)
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.engine.value import Value
+from tensorlib.messages import kind_of
 
 __all__ = ["load", "load_metadata", "load_with_metadata", "save", "write_atomically"]
 
@@ -38,6 +39,8 @@ def save(tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Map
     ...     tl.load(path)["w"].shape, tl.load_metadata(path)
     ((2, 3), {'step': 7})
     """
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"save: needs names with their arrays, got {kind_of(tensors)}; pass model.state_dict()")
     _require_safetensors("save")
     from safetensors.numpy import save as serialize
 

@@ -13,7 +13,7 @@ import numpy as np
 from tensorlib.arrays.backend import namespace_of
 from tensorlib.arrays.conversion import numeric_dtype
 from tensorlib.engine.errors import called_op
-from tensorlib.engine.function import as_tensor
+from tensorlib.engine.function import as_tensor, is_tensor
 from tensorlib.messages import shown
 
 if TYPE_CHECKING:
@@ -33,11 +33,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def as_tensors(xs: Sequence[TensorLike]) -> list[Tensor]:
     """Return every x as a Tensor; numbers and lists become constants on the backend of the first Tensor or array."""
-    if False not in [hasattr(x, "requires_grad") for x in xs]:  # the common case first
+    if False not in [is_tensor(x) for x in xs]:  # the common case first
         return list(xs)  # type: ignore[arg-type]  # each is a Tensor
     arrays = [hasattr(x, "dtype") and not isinstance(x, np.generic) for x in xs]
     like = as_tensor(xs[arrays.index(True)]) if any(arrays) else None
     return [as_tensor(x) if array else as_tensor(x, like) for x, array in zip(xs, arrays, strict=True)]
+
+
+def operand(x: TensorLike) -> Any:
+    """Return a Tensor or an array of NumPy or CuPy as it is, and numbers and lists as an array.
+
+    Raises TypeError, which names the op and `tl.from_dlpack`, for an array of another library.
+    """
+    tensor = as_tensor(x)
+    return x if tensor is x or tensor.data is x else tensor.data
 
 
 def namespace_among(*operands: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.random import Generator
 from tensorlib.arrays.shapes import sum_to
-from tensorlib.engine.function import Function, derivation
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.ops.arguments import as_tensors, check_flag
 from tensorlib.ops.dropout import Dropout, checked_probability, next_draw
 from tensorlib.ops.linalg import Matmul
@@ -157,10 +157,13 @@ def scaled_dot_product_attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Return softmax(q k^T / sqrt(K)) v for q (..., T, K), k (..., S, K), v (..., S, M): (..., T, M).
 
-    Vaswani et al. 2017, equation 1. `visible`, booleans that broadcast to (..., T, S), marks which of the S keys each
-    of the T queries may attend to; with `causal`, query t also sees only keys 0 to t. A query that sees no key gets
-    zeros. `dropout` is applied to the weights. With `return_weights` the result is (output, weights), where the weights
-    (..., T, S) are those before dropout.
+    Vaswani et al. 2017, equation 1. `dropout` is applied to the weights. With `return_weights` the result is (output,
+    weights), where the weights (..., T, S) are those before dropout.
+
+    `visible` holds booleans, True where a query may attend to a key; a query that sees no key gets zeros. Its axes, for
+    q (B, H, T, K): (S,) hides the same keys from all queries, (T, S) is the same for all sentences and heads, and
+    (B or 1, H or 1, T or 1, S) is the general form. Other numbers of axes are refused, and so is a mask (T, S) that
+    looks like padding (B, S) if T and B are equal. With `causal`, query t sees only keys 0 to t; this needs T = S.
 
     Without `return_weights`, a CPU computes the weights for one block of queries at a time, forward and backward, so
     memory grows with T + S and not with T·S. For this, pass `causal=True` rather than a causal mask, and padding as a
@@ -182,8 +185,12 @@ def scaled_dot_product_attention(
             f"{name}: q (..., T, K), k (..., S, K) and v (..., S, M) must agree in K and S, "
             f"got {q.shape}, {k.shape} and {v.shape}"
         )
-    lead = _leading(q, k, v)
-    mask = None if visible is None else checked_mask(visible, (*lead, q.shape[-2], k.shape[-2]), q)
+    lead, queries, keys = _leading(q, k, v), q.shape[-2], k.shape[-2]
+    if causal and queries != keys:
+        raise ValueError(
+            f"{name}: causal=True needs as many queries as keys, got {queries} and {keys}; {_instead(queries, keys)}"
+        )
+    mask = None if visible is None else _checked_visible(visible, (*lead, queries, keys), q)
     pattern = AttentionPattern(mask, causal, p, *next_draw(name, p, generator))
     if not return_weights:
         return Attention.apply(q, k, v, pattern=pattern)
@@ -201,3 +208,49 @@ def _leading(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, ...]:
             f"{q.shape}, k {k.shape} and v {v.shape}"
         ) from None
     return np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
+
+
+def _instead(queries: int, keys: int) -> str:
+    """Return what to write instead of `causal` where the number of queries differs from that of keys."""
+    if queries == 1:
+        return "leave it out if this query comes after all keys, as in a cache, because it then sees them all"
+    if queries < keys:
+        return f"if the queries are the last positions of a cache, pass visible=nn.causal_mask({keys})[-{queries}:]"
+    return "pass visible, a mask (T, S)"
+
+
+def _checked_visible(visible: TensorLike, shape: tuple[int, ...], q: Tensor) -> Array:
+    """Return the mask as an array, after checking that its axes can only mean those of the scores, (..., T, S)."""
+    visible = as_tensor(visible, like=q)
+    given, extra = visible.shape, len(shape) - 2
+    padding = f"visible[:{', None' * extra}] for padding (B, S)"
+    if len(given) < len(shape):
+        axes = given[sum(np.cumprod([n == 1 for n in given])) :]  # a mask with B = 1 means the same either way
+        if len(axes) > 2:
+            raise ValueError(
+                f"scaled_dot_product_attention: visible must have all axes of the scores, {shape}, or be (T, S) or "
+                f"(S,), got {given}; pass visible[:, None] for (B, T, S)"
+            )
+        if len(axes) == 2 and axes[0] == shape[0] != shape[-2]:
+            raise ValueError(
+                f"scaled_dot_product_attention: visible must broadcast to {shape}, got {given}; pass {padding}"
+            )
+    mask = checked_mask(visible, shape, q)
+    rows_fit_both = len(given) == 2 < len(shape) and given[0] == shape[0]
+    if rows_fit_both and isinstance(mask, np.ndarray) and _looks_like_padding(mask):  # a mask on a GPU is not fetched
+        raise ValueError(
+            f"scaled_dot_product_attention: visible of shape {given} would be read as (T, S), but looks like padding "
+            f"(B, S); pass {padding}, or visible[{', '.join(['None'] * extra)}] for (T, S)"
+        )
+    return mask
+
+
+def _looks_like_padding(mask: np.ndarray) -> bool:
+    """Return whether each row has its visible keys in one run at the start (or end), but in no order of lengths.
+
+    In a mask (T, S) of this form a later query sees more, as in a causal mask.
+    """
+    lengths = mask.sum(-1).astype(int)
+    at_start = not (mask[:, 1:] & ~mask[:, :-1]).any() and (np.diff(lengths) < 0).any()
+    at_end = not (mask[:, :-1] & ~mask[:, 1:]).any() and (np.diff(lengths) > 0).any()
+    return bool(at_start or at_end)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, namespace_of
-from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.ops.arguments import checked_floating, checked_integer, checked_real
+from tensorlib.engine.function import Function, as_tensor, derivation, is_tensor
+from tensorlib.ops.arguments import checked_floating, checked_integer, checked_real, operand
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where
 from tensorlib.ops.losses import check_reduction
@@ -92,6 +92,8 @@ def cross_entropy(
     Rows whose target is `ignore_index` (padding) do not contribute, whatever their logits are: "mean" divides by the
     number of the other rows, and is 0 if there are none.
 
+    The classes are the last axis; PyTorch has them on axis 1 of (N, V, L), which is ``logits.swapaxes(1, -1)`` here.
+
     `targets` may also be probabilities (..., V) of a floating dtype. They may require a gradient, and no row is
     ignored. A class whose (smoothed) probability is 0 does not contribute, even if its logit is -inf.
 
@@ -112,8 +114,13 @@ def cross_entropy(
         wide = logits.astype("float32")
         return cross_entropy(wide, targets, ignore_index, label_smoothing, reduction).astype("float16")
     classes, shape = logits.shape[-1], logits.shape[:-1]
-    given: Any = targets if hasattr(targets, "dtype") else as_tensor(targets).data
+    given = operand(targets)
     if _are_probabilities(given, logits):
+        if classes == 1:
+            raise ValueError(
+                f"cross_entropy: two or more classes are required, because with one the loss is always 0; got logits "
+                f"and targets of shape {logits.shape}; for yes or no use binary_cross_entropy_with_logits"
+            )
         probabilities = as_tensor(given, like=logits)
         _check_backend("cross_entropy", probabilities.data, logits.backend)
         return _soft_cross_entropy(logits, probabilities, label_smoothing, reduction)
@@ -153,7 +160,7 @@ def nll_loss(log_probs: TensorLike, targets: TensorLike, ignore_index: int = -10
     log_probs = scores_of("nll_loss", log_probs)
     if log_probs.dtype == "float16":
         return nll_loss(log_probs.astype("float32"), targets, ignore_index, reduction).astype("float16")
-    given: Any = targets if hasattr(targets, "dtype") else as_tensor(targets).data
+    given = operand(targets)
     ids, counted = class_targets("nll_loss", log_probs.shape, log_probs.backend, given, ignore_index)
     chosen = take_along_axis(log_probs, ids.reshape((*ids.shape, 1)), axis=-1).reshape(ids.shape)
     return over_counted(where(counted, -chosen, 0.0), counted, reduction)
@@ -193,21 +200,22 @@ def class_targets(
     `scores` is the shape (..., V) of the logits, `home` their backend.
     """
     ignore_index = checked_integer(name, "ignore_index", ignore_index)
-    targets = targets.data if hasattr(targets, "requires_grad") else targets
+    targets = targets.array if is_tensor(targets) else targets
     if targets.size == 0 and isinstance(targets, np.ndarray):
         targets = targets.astype(np.int64)  # an empty list becomes float32
     shape, classes = tuple(scores[:-1]), scores[-1]
     if targets.dtype.kind not in "iu":
         also = f", or probabilities of shape {(*shape, classes)}" if name == "cross_entropy" else ""
         also += "; for probabilities use cross_entropy(linear(...), targets)" if name == "linear_cross_entropy" else ""
+        remedy = "; use targets.astype('int64')" if tuple(targets.shape) == shape else ""
         raise TypeError(
             f"{name}: targets must be integers of shape {shape}{also}; got dtype {targets.dtype} of shape "
-            f"{tuple(targets.shape)}"
+            f"{tuple(targets.shape)}{remedy}"
         )
     if tuple(targets.shape) != shape:
         raise ValueError(
             f"{name}: targets must have the shape of the first argument without the last axis, {shape}; "
-            f"got {tuple(targets.shape)}"
+            f"got {tuple(targets.shape)}{_shape_remedy(name, scores, tuple(targets.shape))}"
         )
     if isinstance(targets, np.ndarray):  # the check is free on the host; targets on a GPU are not fetched for it
         _check_range(name, targets, classes, ignore_index)
@@ -216,6 +224,17 @@ def class_targets(
         _check_backend(name, targets, home)
     counted = targets != ignore_index
     return home.xp.where(counted, targets, home.xp.zeros_like(targets)), counted
+
+
+def _shape_remedy(name: str, scores: tuple[int, ...], targets: tuple[int, ...]) -> str:
+    """Return the end of the message for targets of a shape that does not fit."""
+    if len(scores) > 2 and targets == (scores[0], *scores[2:]):
+        return "; the classes belong on the last axis, so move them there by tl.moveaxis(x, 1, -1)"
+    if targets == (*scores[:-1], 1):
+        return "; drop the last axis by targets[..., 0]"
+    if targets == scores and name == "cross_entropy":
+        return "; as probabilities they must be floating: targets.astype('float32')"
+    return ""
 
 
 def _check_backend(name: str, targets: Array, home: Backend) -> None:
@@ -232,5 +251,12 @@ def _check_range(name: str, targets: np.ndarray, classes: int, ignore_index: int
     if bad.any():
         position = tuple(int(i) for i in np.argwhere(bad)[0])
         raise IndexError(
-            f"{name}: target {int(targets[position])} at position {position} is outside the {classes} classes"
+            f"{name}: target {int(targets[position])} at position {position} is outside the {classes} classes; "
+            f"{_range_remedy(int(targets[position]), classes)}"
         )
+
+
+def _range_remedy(target: int, classes: int) -> str:
+    if classes == 1:
+        return "for yes or no use binary_cross_entropy_with_logits"
+    return f"number the classes from 0, widen the first argument, or pass ignore_index={target} if it is padding"

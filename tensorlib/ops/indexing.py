@@ -10,7 +10,8 @@ import numpy as np
 from tensorlib.arrays.backend import Array, backend_of, namespace_of
 from tensorlib.arrays.sharing import kept
 from tensorlib.engine.errors import called_op
-from tensorlib.engine.function import Function, as_tensor, constant, derivation
+from tensorlib.engine.function import Function, as_tensor, constant, derivation, is_tensor
+from tensorlib.ops.arguments import operand
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -87,7 +88,7 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
 
 def _checked_index(index: Any, x: Tensor) -> Any:
     """Return an index with its lists, arrays and Tensors as checked arrays on the backend of x; arrays are copied."""
-    parts = [p if _is_basic(p) or _is_array(p) else _host_array(p) for p in as_tuple(index)]
+    parts = [p if _is_basic(p) else operand(p) if _is_array(p) else _host_array(p) for p in as_tuple(index)]
     taken = [p.ndim if _is_mask(p) else 0 if p is None or p is Ellipsis or isinstance(p, bool) else 1 for p in parts]
     if sum(taken) > x.ndim:
         raise IndexError(f"getitem: too many indices, {sum(taken)} axes are indexed; the Tensor has shape {x.shape}")
@@ -135,7 +136,7 @@ def integer_indices(indices: Any, x: Tensor, size: int, what: str, name: str, ne
     CuPy silently wraps indices out of range, whereas NumPy raises an error. So indices from the host are checked here:
     each must lie in [-size, size), or in [0, size) if `negative` is False. Indices already on a GPU are not fetched.
     """
-    indices = indices if _is_array(indices) else _host_array(indices)
+    indices = operand(indices) if _is_array(indices) else _host_array(indices)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{name}: indices must be integers, got dtype {indices.dtype}")
     array = on_backend_of(x, indices, name, "indices")
@@ -156,7 +157,7 @@ def check_range(indices: np.ndarray, size: int, what: str, name: str, low: int =
 
 def on_backend_of(x: Tensor, given: Any, name: str, what: str) -> Array:
     """Return `given` on the backend of x as an op may keep it: a Tensor's array, or a copy of the caller's."""
-    tensor = hasattr(given, "requires_grad")
+    tensor = is_tensor(given)
     home = backend_of(given.data if tensor else given)
     if home is not x.backend and (tensor or home.xp is not np):
         raise TypeError(
@@ -246,9 +247,7 @@ def embedding(weight: TensorLike, ids: TensorLike) -> Tensor:
 
 def _array_of(given: Any) -> Any:
     """Return the array of a Tensor, or a copy of anything else, because the caller may change it before backward."""
-    if hasattr(given, "requires_grad"):
-        return kept(given.data)
-    return given.copy() if hasattr(given, "dtype") else as_tensor(given).data
+    return kept(given.array) if is_tensor(given) else as_tensor(given).array
 
 
 def check_ids(ids: np.ndarray, vocabulary: int) -> None:
@@ -258,6 +257,7 @@ def check_ids(ids: np.ndarray, vocabulary: int) -> None:
         position = tuple(int(i) for i in np.argwhere(bad)[0])
         raise IndexError(
             f"embedding: token id {int(ids[position])} at position {position} is outside the vocabulary of {vocabulary}"
+            f"; ids run from 0 to {vocabulary - 1}: use a table of more rows, or the tokenizer that fits it"
         )
 
 
@@ -294,8 +294,8 @@ def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
     >>> tl.where([True, False], [1.0, 2.0], 0.0)
     Tensor([1. 0.], shape=(2,), dtype=float32)
     """
-    like: Any = next((z for z in (x, y) if hasattr(z, "requires_grad")), None)
-    given: Any = condition if _is_array(condition) else as_tensor(condition).data
+    like: Any = next((z for z in (x, y) if is_tensor(z)), None)
+    given = operand(condition)
     if given.dtype.kind not in "biu":
         raise TypeError(
             f"{called_op('where')}: the condition must be boolean, got {given.dtype}; compare first, as in x > 0"
@@ -315,7 +315,7 @@ def masked_fill(x: TensorLike, mask: TensorLike, value: float) -> Tensor:
     Tensor([0. 2.], shape=(2,), dtype=float32)
     """
     x = as_tensor(x)
-    given: Any = mask if hasattr(mask, "dtype") else as_tensor(mask).data
+    given = operand(mask)
     if given.dtype != bool:
         raise TypeError(f"masked_fill: mask must be boolean, got dtype {given.dtype}; compare first, as in mask != 0")
     return where(given, value, x)

@@ -6,8 +6,8 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array
-from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.ops.arguments import checked_real
+from tensorlib.engine.function import Function, derivation
+from tensorlib.ops.arguments import checked_real, operand
 from tensorlib.ops.crossentropy import (
     class_targets,
     cross_entropy,
@@ -99,7 +99,7 @@ def linear_cross_entropy(
     x, weight = operands[:2]
     if reduction == "none" or x.dtype == "float16":
         return cross_entropy(linear(*operands), targets, ignore_index, smoothing, reduction)
-    given: Any = targets if hasattr(targets, "dtype") else as_tensor(targets).data
+    given = operand(targets)
     shape = (*x.shape[:-1], weight.shape[1])
     ids, counted = class_targets("linear_cross_entropy", shape, x.backend, given, ignore_index)
     total = LinearCrossEntropy.apply(

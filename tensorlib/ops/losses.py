@@ -159,7 +159,8 @@ def _same_shape(name: str, x: TensorLike, targets: TensorLike) -> tuple[Tensor, 
     if x.dtype.kind != "f" and targets.dtype.kind != "f":
         x = as_floating(x)  # the difference of two uint8 would wrap around
     if x.shape != targets.shape:
-        raise ValueError(f"{name}: both arguments must have the same shape, got {x.shape} and {targets.shape}")
+        remedy = f"; use targets.reshape{x.shape}" if x.size == targets.size else ""
+        raise ValueError(f"{name}: both arguments must have the same shape, got {x.shape} and {targets.shape}{remedy}")
     return x, targets
 
 

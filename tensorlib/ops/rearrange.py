@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.engine.function import Function, as_tensor, derivation
+from tensorlib.engine.function import Function, as_tensor, derivation, is_tensor
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import (
     Axis,
@@ -148,7 +148,7 @@ def pad(
     """
     x = as_tensor(x)
     given: Any = pad_width
-    widths = _pad_widths(given.numpy() if hasattr(given, "requires_grad") else given, x.ndim)
+    widths = _pad_widths(given.numpy() if is_tensor(given) else given, x.ndim)
     if mode == "constant":
         return Pad.apply(x, widths=widths, value=checked_element("pad", constant_values, x.dtype))
     if not isinstance(mode, str) or mode not in _SELECTING_MODES:

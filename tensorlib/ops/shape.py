@@ -47,9 +47,22 @@ class Reshape(Function):
             return x.reshape(shape)
         except TypeError:
             raise TypeError(f"reshape: shape needs integers, got {shown(shape)}") from None
+        except ValueError:
+            raise ValueError(f"reshape: {_misfit(x.shape, shape)}") from None
 
     def backward(self, dy: Array) -> Any:
         return dy.reshape(self.shape)
+
+
+def _misfit(old: tuple[int, ...], new: tuple[int, ...]) -> str:
+    """Return why an array cannot be reshaped."""
+    if sum(n < 0 for n in new) > 1:
+        return f"at most one size may be -1, which is inferred, got {new}"
+    given, wanted = math.prod(old), math.prod(n for n in new if n >= 0)
+    if min(new, default=0) < 0:
+        return f"the number of elements must be a multiple of {wanted}, got {given} of shape {old} for {new}"
+    remedy = f"; -1 is inferred, as in {(-1, *new[1:])}" if given % max(math.prod(new[1:]), 1) == 0 else ""
+    return f"the number of elements must stay {given}, that of {old}, got {wanted} for {new}{remedy}"
 
 
 @derivation(Reshape)

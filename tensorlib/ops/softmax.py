@@ -86,7 +86,11 @@ def checked_mask(visible: TensorLike, shape: tuple[int, ...], x: Tensor) -> Arra
     mask = as_tensor(visible, like=x)
     if mask.dtype != bool:
         name = called_op("softmax")
-        raise TypeError(f"{name}: visible must be boolean, True where a position may be seen; got dtype {mask.dtype}")
+        instead = "x == 0 for a mask of 0 and -inf that is added to scores" if mask.dtype.kind == "f" else "x != 0"
+        raise TypeError(
+            f"{name}: visible must be boolean, True where a position may be seen; got dtype {mask.dtype}; compare "
+            f"first: {instead}"
+        )
     try:
         fits = np.broadcast_shapes(mask.shape, shape) == tuple(shape)
     except ValueError:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib.engine.function import as_tensor, constant, derivation
+from tensorlib.engine.function import as_tensor, constant, derivation, is_tensor
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import check_flag, checked_size, normalized_axis
 from tensorlib.ops.gathering import take_along_axis
@@ -135,7 +135,7 @@ def searchsorted(sorted: TensorLike, values: TensorLike, side: str = "left") -> 
     """
     if not isinstance(side, str) or side not in ("left", "right"):
         raise ValueError(f"searchsorted: side must be 'left' or 'right', got {shown(side)}")
-    like: Any = values if hasattr(values, "requires_grad") else None
+    like: Any = values if is_tensor(values) else None
     sorted = as_tensor(sorted, None if hasattr(sorted, "dtype") else like)
     if sorted.ndim != 1:
         raise ValueError(f"searchsorted: the sorted Tensor must have one axis, got shape {sorted.shape}")

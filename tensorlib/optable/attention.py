@@ -45,7 +45,7 @@ ROWS: list[Row] = [
          sample((3, 2), (3, 2), (3, 2), visible=CAUSAL), sample((2, 1, 2), (1, 3, 2), (1, 3, 1), return_weights=True),
          sample((0, 2), (4, 2), (4, 2)), sample((1, 1, 1, 2), (2, 1, 2), (2, 1, 2)),
          sample((3, 2), (3, 2), (3, 2), causal=True),
-         sample((2, 3, 2), (2, 4, 2), (2, 4, 2), causal=True, visible=VISIBLE),
+         sample((2, 4, 2), (2, 4, 2), (2, 4, 2), causal=True, visible=VISIBLE[0]),
          sample((2, 1, 3, 2), (2, 1, 3, 2), (2, 1, 3, 2), causal=True, dropout=0.3),
          sample((3, 2), (4, 2), (4, 1), dropout=0.3), sample((3, 2), (4, 2), (2, 4, 3), dropout=0.3),
          sample((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=VISIBLE, dropout=0.3, return_weights=True)],

@@ -1,6 +1,7 @@
 """Common mistakes with every public function: the error is one line with the function and the value given."""
 
 import inspect
+import pickle
 
 import numpy as np
 import pytest
@@ -136,6 +137,18 @@ WORDS = [
     (lambda: X.__cuda_array_interface__, "a Tensor on backend 'numpy' has no __cuda_array_interface__"),
     (lambda: tl.cat([X, X]), "tensorlib has no attribute 'cat'; use tl.concatenate"),
     (lambda: tl.sotfmax(X), "'sotfmax'; did you mean softmax"),
+    (lambda: tl.tensor([1.0]), "tensorlib has no attribute 'tensor'; use tl.Tensor"),
+    (lambda: tl.empty((2, 3)), r"'empty'; use tl\.zeros\(shape\)"),
+    (lambda: nn.LSTM(3, 4), "nn has no attribute 'LSTM'; use nn.Linear in a loop over the positions"),
+    (lambda: nn.BatchNorm2d(3), r"'BatchNorm2d'; use tl\.batch_norm, with an nn\.Buffer for each running statistic"),
+    (lambda: nn.Adam([X]), "nn has no attribute 'Adam'; use nn.optim.Adam"),
+    (lambda: nn.TransformerEncoderLayer(8, 2), "use models.Transformer, or nn.MultiHeadAttention"),
+    (lambda: nn.functional.linear(X, Y), r"'linear'; use tl\.linear\(x, weight, bias\), whose weight is \(in, out\)"),
+    (lambda: nn.functional.max_pool2d(X, 2), "'max_pool2d'; use tl.max_pool"),
+    (lambda: nn.init.xavier_uniform_(X), r"'xavier_uniform_'; use w\.replace\(init\.xavier_uniform\("),
+    (lambda: optim.lr_scheduler, "nn.optim has no attribute 'lr_scheduler'; use nn.schedules"),
+    (lambda: optim.RMSprop([X]), "'RMSprop'; use optim.Adam"),
+    (lambda: nn.Linear(3, 2).register_buffer("x", X), r"'register_buffer'; use model\.name = nn\.Buffer\(x\)"),
     (lambda: nn.ReLU(), "nn has no attribute 'ReLU'; use tl.relu"),
     (lambda: nn.functional.softmax(X), r"'softmax'; use tl.softmax\(...\), with axis= for dim="),
     (lambda: nn.Linear(3, 2).cuda(), r"Linear has no attribute 'cuda'; use model.to\('cupy'\)"),
@@ -150,9 +163,109 @@ def test_a_name_of_pytorch_leads_to_the_name_here(use, message):
         use()
 
 
+def test_a_shape_in_the_constructor_leads_to_zeros():
+    with pytest.raises(TypeError, match=r"requires_grad must be True or False, got 4; for a shape use tl\.zeros"):
+        tl.Tensor(3, 4)
+
+
 def test_lr_leads_to_learning_rate():
     with pytest.raises(TypeError, match=r"Adam: lr is called learning_rate, got lr=0.1"):
         optim.Adam(nn.Linear(3, 2).parameters(), lr=0.1)
+
+
+ATTENTION = nn.MultiHeadAttention(4, 2)
+
+KEYWORDS = [
+    (lambda: X.sum(dim=0), r"sum\(\) got an unexpected keyword argument 'dim'; it is called axis here"),
+    (lambda: X.mean(axis=0, keepdim=True), r"mean\(\) .* 'keepdim'; it is called keepdims here"),
+    (lambda: tl.softmax(X, dim=-1), r"softmax\(\) .* 'dim'; it is called axis here"),
+    (lambda: X.std(unbiased=False), "'unbiased'; it is called ddof here"),
+    (lambda: tl.norm(X, p=2), "'p'; it is called ord here"),
+    (lambda: X.flatten(start_dim=1), "'start_dim'; it is called start_axis here"),
+    (lambda: tl.concatenate([X, X], dim=1), "'dim'; it is called axis here"),
+    (lambda: tl.cross_entropy(X, target=IDS), "'target'; it is called targets here"),
+    (lambda: tl.cross_entropy(X, IDS, weight=X[0]), "'weight'; multiply the losses of reduction='none'"),
+    (lambda: tl.scaled_dot_product_attention(X, X, X, attn_mask=None), "'attn_mask'; it is called visible here"),
+    (lambda: tl.scaled_dot_product_attention(X, X, X, is_causal=True), "'is_causal'; it is called causal here"),
+    (lambda: tl.scaled_dot_product_attention(X, X, X, dropout_p=0.0), "'dropout_p'; it is called dropout here"),
+    (lambda: tl.layer_norm(X, normalized_shape=(3,)), "'normalized_shape'; leave it out: the last axis is normalized"),
+    (lambda: tl.dropout(X, 0.5, training=True), "'training'; leave it out: tl.dropout always drops"),
+    (lambda: tl.zeros((2, 3), device="cuda"), "'device'; it is called backend here"),
+    (lambda: tl.normal(size=(2, 3)), "'size'; it is called shape here"),
+    (lambda: tl.zeros((2, 3), requires_grad=True), r"'requires_grad'; set x\.requires_grad = True"),
+    (lambda: tl.Tensor([1.0], device="cuda"), "'device'; it is called backend here"),
+    (lambda: nn.Parameter([1.0], requires_grad=False), r"'requires_grad'; set x.* nn\.Buffer\(x\) is not trained"),
+    (lambda: nn.Linear(in_features=3, out_features=2), r"Linear\(\) .* 'in_features'; it is called in_width here"),
+    (lambda: nn.Embedding(5, embedding_dim=2), "'embedding_dim'; it is called width here"),
+    (lambda: nn.LayerNorm(normalized_shape=4), "'normalized_shape'; it is called width here"),
+    (lambda: nn.MultiHeadAttention(4, num_heads=2), "'num_heads'; it is called heads here"),
+    (lambda: nn.MultiHeadAttention(4, 2, batch_first=True), "'batch_first'; leave it out: the batch is the first axis"),
+    (lambda: nn.Linear(3, 2, device="cuda"), r"'device'; leave it out, and call \.to\('cupy'\)"),
+    (lambda: nn.CrossEntropyLoss(weight=X[0]), "'weight'; multiply the losses of reduction='none'"),
+    (lambda: ATTENTION(X, attn_mask=MASK), r"MultiHeadAttention.forward\(\) .* 'attn_mask'; it is called visible here"),
+    (lambda: ATTENTION(X, key_padding_mask=MASK), r"'key_padding_mask'; pass visible=, .*: ~mask"),
+    (lambda: ATTENTION(X, need_weights=True), "'need_weights'; it is called return_weights here"),
+    (lambda: optim.Adam(params=[nn.Parameter([1.0])]), r"Adam\(\) .* 'params'; it is called parameters here"),
+    (lambda: optim.Adam([nn.Parameter([1.0])], amsgrad=True), "'amsgrad'; leave it out"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("use", "message"), KEYWORDS)
+def test_a_keyword_of_pytorch_leads_to_the_one_here(use, message):
+    with pytest.raises(TypeError, match=message) as caught:
+        use()
+    assert (caught.value.__cause__ is None and caught.value.__suppress_context__) or caught.value.__context__ is None
+
+
+class Dimensional(nn.Module):
+    """A user's module, whose own keywords are none of PyTorch's business."""
+
+    def __init__(self, dim, **options):
+        self.dim, self.options = dim, options
+
+    def forward(self, x, dim):
+        return x.sum(dim=dim)  # a mistake deeper inside
+
+
+def broken(x, axis=0):
+    raise TypeError("other() got an unexpected keyword argument 'dim'")
+
+
+def test_only_the_call_itself_is_answered():
+    from tensorlib.pytorch_words import answering
+
+    assert Dimensional(dim=3, size=4).options == {"size": 4}
+    with pytest.raises(TypeError, match=r"^sum\(\) got an unexpected keyword argument 'dim'; it is called axis here$"):
+        Dimensional(dim=3)(X, dim=1)
+    with pytest.raises(TypeError, match=r"argument 'dim'$"):
+        answering(broken)(X)
+    with pytest.raises(TypeError, match=r"argument 'dimm'$"):
+        X.sum(dimm=0)
+
+
+def test_answers_change_neither_signatures_nor_identities():
+    assert list(inspect.signature(tl.sum).parameters) == ["x", "axis", "keepdims"]
+    assert inspect.getsourcefile(inspect.unwrap(tl.sum)).endswith("reduce.py")
+    assert tl.Tensor.sum is tl.sum is pickle.loads(pickle.dumps(tl.sum)) and tl.sum.__doc__
+    assert not hasattr(tl.add, "__wrapped__") and not hasattr(tl.linear, "__wrapped__")  # the hot path
+
+
+def test_keywords_that_are_recommended_exist():
+    from tensorlib.pytorch_words import _KEYWORDS
+
+    owners = [tl, nn, optim]
+    public = [getattr(m, name) for m in owners for name in (m.__all__ if hasattr(m, "__all__") else dir(m))]
+    functions = [f for f in public if inspect.isfunction(f) or inspect.isclass(f)]
+    known = {p for f in functions if f.__module__ != "builtins" for p in parameters_of(f)}
+    known |= parameters_of(nn.MultiHeadAttention.forward)
+    assert not {ours for words in _KEYWORDS.values() for ours in words.split()} - known
+
+
+def parameters_of(function):
+    try:
+        return {*inspect.signature(function).parameters}
+    except ValueError:
+        return set()
 
 
 def test_names_that_are_recommended_exist():
@@ -195,15 +308,44 @@ def test_what_is_recommended_computes_what_pytorch_computes():
 
 
 class Foreign:
-    """An array of another library, by its attributes."""
+    """An array of another library, by its attributes: like torch.Tensor, it looks much like a Tensor."""
 
-    dtype, shape, __dlpack__ = np.dtype("float32"), (2, 3), None
+    dtype, requires_grad, grad, device, __dlpack__ = object(), False, None, "cpu", None
+
+    def __init__(self, shape=(2, 3)):
+        self.shape, self.ndim, self.size = shape, len(shape), int(np.prod(shape))
 
 
 def test_an_array_of_another_library_is_refused():
     for use, name in ((lambda x: tl.exp(x), "exp"), (lambda x: X + x, "add"), (lambda x: tl.mean(x), "mean")):
         with pytest.raises(TypeError, match=rf"{name}: needs an array of NumPy or CuPy, got .*Foreign; tl.from_dlpack"):
             use(Foreign())
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in ROWS])
+def test_an_operand_of_another_library_is_refused_at_every_position(row):
+    arguments, keywords = call_of(row)
+    for i, argument in enumerate(arguments):
+        if isinstance(argument, tl.Tensor) and row.name != "permutation":
+            with pytest.raises(TypeError, match=rf"{row.name}: .* got tests\.Foreign"):
+                foreign = Foreign(argument.shape)
+                getattr(tl, row.name)(*arguments[:i], foreign, *arguments[i + 1 :], **keywords)
+
+
+def test_the_constructor_copies_tensors_of_pytorch():
+    torch = pytest.importorskip("torch")
+    theirs = torch.arange(6.0).reshape(2, 3).T
+    ours = tl.Tensor(theirs)
+    theirs[0, 0] = 7
+    np.testing.assert_array_equal(ours.numpy(), [[0, 3], [1, 4], [2, 5]])
+    assert ours.dtype == np.float32 and tl.Tensor(torch.tensor([True, False])).dtype == bool
+    assert nn.Parameter(torch.ones(2, dtype=torch.float64)).dtype == np.float64
+    with pytest.raises(BufferError, match=r"Tensor: torch\.Tensor cannot be shared: .*, use tensor\.detach"):
+        tl.Tensor(torch.ones(2, requires_grad=True))
+    with pytest.raises(TypeError, match=r"Tensor: dtype must be numeric, such as 'float32' .* got torch\.float64"):
+        tl.Tensor([1.0], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"got torch\.float64; x\.astype\(dtype\) converts"):
+        ours.to(torch.float64)
 
 
 # ---- gradients, transforms, hooks and custom ops ------------------------------------------------------------------

@@ -14,13 +14,13 @@ from tests.edges import refused
 
 
 class Pair(nn.Module):
-    """Two linear layers, a parameter and a Tensor that is not a parameter."""
+    """Two linear layers, a parameter and a buffer that is not in checkpoints."""
 
     def __init__(self):
         self.first = nn.Linear(2, 3)
         self.second = nn.Linear(3, 2, bias=False)
         self.scale = nn.Parameter(np.ones(2, np.float32))
-        self.table = tl.Tensor(np.zeros(2, np.float32))
+        self.table = nn.Buffer(np.zeros(2, np.float32), persistent=False)
 
     def forward(self, x):
         return self.second(tl.relu(self.first(x))) * self.scale + self.table
@@ -217,6 +217,24 @@ def test_loading_that_is_not_strict_ignores_names_but_not_shapes():
         pair.load_state_dict({"scale": np.zeros(4)}, strict=False)
 
 
+def test_what_is_known_of_a_misfit_is_said():
+    with pytest.raises(ValueError, match=r"weight must have .*\(2, 3\), got \(3, 2\) \(its transpose fits"):
+        nn.Linear(2, 3).load_state_dict({"weight": np.ones((3, 2)), "bias": np.ones(3)})
+    pair = Pair()
+    with pytest.raises(ValueError, match=r"missing scale; .* the names begin with 'model\.', which must be removed"):
+        pair.load_state_dict({f"model.{name}": array for name, array in pair.state_dict().items()})
+
+
+def test_tensors_of_pytorch_are_not_loaded_because_a_square_weight_would_silently_be_transposed():
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.Linear(2, 2)
+    with pytest.raises(TypeError, match=r"weight is a torch\..*; pass x\.numpy\(\), and x\.numpy\(\)\.T for"):
+        nn.Linear(2, 2).load_state_dict(theirs.state_dict())
+    ours, state = nn.Linear(2, 2), {name: x.numpy() for name, x in theirs.state_dict().items()}
+    ours.load_state_dict({"weight": state["weight"].T, "bias": state["bias"]})
+    np.testing.assert_allclose(ours(tl.ones(2)).numpy(), theirs(torch.ones(2)).detach().numpy(), rtol=1e-6)
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 def test_a_copied_module_is_independent(duplicate):
     tree = Tree()
@@ -241,7 +259,7 @@ def test_tied_parameters_stay_tied_in_a_copy(duplicate):
     assert all(type(p) is nn.Parameter for p in twin.parameters())
     np.testing.assert_array_equal(twin.trunk.weight.grad.numpy(), 1)
     assert twin.trunk.weight.requires_grad and not twin.trunk.bias.requires_grad
-    assert type(twin.branches[0].table) is tl.Tensor
+    assert type(twin.branches[0].table) is nn.Buffer and not twin.branches[0].table.persistent
 
 
 def test_a_module_copied_on_a_backend_stays_there(backend):
@@ -521,6 +539,12 @@ BAD = [
     (lambda: nn.Parameter(np.arange(3)), TypeError, "needs a real floating dtype, got int64"),
     (lambda: Pair().load_state_dict("model.safetensors"), TypeError, r"names to arrays, got str; tl\.load\(path\)"),
     (lambda: Pair().load_state_dict(Pair()), TypeError, r"names to arrays, got tests\.Pair; give its state_dict"),
+    (lambda: Pair().load_state_dict({"scale": ["a", "b"]}, False), ValueError, "must hold real numbers, got .*U1"),
+    (lambda: Pair().load_state_dict({"scale": [1j, 2]}, False), ValueError, "must hold real .* complex128"),
+    (lambda: Pair().load_state_dict({"scale": [1, 1e300]}, False), ValueError, "of dtype float32 cannot hold 1e[+]300"),
+    (lambda: Pair().load_state_dict({"scale": [[1], [1, 2]]}, False), TypeError, "scale must be an array, got list"),
+    (lambda: tl.save(Pair(), "x"), TypeError, r"save: needs names with .* got tests\.Pair; pass model\.state_dict\(\)"),
+    (lambda: nn.Buffer([1.0], "float64"), TypeError, "Buffer: persistent must be True or False, got 'float64'; name"),
     (lambda: Pair().load_state_dict({}), ValueError, "missing scale; missing first.weight"),
     (lambda: nn.functional_call(Pair(), Pair().parameters(), 1), TypeError, "names to Tensors, got generator"),
     (lambda: nn.functional_call(Pair(), {"scale": np.ones(2)}, 1), TypeError, r"to Tensors, got numpy\.ndarray"),
@@ -532,7 +556,7 @@ BAD = [
     (lambda: Pair().train("yes"), TypeError, "train: mode must be True or False, got 'yes'"),
     (lambda: nn.Module()(1), NotImplementedError, "Module: forward is missing"),
     (lambda: nn.ModuleList([nn.Linear(1, 1)])(1), NotImplementedError, "ModuleList: forward is missing"),
-    (lambda: nn.ModuleList([tl.relu]), TypeError, "ModuleList: holds modules, got function"),
+    (lambda: nn.ModuleList([tl.relu]), TypeError, "ModuleList: holds modules, got function; call functions in"),
     (lambda: nn.ModuleList([nn.Linear]), TypeError, "ModuleList: holds modules, got the class Linear; call it"),
     (lambda: nn.ModuleList([None]), TypeError, "ModuleList: holds modules, got NoneType"),
     (lambda: nn.Sequential([nn.Linear(1, 1)]), TypeError, r"Sequential: holds modules, got list; .*Sequential\(\*"),

@@ -328,6 +328,51 @@ def test_schedules_rise_through_the_warmup_and_fall_after_it(schedule):
     assert all(a > b for a, b in pairwise(rates[39:]))
 
 
+# ---- frozen parameters ----
+
+
+def frozen(*names):
+    bowl = Bowl()
+    for name in names:
+        getattr(bowl, name).requires_grad = False
+    return bowl
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda p: optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1), lambda p: optim.AdamW(p, 0.1, weight_decay=0.1)],
+)
+def test_a_frozen_parameter_stays_as_it_is_until_it_is_thawed(make):
+    model, alone = frozen("b"), Bowl()
+    optimizer, other = make(model.named_parameters()), make([("w", alone.w)])
+    before = model.b.numpy().copy()
+    model.b.grad = tl.ones(4, dtype="float64")  # of a backward pass before it was frozen
+    for _ in range(3):
+        model.w.grad = None
+        model().backward()
+        optimizer.step()
+        other.zero_grad()
+        alone().backward()
+        other.step()
+    np.testing.assert_array_equal(model.w.numpy(), alone.w.numpy())
+    np.testing.assert_array_equal(model.b.numpy(), before)
+    assert not optimizer.state["b"] and optimizer.steps == {"w": 3, "b": 0}
+    model.b.requires_grad = True
+    train(model, optimizer, 1)
+    assert (model.b.numpy() != before).all() and optimizer.steps == {"w": 4, "b": 1}
+
+
+def test_a_state_fits_whatever_is_frozen():
+    model = Bowl()
+    optimizer = optim.Adam(model.named_parameters())
+    train(model, optimizer, 2)
+    thawed = frozen("w")
+    fresh = optim.Adam(thawed.named_parameters())
+    fresh.load_state_dict(optimizer.state_dict())
+    train(thawed, fresh, 1)
+    assert fresh.steps == {"w": 2, "b": 3} and fresh.state_dict().keys() == optimizer.state_dict().keys()
+
+
 # ---- mistakes ----
 
 
@@ -360,7 +405,13 @@ BAD = [
     (lambda: optim.SGD([parameters()], 0.1), TypeError, "got list among them"),
     (lambda: optim.SGD([np.zeros(2)], 0.1), TypeError, r"got numpy\.ndarray among them"),
     (lambda: optim.Adam([parameters()[0] * 2]), ValueError, r"but 0 of shape \(3, 4\) was computed"),
-    (lambda: optim.Adam([tl.zeros(2)]), ValueError, r"but 0 of shape \(2,\) requires no gradient"),
+    (lambda: optim.Adam([tl.zeros(2)]), ValueError, r"but 0 of shape \(2,\) requires no gradient; set p\.requires_gr"),
+    (lambda: optim.Adam(frozen("w", "b").named_parameters()), ValueError, r"but w of shape .*, nor does any other"),
+    (lambda: optim.Adam([parameters()[0] * 2]), ValueError, "0 of shape .* was computed by multiply; make"),
+    (lambda: optim.Adam([{"params": parameters()}]), TypeError, "got dict .*; make one optimizer for each"),
+    (lambda: optim.Adam(parameters()).param_groups, AttributeError, "'param_groups'; use optimizer.learning_rate"),
+    (lambda: optim.Adam(parameters()).learnin_rate, AttributeError, "'learnin_rate'; did you mean learning_rate"),
+    (lambda: optim.Adam(parameters()).step(), RuntimeError, r"Adam: step needs a gradient, .*none of 2 "),
     (lambda: optim.Adam(parameters() + parameters()), ValueError, "must have different names, got w twice"),
     (lambda: optim.Adam([parameters()[0]] * 2), ValueError, "w is given twice, first as w"),
     (lambda: optim.Adam(twice()), ValueError, "b is given twice, first as a"),

@@ -174,6 +174,10 @@ BINARY = (
 
 BAD = [
     (lambda x: tl.clip(x, 0, [1, 2]), ValueError, r"clip: shapes must broadcast, got \(2, 3\) and \(2,\)"),
+    (lambda x: x + tl.ones(2, backend=x.backend), ValueError, r"add: .* \(2,\); did you mean y\.reshape\(2, 1\)\?"),
+    (lambda x: tl.ones(2, backend=x.backend) * x, ValueError, r"multiply: .*\(2,\) and \(2, 3\); .* x\.reshape"),
+    (lambda x: x - x.T, ValueError, r"subtract: .* \(2, 3\) and \(3, 2\); did you mean y\.T\?"),
+    (lambda x: x / tl.ones((2, 4), backend=x.backend), ValueError, r"divide: .* \(2, 4\); sizes, from the"),
     (lambda x: x.clip((0, 1)), ValueError, r"clip: shapes must broadcast, got \(2, 3\) and \(2,\)"),
     (lambda x: x & (x > 0), TypeError, r"bitwise_and: needs booleans or integers, got float64; compare first, in par"),
     (lambda x: (x > 0) | 0.5, TypeError, r"bitwise_or: needs booleans or integers, got float; .* \(x > 0\) & \(y > 0"),

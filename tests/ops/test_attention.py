@@ -136,6 +136,66 @@ def test_heads_must_divide_the_width(width, heads):
         nn.MultiHeadAttention(width, heads)
 
 
+# ---- masks whose axes are not what they seem ----
+
+
+def padding(*lengths, longest=5):
+    return np.arange(longest) < np.array(lengths)[:, None]
+
+
+def attention_of(queries, keys, visible=None, batch=3, heads=2, **options):
+    q, k = (normal(*(n for n in (batch, heads, length, 4) if n), seed=length) for length in (queries, keys))
+    return tl.scaled_dot_product_attention(q, k, k, visible, **options)
+
+
+AXES = [
+    (lambda: attention_of(1, 5, causal=True), "as many queries as keys, got 1 and 5; leave it out if this query comes"),
+    (lambda: attention_of(2, 5, causal=True), r"got 2 and 5; .* pass visible=nn\.causal_mask\(5\)\[-2:\]"),
+    (lambda: attention_of(5, 2, causal=True), r"got 5 and 2; pass visible, a mask \(T, S\)"),
+    (lambda: attention_of(4, 5, padding(5, 2, 1)), r"got \(3, 5\); pass visible\[:, None, None\] for padding"),
+    (lambda: attention_of(4, 5, padding(5, 2, 1), heads=None), r"pass visible\[:, None\] for padding"),
+    (lambda: attention_of(3, 5, padding(2, 5, 1)), r"read as \(T, S\), but .* visible\[None, None\]"),
+    (lambda: attention_of(3, 5, padding(2, 5, 1)[:, ::-1]), r"shape \(3, 5\) would be read as \(T, S\)"),
+    (lambda: attention_of(3, 5, padding(2, 5, 1), heads=None), r"visible\[:, None\] for padding .* or visible\[None\]"),
+    (lambda: attention_of(4, 5, np.ones((3, 4, 5), bool)), r"got \(3, 4, 5\); pass visible\[:, None\] for \(B, T"),
+    (lambda: attention_of(4, 5, np.ones((2, 4, 5), bool)), r"must have all axes of the scores, \(3, 2, 4, 5\)"),
+    (lambda: nn.MultiHeadAttention(4, 2)(normal(1, 1, 4), normal(1, 5, 4), causal=True), "keys, got 1 and 5"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("use", "message"), AXES)
+def test_shapes_that_could_mean_something_else_are_refused(use, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        use()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "visible",
+    [padding(2, 5, 1)[:, None, None], padding(2, 5, 1)[None, None], padding(1, 2, 3), nn.causal_mask(5)[-3:],
+     np.tri(3, 5, 1, bool) & ~np.tri(3, 5, -1, bool), padding(3, 3, 3), padding(4)[0], padding(2, 5, 1)[None]],
+    ids=["(B, 1, 1, S)", "(1, 1, T, S)", "later sees more", "cache", "band", "all alike", "(S,)", "(1, T, S)"],
+)  # fmt: skip
+def test_masks_with_as_many_sentences_as_queries_have_their_meaning(visible):
+    """Three sentences, three queries: the value equals that of the mask written out with all its axes."""
+    full = np.asarray(visible) & np.ones((3, 2, 3, 5), bool)
+    q, k, v = normal(3, 2, 3, 4), normal(3, 2, 5, 4, seed=2), normal(3, 2, 5, 4, seed=3)
+    weights = np.where(full, np.exp(q @ k.swapaxes(-1, -2) / 2), 0)
+    expected = weights / weights.sum(-1, keepdims=True) @ v
+    found = tl.scaled_dot_product_attention(q, k, v, visible)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+
+
+def test_queries_after_a_cache_see_what_they_saw_in_the_whole_sequence():
+    q, k, v = (normal(2, 2, 5, 4, seed=s) for s in (1, 2, 3))
+    whole = tl.scaled_dot_product_attention(q, k, v, causal=True).numpy()
+    last = tl.scaled_dot_product_attention(q[:, :, -2:], k, v, nn.causal_mask(5)[-2:]).numpy()
+    np.testing.assert_allclose(last, whole[:, :, -2:], rtol=1e-12)
+    np.testing.assert_allclose(
+        tl.scaled_dot_product_attention(q[:, :, -1:], k, v).numpy(), whole[:, :, -1:], rtol=1e-12
+    )
+
+
 # ---- a query that sees nothing ----
 
 

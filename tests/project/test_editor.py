@@ -69,6 +69,8 @@ optim.Adam(model.named_parameters(), learning_rte=0.1)
 attention(tl.zeros((1, 2, 4))).nunpy()
 (x + 1).sum(axes=0)
 model.hiden
+nn.Linear(4, 2, in_features=4)
+attention(tl.zeros((1, 2, 4)), attn_mask=None)
 """
 
 
@@ -86,7 +88,7 @@ def errors_of(script, tmp_path):
     return [(lines[d["range"]["start"]["line"]], d["message"]) for d in found if d["severity"] == "error"]
 
 
-def test_each_of_ten_mistakes_is_found_and_nothing_else(tmp_path):
+def test_each_of_twelve_mistakes_is_found_and_nothing_else(tmp_path):
     """A mistyped method, argument, function or attribute would go unnoticed if the type before it were `Any`."""
     found = errors_of(RIGHT + WRONG, tmp_path)
     assert sorted(line for line, _ in found) == sorted(WRONG.strip().split("\n")), found

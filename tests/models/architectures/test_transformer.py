@@ -394,6 +394,24 @@ def test_ids_outside_the_vocabulary_and_sentences_too_long_are_refused():
         model(SOURCE, np.full((2, 5), BOS))
 
 
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+def test_tables_that_are_computed_are_not_part_of_a_checkpoint(positions):
+    """Checkpoints hold parameters only, so those written before the tables became buffers load as before."""
+    model = make(positions=positions)
+    assert list(model.state_dict()) == [name for name, _ in model.named_parameters()]
+    assert len(list(model.buffers())) == (2 if positions == "sinusoidal" else 0)
+    tables = {name: buffer.numpy() for name, buffer in model.named_buffers()}
+    with pytest.raises(ValueError, match=r"unexpected source_positions\.table") if tables else nullcontext():
+        model.load_state_dict(model.state_dict() | tables)
+
+
+def test_a_source_mask_with_other_axes_is_refused():
+    model = make()
+    for wrong in (model.visible(SOURCE)[0], model.visible(SOURCE)[:, None]):
+        with pytest.raises(ValueError, match=r"source_visible must be \(B, S\) or \(B, 1, 1, S\), got "):
+            model.encode(SOURCE, wrong)
+
+
 # ---- training ----
 
 

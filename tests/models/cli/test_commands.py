@@ -150,9 +150,30 @@ def test_the_help_of_a_command_is_its_whole_docstring(capsys):
 
 # ---- bad use ----
 
+
+def test_options_under_other_names_lead_to_options_that_exist():
+    from models.cli.main import _app
+    from models.cli.other_names import _OURS
+
+    arguments = [a for name in COMMANDS for a in _app([name])[name].assemble_argument_collection()]
+    options = {name for argument in arguments for name in argument.names}
+    named = {option for ours in _OURS.values() for text in ours for option in re.findall(r"--[a-z.-]+", text)}
+    assert named <= options
+    assert not [name for names in _OURS for name in names if names.count(name) > 1]
+
+
 BAD = {
     "unknown command": ("trian", 'Did you mean "train"?'),
     "unknown option": ("train --modle.layers 3", "--modle.layers. Did you mean --model.layers?"),
+    "lr": ("train --lr 1", "Unknown option: --lr. It is --optim.learning-rate here. See `tensorlib train --help`"),
+    "lr in its section": ("train --optim.lr=3", "Unknown option: --optim.lr. It is --optim.learning-rate here."),
+    "gpu": ("train --gpu", "Unknown option: --gpu. It is --backend cupy here."),
+    "gpu for another command": ("translate --gpu hello", "Unknown option: --gpu. It is --backend cupy here."),
+    "batch size": ("train --batch_size 3", "It is --batch-sentences N, or --batch-tokens N here."),
+    "a name that means a section": ("train --optimizer adam", "Unknown option: --optimizer. It is --optim.name here."),
+    "a name for each command": ("translate --checkpoint x", "It is --run DIR or FILE here."),
+    "beam": ("evaluate --num-beams 4", "It is --beam here."),
+    "an option like no other": ("translate --zzz 4", "Unknown option: --zzz. See `tensorlib translate --help`"),
     "an argument too many": ("train foo", "unexpected argument foo. See `tensorlib train --help`"),
     "an option twice": ("train --model.norm pre --seed 3 --model.norm post", "--model.norm is given twice. See"),
     "not a number": ("train --steps many", "--steps"),
