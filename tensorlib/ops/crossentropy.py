@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, namespace_of
 from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.ops.arguments import checked_floating, checked_integer, checked_real
+from tensorlib.ops.arguments import at_least_float32, checked_floating, checked_integer, checked_real
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where
 from tensorlib.ops.losses import check_reduction
@@ -80,6 +80,7 @@ def cross_entropy_gradient(
 
 
 @derivation(CrossEntropy)
+@at_least_float32  # the sum of 100,000 exponentials would overflow at 65504
 def cross_entropy(
     logits: TensorLike,
     targets: TensorLike,
@@ -108,9 +109,6 @@ def cross_entropy(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1), got {label_smoothing}")
     logits = scores_of("cross_entropy", logits)
-    if logits.dtype == "float16":  # the sum of 100,000 exponentials would overflow at 65504
-        wide = logits.astype("float32")
-        return cross_entropy(wide, targets, ignore_index, label_smoothing, reduction).astype("float16")
     classes, shape = logits.shape[-1], logits.shape[:-1]
     given: Any = targets if hasattr(targets, "dtype") else as_tensor(targets).data
     if _are_probabilities(given, logits):
@@ -136,6 +134,7 @@ def _soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float,
     return over_counted(losses, logits.backend.xp.ones(losses.shape, bool), reduction)
 
 
+@at_least_float32
 def nll_loss(log_probs: TensorLike, targets: TensorLike, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
     """Return -log_probs[..., target]: the loss of log-probabilities (..., V) for integer `targets` (...).
 
@@ -151,8 +150,6 @@ def nll_loss(log_probs: TensorLike, targets: TensorLike, ignore_index: int = -10
     """
     check_reduction("nll_loss", reduction)
     log_probs = scores_of("nll_loss", log_probs)
-    if log_probs.dtype == "float16":
-        return nll_loss(log_probs.astype("float32"), targets, ignore_index, reduction).astype("float16")
     given: Any = targets if hasattr(targets, "dtype") else as_tensor(targets).data
     ids, counted = class_targets("nll_loss", log_probs.shape, log_probs.backend, given, ignore_index)
     chosen = take_along_axis(log_probs, ids.reshape((*ids.shape, 1)), axis=-1).reshape(ids.shape)

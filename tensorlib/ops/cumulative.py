@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import along
-from tensorlib.engine.function import Function, derivation
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.ops.arguments import as_floating, at_least_float32, normalized_axis
 
 if TYPE_CHECKING:
@@ -181,6 +181,7 @@ def _moved_up(x: Array, axis: int, first: Array) -> Array:
 
 def _flat_or_axis(x: Any, axis: int | None, name: str) -> tuple[Tensor, int]:
     """Return the Tensor x and a non-negative axis; if `axis` is None, the flattened x and 0."""
+    x = as_tensor(x)
     if axis is None:
         return x.reshape(-1), 0
     return x, normalized_axis(axis, x.ndim, name)

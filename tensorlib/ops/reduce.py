@@ -7,10 +7,8 @@ import math
 import numbers
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tensorlib.arrays.backend import Array, namespace_of
-from tensorlib.arrays.shapes import largest, with_kept_axes, without_axes
+from tensorlib.arrays.shapes import largest, summed, with_kept_axes, without_axes
 from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import Axis, as_floating, at_least_float32, normalized_axes, reduced_axes
@@ -39,9 +37,7 @@ class Sum(Function):
 
     def forward(self, x: Any, axis: Axis, keepdims: bool) -> Array:
         self.shape, self.axes = x.shape, reduced_axes(axis, keepdims, x.ndim, "sum")
-        if x.dtype == np.float16:  # in float16 70,000 ones would sum to 2048, as 2048 + 1 rounds to 2048
-            return x.sum(axis=self.axes, dtype="float32", keepdims=keepdims).astype("float16")
-        return x.sum(axis=self.axes, keepdims=keepdims)
+        return summed(x, self.axes, keepdims)
 
     def backward(self, dy: Array) -> Any:
         return namespace_of(dy).broadcast_to(with_kept_axes(dy, self.shape, self.axes), self.shape)
@@ -141,6 +137,7 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> tl.mean([[1.0, 2.0], [3.0, 4.0]], axis=0)
     Tensor([2. 3.], shape=(2,), dtype=float32)
     """
+    x = as_tensor(x)
     n = _elements_over(x, axis, "mean")
     return sum(x, axis, keepdims) / (n or math.nan)
 
@@ -161,8 +158,8 @@ def var(x: TensorLike, axis: Axis = None, keepdims: bool = False, ddof: int = 0)
 def _variance(x: TensorLike, axis: Axis, keepdims: bool, ddof: int, name: str) -> Tensor:
     if not isinstance(ddof, numbers.Real):
         raise TypeError(f"{name}: ddof must be a number, got {shown(ddof)}")
-    n = _elements_over(x, axis, name)
     x = as_floating(x)
+    n = _elements_over(x, axis, name)
     # Shifting x by one of its elements changes neither variance nor gradient, and makes the variance of equal elements
     # exactly 0, although their mean is rounded: 0.1 + 0.1 + 0.1 is not 0.3.
     x = x - _first(x, normalized_axes(axis, x.ndim, name))
@@ -219,8 +216,8 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
         raise ValueError(
             f"norm: ord must be a number above 0, or math.inf, got {shown(ord)}; for the Frobenius norm, use ord=2"
         )
-    axes = reduced_axes(axis, keepdims, x.ndim, "norm")
     x = as_floating(x)
+    axes = reduced_axes(axis, keepdims, x.ndim, "norm")
     if ord == math.inf:
         return max(abs(x), axes, keepdims)
     if ord == 1:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, derivation
-from tensorlib.ops.arguments import namespace_among
+from tensorlib.ops.arguments import at_least_float32, namespace_among
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -157,6 +157,7 @@ class Arctan(Function):
 
 
 @derivation(Arctan)
+@at_least_float32  # in float16, x^2 overflows from 256 on, where the gradient is still above 1e-5
 def arctan(x: TensorLike) -> Tensor:
     """Return the angle in [-pi/2, pi/2] whose tangent is x, elementwise.
 
@@ -186,6 +187,7 @@ class Arctan2(Function):
 
 
 @derivation(Arctan2)
+@at_least_float32
 def arctan2(y: TensorLike, x: TensorLike) -> Tensor:
     """Return the angle in [-pi, pi] from the positive x axis to the point (x, y), elementwise. Note the order: y, x.
 
