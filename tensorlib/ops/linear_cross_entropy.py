@@ -14,12 +14,10 @@ from tensorlib.ops.crossentropy import (
     cross_entropy_formula,
     cross_entropy_gradient,
     over_counted,
-    without_ignored,
 )
 from tensorlib.ops.linalg import rows
 from tensorlib.ops.linear import linear, linear_formula, linear_gradient, linear_operands
 from tensorlib.ops.losses import check_reduction
-from tensorlib.ops.reduce import Logsumexp
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -68,8 +66,7 @@ def linear_cross_entropy_gradient(
     """Return dx, dweight and, if there is a bias, dbias; the formula computes the logits again."""
     targets, counted, smoothing = classes
     z = linear_formula(x, weight, *bias)
-    lse = Logsumexp.run(without_ignored(z, counted), axis=-1, keepdims=True)
-    return linear_gradient(cross_entropy_gradient(dloss, z, lse, targets, counted, smoothing), x, weight, needs)
+    return linear_gradient(cross_entropy_gradient(dloss, z, None, targets, counted, smoothing), x, weight, needs)
 
 
 @derivation(LinearCrossEntropy)
