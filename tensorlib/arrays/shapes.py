@@ -11,16 +11,9 @@ from tensorlib.arrays.array import Array, ArrayT
 from tensorlib.arrays.backend import namespace_of
 
 __all__ = [
-    "along",
-    "as_dtype",
-    "broadcasts_to",
-    "largest",
-    "sum_dtype",
-    "sum_to",
-    "summed",
-    "with_kept_axes",
-    "without_axes",
-]
+    "along", "as_dtype", "broadcasts_to", "largest", "power_of_two_below", "sum_dtype", "sum_to",
+    "summed", "with_kept_axes", "without_axes",
+]  # fmt: skip
 
 
 def with_kept_axes(y: ArrayT, shape: tuple[int, ...], axes: tuple[int, ...]) -> ArrayT:
@@ -44,6 +37,13 @@ def largest(x: ArrayT, axes: tuple[int, ...]) -> ArrayT:
         return x.max(axis=axes, keepdims=True)
     shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)])
     return namespace_of(x).full(shape, -math.inf, x.dtype)
+
+
+def power_of_two_below(x: ArrayT) -> ArrayT:
+    """Return the largest power of two up to |x|, 1 if that is infinite or NaN: dividing by it causes no rounding."""
+    xp = namespace_of(x)
+    finite = xp.where(xp.isfinite(x), x, xp.ones_like(x))
+    return xp.ldexp(xp.ones_like(finite), xp.frexp(finite)[1] - 1)
 
 
 def as_dtype(x: ArrayT, dtype: np.dtype[Any]) -> ArrayT:
