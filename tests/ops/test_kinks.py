@@ -58,6 +58,31 @@ def test_a_derivative_along_a_direction_is_that_of_the_first_gradient():
     assert slope.item() == 0
 
 
+def test_a_power_of_0_has_a_kink_up_to_the_exponent_1(backend):
+    """The mixed derivative (1 + y log x) x^(y-1) of x^y is -inf at x = 0 for y <= 1, and 0 above."""
+    for y, mixed, curvature in ((0.5, nan, 0), (1.0, nan, 0), (1.5, 0, 0), (0.0, nan, nan)):
+        base = tl.Tensor(0.0, dtype="float64", requires_grad=True, backend=backend)
+        exponent = tl.Tensor(y, dtype="float64", requires_grad=True, backend=backend)
+        with np.errstate(all="ignore"):
+            dx, dy = tl.grad(base**exponent, [base, exponent], create_graph=True)
+            pairs = ((dx, exponent), (dy, base), (dy, exponent))
+            found = [tl.grad(d, [z], retain_graph=True)[0].item() for d, z in pairs]
+        np.testing.assert_array_equal(found, [mixed, mixed, curvature])
+
+
+def test_third_derivatives_pass_through_an_op_with_a_kink(backend):
+    t = tl.Tensor(0.75, dtype="float64", requires_grad=True, backend=backend)
+    square = 1 + 0.75**2  # the third derivatives of sqrt(t^2 + 1), the norm of (t, 1), and of arctan(t)
+    for f, expected in (
+        (tl.norm(tl.stack([t, tl.ones_like(t)])), -3 * 0.75 / square**2.5),
+        (tl.arctan2(t, tl.ones_like(t)), (6 * 0.75**2 - 2) / square**3),
+    ):
+        derivative = f
+        for _ in range(3):
+            (derivative,) = tl.grad(derivative, [t], create_graph=True)
+        assert derivative.item() == pytest.approx(expected, rel=1e-12)
+
+
 EXISTING = {
     "huber_loss": (lambda x: tl.huber_loss(x, ZEROS, reduction="sum"), ZEROS, np.eye(2)),
     "normalize": (lambda x: tl.normalize(x, eps=0.5).sum() ** 2, ZEROS, np.full((2, 2), 8)),

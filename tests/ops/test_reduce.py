@@ -153,6 +153,11 @@ def test_the_gradient_of_a_norm_at_0_is_0(ord, backend):
                     [2, 0], [[0, -1], [0, 0]])  # fmt: skip
 
 
+def test_an_infinite_gradient_of_a_norm_does_not_reach_its_zeros(backend):
+    for ord, x, expected in ((1.5, [0, 1], [0, inf]), (0.5, [0, 1], [0, inf]), (2, [0, 0], [0, 0])):
+        assert_edge(edge(lambda x, p=ord: tl.norm(x, p), x, backend=backend, cotangent=inf)[1:], expected)
+
+
 @pytest.mark.parametrize(("dtype", "huge", "tiny"), [("float64", 1e300, 1e-300), ("float32", 1e30, 1e-30)])
 def test_std_of_huge_and_tiny_numbers(dtype, huge, tiny, backend):
     with np.errstate(over="raise", invalid="raise"):
