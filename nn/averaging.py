@@ -16,6 +16,7 @@ import tensorlib as tl
 from nn.checks import check_fraction, check_size, shape_mismatches
 from nn.parameter import Parameter
 from tensorlib.arrays.backend import Array
+from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.ops.update import average_update
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class ExponentialMovingAverage:
     array([1.], dtype=float32)
 
     The average starts as a copy of the parameters and stays on the backend that they have then, so move the model
-    first. Buffers are not averaged. Raises ValueError unless the decay is in [0, 1).
+    first. That of float16 parameters is float32, because a step of (1 - d) (w - e) is too small for float16. Buffers
+    are not averaged. Raises ValueError unless the decay is in [0, 1).
     """
 
     def __init__(self, parameters: Iterable[tuple[str, Parameter]], decay: float) -> None:
@@ -53,7 +55,7 @@ class ExponentialMovingAverage:
 
     def begin(self) -> None:
         """Start again from a copy of the current parameters."""
-        self.arrays: dict[str, Array] = {name: p.data.copy() for name, p in self.parameters.items()}
+        self.arrays: dict[str, Array] = {name: p.data.astype(sum_dtype(p)) for name, p in self.parameters.items()}
 
     def update(self, step: int) -> None:
         """Include the parameters as they are after step number `step`, counted from 1."""
@@ -68,7 +70,7 @@ class ExponentialMovingAverage:
         own = {name: p.data for name, p in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():
-                parameter.replace(self.arrays[name], copy=False)
+                parameter.replace(as_dtype(self.arrays[name], parameter.dtype))
             yield
         finally:
             for name, parameter in self.parameters.items():

@@ -12,6 +12,7 @@ import tensorlib as tl
 from nn.checks import check_fraction, check_number
 from nn.optimizer import Optimizer, parameter_list
 from tensorlib.arrays.backend import Array
+from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.messages import kind_of, unknown_name
 from tensorlib.ops.arguments import check_flag
 from tensorlib.ops.update import adam_update, sgd_update
@@ -162,8 +163,7 @@ def clip_grad_norm(parameters: Iterable[tl.Tensor], max_norm: float) -> float:
     total: Any = 0.0
     with np.errstate(over="ignore", invalid="ignore"):  # a norm that is not finite raises an error below
         for _, grad in with_grad:
-            g = grad.data.reshape(-1)
-            g = g.astype("float32") if g.dtype == "float16" else g  # float16 squares overflow from 256 on
+            g = as_dtype(grad.data.reshape(-1), sum_dtype(grad))  # float16 squares overflow from 256 on
             total = total + g @ g
     norm = math.sqrt(total.item())
     if not math.isfinite(norm):
@@ -172,7 +172,9 @@ def clip_grad_norm(parameters: Iterable[tl.Tensor], max_norm: float) -> float:
         raise ValueError(f"clip_grad_norm: gradients must be finite, but {cause}")
     if norm > max_norm:
         for p, grad in with_grad:
-            p.grad = (grad * (max_norm / norm)).detach()
+            half = grad.dtype == np.float16  # in which the factor may be 0
+            scaled = (grad.astype("float32") if half else grad) * (max_norm / norm)
+            p.grad = (scaled.astype("float16") if half else scaled).detach()
     return norm
 
 

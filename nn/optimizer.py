@@ -15,6 +15,7 @@ import tensorlib as tl
 from nn.checks import check_number, shape_mismatches
 from nn.module import Module
 from tensorlib.arrays.backend import Array, backend_of
+from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.engine.value import as_array
 from tensorlib.messages import kind_of, unknown_name
 from tensorlib.pytorch_words import check_keywords
@@ -45,6 +46,9 @@ class Optimizer:
     >>> optimizer.step()
     >>> w.numpy()
     array([0.5, 1.5], dtype=float32)
+
+    Parameters in float16 are updated in float32 and rounded, and their state is float32: in float16, Adam's eps of 1e-8
+    would be 0, and so would the squares of gradients below 2e-4.
 
     A parameter with ``requires_grad = False`` is frozen: no step changes it until it is set to True again. Raises
     TypeError or ValueError unless the parameters are different leaf Tensors with different names, and at least one of
@@ -155,8 +159,9 @@ class Optimizer:
             if self._is_elementwise and parameter.size <= SMALL and parameter.backend.xp is np:
                 batches.setdefault((self.steps[name], parameter.dtype), []).append(name)
             else:
-                new = self.update(parameter.data, g, state, self.steps[name] + 1)
-                parameter.replace(as_array(new), copy=False)
+                p = as_dtype(parameter.data, g.dtype)
+                new = as_array(self.update(p, g, state, self.steps[name] + 1))
+                parameter.replace(as_dtype(new, parameter.dtype), copy=False)
                 self.steps[name] += 1
         for names in batches.values():
             self._update_batch({name: gradients[name] for name in names})
@@ -164,16 +169,18 @@ class Optimizer:
     def _update_batch(self, gradients: dict[str, Array]) -> None:
         """Update small parameters as one array, because an update takes about twenty NumPy calls at any size."""
         states = {slot: _flat([self.state[name][slot] for name in gradients]) for slot in self.slots}
-        old = _flat([self.parameters[name].data for name in gradients])
+        flat_g = _flat(list(gradients.values()))
+        old = as_dtype(_flat([self.parameters[name].data for name in gradients]), flat_g.dtype)
         step = self.steps[next(iter(gradients))] + 1
-        new, start = self.update(old, _flat(list(gradients.values())), states, step), 0
+        new, start = self.update(old, flat_g, states, step), 0
         for name, g in gradients.items():
             end = start + g.size
             for slot, flat in states.items():
                 moment: Any = self.state[name][slot]
                 moment[...] = flat[start:end].reshape(g.shape)
             # This copies; a view would keep the whole concatenated array alive.
-            self.parameters[name].replace(new[start:end].reshape(g.shape))
+            parameter = self.parameters[name]
+            parameter.replace(as_dtype(new[start:end].reshape(g.shape), parameter.dtype))
             self.steps[name] = step
             start = end
 
@@ -183,7 +190,7 @@ class Optimizer:
         return next(vars(c).get("elementwise", False) for c in type(self).__mro__ if "update" in vars(c))
 
     def _gradient(self, name: str, parameter: tl.Tensor) -> Array:
-        """Check that a parameter's gradient fits; return its array in the parameter's dtype."""
+        """Check that a parameter's gradient fits; return its array in the dtype of the update."""
         grad, kind = parameter.grad, type(self).__name__
         if not isinstance(grad, tl.Tensor):
             raise TypeError(f"{kind}: the gradient of {name} must be a Tensor, got {kind_of(grad)}")
@@ -194,7 +201,7 @@ class Optimizer:
                 f"{kind}: the gradient of {name} must be on its backend {parameter.backend.name}, "
                 f"got {grad.backend.name}; move the model before the backward pass"
             )
-        return grad.data.astype(parameter.dtype, copy=False)
+        return as_dtype(grad.data, sum_dtype(parameter))
 
     def update(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Array:
         """Return the new array of one parameter, given its array, its gradient and the number of this step.
@@ -210,7 +217,7 @@ class Optimizer:
             arrays[f"{name}.steps"] = np.array(self.steps[name])
             for slot in self.slots:
                 array = self.state[name].get(slot)
-                host = np.zeros(p.shape, p.dtype) if array is None else np.array(p.backend.to_numpy(array))
+                host = np.zeros(p.shape, sum_dtype(p)) if array is None else np.array(p.backend.to_numpy(array))
                 arrays[f"{name}.{slot}"] = host
         return arrays
 
@@ -231,7 +238,7 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             self.steps[name] = int(arrays[f"{name}.steps"])
             self.state[name] = {
-                slot: parameter.backend.asarray(arrays[f"{name}.{slot}"], parameter.dtype) for slot in self.slots
+                slot: parameter.backend.asarray(arrays[f"{name}.{slot}"], sum_dtype(parameter)) for slot in self.slots
             }
 
 
@@ -250,9 +257,10 @@ def _flat(arrays: list[Array]) -> Array:
 
 
 def _fitting(array: Array | None, parameter: tl.Tensor) -> Array:
-    """Return a state array on the parameter's current backend and in its current dtype, or zeros in place of None."""
+    """Return a state array on the parameter's current backend and for its current dtype, or zeros in place of None."""
+    dtype = sum_dtype(parameter)
     if array is None:
-        return parameter.backend.xp.zeros(parameter.shape, parameter.dtype)
+        return parameter.backend.xp.zeros(parameter.shape, dtype)
     if type(array) is not type(parameter.data):
-        return parameter.backend.asarray(backend_of(array).to_numpy(array), parameter.dtype)
-    return array if array.dtype == parameter.dtype else array.astype(parameter.dtype)
+        return parameter.backend.asarray(backend_of(array).to_numpy(array), dtype)
+    return as_dtype(array, dtype)

@@ -112,6 +112,7 @@ def softsign(x: TensorLike) -> Tensor:
     return x / (1 + absolute(x))
 
 
+@at_least_float32  # far below 0, where x is large and the sigmoid small, float16 would leave few digits
 def silu(x: TensorLike) -> Tensor:
     """Return x sigmoid(x), elementwise, also called swish (Elfwing et al. 2017; Ramachandran et al. 2017).
 
@@ -126,6 +127,7 @@ def silu(x: TensorLike) -> Tensor:
     return x * sigmoid(x)
 
 
+@at_least_float32
 def mish(x: TensorLike) -> Tensor:
     """Return x tanh(softplus(x)), elementwise (Misra 2019). Integers and booleans give float64.
 

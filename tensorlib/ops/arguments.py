@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from inspect import signature
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
@@ -26,6 +25,8 @@ Axis: TypeAlias = int | tuple[int, ...] | None
 Shape: TypeAlias = int | tuple[int, ...]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+HALF = np.dtype("float16")
 
 
 # ---- Tensors -----------------------------------------------------------------------------------------------------
@@ -55,20 +56,34 @@ def namespace_among(*operands: Any) -> Any:
 
 
 def at_least_float32(op: F) -> F:
-    """Decorate an op so that for a float16 x it computes in float32 and rounds the result to float16.
+    """Decorate an op so that it computes float16 operands in float32; unless one is wider, the result is float16.
 
     This is for sums and products whose intermediate results may exceed 65504 or need more than 11 bits.
     """
-    first = next(iter(signature(op).parameters))
 
     @wraps(op)
-    def widened(x: Any = None, /, *arguments: Any, **options: Any) -> Any:
-        x = as_tensor(options.pop(first) if x is None and first in options else x)
-        if x.dtype == np.float16:
-            return op(x.astype("float32"), *arguments, **options).astype("float16")
-        return op(x, *arguments, **options)
+    def widened(*arguments: Any, **options: Any) -> Any:
+        for x in (*arguments, *options.values()) if options else arguments:
+            if getattr(x, "dtype", None) == HALF:
+                break
+        else:
+            return op(*arguments, **options)
+        y = op(*map(_widened, arguments), **{name: _widened(x) for name, x in options.items()})
+        if {x.dtype for x in (*arguments, *options.values()) if _is_floating_operand(x)} != {HALF}:
+            return y
+        return tuple([part.astype(HALF) for part in y]) if isinstance(y, tuple) else y.astype(HALF)
 
     return cast(F, widened)
+
+
+def _is_floating_operand(x: Any) -> bool:
+    """Return whether x is a floating Tensor or array; NumPy's scalars are numbers, which do not change a dtype."""
+    return hasattr(x, "dtype") and x.dtype.kind == "f" and not isinstance(x, np.generic)
+
+
+def _widened(x: Any) -> Any:
+    """Return a float16 operand as float32, anything else as it is."""
+    return x.astype("float32") if _is_floating_operand(x) and x.dtype == HALF else x
 
 
 def checked_floating(name: str, what: str, x: TensorLike) -> Tensor:

@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, derivation
 from tensorlib.ops.arguments import namespace_among
+from tensorlib.ops.elementwise import smooth_except
 from tensorlib.ops.plain import plain
 
 if TYPE_CHECKING:
@@ -190,8 +193,8 @@ def reciprocal(x: TensorLike) -> Tensor:
 class Power(Function):
     """z = x^y.
 
-    dz/dx = y x^(y-1), taken as 0 at x = y = 0, where 0 · 0^-1 would give NaN;
-    dz/dy = x^y log x, taken as 0 where x = 0 <= y, its limit for y > 0
+    dz/dx = y x^(y-1), taken as 0 where y = 0, although x^-1 may be infinite;
+    dz/dy = x^y log x, taken as 0 where x = 0 <= y, its limit for y > 0; for y <= 1 it has a kink there
     =>  dx = dz y x^(y-1), dy = dz x^y log x.
 
     Keeps x and y.
@@ -211,15 +214,17 @@ class Power(Function):
         x, y = self.saved
         xp = namespace_of(dz)
         dx = dy = None
-        if self.needs[0]:
-            if isinstance(y, int | float):
+        if isinstance(y, int | float):
+            if self.needs[0]:
                 dx = dz * (y * x ** (y - 1)) if y != 0 else xp.zeros_like(dz)
-            else:
-                base = xp.where((x == 0) & (y == 0), 1, x)
-                dx = dz * (y * base ** (y - 1.0))  # not y - 1: an unsigned 0 - 1 would be large
+        elif self.needs[0]:
+            constant = (y == 0) & (abs(x) < np.finfo(dz.dtype).tiny)  # x^-1 may overflow
+            exponent = smooth_except(y, constant | (x == 0) & (y >= 0) & (y <= 1))
+            dx = dz * (exponent * xp.where(constant, 1, x) ** (exponent - 1.0))  # not y - 1: an unsigned 0 - 1 is large
         if self.needs[1]:
             at_zero = (x == 0) & (y >= 0)
-            slope = x**y * xp.log(xp.where(at_zero, xp.ones_like(dz), x))
+            base, exponent = smooth_except(x, at_zero & (y <= 1)), smooth_except(y, at_zero & (y == 0))
+            slope = base**exponent * xp.log(xp.where(at_zero, xp.ones_like(dz), base))
             dy = xp.where(at_zero, 0, dz) * slope
         return dx, dy
 

@@ -12,7 +12,7 @@ from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.random import Generator
 from tensorlib.arrays.shapes import sum_to
 from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.ops.arguments import as_tensors, check_flag
+from tensorlib.ops.arguments import as_tensors, at_least_float32, check_flag
 from tensorlib.ops.dropout import Dropout, checked_probability, next_draw
 from tensorlib.ops.linalg import Matmul
 from tensorlib.ops.softmax import Softmax, checked_mask, softmax_gradient
@@ -75,8 +75,6 @@ def attention_weights(q: Array, k: Array, mask: Array | None) -> Array:
     """Return softmax(q k^T / sqrt(K)) over the visible keys, (..., T, S), for arrays or for Tensors."""
     # Scaling the queries costs T·K multiplications; scaling the scores would cost T·S.
     scores = Matmul.run(q * (1 / math.sqrt(max(q.shape[-1], 1))), k.swapaxes(-1, -2))
-    if scores.dtype == np.float16:  # 11 bits are too few for a long sum
-        return Softmax.run(scores.astype("float32"), axis=-1, visible=mask).astype("float16")
     return Softmax.run(scores, axis=-1, visible=mask)
 
 
@@ -145,6 +143,7 @@ def scaled_dot_product_attention(
 
 
 @derivation(Attention)
+@at_least_float32
 def scaled_dot_product_attention(
     q: TensorLike,
     k: TensorLike,
@@ -167,7 +166,7 @@ def scaled_dot_product_attention(
 
     Without `return_weights`, a CPU computes the weights for one block of queries at a time, forward and backward, so
     memory grows with T + S and not with T·S. For this, pass `causal=True` rather than a causal mask, and padding as a
-    mask (..., 1, S).
+    mask (..., 1, S). float16 is computed in float32.
 
     Raises ValueError if the shapes do not fit, and TypeError if `visible` is not boolean.
 

@@ -9,6 +9,7 @@ from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.engine.function import Function, as_tensor
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import checked_integer
@@ -98,10 +99,11 @@ class SumWindows(Function):
     def forward(self, x: Array, grid: Grid) -> Array:
         self.grid = grid
         n = len(grid.sizes)
-        y = namespace_of(x).zeros((*x.shape[n : x.ndim - n], *grid.padded), x.dtype)
+        shape = (*x.shape[n : x.ndim - n], *grid.padded)
+        y = namespace_of(x).zeros(shape, sum_dtype(x))  # an element may belong to thousands of windows
         for position, everywhere in grid.positions():
             y[everywhere] += x[position]
-        return y[grid.inner]
+        return as_dtype(y[grid.inner], x.dtype)
 
     def backward(self, dy: Array) -> Any:
         return Windows.run(dy, grid=self.grid)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, namespace_of
+from tensorlib.arrays.shapes import largest
 from tensorlib.engine.function import Function, as_tensor, derivation, is_tensor
-from tensorlib.ops.arguments import checked_floating, checked_integer, checked_real, operand
+from tensorlib.ops.arguments import at_least_float32, checked_floating, checked_integer, checked_real, operand
 from tensorlib.ops.gathering import take_along_axis
 from tensorlib.ops.indexing import where
 from tensorlib.ops.losses import check_reduction
-from tensorlib.ops.reduce import Logsumexp
-from tensorlib.ops.softmax import log_softmax
+from tensorlib.ops.softmax import Softmax, log_softmax
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -31,7 +31,7 @@ class CrossEntropy(Function):
     in PyTorch). Since q sums to 1, loss_n = logsumexp(x_n) - (1 - e) x_n,target - e mean(x_n). Here d logsumexp(x)/dx
     is softmax(x), and the other terms are linear in x  =>  dx_nv = dloss_n (softmax(x_n)_v - q_nv).
 
-    Keeps logits, targets and counted; statistics: logsumexp of each row.
+    Keeps logits, targets and counted; statistics (for each row): largest logit, logarithm of the sum of exponentials.
     Kernels: numpy/crossentropy.py, cuda/crossentropy.py.
     """
 
@@ -43,10 +43,7 @@ class CrossEntropy(Function):
 
     def backward(self, dloss: Array) -> Any:
         (logits,) = self.saved
-        lse = self.statistics
-        if lse is None:
-            lse = Logsumexp.run(without_ignored(logits, self.counted), axis=-1, keepdims=True)
-        return cross_entropy_gradient(dloss, logits, lse, self.targets, self.counted, self.smoothing)
+        return cross_entropy_gradient(dloss, logits, self.statistics, self.targets, self.counted, self.smoothing)
 
 
 def without_ignored(logits: Array, counted: Array) -> Array:
@@ -55,31 +52,40 @@ def without_ignored(logits: Array, counted: Array) -> Array:
 
 
 @singledispatch
-def cross_entropy_formula(logits: Array, targets: Array, counted: Array, smoothing: float) -> tuple[Array, Array]:
+def cross_entropy_formula(logits: Array, targets: Array, counted: Array, smoothing: float) -> tuple[Array, Any]:
+    """Return the losses, and for the gradient the largest logit of each row and log of the sum of exp(logit - top)."""
     xp = namespace_of(logits)
     logits = without_ignored(logits, counted)
-    lse = Logsumexp.run(logits, axis=-1, keepdims=True)
-    chosen = xp.take_along_axis(logits, targets[:, None], axis=-1)
-    loss = lse - (1 - smoothing) * chosen
+    top = largest(logits, (1,))
+    top = xp.where(top == -math.inf, 0, top)  # -inf - -inf would be NaN
+    shifted = logits - top
+    total = xp.exp(shifted).sum(axis=-1, keepdims=True)
+    log_total = xp.log(xp.where(total == 0, xp.ones_like(total), total))
+    loss = log_total - (1 - smoothing) * xp.take_along_axis(shifted, targets[:, None], axis=-1)
     if smoothing:  # a class excluded by a logit of -inf makes the mean -inf, and 0 · -inf would be NaN
-        loss = loss - smoothing * logits.mean(axis=-1, keepdims=True)
-    return xp.where(counted, loss[:, 0], 0), lse
+        loss = loss - smoothing * shifted.mean(axis=-1, keepdims=True)
+    return xp.where(counted, loss[:, 0], 0), (top, log_total)
 
 
 @singledispatch
 def cross_entropy_gradient(
-    dloss: Array, logits: Array, lse: Array, targets: Array, counted: Array, smoothing: float
+    dloss: Array, logits: Array, kept: Any, targets: Array, counted: Array, smoothing: float
 ) -> Array:
-    """Return the gradient of the logits as derived in `CrossEntropy`; `lse` is their logsumexp (N, 1)."""
+    """Return the gradient of the logits as derived in `CrossEntropy`; `kept` is what the formula returned, or None."""
     xp, here = backend_of(targets).xp, namespace_of(dloss)
     classes = logits.shape[-1]
     is_target = (xp.arange(classes) == targets[:, None]).astype(logits.dtype)
     q = is_target * (1 - smoothing) + smoothing / classes
     weight = here.where(counted, dloss, 0).reshape(-1, 1)
-    return weight * (here.exp(without_ignored(logits, counted) - lse) - q)
+    logits = without_ignored(logits, counted)
+    if kept is None:
+        return weight * (Softmax.run(logits, axis=-1, visible=None) - q)
+    top, log_total = kept
+    return weight * (here.exp(logits - top - log_total) - q)
 
 
 @derivation(CrossEntropy)
+@at_least_float32  # the sum of 100,000 exponentials would overflow at 65504
 def cross_entropy(
     logits: TensorLike,
     targets: TensorLike,
@@ -110,9 +116,6 @@ def cross_entropy(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must lie in [0, 1), got {label_smoothing}")
     logits = scores_of("cross_entropy", logits)
-    if logits.dtype == "float16":  # the sum of 100,000 exponentials would overflow at 65504
-        wide = logits.astype("float32")
-        return cross_entropy(wide, targets, ignore_index, label_smoothing, reduction).astype("float16")
     classes, shape = logits.shape[-1], logits.shape[:-1]
     given = operand(targets)
     if _are_probabilities(given, logits):
@@ -143,6 +146,7 @@ def _soft_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float,
     return over_counted(losses, logits.backend.xp.ones(losses.shape, bool), reduction)
 
 
+@at_least_float32
 def nll_loss(log_probs: TensorLike, targets: TensorLike, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
     """Return -log_probs[..., target]: the loss of log-probabilities (..., V) for integer `targets` (...).
 
@@ -158,8 +162,6 @@ def nll_loss(log_probs: TensorLike, targets: TensorLike, ignore_index: int = -10
     """
     check_reduction("nll_loss", reduction)
     log_probs = scores_of("nll_loss", log_probs)
-    if log_probs.dtype == "float16":
-        return nll_loss(log_probs.astype("float32"), targets, ignore_index, reduction).astype("float16")
     given = operand(targets)
     ids, counted = class_targets("nll_loss", log_probs.shape, log_probs.backend, given, ignore_index)
     chosen = take_along_axis(log_probs, ids.reshape((*ids.shape, 1)), axis=-1).reshape(ids.shape)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.shapes import along
-from tensorlib.engine.function import Function, derivation
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.ops.arguments import as_floating, at_least_float32, normalized_axis
+from tensorlib.ops.exponential import share
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -87,7 +88,8 @@ class Logcumsumexp(Function):
     dx_i = sum over k >= i of dy_k exp(x_i - y_k)
     =>  dx_i = exp(x_i - y_i) s_i   with   s_i = dy_i + exp(y_i - y_{i+1}) s_{i+1}.
 
-    y never decreases, so no exponent is above 0 and nothing overflows. Where y is -inf, so is x; its gradient is 0.
+    Since y_i = logaddexp(y_{i-1}, x_i), these exponentials are the shares of x_i and y_{i-1} in it, which do not depend
+    on how y_i was rounded and are defined for infinities.
 
     Keeps x and y.
     """
@@ -106,10 +108,9 @@ class Logcumsumexp(Function):
 
     def backward(self, dy: Array) -> Any:
         x, y = self.saved
-        xp = namespace_of(dy)
-        finite = xp.where(y == -math.inf, 0.0, y)  # -inf - -inf would be NaN
-        ratio = xp.exp(_moved_up(y, self.axis, y[along(self.axis, slice(0, 1))]) - finite)
-        return xp.exp(x - finite) * recurrence_from_the_end(dy, ratio, self.axis)
+        nothing = namespace_of(y).full_like(y[along(self.axis, slice(0, 1))], -math.inf)
+        before = _moved_up(y, self.axis, nothing)
+        return share(x, before) * recurrence_from_the_end(dy, share(before, x), self.axis)
 
 
 @derivation(Logcumsumexp)
@@ -181,6 +182,7 @@ def _moved_up(x: Array, axis: int, first: Array) -> Array:
 
 def _flat_or_axis(x: Any, axis: int | None, name: str) -> tuple[Tensor, int]:
     """Return the Tensor x and a non-negative axis; if `axis` is None, the flattened x and 0."""
+    x = as_tensor(x)
     if axis is None:
         return x.reshape(-1), 0
     return x, normalized_axis(axis, x.ndim, name)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tensorlib.ops.arguments import as_tensors
+from tensorlib.ops.arguments import as_tensors, at_least_float32
 from tensorlib.ops.arithmetic import multiply
 from tensorlib.ops.linalg import diagonal, matmul
 from tensorlib.ops.reduce import sum
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["einsum"]
 
 
+@at_least_float32  # a product of several operands may exceed 65504 on the way
 def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
     """Return the sum of products that `subscripts` describes, like numpy.einsum.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import Function, derivation
 from tensorlib.ops.arguments import checked_integer
@@ -157,6 +159,31 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     Tensor([0. 2. 3.], shape=(3,), dtype=float32)
     """
     return plain("round", x, decimals=checked_integer("round", "decimals", decimals))
+
+
+class Kink(Function):
+    """y = x  =>  dx = dy, and NaN at a kink.
+
+    At a kink an op has no derivative, and the gradient there is a convention, such as 0 for the norm of a zero vector.
+    A gradient formula that took it for a function of x would have a derivative there; in place of it comes NaN.
+    x and the mask broadcast.
+
+    Keeps kink.
+    """
+
+    broadcasts = True
+
+    def forward(self, x: Array, kink: Array) -> Array:
+        self.kink = kink
+        return namespace_of(x).broadcast_to(x, np.broadcast_shapes(x.shape, kink.shape))
+
+    def backward(self, dy: Array) -> Any:
+        return namespace_of(dy).where(self.kink, math.nan, dy)
+
+
+def smooth_except(x: Any, kink: Any) -> Any:
+    """Return x, in a gradient formula, whose derivative is NaN where `kink`; an array has none."""
+    return Kink.apply(x, kink=kink.data) if hasattr(x, "requires_grad") else x
 
 
 class Erf(Function):

@@ -134,7 +134,7 @@ class Log2(Function):
 
     def backward(self, dy: Array) -> Any:
         (x,) = self.saved
-        return dy / (x * _LOG_2)
+        return dy / x / _LOG_2
 
 
 @derivation(Log2)
@@ -159,7 +159,7 @@ class Log10(Function):
 
     def backward(self, dy: Array) -> Any:
         (x,) = self.saved
-        return dy / (x * _LOG_10)
+        return dy / x / _LOG_10  # x log 10 could overflow
 
 
 @derivation(Log10)

@@ -37,8 +37,8 @@ class Max(Function):
     def backward(self, dy: Array) -> Any:
         x, y = self.saved
         attained = (x == with_kept_axes(y, x.shape, self.axes)) | (x != x)  # if x contains NaN, that is the result
-        count = attained.sum(axis=self.axes, keepdims=True).astype(dy.dtype)
-        share = with_kept_axes(dy, x.shape, self.axes) / count
+        count = attained.sum(axis=self.axes, keepdims=True)  # an integer: float16 cannot hold more than 65504
+        share = (with_kept_axes(dy, x.shape, self.axes) / count).astype(dy.dtype)
         return namespace_of(dy).where(attained, share, 0)  # not share * attained: an infinite dy times 0 is NaN
 
 

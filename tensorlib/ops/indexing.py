@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of, namespace_of
+from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.arrays.sharing import kept
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor, constant, derivation, is_tensor
@@ -46,12 +47,13 @@ class ScatterAdd(Function):
     def forward(self, x: Array, index: Any, shape: tuple[int, ...]) -> Array:
         self.index = index
         backend = backend_of(x)
-        y = backend.xp.zeros(shape, x.dtype)
         if _is_basic(index, masks=True):
+            y = backend.xp.zeros(shape, x.dtype)
             y[index] = x  # slices, integers and masks select no element twice
-        else:
-            backend.scatter_add(y, index, x)
-        return y
+            return y
+        y = backend.xp.zeros(shape, sum_dtype(x))
+        backend.scatter_add(y, index, as_dtype(x, y.dtype))
+        return as_dtype(y, x.dtype)
 
     def backward(self, dy: Array) -> Any:
         return dy[self.index]
@@ -195,7 +197,7 @@ class SumRows(Function):
 
     def forward(self, x: Array, ids: Array, rows: int) -> Array:
         self.ids = ids
-        return sum_rows_formula(x, ids, rows)
+        return as_dtype(sum_rows_formula(as_dtype(x, sum_dtype(x)), ids, rows), x.dtype)
 
     def backward(self, dy: Array) -> Any:
         return Embedding.run(dy, ids=self.ids)

@@ -6,6 +6,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.shapes import summed
 from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.ops.dropout import Dropout, checked_probability, dropout_scale, next_draw
 from tensorlib.ops.linalg import product, rows
@@ -50,7 +51,7 @@ def linear_gradient(dz: Array, x: Array, weight: Array, needs: tuple[bool, ...])
     return (
         product(dz, weight.swapaxes(0, 1)) if needs[0] else None,
         product(rows(x).swapaxes(0, 1), rows(dz)) if needs[1] else None,
-        *[rows(dz).sum(axis=0) if needed else None for needed in needs[2:]],
+        *[summed(rows(dz), (0,)) if needed else None for needed in needs[2:]],
     )
 
 

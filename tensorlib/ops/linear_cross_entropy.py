@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array
 from tensorlib.engine.function import Function, derivation
-from tensorlib.ops.arguments import checked_real, operand
+from tensorlib.ops.arguments import at_least_float32, checked_real, operand
 from tensorlib.ops.crossentropy import (
     class_targets,
     cross_entropy,
     cross_entropy_formula,
     cross_entropy_gradient,
     over_counted,
-    without_ignored,
 )
 from tensorlib.ops.linalg import rows
 from tensorlib.ops.linear import linear, linear_formula, linear_gradient, linear_operands
 from tensorlib.ops.losses import check_reduction
-from tensorlib.ops.reduce import Logsumexp
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -68,11 +66,11 @@ def linear_cross_entropy_gradient(
     """Return dx, dweight and, if there is a bias, dbias; the formula computes the logits again."""
     targets, counted, smoothing = classes
     z = linear_formula(x, weight, *bias)
-    lse = Logsumexp.run(without_ignored(z, counted), axis=-1, keepdims=True)
-    return linear_gradient(cross_entropy_gradient(dloss, z, lse, targets, counted, smoothing), x, weight, needs)
+    return linear_gradient(cross_entropy_gradient(dloss, z, None, targets, counted, smoothing), x, weight, needs)
 
 
 @derivation(LinearCrossEntropy)
+@at_least_float32
 def linear_cross_entropy(
     x: TensorLike,
     weight: TensorLike,
@@ -86,7 +84,8 @@ def linear_cross_entropy(
 
     x (..., D) are hidden states; `weight` (D, V) and `bias`, (V,) or None, are the output layer; `targets` (...) are
     integers in [0, V). The other arguments are those of `tl.cross_entropy`. Memory grows with the vocabulary V like the
-    weight, not like the logits (..., V); but with reduction="none" or float16, all logits are computed at once.
+    weight, not like the logits (..., V); but with reduction="none" all logits are computed at once. float16 is computed
+    in float32.
 
     >>> tl.linear_cross_entropy([[1.0, 2.0]], np.eye(2, 3, dtype="float32"), None, [1])
     Tensor(0.4076, shape=(), dtype=float32)
@@ -97,7 +96,7 @@ def linear_cross_entropy(
         raise ValueError(f"linear_cross_entropy: label_smoothing must lie in [0, 1), got {smoothing}")
     operands = linear_operands("linear_cross_entropy", x, weight, bias)
     x, weight = operands[:2]
-    if reduction == "none" or x.dtype == "float16":
+    if reduction == "none":
         return cross_entropy(linear(*operands), targets, ignore_index, smoothing, reduction)
     given = operand(targets)
     shape = (*x.shape[:-1], weight.shape[1])

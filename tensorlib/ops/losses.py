@@ -10,7 +10,7 @@ import numpy as np
 from tensorlib.engine.function import as_tensor
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import as_floating, at_least_float32, check_flag, checked_real
-from tensorlib.ops.arithmetic import minimum
+from tensorlib.ops.arithmetic import clip
 from tensorlib.ops.exponential import softplus
 from tensorlib.ops.indexing import where
 
@@ -56,9 +56,9 @@ def l1_loss(x: TensorLike, targets: TensorLike, reduction: str = "mean") -> Tens
 
 @at_least_float32
 def huber_loss(x: TensorLike, targets: TensorLike, delta: float = 1.0, reduction: str = "mean") -> Tensor:
-    """Return e^2 / 2 where the error e = |x - targets| is at most `delta`, and delta (e - delta / 2) beyond.
+    """Return e^2 / 2 where the error e = x - targets is within +-`delta`, and delta (|e| - delta / 2) beyond.
 
-    It is quadratic near 0, linear far out (Huber 1964)  =>  dx = dloss sign(x - targets) min(e, delta), dtargets = -dx.
+    It is quadratic near 0, linear far out (Huber 1964)  =>  dx = dloss clip(e, -delta, delta), dtargets = -dx.
     `x` and `targets` have the same shape. `reduction` is "mean" (over all elements), "sum" or "none".
 
     Raises ValueError if the shapes differ, instead of broadcasting, or if `delta` is not above 0.
@@ -71,8 +71,8 @@ def huber_loss(x: TensorLike, targets: TensorLike, delta: float = 1.0, reduction
     if not delta > 0:
         raise ValueError(f"huber_loss: delta must be larger than 0, got {delta}")
     x, targets = _same_shape("huber_loss", x, targets)
-    error = (x - targets).abs()
-    near = minimum(error, delta)
+    error = x - targets
+    near = clip(error, -delta, delta)
     return _apply_reduction(near * (error - 0.5 * near), reduction)  # both cases in one, without an overflowing square
 
 
@@ -96,7 +96,7 @@ def binary_cross_entropy_with_logits(
     name = "binary_cross_entropy_with_logits"
     check_reduction(name, reduction)
     logits, targets = _same_shape(name, logits, targets)
-    positive = targets * softplus(-logits)
+    positive = targets * _cost(-logits, targets == 0)
     if pos_weight is not None:
         number = isinstance(pos_weight, (int, float, np.generic))
         positive = positive * (pos_weight if number else as_tensor(pos_weight, like=logits))
@@ -105,7 +105,12 @@ def binary_cross_entropy_with_logits(
                 f"{name}: pos_weight must broadcast to the shape of logits, {logits.shape}; "
                 f"got {as_tensor(pos_weight).shape}"
             )
-    return _apply_reduction(positive + (1 - targets) * softplus(logits), reduction)
+    return _apply_reduction(positive + (1 - targets) * _cost(logits, targets == 1), reduction)
+
+
+def _cost(x: Tensor, excluded: Tensor) -> Tensor:
+    """Return softplus(x), but something finite where x is inf and `excluded`, with a weight of 0: 0 · inf is NaN."""
+    return softplus(where(excluded & (x == math.inf), -math.inf, x))
 
 
 @at_least_float32

@@ -13,6 +13,7 @@ from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.ops.arguments import Axis, at_least_float32, check_flag, checked_floating, checked_real
 from tensorlib.ops.arithmetic import maximum
 from tensorlib.ops.elementwise import rsqrt
+from tensorlib.ops.indexing import where
 from tensorlib.ops.reduce import norm
 from tensorlib.ops.shape import broadcast_to
 
@@ -207,7 +208,11 @@ def normalize(x: TensorLike, ord: float = 2, axis: Axis = -1, eps: float = 1e-12
     x = checked_floating("normalize", "x", x)
     if not checked_real("normalize", "ord", ord) >= 1:
         raise ValueError(f"normalize: ord must be 1 or more (below 1 it is not a norm), got {ord}")
-    return x / maximum(norm(x, ord, axis, keepdims=True), _checked_eps("normalize", eps))
+    length = norm(x, ord, axis, keepdims=True)
+    zero = length.detach() == 0
+    if not isinstance(zero.data, np.ndarray) or zero.data.any():  # x / eps is smooth where the norm itself has a kink
+        length = where(zero, 0.0, norm(where(zero, 1.0, x), ord, axis, keepdims=True))
+    return x / maximum(length, _checked_eps("normalize", eps))
 
 
 @at_least_float32

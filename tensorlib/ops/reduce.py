@@ -10,16 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, namespace_of
-from tensorlib.arrays.shapes import largest, with_kept_axes, without_axes
+from tensorlib.arrays.shapes import (
+    largest,
+    power_of_two_below,
+    summed,
+    with_kept_axes,
+    without_axes,
+)
 from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import Axis, as_floating, at_least_float32, normalized_axes, reduced_axes
 from tensorlib.ops.cumulative import products_before, reversed_along
-from tensorlib.ops.elementwise import abs, sqrt
+from tensorlib.ops.elementwise import abs, smooth_except
 from tensorlib.ops.extremes import max
 from tensorlib.ops.indexing import where
 from tensorlib.ops.logic import not_equal
 from tensorlib.ops.plain import plain
+from tensorlib.ops.softmax import Softmax
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -39,9 +46,7 @@ class Sum(Function):
 
     def forward(self, x: Any, axis: Axis, keepdims: bool) -> Array:
         self.shape, self.axes = x.shape, reduced_axes(axis, keepdims, x.ndim, "sum")
-        if x.dtype == np.float16:  # in float16 70,000 ones would sum to 2048, as 2048 + 1 rounds to 2048
-            return x.sum(axis=self.axes, dtype="float32", keepdims=keepdims).astype("float16")
-        return x.sum(axis=self.axes, keepdims=keepdims)
+        return summed(x, self.axes, keepdims)
 
     def backward(self, dy: Array) -> Any:
         return namespace_of(dy).broadcast_to(with_kept_axes(dy, self.shape, self.axes), self.shape)
@@ -95,27 +100,48 @@ def prod(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 class Logsumexp(Function):
-    """y = log sum_j exp(x_j) over `axis`  =>  dx_i = dy exp(x_i - y), the softmax; 0 where all of x is -inf.
+    """y = log sum_j exp(x_j) over `axis`  =>  dx_i = dy exp(x_i) / sum_j exp(x_j) = dy softmax(x)_i.
 
-    Keeps x and y.
+    It is computed from x - top, where top is the largest x, because exp(x_i - y) would suffer from the rounding of a
+    large y. Where all of x is -inf, the gradient is 0; elements that are inf share it evenly, as their limit does.
+
+    Keeps x; statistics: the largest x, the logarithm of the sum of exp(x - top).
     """
 
     def forward(self, x: Array, axis: Axis, keepdims: bool) -> Array:
         xp = namespace_of(x)
         self.axes = reduced_axes(axis, keepdims, x.ndim, "logsumexp")
         top = largest(x, self.axes)
-        top = xp.where(xp.isfinite(top), top, 0)  # -inf - -inf would be NaN
-        total = xp.exp(x - top).sum(axis=self.axes, keepdims=True)
-        y = xp.where(total == 0, -math.inf, xp.log(xp.where(total == 0, 1, total)) + top)  # log 0 without a warning
-        y = y if keepdims else without_axes(y, self.axes)
-        self.save(x, y)
-        return y
+        total = xp.exp(minus_top(x, top)).sum(axis=self.axes, keepdims=True)
+        log_total = xp.log(xp.where(total == 0, xp.ones_like(total), total))  # log 0 without a warning
+        self.statistics = top, log_total
+        self.save(x)
+        y = top + log_total
+        return y if keepdims else without_axes(y, self.axes)
 
     def backward(self, dy: Array) -> Any:
-        x, y = self.saved
-        xp = namespace_of(dy)
-        y = with_kept_axes(y, x.shape, self.axes)
-        return with_kept_axes(dy, x.shape, self.axes) * xp.exp(x - xp.where(y == -math.inf, 0.0, y))
+        (x,) = self.saved
+        if self.statistics is None:
+            top = largest(x.data, self.axes)
+            portion = Softmax.run(where(top == math.inf, tied(x), x), axis=self.axes, visible=None)
+        else:
+            top, log_total = self.statistics
+            portion = namespace_of(x).exp(minus_top(x, top) - log_total)
+        return with_kept_axes(dy, x.shape, self.axes) * portion
+
+
+def minus_top(x: Array, top: Array) -> Array:
+    """Return x - top, and in a slice whose `top` is infinite its limit."""
+    if isinstance(top, np.ndarray) and not np.isinf(top).any():  # free on a CPU; a GPU is not waited for
+        return x - top
+    xp = namespace_of(x)
+    return xp.where(top == math.inf, tied(x), x - xp.where(xp.isinf(top), 0, top))
+
+
+def tied(x: Array) -> Array:
+    """Return 0 where x is inf, and -inf elsewhere."""
+    xp = namespace_of(x)
+    return xp.where(x == math.inf, xp.zeros_like(x), -math.inf)
 
 
 @derivation(Logsumexp)
@@ -141,6 +167,7 @@ def mean(x: TensorLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     >>> tl.mean([[1.0, 2.0], [3.0, 4.0]], axis=0)
     Tensor([2. 3.], shape=(2,), dtype=float32)
     """
+    x = as_tensor(x)
     n = _elements_over(x, axis, "mean")
     return sum(x, axis, keepdims) / (n or math.nan)
 
@@ -155,31 +182,36 @@ def var(x: TensorLike, axis: Axis = None, keepdims: bool = False, ddof: int = 0)
     >>> tl.var([1.0, 2.0, 4.0]), tl.var([1.0, 2.0, 4.0], ddof=1)
     (Tensor(1.5556, shape=(), dtype=float32), Tensor(2.3333, shape=(), dtype=float32))
     """
-    return _variance(x, axis, keepdims, ddof, "var")
+    x, axes, divisor = _centred(x, axis, keepdims, ddof, "var")
+    return sum(x * x, axes, keepdims) / divisor
 
 
-def _variance(x: TensorLike, axis: Axis, keepdims: bool, ddof: int, name: str) -> Tensor:
+def _centred(x: TensorLike, axis: Axis, keepdims: bool, ddof: int, name: str) -> tuple[Tensor, tuple[int, ...], float]:
+    """Return x - mean, the axes, and the divisor n - ddof, after checking the arguments."""
     if not isinstance(ddof, numbers.Real):
         raise TypeError(f"{name}: ddof must be a number, got {shown(ddof)}")
-    n = _elements_over(x, axis, name)
     x = as_floating(x)
+    axes = reduced_axes(axis, keepdims, x.ndim, name)
     # Shifting x by one of its elements changes neither variance nor gradient, and makes the variance of equal elements
     # exactly 0, although their mean is rounded: 0.1 + 0.1 + 0.1 is not 0.3.
-    x = x - _first(x, normalized_axes(axis, x.ndim, name))
-    centred = x - mean(x, axis, keepdims=True)
-    return sum(centred * centred, axis, keepdims) / builtins.max(n - ddof, 0)
+    x = x - _first(x, axes)
+    return x - mean(x, axes, keepdims=True), axes, builtins.max(_elements_over(x, axes, name) - ddof, 0)
 
 
 @at_least_float32
 def std(x: TensorLike, axis: Axis = None, keepdims: bool = False, ddof: int = 0) -> Tensor:
     """Return the standard deviation over `axis`, the square root of `var`.
 
-    y = sqrt(var)  =>  dx = dy (x - mean) / ((n - ddof) y), and 0 where y is 0. float16 is computed in float32.
+    y = sqrt(var)  =>  dx = dy (x - mean) / ((n - ddof) y), and 0 where y is 0. There the second derivative is NaN: std
+    has a kink. Squares do not overflow unless the result does. float16 is computed in float32.
 
     >>> tl.std([1.0, 2.0, 4.0])
     Tensor(1.2472, shape=(), dtype=float32)
     """
-    return _root(_variance(x, axis, keepdims, ddof, "std"), 2)
+    x, axes, divisor = _centred(x, axis, keepdims, ddof, "std")
+    if _elements_over(x, axes, "std") == 1:
+        return sum(x, axes, keepdims) / divisor  # always 0: it has no kink
+    return Norm.apply(x, ord=2, axes=axes, keepdims=keepdims, divisor=divisor)
 
 
 def _elements_over(x: Any, axis: Axis, name: str) -> int:
@@ -189,13 +221,6 @@ def _elements_over(x: Any, axis: Axis, name: str) -> int:
 def _first(x: Tensor, axes: tuple[int, ...]) -> Array:
     """Return the first element along `axes`, which are kept, as an array, so that it is a constant."""
     return x.data[tuple([slice(0, 1) if i in axes else slice(None) for i in range(x.ndim)])]
-
-
-def _root(x: Tensor, order: float) -> Tensor:
-    """Return x^(1/order) for x >= 0, with gradient 0 at 0, although that of the root is infinite there."""
-    at_zero = x == 0
-    positive = where(at_zero, 1.0, x)
-    return where(at_zero, 0.0, sqrt(positive) if order == 2 else positive ** (1 / order))
 
 
 # ---- norms -------------------------------------------------------------------------------------------------------
@@ -208,7 +233,8 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
     `ord` is any number above 0, or infinity for the largest |x|. Over several axes it is the norm of all their
     elements together, as in `torch.linalg.vector_norm`. Intermediate results do not overflow unless the norm does.
 
-    y = (sum |x|^ord)^(1/ord)  =>  dx = dy sign(x) (|x| / y)^(ord - 1), and 0 where y is 0.
+    y = (sum |x|^ord)^(1/ord)  =>  dx = dy sign(x) (|x| / y)^(ord - 1), and 0 where y is 0. There the second derivative
+    is NaN (unless ord is 1 or infinity): a norm has a kink at 0, and for ord < 2 wherever an element is 0.
 
     Raises ValueError for an `ord` that is not above 0.
 
@@ -219,31 +245,56 @@ def norm(x: TensorLike, ord: float = 2, axis: Axis = None, keepdims: bool = Fals
         raise ValueError(
             f"norm: ord must be a number above 0, or math.inf, got {shown(ord)}; for the Frobenius norm, use ord=2"
         )
-    axes = reduced_axes(axis, keepdims, x.ndim, "norm")
     x = as_floating(x)
+    axes = reduced_axes(axis, keepdims, x.ndim, "norm")
     if ord == math.inf:
         return max(abs(x), axes, keepdims)
     if ord == 1:
         return sum(abs(x), axes, keepdims)
-    # norm(x) = scale · norm(x / scale) for any scale, so the gradient may treat the scale as a constant.
-    scale = _scale(x.data, axes)
-    x = x / scale
-    y = _root(sum(x * x if ord == 2 else _power_of_magnitude(x, ord), axes, keepdims=True), ord) * scale
-    return y if keepdims else without_axes(y, axes)
+    return Norm.apply(x, ord=ord, axes=axes, keepdims=keepdims)
 
 
-def _scale(x: Array, axes: tuple[int, ...]) -> Array:
-    """Return the largest power of two up to the largest |x| over `axes` (kept): dividing by it causes no rounding."""
-    xp = namespace_of(x)
-    top = largest(xp.abs(x), axes)
-    top = xp.where(xp.isfinite(top), top, xp.ones_like(top))
-    return xp.ldexp(xp.ones_like(top), xp.frexp(top)[1] - 1)
+class Norm(Function):
+    """y = (sum |x|^p / d)^(1/p) with p = `ord` and d = `divisor`.
 
+    y^p = sum |x|^p / d, so p y^(p-1) dy/dx = p |x|^(p-1) sign(x) / d
+    =>  dx = dy sign(x) (|x| / y)^(p-1) / d, taken as 0 at the kinks: where y = 0 and, if p < 2, where x = 0.
 
-def _power_of_magnitude(x: Tensor, ord: float) -> Tensor:
-    """Return |x|^ord with gradient 0 at 0, although for ord < 1 that gradient is infinite."""
-    at_zero = x == 0
-    return where(at_zero, 0.0, abs(where(at_zero, 1.0, x)) ** ord)
+    Keeps x and y; statistics: a scale close to the largest |x|, y / scale.
+    """
+
+    def forward(self, x: Array, ord: float, axes: tuple[int, ...], keepdims: bool, divisor: float = 1) -> Array:
+        self.ord, self.axes, self.divisor = ord, axes, divisor
+        xp = namespace_of(x)
+        # norm(x) = scale · norm(x / scale): neither squares of huge numbers nor those of tiny ones leave the dtype.
+        scale = xp.maximum(power_of_two_below(largest(xp.abs(x), axes)), np.finfo(x.dtype).tiny)
+        u = x / scale
+        total = (u * u if ord == 2 else xp.abs(u) ** ord).sum(axis=axes, keepdims=True) / divisor
+        root = xp.sqrt(total) if ord == 2 else total ** (1 / ord)
+        self.statistics = scale, root
+        y = root * scale
+        y = y if keepdims else without_axes(y, axes)
+        self.save(x, y)
+        return y
+
+    def backward(self, dy: Array) -> Any:
+        x, y = self.saved
+        xp = namespace_of(x)
+        y, dy = (with_kept_axes(z, x.shape, self.axes) for z in (y, dy))
+        kink = y == 0
+        y = smooth_except(y, kink)
+        if self.ord < 2:
+            kink = kink | (x == 0)
+            x = smooth_except(x, x == 0)
+        if self.statistics is None:
+            slope = x / xp.where(y == 0, 1, y)
+        else:  # the same, without the rounding of a subnormal y
+            scale, root = self.statistics
+            slope = x / scale / xp.where(root == 0, 1, root)
+        if self.ord != 2:
+            slope = xp.sign(x) * xp.abs(xp.where(x == 0, 1, slope)) ** (self.ord - 1)
+        # NaN stays even at a kink: it may come from a second derivative there.
+        return xp.where(kink & (dy == dy), 0, dy) * slope / self.divisor
 
 
 # ---- without a gradient ------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Softmax(Function):
     Kernels: numpy/softmax.py, cuda/softmax.py.
     """
 
-    def forward(self, x: Array, axis: int, visible: Array | None) -> Array:
+    def forward(self, x: Array, axis: int | tuple[int, ...], visible: Array | None) -> Array:
         y = softmax_formula(x, axis, visible)
         self.axis = axis
         self.save(y)  # the gradient needs y alone, so x may be freed
@@ -43,19 +43,24 @@ class Softmax(Function):
 
 
 @singledispatch
-def softmax_formula(x: Array, axis: int, visible: Array | None) -> Array:
+def softmax_formula(x: Array, axis: int | tuple[int, ...], visible: Array | None) -> Array:
     """Return softmax. Subtracting the largest visible element does not change it, but keeps exp from overflowing."""
     xp = namespace_of(x)
     if visible is not None:
         x = xp.where(visible, x, xp.asarray(-math.inf, x.dtype))
-    top = largest(x, (axis,))
-    e = xp.exp(x - xp.where(top == -math.inf, xp.zeros_like(top), top))  # if nothing is visible, exp(-inf - 0) = 0
+    e = xp.exp(minus_largest(x, axis if isinstance(axis, tuple) else (axis,)))
     total = e.sum(axis=axis, keepdims=True)
-    return e / xp.where(total == 0, xp.ones_like(total), total)
+    return e / xp.where(total == 0, xp.ones_like(total), total)  # if nothing is visible, e = exp(-inf) = 0
+
+
+def minus_largest(x: Array, axes: tuple[int, ...]) -> Array:
+    """Return x minus its largest element over `axes`, and -inf where all elements are -inf: -inf - -inf is NaN."""
+    top = largest(x, axes)
+    return x - namespace_of(x).where(top == -math.inf, 0, top)
 
 
 @singledispatch
-def softmax_gradient(dy: Array, y: Array, axis: int) -> Array:
+def softmax_gradient(dy: Array, y: Array, axis: int | tuple[int, ...]) -> Array:
     """Return dx = y (dy - <dy, y>). Hidden positions have y = 0, hence dx = 0, even if dy is infinite or NaN there."""
     dy = namespace_of(dy).where(y == 0, 0, dy)
     return y * (dy - (dy * y).sum(axis=axis, keepdims=True))
@@ -111,8 +116,7 @@ class LogSoftmax(Function):
 
     def forward(self, x: Array, axis: int) -> Array:
         xp = namespace_of(x)
-        top = largest(x, (axis,))
-        shifted = x - xp.where(top == -math.inf, xp.zeros_like(top), top)  # -inf - -inf would be NaN
+        shifted = minus_largest(x, (axis,))
         total = xp.exp(shifted).sum(axis=axis, keepdims=True)
         y = shifted - xp.log(xp.where(total == 0, xp.ones_like(total), total))
         self.axis = axis

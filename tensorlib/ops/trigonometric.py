@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.shapes import power_of_two_below
 from tensorlib.engine.function import Function, derivation
-from tensorlib.ops.arguments import namespace_among
+from tensorlib.ops.arguments import at_least_float32, namespace_among
+from tensorlib.ops.elementwise import smooth_except
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -157,6 +159,7 @@ class Arctan(Function):
 
 
 @derivation(Arctan)
+@at_least_float32  # in float16, x^2 overflows from 256 on, where the gradient is still above 1e-5
 def arctan(x: TensorLike) -> Tensor:
     """Return the angle in [-pi/2, pi/2] whose tangent is x, elementwise.
 
@@ -169,6 +172,8 @@ def arctan(x: TensorLike) -> Tensor:
 class Arctan2(Function):
     """a = the angle of the point (x, y)  =>  dy = da x / (x^2 + y^2), dx = -da y / (x^2 + y^2); 0 at the origin.
 
+    The origin is a kink, where the second derivative is NaN.
+
     Keeps y and x.
     """
 
@@ -180,12 +185,23 @@ class Arctan2(Function):
 
     def backward(self, da: Array) -> Any:
         y, x = self.saved
-        square = x * x + y * y
-        step = da / namespace_of(da).where(square == 0, 1, square)
-        return step * x if self.needs[0] else None, -step * y if self.needs[1] else None
+        xp, origin = namespace_of(da), (x == 0) & (y == 0)
+        x, y = smooth_except(x, origin), smooth_except(y, origin)
+        # The angle of (x / scale, y / scale) is the same for any scale, so the scale counts as a constant.
+        scale = _scale(*[z.data if hasattr(z, "requires_grad") else z for z in (x, y)])
+        x, y = x / scale, y / scale
+        step = da / xp.where(origin, 1, x * x + y * y)
+        return step * x / scale if self.needs[0] else None, -step * y / scale if self.needs[1] else None
+
+
+def _scale(x: Array, y: Array) -> Array:
+    """Return a power of two near the larger of |x| and |y|: squares of x / scale and y / scale do not overflow."""
+    xp = namespace_among(x, y)
+    return power_of_two_below(xp.maximum(abs(x), abs(y)))
 
 
 @derivation(Arctan2)
+@at_least_float32
 def arctan2(y: TensorLike, x: TensorLike) -> Tensor:
     """Return the angle in [-pi, pi] from the positive x axis to the point (x, y), elementwise. Note the order: y, x.
 

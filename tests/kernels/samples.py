@@ -69,6 +69,9 @@ def layer_norm_gradients(rng, dtype):
         yield 1e21 * normal(rng, x.shape, x.dtype), x, weight, mean, rstd.astype(x.dtype), (True, True, True)
 
 
+ALL_FOUR = np.array([1, 2, 0, 1]), np.ones(4, bool)  # targets, and that they count
+
+
 def cross_entropy_formulas(rng, dtype):
     for rows, classes in ((2, 3), (1, 1), (0, 4), (33, 257), (700, 500)):
         for smoothing in (0.0, 0.1):
@@ -76,7 +79,7 @@ def cross_entropy_formulas(rng, dtype):
             yield logits, targets, rng.random(rows) < 0.7, smoothing
             yield logits, targets, np.zeros(rows, bool), smoothing
     yield np.array([[1e4, -1e4, 0], [-inf, 0, 1]], dtype), np.array([1, 2]), np.array([True, True]), 0.0
-    yield np.array([[inf, 0, 1]], dtype), np.array([1]), np.array([True]), 0.0
+    yield np.array([[inf, 0, 1], [inf, 0, inf], [-inf] * 3, [1e30, 1e30, 0]], dtype), *ALL_FOUR, 0.0
     junk = np.array([[-inf, -inf, -inf], [0, 1, 2], [inf, np.nan, 1e30]], dtype)  # an ignored row is never read
     yield junk, np.array([0, 1, 0]), np.array([False, True, False]), 0.1
     yield normal(rng, (5, 3), dtype).T, np.array([0, 1, 4]), np.array([True, False, True]), 0.2
@@ -86,14 +89,14 @@ def cross_entropy_formulas(rng, dtype):
 def cross_entropy_gradients(rng, dtype):
     for logits, targets, counted, smoothing in cross_entropy_formulas(rng, dtype):
         seen = np.where(counted[:, None], logits, 0)
-        if np.isposinf(seen).any():  # where the loss is infinite
-            continue
-        top = seen.max(-1, keepdims=True, initial=-1e9)
-        lse = (np.log(np.exp(seen - top).sum(-1, keepdims=True)) + top).astype(dtype)
-        yield normal(rng, (len(logits),), dtype), logits, lse, targets, counted, smoothing
-        yield np.broadcast_to(np.ones(1, dtype), (len(logits),)), logits, lse, targets, counted, smoothing
-        yield np.where(counted, 1, inf).astype(dtype), logits, lse, targets, counted, smoothing
-        yield np.asarray(0.5, dtype), logits, lse, targets, counted, smoothing  # one dloss for all, as for a sum
+        top = seen.max(-1, keepdims=True)
+        top[top == -inf] = 0
+        total = np.exp(seen - top).sum(-1, keepdims=True)
+        kept = top, np.log(np.where(total == 0, 1, total)).astype(dtype)
+        yield normal(rng, (len(logits),), dtype), logits, kept, targets, counted, smoothing
+        yield np.broadcast_to(np.ones(1, dtype), (len(logits),)), logits, kept, targets, counted, smoothing
+        yield np.where(counted, 1, inf).astype(dtype), logits, kept, targets, counted, smoothing
+        yield np.asarray(0.5, dtype), logits, kept, targets, counted, smoothing  # one dloss for all, as for a sum
 
 
 def dropout_formulas(rng, dtype):

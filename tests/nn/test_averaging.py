@@ -38,6 +38,20 @@ def test_after_long_training_the_decay_is_the_given_one():
     assert moving.arrays["w"][0] == pytest.approx(1 - 0.999 * (1 - 9 / 8999), rel=1e-9)
 
 
+def test_the_average_of_float16_is_float32(backend):
+    """Steps of 1e-3 · 0.01 are far below the spacing of float16 at 1, which is 1e-3."""
+    w = parameter_of(1.0, backend=backend, dtype="float16")
+    moving = ExponentialMovingAverage([("w", w)], 0.999)
+    w.replace(tl.Tensor([1.01], dtype="float16", backend=backend).data)
+    for step in range(10_000, 12_000):
+        moving.update(step)
+    assert moving.arrays["w"].dtype == np.float32
+    expected = 1 + (float(np.float16(1.01)) - 1) * (1 - 0.999**2000)
+    np.testing.assert_allclose(np.array(backend.to_numpy(moving.arrays["w"])), expected, rtol=1e-5)
+    with moving.applied():
+        assert w.dtype == np.float16 and w.item() == np.float16(expected)
+
+
 def test_constant_weights_equal_their_average_to_the_bit():
     w = nn.Parameter(np.random.default_rng(0).standard_normal(1000).astype("float32"))
     moving = ExponentialMovingAverage([("w", w)], 0.9)

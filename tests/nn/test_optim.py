@@ -283,12 +283,43 @@ def test_clip_grad_norm_refuses_and_names_gradients_that_are_not_finite_and_chan
     np.testing.assert_array_equal(bowl.b.grad.numpy(), values)
 
 
+@pytest.mark.parametrize("optimizer", [optim.Adam, optim.AdamW, optim.SGD])
+@pytest.mark.parametrize("rows", [5, 20_000])  # one small parameter, which is updated in a batch, and one large
+def test_parameters_in_float16_are_updated_in_float32(optimizer, rows, backend):
+    """In float16, Adam's eps is 0, so rows without a gradient would become 0 / 0; and 1e-4^2 is 0."""
+    start = np.random.default_rng(0).standard_normal((rows, 2)).astype("float16")
+    half, single = nn.Parameter(start, backend=backend), nn.Parameter(start, "float32")
+    options = {"momentum": 0.9} if optimizer is optim.SGD else {}
+    steps_of = [(p, optimizer([p], 0.1, **options)) for p in (half, single)]
+    for _ in range(3):
+        single.replace(half.numpy().astype("float32"))
+        for p, steps in steps_of:
+            steps.zero_grad()
+            (tl.embedding(p, [0, 1]) * 2**-13).sum().backward()
+            with np.errstate(all="raise", under="ignore"):
+                steps.step()
+        np.testing.assert_array_equal(half.numpy(), single.numpy().astype("float16"))
+        assert half.dtype == np.float16
+
+
+def test_the_state_of_parameters_in_float16_is_float32():
+    p = nn.Parameter([1.0], dtype="float16")
+    optimizer = optim.Adam([p])
+    state = optimizer.state_dict()
+    assert {array.dtype.name for array in state.values()} == {"int64", "float32"}
+    optimizer.load_state_dict({name: array.astype("float16") for name, array in state.items()})
+    assert {array.dtype.name for array in optimizer.state_dict().values()} == {"int64", "float32"}
+
+
 def test_clip_grad_norm_sums_squares_of_float16_in_float32():
     p = nn.Parameter(np.zeros(4), dtype="float16")
     p.grad = tl.Tensor(np.full(4, 300.0), dtype="float16")  # its square overflows float16
     assert optim.clip_grad_norm([p], math.inf) == 600.0
     assert optim.clip_grad_norm([p], 6.0) == 600.0 and p.grad.dtype == np.float16
     np.testing.assert_allclose(p.grad.numpy(), 3.0, rtol=1e-3)
+    p.grad = tl.Tensor(np.full(4, 6e4), dtype="float16")
+    optim.clip_grad_norm([p], 1e-4)  # by a factor of 8e-10, which is 0 in float16
+    np.testing.assert_allclose(p.grad.numpy(), 5e-5, rtol=1e-2)
 
 
 def test_clip_grad_norm_reports_that_finite_gradients_overflow():

@@ -101,6 +101,10 @@ def test_the_angle_of_a_point_in_each_quadrant(backend):
 
 def test_the_angle_at_the_origin_has_gradient_zero(backend):
     assert_edge(edge(tl.arctan2, 0, 0, backend=backend), 0, 0, 0)
+    for scale in (1e-200, 1, 1e200):  # whose squares leave the dtype; 3 is no power of two
+        _, dy, dx = edge(tl.arctan2, [0, 3 * scale, 4 * scale], [3 * scale, 0, 3 * scale], backend=backend)
+        np.testing.assert_allclose(dy * scale, [1 / 3, 0, 0.12], rtol=1e-14)
+        np.testing.assert_allclose(dx * scale, [0, -1 / 3, -0.16], rtol=1e-14)
 
 
 def test_arcsin_and_arccos_at_their_ends(backend):

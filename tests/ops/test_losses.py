@@ -121,6 +121,28 @@ def test_targets_may_be_lists_of_any_kind():
 # ---- between numbers, and between probabilities ------------------------------------------------------------------
 
 
+def test_equal_huge_logits_share_the_probability(backend):
+    """A logsumexp of 1e30 is rounded, so that logits - logsumexp would give each of them the probability 1."""
+    for dtype in ("float32", "float64"):
+        value, dx = edge(lambda x: tl.cross_entropy(x, [0]), [[1e30, 1e30, -1e30]], backend=backend, dtype=dtype)
+        np.testing.assert_allclose(value, math.log(2), rtol=1e-6)
+        np.testing.assert_array_equal(dx, [[-0.5, 0.5, 0]])
+
+
+def test_a_row_without_a_possible_class_has_an_infinite_loss(backend):
+    with np.errstate(all="raise"):
+        assert_edge(edge(lambda x: tl.cross_entropy(x, [1]), [[-inf, -inf]], backend=backend), inf, [[0, -1]])
+
+
+def test_certain_logits_cost_nothing_if_they_are_right(backend):
+    with np.errstate(all="raise"):
+        value, dx, dt = edge(lambda x, t: tl.binary_cross_entropy_with_logits(x, t, reduction="sum"),
+                             [-inf, inf], [0, 1], backend=backend)  # fmt: skip
+        assert_edge((value, dx), 0, [0, 0])
+        assert np.isfinite(dt).all()
+        assert edge(tl.binary_cross_entropy_with_logits, [inf], [0.0], backend=backend)[0] == inf
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_binary_cross_entropy_of_huge_logits(dtype, backend):
     def loss(x, t):

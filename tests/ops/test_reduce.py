@@ -94,6 +94,29 @@ def test_logsumexp_of_no_elements(backend):
         assert_edge([tl.logsumexp(tl.Tensor(np.zeros((0, 2)), backend=backend), axis=0).numpy()], [-inf, -inf])
 
 
+def test_logsumexp_of_infinity_has_the_gradient_of_the_limit(backend):
+    """As that of logaddexp: elements that are inf share it evenly."""
+    with np.errstate(all="raise", under="ignore"):
+        assert_edge(edge(tl.logsumexp, [1, inf], backend=backend), inf, [0, 1])
+        rows = [[inf, 1, inf], [-inf, inf, 0], [0, -inf, -inf]]
+        found = edge(lambda x: tl.logsumexp(x, axis=1), rows, backend=backend, dtype="float32")
+        assert_edge(found, [inf, inf, 0], [[0.5, 0, 0.5], [0, 1, 0], [1, 0, 0]])
+        assert_edge(edge(lambda x: tl.logsumexp(x, axis=(0, 1)), [[inf, 1], [0, inf]], backend=backend),
+                    inf, [[0.5, 0], [0, 0.5]])  # fmt: skip
+        x = tl.Tensor([1, inf, inf], dtype="float64", requires_grad=True, backend=backend)
+        assert_edge([tl.grad(tl.logsumexp(x), [x], create_graph=True)[0].numpy()], [0, 0.5, 0.5])
+    with np.errstate(invalid="ignore"):
+        assert_edge(edge(tl.logsumexp, [nan, inf], backend=backend), nan, [nan, nan])
+
+
+def test_a_rounded_logsumexp_does_not_spoil_its_gradient(backend):
+    """Beside 1e30, log 2 is lost: exp(x - y) would be 1 for both."""
+    for dtype in ("float32", "float64"):
+        assert_edge(
+            edge(tl.logsumexp, [1e30, 1e30, 0], backend=backend, dtype=dtype), np.array(1e30, dtype), [0.5, 0.5, 0]
+        )
+
+
 # ---- moments and norms -------------------------------------------------------------------------------------------
 
 
@@ -128,6 +151,25 @@ def test_the_gradient_of_a_norm_at_0_is_0(ord, backend):
         assert_edge(edge(lambda x: tl.norm(x, ord), [0, 0, 0], backend=backend), 0, [0, 0, 0])
         assert_edge(edge(lambda x: tl.norm(x, ord, axis=1), [[0, -2], [0, 0]], backend=backend),
                     [2, 0], [[0, -1], [0, 0]])  # fmt: skip
+
+
+def test_an_infinite_gradient_of_a_norm_does_not_reach_its_zeros(backend):
+    for ord, x, expected in ((1.5, [0, 1], [0, inf]), (0.5, [0, 1], [0, inf]), (2, [0, 0], [0, 0])):
+        assert_edge(edge(lambda x, p=ord: tl.norm(x, p), x, backend=backend, cotangent=inf)[1:], expected)
+
+
+@pytest.mark.parametrize(("dtype", "huge", "tiny"), [("float64", 1e300, 1e-300), ("float32", 1e30, 1e-30)])
+def test_std_of_huge_and_tiny_numbers(dtype, huge, tiny, backend):
+    with np.errstate(over="raise", invalid="raise"):
+        for scale in (huge, tiny):
+            y, dx = edge(tl.std, np.array([1, -1, 3, -3]) * scale, backend=backend, dtype=dtype)
+            np.testing.assert_allclose(y, 5**0.5 * scale, rtol=1e-6)
+            np.testing.assert_allclose(dx, np.array([1, -1, 3, -3]) / 4 / 5**0.5, rtol=1e-6)
+
+
+def test_the_gradient_of_a_tiny_norm_is_not_lost_to_its_square(backend):
+    (dx,) = edge(lambda x: tl.norm(x) ** 2, [3e-200, 4e-200], backend=backend)[1:]
+    np.testing.assert_allclose(dx, [6e-200, 8e-200], rtol=1e-14)
 
 
 @pytest.mark.parametrize(("dtype", "huge", "tiny"), [("float64", 1e300, 1e-300), ("float32", 1e30, 1e-30)])

@@ -15,21 +15,21 @@ def _cross_entropy(logits: Any, targets: Any, counted: Any, smoothing: float) ->
     if not fits_by_rows(logits) or not on_current_device(targets, counted):
         return NOT_SERVED
     rows, classes = logits.shape
-    loss, lse = cupy.empty(rows, logits.dtype), cupy.empty((rows, 1), logits.dtype)
+    loss, *kept = (cupy.empty(shape, logits.dtype) for shape in (rows, (rows, 1), (rows, 1)))
     targets = contiguous(targets, cupy.int64)
-    arguments = (contiguous(logits), classes, targets, contiguous(counted), float(smoothing), loss, lse)
+    arguments = (contiguous(logits), classes, targets, contiguous(counted), float(smoothing), loss, *kept)
     by_rows("cross_entropy.cu", "cross_entropy", logits.dtype.char, rows, classes, arguments)
-    return loss, lse
+    return loss, tuple(kept)
 
 
 @overrides(cross_entropy_gradient)
-def _cross_entropy_gradient(dloss: Any, logits: Any, lse: Any, targets: Any, counted: Any, smoothing: float) -> Any:
-    if not fits_by_rows(logits, dloss, lse) or not on_current_device(targets, counted):
+def _cross_entropy_gradient(dloss: Any, logits: Any, kept: Any, targets: Any, counted: Any, smoothing: float) -> Any:
+    if kept is None or not fits_by_rows(logits, dloss, *kept) or not on_current_device(targets, counted):
         return NOT_SERVED
     (rows, classes), dx = logits.shape, cupy.empty(logits.shape, logits.dtype)
     dloss = cupy.broadcast_to(dloss, rows)
     targets = contiguous(targets, cupy.int64)
-    dloss, logits, lse, counted = (contiguous(a) for a in (dloss, logits, lse, counted))
-    arguments = (dloss, logits, lse, classes, targets, counted, float(smoothing), dx)
+    dloss, logits, counted = (contiguous(a) for a in (dloss, logits, counted))
+    arguments = (dloss, logits, *kept, classes, targets, counted, float(smoothing), dx)
     by_rows("cross_entropy.cu", "cross_entropy_gradient", logits.dtype.char, rows, classes, arguments)
     return dx

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
+from tensorlib.arrays.array import Array
 from tensorlib.kernels.numpy.blocks import for_blocks
 from tensorlib.ops.crossentropy import cross_entropy_formula, cross_entropy_gradient
 
@@ -11,45 +15,50 @@ from tensorlib.ops.crossentropy import cross_entropy_formula, cross_entropy_grad
 @cross_entropy_formula.register(np.ndarray)
 def _cross_entropy_kernel(
     logits: np.ndarray, targets: np.ndarray, counted: np.ndarray, smoothing: float
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
     rows, classes = logits.shape
-    lse = np.empty((rows, 1), logits.dtype)
+    tops, log_totals = (np.empty((rows, 1), logits.dtype) for _ in range(2))
     loss = np.empty(rows, logits.dtype)
 
     def losses(block: slice) -> None:
         x, ignored = logits[block], ~counted[block]
-        top = x.max(axis=-1, keepdims=True)
-        top[ignored[:, None] | ~np.isfinite(top)] = 0  # inf - inf would be NaN
+        top = np.max(x, axis=-1, keepdims=True, out=tops[block])
+        top[ignored[:, None] | (top == -math.inf)] = 0  # -inf - -inf would be NaN
         e = x - top
         e[ignored] = 0  # an ignored row counts as zeros, as in the formula, whatever it contains
         chosen = np.take_along_axis(e, targets[block, None], axis=-1)[:, 0]
         expected = (1 - smoothing) * chosen + smoothing * e.mean(axis=-1) if smoothing else chosen
         np.exp(e, out=e)
-        total = np.log(e.sum(axis=-1, keepdims=True))
-        loss[block] = total[:, 0] - expected
-        np.add(total, top, out=lse[block])
+        total = e.sum(axis=-1, keepdims=True)
+        total[total == 0] = 1  # all logits are -inf, and log 0 would cause a warning
+        log_total = np.log(total, out=log_totals[block])
+        loss[block] = log_total[:, 0] - expected
 
     for_blocks(losses, rows, classes * logits.itemsize)
     loss[~counted] = 0
-    return loss, lse
+    return loss, (tops, log_totals)
 
 
 @cross_entropy_gradient.register(np.ndarray)
 def _cross_entropy_gradient_kernel(
     dloss: np.ndarray,
     logits: np.ndarray,
-    lse: np.ndarray,
+    kept: Any,
     targets: np.ndarray,
     counted: np.ndarray,
     smoothing: float,
-) -> np.ndarray:
+) -> Array:
+    if kept is None:
+        return cross_entropy_gradient.dispatch(object)(dloss, logits, kept, targets, counted, smoothing)
     rows, classes = logits.shape
+    tops, log_totals = kept
     dx = np.empty((rows, classes), logits.dtype)
     weight = np.where(counted, dloss, 0).astype(logits.dtype).reshape(-1, 1)
 
     def gradient(block: slice) -> None:
         p = dx[block]
-        np.subtract(logits[block], lse[block], out=p)
+        np.subtract(logits[block], tops[block], out=p)
+        p -= log_totals[block]
         p[~counted[block]] = 0
         np.exp(p, out=p)
         if smoothing:

@@ -102,6 +102,7 @@ class _BlockedLoss:
 
         sums = self._for_columns(exponentials, z_nV)
         total_n1 = sum_in_order([s for _, s in sums])
+        total_n1[total_n1 == 0] = 1  # all logits are -inf
         if self.smoothing:
             expected_n += self.smoothing / self.classes * sum_in_order([s for s, _ in sums])[:, 0]
         if self.wanted:

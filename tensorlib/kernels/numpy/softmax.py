@@ -12,11 +12,11 @@ from tensorlib.ops.softmax import softmax_formula, softmax_gradient
 
 
 @softmax_formula.register(np.ndarray)
-def _softmax_kernel(x: np.ndarray, axis: int, visible: np.ndarray | None) -> Array:
-    if x.dtype.kind != "f":  # the steps in place below would keep an integer dtype
+def _softmax_kernel(x: np.ndarray, axis: int | tuple[int, ...], visible: np.ndarray | None) -> Array:
+    if x.dtype.kind != "f" or not x.ndim:  # the steps in place below would keep an integer dtype, and need an array
         return softmax_formula.dispatch(object)(x, axis, visible)
     y = x if visible is None else np.where(visible, x, x.dtype.type(-math.inf))
-    top = largest(y, (axis,))
+    top = largest(y, axis if isinstance(axis, tuple) else (axis,))
     top[top == -math.inf] = 0  # if nothing is visible, exp(-inf - 0) = 0
     y = np.subtract(y, top, out=None if visible is None else y)
     np.exp(y, out=y)
