@@ -99,7 +99,7 @@ class _Chooser:
         least = _OTHER_SUBWORDS + (sum(characters) if shared else max(characters))
         usual = self.row.vocabulary if shared else self.row.vocabulary // 2
         why = (
-            f"{self.pairs} show too few words for more"
+            f"so that each occurs often in {self.pairs}"
             if usual >= least
             else f"{max(characters):,} characters must fit"
         )
