@@ -153,7 +153,8 @@ def clip_grad_norm(parameters: Iterable[tl.Tensor], max_norm: float) -> float:
     Raises ValueError, and changes nothing, if the norm is not finite.
     """
     check_number("clip_grad_norm", above=True, finite=False, max_norm=max_norm)
-    listed = parameter_list("clip_grad_norm", parameters)
+    # A tied parameter may be listed twice, by two modules; its gradient counts once.
+    listed = list({id(p): p for p in parameter_list("clip_grad_norm", parameters)}.values())
     wrong = [p for p in listed if not isinstance(p, tl.Tensor)]
     if wrong:
         raise TypeError(f"clip_grad_norm: needs parameters, got {kind_of(wrong[0])}; pass model.parameters()")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, get_backend
-from tensorlib.arrays.conversion import new_array, without_library
+from tensorlib.arrays.conversion import floats_beside, new_array, without_library
 from tensorlib.arrays.sharing import kept, note_overwritten
 from tensorlib.engine import backward, hooks
 from tensorlib.engine.node import next_serial
@@ -60,18 +60,24 @@ def in_place(op: Callable[[Any, Any], Tensor], symbol: str) -> Callable[[Tensor,
     """Return the method for an assignment such as ``x -= y``, which binds the name x to a new Tensor.
 
     For a leaf that requires a gradient this would lose the leaf. So the leaf itself gets the new value within
-    `no_grad`, and elsewhere an error says what to write.
+    `no_grad`, and elsewhere an error says what to write. A Parameter or Buffer without gradient always gets the value,
+    because a loop over the parameters of a module has no other name for it.
     """
 
     def method(self: Tensor, other: Any) -> Tensor:
-        if self.node is not None or not self.needs_grad:
+        if self.node is not None or (type(self) is Tensor and not self.needs_grad):
             return op(self, other)
-        if is_grad_enabled():
+        if self.needs_grad and is_grad_enabled():
             raise RuntimeError(
                 f"{symbol}=: would bind the name of a leaf that requires a gradient to another Tensor; write "
                 f"w.data {symbol}= ... to set the leaf's value, or y = w {symbol} ... to compute a new Tensor"
             )
-        self._set(f"{symbol}=", self._in_own_dtype(f"{symbol}=", op(self, other).array))
+        value = op(self, other)
+        if value.needs_grad:
+            raise RuntimeError(
+                f"{symbol}=: the value requires a gradient, which {type(self).__name__} would not pass on; use detach()"
+            )
+        self._set(f"{symbol}=", self._in_own_dtype(f"{symbol}=", value.array))
         return self
 
     return method
@@ -151,7 +157,9 @@ class Tensor(Value):
             return
         if isinstance(value, Value) and value.needs_grad and is_grad_enabled():
             raise TypeError("data: the value requires a gradient, which x would not pass on; use value.detach()")
-        given = new_array(value.array if isinstance(value, Value) else value, backend=self.backend)
+        given = new_array(
+            value.array if isinstance(value, Value) else value, backend=self.backend, floats=floats_beside(self.dtype)
+        )
         self._set("data", self._in_own_dtype("data", given))
 
     @property

@@ -9,16 +9,17 @@ import numpy as np
 from tensorlib.arrays.backend import Array, Backend, backend_of, get_backend, is_backend_array
 from tensorlib.messages import kind_of, shown
 
-__all__ = ["check_numbers", "dlpack_array", "native", "new_array", "numeric_dtype", "without_library"]
+__all__ = ["check_numbers", "dlpack_array", "floats_beside", "native", "new_array", "numeric_dtype", "without_library"]
 
 
-def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None) -> Array:
+def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None, floats: Any = np.float32) -> Array:
     """Return a copy of `data` as an array, by the rules of Tensor's constructor.
 
-    Python floats become float32, and data that has a dtype keeps it, unless `dtype` is given. The copy is on
-    `backend`, by default on the backend of `data`.
+    Python floats become `floats`, and data that has a dtype keeps it, also in a list, unless `dtype` is given. The copy
+    is on `backend`, by default on the backend of `data`.
 
-    Raises TypeError if `data` is not numeric, ValueError if nested lists do not form a rectangle.
+    Raises TypeError if `data` is not numeric; ValueError if nested lists do not form a rectangle, or if an integer in
+    them is too large for `dtype`.
     """
     dtype = None if dtype is None else numeric_dtype("Tensor", dtype)
     if not hasattr(data, "dtype"):
@@ -29,8 +30,10 @@ def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None
             raise ValueError("Tensor: nested lists must form a rectangle, got rows of different lengths") from None
         if data.dtype == object:
             raise TypeError(f"Tensor: data must be numbers, got {_not_a_number(given, data)}")
-        if data.dtype == np.float64 and dtype is None:
-            dtype = np.float32
+        if data.dtype == np.float64 and dtype is None and not _holds_arrays(given):
+            dtype = floats
+        if dtype is not None and data.dtype.kind in "iuf" and np.dtype(dtype).kind in "iu":
+            _require_fitting(data, np.dtype(dtype))
     own = backend_of(data)
     check_numbers("Tensor", data.dtype)
     home = own if backend is None else get_backend(backend)
@@ -95,6 +98,29 @@ def numeric_dtype(operation: str, dtype: Any, hint: str = "") -> np.dtype:
 def native(dtype: np.dtype) -> np.dtype:
     """Return the dtype in the byte order of this machine, which kernels and GPUs expect."""
     return dtype.newbyteorder("=")
+
+
+def floats_beside(dtype: np.dtype) -> np.dtype:
+    """Return the dtype of Python floats that are combined with an array of `dtype`: its own, if that is floating."""
+    return dtype if dtype.kind == "f" else np.dtype(np.float32)
+
+
+def _holds_arrays(data: Any) -> bool:
+    """Return whether nested lists hold arrays or NumPy's scalars, which have a dtype, rather than Python numbers."""
+    while isinstance(data, list | tuple) and data:
+        data = data[0]
+    return hasattr(data, "dtype")
+
+
+def _require_fitting(numbers: np.ndarray, dtype: np.dtype) -> None:
+    """Raise ValueError unless all numbers, which may be floats, can be converted to an integer dtype."""
+    limits = np.iinfo(dtype)
+    outside = numbers[~((numbers >= limits.min) & (numbers < limits.max + 1))]  # NaN too
+    if outside.size:
+        raise ValueError(
+            f"Tensor: integers from {limits.min} to {limits.max} are required for {dtype}, got {outside.flat[0]}; "
+            "use a wider dtype"
+        )
 
 
 def _not_a_number(given: Any, objects: np.ndarray) -> str:

@@ -28,7 +28,7 @@ from tensorlib.engine.gradients import Gradients
 from tensorlib.engine.node import Edge
 from tensorlib.engine.recording import current_state, recording
 from tensorlib.engine.value import Value, as_array, edge_of, wrap
-from tensorlib.messages import shown
+from tensorlib.messages import kind_of, shown
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -203,9 +203,20 @@ def backward(output: Value, gradient: Any = None, retain_graph: bool = False) ->
     sums = []
     for x in reached:
         dx = found[edge_of(x)]
-        sums.append(dx if x.grad is None else as_array(x.grad.array + dx))
+        sums.append(dx if x.grad is None else as_array(_own_gradient(x).array + dx))
     for x, total in zip(reached, sums, strict=True):  # in a second loop, so that an error in the first changes no .grad
         x.grad = wrap(total)
+
+
+def _own_gradient(x: Value) -> Value:
+    """Return ``x.grad``, to which a gradient will be added, after checking what the user may have assigned to it."""
+    own: Any = x.grad
+    if not isinstance(own, Value) or own.shape != x.shape:
+        given = f"shape {own.shape}" if isinstance(own, Value) else kind_of(own)
+        raise (ValueError if isinstance(own, Value) else TypeError)(
+            f"backward: x.grad must be None or a Tensor of the shape of x, {x.shape}; got {given}; write x.grad = None"
+        )
+    return own
 
 
 def grad(

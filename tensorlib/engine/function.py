@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard, TypeVar
 import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.arrays.conversion import check_numbers, new_array
+from tensorlib.arrays.conversion import check_numbers, floats_beside, new_array
 from tensorlib.engine.errors import by_name, explained
 from tensorlib.engine.node import Edge, Node, next_serial
 from tensorlib.engine.recording import DEFAULT_STATE, STATE, State, calling_line
@@ -198,10 +198,10 @@ def _operand(x: Any, inputs: Sequence[Any]) -> Any:
             return checked_array(x)
         for other in inputs:
             if isinstance(other, Value):
-                return new_array(x, backend=other.backend)
+                return new_array(x, backend=other.backend, floats=floats_beside(other.dtype))
         for other in inputs:
             if hasattr(other, "dtype") and not isinstance(other, np.generic):
-                return new_array(x, backend=backend_of(other))
+                return new_array(x, backend=backend_of(other), floats=floats_beside(other.dtype))
         return new_array(x)
     except (TypeError, ValueError) as error:
         raise by_name(error, "Tensor") from None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of
-from tensorlib.arrays.conversion import check_numbers, native, new_array
+from tensorlib.arrays.conversion import check_numbers, floats_beside, native, new_array
 
 if TYPE_CHECKING:
     from tensorlib.engine.node import Node
@@ -105,11 +105,14 @@ def as_array(y: Any) -> Array:
 def as_value(x: Any, like: Value | None = None) -> Tensor:
     """Return `x` if it is a Tensor, otherwise a constant with a copy of it, on the backend of `like` if that is given.
 
-    An array is copied because the caller may write to it later. To hold an array without a copy, use `wrap`.
+    An array is copied because the caller may write to it later. To hold an array without a copy, use `wrap`. Python
+    floats, also in lists, get the floating dtype of `like`, as they do beside an array in NumPy.
     """
     if isinstance(x, Value):
         return x  # type: ignore[return-value]  # every Value that exists is of the public class
-    return wrap(new_array(x, backend=None if like is None else like.backend))
+    if like is None:
+        return wrap(new_array(x))
+    return wrap(new_array(x, backend=like.backend, floats=floats_beside(like.dtype)))
 
 
 def checked_array(array: Any) -> Array:

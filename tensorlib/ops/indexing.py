@@ -303,7 +303,8 @@ def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
             f"{called_op('where')}: the condition must be boolean, got {given.dtype}; compare first, as in x > 0"
         )
     chosen = _array_of(given) if like is None else on_backend_of(like, given, "where", "the condition")
-    x, y = [as_tensor(z, like=constant(chosen)) if isinstance(z, list | tuple) else z for z in (x, y)]
+    if not hasattr(x, "dtype") and not hasattr(y, "dtype"):
+        x, y = [as_tensor(z, like=constant(chosen)) if isinstance(z, list | tuple) else z for z in (x, y)]
     if not hasattr(x, "dtype") and not hasattr(y, "dtype"):  # two numbers: as in Tensor(x), on this backend
         x = backend_of(chosen).asarray(x, "float32" if float in (type(x), type(y)) else None)
     return Where.apply(x, y, condition=chosen)

@@ -102,6 +102,34 @@ def test_an_assignment_keeps_shape_and_dtype():
     assert w.numpy().tolist() == [14, 16]
 
 
+@pytest.mark.parametrize("kind", [nn.Parameter, nn.Buffer])
+def test_a_loop_over_a_module_sets_values_without_gradient(kind):
+    """The update of a teacher by a moving average, in which nothing requires a gradient."""
+    teacher, student = kind(np.ones(2)), leaf([3.0, 5.0])
+    teacher.requires_grad = False
+    version = teacher.version
+    with tl.no_grad():
+        for a, b in [(teacher, student)]:
+            a *= 0.5
+            a += 0.5 * b
+    assert teacher.numpy().tolist() == [2, 3] and teacher.version == version + 2
+    for a in [teacher]:
+        a -= 1  # with grad mode on, too: nothing is lost
+    assert teacher.numpy().tolist() == [1, 2]
+    with pytest.raises(RuntimeError, match=r"\+=: the value requires a gradient, which .* would not pass on"):
+        teacher += student
+
+
+def test_a_gradient_that_the_user_assigned_is_checked_before_another_is_added():
+    for wrong, said in ((0, "int"), (np.zeros(2), "numpy"), (tl.zeros((2, 1)), r"shape \(2, 1\)")):
+        w = leaf()
+        w.grad = wrong
+        with pytest.raises(
+            (TypeError, ValueError), match=rf"x.grad must be None or a Tensor of the shape of x, \(2,\); got .*{said}"
+        ):
+            (w * w).sum().backward()
+
+
 def test_a_refused_assignment_to_the_output_of_an_op_is_not_silent_either():
     w = leaf()
     y = tl.exp(w)

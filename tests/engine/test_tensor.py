@@ -1,6 +1,7 @@
 """Tensor as a value: construction, conversion, representation, indexing."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -393,3 +394,28 @@ def test_generators():
 def test_versions_count_from_zero_also_for_computed_values():
     x = tl.Tensor([1.0])
     assert (x.version, (x * 2).version, x.detach().version) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_floats_in_a_list_have_the_dtype_of_what_they_meet(dtype):
+    x = tl.Tensor(np.ones(2, dtype))
+    expected = np.ones(2, dtype) * np.array([0.1, 0.2], dtype)
+    made = [x * [0.1, 0.2], [0.1, 0.2] * x, tl.multiply(x, [0.1, 0.2]), np.multiply(x, [0.1, 0.2])]
+    made += [tl.minimum(x, [0.1, 0.2]), tl.where([False, False], x, [0.1, 0.2]), tl.stack([x, [0.1, 0.2]])[1]]
+    for y in made:
+        assert y.dtype == dtype and y.numpy().tolist() == expected.tolist()
+
+
+def test_arrays_in_a_list_keep_their_dtype():
+    assert tl.Tensor([np.float64(16777217)]).item() == tl.Tensor([np.array([16777217.0])]).item() == 16777217
+    assert tl.Tensor([[np.float32(1)]]).dtype == np.float32 and tl.Tensor([1.0]).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "value, dtype", [(300, "uint8"), (-1, "uint8"), (2**40, "int32"), (1e20, "int64"), (np.nan, "int32")]
+)
+def test_an_integer_that_does_not_fit_is_refused(value, dtype):
+    with pytest.raises(
+        ValueError, match=rf"integers from .* are required for {dtype}, got {re.escape(str(value))}; use a wider dtype"
+    ):
+        tl.Tensor([0, value], dtype=dtype)

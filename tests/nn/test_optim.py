@@ -261,6 +261,13 @@ def test_clip_grad_norm_scales_to_the_norm_and_returns_the_norm_before(backend):
     assert bowl.w.grad.dtype == np.float32 and bowl.w.grad.is_leaf
 
 
+def test_clip_grad_norm_counts_a_tied_parameter_once():
+    w = nn.Parameter([0.0, 0.0])
+    w.grad = tl.Tensor([3.0, 4.0])
+    assert nn.optim.clip_grad_norm([w, w], 1.0) == 5.0
+    np.testing.assert_allclose(w.grad.numpy(), [0.6, 0.8], rtol=1e-6)
+
+
 def test_clip_grad_norm_leaves_small_gradients_and_missing_ones():
     bowl = with_gradients()
     bowl.b.grad = None
