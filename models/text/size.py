@@ -18,7 +18,7 @@ class TextSize:
     pairs: int = 29_000
     subwords: float = 15.0  # estimated mean number of subwords in the longer sentence of a pair
     characters: tuple[int, int] = (100, 100)  # number of different characters of the source and of the target
-    same_letters: bool = True  # whether most letters of the source text also occur in the target text
+    same_letters: bool = True  # whether most letters of each text also occur in the other
 
 
 def measure(pairs: Sequence[Pair]) -> TextSize:
@@ -28,10 +28,16 @@ def measure(pairs: Sequence[Pair]) -> TextSize:
     TextSize(pairs=2, subwords=2.25, characters=(12, 7), same_letters=False)
     """
     source, target = _characters(s for s, _ in pairs), _characters(t for _, t in pairs)
-    letters = {char: count for char, count in source.items() if char.isalpha()}
-    common = sum(count for char, count in letters.items() if char in target)
+    same = min(_common(source, target), _common(target, source)) >= 0.5  # English words do occur in Chinese text
     means = [characters.total() / _characters_per_subword(characters) / len(pairs) for characters in (source, target)]
-    return TextSize(len(pairs), max(means), (len(source), len(target)), 2 * common >= sum(letters.values()))
+    return TextSize(len(pairs), max(means), (len(source), len(target)), same)
+
+
+def _common(one: Counter[str], other: Counter[str]) -> float:
+    """Return the fraction of the letters of one text that are also letters of the other."""
+    letters = {char: count for char, count in one.items() if char.isalpha()}
+    common = sum(count for char, count in letters.items() if char in other)
+    return common / sum(letters.values()) if letters else 1.0
 
 
 def _characters(sentences: Iterable[str]) -> Counter[str]:

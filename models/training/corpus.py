@@ -59,7 +59,22 @@ def read_corpus(config: TrainConfig) -> Corpus:
             raise UserError(f"reading text {tsv or source}: a sentence with a translation is required; there is none")
         if dropped:
             notes.append(f"{part}: left out {dropped:,} pairs with an empty side")
-    return Corpus(parts["train"], parts["valid"], [], notes)
+    return Corpus(parts["train"], parts["valid"], [], notes + _suspicions(parts["train"], parts["valid"]))
+
+
+def _suspicions(train: list[Pair], valid: list[Pair]) -> list[str]:
+    """Return messages about text that can be trained on but is probably not what the user meant."""
+    notes = []
+    if 2 * sum(source == target for source, target in train) > len(train):
+        notes.append("train: in most pairs the translation is the sentence itself; check the names of the files")
+    known = set(train)
+    leaked = sum(pair in known for pair in valid)
+    if 2 * leaked > len(valid):
+        notes.append(
+            f"valid: {leaked:,} of {len(valid):,} pairs are also in the training text, so the validation does not show "
+            "how well other text is translated; keep them apart"
+        )
+    return notes
 
 
 def train_tokenizer(config: TrainConfig, corpus: Corpus) -> Tokenizer:

@@ -23,13 +23,14 @@ from models.runs.checkpoint import (
     load_weights,
     newest_checkpoint,
     prune,
+    read_checkpoint,
     step_path,
     tokenizer_digest,
     write_checkpoint,
 )
 from models.runs.directory import has_weights
 from models.runs.nested_dicts import to_dict
-from models.system.errors import CheckpointError
+from models.system.errors import CheckpointError, UserError
 from models.training.divergence import Diverged
 from models.training.milestones import is_due
 from models.training.start import Run
@@ -59,6 +60,7 @@ class CheckpointSaver:
         """Restore the newest usable checkpoint, if there is any, and return the run's progress."""
         found = newest_checkpoint(self.run.path, warn)
         if found is None:
+            self._require_beginning(warn)
             return Progress(random=tl.default_generator().state)
         path, checkpoint = found
         self._require_same_text(path, checkpoint)
@@ -73,6 +75,20 @@ class CheckpointSaver:
         tl.default_generator().state = checkpoint.progress.random
         self._record_saved(path, checkpoint.progress)
         return checkpoint.progress
+
+    def _require_beginning(self, warn: Callable[[str], None]) -> None:
+        """Raise `UserError` if a run without a checkpoint was past its first one: its best weights would be lost."""
+        best = self.run.path / BEST
+        if not best.exists():
+            return
+        p = read_checkpoint(best).progress
+        every = self.config.save_every
+        if p.step > every if every else (p.epoch, p.batch) > (1, 0):
+            raise UserError(
+                f"run {self.run.path}: a checkpoint step-*.safetensors is required to continue; found only {BEST}, of "
+                f"step {p.step}; translate with it, or train again with another --out"
+            )
+        warn("no checkpoint to continue from; training starts again")
 
     def _require_same_text(self, path: Path, checkpoint: Checkpoint) -> None:
         for name, ours, theirs in (

@@ -22,6 +22,7 @@ def test_it_counts_pairs_and_characters_and_estimates_subwords():
 )
 def test_it_finds_out_whether_both_languages_use_the_same_letters(source, target, same):
     assert measure([(source, target)]).same_letters is same
+    assert measure([(target, source)]).same_letters is same
 
 
 def test_characters_of_chinese_are_taken_for_longer_subwords_than_letters():

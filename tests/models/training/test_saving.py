@@ -141,6 +141,17 @@ def test_resuming_a_finished_run_changes_nothing(undisturbed):
     assert files(undisturbed[1]) == before
 
 
+def test_a_run_whose_checkpoints_were_removed_does_not_begin_again(make_config, tmp_path):
+    run = tmp_path / "run"
+    train(make_config(), run)
+    best = (run / "best.safetensors").read_bytes()
+    for path in step_checkpoints(run):
+        path.unlink()
+    with pytest.raises(UserError, match=r"step-\*\.safetensors is required to continue; found only best\.safetensors"):
+        resume(run)
+    assert (run / "best.safetensors").read_bytes() == best
+
+
 def killed_at(change, run, config):
     """Start or resume a run in another process, which kills itself at its nth change of a file; return its status."""
     with warnings.catch_warnings():

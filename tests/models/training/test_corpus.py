@@ -1,0 +1,23 @@
+"""What reading the text of a run says about it."""
+
+import pytest
+
+from models.training.corpus import read_corpus
+from tests.small_runs import config_maker
+
+
+@pytest.mark.parametrize(
+    "train, valid, said",
+    [
+        ("a\tb\nc\td\n", "a\tb\nc\td\n", "valid: 2 of 2 pairs are also in the training text"),
+        ("a\tb\nc\td\n", "a\tb\ne\tf\n", None),
+        ("a\ta\nb\tb\nc\td\n", "x\ty\n", "train: in most pairs the translation is the sentence itself"),
+        ("a\ta\nb\tc\n", "x\ty\n", None),
+    ],
+)
+def test_text_that_is_probably_not_meant_is_said(tmp_path, train, valid, said):
+    config = config_maker(tmp_path)()
+    (tmp_path / "train.tsv").write_text(train)
+    (tmp_path / "valid.tsv").write_text(valid)
+    notes = read_corpus(config).notes
+    assert len(notes) == (said is not None) and (not said or said in notes[0])
