@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import check_number, shape_mismatches
+from nn.checks import check_number, converted_arrays, host_arrays, shape_mismatches
 from nn.module import Module
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
@@ -224,7 +224,8 @@ class Optimizer:
     def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
         """Replace the state by a copy of `arrays`, as returned by `state_dict`.
 
-        Raises ValueError with *all* names that are missing, unexpected or of the wrong shape, and then changes nothing.
+        Raises ValueError with *all* names that are missing, unexpected, of the wrong shape, or of values that the
+        state cannot hold, and then changes nothing.
         """
         expected: dict[str, tuple[int, ...]] = {f"{name}.steps": () for name in self.parameters}
         expected |= {f"{n}.{s}": p.shape for n, p in self.parameters.items() for s in self.slots}
@@ -232,14 +233,19 @@ class Optimizer:
             raise TypeError(
                 f"{type(self).__name__}: the state must be a mapping of names to arrays, got {kind_of(arrays)}"
             )
-        problems = shape_mismatches(expected, {name: np.shape(array) for name, array in arrays.items()})
-        if problems:
-            raise ValueError(f"{type(self).__name__}: the state does not fit: {'; '.join(problems)}")
+        given = host_arrays(arrays)
+        problems = shape_mismatches(expected, {name: array.shape for name, array in given.items()})
+        dtypes = {f"{name}.steps": np.dtype(np.int64) for name in self.parameters}
+        dtypes |= {f"{n}.{s}": sum_dtype(p) for n, p in self.parameters.items() for s in self.slots}
+        converted, lost = converted_arrays({name: (given[name], dtypes[name]) for name in dtypes if name in given})
+        negative = (n for n in self.parameters if np.any(converted.get(f"{n}.steps", np.zeros(())) < 0))
+        lost += [f"{name}.steps must be at least 0" for name in negative]
+        if problems or lost:
+            raise ValueError(f"{type(self).__name__}: the state does not fit: {'; '.join([*problems, *lost])}")
         for name, parameter in self.parameters.items():
-            self.steps[name] = int(arrays[f"{name}.steps"])
-            self.state[name] = {
-                slot: parameter.backend.asarray(arrays[f"{name}.{slot}"], sum_dtype(parameter)) for slot in self.slots
-            }
+            self.steps[name] = int(converted[f"{name}.steps"])
+            moved = {slot: parameter.backend.asarray(converted[f"{name}.{slot}"]) for slot in self.slots}
+            self.state[name] = moved
 
 
 def parameter_list(operation: str, parameters: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """Optimizers against loops in plain NumPy, their state, gradient clipping, and schedules at characteristic steps."""
 
 import math
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -562,3 +563,20 @@ def test_a_small_parameter_keeps_no_memory_of_the_others_alive():
     optimizer.step()
     arrays = [p.data for p in parameters] + [a for s in optimizer.state.values() for a in s.values()]
     assert all(array.base is None or array.base.size == array.size for array in arrays)
+
+
+@pytest.mark.parametrize(
+    "name, value, said",
+    [
+        ("w.m", np.array([1j, 0]), "w.m must hold real numbers, got dtype complex128"),
+        ("w.m", np.array([1e300, 0]), "w.m of dtype float32 cannot hold 1e+300"),
+        ("w.steps", np.array(1.5), "w.steps of dtype int64 cannot hold 1.5"),
+        ("w.steps", np.array(-1), "w.steps must be at least 0"),
+    ],
+)
+def test_state_that_the_optimizer_cannot_hold_is_refused(name, value, said):
+    adam = nn.optim.Adam([("w", nn.Parameter([1.0, 2.0]))], 0.1)
+    before = adam.state_dict()
+    with pytest.raises(ValueError, match=re.escape(said)):
+        adam.load_state_dict(before | {name: value})
+    assert all(np.array_equal(array, before[key]) for key, array in adam.state_dict().items())
