@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 __project__ = "tensorlib"  # distinguishes this package from others of its name, see tensorlib.shadowing
 
-from nn import functional, init, optim, schedules
+from nn import averaging, functional, init, optim, schedules
 from nn.attention import MultiHeadAttention, causal_mask, padding_mask
 from nn.containers import ModuleList, Sequential
 from nn.functional import functional_call
@@ -31,6 +31,7 @@ __all__ = [
     "Parameter",
     "Sequential",
     "SinusoidalPositions",
+    "averaging",
     "causal_mask",
     "functional",
     "functional_call",

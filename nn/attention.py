@@ -131,7 +131,9 @@ class MultiHeadAttention(Module):
 
         `visible` is True where a query may attend to a key: (B, 1, 1, S) from `padding_mask`, (T, S) from
         `causal_mask`, or (B or 1, H or 1, T or 1, S). A mask (B, S) or (B, T, S) is refused; write
-        ``visible[:, None, None]`` or ``visible[:, None]``. PyTorch's `key_padding_mask` is ``~visible``.
+        ``visible[:, None, None]`` or ``visible[:, None]``. If B = T, a mask (B, S) whose lengths never fall from row to
+        row cannot be told from a causal or prefix mask (T, S), and is taken for one. PyTorch's `key_padding_mask` is
+        ``~visible``.
         """
         width, weight = self.output.weight.shape[0], self.output.weight
         if getattr(visible, "ndim", 0) == 3 and getattr(getattr(visible, "dtype", None), "kind", "b") == "f":

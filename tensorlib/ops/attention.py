@@ -162,7 +162,8 @@ def scaled_dot_product_attention(
     `visible` holds booleans, True where a query may attend to a key; a query that sees no key gets zeros. Its axes, for
     q (B, H, T, K): (S,) hides the same keys from all queries, (T, S) is the same for all sentences and heads, and
     (B or 1, H or 1, T or 1, S) is the general form. Other numbers of axes are refused, and so is a mask (T, S) that
-    looks like padding (B, S) if T and B are equal. With `causal`, query t sees only keys 0 to t; this needs T = S.
+    looks like padding (B, S) if T and B are equal: one whose rows get shorter, as no causal or prefix mask does. With
+    `causal`, query t sees only keys 0 to t; this needs T = S.
 
     Without `return_weights`, a CPU computes the weights for one block of queries at a time, forward and backward, so
     memory grows with T + S and not with T·S. For this, pass `causal=True` rather than a causal mask, and padding as a

@@ -32,8 +32,10 @@ def checkpoint(f: Callable[P, R], *inputs: P.args, **options: P.kwargs) -> R:
     everything else that `f` uses, such as the parameters of modules.
 
     The second run of `f` must run the same ops on the same values. Draws from generators of tensorlib are repeated;
-    other state that f changes is not restored. It is an error if the value of a Tensor that f read was replaced in
-    between, as by an optimizer, or if the second run has other ops or shapes.
+    other state that f changes is not restored: running statistics are updated twice. Arrays given as arguments are
+    copied; one that f reaches in another way must not be written to before the backward pass. It is an error if the
+    value of a Tensor that f read was replaced in between, as by an optimizer, or if the second run has other ops or
+    shapes.
 
     >>> x = tl.Tensor([1.0, 2.0], requires_grad=True)
     >>> y = tl.checkpoint(lambda x: tl.tanh(x) * x, x)  # keeps x, but not tanh(x)
