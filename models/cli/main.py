@@ -99,6 +99,8 @@ def _suggestion(given: str, name: str) -> str:
 
     options = {n for argument in _app([name])[name].assemble_argument_collection() for n in argument.names}
     usable = sorted(n for n in options if n.startswith("--") and not any(m.startswith(f"{n}.") for m in options))
+    if given in usable:  # as in --train-source -
+        return " It needs a value that does not begin with a dash."
     if ours := our_option(given, usable):
         return f" It is {ours} here."
     close = close_option(given, usable)

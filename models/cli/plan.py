@@ -50,4 +50,4 @@ def _duration(seconds: float) -> str:
     for unit, length in (("days", 86_400.0), ("hours", 3_600.0)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
-    return f"{max(seconds / 60, 1):.0f} minutes"
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{max(seconds, 1):.0f} s"

@@ -106,7 +106,7 @@ class _Chooser:
         return self._choice({"tokenizer.vocabulary": max(usual, least)}, why)
 
     def model(self) -> Choice:
-        row, width = self.row, self._get("model.width", self.row.width)
+        row, width = self.row, self._get("model.width", self._width())
         settings = {
             "model.layers": row.layers,
             "model.width": width,
@@ -116,6 +116,12 @@ class _Chooser:
             "model.tie_embeddings": self.known["tokenizer.shared"],
         }
         return self._choice(settings, f"a model of a size that {self.pairs} can train")
+
+    def _width(self) -> int:
+        """Return the width nearest to the row's that the given number of heads divides, and even for sinusoids."""
+        heads = self._get("model.heads", 1)
+        step = heads if heads % 2 == 0 else 2 * heads
+        return max(round(self.row.width / step), 1) * step
 
     def dropout(self) -> Choice:
         settings = {"model.dropout": self.row.dropout}

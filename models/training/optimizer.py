@@ -32,7 +32,7 @@ def make_schedule(config: TrainConfig, total: int) -> schedules.Schedule:
 def unreached_peak(config: TrainConfig, total: int) -> str:
     """Return a message if the learning rate will still be rising when training ends after `total` steps, else ""."""
     warmup = config.optim.warmup
-    if total > warmup:
+    if total >= warmup:
         return ""
     reached = make_schedule(config, total)(total)
     return (

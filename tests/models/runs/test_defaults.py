@@ -54,6 +54,7 @@ def test_settings_follow_those_that_are_given():
     wide = chosen(size, model={"width": 500})
     assert (wide["model.heads"], wide["model.feed_forward"]) == (5, 1000)  # 8 heads don't divide 500; 512 · 500 / 256
     assert wide["optim.learning_rate"] == 0.00077 and "model.width" not in wide
+    assert chosen(size, model={"heads": 3})["model.width"] == 258  # 43 · 2 · 3: even, and nearest to 256
     short = chosen(size, steps=50)
     assert (short["optim.warmup"], short["validate_every"]) == (5, 2)
     in_epochs = chosen(size, epochs=2)  # 29,000 pairs of 15 subwords in batches of 2,048 positions, 90 % filled
@@ -91,7 +92,7 @@ def test_a_schedule_that_cannot_reach_its_peak_is_reported(schedule):
     reached = make_schedule(config, 160)(160)
     said = unreached_peak(config, 160)
     assert f"rises for 1,000 steps, but training ends after about 160, at {reached:.2g}; lower --optim.warmup" in said
-    assert not unreached_peak(config, 1001)
+    assert not unreached_peak(config, 1000)
 
 
 def test_nested_is_the_inverse_of_flat_items():
