@@ -44,12 +44,25 @@ def save(tensors: Mapping[str, Any], path: str | os.PathLike[str], metadata: Map
     _require_safetensors("save")
     from safetensors.numpy import save as serialize
 
-    arrays = {}
-    for name, value in tensors.items():
-        array = value.backend.to_numpy(value.array) if isinstance(value, Value) else np.asarray(value)
-        arrays[name] = np.ascontiguousarray(array).reshape(array.shape)  # safetensors ignores strides
-    text = json.dumps(dict(metadata or {}), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    arrays = {name: _saved_array(name, value) for name, value in tensors.items()}
+    try:
+        text = json.dumps(dict(metadata or {}), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"save: metadata that JSON can hold is required; {error}; convert it with float() or str()"
+        ) from None
     write_atomically(path, serialize(arrays, {_KEY: text}))
+
+
+def _saved_array(name: str, value: Any) -> np.ndarray:
+    """Return a value of `save` as an array in C order, because safetensors ignores strides."""
+    if name == "__metadata__":
+        raise ValueError("save: the name __metadata__ belongs to the format; choose another")
+    nested = "; save nested dicts under joined names such as 'model.weight'" if isinstance(value, Mapping) else ""
+    array = value.backend.to_numpy(value.array) if isinstance(value, Value) else np.asarray(value)
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise TypeError(f"save: {name} must hold real numbers, got {kind_of(value)} of dtype {array.dtype}{nested}")
+    return np.ascontiguousarray(array).reshape(array.shape)
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

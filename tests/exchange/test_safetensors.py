@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -182,3 +183,24 @@ def test_paths_may_be_strings(tmp_path):
     tl.save(CONTENTS, str(tmp_path / "名 前"))
     assert set(tl.load(str(tmp_path / "名 前"))) == set(CONTENTS)
     assert [Path(p).name for p in os.listdir(tmp_path)] == ["名 前"]
+
+
+@pytest.mark.parametrize(
+    "tensors, metadata, said",
+    [
+        (
+            {"model": {"w": np.ones(1)}},
+            None,
+            "save: model must hold real numbers, got dict of dtype object; save nested",
+        ),
+        ({"w": np.ones(1, complex)}, None, "save: w must hold real numbers, got "),
+        ({"w": "text"}, None, "save: w must hold real numbers, got "),
+        ({"__metadata__": np.ones(1)}, None, "the name __metadata__ belongs to the format"),
+        ({}, {"loss": float("nan")}, "save: metadata that JSON can hold is required"),
+        ({}, {"loss": np.float32(1)}, "save: metadata that JSON can hold is required"),
+    ],
+)
+def test_what_cannot_be_saved_is_named(tmp_path, tensors, metadata, said):
+    with pytest.raises((TypeError, ValueError), match=re.escape(said)):
+        tl.save(tensors, tmp_path / "f.safetensors", metadata)
+    assert not list(tmp_path.iterdir())
