@@ -50,6 +50,10 @@ def explained(op: Function, arrays: list[Any], options: dict[str, Any], error: E
         return TypeError(f"{name}: operands must have a dtype that supports it, got {dtypes}; use x.astype('float32')")
     if type(error) not in (TypeError, ValueError):
         return error
+    if "read-only" in str(error):
+        return ValueError(
+            f"{type(op).__name__}: forward must not write into its inputs; write into a copy: y = x.copy()"
+        )
     given = [f"shape {', '.join(map(str, shapes)) or 'none'}", *[f"{k}={shown(v)}" for k, v in options.items()]]
     return type(error)(f"{name}: {str(error).partition(chr(10))[0]} (operands of {', '.join(given)})")
 

@@ -65,10 +65,13 @@ class Function(Node):
     differentiable: ClassVar[bool] = True
     fresh: ClassVar[bool] = False
 
+    guarded: ClassVar[bool] = False  # whether `forward` gets read-only arrays; an op of a user may write into them
+
     needs: tuple[bool, ...] = ()
 
     def __init_subclass__(cls) -> None:
         """Refuse an op in PyTorch's form when it is defined."""
+        cls.guarded = not cls.__module__.startswith("tensorlib.")
         for method in ("forward", "backward"):
             if isinstance(vars(cls).get(method), staticmethod):
                 raise TypeError(
@@ -131,6 +134,8 @@ class Function(Node):
                 arrays[1] = arrays[1][...]  # x * x: a view, as in _distinct, but without a function call
             elif len(arrays) > 2:
                 arrays = _distinct(arrays)
+        if cls.guarded:
+            arrays = _read_only(arrays)
         try:
             y = op.forward(*arrays, **attributes)
         except (TypeError, ValueError) as error:
@@ -211,6 +216,15 @@ def _distinct(arrays: list[Any]) -> list[Any]:
     """Replace repeats of an array, as in x * x.detach(), by views: saved inputs are recognized by identity."""
     first = {id(x): i for i, x in reversed([*enumerate(arrays)])}
     return [x if first[id(x)] == i or not hasattr(x, "dtype") else x[...] for i, x in enumerate(arrays)]
+
+
+def _read_only(arrays: list[Any]) -> list[Any]:
+    """Return views that cannot be written to, for otherwise an op could change the Tensors of its caller unnoticed."""
+    views = [x[...] if isinstance(x, np.ndarray) else x for x in arrays]
+    for view in views:
+        if isinstance(view, np.ndarray):
+            view.flags.writeable = False
+    return views
 
 
 def derivation(*ops: type[Function]) -> Callable[[F], F]:

@@ -296,3 +296,35 @@ def test_a_number_is_taken_without_a_word_where_no_gradient_is_lost():
         assert float(x.detach()) == 2 and int(x.detach()) == 2
         with tl.no_grad():
             assert float(x) == 2
+
+
+# ---- own ops ---------------------------------------------------------------------------------------------------------
+
+
+class Rectified(tl.Function):
+    def forward(self, x):
+        x[x < 0] = 0
+        self.save(x)
+        return x
+
+    def backward(self, dy):
+        (x,) = self.saved
+        return dy * (x > 0)
+
+
+class Doubled(tl.Function):
+    def forward(self, x):
+        x *= 2
+        return x
+
+    def backward(self, dy):
+        return dy * 2
+
+
+@pytest.mark.parametrize("op", [Rectified, Doubled])
+def test_an_own_op_cannot_write_into_its_inputs(op):
+    w, array = leaf([-1.0, 2.0]), np.array([-1.0, 2.0])
+    for given in (w, array, w * 1.0):
+        with pytest.raises(ValueError, match=f"{op.__name__}: forward must not write into its inputs"):
+            op.apply(given)
+    assert w.numpy().tolist() == array.tolist() == [-1, 2]
