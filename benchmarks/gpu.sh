@@ -8,5 +8,5 @@ export PYTHONPATH=$PWD
 python=${PYTHON:-python3}
 
 "$python" -c 'import cupy; p = cupy.cuda.runtime.getDeviceProperties(0); print(p["name"].decode(), "CuPy", cupy.__version__)'
-"$python" -m pytest -q -k "cupy or cuda or gpu" tests
+"$python" -m pytest -o addopts= -rfE -k "cupy or cuda or gpu" tests
 "$python" benchmarks/step.py --backend cupy

@@ -129,9 +129,11 @@ def arange(
     kind = checked_dtype("arange", ("int64" if whole else "float32") if dtype is None else dtype)
     if kind.kind in "biu" and (count := math.ceil((numbers["stop"] - numbers["start"]) / step)) > 0:
         _check_fit("arange", kind, *[numbers["start"] + i * numbers["step"] for i in {0, min(1, count - 1), count - 1}])
-    exact = "uint64" if kind == "uint64" and step > 0 else "int64"
-    xp = get_backend(backend).xp
-    return constant(xp.arange(*numbers.values(), dtype=exact if whole else "float64").astype(kind))
+    home = get_backend(backend)
+    if whole:
+        exact = "uint64" if kind == "uint64" and step > 0 else "int64"
+        return constant(home.xp.arange(*numbers.values(), dtype=exact).astype(kind))
+    return constant(home.asarray(np.arange(*numbers.values(), dtype="float64").astype(kind)))  # as in `linspace`
 
 
 def _check_fit(name: str, dtype: np.dtype, *values: float) -> None:
@@ -162,12 +164,12 @@ def linspace(
     count, kind = checked_size("linspace", "num", num), checked_dtype("linspace", dtype)
     if not all(map(math.isfinite, ends)):
         raise ValueError(f"linspace: start and stop must be finite, got {ends[0]} and {ends[1]}")
-    xp = get_backend(backend).xp
-    numbers = xp.linspace(*ends, count, endpoint=endpoint)
+    # On the host, because a GPU rounds start + i step once instead of twice, which may change the last bit.
+    numbers = np.linspace(*ends, count, endpoint=endpoint)
     if kind.kind in "iu":
         _check_fit("linspace", kind, *map(math.floor, ends))
-        numbers = xp.floor(numbers)
-    return constant(numbers.astype(kind))
+        numbers = np.floor(numbers)
+    return constant(get_backend(backend).asarray(numbers.astype(kind)))
 
 
 def eye(
