@@ -165,7 +165,7 @@ def linspace(
     if not all(map(math.isfinite, ends)):
         raise ValueError(f"linspace: start and stop must be finite, got {ends[0]} and {ends[1]}")
     # On the host, because a GPU rounds start + i step once instead of twice, which may change the last bit.
-    numbers = np.linspace(*ends, count, endpoint=endpoint)
+    numbers = np.linspace(ends[0], ends[1], count, endpoint=endpoint)
     if kind.kind in "iu":
         _check_fit("linspace", kind, *map(math.floor, ends))
         numbers = np.floor(numbers)
