@@ -52,7 +52,11 @@ class SGD(Optimizer):
         if nesterov and not momentum:
             raise ValueError(f"SGD: momentum must lie in (0, 1) for nesterov, got {momentum}; 0.9 is usual")
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
-        self.slots = ("velocity",) if momentum else ()
+
+    @property
+    def slots(self) -> tuple[str, ...]:  # type: ignore[override]  # the momentum may be set between steps
+        """The velocity, if there is momentum."""
+        return ("velocity",) if self.momentum else ()
 
     def update(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Array:
         """Apply `sgd_update`."""
