@@ -363,6 +363,30 @@ class Returns(tl.Function):
         return dy
 
 
+class Both(tl.Function):
+    """Both methods call a function of Tensors, whose result on arrays is a constant Tensor."""
+
+    def forward(self, x, wrong):
+        self.wrong = wrong
+        return tl.exp(x) if wrong == "forward" else x * 2
+
+    def backward(self, dy):
+        return tl.exp(dy) if self.wrong == "backward" else dy
+
+
+class Pairwise(tl.Function):
+    def forward(self, x, y):
+        return x + y
+
+    def backward(self, dy):
+        return dy, dy
+
+
+class Fails(tl.Function):
+    def forward(self, x):
+        raise ValueError("too late")
+
+
 class SavesAsInPyTorch(tl.Function):
     def forward(self, x):
         self.save_for_backward(x)
@@ -392,7 +416,27 @@ ENGINE = [
         r"vjp: .* must be a function, .* got a Tensor of shape \(3,\)",
     ),
     (lambda: Returns.apply(leaf(), what=[1.0]), TypeError, r"returns: forward must return an array, .* got \[1.0\]"),
-    (lambda: Returns.apply(leaf(), what=None), TypeError, "returns: forward must return an array, .* got None"),
+    (lambda: Returns.apply(leaf(), what=None), TypeError, "returns: forward must .* got None; is its return missing"),
+    (lambda: Returns.apply(tl.ones(3), what=None), TypeError, "returns: forward must return an array, .* got None"),
+    (lambda: Returns.apply(tl.ones(3), what=3.0), TypeError, "returns: forward must return an array, .* got 3.0; use"),
+    (
+        lambda: Both.apply(leaf(), wrong="forward"),
+        TypeError,
+        r"both: forward must .*, got a Tensor .* or return y\.data",
+    ),
+    (lambda: Both.apply(tl.ones(3), wrong="forward"), TypeError, r"both: forward must return an array, .*got a Tensor"),
+    (lambda: Returns.apply(leaf(), what=(np.ones(1), leaf())), TypeError, r"returns: forward must .*, got a Tensor"),
+    (
+        lambda: Both.apply(leaf(), wrong="backward").sum().backward(),
+        TypeError,
+        r"both: backward must .*, got a Tensor .*; compute with functions of tl\.namespace_of\(x\)",
+    ),
+    (
+        lambda: Pairwise.apply(leaf().reshape((1, 3)), leaf()).sum().backward(),
+        RuntimeError,
+        r"pairwise: gradient for input 1 .* \(3,\), got \(1, 3\); if its inputs broadcast, set broadcasts = True",
+    ),
+    (lambda: Fails.apply(leaf()), ValueError, r"^fails: too late \(operands of shape \(3,\)\)$"),
     (lambda: SavesAsInPyTorch.apply(leaf()), AttributeError, r"'save_for_backward'; use self.save\(...\)"),
     (
         define_as_in_pytorch,
