@@ -20,6 +20,13 @@ _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "children": "[module for name, module in model.named_children()]", "append": "nn.ModuleList",
     "register_parameter": "model.name = nn.Parameter(x)", "register_buffer": "model.name = nn.Buffer(x)",
     "add_module": "model.name = module", "apply": "for module in model.modules()",
+    "in_features": "layer.weight.shape[0]", "out_features": "layer.weight.shape[1]", "num_heads": "layer.heads",
+    "num_embeddings": "layer.weight.shape[0]", "embedding_dim": "layer.weight.shape[1]",
+    "normalized_shape": "layer.weight.shape", "type": "model.astype(dtype)",
+    "get_submodule": "dict(model.named_modules())[path]", "get_parameter": "dict(model.named_parameters())[path]",
+    "get_buffer": "dict(model.named_buffers())[path]", "register_module": "model.name = module",
+    "register_full_backward_hook": "register_hook of the output, in a forward hook",
+    "register_backward_hook": "register_hook of the output, in a forward hook",
     "requires_grad_": "p.requires_grad = False for each of model.parameters()",
 }  # fmt: skip
 

@@ -136,7 +136,7 @@ def _run_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[A
 def _differentiable_backward(node: Function, dys: list[Any]) -> Any:
     """Run `backward` on Tensors, in a copy of the node, because another pass may need the arrays in the node itself."""
     twin = copy.copy(node)
-    twin.saved, twin.statistics = node.saved_tensors(), None
+    twin.saved, twin.statistics = node.saved_with_history(), None
     with recording(path=node.path, watch=None):  # the gradients are watched, not the ops that compute them
         return twin.backward(*dys)
 

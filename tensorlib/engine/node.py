@@ -130,7 +130,7 @@ class Node:
         )
         return f"{module}; {line}"
 
-    def saved_tensors(self) -> tuple[Tensor, ...]:
+    def saved_with_history(self) -> tuple[Tensor, ...]:
         """Return `saved` as Tensors with their history, through which second derivatives flow."""
         assert self.edges is not None
         found: list[Any] = []
