@@ -147,3 +147,80 @@ def test_expressions_compute_what_pytorch_computes(name):
         expected, found = np.asarray(a), np.asarray(b)
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
         assert found.shape == expected.shape
+
+
+# ---- what runs in both and differs: the table in docs/engine.md ----------------------------------------------------
+
+CUBE = np.arange(12.0).reshape(2, 3, 2) ** 2
+RAGGED = np.array([[True, False], [True, True]])
+DIFFERENCES = {  # a function of (library, functions of PyTorch or ours, x) and what it gives here
+    "transpose": (lambda lib, x: x.transpose(0, 1), X, X),
+    "max": (lambda lib, x: x.max(1), X, X.max(1)),
+    "sort": (lambda lib, x: x.sort(1), X, np.sort(X, 1)),
+    "equal": (lambda lib, x: lib.equal(x, x), X, np.ones((2, 2), bool)),
+    "pad": (lambda lib, x: lib.pad(x, (1, 2)), X, np.pad(X, (1, 2))),
+    "normalize": (lambda lib, x: lib.normalize(x), CUBE + 1, (CUBE + 1) / np.linalg.norm(CUBE + 1, axis=-1)[..., None]),
+    "cosine_similarity": (lambda lib, x: lib.cosine_similarity(x + 1, x + 1), CUBE, np.ones((2, 3))),
+    "batch_norm": (lambda lib, x: lib.batch_norm(x, x[0, :, 0] * 0 + 1, x[0, :, 0] + 2), CUBE, None),
+    "cross_entropy": (lambda lib, x: lib.cross_entropy(x, lib.argmax(x, 1) * 0 - 100), X, 0.0),
+    "softmax": (lambda lib, x: lib.softmax(x - np.inf, -1), X, np.zeros((2, 2))),
+    "std": (lambda lib, x: lib.std(x), X, np.std(X)),
+    "split": (lambda lib, x: lib.split(x, 1)[0], X, X),
+    "repeat": (lambda lib, x: x.repeat(2, 1), X, np.repeat(X, 2, 1)),
+}  # fmt: skip
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_what_is_documented_to_differ_from_pytorch_does(name):
+    torch = pytest.importorskip("torch")
+    compute, x, expected = DIFFERENCES[name]
+
+    class Torch:
+        def __getattr__(self, function):
+            return getattr(torch.nn.functional, function, None) or getattr(torch, function)
+
+    theirs, ours = compute(Torch(), torch.tensor(x)), compute(tl, tl.Tensor(x)).numpy()
+    if expected is not None:
+        np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    theirs = np.asarray(theirs[0]) if isinstance(theirs, torch.Tensor) and name == "split" else theirs
+    assert isinstance(theirs, tuple | bool) or np.shape(theirs) != ours.shape or not np.allclose(theirs, ours)
+
+
+def test_where_pytorch_gives_nan_the_gradients_are_zero():
+    for function in (tl.softmax, lambda x: tl.logsumexp(x, axis=-1), lambda x: tl.cross_entropy(x, [-100])):
+        x = tl.Tensor(np.full((1, 3), -np.inf), requires_grad=True)
+        function(x).sum().backward()
+        assert x.grad.numpy().tolist() == [[0, 0, 0]]
+
+
+def test_an_array_that_a_checkpointed_function_reaches_by_itself_is_read_again():
+    """As in PyTorch. As an argument it is copied, and a Tensor that it reaches by itself is checked."""
+    x, scale = tl.Tensor([1.0, 1.0], requires_grad=True), np.array([3.0, 3.0], np.float32)
+    outside, argument = tl.checkpoint(lambda x: x * scale, x), tl.checkpoint(lambda x, scale: x * scale, x, scale)
+    tensor = tl.Tensor(scale)
+    checked = tl.checkpoint(lambda x: x * tensor, x)
+    scale *= 5
+    tensor.data *= 5
+    assert tl.grad(outside.sum(), x)[0].numpy().tolist() == [15, 15]
+    assert tl.grad(argument.sum(), x)[0].numpy().tolist() == [3, 3]
+    with pytest.raises(RuntimeError, match=r"a checkpoint needs the value .* replaced since"):
+        checked.sum().backward()
+
+
+def test_a_shape_is_no_weight_of_a_normalization():
+    for function in (tl.layer_norm, tl.rms_norm):
+        with pytest.raises(
+            TypeError, match=rf"{function.__name__}: weight must be floating, got int64; no shape is given"
+        ):
+            function(CUBE, (3, 2))
+
+
+def test_a_mask_with_two_axes_is_of_queries_and_keys_also_if_there_are_as_many_sentences():
+    rng = np.random.default_rng(0)
+    q = tl.Tensor(rng.normal(size=(2, 1, 2, 4)))
+    mask = np.array([[True, False], [True, True]])
+    attend = tl.scaled_dot_product_attention
+    np.testing.assert_allclose(attend(q, q, q, mask).numpy()[:, 0], attend(q[:, 0], q[:, 0], q[:, 0], mask).numpy())
+    with pytest.raises(ValueError, match=r"would be read as \(T, S\), but looks like padding"):
+        attend(q, q, q, mask[::-1].copy())
