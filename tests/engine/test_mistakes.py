@@ -30,7 +30,8 @@ CALLS = {
 
 # Values passed instead of a Tensor, each with the part of it that the message must show.
 NOT_TENSORS = [
-    (None, "NoneType"), ({"a": 1}, "dict"), ({1.0}, "set"), ("abc", "<U3"), (np.array(["a", "b"]), "<U1"),
+    (None, "NoneType; is a return missing? None itself is tested by x is None"),
+    ({"a": 1}, "dict"), ({1.0}, "set"), ("abc", "<U3"), (np.array(["a", "b"]), "<U1"),
     (np.array([object()]), "object"), ([[1.0], [2.0, 3.0]], "rows of different lengths"), (len, "call it first"),
 ]  # fmt: skip
 
