@@ -14,6 +14,7 @@ from nn.module import Module
 from nn.parameter import Buffer, Parameter
 from nn.positions import LearnedPositions, SinusoidalPositions
 from tensorlib.messages import unknown_name
+from tensorlib.pytorch_words import FUNCTION_NAMES, LAYER_NAMES
 
 __all__ = [
     "Buffer",
@@ -53,8 +54,10 @@ _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "Mish": "tl.mish in forward", "GLU": "tl.glu in forward", "Hardtanh": "tl.hardtanh in forward",
     "LogSigmoid": "tl.log_sigmoid in forward", "Identity": "x itself, or nn.Sequential()",
     "Conv1d": "tl.conv1d, with Parameters", "Conv2d": "tl.conv2d, with Parameters", "MaxPool1d": "tl.max_pool",
-    "MaxPool2d": "tl.max_pool", "AvgPool1d": "tl.avg_pool", "AvgPool2d": "tl.avg_pool",
-    "AdaptiveAvgPool2d": "x.mean(axis=(2, 3))", "AdaptiveAvgPool1d": "x.mean(axis=2)",
+    "MaxPool2d": "tl.max_pool", "AvgPool1d": "tl.avg_pool", "AvgPool2d": "tl.avg_pool", "LazyLinear": "nn.Linear",
+    "Softsign": "tl.softsign in forward", "Bilinear": "tl.einsum('...i,ijk,...j->...k', x, weight, y) in forward",
+    **dict.fromkeys(("ConstantPad1d", "ConstantPad2d", "ZeroPad1d", "ZeroPad2d"), "tl.pad(x, pad_width) in forward"),
+    **{name: f"{FUNCTION_NAMES[function]} in forward" for name, function in LAYER_NAMES.items()},
     **dict.fromkeys(
         ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "BatchNorm", "SyncBatchNorm"),
         "tl.batch_norm, with an nn.Buffer for each running statistic: help(nn.Buffer) shows the module",
@@ -63,7 +66,7 @@ _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
         ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"),
         "nn.Linear in a loop over the positions; recurrent layers are not built in",
     ),
-    **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout"), "nn.Dropout"),
+    **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout"), "nn.Dropout, which zeros single elements"),
     **dict.fromkeys(
         ("Transformer", "TransformerEncoder", "TransformerDecoder", "TransformerEncoderLayer",
          "TransformerDecoderLayer"),

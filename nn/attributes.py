@@ -20,8 +20,20 @@ _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "children": "[module for name, module in model.named_children()]", "append": "nn.ModuleList",
     "register_parameter": "model.name = nn.Parameter(x)", "register_buffer": "model.name = nn.Buffer(x)",
     "add_module": "model.name = module", "apply": "for module in model.modules()",
+    "in_features": "layer.weight.shape[0]", "out_features": "layer.weight.shape[1]", "num_heads": "layer.heads",
+    "num_embeddings": "layer.weight.shape[0]", "embedding_dim": "layer.weight.shape[1]",
+    "normalized_shape": "layer.weight.shape", "type": "model.astype(dtype)",
+    "get_submodule": "dict(model.named_modules())[path]", "get_parameter": "dict(model.named_parameters())[path]",
+    "get_buffer": "dict(model.named_buffers())[path]", "register_module": "model.name = module",
+    "register_full_backward_hook": "register_hook of the output, in a forward hook",
+    "register_backward_hook": "register_hook of the output, in a forward hook",
     "requires_grad_": "p.requires_grad = False for each of model.parameters()",
 }  # fmt: skip
+
+_SWITCHES = {  # attributes of one module that look like switches for all that is in it
+    "requires_grad": "would freeze nothing; set p.requires_grad for each p of model.parameters()",
+    "training": "would not reach the modules below; write model.train() or model.eval()",
+}
 
 
 class CheckedAttributes:
@@ -38,6 +50,8 @@ class CheckedAttributes:
             raise AttributeError(unknown_name(type(self).__name__, name, known, _PYTORCH_NAMES))
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SWITCHES and not isinstance(getattr(type(self), name, None), property):
+            raise AttributeError(f"{type(self).__name__}.{name} = ...: {_SWITCHES[name]}")
         self._refuse_hidden(name, value)
         self._refuse_loss(name, value)
         if _is_stray_state(value):
@@ -49,6 +63,8 @@ class CheckedAttributes:
         held = vars(self).get(name)
         if isinstance(held, Parameter) and not isinstance(value, Parameter | None):
             kind, remedy = "Parameter", "use nn.Parameter(x), or .replace(array)"
+            if getattr(value, "node", None) is not None:
+                remedy = "a computed weight belongs in forward, as in tl.linear(x, embedding.weight.T)"
         elif isinstance(held, Buffer) and not isinstance(value, Buffer | None):
             kind, remedy = "Buffer", "use .replace(x.data), or nn.Buffer(x)"
         elif isinstance(held, CheckedAttributes) and not isinstance(value, CheckedAttributes | None):

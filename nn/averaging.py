@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import check_fraction, check_size, shape_mismatches
-from nn.parameter import Parameter
+from nn.checks import check_fraction, check_size, fitting_arrays, shape_mismatches
+from nn.optimizer import named_tensors
 from tensorlib.arrays.backend import Array
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
+from tensorlib.messages import kind_of
 from tensorlib.ops.update import average_update
 
 if TYPE_CHECKING:
@@ -45,12 +46,13 @@ class ExponentialMovingAverage:
 
     The average starts as a copy of the parameters and stays on the backend that they have then, so move the model
     first. That of float16 parameters is float32, because a step of (1 - d) (w - e) is too small for float16. Buffers
-    are not averaged. Raises ValueError unless the decay is in [0, 1).
+    are not averaged. `parameters` is ``model.parameters()`` or ``model.named_parameters()``, with the checks of
+    `nn.optim.Optimizer`. Raises ValueError unless the decay is in [0, 1).
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, Parameter]], decay: float) -> None:
+    def __init__(self, parameters: Iterable[tl.Tensor | tuple[str, tl.Tensor]], decay: float) -> None:
         check_fraction("ExponentialMovingAverage", decay=decay)
-        self.parameters, self.decay = dict(parameters), decay
+        self.parameters, self.decay = named_tensors("ExponentialMovingAverage", parameters), decay
         self.begin()
 
     def begin(self) -> None:
@@ -63,6 +65,22 @@ class ExponentialMovingAverage:
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, parameter in self.parameters.items():
             average_update(self.arrays[name], parameter.data, decay)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Return a copy of the average on the host, by the names of the parameters, for `load_state_dict`."""
+        return {name: np.array(p.backend.to_numpy(self.arrays[name])) for name, p in self.parameters.items()}
+
+    def load_state_dict(self, arrays: Mapping[str, TensorLike]) -> None:
+        """Replace the average by a copy of `arrays`, as returned by `state_dict`.
+
+        Raises ValueError with *all* names that are missing, unexpected, of the wrong shape, or of values that the
+        average cannot hold, and then changes nothing.
+        """
+        types = {name: (array.shape, array.dtype) for name, array in self.arrays.items()}
+        converted, problems = fitting_arrays("ExponentialMovingAverage", arrays, types)
+        if problems:
+            raise ValueError(f"ExponentialMovingAverage: the state does not fit: {'; '.join(problems)}")
+        self.arrays = {name: p.backend.asarray(converted[name]) for name, p in self.parameters.items()}
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -91,6 +109,8 @@ def average(states: Iterable[Mapping[str, TensorLike]]) -> dict[str, np.ndarray]
     dtypes: dict[str, np.dtype] = {}
     count = 0
     for count, state in enumerate(states, start=1):
+        if not isinstance(state, Mapping):
+            raise TypeError(f"average: needs an iterable of state_dicts, got {kind_of(state)}; pass model.state_dict()")
         arrays = {name: a.numpy() if isinstance(a, tl.Tensor) else np.asarray(a) for name, a in state.items()}
         if count == 1:
             totals = {name: np.zeros(array.shape, np.float64) for name, array in arrays.items()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Real
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
 
 __all__ = [
+    "IncompatibleKeys",
+    "by_first_name",
     "check_fraction",
     "check_generator",
     "check_number",
     "check_size",
     "converted_arrays",
+    "every_name",
+    "fitting_arrays",
     "host_arrays",
+    "refuse_several",
     "shape_mismatches",
     "with_width",
 ]
@@ -83,10 +88,15 @@ def with_width(
     Raises ValueError for a different shape, and TypeError unless the dtype is floating.
     """
     if not isinstance(x, tl.Tensor):
-        x = tl.Tensor(x, backend=None if hasattr(x, "dtype") else like.backend)
+        refuse_several(layer, x, what)
+        try:
+            x = tl.Tensor(x, backend=None if hasattr(x, "dtype") else like.backend)
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("Tensor: data", f"{layer.label()}: {what}")) from None
     right = x.ndim >= 1 if axes == "..." else x.ndim == axes.count(",") + 2
     if not right or x.shape[-1] != width:
-        remedy = _width_remedy(layer, x.shape, width, right, what)
+        transposed = right and like.shape == (width, x.shape[-1])
+        remedy = _width_remedy(layer, x.shape, width, right, what, transposed)
         raise ValueError(f"{layer.label()}: {what} must have shape ({axes}, {width}), got {x.shape}{remedy}")
     if x.dtype.kind != "f":
         raise TypeError(
@@ -95,16 +105,63 @@ def with_width(
     return x
 
 
-def _width_remedy(layer: Module, shape: tuple[int, ...], width: int, right_ndim: bool, what: str) -> str:
-    """Return the end of the message for an input of this shape, "" if it is unclear what is meant."""
+def refuse_several(layer: Module, x: Any, what: str) -> None:
+    """Raise TypeError for several Tensors in place of one, which would become one with another axis."""
+    if isinstance(x, tuple | list) and any(isinstance(one, tl.Tensor) for one in x):
+        raise TypeError(
+            f"{layer.label()}: {what} must be one Tensor or array, got a {type(x).__name__} of {len(x)}; pass one, or "
+            "tl.stack(xs)"
+        )
+
+
+def _width_remedy(
+    layer: Module, shape: tuple[int, ...], width: int, right_ndim: bool, what: str, transposed: bool
+) -> str:
+    """Return the end of the message for an input of this shape, "" if it is unclear what is meant.
+
+    transposed: whether the input fits the transpose of the layer's weight.
+    """
     if right_ndim and len(shape) > 1 and shape[-2] == width:
         return f"; did you mean {what}.swapaxes(-1, -2)?"
     flat = [axis for axis in range(len(shape) - 1) if math.prod(shape[axis:]) == width]
     if right_ndim and flat:
         return f"; did you mean {what}.flatten({flat[-1]})?"
+    if transposed:
+        kind, share = type(layer).__name__, "tl.linear(x, embedding.weight.T)"
+        return f"; did you mean {kind}({shape[-1]}, {width})? An embedding's weight is shared by {share}"
     if right_ndim and len(shape) > 0:
         return f"; for this {what}, build the {type(layer).__name__} with width {shape[-1]}"
     return "; for a batch of one, pass x[None]" if shape[-1:] == (width,) and len(shape) == 2 else ""
+
+
+class IncompatibleKeys(NamedTuple):
+    """The names that a module has and a loaded state lacks, and those that only the state has."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def every_name(module: Module, prefix: str = "", above: tuple[Module, ...] = ()) -> Iterator[tuple[str, tl.Tensor]]:
+    """Yield (path, Tensor) for all Tensors of a module, under each of its paths if it is shared (tied)."""
+    for name, value in vars(module).items():
+        if isinstance(value, tl.Tensor):
+            yield prefix + name, value
+    for name, child in module.named_children():
+        if not any(child is one for one in above):  # a module may hold one above it
+            yield from every_name(child, f"{prefix}{name}.", (*above, module))
+
+
+def by_first_name(
+    arrays: Mapping[str, np.ndarray], first_names: Mapping[str, str]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return each array under the first name of its tensor, and a problem for each tied one given with two values."""
+    merged: dict[str, np.ndarray] = {}
+    problems = []
+    for name, array in arrays.items():
+        first = first_names.get(name, name)
+        if not np.array_equal(merged.setdefault(first, array), array):
+            problems.append(f"{name} and {first} are one tensor here (tied), but their values differ")
+    return merged, problems
 
 
 def host_arrays(state: Mapping[str, TensorLike]) -> dict[str, np.ndarray]:
@@ -127,6 +184,22 @@ def host_arrays(state: Mapping[str, TensorLike]) -> dict[str, np.ndarray]:
         except (TypeError, ValueError):
             raise TypeError(f"load_state_dict: {name} must be an array, got {_shown(value)}") from None
     return arrays
+
+
+def fitting_arrays(
+    where: str, state: Mapping[str, TensorLike], types: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the values of a state in the expected dtypes, and a problem for each that does not fit its type.
+
+    Raises TypeError, in the name of `where`, unless `state` is a mapping of names to arrays.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"{where}: the state must be a mapping of names to arrays, got {kind_of(state)}")
+    given = host_arrays(state)
+    shapes = {name: shape for name, (shape, _) in types.items()}
+    problems = shape_mismatches(shapes, {name: array.shape for name, array in given.items()})
+    converted, lost = converted_arrays({name: (given[name], types[name][1]) for name in types if name in given})
+    return converted, [*problems, *lost]
 
 
 def converted_arrays(

@@ -106,6 +106,10 @@ def _host_generator(name: str, shape: tuple[int, ...], generator: Generator | No
 
 _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "zeros_": "w.replace(numpy.zeros(w.shape, w.dtype))", "ones_": "w.replace(numpy.ones(w.shape, w.dtype))",
+    "constant_": "w.replace(numpy.full(w.shape, value, w.dtype))",
+    "trunc_normal_": "w.replace(init.normal(w.shape, std))",
+    "eye_": "w.replace(numpy.eye(*w.shape, dtype=w.dtype))", "calculate_gain": "a number: 2**0.5 for relu",
+    "orthogonal_": "w.replace(numpy.linalg.qr(init.normal(w.shape, 1.0))[0])",
     **{f"{name}_": f"w.replace(init.{name}(w.shape, ...)), or nn.Parameter(init.{name}(...))" for name in __all__},
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import tensorlib as tl
 from nn import init
-from nn.checks import check_fraction, check_generator, check_number, check_size, with_width
+from nn.checks import check_fraction, check_generator, check_number, check_size, refuse_several, with_width
 from nn.module import Module
 from nn.parameter import Parameter
 from tensorlib.ops.arguments import check_flag
@@ -57,7 +57,7 @@ class LinearRelu(Linear):
     """y = dropout(max(x W + b, 0)) maps x (..., D) to y (..., E), by one op. Dropout acts only in training mode.
 
     >>> layer = nn.LinearRelu(3, 2)
-    >>> layer.load_state_dict({"weight": [[1, -1], [1, -1], [1, -1]], "bias": [0, 0]})
+    >>> keys = layer.load_state_dict({"weight": [[1, -1], [1, -1], [1, -1]], "bias": [0, 0]})
     >>> layer(tl.ones(3)).numpy()
     array([3., 0.], dtype=float32)
 
@@ -102,6 +102,7 @@ class Embedding(Module):
 
     def forward(self, ids: TensorLike) -> tl.Tensor:
         """Return the rows numbered by `ids`, integers in [0, V)."""
+        refuse_several(self, ids, "ids")
         return tl.embedding(self.weight, ids)
 
     def extra_repr(self) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 import tensorlib as tl
 from nn.attributes import CheckedAttributes
-from nn.checks import converted_arrays, host_arrays, shape_mismatches
+from nn.checks import IncompatibleKeys, by_first_name, converted_arrays, every_name, host_arrays, shape_mismatches
 from nn.hooks import ForwardHook, ForwardPreHook, Hooks, call_with_hooks
 from nn.parameter import Buffer, Parameter
 from tensorlib.arrays.backend import Array
@@ -218,27 +218,34 @@ class Module(CheckedAttributes):
         """Return a copy of every parameter and persistent buffer on the host, as a dict from path to array."""
         return {name: np.array(x.numpy()) for name, x in self._state().items()}
 
-    def load_state_dict(self, state: Mapping[str, TensorLike], strict: bool = True) -> None:
+    def load_state_dict(self, state: Mapping[str, TensorLike], strict: bool = True) -> IncompatibleKeys:
         """Replace parameters and persistent buffers by the arrays (or Tensors) in `state`.
 
         Each keeps its dtype and backend. Raises ValueError with *all* names that are missing, unexpected, of the wrong
         shape or of a dtype whose values would be lost, and then changes nothing. With strict=False, missing and
-        unexpected names are ignored, but shapes must still agree.
+        unexpected names are no error, but shapes must still agree. Returns these names, as two lists.
+
+        A parameter that several modules share (tied) has one name in `state_dict`; `state` may hold it under any of its
+        names, or under several with equal values, as in PyTorch.
 
         The weight of a Linear is (in, out), the transpose of PyTorch's, so torch.Tensors raise TypeError: convert each
         by ``.numpy()``, and those weights also by ``.T``.
 
         >>> linear = nn.Linear(2, 1)
         >>> linear.load_state_dict({"weight": [[3.0], [4.0]], "bias": [0.5]})
+        IncompatibleKeys(missing_keys=[], unexpected_keys=[])
         >>> linear(tl.Tensor([1.0, 2.0])).numpy()
         array([11.5], dtype=float32)
         """
         if not isinstance(state, Mapping):
             remedy = "; tl.load(path) reads a file" if isinstance(state, str) else "; give its state_dict()"
             raise TypeError(f"load_state_dict: needs a mapping of names to arrays, got {kind_of(state)}{remedy}")
-        own, arrays = self._state(), host_arrays(state)
+        own = self._state()
+        first = {id(x): name for name, x in own.items()}
+        names = {name: first[id(x)] for name, x in every_name(self) if id(x) in first}
+        arrays, differing = by_first_name(host_arrays(state), names)
         shapes = {name: x.shape for name, x in own.items()}
-        problems = shape_mismatches(shapes, {name: array.shape for name, array in arrays.items()}, strict)
+        problems = differing + shape_mismatches(shapes, {name: array.shape for name, array in arrays.items()}, strict)
         fitting = {name: array for name, array in arrays.items() if name in own and array.shape == shapes[name]}
         converted, lost = converted_arrays({name: (array, own[name].dtype) for name, array in fitting.items()})
         if problems or lost:
@@ -246,6 +253,7 @@ class Module(CheckedAttributes):
         moved = {name: own[name].backend.asarray(array) for name, array in converted.items()}
         for name, array in moved.items():  # all are on their backend before the first is replaced
             own[name].replace(array, copy=False)
+        return IncompatibleKeys([name for name in own if name not in arrays], [n for n in arrays if n not in own])
 
     def to(self, backend: str | tl.Backend) -> Self:
         """Move all parameters, buffers and other Tensors that modules hold to a backend, in place; return self."""

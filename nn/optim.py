@@ -52,7 +52,11 @@ class SGD(Optimizer):
         if nesterov and not momentum:
             raise ValueError(f"SGD: momentum must lie in (0, 1) for nesterov, got {momentum}; 0.9 is usual")
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
-        self.slots = ("velocity",) if momentum else ()
+
+    @property
+    def slots(self) -> tuple[str, ...]:  # type: ignore[override]  # the momentum may be set between steps
+        """The velocity, if there is momentum."""
+        return ("velocity",) if self.momentum else ()
 
     def update(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Array:
         """Apply `sgd_update`."""
@@ -181,9 +185,13 @@ def clip_grad_norm(parameters: Iterable[tl.Tensor], max_norm: float) -> float:
 
 _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "lr_scheduler": "nn.schedules: optimizer.learning_rate = schedule(step) before each step",
-    "RMSprop": "optim.Adam", "Adagrad": "optim.Adam", "Adamax": "optim.Adam", "NAdam": "optim.Adam",
+    **dict.fromkeys(
+        ("RMSprop", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "Rprop", "SparseAdam", "Adafactor", "Muon"),
+        "optim.Adam",
+    ),
+    "LBFGS": "optim.Adam, or scipy.optimize.minimize with gradients from tl.grad", "ASGD": "optim.SGD and nn.averaging",
     "swa_utils": "nn.averaging",
-    "clip_grad_norm_": "optim.clip_grad_norm", "clip_grad_value_": "optim.clip_grad_norm",
+    "clip_grad_norm_": "optim.clip_grad_norm", "clip_grad_value_": "p.grad = p.grad.clip(-c, c) for each p",
 }  # fmt: skip
 
 if not TYPE_CHECKING:

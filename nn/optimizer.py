@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import check_number, converted_arrays, host_arrays, shape_mismatches
+from nn.checks import check_number, fitting_arrays
 from nn.module import Module
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.engine.value import as_array
-from tensorlib.messages import kind_of, unknown_name
+from tensorlib.messages import kind_of, shown, unknown_name
 from tensorlib.pytorch_words import check_keywords
 
-__all__ = ["Optimizer", "parameter_list"]
+__all__ = ["Optimizer", "named_tensors", "parameter_list"]
 
 _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "param_groups": "optimizer.learning_rate, and one optimizer for each group", "defaults": "vars(optimizer)",
@@ -68,7 +68,8 @@ class Optimizer:
         return super().__new__(cls)
 
     def __init__(self, parameters: Iterable[tl.Tensor | tuple[str, tl.Tensor]], learning_rate: float) -> None:
-        self.parameters = self._named_parameters(parameters)
+        self.parameters = named_tensors(type(self).__name__, parameters)
+        self._require_one_to_train()
         self.learning_rate = learning_rate
         self.steps = dict.fromkeys(self.parameters, 0)  # updates of each parameter so far, for Adam
         self.state: dict[str, dict[str, Array]] = {name: {} for name in self.parameters}
@@ -85,44 +86,15 @@ class Optimizer:
             raise AttributeError(f"{kind}: lr is called learning_rate, got lr = {value}")
         object.__setattr__(self, name, value)
 
-    def _named_parameters(self, parameters: Iterable[Any]) -> dict[str, tl.Tensor]:
-        """Return the parameters by name: the given name, otherwise the one set by a module, otherwise the index."""
-        kind = type(self).__name__
-        pairs: list[tuple[str, Any]] = []
-        for i, p in enumerate(parameter_list(kind, parameters)):
-            pairs.append(p if isinstance(p, tuple) and len(p) == 2 else (getattr(p, "name", "") or str(i), p))
-        for name, p in pairs:
-            if not isinstance(p, tl.Tensor):
-                remedy = "make one optimizer for each group" if isinstance(p, dict) else "pass model.parameters()"
-                raise TypeError(f"{kind}: needs parameters, got {kind_of(p)} among them; {remedy}")
-            if not p.is_leaf:
-                raise ValueError(
-                    f"{kind}: needs leaves that require a gradient, but {name} of shape {p.shape} was computed by "
-                    f"{p.node.name if p.node else ''}; make the result a leaf: nn.Parameter(x)"
-                )
-        first: dict[int, str] = {}
-        for name, p in pairs:
-            if id(p) in first:
-                raise ValueError(
-                    f"{kind}: {name} is given twice, first as {first[id(p)]}; each step would update it twice"
-                )
-            first[id(p)] = name
-        repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-        if repeated:
+    def _require_one_to_train(self) -> None:
+        """Raise ValueError if every parameter is frozen."""
+        if not any(p.requires_grad for p in self.parameters.values()):
+            name, p = next(iter(self.parameters.items()))
+            others = ", nor does any other" if len(self.parameters) > 1 else ""
             raise ValueError(
-                f"{kind}: parameters must have different names, got {repeated[0]} twice; for several models pass "
-                '[*a.named_parameters("a"), *b.named_parameters("b")]'
+                f"{type(self).__name__}: needs a parameter that requires a gradient, but {name} of shape {p.shape} "
+                f"requires no gradient{others}; set p.requires_grad = True for those to train"
             )
-        if not pairs:
-            raise ValueError(f"{kind}: needs one or more parameters, got none; a generator is empty once it is used up")
-        if not any(p.requires_grad for _, p in pairs):
-            name, p = pairs[0]
-            others = ", nor does any other" if len(pairs) > 1 else ""
-            raise ValueError(
-                f"{kind}: needs a parameter that requires a gradient, but {name} of shape {p.shape} requires no "
-                f"gradient{others}; set p.requires_grad = True for those to train"
-            )
-        return dict(pairs)
 
     if not TYPE_CHECKING:
 
@@ -160,7 +132,7 @@ class Optimizer:
                 batches.setdefault((self.steps[name], parameter.dtype), []).append(name)
             else:
                 p = as_dtype(parameter.data, g.dtype)
-                new = as_array(self.update(p, g, state, self.steps[name] + 1))
+                new = self._updated(p, g, state, self.steps[name] + 1)
                 parameter.replace(as_dtype(new, parameter.dtype), copy=False)
                 self.steps[name] += 1
         for names in batches.values():
@@ -172,7 +144,7 @@ class Optimizer:
         flat_g = _flat(list(gradients.values()))
         old = as_dtype(_flat([self.parameters[name].data for name in gradients]), flat_g.dtype)
         step = self.steps[next(iter(gradients))] + 1
-        new, start = self.update(old, flat_g, states, step), 0
+        new, start = self._updated(old, flat_g, states, step), 0
         for name, g in gradients.items():
             end = start + g.size
             for slot, flat in states.items():
@@ -183,6 +155,18 @@ class Optimizer:
             parameter.replace(as_dtype(new[start:end].reshape(g.shape), parameter.dtype))
             self.steps[name] = step
             start = end
+
+    def _updated(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Array:
+        """Return the result of `update`, after checking that it is an array of the shape of p."""
+        new: Any = as_array(self.update(p, g, state, step))
+        if type(new) is not type(p) or new.shape != p.shape:
+            tensor = "; return its .data" if isinstance(new, tl.Tensor) else ""
+            remedy = "; is its return missing?" if new is None else tensor
+            raise TypeError(
+                f"{type(self).__name__}: update must return the new array of a parameter, of shape {p.shape}, "
+                f"got {shown(new)}{remedy}"
+            )
+        return new
 
     @property
     def _is_elementwise(self) -> bool:
@@ -211,7 +195,11 @@ class Optimizer:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Return a copy of the state on the host: "NAME.steps" and "NAME.SLOT" for each parameter, at first zeros."""
+        """Return a copy of the state on the host: "NAME.steps" and "NAME.SLOT" for each parameter, at first zeros.
+
+        It holds what steps have computed. Settings such as the learning rate are not part of it, unlike in PyTorch:
+        they are arguments of the constructor, and a schedule sets the learning rate again from the number of the step.
+        """
         arrays = {}
         for name, p in self.parameters.items():
             arrays[f"{name}.steps"] = np.array(self.steps[name])
@@ -222,30 +210,56 @@ class Optimizer:
         return arrays
 
     def load_state_dict(self, arrays: Mapping[str, Any]) -> None:
-        """Replace the state by a copy of `arrays`, as returned by `state_dict`.
+        """Replace the state by a copy of `arrays`, as returned by `state_dict`. The learning rate stays as it is.
 
         Raises ValueError with *all* names that are missing, unexpected, of the wrong shape, or of values that the
         state cannot hold, and then changes nothing.
         """
-        expected: dict[str, tuple[int, ...]] = {f"{name}.steps": () for name in self.parameters}
-        expected |= {f"{n}.{s}": p.shape for n, p in self.parameters.items() for s in self.slots}
-        if not isinstance(arrays, Mapping):
-            raise TypeError(
-                f"{type(self).__name__}: the state must be a mapping of names to arrays, got {kind_of(arrays)}"
-            )
-        given = host_arrays(arrays)
-        problems = shape_mismatches(expected, {name: array.shape for name, array in given.items()})
-        dtypes = {f"{name}.steps": np.dtype(np.int64) for name in self.parameters}
-        dtypes |= {f"{n}.{s}": sum_dtype(p) for n, p in self.parameters.items() for s in self.slots}
-        converted, lost = converted_arrays({name: (given[name], dtypes[name]) for name in dtypes if name in given})
+        types: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+        types |= {f"{name}.steps": ((), np.dtype(np.int64)) for name in self.parameters}
+        types |= {f"{n}.{s}": (p.shape, sum_dtype(p)) for n, p in self.parameters.items() for s in self.slots}
+        converted, problems = fitting_arrays(type(self).__name__, arrays, types)
         negative = (n for n in self.parameters if np.any(converted.get(f"{n}.steps", np.zeros(())) < 0))
-        lost += [f"{name}.steps must be at least 0" for name in negative]
-        if problems or lost:
-            raise ValueError(f"{type(self).__name__}: the state does not fit: {'; '.join([*problems, *lost])}")
+        problems += [f"{name}.steps must be at least 0" for name in negative]
+        if problems:
+            raise ValueError(f"{type(self).__name__}: the state does not fit: {'; '.join(problems)}")
         for name, parameter in self.parameters.items():
             self.steps[name] = int(converted[f"{name}.steps"])
             moved = {slot: parameter.backend.asarray(converted[f"{name}.{slot}"]) for slot in self.slots}
             self.state[name] = moved
+
+
+def named_tensors(kind: str, parameters: Iterable[Any]) -> dict[str, tl.Tensor]:
+    """Return parameters by name: the given name, otherwise the one set by a module, otherwise the index.
+
+    Raises TypeError or ValueError, in the name of the class `kind`, unless they are different leaves with different
+    names, and at least one.
+    """
+    pairs: list[tuple[str, Any]] = []
+    for i, p in enumerate(parameter_list(kind, parameters)):
+        pairs.append(p if isinstance(p, tuple) and len(p) == 2 else (getattr(p, "name", "") or str(i), p))
+    first: dict[int, str] = {}
+    for name, p in pairs:
+        if not isinstance(p, tl.Tensor):
+            remedy = "make one optimizer for each group" if isinstance(p, dict) else "pass model.parameters()"
+            raise TypeError(f"{kind}: needs parameters, got {kind_of(p)} among them; {remedy}")
+        if not p.is_leaf:
+            raise ValueError(
+                f"{kind}: needs leaves that require a gradient, but {name} of shape {p.shape} was computed by "
+                f"{p.node.name if p.node else ''}; make the result a leaf: nn.Parameter(x)"
+            )
+        if id(p) in first:
+            raise ValueError(f"{kind}: {name} is given twice, first as {first[id(p)]}; each step would update it twice")
+        first[id(p)] = name
+    repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"{kind}: parameters must have different names, got {repeated[0]} twice; for several models pass "
+            '[*a.named_parameters("a"), *b.named_parameters("b")]'
+        )
+    if not pairs:
+        raise ValueError(f"{kind}: needs one or more parameters, got none; a generator is empty once it is used up")
+    return dict(pairs)
 
 
 def parameter_list(operation: str, parameters: Any) -> list[Any]:

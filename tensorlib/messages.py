@@ -30,7 +30,7 @@ def unknown_name(owner: str, name: str, known: Iterable[str], elsewhere: dict[st
         return f"{text}; use {elsewhere[name]}"
     if name.endswith("_") and not name.startswith("_"):
         return f"{text}; a Tensor is never changed in place: write x = x.{name.rstrip('_')}(...), if that exists"
-    close = get_close_matches(name, [k for k in known if not k.startswith("_")], 3)
+    close = get_close_matches(name, [k for k in known if not k.startswith("_")], 3, cutoff=0.7)  # of solve, not save
     return f"{text}; did you mean {' or '.join(close)}?" if close else text
 
 

@@ -61,12 +61,13 @@ def in_place(op: Callable[[Any, Any], Tensor], symbol: str) -> Callable[[Tensor,
 
     For a leaf that requires a gradient this would lose the leaf. So the leaf itself gets the new value within
     `no_grad`, and elsewhere an error says what to write. A Parameter or Buffer without gradient always gets the value,
-    because a loop over the parameters of a module has no other name for it.
+    because a loop over the parameters of a module has no other name for it. So does the gradient in a hook, which is
+    the only plain Tensor with a name.
     """
 
     def method(self: Tensor, other: Any) -> Tensor:
         if self.node is not None or (type(self) is Tensor and not self.needs_grad):
-            return op(self, other)
+            return self._become(op(self, other)) if self.name else op(self, other)
         if self.needs_grad and is_grad_enabled():
             raise RuntimeError(
                 f"{symbol}=: would bind the name of a leaf that requires a gradient to another Tensor; write "
@@ -294,6 +295,12 @@ class Tensor(Value):
             raise ValueError(f"{operation}: the shape must stay {self.shape}, got {tuple(array.shape)}")
         self.array = array
         self.version += 1
+
+    def _become(self, other: Tensor) -> Self:
+        """Take over the value and the history of another Tensor; return self."""
+        self.array, self.needs_grad = other.array, other.needs_grad
+        self.node, self.output_index = other.node, other.output_index
+        return self
 
     def _in_own_dtype(self, operation: str, array: Array) -> Array:
         """Return `array` in the dtype of this Tensor, by the rule of NumPy's assignments: not from float to integer."""

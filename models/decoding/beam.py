@@ -13,9 +13,9 @@ import numpy as np
 
 import tensorlib as tl
 from models.decoding import token_by_token
-from models.decoding.hypothesis import Hypothesis, length_limits
+from models.decoding.hypothesis import Hypothesis
 from models.decoding.hypothesis import length_penalty as penalty
-from models.decoding.protocols import State, SteppingModel, longest_target, require_finite
+from models.decoding.protocols import State, SteppingModel, next_logits, require_finite
 from models.decoding.settings import DEFAULT_BEAM, DEFAULT_LENGTH_PENALTY
 from models.text.tokens import BOS, EOS
 
@@ -59,14 +59,14 @@ def beam_search(
         raise ValueError(f"beam_search: 1 <= n_best <= beam is required, got n_best {n_best} and beam {beam}")
     if not math.isfinite(length_penalty):
         raise ValueError(f"beam_search: a finite length_penalty is required, got {length_penalty}")
-    limit_B = length_limits(sources, min_length, max_length, longest_target(model))
+    limit_B = token_by_token.limits(model, sources, min_length, max_length)
     beams = Beams(limit_B, beam, length_penalty, n_best, min_length)
     if beams.open_BN.any():
         with model.evaluating(), tl.no_grad(), tl.threads(), np.errstate(all="ignore"):  # what overflows raises below
             state = token_by_token.initial_state(model, sources)
             while beams.open_BN.any():
                 ids_R, rows_R = beams.next_rows()
-                logits_RV, state = model.decode_step(ids_R, state.select(rows_R))
+                logits_RV, state = next_logits(model, ids_R, state.select(rows_R))
                 beams.extend(*likeliest(logits_RV, beam, may_end=beams.length >= min_length))
     return [sorted(found, key=lambda h: -h.score)[:n_best] for found in beams.found]
 

@@ -11,7 +11,14 @@ import numpy as np
 
 import tensorlib as tl
 from models.decoding.hypothesis import Hypothesis
-from models.decoding.protocols import TeacherForcedModel, require_finite
+from models.decoding.protocols import (
+    TEACHER_FORCED,
+    TeacherForcedModel,
+    require_finite,
+    require_ids,
+    require_logits,
+    require_methods,
+)
 from models.text.batching import pad
 from models.text.tokens import BOS, EOS
 
@@ -36,6 +43,9 @@ def force_decode(
     """
     if not sources:
         return []
+    require_methods(model, TEACHER_FORCED)
+    require_ids(sources)
+    require_ids(targets, "targets")
     ends = [True] * len(sources) if ended is None else ended
     written = [[*target, EOS] if end else list(target) for target, end in zip(targets, ends, strict=True)]
     out_BT, length_B = pad([ids or [EOS] for ids in written])  # an empty target gets one token, which is cut off below
@@ -44,6 +54,7 @@ def force_decode(
     with model.evaluating(), tl.no_grad(), tl.threads(), np.errstate(all="ignore"):  # what overflows raises below
         visible_BS = model.visible(source_BS)
         logits_BTV = model.decode(in_BT, model.encode(source_BS, visible_BS), visible_BS)
+        require_logits("decode", logits_BTV, in_BT.shape)
         out_BT1 = tl.Tensor(out_BT[:, :, None], backend=logits_BTV.backend)
         chosen_BT = tl.take_along_axis(logits_BTV, out_BT1, -1)[:, :, 0].numpy().astype(np.float64)
         total_BT = tl.logsumexp(logits_BTV, axis=-1).numpy()

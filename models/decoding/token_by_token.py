@@ -14,11 +14,20 @@ import numpy as np
 
 import tensorlib as tl
 from models.decoding.hypothesis import Hypothesis, length_limits
-from models.decoding.protocols import State, SteppingModel, longest_target, require_finite
+from models.decoding.protocols import (
+    STEPPING,
+    State,
+    SteppingModel,
+    longest_target,
+    next_logits,
+    require_finite,
+    require_ids,
+    require_methods,
+)
 from models.text.batching import pad
 from models.text.tokens import BOS, EOS
 
-__all__ = ["Draw", "greedy", "initial_state", "sample"]
+__all__ = ["Draw", "greedy", "initial_state", "limits", "sample"]
 
 ENDED = 0.25  # once this fraction of a batch has ended, copying the state of the others pays off
 NUCLEUS = 256  # number of candidates examined first; their probabilities nearly always sum to at least top_p
@@ -61,7 +70,7 @@ def greedy(
         best_B2 = tl.topk(logits_BV, 2)[1].numpy()
         return np.where(best_B2[:, 0] == EOS, best_B2[:, 1], best_B2[:, 0]), largest_B
 
-    limit_B = length_limits(sources, min_length, max_length, longest_target(model))
+    limit_B = limits(model, sources, min_length, max_length)
     targets = decode_loop(model, sources, limit_B, choose)
     return [ids[:-1] if ids and ids[-1] == EOS else ids for ids in targets]
 
@@ -93,7 +102,7 @@ def sample(
             "sample: a finite temperature > 0, top_k >= 0 and 0 < top_p <= 1 are required; "
             f"got {temperature}, {top_k} and {top_p}"
         )
-    limit_B = length_limits(sources, min_length, max_length, longest_target(model))
+    limit_B = limits(model, sources, min_length, max_length)
     draws = [tl.default_generator().next_draw() for _ in sources] if draws is None else draws
     uniform_BT = [_uniform(draw, limit) for draw, limit in zip(draws, limit_B.tolist(), strict=True)]
     log_probs: list[list[float]] = [[] for _ in sources]
@@ -158,6 +167,18 @@ def _uniform(draw: Draw, count: int) -> np.ndarray:
     return (bits >> np.uint64(11)) * 2.0**-53
 
 
+def limits(
+    model: SteppingModel[State],
+    sources: Sequence[Sequence[int]],
+    min_length: int,
+    max_length: int | Sequence[int] | None,
+) -> np.ndarray:
+    """Return the maximum length of each source's target, after checking the model and the sources."""
+    require_methods(model, STEPPING)
+    require_ids(sources)
+    return length_limits(sources, min_length, max_length, longest_target(model))
+
+
 def decode_loop(
     model: SteppingModel[State], sources: Sequence[Sequence[int]], limit_B: np.ndarray, choose: Choose
 ) -> list[list[int]]:
@@ -177,7 +198,7 @@ def decode_loop(
             if np.mean(~open_B) >= ENDED:
                 sentence_B, ids_B, state = sentence_B[open_B], ids_B[open_B], state.select(open_B)
                 open_B = open_B[open_B]
-            logits_BV, state = model.decode_step(ids_B, state)
+            logits_BV, state = next_logits(model, ids_B, state)
             ids_B, certain_B = choose(logits_BV, sentence_B, length)
             require_finite(np.isfinite(certain_B[open_B]), sentence_B[open_B])
             length += 1

@@ -128,5 +128,6 @@ def _not_a_number(given: Any, objects: np.ndarray) -> str:
     for x in objects.reshape(-1):
         if not isinstance(x, bool | int | float):
             inside = "" if x is given else f"{kind_of(given)} with "
-            return f"{inside}{kind_of(x)}{'; call it first' if callable(x) else ''}"
+            remedy = "; is a return missing? None itself is tested by x is None" if x is None else ""
+            return f"{inside}{kind_of(x)}{'; call it first' if callable(x) else remedy}"
     return "an integer of more than 64 bits"

@@ -24,6 +24,8 @@ __all__ = ["debug"]
 def debug() -> Scope:
     """Check every value and gradient computed inside. Use it as a context manager or a decorator of functions.
 
+    The call alone does nothing: write ``with tl.debug():`` or ``@tl.debug()``.
+
     The first NaN, or the first Inf computed from finite inputs, raises FloatingPointError. It names the op, the
     module, your line that called it, the shapes and ranges of its inputs, and a remedy. An Inf that was already in the
     inputs, as in a mask of -inf before softmax, passes.

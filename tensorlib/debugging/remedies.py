@@ -53,6 +53,9 @@ _BACKWARD: list[_Rule] = [
     ({"rsqrt", "reciprocal"}, lambda x, y, z: z.infs > 0, "the slope at 0 is infinite: add a small number to x"),
     ({"arcsin", "arccos"}, lambda x, y, z: x.low <= -1 or x.high >= 1,
      "the slope at -1 and 1 is infinite: keep x strictly between them with tl.clip"),
+    ({"kink"}, lambda x, y, z: True,
+     "norm, std and arctan2 have no second derivative where their operands are 0: keep these away from 0, as in "
+     "tl.sqrt((x * x).sum() + 1e-12) in place of tl.norm(x)"),
 ]  # fmt: skip
 
 
@@ -82,7 +85,7 @@ def backward_remedy(op: str, dys: Sequence[Range | None], saved: Mapping[int, Ra
         )
     unknown = Range((), "", 0)
     text = _first_rule(_BACKWARD, op, [saved.get(role, unknown) for role in (0, 1, -1)])
-    if text and dx.nans and any(dy is not None and dy.zeros for dy in dys):
+    if text and op != "kink" and dx.nans and any(dy is not None and dy.zeros for dy in dys):
         operands = {"divide": "x, tl.where(ok, y, 1)", "power": "tl.where(ok, x, 1), y"}.get(op, "tl.where(ok, x, 1)")
         return (
             f"{text}. Where dy is 0, 0 · Inf is NaN: a tl.where after {op} hides the value but not the slope; "

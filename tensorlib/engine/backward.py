@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from tensorlib.arrays.conversion import new_array
 from tensorlib.arrays.shapes import broadcasts_to, sum_to
 from tensorlib.arrays.sharing import any_overwritten
-from tensorlib.engine.errors import in_backward, overwritten, replaced_since
+from tensorlib.engine.errors import in_backward, overwritten, replaced_since, require_arrays
 from tensorlib.engine.function import Function
 from tensorlib.engine.gradients import Gradients
 from tensorlib.engine.node import Edge
@@ -121,6 +121,8 @@ def _run_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[A
         dxs = _differentiable_backward(node, dys) if create_graph else node.backward(*dys)
     except Exception as error:
         raise in_backward(node, error) from error
+    if node.guarded and not create_graph:
+        require_arrays(node, "backward", dxs)
     if not isinstance(dxs, tuple):
         dxs = (dxs,)
     if len(dxs) != len(node.input_types):
@@ -134,7 +136,7 @@ def _run_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[A
 def _differentiable_backward(node: Function, dys: list[Any]) -> Any:
     """Run `backward` on Tensors, in a copy of the node, because another pass may need the arrays in the node itself."""
     twin = copy.copy(node)
-    twin.saved, twin.statistics = node.saved_tensors(), None
+    twin.saved, twin.statistics = node.saved_with_history(), None
     with recording(path=node.path, watch=None):  # the gradients are watched, not the ops that compute them
         return twin.backward(*dys)
 
@@ -168,14 +170,18 @@ def _conform(node: Function, i: int, dx: Any) -> Any:
         ) from None
     if not fits:
         if not node.broadcasts or not broadcasts_to(shape, dx.shape):
+            remedy = "" if node.broadcasts or not broadcasts_to(shape, dx.shape) else _UNBROADCAST
             raise RuntimeError(
                 f"{node.name}: gradient for input {i} must have the input's shape {shape}, got {tuple(dx.shape)}; "
-                f"the op is {node.origin()}"
+                f"{remedy}the op is {node.origin()}"
             )
         dx = sum_to(dx, shape)
     if dx.dtype is not dtype and dx.dtype != dtype:
         dx = dx.astype(dtype)
     return as_array(dx)
+
+
+_UNBROADCAST = "if its inputs broadcast, set broadcasts = True in the class; "
 
 
 def _conformed(node: Function, dxs: Sequence[Any]) -> tuple[Any, ...]:

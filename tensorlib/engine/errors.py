@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import backend_of
+from tensorlib.engine.value import Value
 from tensorlib.messages import broadcast_remedy, shown
 
 if TYPE_CHECKING:
     from tensorlib.engine.function import Function
     from tensorlib.engine.node import Node
-    from tensorlib.engine.value import Value
 
-__all__ = ["by_name", "called_op", "explained", "in_backward", "overwritten", "replaced_since"]
+__all__ = ["by_name", "called_op", "explained", "in_backward", "overwritten", "replaced_since", "require_arrays"]
 
 
 # ---- the forward pass --------------------------------------------------------------------------------------------
@@ -58,13 +58,26 @@ def explained(op: Function, arrays: list[Any], options: dict[str, Any], error: E
     return type(error)(f"{name}: {str(error).partition(chr(10))[0]} (operands of {', '.join(given)})")
 
 
+def require_arrays(op: Node, method: str, result: Any) -> None:
+    """Raise TypeError for a Tensor that a method of a user's op has returned, and for another forward than arrays."""
+    wanted = f"{op.name}: {method} must return an array, or a tuple of arrays, got"
+    for y in result if isinstance(result, tuple) else (result,):
+        if isinstance(y, Value):
+            raise TypeError(
+                f"{wanted} {shown(y)}; compute with functions of tl.namespace_of(x), such as np.exp, or return y.data"
+            )
+        if method == "forward" and not hasattr(y, "dtype"):
+            remedy = "is its return missing?" if y is None else "use arrays of tl.namespace_of(x)"
+            raise TypeError(f"{wanted} {shown(y)}; {remedy}")
+
+
 def called_op(otherwise: str) -> str:
     """Return the public function that the user called to get here: "mse_loss", not the "subtract" inside it."""
     name, frame = otherwise, sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("tensorlib", "functools"):
         if frame.f_code.co_name == "_run_backward":
             return otherwise
-        if frame.f_code.co_name in frame.f_globals.get("__all__", ()):
+        if frame.f_code.co_name in frame.f_globals.get("__all__", ()) and frame.f_globals is not globals():
             name = frame.f_code.co_name
         elif frame.f_code.co_name == "widened":  # at_least_float32, around the op
             name = frame.f_locals["op"].__name__

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.conversion import check_numbers, floats_beside, new_array
-from tensorlib.engine.errors import by_name, explained
+from tensorlib.engine.errors import by_name, explained, require_arrays
 from tensorlib.engine.node import Edge, Node, next_serial
 from tensorlib.engine.recording import DEFAULT_STATE, STATE, State, calling_line
 from tensorlib.engine.value import Value, as_array, as_value, checked_array, wrap
@@ -141,6 +141,8 @@ class Function(Node):
         except (TypeError, ValueError) as error:
             raise explained(op, arrays, attributes, error) from error
 
+        if cls.guarded:
+            require_arrays(op, "forward", y)
         # Nearly all ops have one output.
         if isinstance(y, tuple):
             return op._several_outputs(state, inputs, arrays, y, recorded)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tensorlib.arrays.backend import backend_of
-from tensorlib.engine.function import Function, as_tensor
+from tensorlib.engine.function import Function
 from tensorlib.engine.node import Edge
 from tensorlib.engine.recording import Watch, recording
-from tensorlib.engine.value import Value, as_array, edge_of, wrap
-
-if TYPE_CHECKING:
-    from tensorlib.tensor import Tensor
+from tensorlib.engine.value import Value, as_array, as_value, edge_of, wrap
+from tensorlib.messages import shown
 
 __all__ = ["Gradients"]
 
@@ -95,7 +93,7 @@ class Gradients:
             self.found[edge] = as_array(self.sums[edge] if unshared else self.sums[edge].copy())
 
     def call_hooks(self, edge: Edge, hooks: Mapping[int, Any]) -> None:
-        """Pass a finished gradient to each hook in the order of registration; a hook may return a replacement."""
+        """Pass a finished gradient to each hook in the order of registration; a hook may return or set another."""
         if edge not in self.sums:
             return
         for hook in list(hooks.values()):
@@ -104,11 +102,15 @@ class Gradients:
                 if edge not in self.owned:  # the hook may write to it, as by dx.data *= 2
                     dx = dx.copy()
                 dx = self.sums[edge] = as_array(dx)
-            given: Any = dx if isinstance(dx, Value) else wrap(dx)
+            if not isinstance(dx, Value):
+                given: Any = wrap(dx)
+            else:  # edges refer to a leaf itself, but otherwise to the node
+                given = dx if dx.node is None and dx.needs_grad else wrap(dx.array, dx.node, dx.output_index)
+            if given is not dx:
+                given.name = "gradient"  # so that ``given *= 2`` changes it, see `tensor.in_place`
             with recording(record=self.create_graph):
                 changed = hook(given)
-            if changed is not None:
-                self.sums[edge] = _replacement(hook, changed, given, self.create_graph)
+            self.sums[edge] = _replacement(hook, given if changed is None else changed, dx, self.create_graph)
             self.owned.discard(edge)  # the hook may have kept the gradient that it got or returned
             self.fresh.discard(edge)
 
@@ -142,14 +144,16 @@ class Gradients:
         return dys
 
 
-def _replacement(hook: Any, changed: Any, dx: Tensor, create_graph: bool) -> Any:
+def _replacement(hook: Any, changed: Any, dx: Any, create_graph: bool) -> Any:
     """Return the gradient that a hook returned in place of `dx`, after checking its shape and backend."""
-    changed = as_tensor(changed, like=dx)
-    if changed.shape != dx.shape or changed.backend is not dx.backend:
-        name = getattr(hook, "__name__", type(hook).__name__)
-        raise ValueError(
-            f"register_hook: {name} must return None or a gradient of shape {dx.shape} on {dx.backend.name}, "
-            f"got {changed.shape} on {changed.backend.name}"
-        )
-    changed = changed if changed.dtype == dx.dtype else changed.astype(dx.dtype)
+    like = dx if isinstance(dx, Value) else wrap(dx)
+    name = getattr(hook, "__name__", type(hook).__name__)
+    wanted = f"register_hook: {name} must return None or a gradient of shape {like.shape} on {like.backend.name}, got"
+    try:
+        changed = as_value(changed, like)
+    except (TypeError, ValueError):
+        raise TypeError(f"{wanted} {shown(changed)}") from None
+    if changed.shape != like.shape or changed.backend is not like.backend:
+        raise ValueError(f"{wanted} {changed.shape} on {changed.backend.name}")
+    changed = changed if changed.dtype == like.dtype else changed.astype(like.dtype)
     return changed if create_graph else changed.array

@@ -46,9 +46,9 @@ def register_hook(x: Tensor, hook: Callable[[Tensor], Any]) -> HookHandle:
     """Call ``hook(gradient)`` whenever a backward pass has finished the gradient with respect to `x`.
 
     The gradient is the sum over all uses of x. If the hook returns a value other than None, this value replaces the
-    gradient: in the rest of the pass, in ``.grad`` and in the result of `grad`. Hooks are called in the order of their
-    registration. In a pass with create_graph they get, and may return, a Tensor with history. The returned handle
-    removes the hook.
+    gradient: in the rest of the pass, in ``.grad`` and in the result of `grad`. So does an assignment such as
+    ``g *= 2`` to the gradient that the hook got. Hooks are called in the order of their registration. In a pass with
+    create_graph they get, and may return, a Tensor with history. The returned handle removes the hook.
 
     Raises RuntimeError if x does not require a gradient, TypeError if the hook is not callable.
 

@@ -16,7 +16,6 @@ from tensorlib.arrays.backend import Array
 from tensorlib.arrays.sharing import SHARED, kept, overwritten_since
 from tensorlib.engine.recording import shown_line
 from tensorlib.engine.value import Value, as_array, wrap
-from tensorlib.messages import shown
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -77,14 +76,8 @@ class Node:
         for x in inputs:
             input_types.append((x.shape, x.dtype) if hasattr(x, "dtype") else ((), None))
         output_types: list[Any] = []
-        try:
-            for y in outputs:
-                output_types.append((y.shape, y.dtype))
-        except AttributeError:
-            raise TypeError(
-                f"{self.name}: forward must return an array, or a tuple of arrays, got {shown(y)}; "
-                "use arrays of tl.namespace_of(x)"
-            ) from None
+        for y in outputs:
+            output_types.append((y.shape, y.dtype))
         self.input_types, self.output_types = input_types, output_types
 
     def _note_saved_roles(self, inputs: Sequence[Any], outputs: tuple[Array, ...], given: Sequence[Any]) -> None:
@@ -137,7 +130,7 @@ class Node:
         )
         return f"{module}; {line}"
 
-    def saved_tensors(self) -> tuple[Tensor, ...]:
+    def saved_with_history(self) -> tuple[Tensor, ...]:
         """Return `saved` as Tensors with their history, through which second derivatives flow."""
         assert self.edges is not None
         found: list[Any] = []

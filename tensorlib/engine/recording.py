@@ -80,6 +80,8 @@ def recording(**changes: Any) -> Iterator[None]:
 def no_grad() -> Scope:
     """Disable recording inside, in this thread only. Use it as a context manager or a decorator of functions.
 
+    The call alone does nothing: write ``with tl.no_grad():`` or ``@tl.no_grad()``.
+
     >>> x = tl.Tensor(2.0, requires_grad=True)
     >>> with tl.no_grad():
     ...     y = x * x

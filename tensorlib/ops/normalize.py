@@ -259,5 +259,9 @@ def _feature_vectors(name: str, x: Tensor, axis: int, **given: Any) -> list[Tens
                 f"{name}: {argument} must have the size of {'the last axis' if axis < 0 else 'axis 1'} of x, "
                 f"({x.shape[axis]},) for x {x.shape}; got {z.shape}"
             )
+        if z is not None and z.dtype.kind != "f":
+            raise TypeError(
+                f"{name}: {argument} must be floating, got {z.dtype}; no shape is given, as it would be to PyTorch's"
+            )
         found.append(z)
     return found

@@ -9,6 +9,7 @@ else that `f` uses.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from tensorlib.engine.backward import grad
@@ -200,6 +201,7 @@ def _evaluated(
         xs = [copy(x) if create_graph and x.requires_grad else wrap(x.data) for x in xs]
         for x in xs:
             x.requires_grad = True
+        _check_takes(name, f, xs, inputs)
         y = f(*xs)
     ys = list(y) if _is_several(y) else [y]
     for one in ys:
@@ -211,6 +213,24 @@ def _evaluated(
             f"{name}: f must return one scalar, but it returned shape {', '.join(str(y.shape) for y in ys)}"
         )
     return xs, y, ys
+
+
+def _check_takes(name: str, f: Callable[..., Any], xs: Sequence[Tensor], inputs: Any) -> None:
+    """Raise TypeError unless f takes one argument for each of several inputs, as far as its signature is known."""
+    if not _is_several(inputs):
+        return
+    try:
+        parameters = signature(f)
+    except (TypeError, ValueError):  # a builtin may have no signature
+        return
+    try:
+        parameters.bind(*xs)
+    except TypeError as error:
+        kind = type(inputs).__name__
+        raise TypeError(
+            f"{name}: a {kind} holds several inputs, and f must take each of {len(xs)} as an argument, but: {error}; "
+            f"for one input pass a Tensor or an array"
+        ) from None
 
 
 def _vectors(name: str, v: Any, likes: Sequence[Tensor], what: str) -> list[Tensor]:

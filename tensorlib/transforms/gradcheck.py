@@ -62,7 +62,7 @@ def gradcheck(
 
     Args:
         f: a function that returns a Tensor or several; Tensors of integers and booleans are ignored.
-        arrays: the inputs of f, of any shape.
+        arrays: the inputs of f, of any shape; Tensors are taken by their values.
         order: 1 or 2, the highest order of derivatives to check.
         tolerance: the largest error allowed, relative to the largest element of the gradient.
         step: h, relative to x where |x| > 1.
@@ -78,7 +78,7 @@ def gradcheck(
     if order not in (1, 2):
         raise ValueError(f"gradcheck: order must be 1 or 2, got {order}")
     settings = _Settings(name or str(getattr(f, "__name__", "function")), tolerance, step, backend, _input_names(f))
-    points = [np.array(a, np.float64) for a in arrays]
+    points = [_point(i, a) for i, a in enumerate(arrays)]
     rng = np.random.default_rng(seed)
     cotangents = [_random_like(y, rng) for y in _values(f, points, backend)]
 
@@ -99,6 +99,16 @@ class _Settings(NamedTuple):
     step: float
     backend: str | Backend
     input_names: list[str]  # of the function's first arguments, as far as they are known
+
+
+def _point(i: int, x: Any) -> np.ndarray:
+    """Return an input, which may be a Tensor, as a new array in float64."""
+    if isinstance(x, tuple | list) and any(hasattr(one, "dtype") for one in x):
+        raise TypeError(
+            f"gradcheck: input {i} must be one array, got a {type(x).__name__} of {len(x)}; "
+            "pass the inputs one by one, as gradcheck(f, x, y)"
+        )
+    return np.array(x.numpy() if isinstance(x, Tensor) else x, np.float64)
 
 
 def _input_names(f: Callable[..., Any]) -> list[str]:

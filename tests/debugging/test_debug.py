@@ -375,3 +375,18 @@ def test_no_cut_is_noted_outside():
     assert constant.cut is not None
     y = (constant * 2.0) * x
     assert not hasattr(constant * 2.0, "cut") and y.node.cuts == () and not hasattr(x.detach(), "cut")
+
+
+SECOND = {"norm": tl.norm, "std": tl.std, "arctan2": lambda x: tl.arctan2(x, x).sum()}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_a_second_derivative_at_a_kink_is_explained(name):
+    x = tl.Tensor([0.0, 0.0], requires_grad=True)
+    with tl.debug():
+        (dx,) = tl.grad(SECOND[name](x), [x], create_graph=True)
+        with pytest.raises(
+            FloatingPointError, match=r"called at .*test_debug\.py:\d+; .*; norm, std and arct"
+        ) as caught:
+            tl.grad(dx.sum(), [x])
+    assert str(caught.value).endswith("as in tl.sqrt((x * x).sum() + 1e-12) in place of tl.norm(x)")

@@ -44,6 +44,54 @@ def test_hooks_of_a_leaf_change_its_gradient(backend):
     assert values(tl.grad((x * 5).sum(), [x])[0]) == [1.0, 1.0]
 
 
+def scale(g):
+    g *= 7
+
+
+def scale_and_return(g):
+    g *= 7
+    return g
+
+
+def assign(g):
+    g.data = g.data * 7
+
+
+def write(g):
+    g.data[...] *= 7
+
+
+def put_in_place(g):
+    g.replace((g.data * 7).astype("float32"))
+
+
+@pytest.mark.parametrize("hook", [scale, scale_and_return, assign, write, put_in_place])
+@pytest.mark.parametrize("on_leaf", [False, True])
+def test_a_hook_may_change_the_gradient_that_it_got(hook, on_leaf, backend):
+    x = leaf([1.0, 2.0], backend)
+    y = x * 3
+    (x if on_leaf else y).register_hook(hook)
+    y.sum().backward()
+    assert values(x.grad) == [21.0, 21.0] and x.grad.dtype == np.float64 and not x.grad.name
+    assert values(tl.grad((x * x).sum(), [x])[0]) == ([14.0, 28.0] if on_leaf else [2.0, 4.0])
+
+
+@pytest.mark.parametrize("hook", [scale, scale_and_return])
+def test_a_change_by_a_hook_is_differentiated_through(hook):
+    x = leaf([1.0, 2.0])
+    with x.register_hook(hook):
+        (dx,) = tl.grad((x * x).sum(), [x], create_graph=True)
+    assert values(dx) == [14.0, 28.0]
+    assert values(tl.grad(dx.sum(), [x])[0]) == [14.0, 14.0]
+
+
+def test_a_change_by_a_hook_changes_no_gradient_that_another_tensor_shares():
+    x, y = leaf([1.0]), leaf([1.0])
+    y.register_hook(scale)
+    (x + y).sum().backward()
+    assert values(x.grad) == [1.0] and values(y.grad) == [7.0]
+
+
 def test_hooks_run_in_the_order_of_registration_and_can_be_removed():
     x = leaf([2.0])
     first = x.register_hook(lambda dx: dx + 1)
@@ -95,6 +143,10 @@ def test_mistakes_with_hooks():
     def total(dx):
         return dx.sum()
 
+    for wrong, shown in (("a", "'a'"), ([None], "[None]"), (len, "<built-in function len>")):
+        with x.register_hook(lambda dx, wrong=wrong: wrong), pytest.raises(TypeError, match="register_hook") as caught:
+            x.sum().backward()
+        assert str(caught.value).endswith(f"must return None or a gradient of shape (2,) on numpy, got {shown}")
     x.register_hook(total)
     with pytest.raises(ValueError, match=r"register_hook: total must return None or .* shape \(2,\) .* got \(\)"):
         x.sum().backward()

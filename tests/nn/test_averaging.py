@@ -79,9 +79,52 @@ def test_the_decay_must_be_a_fraction(decay):
         ExponentialMovingAverage([], decay)
 
 
+def test_the_average_takes_parameters_with_or_without_names():
+    layer = nn.Linear(3, 2)
+    with_names, without = (ExponentialMovingAverage(p(), 0.9) for p in (layer.named_parameters, layer.parameters))
+    assert list(with_names.arrays) == list(without.arrays) == ["weight", "bias"]
+    plain = [nn.Parameter([1.0]), nn.Parameter([2.0])]
+    assert list(ExponentialMovingAverage(plain, 0.9).arrays) == ["0", "1"]
+
+
+def test_the_average_can_be_saved_and_loaded(backend):
+    w = parameter_of(1.0, 2.0, backend=backend)
+    moving, other = ExponentialMovingAverage([("w", w)], 0.5), ExponentialMovingAverage([("w", w)], 0.5)
+    w.replace(tl.Tensor([5.0, 6.0], backend=backend).data)
+    for step in (1, 2):
+        moving.update(step)
+    state = moving.state_dict()
+    other.load_state_dict(state)
+    for one in (moving, other):
+        one.update(3)
+    np.testing.assert_array_equal(moving.state_dict()["w"], other.state_dict()["w"])
+    assert not np.array_equal(state["w"], moving.state_dict()["w"])  # a copy
+    with pytest.raises(ValueError, match=r"ExponentialMovingAverage: the state does not fit: missing w; unexpected v"):
+        other.load_state_dict({"v": state["w"]})
+    with pytest.raises(TypeError, match=r"ExponentialMovingAverage: the state must be a mapping .*, got list"):
+        other.load_state_dict([state["w"]])
+
+
+LAYER = nn.Linear(3, 2)
+NOT_PARAMETERS = [
+    (LAYER, "iterable of one or more parameters, got Linear; pass model.parameters()"),
+    (LAYER.state_dict(), "got dict; pass model.parameters()"),
+    ([("w", np.ones(2))], "needs parameters, got numpy.ndarray among them"),
+    ([], "needs one or more parameters, got none; a generator is empty once it is used up"),
+    ([*LAYER.named_parameters(), *LAYER.named_parameters()], "weight is given twice"),
+    ([*LAYER.named_parameters(), *nn.Linear(3, 2).named_parameters()], "different names, got weight twice"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), NOT_PARAMETERS)
+def test_the_average_refuses_other_things_than_parameters(given, message):
+    with pytest.raises((TypeError, ValueError), match=f"ExponentialMovingAverage: .*{message}"):
+        ExponentialMovingAverage(given, 0.9)
+
+
 def test_steps_are_counted_from_one():
     with pytest.raises(ValueError, match="step must be an integer of at least 1, got 0"):
-        ExponentialMovingAverage([], 0.9).update(0)
+        ExponentialMovingAverage([("w", parameter_of(1.0))], 0.9).update(0)
 
 
 # ---- over several states ----
@@ -106,3 +149,5 @@ def test_states_that_do_not_fit_the_first_are_named():
         average([one, {"a": np.zeros(5)}])
     with pytest.raises(ValueError, match="one or more state_dicts are required, got none"):
         average([])
+    with pytest.raises(TypeError, match=r"average: needs an iterable of state_dicts, got str; pass model.state_dict"):
+        average(one)

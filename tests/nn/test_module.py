@@ -217,6 +217,44 @@ def test_loading_that_is_not_strict_ignores_names_but_not_shapes():
         pair.load_state_dict({"scale": np.zeros(4)}, strict=False)
 
 
+def test_loading_returns_the_names_that_did_not_fit():
+    pair = Pair()
+    assert pair.load_state_dict(pair.state_dict()) == ([], [])
+    keys = pair.load_state_dict({"scale": np.ones(2), "stranger": np.zeros(1)}, strict=False)
+    assert keys.missing_keys == ["first.weight", "first.bias", "second.weight"]
+    assert keys.unexpected_keys == ["stranger"]
+
+
+@pytest.mark.parametrize("share", ["parameter", "module", "buffer"])
+def test_a_state_may_name_what_is_tied_as_pytorch_does(share):
+    """There each path of a tied parameter is a name of its own, with equal values."""
+    tree = Tree()
+    one, other = tree.branches[0], tree.branches[1]
+    name = "first.weight"
+    if share == "parameter":
+        other.first.weight = one.first.weight
+    elif share == "module":
+        other.first = one.first
+    else:
+        name = "scale_factor"
+        one.scale_factor = other.scale_factor = nn.Buffer(np.ones(2, np.float32))
+    state = {n: array + 1 for n, array in tree.state_dict().items()}
+    first, second = f"branches.0.{name}", f"branches.1.{name}"
+    assert first in state and second not in state
+    assert tree.load_state_dict({**state, second: state[first].copy()}) == ([], [])
+    np.testing.assert_array_equal(tree.state_dict()[first], state[first])
+    assert tree.load_state_dict({**{n: x for n, x in state.items() if n != first}, second: state[first]}) == ([], [])
+    with pytest.raises(ValueError, match=rf"fit: {second} and {first} are one tensor here \(tied\), but .* differ$"):
+        tree.load_state_dict({**state, second: state[first] + 1})
+    np.testing.assert_array_equal(tree.state_dict()[first], state[first])
+
+
+def test_a_module_that_holds_one_above_it_can_be_loaded():
+    pair = Pair()
+    pair.first.owner = pair
+    assert pair.load_state_dict(pair.state_dict()) == ([], [])
+
+
 def test_what_is_known_of_a_misfit_is_said():
     with pytest.raises(ValueError, match=r"weight must have .*\(2, 3\), got \(3, 2\) \(its transpose fits"):
         nn.Linear(2, 3).load_state_dict({"weight": np.ones((3, 2)), "bias": np.ones(3)})
@@ -422,6 +460,21 @@ def test_train_and_eval_reach_every_module_and_return_the_module():
     assert tree.train() is tree and all(m.training for m in tree.modules())
 
 
+def test_an_attribute_is_no_switch_for_what_is_in_a_module():
+    class Frozen(nn.Module):
+        """A user's property of this name is the user's."""
+
+        requires_grad = property(lambda self: False, lambda self, wanted: tree.zero_grad())
+
+    tree = Tree()
+    with pytest.raises(AttributeError, match=r"Tree.requires_grad = ...: would freeze nothing; set p.requires_grad"):
+        tree.requires_grad = False
+    with pytest.raises(AttributeError, match=r"Tree.training = ...: would not reach the modules below; write model.tr"):
+        tree.training = False
+    assert all(m.training for m in tree.modules())
+    Frozen().requires_grad = False
+
+
 def test_evaluating_restores_the_mode_of_every_module_also_after_an_exception():
     tree = Tree()
     tree.branches[1].eval()
@@ -563,7 +616,7 @@ BAD = [
     (lambda: nn.ModuleList()[0], IndexError, "ModuleList: index 0 is out of range for 0 modules"),
     (lambda: nn.Linear(1, 1).register_forward_hook(3), TypeError, "a hook must be callable, got int"),
     (lambda: nn.Linear(1, 1).register_forward_pre_hook(None), TypeError, "a hook must be callable, got NoneType"),
-    (lambda: nn.Linear(1, 1)(nn.Linear(1, 1)), TypeError, "data must be numbers, got Linear; call it first"),
+    (lambda: nn.Linear(1, 1)(nn.Linear(1, 1)), TypeError, "Linear: x must be numbers, got Linear; call it first"),
 ]  # fmt: skip
 
 

@@ -580,3 +580,52 @@ def test_state_that_the_optimizer_cannot_hold_is_refused(name, value, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         adam.load_state_dict(before | {name: value})
     assert all(np.array_equal(array, before[key]) for key, array in adam.state_dict().items())
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (lambda p, g: None, "got None; is its return missing?"),
+        (lambda p, g: tl.Tensor(p - g), "got a Tensor of shape (2,) and dtype float32; return its .data"),
+        (lambda p, g: (p - g)[:1], "of shape (2,), got a ndarray of shape (1,)"),
+        (lambda p, g: 1.0, "got 1.0"),
+    ],
+)
+def test_an_update_that_returns_no_array_of_the_parameters_shape_is_refused(result, said, together):
+    class Own(optim.Optimizer):
+        elementwise = together
+
+        def update(self, p, g, state, step):
+            return result(p, g)
+
+    w = nn.Parameter([1.0, 2.0])
+    optimizer, w.grad = Own([w], 0.1), tl.ones(2)
+    with pytest.raises(TypeError, match=rf"Own: update must return the new array .*{re.escape(said)}"):
+        optimizer.step()
+    assert w.numpy().tolist() == [1, 2] and optimizer.steps == {"0": 0}
+
+
+@pytest.mark.parametrize("size", [2, 40_000])  # updated together with others, and on its own
+def test_the_momentum_may_be_set_between_steps(size):
+    def ends(optimizer, set_momentum):
+        w = optimizer.parameters["0"]
+        for momentum in (0.0, 0.9, 0.9, 0.0):
+            if set_momentum:
+                optimizer.momentum = momentum
+            w.grad = tl.ones_like(w)
+            optimizer.step()
+        return w.numpy()[0]
+
+    parameters = [nn.Parameter(np.zeros(size, "float32")) for _ in range(2)]
+    assert ends(optim.SGD([parameters[0]], 1.0), False) == -4
+    assert ends(optim.SGD([parameters[1]], 1.0), True) == pytest.approx(-(1 + 1 + 1.9 + 1))
+
+
+def test_the_learning_rate_is_not_part_of_the_state():
+    """In PyTorch it is. Here a schedule sets it from the number of the step."""
+    w = nn.Parameter([1.0])
+    optimizer = optim.Adam([w], 0.1)
+    other = optim.Adam([w], 0.5)
+    other.load_state_dict(optimizer.state_dict())
+    assert other.learning_rate == 0.5 and "learning rate" in optim.Adam.state_dict.__doc__

@@ -192,3 +192,25 @@ BAD = [
 
 
 test_mistakes_are_named_with_the_value_and_the_remedy = refused(BAD)
+
+
+@pytest.mark.parametrize("transform", [tl.vjp, tl.jvp, tl.hvp, tl.jacobian, tl.hessian])
+def test_a_list_of_numbers_holds_several_inputs(transform):
+    """As in JAX. For one input it would be an array."""
+    name = transform.__name__
+    with pytest.raises(
+        TypeError, match=rf"{name}: a list holds several inputs, .* each of 2 .*; for one input pass a Ten"
+    ):
+        transform(lambda x: (x * x).sum(), [1.0, 2.0])
+    with pytest.raises(TypeError, match=rf"{name}: a tuple holds several inputs, .* missing a required argument: 'y'"):
+        transform(lambda x, y: x * y, (2.0,))
+    with pytest.raises(TypeError, match=r"^inside$"):  # an error of f itself is its own
+        transform(wrong_inside, (2.0,))
+
+
+def wrong_inside(x):
+    raise TypeError("inside")
+
+
+def test_several_inputs_may_be_a_list():
+    assert [x.item() for x in tl.jacobian(lambda x, y: x * y, [2.0, 3.0])] == [3.0, 2.0]

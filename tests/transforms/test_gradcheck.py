@@ -265,3 +265,14 @@ def test_arguments():
     points = POINTS.copy()
     tl.gradcheck(unary(lambda x: 3 * x * x), points)
     np.testing.assert_array_equal(points, POINTS)
+
+
+def test_inputs_may_be_tensors_but_not_a_tuple_of_them():
+    x = tl.Tensor([0.5, 1.0], requires_grad=True)
+    assert tl.gradcheck(tl.exp, x).first < 1e-9 and x.grad is None
+    for inputs in ((x, x), [x.numpy()]):
+        with pytest.raises(
+            TypeError, match=r"gradcheck: input 0 must be one array, got a (tuple of 2|list of 1); pass"
+        ):
+            tl.gradcheck(tl.multiply, inputs)
+    assert tl.gradcheck(tl.exp, [0.5, 1.0]).first < 1e-9

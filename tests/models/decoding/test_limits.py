@@ -172,3 +172,94 @@ def test_the_longest_target_uses_every_position():
     assert len(target) == 8
     (target,) = greedy(short(positions="sinusoidal"), [[4, EOS]])
     assert len(target) == 24 and short(positions="sinusoidal").longest_target is None
+
+
+# ---- an own model, and what is given to it ----
+
+
+class Own(TableModel):
+    """A model whose decode_step returns something else; `change` gets the logits (R, V) and the state."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def decode_step(self, ids_B, state):
+        return self.change(*super().decode_step(ids_B, state))
+
+
+RETURNED = [
+    (
+        lambda y, s: (y[:, None], s),
+        ValueError,
+        r"\(4, vocabulary\), got \(4, 1, 6\); take the last position, logits\[:, -1\]",
+    ),
+    (lambda y, s: (y[:1], s), ValueError, r"\(4, vocabulary\), got \(1, 6\)$"),
+    (lambda y, s: (y[0], s), ValueError, r"\(4, vocabulary\), got \(6,\)$"),
+    (
+        lambda y, s: (y.numpy(), s),
+        TypeError,
+        r"Tensor of .*, got a ndarray of shape \(4, 6\) .*; wrap .* tl\.from_numpy",
+    ),
+    (lambda y, s: (None, s), TypeError, "Tensor of shape .*, got None"),
+    (lambda y, s: y, TypeError, r"pair \(logits, state\), got a Tensor of shape \(4, 6\)"),
+]
+
+
+@each_decoder
+@pytest.mark.parametrize(("change", "error", "message"), RETURNED)
+def test_logits_of_another_form_are_named(decode, change, error, message):
+    with pytest.raises(error, match=rf"^decoding: decode_step must return (logits as|a) .*{message}"):
+        decode(Own(change), SOURCES)
+
+
+def test_logits_of_forced_decoding_are_checked_too():
+    model = Transformer(TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=16))
+    right = model.decode
+    model.decode = lambda *arguments: right(*arguments).numpy()
+    with pytest.raises(
+        TypeError, match=r"^decoding: decode must return logits as a Tensor of shape \(1, 3, vocabulary\)"
+    ):
+        force_decode(model, [[4, EOS]], [[5, 6]])
+    model.decode = lambda *arguments: right(*arguments)[:, -1]
+    with pytest.raises(ValueError, match=r"shape \(1, 3, vocabulary\), got \(1, 9\)$"):
+        force_decode(model, [[4, EOS]], [[5, 6]])
+
+
+GIVEN = [
+    ([4, 5, EOS], "got 4 among them; for one sentence write [ids]"),
+    (np.array([4, 5, EOS]), "got 4 among them; for one sentence write [ids]"),
+    ("je suis", "got 'je suis'; encode text with tokenizer.encode_source(texts)"),
+    (["je suis"], "got 'je suis'; encode text with tokenizer.encode_source(texts)"),
+    ([["je", "suis"]], "got ['je', 'suis'] among them"),
+    ([[4.0, 5.0]], "got [4.0, 5.0] among them"),
+    ([[[4, 5]]], "got [[4, 5]] among them"),
+    ([None], "got None among them"),
+]
+
+
+@each_decoder
+@pytest.mark.parametrize(("given", "message"), GIVEN)
+def test_sources_that_are_not_ids_are_named(decode, given, message):
+    with pytest.raises(TypeError) as caught:
+        decode(TableModel(), given)
+    assert str(caught.value) == f"decoding: sources must hold a list of ids for each sentence, {message}"
+
+
+def test_targets_that_are_not_ids_are_named():
+    model = Transformer(TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=16))
+    with pytest.raises(TypeError, match="targets must hold a list of ids for each sentence, got 'a'; encode text"):
+        force_decode(model, [[4, EOS]], ["a"])
+    assert len(force_decode(model, [[4, EOS]], [[]])) == 1
+
+
+@each_decoder
+def test_a_model_without_the_methods_is_named(decode):
+    class Half:
+        def encode(self, source_BS, visible_BS):
+            return None
+
+    with pytest.raises(
+        TypeError, match=r"needs the methods evaluating, .* but .*Half lacks evaluating, visible, start, dec"
+    ):
+        decode(Half(), SOURCES)
