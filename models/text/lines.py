@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from models.system.errors import UserError
 from models.system.files import read_bytes
+from models.system.terminal import printable
 from tensorlib.messages import plural
 
 __all__ = ["FilePath", "Pair", "read_lines", "read_parallel", "read_text", "read_tsv", "stream_lines", "without_empty"]
@@ -98,10 +99,12 @@ def read_parallel(source: FilePath, target: FilePath) -> list[Pair]:
     return list(zip(sources, targets, strict=True))
 
 
-def read_tsv(path: FilePath) -> list[Pair]:
-    """Read the first two tab-separated columns of each line; quotes are plain text, and further columns are ignored.
+def read_tsv(path: FilePath, note: Callable[[str], object] = lambda text: None) -> list[Pair]:
+    """Read the first two tab-separated columns of each line; quotes are plain text.
 
-    A line that is empty or has only spaces gives a pair of empty sentences, like an empty line in two parallel files.
+    Further columns, such as ids, are ignored. `note` is then called once with a text that shows what is used, because
+    the sentences may be in other columns. A line that is empty or has only spaces gives a pair of empty sentences, like
+    an empty line in two parallel files.
 
     Errors: `UserError` naming the first line with a single column, and the errors of `read_lines`.
     """
@@ -113,7 +116,14 @@ def read_tsv(path: FilePath) -> list[Pair]:
             f"reading text {os.fspath(path)}:{narrow[0]}: two tab-separated columns are required, source and "
             f"target; found 1 column{others}; put a tab between them, not spaces or commas"
         )
-    return [(row[0], row[1]) for row in rows]
+    pairs = [(row[0], row[1]) for row in rows]
+    counts = {len(row) for row in rows if any(row)}
+    if max(counts, default=0) > 2:
+        many = " to ".join(map(str, sorted({min(counts), max(counts)})))
+        source, target = next(pair for pair, row in zip(pairs, rows, strict=True) if len(row) > 2)
+        used = f"only the first two are used, as in {source[:40]} -> {target[:40]}"
+        note(printable(f"{os.fspath(path)}: {many} columns; {used}"))
+    return pairs
 
 
 def without_empty(pairs: Sequence[Pair]) -> tuple[list[Pair], int]:

@@ -640,6 +640,12 @@ def test_evaluate_reads_both_languages_from_one_file(in_trained, capsys):
     assert capsys.readouterr().out == apart
 
 
+def test_evaluate_says_which_columns_it_does_not_use(in_trained, capsys, tmp_path):
+    (tmp_path / "text.tsv").write_text("a 0\te 0\t12\n")
+    assert main(["evaluate", "--tsv", str(tmp_path / "text.tsv")]) == 0
+    assert "text.tsv: 3 columns; only the first two are used, as in a 0 -> e 0" in capsys.readouterr().err
+
+
 def test_evaluate_lists_errors_when_asked(in_trained, capsys, tmp_path):
     for side, text in (("source", "a 0\na b 1\n"), ("reference", "e 0\ne d 1 x\n")):
         (tmp_path / side).write_text(text)

@@ -146,6 +146,22 @@ def test_tsv_takes_two_columns_and_names_a_line_with_one(tmp_path: Path) -> None
         read_tsv(path)
 
 
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        ("a\tb\nc\td\n\n", []),
+        ("\na\tb\t7\t8\nc\td\t9\t9\n", ["4 columns; only the first two are used, as in a -> b"]),
+        ("a\tb\nc\td\t9\ne\tf\t9\t9\t9\n", ["2 to 5 columns; only the first two are used, as in c -> d"]),
+        ("1276\tLet's go.\t77\tGehen wir.\n", ["4 columns; only the first two are used, as in 1276 -> Let's go."]),
+        (f"{'x' * 99}\ty\t\n", [f"3 columns; only the first two are used, as in {'x' * 40} -> y"]),
+    ],
+)
+def test_columns_that_are_not_used_are_said_once_with_what_is_used(tmp_path: Path, data: str, said: list[str]) -> None:
+    path, notes = write(tmp_path, "t.tsv", data.encode()), []
+    read_tsv(path, notes.append)
+    assert notes == [f"{path}: {text}" for text in said]
+
+
 # --- other formats ------------------------------------------------------------------------------------------
 
 TEXT = "ä\nö\n".encode()

@@ -13,6 +13,8 @@ from tests.small_runs import config_maker
         ("a\tb\nc\td\n", "a\tb\ne\tf\n", None),
         ("a\ta\nb\tb\nc\td\n", "x\ty\n", "train: in most pairs the translation is the sentence itself"),
         ("a\ta\nb\tc\n", "x\ty\n", None),
+        ("a\tb\t1\n", "x\ty\n", "train.tsv: 3 columns; only the first two are used, as in a -> b"),
+        ("a\tb\n", "x\ty\t1\n", "valid.tsv: 3 columns; only the first two are used, as in x -> y"),
     ],
 )
 def test_text_that_is_probably_not_meant_is_said(tmp_path, train, valid, said):
