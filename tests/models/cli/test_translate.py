@@ -118,6 +118,31 @@ def test_the_name_of_a_file_is_no_text(run, here, capsys):
     assert len(translated(run, "tests", "no.such", "a" * 5000)[0]) == 3
 
 
+@pytest.mark.parametrize(
+    "text, warned",
+    [
+        ("./nosuch.de", True),
+        ("data/test", True),
+        ("/no/such", True),
+        ("corpus.txt", True),
+        ("newstest-2014.de", True),
+        ("der hund ./nosuch.de", False),
+        ("mehr/weniger als 3", False),
+        ("etc.", False),
+        ("Hund.", False),
+        ("3.14", False),
+        ("z.B.", False),
+        ("Hallo", False),
+    ],
+)
+def test_a_text_that_looks_like_the_name_of_a_file_is_translated_with_a_warning(run, here, capfdbinary, text, warned):
+    assert main(["translate", "--run", str(run), text]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out.count(b"\n") == 1
+    said = f"tensorlib: there is no file {text}; the name is translated as a sentence; to translate a file, use --input"
+    assert err.decode().startswith(said) if warned else err == b""
+
+
 def test_an_output_holds_all_translations_and_replaces_what_was_there(run, here):
     expected, _ = translated(run, *LINES)
     (here / "in").write_text("\n".join(LINES))
