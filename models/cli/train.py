@@ -11,7 +11,7 @@ from cyclopts import Parameter
 import tensorlib as tl
 from models.cli.display import Display, bar
 from models.cli.options import RUN, TrainOptions, given
-from models.cli.plan import estimate_lines, plan_lines
+from models.cli.plan import estimate_lines, plan_lines, size_lines
 from models.evaluation.metrics import exact_match, scores
 from models.evaluation.translator import Translator
 from models.runs.checkpoint import BEST, load_weights, newest_checkpoint, read_checkpoint
@@ -21,7 +21,7 @@ from models.system.errors import UserError
 from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
 from models.training.loop import Trainer
-from models.training.start import Plan, Run, plan_run, resume_run, start_run
+from models.training.start import Plan, Run, plan_run, prepare_run, resume_run, start_run
 
 __all__ = ["train"]
 
@@ -47,7 +47,8 @@ def train(
         resume: continue the run in --out, or the newest one. A finished run is only reported.
         resume_with: a setting, such as optim.learning_rate, that this command changes although it changes the rest of
             the run; may be repeated.
-        dry_run: show the settings of a new run and the time that it would take on this machine; write nothing.
+        dry_run: do everything up to the first step; show the settings of a new run and the time that it would take on
+            this machine; write nothing.
     """
     if resume_with and not resume:
         raise UserError(f"train: --resume-with requires --resume; got --resume-with {resume_with[0]} without it")
@@ -63,7 +64,8 @@ def train(
         else:
             plan = plan_run(out, *layers)
             if dry_run:
-                print("\n".join([*plan_lines(plan), *estimate_lines(plan)]))
+                prepared = prepare_run(plan)
+                print("\n".join([*plan_lines(plan), *size_lines(prepared), *estimate_lines(prepared)]))
                 return 0
             run = start_run(plan, out, stopper)
             _train_new(run, plan, stopper)
@@ -105,12 +107,9 @@ def _train_new(run: Run, plan: Plan, stopper: Stopper) -> None:
 
 
 def _introduce(run: Run, display: Display) -> None:
-    for note in [*run.notes, *run.corpus.notes, *run.examples.notes]:
-        display.line(note)
-    sizes = f"{len(run.examples.train):,} pairs to train on, {len(run.examples.valid):,} to validate"
-    source, target = run.tokenizer.source_size, run.tokenizer.target_size
-    subwords = f"{source:,} subwords" if run.tokenizer.shared else f"{source:,} and {target:,} subwords"
-    display.line(f"{run.path}: {sizes}, {subwords}, {run.model.parameter_count():,} parameters")
+    *notes, sizes = size_lines(run)
+    for line in [*run.notes, *notes, f"{run.path}: {sizes}"]:
+        display.line(line)
 
 
 def _announce_resumption(trainer: Trainer) -> None:

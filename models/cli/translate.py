@@ -114,7 +114,7 @@ def _check_files(text: Sequence[str], input: Path | None, output: Path | None, a
 
 
 def _looks_like_a_file(text: str) -> bool:
-    """Return whether a text is one word with a separator of folders in it, or with a suffix as in corpus.txt, val.de."""
+    """Return whether a text is one word with a separator of folders in it, or with a suffix as in val.de."""
     named = "/" in text or os.sep in text or re.search(r"[\w-]\.[a-z]{2,4}$", text)
     return bool(named) and len(text.split()) == 1
 

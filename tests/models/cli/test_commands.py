@@ -206,6 +206,8 @@ BAD = {
     ),
     "heads": ("train --model.heads 3", "heads must divide width, got 3 and 128"),
     "a vocabulary too small": ("train --train-tsv train.tsv --valid-tsv valid.tsv --tokenizer.vocabulary 5", "size 5"),
+    "a place in a file": ("train --out two/run", "--out two/run: a place for a new directory is required; this is in"),
+    "characters left out": ("train --tokenizer.coverage 0.5", "--tokenizer.coverage must be from 0.98 to 1, got 0.5"),
     "all sentences too long": (
         "train --train-tsv train.tsv --valid-tsv valid.tsv --model.max-length 2 --tokenizer.vocabulary 300",
         "--model.max-length",
@@ -262,7 +264,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("arguments, said", BAD.values(), ids=BAD)
+NEW = {name: bad for name, bad in BAD.items() if bad[0].startswith("train ") and "--resume" not in bad[0]}
+DRY = {f"{name}, in a dry run": (f"{arguments} --dry-run", said) for name, (arguments, said) in NEW.items()}
+
+
+@pytest.mark.parametrize("arguments, said", (BAD | DRY).values(), ids=BAD | DRY)
 def test_bad_use_gives_one_line_and_status_2_and_leaves_nothing(here, capsys, arguments, said):
     (here / "two").write_text("a\nb\n")
     (here / "three").write_text("a\nb\nc\n")
@@ -319,6 +325,33 @@ def test_train_shows_lines_where_there_is_no_terminal(trained):
     err = trained[1].stderr.decode()
     assert "24 pairs to train on, 4 to validate" in err and "step 3/4  validation loss" in err
     assert "\r" not in err and "\x1b" not in err
+
+
+def test_a_dry_run_says_what_the_run_then_does_and_writes_nothing(here, capsys):
+    changes = {"train_tsv": "wide.tsv", "optim__warmup": 9, "out": "none/run"}
+    (here / "wide.tsv").write_text("".join(f"{line}\t1\n" for line in (here / "train.tsv").read_text().splitlines()))
+    before = sorted(here.rglob("*"))
+    assert main([*train_command(5, **changes), "--dry-run"]) == 0
+    assert sorted(here.rglob("*")) == before
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert re.match(r"about 5 steps of \S+ s on this machine \(3 were timed\): 1 s, .*; nothing was written$", last)
+    assert main(train_command(5, **changes)) == 0
+    shown = [line.removeprefix("none/run: ") for line in capsys.readouterr().err.splitlines()]
+    said = ["3 columns; only the first two", "24 pairs to train on, 4 to validate, 300 subwords", "rises for 9 steps"]
+    assert all(any(text in line for line in lines) for text in said)
+    assert [line for line in shown if line in lines] == lines
+
+
+def test_a_dry_run_refuses_a_tokenizer_that_is_not_installed(here, capsys, monkeypatch):
+    monkeypatch.setattr("models.evaluation.metrics._is_installed", lambda name: name != "ko-mecab")
+    arguments = train_command(1, bleu_tokenize="ko-mecab")
+    said = refusal(capsys, *arguments)
+    assert "--bleu-tokenize ko-mecab: MeCab" in said and refusal(capsys, *arguments, "--dry-run") == said
+
+
+def test_a_dry_run_of_one_step_speaks_of_one(here, capsys):
+    assert main([*train_command(1), "--dry-run"]) == 0
+    assert "about 1 step of " in capsys.readouterr().out
 
 
 def test_train_on_the_phrasebook_reports_held_out_sentences(here, capsys):
