@@ -22,6 +22,7 @@ from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
 from models.training.loop import Trainer
 from models.training.start import Plan, Run, plan_run, prepare_run, resume_run, start_run
+from tensorlib.messages import plural
 
 __all__ = ["train"]
 
@@ -130,7 +131,7 @@ def _ending(trainer: Trainer) -> str:
     """Return how a finished run ended, and which option continues it."""
     config, p = trainer.config, trainer.progress
     if trainer.out_of_patience:
-        early = f"ended early at step {p.step}, {p.waited} validations after the best one"
+        early = f"ended early at step {p.step}, {plural(p.waited, 'validation')} after the best one"
         return f"{early}; to continue, use --patience N above {p.waited}, or 0"
     longer = f"--steps N above {p.step}" if config.steps else f"--epochs N above {p.epoch}"
     return f"finished at step {p.step}; to continue, use {longer}"

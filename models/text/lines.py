@@ -93,8 +93,8 @@ def read_parallel(source: FilePath, target: FilePath) -> list[Pair]:
     if len(sources) != len(targets):
         raise UserError(
             "reading parallel text: both files must have the same number of lines, and the lines of one must translate "
-            f"those of the other; {os.fspath(source)} has {len(sources)} lines and {os.fspath(target)} has "
-            f"{len(targets)}; find the line that one file lacks"
+            f"those of the other; {os.fspath(source)} has {plural(len(sources), 'line')} and {os.fspath(target)} "
+            f"has {len(targets):,}; find the line that one file lacks"
         )
     return list(zip(sources, targets, strict=True))
 

@@ -14,6 +14,7 @@ from models.runs.config import TrainConfig
 from models.system.numbers import shown_loss, shown_perplexity
 from models.training.milestones import out_of_patience
 from models.training.start import Run
+from tensorlib.messages import plural
 
 __all__ = ["Validation", "record_validation", "report_lines", "validate"]
 
@@ -78,5 +79,5 @@ def report_lines(result: Validation, best: bool, progress: Progress, config: Tra
         yield f"    {sample['source']} -> {sample['output']}{wrong}"
     if out_of_patience(progress, config):
         best_step = f"step {progress.best_step}" if progress.best_step else "a guess"
-        waited = f"{progress.waited} validations in a row"
-        yield f"step {progress.step}: ended early; {waited} did not improve on {best_step}"
+        waited = plural(progress.waited, "validation")
+        yield f"step {progress.step}: ended early; {waited} in a row did not improve on {best_step}"

@@ -720,6 +720,30 @@ def test_evaluate_needs_files_for_a_run_on_files(in_trained, capsys):
     assert "has no test part" in refusal(capsys, "evaluate")
 
 
+def test_one_of_a_thing_is_called_one(here, capfd):
+    """Whatever there is once: a pair, a sentence, a step, a validation, a checkpoint."""
+    (here / "train.tsv").write_text("a b\tb a\n \tc\na 1\t1 a" + " x" * 99 + "\n")
+    (here / "valid.tsv").write_text("a b\tb a\n")
+    few = {"tokenizer__vocabulary": 280, "keep": 1, "out": "run"}
+    own = ["--train-tsv", "valid.tsv", "--valid-tsv", "valid.tsv", "--dry-run", "--tokenizer.vocabulary", "280"]
+    assert main([*train_command(1, **few), "--dry-run"]) == main(["train", *own, "--steps", "1"]) == 0
+    assert main(train_command(1, **few)) == 0
+    assert main([*train_command(9, **few | {"out": "early"}), "--patience", "1"]) == 0
+    for path in (here / "run").glob("step-*"):
+        assert main(["inspect", str(path)]) == 0
+        path.unlink()
+    assert main(["average", "run", "--last", "1"]) == 2
+    (here / "a").write_text("a b\n")
+    (here / "three").write_text("a b\na\na\n")
+    assert main(["evaluate", "--run", "run", "--tsv", "valid.tsv", "--errors"]) == 0
+    assert main(["translate", "--run", "run", "a b", "--attention", "page.html"]) == 0
+    assert main(["train", "--train-source", "a", "--train-target", "three", "--valid-tsv", "valid.tsv"]) == 2
+    shown = "".join(capfd.readouterr())
+    assert "left out 1 pair with an empty side" in shown and "left out 1 pair longer than 24 subwords" in shown
+    several = "pairs|sentences|steps|lines|validations|checkpoints|times|threads|batches"
+    assert re.findall(rf"(?<![\d.,-])1 (?:\w+ )?(?:{several})\b", shown) == []
+
+
 # ---- checkpoints that don't belong ----
 
 
@@ -791,7 +815,7 @@ def test_info_names_backends_and_blas():
         "for pool in threadpool_info(): print(pool['user_api'], pool['num_threads'])"
     )
     pools = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    shown = re.findall(r"(?m)^(\w+): .*, (\d+) threads$", out)
+    shown = re.findall(r"(?m)^(\w+): .*, (\d+) threads?$", out)
     assert sorted(shown) == sorted(tuple(line.split()) for line in pools.splitlines())
 
 
