@@ -47,6 +47,7 @@ def config_from(*layers: Layer, size: TextSize | None = None) -> TrainConfig:
     origin = partial(_origin, layers=layers)
     given = merged(*layers)
     check_ranges(given, origin)
+    _require_rate(given.get("optim", {}))
     defaults = PRESETS[given["data"]]
     if given["data"] == "files":
         chosen = [choice.settings for choice in choose(size or TextSize(), given)]
@@ -57,6 +58,14 @@ def config_from(*layers: Layer, size: TextSize | None = None) -> TrainConfig:
     config = dataclasses.replace(config, **absolute)
     check_config(config, origin)
     return config
+
+
+def _require_rate(optim: Mapping[str, Any]) -> None:
+    """Raise `UserError` for SGD without a learning rate: all defaults are Adam's, a hundredth of what SGD needs."""
+    if optim.get("name") == "sgd" and "learning_rate" not in optim:
+        raise UserError(
+            "config: --optim.name sgd requires --optim.learning-rate, because the default is a rate for Adam; try 0.3"
+        )
 
 
 def merged(*layers: Layer) -> dict[str, Any]:

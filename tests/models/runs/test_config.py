@@ -131,6 +131,10 @@ def test_an_unknown_key_or_wrong_type_is_named_with_its_file(given, said):
     [
         ({"optim": {"learning_rate": -1.0}}, "--optim.learning-rate must be at least 0, got -1.0"),
         ({"optim": {"learning_rate": 10**400}}, "optim.learning_rate must be at most 9223372036854775807"),
+        ({"optim": {"learning_rate": 0}}, "--optim.learning-rate must be above 0, got 0.0"),
+        ({"optim": {"learning_rate": float("nan")}}, "optim.learning_rate must be a finite number, got nan"),
+        ({"optim": {"name": "sgd"}}, "--optim.name sgd requires --optim.learning-rate, because the default"),
+        (FILES | {"optim": {"name": "sgd"}}, "--optim.name sgd requires --optim.learning-rate"),
         ({"optim": {"eps": 0.0}}, "--optim.eps must be from 1e-16 to 1, got 0.0"),
         ({"model": {"width": 10**30}}, "--model.width must be from 1 to 1048576, got 1000000"),
         ({"warmup": 5}, "unknown key warmup; did you mean optim.warmup?"),
