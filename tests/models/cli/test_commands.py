@@ -354,6 +354,12 @@ def test_a_dry_run_of_one_step_speaks_of_one(here, capsys):
     assert "about 1 step of " in capsys.readouterr().out
 
 
+def test_without_samples_none_are_printed(here, capsys):
+    assert main(train_command(1, samples=0)) == 0
+    captured = capsys.readouterr()
+    assert " -> " not in captured.out + captured.err and "translate --run runs/" in captured.out
+
+
 def test_train_on_the_phrasebook_reports_held_out_sentences(here, capsys):
     small = [
         word for name, value in (SMALL | {"tokenizer.vocabulary": 2000}).items() for word in (f"--{name}", str(value))
