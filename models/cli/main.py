@@ -95,7 +95,7 @@ def _parse_problem(error: CycloptsError, argv: list[str]) -> str:
 
 def _suggestion(given: str, name: str) -> str:
     """Return what is meant by an option that the command does not have, as a sentence with a space before it."""
-    from models.cli.other_names import close_option, our_option
+    from models.runs.other_names import close_option, our_fact, our_option
 
     options = {n for argument in _app([name])[name].assemble_argument_collection() for n in argument.names}
     usable = sorted(n for n in options if n.startswith("--") and not any(m.startswith(f"{n}.") for m in options))
@@ -103,6 +103,8 @@ def _suggestion(given: str, name: str) -> str:
         return " It needs a value that does not begin with a dash."
     if ours := our_option(given, usable):
         return f" It is {ours} here."
+    if fact := our_fact(given):
+        return f" {fact}"
     close = close_option(given, usable)
     return f" Did you mean {close}?" if close else ""
 

@@ -15,6 +15,7 @@ from models.runs.config import PRESETS, TEXT_FILES, OptimConfig, TrainConfig
 from models.runs.config_checks import check_config, check_ranges, flag
 from models.runs.defaults import choose
 from models.runs.nested_dicts import flat_items, from_dict, nested, to_dict
+from models.runs.other_names import our_key
 from models.system.errors import UserError
 from models.text.size import TextSize
 
@@ -92,8 +93,9 @@ def resumed(old: TrainConfig, *layers: Layer, may_change: Collection[str] = ()) 
     names the key that must not change.
     """
     if unknown := sorted(set(may_change) - RESUMING_WITH):
-        known = ", ".join(sorted(RESUMING_WITH))
-        raise UserError(f"resuming: --resume-with requires one of {known}; got {unknown[0]}; start a new run for it")
+        known, meant = ", ".join(sorted(RESUMING_WITH)), our_key(unknown[0], RESUMING_WITH)
+        remedy = f"write --resume-with {meant} {flag(meant)} VALUE" if meant else "start a new run for it"
+        raise UserError(f"resuming: --resume-with requires one of {known}; got {unknown[0]}; {remedy}")
     new = config_from(("the run's config.toml", to_dict(old)), *layers)
     before = dict(flat_items(to_dict(old)))
     for key, value in flat_items(to_dict(new)):

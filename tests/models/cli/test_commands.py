@@ -153,13 +153,122 @@ def test_the_help_of_a_command_is_its_whole_docstring(capsys):
 
 def test_options_under_other_names_lead_to_options_that_exist():
     from models.cli.main import _app
-    from models.cli.other_names import _OURS
+    from models.runs.other_names import _FACTS, _OURS
 
     arguments = [a for name in COMMANDS for a in _app([name])[name].assemble_argument_collection()]
     options = {name for argument in arguments for name in argument.names}
-    named = {option for ours in _OURS.values() for text in ours for option in re.findall(r"--[a-z.-]+", text)}
+    named = {option for text in (*_OURS, *_FACTS) for option in re.findall(r"--[a-z.-]+", text)}
     assert named <= options
-    assert not [name for names in _OURS for name in names if names.count(name) > 1]
+    for table in (_OURS, _FACTS):
+        names = " ".join(table.values()).split()
+        assert sorted(set(names)) == sorted(names)
+
+
+OTHERS = {  # what users of other programs type, and a part of the answer
+    "fairseq": """
+        train --max-update --steps
+        train --update-freq --optim.accumulate
+        train --warmup-updates --optim.warmup
+        train --share-all-embeddings --model.tie-embeddings
+        train --encoder-embed-dim --model.width
+        train --encoder-ffn-embed-dim --model.feed-forward
+        train --encoder-normalize-before --model.norm
+        train --activation-dropout --model.feed-forward-dropout
+        train --adam-eps --optim.eps
+        train --best-checkpoint-metric --best-by
+        train --keep-last-epochs --keep
+        train --arch --model
+        train --criterion cross-entropy
+        train --fp16 float32
+        train --source-lang languages
+        train --distributed-world-size device
+        train --tensorboard-logdir log.jsonl
+        translate --path --run
+        translate --lenpen --length-penalty
+        translate --sampling-topk --top-k
+        translate --remove-bpe subwords
+        translate --interactive typed
+        translate -i --input
+        translate --max-tokens lengths""",
+    "OpenNMT": """
+        train -train_steps --steps
+        train -rnn_size --model.width
+        train -transformer_ff --model.feed-forward
+        train -decay_method --optim.schedule
+        train -adam_beta2 --optim.betas
+        train -save_checkpoint_steps --save-every
+        train -train_from --resume
+        train -share_vocab --tokenizer.shared
+        train -gpu_ranks --backend
+        train -src_vocab subwords
+        translate -src --input
+        translate -model --run
+        translate -replace_unk unknown
+        translate -random_sampling_temp --temperature""",
+    "Sockeye": """
+        train --initial-learning-rate --optim.learning-rate
+        train --transformer-model-size --model.width
+        train --transformer-dropout-attention --model.attention-dropout
+        train --max-num-checkpoint-not-improved --patience
+        train --checkpoint-interval --save-every
+        train --validation-source --valid-source
+        train --weight-tying --model.tie-embeddings
+        train --amp float32
+        train --overwrite-output overwritten
+        translate -m --run
+        translate -b --beam
+        translate --nbest-size --n-best
+        translate --max-output-length --max-length""",
+    "JoeyNMT": """
+        train --learning_rate_min --optim.final-learning-rate
+        train --learning_rate_warmup --optim.warmup
+        train --batch_multiplier --optim.accumulate
+        train --validation_freq --validate-every
+        train --print_valid_sents --samples
+        train --voc_limit --tokenizer.vocabulary
+        train --ff_size --model.feed-forward
+        train --load_model --resume
+        train --model_dir --out
+        train --random_seed --seed
+        translate --beam_alpha --length-penalty
+        translate --ckpt --run""",
+    "Hugging Face": """
+        train --per_device_train_batch_size --batch-sentences
+        train --num_train_epochs --epochs
+        train --gradient_accumulation_steps --optim.accumulate
+        train --label_smoothing_factor --optim.label-smoothing
+        train --lr_scheduler_type --optim.schedule
+        train --save_total_limit --keep
+        train --early_stopping_patience --patience
+        train --train_file --train-tsv
+        train --validation_file --valid-tsv
+        train --output_dir --out
+        train --logging_steps log.jsonl
+        train --do_train command
+        translate --num_return_sequences --n-best
+        translate --max_new_tokens --max-length
+        translate --do_sample --sample
+        evaluate --metric chrF""",
+    "a similar name": """
+        train --layers --model.layers
+        train --dropout --model.dropout
+        train --attention-dropout --model.attention-dropout
+        train --momentum --optim.momentum
+        train --lable-smoothing --optim.label-smoothing
+        train --batch-sentence --batch-sentences""",
+}
+
+
+@pytest.mark.parametrize("tool", OTHERS)
+def test_names_of_other_programs_get_the_right_word(here, capsys, tool):
+    for called, option, answer in map(str.split, OTHERS[tool].strip().splitlines()):
+        said = refusal(capsys, called, option, "7").removeprefix(f"tensorlib: Unknown option: {option}.")
+        assert re.search(rf"(?<![\w.-]){re.escape(answer)}(?![\w.]*-?\w)", said.partition(" See `")[0]), (option, said)
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--updates", "--ampere", "--task_set", "--levels", "--add"])
+def test_nothing_is_suggested_that_is_not_similar(here, capsys, option):
+    assert "Did you mean" not in refusal(capsys, "train", option, "7")
 
 
 BAD = {

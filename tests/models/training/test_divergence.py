@@ -290,6 +290,27 @@ def test_other_settings_never_change(make_config, tmp_path, key):
         resume_run(tmp_path / "run", Stopper(), may_change=[key])
 
 
+@pytest.mark.parametrize(
+    "given, meant",
+    [
+        ("lr", "optim.learning_rate"),
+        ("lr=3", "optim.learning_rate"),
+        ("--optim.lr=3", "optim.learning_rate"),
+        ("optim.learning-rate=3", "optim.learning_rate"),
+        ("learning-rate", "optim.learning_rate"),
+        ("clip_grad_norm", "optim.clip"),
+        ("momentum", "optim.momentum"),
+        ("optim.warmpu", "optim.warmup"),
+    ],
+)
+def test_a_setting_by_another_name_is_named(make_config, tmp_path, monkeypatch, capsys, given, meant):
+    monkeypatch.chdir(tmp_path)
+    train(make_config(steps=2), tmp_path / "run")
+    assert main(["train", "--resume", "--out", "run", f"--resume-with={given}"]) == 2
+    flag = "--" + meant.replace("_", "-")
+    assert capsys.readouterr().err.rstrip().endswith(f"; write --resume-with {meant} {flag} VALUE")
+
+
 def test_a_setting_to_resume_with_needs_a_run_to_resume(capsys):
     assert main(["train", "--resume-with", "optim.clip"]) == 2
     assert "--resume-with requires --resume" in capsys.readouterr().err
