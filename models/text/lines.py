@@ -54,13 +54,12 @@ def read_text(path: FilePath, operation: str = "reading text") -> str:
     data = read_bytes(name, operation)
     place, converted = f"{operation} {name}", f"{shlex.quote(name)} > {shlex.quote(name + '.utf8')}"
     _refuse_other_formats(data, f"{place}:1", converted)
-    at = data.find(b"\0")  # in UTF-16 and UTF-32 every newline and every ASCII character has one; UTF-8 text has none
-    if at >= 0:
+    if (at := data.find(b"\0")) >= 0:
         line, column = _position(data, at)
-        raise UserError(
-            f"{place}:{line}: UTF-8 is required; found a NUL byte at byte column {column}, as in UTF-16 or binary "
-            f"data; if it is UTF-16, run {_iconv(_utf16(at))} {converted}"
-        )
+        encoding = _utf16(data)
+        found = f"found a NUL byte at byte column {column}{', as in UTF-16' if encoding else ''}"
+        remedy = f"run {_iconv(encoding)}" if encoding else r"if the file is text, remove it: run tr -d '\0' <"
+        raise UserError(f"{place}:{line}: UTF-8 without NUL bytes is required; {found}; {remedy} {converted}")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -155,7 +154,11 @@ def stream_lines(
     for block in _whole_lines(pieces):
         if number == 0:
             _refuse_other_formats(block, f"{name}, line 1", converted)
-            _refuse_unmarked_utf16(block, f"{name}, line 1", converted)
+            if encoding := _utf16(block):
+                raise UserError(
+                    f"{name}, line 1: UTF-8 is required; found NUL bytes, as in UTF-16; run {_iconv(encoding)} "
+                    f"{converted}"
+                )
             block = block.removeprefix(codecs.BOM_UTF8)
         lines = block.removesuffix(b"\n").split(b"\n") if block else []
         for start in range(0, len(lines), MOST_LINES):
@@ -205,25 +208,21 @@ def _refuse_other_formats(data: bytes, place: str, converted: str) -> None:
         )
 
 
-def _refuse_unmarked_utf16(data: bytes, place: str, converted: str) -> None:
-    """Raise `UserError` if every other byte at the beginning of the data is NUL; a NUL alone may be part of text."""
-    for first in (0, 1):
-        others = data[first:16:2]
-        if len(others) > 1 and not any(others):
-            raise UserError(
-                f"{place}: UTF-8 is required; every other byte is NUL, as in UTF-16; "
-                f"run {_iconv(_utf16(first))} {converted}"
-            )
-
-
 def _position(data: bytes, offset: int) -> tuple[int, int]:
     """Return the line and the byte column of an offset, both counted from 1."""
     return data.count(b"\n", 0, offset) + 1, offset - data.rfind(b"\n", 0, offset)
 
 
-def _utf16(nul: int) -> str:
-    """Return which UTF-16 has a NUL byte at this offset: "a" is 61 00 in little-endian and 00 61 in big-endian."""
-    return "UTF-16LE" if nul % 2 else "UTF-16BE"
+def _utf16(data: bytes) -> str:
+    """Return which UTF-16 data without a mark looks like, "" if none: a few NUL bytes may be part of other text.
+
+    In UTF-16 most newlines and all ASCII characters have a NUL: "a" is 61 00 in little-endian, 00 61 in big-endian.
+    """
+    for first, newline, encoding in ((1, b"\n\0", "UTF-16LE"), (0, b"\0\n", "UTF-16BE")):
+        others = data[first:16:2]
+        if (len(others) > 1 and not any(others)) or 2 * data.count(newline) > max(data.count(b"\n"), 3):
+            return encoding
+    return ""
 
 
 def _iconv(encoding: str) -> str:

@@ -94,7 +94,7 @@ def test_bytes_that_are_not_utf8_are_named_ten_times_and_cost_no_line(run):
             "a b\n".encode("utf-16"),
             "byte-order mark of UTF-16; run iconv -f UTF-16 -t UTF-8 {} | tensorlib translate",
         ),
-        ("a b\n".encode("utf-16-le"), "every other byte is NUL, as in UTF-16; run iconv -f UTF-16LE -t UTF-8 {} |"),
+        ("a b\n".encode("utf-16-le"), "found NUL bytes, as in UTF-16; run iconv -f UTF-16LE -t UTF-8 {} |"),
         (gzip.compress(b"a b\n"), "compressed (gzip); run gunzip -c {} | tensorlib translate"),
         (b"a\rb\rc", r"these end in '\r'; run tr '\r' '\n' < {} | tensorlib translate".replace("'\\r';", '"\\r";')),
     ],

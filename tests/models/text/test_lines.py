@@ -71,7 +71,12 @@ def test_lines_that_were_written_are_read_back(tmp_path_factory: pytest.TempPath
         (b"\0\0\xfe\xff" + "hi\n".encode("utf-32-be"), ["byte-order mark of UTF-32;"]),
         ("hi\n".encode("utf-16-le"), [":1:", "NUL byte", "column 2", "iconv -f UTF-16LE"]),
         ("hi\n".encode("utf-16-be"), ["NUL byte", "column 1", "iconv -f UTF-16BE"]),
-        (b"one\ntwo\nthr\0e", [":3:", "NUL byte", "column 4"]),
+        ("我有\n一只猫\n".encode("utf-16-le"), [":2:", "NUL byte", "iconv -f UTF-16LE"]),
+        ("我有\n一只猫\n".encode("utf-16-be"), [":1:", "NUL byte", "iconv -f UTF-16BE"]),
+        (b"one\ntwo\nthr\0e", [":3:", "NUL byte", "column 4", "if the file is text, remove it: run tr -d '\\0' <"]),
+        (b"a\0\nb\n", [":1:", "column 2", "run tr -d"]),
+        (b"a\n\0b\nc\n", [":2:", "column 1", "run tr -d"]),
+        (b"a\0b", [":1:", "column 2", "run tr -d"]),
     ],
 )
 def test_text_that_is_not_utf8_is_refused_with_its_position(tmp_path: Path, data: bytes, message: list[str]) -> None:
@@ -89,6 +94,15 @@ def test_the_advised_conversion_works(tmp_path: Path) -> None:
     command = str(caught.value).split("; run ")[1]
     subprocess.run(["sh", "-c", command], check=True, timeout=10)
     assert read_lines(f"{path}.utf8") == ["ä", "ö"]
+
+
+def test_a_nul_byte_is_removed_as_advised(tmp_path: Path) -> None:
+    path = write(tmp_path, "it's here", b"eins\nzw\0ei \\0\n")
+    with pytest.raises(UserError) as caught:
+        read_lines(path)
+    assert "UTF-16" not in str(caught.value)
+    subprocess.run(["sh", "-c", str(caught.value).split(": run ")[1]], check=True, timeout=10)
+    assert read_lines(f"{path}.utf8") == ["eins", "zwei \\0"]
 
 
 def test_a_path_that_is_not_a_readable_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
