@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.cli.options import Whole
 from models.runs.checkpoint import STEP, Checkpoint, read_checkpoint, step_checkpoints, write_checkpoint
 from models.runs.directory import find_run, newest_run
 from models.system.errors import UserError
@@ -18,7 +19,7 @@ from tensorlib.messages import plural
 __all__ = ["average"]
 
 
-def average(run: Path | None = None, *, last: int = 3, out: Path | None = None) -> int:
+def average(run: Path | None = None, *, last: Whole = 3, out: Path | None = None) -> int:
     """Average the weights of a run's newest checkpoints. The mean often translates better than any of them.
 
     The result is a new checkpoint, which `translate` and `evaluate` use with --run FILE. How many checkpoints a run

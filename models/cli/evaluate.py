@@ -101,7 +101,7 @@ def _read_pairs(
         raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one of them")
     if output:
         require_replaceable(output, "evaluate --output")
-    pairs = read_parallel(source, reference) if source and reference else read_tsv(tsv, _note) if tsv else None
+    pairs = read_parallel(source, reference, _note) if source and reference else read_tsv(tsv, _note) if tsv else None
     if output and output.exists() and any(text and output.samefile(text) for text in (source, reference, tsv)):
         raise UserError(f"evaluate --output {output}: a file other than the text is required; name another")
     return pairs

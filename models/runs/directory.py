@@ -30,7 +30,8 @@ CONFIG = "config.toml"
 def refuse_existing(out: Path) -> None:
     """Raise `UserError` if the directory exists: a run must not overwrite another."""
     if out.exists() or out.is_symlink():
-        raise UserError(f"train --out {out}: a new directory is required; this one exists; add --resume to continue it")
+        remedy = "add --resume to continue it" if os.path.isfile(out / CONFIG) else "name another"
+        raise UserError(f"train --out {out}: a new directory is required; this one exists; {remedy}")
 
 
 def create_run(config: TrainConfig, tokenizer: Tokenizer, out: Path | None) -> Path:

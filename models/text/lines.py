@@ -83,8 +83,10 @@ def read_lines(path: FilePath) -> list[str]:
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
-def read_parallel(source: FilePath, target: FilePath) -> list[Pair]:
+def read_parallel(source: FilePath, target: FilePath, note: Callable[[str], object] = lambda text: None) -> list[Pair]:
     """Pair line i of `source` with line i of `target`; empty lines are kept, so that pairs stay aligned.
+
+    `note` is called with a text about a file that seems to have both languages in it.
 
     Errors: `UserError` if the numbers of lines differ, and the errors of `read_lines`.
     """
@@ -95,6 +97,11 @@ def read_parallel(source: FilePath, target: FilePath) -> list[Pair]:
             f"those of the other; {os.fspath(source)} has {plural(len(sources), 'line')} and {os.fspath(target)} "
             f"has {len(targets):,}; find the line that one file lacks"
         )
+    for path, lines in ((source, sources), (target, targets)):
+        if 2 * sum("\t" in line for line in lines) > len(lines):
+            note(
+                printable(f"{os.fspath(path)}: most lines have tabs; if two languages are in it, give it as a TSV file")
+            )
     return list(zip(sources, targets, strict=True))
 
 

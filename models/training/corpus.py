@@ -55,7 +55,9 @@ def read_corpus(config: TrainConfig) -> Corpus:
     parts = {}
     for part in ("train", "valid"):
         source, target, tsv = (getattr(config, f"{part}_{side}") for side in ("source", "target", "tsv"))
-        parts[part], dropped = without_empty(read_tsv(tsv, notes.append) if tsv else read_parallel(source, target))
+        parts[part], dropped = without_empty(
+            read_tsv(tsv, notes.append) if tsv else read_parallel(source, target, notes.append)
+        )
         if not parts[part]:
             raise UserError(f"reading text {tsv or source}: a sentence with a translation is required; there is none")
         if dropped:

@@ -146,6 +146,13 @@ def test_parallel_files_pair_line_by_line_empty_lines_included(tmp_path: Path) -
     assert without_empty([("a", " \u3000"), ("\t", "b"), ("", "")]) == ([], 3)
 
 
+def test_a_file_with_two_languages_is_noticed_among_parallel_ones(tmp_path: Path) -> None:
+    source, target = write(tmp_path, "s", b"a\tb\nc\td\n\n"), write(tmp_path, "t", b"a\tb\nc\nd\n")
+    notes: list[str] = []
+    read_parallel(source, target, notes.append)
+    assert notes == [f"{source}: most lines have tabs; if two languages are in it, give it as a TSV file"]
+
+
 def test_unequal_line_counts_name_both_files_and_counts(tmp_path: Path) -> None:
     source, target = write(tmp_path, "s.de", b"a\nb\nc\n"), write(tmp_path, "t.en", b"a\n")
     with pytest.raises(UserError, match=r"s\.de has 3 lines and .*t\.en has 1;"):

@@ -1,5 +1,7 @@
 """What reading the text of a run says about it."""
 
+import dataclasses
+
 import pytest
 
 from models.training.corpus import read_corpus
@@ -23,3 +25,10 @@ def test_text_that_is_probably_not_meant_is_said(tmp_path, train, valid, said):
     (tmp_path / "valid.tsv").write_text(valid)
     notes = read_corpus(config).notes
     assert len(notes) == (said is not None) and (not said or said in notes[0])
+
+
+def test_a_tsv_file_among_parallel_ones_is_said(tmp_path):
+    config = config_maker(tmp_path)()
+    tsv, valid = str(tmp_path / "train.tsv"), str(tmp_path / "valid.tsv")
+    config = dataclasses.replace(config, train_tsv="", train_source=tsv, train_target=tsv, valid_tsv=valid)
+    assert [note for note in read_corpus(config).notes if "most lines have tabs" in note]
