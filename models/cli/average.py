@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from models.cli.options import Whole
 from models.runs.checkpoint import STEP, Checkpoint, read_checkpoint, step_checkpoints, write_checkpoint
 from models.runs.directory import find_run, newest_run
 from models.system.errors import UserError
 from nn.averaging import average as mean
+from tensorlib.messages import plural
 
 __all__ = ["average"]
 
 
-def average(run: Path | None = None, *, last: int = 3, out: Path | None = None) -> int:
+def average(run: Path | None = None, *, last: Whole = 3, out: Path | None = None) -> int:
     """Average the weights of a run's newest checkpoints. The mean often translates better than any of them.
 
     The result is a new checkpoint, which `translate` and `evaluate` use with --run FILE. How many checkpoints a run
@@ -36,7 +38,8 @@ def average(run: Path | None = None, *, last: int = 3, out: Path | None = None) 
     if len(paths) < last:
         fewer = f"use --last {len(paths)}, or " if paths else ""
         raise UserError(
-            f"average {run}: {last} step checkpoints are required, got {len(paths)}; {fewer}train with --keep {last}"
+            f"average {run}: {plural(last, 'step checkpoint')} {'is' if last == 1 else 'are'} required, got "
+            f"{len(paths)}; {fewer}train with --keep {last}"
         )
     path = out or run / f"average-{last}.safetensors"
     _check_out(out, run)

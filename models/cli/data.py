@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.system.errors import UserError
-from models.system.files import new_directory
+from models.system.files import new_directory, require_creatable
 from models.text.corpora.reverse_task import reverse_files
 from models.text.corpora.tatoeba import tatoeba_files
 from tensorlib.exchange.safetensors import write_atomically
@@ -29,6 +29,7 @@ def data(name: Literal["tatoeba-zh-en", "reverse"], directory: Path, /, *, wheel
     """
     if directory.exists() or directory.is_symlink():
         raise UserError(f"data {name}: a new directory is required; {directory} exists; name another, or remove it")
+    require_creatable(directory, f"data {name}")
     if wheel and name != "tatoeba-zh-en":
         raise UserError(f"data {name}: --wheel requires the text tatoeba-zh-en; got {wheel}; leave it out")
     files = tatoeba_files(wheel) if name == "tatoeba-zh-en" else reverse_files()

@@ -8,6 +8,7 @@ from typing import Literal
 import tensorlib as tl
 from models.architectures.build import build_model
 from models.architectures.transformer import Transformer, TransformerConfig
+from models.cli.options import Whole
 from models.runs.loading import load_run
 from models.system.errors import UserError
 from models.system.files import require_writable
@@ -26,7 +27,7 @@ def draw(
     run: Path | None = None,
     model: Literal["transformer"] | None = None,
     out: Path = Path("graph.svg"),
-    depth: int = 2,
+    depth: Whole = 2,
 ) -> int:
     """Draw the computation graph of a model's loss on one small batch.
 

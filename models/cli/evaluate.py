@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ from models.text.batching import Example
 from models.text.corpora.phrasebook import phrasebook
 from models.text.lines import Pair, read_parallel, read_tsv
 from tensorlib.exchange.safetensors import write_atomically
+from tensorlib.messages import plural
 
 __all__ = ["evaluate"]
 
@@ -99,10 +101,14 @@ def _read_pairs(
         raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one of them")
     if output:
         require_replaceable(output, "evaluate --output")
-    pairs = read_parallel(source, reference) if source and reference else read_tsv(tsv) if tsv else None
+    pairs = read_parallel(source, reference, _note) if source and reference else read_tsv(tsv, _note) if tsv else None
     if output and output.exists() and any(text and output.samefile(text) for text in (source, reference, tsv)):
         raise UserError(f"evaluate --output {output}: a file other than the text is required; name another")
     return pairs
+
+
+def _note(text: str) -> None:
+    print(f"tensorlib: {text}", file=sys.stderr)
 
 
 def _print_scores(
@@ -127,12 +133,12 @@ def _print_scores(
         )
     score = scores(outputs, references, words[0])
     too_long = f", {len(cut):,} cut at {longest} subwords" if cut else ""
-    print(f"{loaded.path}: {len(references):,} sentences{too_long}")
+    print(f"{loaded.path}: {plural(len(references), 'sentence')}{too_long}")
     print(f"BLEU        {score.bleu:.2f}  {score.bleu_signature}")
     if words[1]:
         print(f"            {words[1].removeprefix('BLEU: ')}")
     print(f"chrF        {score.chrf:.2f}  {score.chrf_signature}")
-    left_out = f", without {len(longer)} longer sentences" if longer else ""
+    left_out = f", without {plural(len(longer), 'longer sentence')}" if longer else ""
     known = result.tokens > 0
     print(f"loss        {shown_loss(result.loss) if known else '-'} nats per subword, over {result.tokens:,}{left_out}")
     print(f"perplexity  {shown_perplexity(result.perplexity, 3) if known else '-'}")

@@ -7,6 +7,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 import tensorlib as tl
+from tensorlib.messages import plural
 
 __all__ = ["info"]
 
@@ -24,11 +25,11 @@ def info() -> int:
     print("packages: " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
     print("backend numpy: yes")
     print(f"backend cupy: {_gpu()}")
-    print(f"kernels: {tl.thread_count()} threads")
+    print(f"kernels: {plural(tl.thread_count(), 'thread')}")
     for pool in threadpool_info():
         kernels = f", {pool['architecture']} kernels" if "architecture" in pool else ""
         name = f"{pool['internal_api']} {pool.get('version') or ''}".strip()
-        print(f"{pool['user_api']}: {name}{kernels}, {pool['num_threads']} threads")
+        print(f"{pool['user_api']}: {name}{kernels}, {plural(pool['num_threads'], 'thread')}")
     return 0
 
 

@@ -20,7 +20,7 @@ def inspect(checkpoint: Path, /) -> int:
     found = read_checkpoint(checkpoint)
     progress = found.progress
     print(f"{checkpoint}: whole, {checkpoint.stat().st_size:,} bytes")
-    print(f"step {progress.step}, epoch {progress.epoch + 1}, {progress.batch} batches into it")
+    print(f"step {progress.step}, epoch {progress.epoch + 1}, {progress.batch} of its batches used")
     if progress.best_loss is not None:
         bleu = "" if progress.best_bleu is None else f", BLEU {progress.best_bleu:.2f}"
         print(f"best validation loss {shown_loss(progress.best_loss)}{bleu}, at step {progress.best_step}")

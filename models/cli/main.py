@@ -79,8 +79,12 @@ def _run(argv: list[str]) -> int:
 
 def _parse_problem(error: CycloptsError, argv: list[str]) -> str:
     """Return in one line what the parser rejects. argv: empty for an unknown command, where cyclopts' text is clear."""
-    from cyclopts import UnknownOptionError
+    from cyclopts import MissingArgumentError, UnknownOptionError
 
+    if isinstance(error, MissingArgumentError) and error.argument and argv:
+        count, _ = error.argument.token_count()
+        needed = "a value that does" if count == 1 else f"{count} values that do"
+        return f"{error.argument.name} needs {needed} not begin with a dash."
     unused = getattr(error, "unused_tokens", None)
     if unused and argv:
         repeated = [option for option in unused if option.startswith("--") and argv.count(option) > 1]
@@ -89,20 +93,30 @@ def _parse_problem(error: CycloptsError, argv: list[str]) -> str:
     token = error.token if isinstance(error, UnknownOptionError) else None
     given = unused[0] if unused else (token.keyword or token.value) if token else ""
     if argv and given.startswith("-"):
-        return f"Unknown option: {given.partition('=')[0]}.{_suggestion(given, argv[0])}"
-    return f"unexpected argument {given}." if unused and argv else " ".join(str(error).split())
+        name = given.partition("=")[0]
+        known = name in _options(argv[0])  # as in --dry-run=3
+        return f"{name} takes no value." if known else f"Unknown option: {name}.{_suggestion(given, argv[0])}"
+    if unused and argv:
+        remedy = f"did you mean --out {given}?" if "--resume" in argv else "a file needs an option that names it."
+        return f"unexpected argument {given}; {remedy}"
+    return " ".join(str(error).split())
+
+
+def _options(name: str) -> list[str]:
+    """Return the options of a command, without those that only begin the names of others, such as --model."""
+    options = {n for argument in _app([name])[name].assemble_argument_collection() for n in argument.names}
+    return sorted(n for n in options if n.startswith("--") and not any(m.startswith(f"{n}.") for m in options))
 
 
 def _suggestion(given: str, name: str) -> str:
     """Return what is meant by an option that the command does not have, as a sentence with a space before it."""
-    from models.cli.other_names import close_option, our_option
+    from models.runs.other_names import close_option, our_fact, our_option
 
-    options = {n for argument in _app([name])[name].assemble_argument_collection() for n in argument.names}
-    usable = sorted(n for n in options if n.startswith("--") and not any(m.startswith(f"{n}.") for m in options))
-    if given in usable:  # as in --train-source -
-        return " It needs a value that does not begin with a dash."
+    usable = _options(name)
     if ours := our_option(given, usable):
         return f" It is {ours} here."
+    if fact := our_fact(given):
+        return f" {fact}"
     close = close_option(given, usable)
     return f" Did you mean {close}?" if close else ""
 

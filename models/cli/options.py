@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
 from models.decoding.settings import UNSET, Search
 from models.runs.config import PRESETS, TEXT_FILES, TrainConfig
@@ -14,11 +15,26 @@ from models.runs.nested_dicts import flat_items, is_section, settable
 from models.system.errors import UserError
 from models.text.size import TextSize
 
-__all__ = ["RUN", "BeamOptions", "SearchOptions", "TrainOptions", "given", "help_texts", "search_of"]
+__all__ = ["RUN", "BeamOptions", "SearchOptions", "TrainOptions", "Whole", "given", "help_texts", "search_of"]
 
 RUN = Group("Run", sort_key=0)
 _TITLES = {"text": "Text", "tokenizer": "Tokenizer", "model": "Model", "optim": "Optimizer"}
 _GROUPS = {section: Group(title, sort_key=i) for i, (section, title) in enumerate(_TITLES.items(), start=1)}
+
+
+def _whole_number(kind: Any, tokens: Sequence[Token]) -> int:
+    """Convert an option's value; cyclopts would round 0.5, as in --epochs 0.5, to 0. Errors: ValueError."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"a whole number is required, got {tokens[0].value}.") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole_number)]
+
+
+def _converter(kind: Any) -> Callable[[Any, Sequence[Token]], int] | None:
+    return _whole_number if int in (kind, *get_args(kind)) else None
 
 
 def help_texts(cls: type) -> dict[str, str]:
@@ -39,7 +55,7 @@ def _optional(cls: type, prefix: str = "") -> type:
             kind, text = _optional(kind, f"{name}."), None
         else:
             text = f"{texts[name]} {_shown_default(prefix + name, defaults[name])}".strip()
-        parameter = Parameter(help=text, group=_group(prefix + name))
+        parameter = Parameter(help=text, group=_group(prefix + name), converter=_converter(kind), negative_iterable=())
         options.append((name, Annotated[kind | None, parameter], dataclasses.field(default=None)))
     return _dataclass(cls.__name__, options)
 
@@ -50,7 +66,8 @@ def _search_options(*names: str) -> type:
     for name in names:
         default = getattr(Search, name)
         shown = "" if isinstance(default, bool) else f" [{UNSET.get(name, default)}]"
-        parameter = Parameter(help=texts[name] + shown, show_default=False, negative="")
+        text, converter = texts[name] + shown, _converter(kinds[name])
+        parameter = Parameter(help=text, show_default=False, negative="", converter=converter)
         options.append((name, Annotated[kinds[name], parameter], dataclasses.field(default=default)))
     return _dataclass("SearchOptions", options)
 

@@ -1,4 +1,4 @@
-"""How `tensorlib train` shows the settings that it chose by the size of the text, and why."""
+"""How `tensorlib train` shows the settings that it chose by the size of the text, and why; and what a run will take."""
 
 from __future__ import annotations
 
@@ -6,32 +6,43 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.runs.config_checks import flag
-from models.runs.defaults import estimated_batches
-from models.text.size import measure
+from models.training.epochs import Epochs
 from models.training.milestones import estimated_steps
+from models.training.optimizer import unreached_peak
 from models.training.rehearsal import STEPS, rehearsed_seconds
-from models.training.start import Plan
+from models.training.start import Plan, Prepared
+from tensorlib.messages import plural
 
-__all__ = ["estimate_lines", "plan_lines"]
+__all__ = ["estimate_lines", "plan_lines", "size_lines"]
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
     """Yield the chosen settings, as flags, with the reason for each group; nothing if none were chosen."""
     if plan.choices:
-        yield f"settings chosen for {len(plan.corpus.train):,} pairs (flags and --config override them):"
+        yield f"settings chosen for {plural(len(plan.corpus.train), 'pair')} (flags and --config override them):"
     for choice in plan.choices:
         yield f"    {_flags(choice.settings)}"
         yield f"        {choice.reason}"
 
 
-def estimate_lines(plan: Plan) -> Iterator[str]:
+def size_lines(run: Prepared) -> Iterator[str]:
+    """Yield what is notable about the text, and how much there is of everything."""
+    yield from [*run.corpus.notes, *run.examples.notes]
+    sizes = f"{plural(len(run.examples.train), 'pair')} to train on, {len(run.examples.valid):,} to validate"
+    source, target = run.tokenizer.source_size, run.tokenizer.target_size
+    subwords = f"{source:,} subwords" if run.tokenizer.shared else f"{source:,} and {target:,} subwords"
+    yield f"{sizes}, {subwords}, {run.model.parameter_count():,} parameters"
+
+
+def estimate_lines(run: Prepared) -> Iterator[str]:
     """Yield how long the run will take on this machine, after timing a few steps."""
-    config, size = plan.config, measure(plan.corpus.train)
-    steps = estimated_steps(config, estimated_batches(size, config.batch_tokens, config.batch_sentences))
-    seconds = rehearsed_seconds(config, size.subwords)
+    steps = estimated_steps(run.config, Epochs(run).count(0))
+    if warning := unreached_peak(run.config, steps):
+        yield warning
+    seconds = rehearsed_seconds(run)
     yield (
-        f"about {steps:,} steps of {seconds:.2g} s on this machine ({STEPS} were timed): {_duration(steps * seconds)}, "
-        "validation not included; nothing was written"
+        f"about {plural(steps, 'step')} of {seconds:.2g} s on this machine ({STEPS} were timed): "
+        f"{_duration(steps * seconds)}, validation not included; nothing was written"
     )
 
 

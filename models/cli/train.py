@@ -11,7 +11,7 @@ from cyclopts import Parameter
 import tensorlib as tl
 from models.cli.display import Display, bar
 from models.cli.options import RUN, TrainOptions, given
-from models.cli.plan import estimate_lines, plan_lines
+from models.cli.plan import estimate_lines, plan_lines, size_lines
 from models.evaluation.metrics import exact_match, scores
 from models.evaluation.translator import Translator
 from models.runs.checkpoint import BEST, load_weights, newest_checkpoint, read_checkpoint
@@ -20,8 +20,10 @@ from models.runs.toml import read_toml
 from models.system.errors import UserError
 from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
+from models.training.divergence import LOWER_RATE, Diverged
 from models.training.loop import Trainer
-from models.training.start import Plan, Run, plan_run, resume_run, start_run
+from models.training.start import Plan, Run, plan_run, prepare_run, resume_run, start_run
+from tensorlib.messages import plural
 
 __all__ = ["train"]
 
@@ -47,7 +49,8 @@ def train(
         resume: continue the run in --out, or the newest one. A finished run is only reported.
         resume_with: a setting, such as optim.learning_rate, that this command changes although it changes the rest of
             the run; may be repeated.
-        dry_run: show the settings of a new run and the time that it would take on this machine; write nothing.
+        dry_run: do everything up to the first step; show the settings of a new run and the time that it would take on
+            this machine; write nothing.
     """
     if resume_with and not resume:
         raise UserError(f"train: --resume-with requires --resume; got --resume-with {resume_with[0]} without it")
@@ -59,43 +62,47 @@ def train(
         if resume:
             keys = [key.replace("-", "_") for key in resume_with or ()]
             run = resume_run(find_run(out, "--out"), stopper, *layers, may_change=keys)
-            _train_on(run, stopper)
+            diverged = _train_on(run, stopper)
         else:
             plan = plan_run(out, *layers)
             if dry_run:
-                print("\n".join([*plan_lines(plan), *estimate_lines(plan)]))
+                prepared = prepare_run(plan)
+                print("\n".join([*plan_lines(plan), *size_lines(prepared), *estimate_lines(prepared)]))
                 return 0
             run = start_run(plan, out, stopper)
-            _train_new(run, plan, stopper)
+            diverged = _train_new(run, plan, stopper)
         stopper.patient = False  # everything is saved: a signal may end the report at once
         try:
             stopper.check()
-            _report(run, time.monotonic() - began)
+            _report(run, time.monotonic() - began, diverged)
         except Stopped as stopped:
             stopped.saved = f"after the last step; everything is saved in {run.path}"
             raise
     return 0
 
 
-def _train_on(run: Run, stopper: Stopper) -> None:
-    """Continue a run, or only do what a finished run left undone."""
+def _train_on(run: Run, stopper: Stopper) -> bool:
+    """Continue a run, or only do what a finished run left undone. Return whether it ended diverged."""
     display = Display()
     with run.lock:
         _introduce(run, display)
         trainer = Trainer(run, display, stopper)
         _announce_resumption(trainer)
         trainer.train()
+        return trainer.diverged
 
 
-def _train_new(run: Run, plan: Plan, stopper: Stopper) -> None:
-    """Train a new run. If it fails before its first checkpoint, remove its directory."""
+def _train_new(run: Run, plan: Plan, stopper: Stopper) -> bool:
+    """Train a new run, and return whether it ended diverged. If it fails before its first checkpoint, remove it."""
     display = Display()
     with run.lock:
         try:
             for line in plan_lines(plan):
                 display.line(line)
             _introduce(run, display)
-            Trainer(run, display, stopper).train()
+            trainer = Trainer(run, display, stopper)
+            trainer.train()
+            return trainer.diverged
         except Stopped:
             raise
         except Exception:
@@ -105,12 +112,9 @@ def _train_new(run: Run, plan: Plan, stopper: Stopper) -> None:
 
 
 def _introduce(run: Run, display: Display) -> None:
-    for note in [*run.notes, *run.corpus.notes, *run.examples.notes]:
-        display.line(note)
-    sizes = f"{len(run.examples.train):,} pairs to train on, {len(run.examples.valid):,} to validate"
-    source, target = run.tokenizer.source_size, run.tokenizer.target_size
-    subwords = f"{source:,} subwords" if run.tokenizer.shared else f"{source:,} and {target:,} subwords"
-    display.line(f"{run.path}: {sizes}, {subwords}, {run.model.parameter_count():,} parameters")
+    *notes, sizes = size_lines(run)
+    for line in [*run.notes, *notes, f"{run.path}: {sizes}"]:
+        display.line(line)
 
 
 def _announce_resumption(trainer: Trainer) -> None:
@@ -131,14 +135,17 @@ def _ending(trainer: Trainer) -> str:
     """Return how a finished run ended, and which option continues it."""
     config, p = trainer.config, trainer.progress
     if trainer.out_of_patience:
-        early = f"ended early at step {p.step}, {p.waited} validations after the best one"
+        early = f"ended early at step {p.step}, {plural(p.waited, 'validation')} after the best one"
         return f"{early}; to continue, use --patience N above {p.waited}, or 0"
     longer = f"--steps N above {p.step}" if config.steps else f"--epochs N above {p.epoch}"
     return f"finished at step {p.step}; to continue, use {longer}"
 
 
-def _report(run: Run, seconds: float) -> None:
-    """Print how good the best weights are on held-out text, and a command to try them."""
+def _report(run: Run, seconds: float, diverged: bool) -> None:
+    """Print how good the best weights are on held-out text, and a command to try them.
+
+    diverged: whether the last weights are far worse than a guess. Raises `Diverged` if all that were validated are.
+    """
     path = run.path / BEST
     found = newest_checkpoint(run.path) if not path.exists() else None  # if every validation said that it diverged
     path, checkpoint = found or (path, read_checkpoint(path))
@@ -156,12 +163,19 @@ def _report(run: Run, seconds: float) -> None:
         score = scores(outputs, references, run.config.bleu_tokenize)
         print(f"validation BLEU {score.bleu:.2f}  {score.bleu_signature}")
         print(f"validation chrF {score.chrf:.2f}  {score.chrf_signature}")
-    for source, reference, output in rows[:8]:
+    for source, reference, output in rows[: 8 if run.config.samples else 0]:
         print(f"    {source} -> {output}" + ("" if output == reference else f"  [{reference}]"))
     minutes, rest = divmod(round(seconds), 60)
     step = checkpoint.progress.best_step
     best = f"best at step {step}" if step else "at no step better than a guess"
-    print(f"saved in {run.path} after {minutes}:{rest:02}; {best}. Try:")
+    if step and diverged:
+        best += f"; then it diverged: {LOWER_RATE}"
+    print(f"saved in {run.path} after {minutes}:{rest:02}; {best}.{' Try:' if step else ''}")
+    if not step:
+        raise Diverged(
+            f"train: a validation better than a guess is required; all diverged with --optim.learning-rate "
+            f"{run.config.optim.learning_rate:g}; {LOWER_RATE}"
+        )
     print(f"    {command()} translate --run {quoted(str(run.path))} {_quoted(rows[0][0])}")
 
 

@@ -23,7 +23,7 @@ from models.evaluation.translator import Translator, refuse_line
 from models.runs.loading import load_run
 from models.system.errors import UserError
 from models.system.files import require_file, require_replaceable
-from models.system.terminal import command
+from models.system.terminal import command, printable
 from models.text.lines import stream_lines
 from tensorlib.exchange.safetensors import write_atomically
 
@@ -94,6 +94,12 @@ def _check_files(text: Sequence[str], input: Path | None, output: Path | None, a
                 f"translate: text is required, but {argument} is the name of a file; to translate its lines, use "
                 f"--input {shlex.quote(argument)}; to translate the name, write it to standard input"
             )
+        if _looks_like_a_file(argument):
+            print(
+                f"tensorlib: there is no file {printable(argument)}; the name is translated as a sentence; "
+                "to translate a file, use --input FILE",
+                file=sys.stderr,
+            )
     if input and not _is_stream(input):
         require_file(str(input), "translate --input")
     if output:
@@ -105,6 +111,12 @@ def _check_files(text: Sequence[str], input: Path | None, output: Path | None, a
             raise UserError(f"translate --output {output}: a file other than the page is required; name another")
     if attention:
         check_page_path(attention)
+
+
+def _looks_like_a_file(text: str) -> bool:
+    """Return whether a text is one word with a separator of folders in it, or with a suffix as in val.de."""
+    named = "/" in text or os.sep in text or re.search(r"[\w-]\.[a-z]{2,4}$", text)
+    return bool(named) and len(text.split()) == 1
 
 
 def _is_standard_input(path: Path) -> bool:

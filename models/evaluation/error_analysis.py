@@ -26,6 +26,7 @@ from models.text.lines import Pair
 from models.text.scripts import UNSPACED
 from models.text.subwords import Subwords
 from models.text.tokens import UNK
+from tensorlib.messages import plural
 
 __all__ = ["Case", "align", "error_report", "find_cases", "repetition", "words"]
 
@@ -189,7 +190,9 @@ def _summary(cases: Sequence[Case], sentences: int, unscored: int) -> Iterator[s
         ("unknown", sum(case.unknown > 0 for case in cases), "with characters spelled in bytes, or <unk>"),
     ]
     left_out = f"; {unscored:,} of them blank or too long to score" if unscored else ""
-    yield f"errors      {len(cases) + unscored:,} of {sentences:,} sentences differ from their reference{left_out}"
+    different = len(cases) + unscored
+    verb = "differs from its" if different == 1 else "differ from their"
+    yield f"errors      {different:,} of {plural(sentences, 'sentence')} {verb} reference{left_out}"
     for name, number, meaning in rows:
         yield f"  {name:<14}{number:>7,}  {meaning}"
 

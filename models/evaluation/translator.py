@@ -19,6 +19,7 @@ from models.system.errors import UserError
 from models.text.batching import POSITIONS, group_by_length
 from models.text.subwords import Tokenizer
 from models.text.tokens import EOS
+from tensorlib.messages import plural
 
 __all__ = ["Translator", "load"]
 
@@ -150,7 +151,8 @@ class Translator:
         _refuse_one_text("score", sources, targets)
         if len(sources) != len(targets):
             raise UserError(
-                f"score: each source needs one target; got {len(sources)} sources and {len(targets)} targets"
+                f"score: each source needs one target; got {plural(len(sources), 'source')} and "
+                f"{plural(len(targets), 'target')}"
             )
         examples = list(zip(self.tokenizer.encode_source(sources), self.tokenizer.encode_target(targets), strict=True))
         for i, (source, target) in enumerate(examples):

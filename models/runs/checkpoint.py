@@ -61,6 +61,7 @@ LATER = {  # keys that the first checkpoints of format 1 lack
 }
 BEST = "best.safetensors"
 DIVERGED = "diverged-"  # begins the names of step checkpoints that were set aside: see training/divergence.py
+OTHERS = "restore it, or remove it to use the run's other checkpoints"
 STEP = r"step-\d{8,}\.safetensors"  # matches the names that step_path gives
 
 
@@ -154,25 +155,31 @@ def _verified(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise UserError(f"checkpoint {path}: a readable file is required; {reason}") from None
     except ValueError as error:
         reason = str(error).partition("safetensors file: ")[2] or str(error)
-        raise UserError(f"checkpoint {path}: an undamaged file is required; this one is damaged: {reason}") from None
+        raise UserError(f"{_damaged(path)} is damaged: {reason}; {OTHERS}") from None
     if "format" not in metadata:
         raise UserError(f"checkpoint {path}: a file of `tensorlib train` is required; this one lacks its metadata")
     recorded, number = metadata.pop("digest", None), metadata["format"]
     if type(number) is not int or number not in FORMATS:
         raise UserError(f"checkpoint {path}: format {FORMAT} is required, got {shown(number)}; train again")
     if recorded != digest(tensors, metadata):
-        raise UserError(f"checkpoint {path}: an undamaged file is required; this one does not match its own digest")
+        raise UserError(f"{_damaged(path)} does not match its own digest; {OTHERS}")
     return tensors, metadata
+
+
+def _damaged(path: Path) -> str:
+    return f"checkpoint {path}: an undamaged file is required; this one"
 
 
 def _require_safetensors(path: Path) -> None:
     """Raise `UserError` for a file of a different type, such as config.toml, which `load` would report as damaged."""
     with path.open("rb") as file:
         start = file.read(9)
+    if not start:
+        raise UserError(f"{_damaged(path)} is empty; {OTHERS}")
     if len(start) == 9 and start[8:] != b"{":  # 8 bytes with the length of a JSON object, then the object
         raise UserError(
             f"checkpoint {path}: a .safetensors file of `tensorlib train` is required; this one begins with "
-            f"{start.decode('ascii', 'replace')!r}, as no .safetensors file does; name another file"
+            f"{start.decode('ascii', 'replace')!r}, as no .safetensors file does; restore it, or name another"
         )
 
 
@@ -246,7 +253,8 @@ def require_model(config: TransformerConfig, checkpoint: Checkpoint, path: Path)
     ]
     if differences:
         raise CheckpointError(
-            f"checkpoint {path}: weights of this run's model are required; this file has {', '.join(differences)}"
+            f"checkpoint {path}: weights of this run's model are required; this file has {', '.join(differences)}; "
+            "either it or config.toml is from another run: restore the right one"
         )
 
 
@@ -259,6 +267,7 @@ def require_room(config: TransformerConfig, run: Path) -> None:
     needed = 4 * sum(map(math.prod, parameter_shapes_of(config).values()))
     largest = max((file.stat().st_size for file in files), default=needed)
     if largest < needed:
+        newest_checkpoint(run)  # raises if they are at fault: cut off, for example
         raise UserError(
             f"run {run}: the config.toml that it began with is required; the model of this one needs {needed:,} bytes, "
             f"but the largest checkpoint has {largest:,}; restore it"
@@ -285,9 +294,13 @@ def newest_checkpoint(run: Path, warn: Callable[[str], None] | None = None) -> t
             return path, read_checkpoint(path)
         except UserError as error:
             if warn:
-                warn(f"{error}; trying the previous checkpoint")
+                warn(f"{error}; trying the previous checkpoint" if path != paths[0] else str(error))
     if paths:
-        raise UserError(f"run {run}: a usable checkpoint is required; found {len(paths)}, none usable; train again")
+        names = ", ".join(path.name for path in paths[-3:])
+        raise UserError(
+            f"run {run}: a usable checkpoint is required; found {len(paths)}, none usable ({names}); restore one, or "
+            "train again with another --out"
+        )
     return None
 
 

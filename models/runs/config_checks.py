@@ -17,7 +17,7 @@ __all__ = ["check_config", "check_ranges", "flag", "missed_range"]
 _RANGES: dict[str, tuple[float, float]] = {  # a number not listed here must be from 0 to LARGEST
     "keep": (1, LARGEST),
     "tokenizer.vocabulary": (1, 2**20),
-    "tokenizer.coverage": (0.5, 1),
+    "tokenizer.coverage": (0.98, 1),  # as SentencePiece requires
     "tokenizer.dropout": (0, 0.999),
     "model.source_vocabulary": (1, 2**20),
     "model.target_vocabulary": (1, 2**20),
@@ -93,6 +93,8 @@ def _check_model(config: TrainConfig, origin: Callable[[str], str]) -> None:
 def _check_combinations(config: TrainConfig) -> None:
     if not (config.steps or config.epochs):
         raise UserError("config: a limit is required; got neither --steps nor --epochs above 0; give one of them")
+    if not config.optim.learning_rate:
+        raise UserError("config: --optim.learning-rate must be above 0, got 0.0; with 0, training changes nothing")
     if bool(config.batch_tokens) == bool(config.batch_sentences):
         raise UserError(
             f"config: either --batch-tokens or --batch-sentences must be above 0, and the other 0; got "

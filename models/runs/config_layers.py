@@ -15,6 +15,7 @@ from models.runs.config import PRESETS, TEXT_FILES, OptimConfig, TrainConfig
 from models.runs.config_checks import check_config, check_ranges, flag
 from models.runs.defaults import choose
 from models.runs.nested_dicts import flat_items, from_dict, nested, to_dict
+from models.runs.other_names import our_key
 from models.system.errors import UserError
 from models.text.size import TextSize
 
@@ -47,6 +48,7 @@ def config_from(*layers: Layer, size: TextSize | None = None) -> TrainConfig:
     origin = partial(_origin, layers=layers)
     given = merged(*layers)
     check_ranges(given, origin)
+    _require_rate(given.get("optim", {}))
     defaults = PRESETS[given["data"]]
     if given["data"] == "files":
         chosen = [choice.settings for choice in choose(size or TextSize(), given)]
@@ -57,6 +59,14 @@ def config_from(*layers: Layer, size: TextSize | None = None) -> TrainConfig:
     config = dataclasses.replace(config, **absolute)
     check_config(config, origin)
     return config
+
+
+def _require_rate(optim: Mapping[str, Any]) -> None:
+    """Raise `UserError` for SGD without a learning rate: all defaults are Adam's, a hundredth of what SGD needs."""
+    if optim.get("name") == "sgd" and "learning_rate" not in optim:
+        raise UserError(
+            "config: --optim.name sgd requires --optim.learning-rate, because the default is a rate for Adam; try 0.3"
+        )
 
 
 def merged(*layers: Layer) -> dict[str, Any]:
@@ -83,8 +93,9 @@ def resumed(old: TrainConfig, *layers: Layer, may_change: Collection[str] = ()) 
     names the key that must not change.
     """
     if unknown := sorted(set(may_change) - RESUMING_WITH):
-        known = ", ".join(sorted(RESUMING_WITH))
-        raise UserError(f"resuming: --resume-with requires one of {known}; got {unknown[0]}; start a new run for it")
+        known, meant = ", ".join(sorted(RESUMING_WITH)), our_key(unknown[0], RESUMING_WITH)
+        remedy = f"write --resume-with {meant} {flag(meant)} VALUE" if meant else "start a new run for it"
+        raise UserError(f"resuming: --resume-with requires one of {known}; got {unknown[0]}; {remedy}")
     new = config_from(("the run's config.toml", to_dict(old)), *layers)
     before = dict(flat_items(to_dict(old)))
     for key, value in flat_items(to_dict(new)):

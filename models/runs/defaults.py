@@ -15,6 +15,7 @@ from typing import Any
 
 from models.runs.nested_dicts import flat_items
 from models.text.size import TextSize
+from tensorlib.messages import plural
 
 __all__ = ["Choice", "choose", "estimated_batches"]
 
@@ -44,6 +45,7 @@ ROWS = (
     # The base model of Vaswani et al. 2017: 37,000 subwords, 25,000 tokens in a batch, 100,000 steps (section 5).
     Row(math.inf, 32_000, 6, 512, 8, 2_048, 0.1, 4_096, 6, 100_000),
 )
+
 _OTHER_SUBWORDS = 4 + 256 + 240  # special tokens, bytes, and some subwords longer than a character
 _INNER_DROPOUT = 0.1  # of attention weights and hidden layers, also where the outputs of sub-layers need more
 _RATE = 0.0015  # at width 256; in inverse proportion to the width: 0.003 at 128 and below, 0.00075 at 512
@@ -88,7 +90,7 @@ class _Chooser:
     def __init__(self, row: Row, size: TextSize, given: dict[str, Any]) -> None:
         self.row, self.size, self.given = row, size, given
         self.known = dict(given)
-        self.pairs = f"{size.pairs:,} pairs"
+        self.pairs = plural(size.pairs, "pair")
 
     def shared(self) -> Choice:
         same = self.size.same_letters or self._get("model.tie_embeddings", False)
@@ -144,14 +146,16 @@ class _Chooser:
         rate = 1.0 if schedule == "noam" else float(f"{_RATE * min(256 / width, 2):.2g}")
         warmup = min(max(steps // 10, 1), _LONGEST_WARMUP)
         settings = {"optim.learning_rate": rate, "optim.schedule": schedule, "optim.warmup": warmup}
-        return self._choice(settings, f"follows width {width} and {steps:,} steps")
+        return self._choice(settings, f"follows width {width} and {plural(steps, 'step')}")
 
     def validation(self) -> Choice:
         every = 0 if self._get("epochs", 0) else max(self._steps() // _VALIDATIONS, 1)  # 0: after each epoch
         settings: dict[str, Any] = {"validate_every": every, "save_every": every, "bleu_sentences": _BLEU_SENTENCES}
         if self._get("bleu_sentences", _BLEU_SENTENCES):
             settings["best_by"] = "bleu"  # with little text, translations still improve when the loss no longer does
-        return self._choice(settings, "at the end of each epoch" if every == 0 else f"{_VALIDATIONS} times in all")
+        times = math.ceil(self._steps() / max(every, 1))
+        reason = "at the end of each epoch" if every == 0 else f"{plural(times, 'time')} in all"
+        return self._choice(settings, reason)
 
     def _get(self, key: str, default: Any) -> Any:
         return self.known.get(key, default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -29,7 +30,8 @@ CONFIG = "config.toml"
 def refuse_existing(out: Path) -> None:
     """Raise `UserError` if the directory exists: a run must not overwrite another."""
     if out.exists() or out.is_symlink():
-        raise UserError(f"train --out {out}: a new directory is required; this one exists; add --resume to continue it")
+        remedy = "add --resume to continue it" if os.path.isfile(out / CONFIG) else "name another"
+        raise UserError(f"train --out {out}: a new directory is required; this one exists; {remedy}")
 
 
 def create_run(config: TrainConfig, tokenizer: Tokenizer, out: Path | None) -> Path:
@@ -88,8 +90,12 @@ def write_config(run: Path, config: TrainConfig) -> None:
 def read_config(run: Path) -> TrainConfig:
     """Read a run's config.toml. Errors: `UserError` naming the file."""
     where = f"config {run / CONFIG}"
+    values = read_toml(run / CONFIG)
+    missing = [name for name in ("tokenizer", "model", "optim") if name not in values]
+    if missing:  # their defaults would be those of another run
+        raise UserError(f"{where}: all that `tensorlib train` wrote is required; [{missing[0]}] is missing; restore it")
     try:
-        return config_from((where, read_toml(run / CONFIG)))
+        return config_from((where, values))
     except UserError as error:  # one about a combination of settings begins "config:", without a file
         raise UserError(f"{where}: {error.args[0].removeprefix(f'{where}: ').removeprefix('config: ')}") from None
 
@@ -99,12 +105,16 @@ def newest_run(trained: bool = False) -> Path:
 
     Errors: `UserError` if there is no such run.
     """
-    runs = [path for path in RUNS.glob("*") if (path / CONFIG).is_file() and not path.name.startswith(".")]
+    runs = _runs_in(RUNS)
     found = [path for path in runs if has_weights(path)] if trained else runs
     if not found:
         which = "there is none" if not runs else f"found {len(runs)} without a checkpoint"
         raise UserError(f"a run is required; {which} in {RUNS.absolute()}; start one with `{command()} train`")
     return max(found, key=_beginning)
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("[!.]*") if os.path.isfile(path / CONFIG)]
 
 
 def has_weights(run: Path) -> bool:
@@ -153,6 +163,12 @@ def find_run(run: Path | None, flag: str = "--run") -> Path:
     """Return a run's directory: `run`, as given by `flag`, or the newest. Errors: `UserError` if it is not a run."""
     if run is None:
         return newest_run()
-    if not (run / CONFIG).is_file():
-        raise UserError(f"{flag} {run}: a directory that `tensorlib train` wrote is required; this one has no {CONFIG}")
-    return run
+    if os.path.isfile(run / CONFIG):
+        return run
+    problem = "this is a file" if os.path.isfile(run) else "there is none of this name"
+    problem = f"this one has no {CONFIG}" if os.path.isdir(run) else problem
+    if has_weights(run):
+        raise UserError(f"{flag} {run}: a directory that `tensorlib train` wrote is required; {problem}; restore it")
+    known = sorted({*_runs_in(run.parent), *_runs_in(run.parent.parent), *_runs_in(RUNS)}, key=_beginning)[-3:]
+    remedy = f"name one of {', '.join(map(str, known))}" if known else f"start one with `{command()} train`"
+    raise UserError(f"{flag} {run}: a directory that `tensorlib train` wrote is required; {problem}; {remedy}")

@@ -17,7 +17,7 @@ from models.runs.checkpoint import (
     tokenizer_digest,
 )
 from models.runs.config import TrainConfig
-from models.runs.directory import find_run, newest_run, read_config
+from models.runs.directory import CONFIG, find_run, newest_run, read_config
 from models.system.errors import CheckpointError, UserError
 from models.text.subwords import Tokenizer
 
@@ -41,6 +41,11 @@ def load_run(run: Path | None, backend: str) -> Loaded:
     """
     backend = open_backend(backend)
     file = run if run is not None and run.is_file() else None
+    if file and not (file.parent / CONFIG).is_file():
+        raise UserError(
+            f"--run {file}: a checkpoint in its run's directory is required, with {CONFIG} and the subwords beside it; "
+            f"{file.parent.absolute()} has no {CONFIG}; name another"
+        )
     # By default, take the newest run with weights: a run that has just begun, or failed early, has nothing to load.
     directory = find_run(file.parent if file else run or newest_run(trained=True))
     config, tokenizer = read_config(directory), Tokenizer.load(directory)
@@ -54,7 +59,8 @@ def load_run(run: Path | None, backend: str) -> Loaded:
         checkpoint = read_checkpoint(path)
     if checkpoint.tokenizer != tokenizer_digest(tokenizer):
         raise CheckpointError(
-            f"checkpoint {path}: weights of this run's model are required; these were trained with different subwords"
+            f"checkpoint {path}: weights of this run's model are required; these were trained with different subwords; "
+            "either it or the tokenizer is from another run: restore the right one"
         )
     settings = model_config(config, tokenizer)
     require_model(settings, checkpoint, path)  # before a model of that size is built

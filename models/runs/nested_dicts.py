@@ -10,6 +10,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from models.runs.other_names import our_key
 from models.system.errors import UserError
 from models.system.limits import LARGEST
 from tensorlib.messages import shown
@@ -104,7 +105,8 @@ def _suggestion(key: str, types: Mapping[str, Any], prefix: str, root: type) -> 
     name = key.replace("-", "_")  # the command line's spelling
     near = [prefix + match for match in difflib.get_close_matches(name, types, 1)]
     near = near or [dotted for dotted in _dotted_keys(root) if dotted.endswith("." + name)]
-    return f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(types)}"
+    meant = near[0] if near else our_key(name, list(_dotted_keys(root)))
+    return f"did you mean {meant}?" if meant else f"valid keys: {', '.join(types)}"
 
 
 def _dotted_keys(cls: type, prefix: str = "") -> Iterator[str]:

@@ -26,7 +26,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also for an integer of more than 4,300 digits
-        raise UserError(f"config {path}: valid TOML is required; {error or 'it is nested too deeply'}") from None
+        problem = str(error) or "it is nested too deeply"
+        raise UserError(f"config {path}: valid TOML is required; {problem}; correct it") from None
 
 
 def config_toml(config: TrainConfig) -> bytes:

@@ -16,7 +16,7 @@ from models.system.errors import UserError
 from models.system.locking import LocksUnsupported, locked_file
 
 __all__ = ["new_directory", "read_bytes", "remove_unfinished", "require_file", "require_replaceable"]
-__all__ += ["require_writable"]
+__all__ += ["require_creatable", "require_writable"]
 
 _NEW = ".new-"  # begins the names of temporary directories
 
@@ -64,6 +64,19 @@ def require_replaceable(path: Path, operation: str) -> None:
     require_writable(path, operation)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UserError(f"{operation} {path}: a regular file is required; this is a link or a device; name another")
+
+
+def require_creatable(directory: Path, operation: str) -> None:
+    """Raise `UserError` if a new directory, whose parents may be missing, can't be created; for use before any work."""
+    parent = next(parent for parent in directory.absolute().parents if os.path.lexists(parent))
+    problem = "" if parent.is_dir() else "which is no directory"
+    if not problem and not os.access(parent, os.W_OK | os.X_OK):
+        problem = "which can't be written to: permission denied"
+    if problem:
+        raise UserError(
+            f"{operation} {directory}: a place for a new directory is required; this is in {parent}, {problem}; name "
+            "another"
+        )
 
 
 @contextmanager

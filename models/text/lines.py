@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from models.system.errors import UserError
 from models.system.files import read_bytes
+from models.system.terminal import printable
 from tensorlib.messages import plural
 
 __all__ = ["FilePath", "Pair", "read_lines", "read_parallel", "read_text", "read_tsv", "stream_lines", "without_empty"]
@@ -53,13 +54,12 @@ def read_text(path: FilePath, operation: str = "reading text") -> str:
     data = read_bytes(name, operation)
     place, converted = f"{operation} {name}", f"{shlex.quote(name)} > {shlex.quote(name + '.utf8')}"
     _refuse_other_formats(data, f"{place}:1", converted)
-    at = data.find(b"\0")  # in UTF-16 and UTF-32 every newline and every ASCII character has one; UTF-8 text has none
-    if at >= 0:
+    if (at := data.find(b"\0")) >= 0:
         line, column = _position(data, at)
-        raise UserError(
-            f"{place}:{line}: UTF-8 is required; found a NUL byte at byte column {column}, as in UTF-16 or binary "
-            f"data; if it is UTF-16, run {_iconv(_utf16(at))} {converted}"
-        )
+        encoding = _utf16(data)
+        found = f"found a NUL byte at byte column {column}{', as in UTF-16' if encoding else ''}"
+        remedy = f"run {_iconv(encoding)}" if encoding else r"if the file is text, remove it: run tr -d '\0' <"
+        raise UserError(f"{place}:{line}: UTF-8 without NUL bytes is required; {found}; {remedy} {converted}")
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -83,8 +83,10 @@ def read_lines(path: FilePath) -> list[str]:
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
-def read_parallel(source: FilePath, target: FilePath) -> list[Pair]:
+def read_parallel(source: FilePath, target: FilePath, note: Callable[[str], object] = lambda text: None) -> list[Pair]:
     """Pair line i of `source` with line i of `target`; empty lines are kept, so that pairs stay aligned.
+
+    `note` is called with a text about a file that seems to have both languages in it.
 
     Errors: `UserError` if the numbers of lines differ, and the errors of `read_lines`.
     """
@@ -92,16 +94,23 @@ def read_parallel(source: FilePath, target: FilePath) -> list[Pair]:
     if len(sources) != len(targets):
         raise UserError(
             "reading parallel text: both files must have the same number of lines, and the lines of one must translate "
-            f"those of the other; {os.fspath(source)} has {len(sources)} lines and {os.fspath(target)} has "
-            f"{len(targets)}; find the line that one file lacks"
+            f"those of the other; {os.fspath(source)} has {plural(len(sources), 'line')} and {os.fspath(target)} "
+            f"has {len(targets):,}; find the line that one file lacks"
         )
+    for path, lines in ((source, sources), (target, targets)):
+        if 2 * sum("\t" in line for line in lines) > len(lines):
+            note(
+                printable(f"{os.fspath(path)}: most lines have tabs; if two languages are in it, give it as a TSV file")
+            )
     return list(zip(sources, targets, strict=True))
 
 
-def read_tsv(path: FilePath) -> list[Pair]:
-    """Read the first two tab-separated columns of each line; quotes are plain text, and further columns are ignored.
+def read_tsv(path: FilePath, note: Callable[[str], object] = lambda text: None) -> list[Pair]:
+    """Read the first two tab-separated columns of each line; quotes are plain text.
 
-    A line that is empty or has only spaces gives a pair of empty sentences, like an empty line in two parallel files.
+    Further columns, such as ids, are ignored. `note` is then called once with a text that shows what is used, because
+    the sentences may be in other columns. A line that is empty or has only spaces gives a pair of empty sentences, like
+    an empty line in two parallel files.
 
     Errors: `UserError` naming the first line with a single column, and the errors of `read_lines`.
     """
@@ -113,7 +122,14 @@ def read_tsv(path: FilePath) -> list[Pair]:
             f"reading text {os.fspath(path)}:{narrow[0]}: two tab-separated columns are required, source and "
             f"target; found 1 column{others}; put a tab between them, not spaces or commas"
         )
-    return [(row[0], row[1]) for row in rows]
+    pairs = [(row[0], row[1]) for row in rows]
+    counts = {len(row) for row in rows if any(row)}
+    if max(counts, default=0) > 2:
+        many = " to ".join(map(str, sorted({min(counts), max(counts)})))
+        source, target = next(pair for pair, row in zip(pairs, rows, strict=True) if len(row) > 2)
+        used = f"only the first two are used, as in {source[:40]} -> {target[:40]}"
+        note(printable(f"{os.fspath(path)}: {many} columns; {used}"))
+    return pairs
 
 
 def without_empty(pairs: Sequence[Pair]) -> tuple[list[Pair], int]:
@@ -145,7 +161,11 @@ def stream_lines(
     for block in _whole_lines(pieces):
         if number == 0:
             _refuse_other_formats(block, f"{name}, line 1", converted)
-            _refuse_unmarked_utf16(block, f"{name}, line 1", converted)
+            if encoding := _utf16(block):
+                raise UserError(
+                    f"{name}, line 1: UTF-8 is required; found NUL bytes, as in UTF-16; run {_iconv(encoding)} "
+                    f"{converted}"
+                )
             block = block.removeprefix(codecs.BOM_UTF8)
         lines = block.removesuffix(b"\n").split(b"\n") if block else []
         for start in range(0, len(lines), MOST_LINES):
@@ -195,25 +215,21 @@ def _refuse_other_formats(data: bytes, place: str, converted: str) -> None:
         )
 
 
-def _refuse_unmarked_utf16(data: bytes, place: str, converted: str) -> None:
-    """Raise `UserError` if every other byte at the beginning of the data is NUL; a NUL alone may be part of text."""
-    for first in (0, 1):
-        others = data[first:16:2]
-        if len(others) > 1 and not any(others):
-            raise UserError(
-                f"{place}: UTF-8 is required; every other byte is NUL, as in UTF-16; "
-                f"run {_iconv(_utf16(first))} {converted}"
-            )
-
-
 def _position(data: bytes, offset: int) -> tuple[int, int]:
     """Return the line and the byte column of an offset, both counted from 1."""
     return data.count(b"\n", 0, offset) + 1, offset - data.rfind(b"\n", 0, offset)
 
 
-def _utf16(nul: int) -> str:
-    """Return which UTF-16 has a NUL byte at this offset: "a" is 61 00 in little-endian and 00 61 in big-endian."""
-    return "UTF-16LE" if nul % 2 else "UTF-16BE"
+def _utf16(data: bytes) -> str:
+    """Return which UTF-16 data without a mark looks like, "" if none: a few NUL bytes may be part of other text.
+
+    In UTF-16 most newlines and all ASCII characters have a NUL: "a" is 61 00 in little-endian, 00 61 in big-endian.
+    """
+    for first, newline, encoding in ((1, b"\n\0", "UTF-16LE"), (0, b"\0\n", "UTF-16BE")):
+        others = data[first:16:2]
+        if (len(others) > 1 and not any(others)) or 2 * data.count(newline) > max(data.count(b"\n"), 3):
+            return encoding
+    return ""
 
 
 def _iconv(encoding: str) -> str:

@@ -12,6 +12,7 @@ from models.text.batching import Example, encode_pairs, lengths
 from models.text.corpora.phrasebook import phrasebook
 from models.text.lines import Pair, read_parallel, read_tsv, without_empty
 from models.text.subwords import Tokenizer
+from tensorlib.messages import plural
 
 __all__ = ["Corpus", "Examples", "encode_corpus", "read_corpus", "train_tokenizer"]
 
@@ -50,15 +51,17 @@ def read_corpus(config: TrainConfig) -> Corpus:
     if config.data == "phrasebook":
         book = phrasebook()
         return Corpus(book.train, book.valid, book.test, [])
-    notes = []
+    notes: list[str] = []
     parts = {}
     for part in ("train", "valid"):
         source, target, tsv = (getattr(config, f"{part}_{side}") for side in ("source", "target", "tsv"))
-        parts[part], dropped = without_empty(read_tsv(tsv) if tsv else read_parallel(source, target))
+        parts[part], dropped = without_empty(
+            read_tsv(tsv, notes.append) if tsv else read_parallel(source, target, notes.append)
+        )
         if not parts[part]:
             raise UserError(f"reading text {tsv or source}: a sentence with a translation is required; there is none")
         if dropped:
-            notes.append(f"{part}: left out {dropped:,} pairs with an empty side")
+            notes.append(f"{part}: left out {plural(dropped, 'pair')} with an empty side")
     return Corpus(parts["train"], parts["valid"], [], notes + _suspicions(parts["train"], parts["valid"]))
 
 
@@ -70,9 +73,10 @@ def _suspicions(train: list[Pair], valid: list[Pair]) -> list[str]:
     known = set(train)
     leaked = sum(pair in known for pair in valid)
     if 2 * leaked > len(valid):
+        verb = "is" if leaked == 1 else "are"
         notes.append(
-            f"valid: {leaked:,} of {len(valid):,} pairs are also in the training text, so the validation does not show "
-            "how well other text is translated; keep them apart"
+            f"valid: {leaked:,} of {plural(len(valid), 'pair')} {verb} also in the training text, so the validation "
+            "does not show how well other text is translated; keep them apart"
         )
     return notes
 
@@ -115,5 +119,5 @@ def _encode(
             "raise --model.max-length"
         )
     if dropped:
-        notes.append(f"{part}: left out {dropped:,} pairs longer than {longest} subwords (--model.max-length)")
+        notes.append(f"{part}: left out {plural(dropped, 'pair')} longer than {longest} subwords (--model.max-length)")
     return [example for example, _ in kept], [pair for _, pair in kept]

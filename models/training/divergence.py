@@ -13,11 +13,13 @@ from pathlib import Path
 from models.runs.checkpoint import DIVERGED, read_checkpoint, step_checkpoints
 from models.system.errors import UserError
 
-__all__ = ["Diverged", "set_diverged_aside"]
+__all__ = ["LOWER_RATE", "Diverged", "set_diverged_aside"]
+
+LOWER_RATE = "train again with a lower --optim.learning-rate, or a higher --optim.warmup"
 
 
 class Diverged(UserError):
-    """The weights, or their losses and gradients, are no longer finite."""
+    """The weights, or their losses and gradients, are no longer finite; or no validation was better than a guess."""
 
 
 def set_diverged_aside(run: Path, losses: Sequence[tuple[int, float]], worst: float) -> tuple[Path | None, list[Path]]:

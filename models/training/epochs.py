@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from models.text.batching import Batch, Example, batches, epoch_batches, lengths
 from models.text.tokens import EOS
-from models.training.start import Run
+from models.training.start import Prepared
 
 __all__ = ["Epochs"]
 
@@ -19,7 +19,7 @@ class Epochs:
     every epoch splits the text into subwords again. Only one epoch is held in memory at a time.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Prepared) -> None:
         self._run, self._number = run, -1
         self._examples: list[Example] = run.examples.train
         self._groups: list[NDArray[np.int64]] = []

@@ -19,7 +19,7 @@ from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
 from models.text.batching import Batch
 from models.training.curves import write_curves, write_samples
-from models.training.divergence import Diverged, set_diverged_aside
+from models.training.divergence import LOWER_RATE, Diverged, set_diverged_aside
 from models.training.epochs import Epochs
 from models.training.log import ProgressDisplay, RunLog, read_log
 from models.training.milestones import estimated_steps, is_done, is_due, out_of_patience
@@ -175,8 +175,7 @@ class Trainer:
             for path in aside:
                 self.display.line(f"weights that diverged are set aside: {path}")
         if newest is None:
-            remedy = "train again with a lower --optim.learning-rate, or a higher --optim.warmup"
-            return f"no checkpoint is from before that; {remedy}" if aside else remedy
+            return f"no checkpoint is from before that; {LOWER_RATE}" if aside else LOWER_RATE
         rate = f"--resume-with optim.learning_rate --optim.learning-rate {self.config.optim.learning_rate / 10:.2g}"
         return f"{newest} is from before that; resume from it with a lower learning rate: {self._resumption()} {rate}"
 

@@ -1,4 +1,7 @@
-"""Plan, start and resume a run. Everything is read, learned, built and checked before a run's directory is created."""
+"""Plan, prepare, start and resume a run.
+
+Everything is read, learned, built and checked before a run's directory is created; a dry run ends there.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +20,32 @@ from models.runs.defaults import Choice, choose
 from models.runs.directory import RUNS, create_run, read_config, refuse_existing, remove_temporaries
 from models.runs.loading import model_config, open_backend
 from models.runs.lock import RunLock
-from models.system.files import remove_unfinished
+from models.system.files import remove_unfinished, require_creatable
 from models.system.stopping import Stopper
 from models.system.terminal import printable
 from models.text.size import measure
 from models.text.subwords import Tokenizer
 from models.training.corpus import Corpus, Examples, encode_corpus, read_corpus, train_tokenizer
 
-__all__ = ["Plan", "Run", "plan_run", "resume_run", "start_run"]
+__all__ = ["Plan", "Prepared", "Run", "plan_run", "prepare_run", "resume_run", "start_run"]
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run directory, everything read or built for training in it, and the right to write in it."""
+class Prepared:
+    """Everything read, learned or built for training."""
 
-    path: Path
     config: TrainConfig
     corpus: Corpus
     tokenizer: Tokenizer
     examples: Examples
     model: Transformer
+
+
+@dataclass(frozen=True)
+class Run(Prepared):
+    """The same, with the run's directory and the right to write in it."""
+
+    path: Path
     lock: RunLock
     notes: list[str]  # what was found in the directory, to be shown
 
@@ -53,12 +62,13 @@ class Plan:
 def plan_run(out: Path | None, *layers: Layer) -> Plan:
     """Read the text, and choose the settings that `layers` leave open. Nothing is written.
 
-    Errors: `UserError` for settings that are impossible, before the text is read; for a directory that exists; for text
-    that can't be read.
+    Errors: `UserError` for settings that are impossible, before the text is read; for a directory that exists or can't
+    be created; for text that can't be read.
     """
     config = config_from(*layers)
     if out:
         refuse_existing(out)
+    require_creatable(out or RUNS / "1", "train --out" if out else "train")
     open_backend(config.backend)
     corpus = read_corpus(config)
     if config.data != "files":
@@ -67,8 +77,11 @@ def plan_run(out: Path | None, *layers: Layer) -> Plan:
     return Plan(config_from(*layers, size=size), corpus, choose(size, merged(*layers)))
 
 
-def start_run(plan: Plan, out: Path | None, stopper: Stopper) -> Run:
-    """Learn and build everything that training needs; last, when nothing else can fail, create the directory."""
+def prepare_run(plan: Plan) -> Prepared:
+    """Learn and build everything that training needs; write nothing.
+
+    Errors: `UserError` for settings that don't fit the text.
+    """
     config, corpus = plan.config, plan.corpus
     chosen, reason = bleu_tokenizer(config.bleu_tokenize, [target for _, target in corpus.valid], "--bleu-tokenize")
     corpus.notes.extend([reason] if reason else [])
@@ -76,10 +89,16 @@ def start_run(plan: Plan, out: Path | None, stopper: Stopper) -> Run:
     tokenizer = train_tokenizer(config, corpus)
     examples = encode_corpus(config, corpus, tokenizer)
     model = _new_model(config, tokenizer, open_backend(config.backend))
+    return Prepared(config, corpus, tokenizer, examples, model)
+
+
+def start_run(plan: Plan, out: Path | None, stopper: Stopper) -> Run:
+    """Prepare the run; last, when nothing else can fail, create its directory."""
+    prepared = prepare_run(plan)
     stopper.patient = True  # from here on a signal waits until a checkpoint can be saved
     notes = _removed(remove_unfinished(out.parent if out else RUNS))
-    path = create_run(config, tokenizer, out)
-    return Run(path, config, corpus, tokenizer, examples, model, RunLock(path), notes)
+    path = create_run(prepared.config, prepared.tokenizer, out)
+    return Run(**vars(prepared), path=path, lock=RunLock(path), notes=notes)
 
 
 def resume_run(path: Path, stopper: Stopper, *layers: Layer, may_change: Collection[str] = ()) -> Run:
@@ -103,7 +122,7 @@ def resume_run(path: Path, stopper: Stopper, *layers: Layer, may_change: Collect
         lock.release()
         raise
     stopper.patient = True
-    return Run(path, config, corpus, tokenizer, examples, model, lock, notes)
+    return Run(config, corpus, tokenizer, examples, model, path, lock, notes)
 
 
 def _removed(paths: list[Path]) -> list[str]:

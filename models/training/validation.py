@@ -12,8 +12,10 @@ from models.evaluation.translator import Translator
 from models.runs.checkpoint import Progress
 from models.runs.config import TrainConfig
 from models.system.numbers import shown_loss, shown_perplexity
+from models.training.divergence import LOWER_RATE
 from models.training.milestones import out_of_patience
 from models.training.start import Run
+from tensorlib.messages import plural
 
 __all__ = ["Validation", "record_validation", "report_lines", "validate"]
 
@@ -73,10 +75,13 @@ def report_lines(result: Validation, best: bool, progress: Progress, config: Tra
     """Yield the lines that show a recorded result; `total` is the estimated number of steps."""
     star = " (the best so far)" if best else " (diverged: far worse than a guess)" if result.diverged else ""
     yield f"step {progress.step}/{max(total, progress.step)}  {result}{star}"
+    if result.diverged:
+        rate = f"--optim.learning-rate {config.optim.learning_rate:g}"
+        yield f"    {rate} is probably too high: stop training, and {LOWER_RATE}"
     for sample in result.samples:
         wrong = "" if sample["output"] == sample["reference"] else f"  [{sample['reference']}]"
         yield f"    {sample['source']} -> {sample['output']}{wrong}"
     if out_of_patience(progress, config):
         best_step = f"step {progress.best_step}" if progress.best_step else "a guess"
-        waited = f"{progress.waited} validations in a row"
-        yield f"step {progress.step}: ended early; {waited} did not improve on {best_step}"
+        waited = plural(progress.waited, "validation")
+        yield f"step {progress.step}: ended early; {waited} in a row did not improve on {best_step}"

@@ -19,6 +19,7 @@ from models.system.terminal import printable
 from models.text.subwords import Subwords
 from models.text.tokens import BOS
 from tensorlib.exchange.safetensors import write_atomically
+from tensorlib.messages import plural
 
 __all__ = ["AttentionPage", "attention_page", "check_page_path", "sentence_data"]
 
@@ -76,7 +77,8 @@ class AttentionPage:
             return
         write_atomically(self.path, attention_page(str(self._loaded.path), self._sentences))
         full = f"; {self._left_out:,} more would have made it slow to open" if self._left_out else ""
-        print(f"attention of {len(self._sentences):,} of {translated:,} sentences: {self.path}{full}", file=sys.stderr)
+        shown = f"{len(self._sentences):,} of {plural(translated, 'sentence')}"
+        print(f"attention of {shown}: {self.path}{full}", file=sys.stderr)
 
 
 def check_page_path(path: Path) -> None:

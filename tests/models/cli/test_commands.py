@@ -153,13 +153,122 @@ def test_the_help_of_a_command_is_its_whole_docstring(capsys):
 
 def test_options_under_other_names_lead_to_options_that_exist():
     from models.cli.main import _app
-    from models.cli.other_names import _OURS
+    from models.runs.other_names import _FACTS, _OURS
 
     arguments = [a for name in COMMANDS for a in _app([name])[name].assemble_argument_collection()]
     options = {name for argument in arguments for name in argument.names}
-    named = {option for ours in _OURS.values() for text in ours for option in re.findall(r"--[a-z.-]+", text)}
+    named = {option for text in (*_OURS, *_FACTS) for option in re.findall(r"--[a-z.-]+", text)}
     assert named <= options
-    assert not [name for names in _OURS for name in names if names.count(name) > 1]
+    for table in (_OURS, _FACTS):
+        names = " ".join(table.values()).split()
+        assert sorted(set(names)) == sorted(names)
+
+
+OTHERS = {  # what users of other programs type, and a part of the answer
+    "fairseq": """
+        train --max-update --steps
+        train --update-freq --optim.accumulate
+        train --warmup-updates --optim.warmup
+        train --share-all-embeddings --model.tie-embeddings
+        train --encoder-embed-dim --model.width
+        train --encoder-ffn-embed-dim --model.feed-forward
+        train --encoder-normalize-before --model.norm
+        train --activation-dropout --model.feed-forward-dropout
+        train --adam-eps --optim.eps
+        train --best-checkpoint-metric --best-by
+        train --keep-last-epochs --keep
+        train --arch --model
+        train --criterion cross-entropy
+        train --fp16 float32
+        train --source-lang languages
+        train --distributed-world-size device
+        train --tensorboard-logdir log.jsonl
+        translate --path --run
+        translate --lenpen --length-penalty
+        translate --sampling-topk --top-k
+        translate --remove-bpe subwords
+        translate --interactive typed
+        translate -i --input
+        translate --max-tokens lengths""",
+    "OpenNMT": """
+        train -train_steps --steps
+        train -rnn_size --model.width
+        train -transformer_ff --model.feed-forward
+        train -decay_method --optim.schedule
+        train -adam_beta2 --optim.betas
+        train -save_checkpoint_steps --save-every
+        train -train_from --resume
+        train -share_vocab --tokenizer.shared
+        train -gpu_ranks --backend
+        train -src_vocab subwords
+        translate -src --input
+        translate -model --run
+        translate -replace_unk unknown
+        translate -random_sampling_temp --temperature""",
+    "Sockeye": """
+        train --initial-learning-rate --optim.learning-rate
+        train --transformer-model-size --model.width
+        train --transformer-dropout-attention --model.attention-dropout
+        train --max-num-checkpoint-not-improved --patience
+        train --checkpoint-interval --save-every
+        train --validation-source --valid-source
+        train --weight-tying --model.tie-embeddings
+        train --amp float32
+        train --overwrite-output overwritten
+        translate -m --run
+        translate -b --beam
+        translate --nbest-size --n-best
+        translate --max-output-length --max-length""",
+    "JoeyNMT": """
+        train --learning_rate_min --optim.final-learning-rate
+        train --learning_rate_warmup --optim.warmup
+        train --batch_multiplier --optim.accumulate
+        train --validation_freq --validate-every
+        train --print_valid_sents --samples
+        train --voc_limit --tokenizer.vocabulary
+        train --ff_size --model.feed-forward
+        train --load_model --resume
+        train --model_dir --out
+        train --random_seed --seed
+        translate --beam_alpha --length-penalty
+        translate --ckpt --run""",
+    "Hugging Face": """
+        train --per_device_train_batch_size --batch-sentences
+        train --num_train_epochs --epochs
+        train --gradient_accumulation_steps --optim.accumulate
+        train --label_smoothing_factor --optim.label-smoothing
+        train --lr_scheduler_type --optim.schedule
+        train --save_total_limit --keep
+        train --early_stopping_patience --patience
+        train --train_file --train-tsv
+        train --validation_file --valid-tsv
+        train --output_dir --out
+        train --logging_steps log.jsonl
+        train --do_train command
+        translate --num_return_sequences --n-best
+        translate --max_new_tokens --max-length
+        translate --do_sample --sample
+        evaluate --metric chrF""",
+    "a similar name": """
+        train --layers --model.layers
+        train --dropout --model.dropout
+        train --attention-dropout --model.attention-dropout
+        train --momentum --optim.momentum
+        train --lable-smoothing --optim.label-smoothing
+        train --batch-sentence --batch-sentences""",
+}
+
+
+@pytest.mark.parametrize("tool", OTHERS)
+def test_names_of_other_programs_get_the_right_word(here, capsys, tool):
+    for called, option, answer in map(str.split, OTHERS[tool].strip().splitlines()):
+        said = refusal(capsys, called, option, "7").removeprefix(f"tensorlib: Unknown option: {option}.")
+        assert re.search(rf"(?<![\w.-]){re.escape(answer)}(?![\w.]*-?\w)", said.partition(" See `")[0]), (option, said)
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--updates", "--ampere", "--task_set", "--levels", "--add"])
+def test_nothing_is_suggested_that_is_not_similar(here, capsys, option):
+    assert "Did you mean" not in refusal(capsys, "train", option, "7")
 
 
 BAD = {
@@ -174,7 +283,18 @@ BAD = {
     "a name for each command": ("translate --checkpoint x", "It is --run DIR or FILE here."),
     "beam": ("evaluate --num-beams 4", "It is --beam here."),
     "an option like no other": ("translate --zzz 4", "Unknown option: --zzz. See `tensorlib translate --help`"),
-    "an argument too many": ("train foo", "unexpected argument foo. See `tensorlib train --help`"),
+    "an argument too many": ("train foo", "unexpected argument foo; a file needs an option that names it. See `"),
+    "a run as an argument": ("train --resume there", "unexpected argument there; did you mean --out there? See `"),
+    "a part of an epoch": ("train --epochs 0.5", "--epochs: a whole number is required, got 0.5. See `"),
+    "a part of a layer": ("train --model.layers 2.7", "--model.layers: a whole number is required, got 2.7. See `"),
+    "a part of a target": ("translate --beam 2.5 a", "--beam: a whole number is required, got 2.5. See `"),
+    "a part of a checkpoint": ("average --last 2.5", "--last: a whole number is required, got 2.5. See `"),
+    "a part of a level": ("draw --depth 0.5", "--depth: a whole number is required, got 0.5. See `"),
+    "no value": ("train --steps --seed 3", "tensorlib: --steps needs a value that does not begin with a dash. See `"),
+    "a dash for a value": ("train --train-source -", "--train-source needs a value that does not begin with a dash."),
+    "one value of two": ("train --optim.betas 0.9 --seed 3", "--optim.betas needs 2 values that do not begin with a"),
+    "a value too many": ("train --resume=there", "tensorlib: --resume takes no value. See `"),
+    "an option of the parser": ("train --optim.empty-betas", "--optim.empty-betas. Did you mean --optim.betas?"),
     "an option twice": ("train --model.norm pre --seed 3 --model.norm post", "--model.norm is given twice. See"),
     "not a number": ("train --steps many", "--steps"),
     "infinity": ("train --optim.learning-rate inf", "optim.learning_rate must be a finite number, got inf"),
@@ -199,13 +319,18 @@ BAD = {
     "wrong type in TOML": ("train --config type.toml", "config type.toml: steps must be a whole number, got 'x'"),
     "broken TOML": ("train --config two", "config two: valid TOML is required"),
     "missing TOML": ("train --config none.toml", "config none.toml: a readable file is required"),
-    "an existing directory": ("train --out there", "there: a new directory is required"),
+    "an existing directory": (
+        "train --out there",
+        "there: a new directory is required; this one exists; name another",
+    ),
     "an unwritable place": (
         "train --train-tsv train.tsv --valid-tsv valid.tsv --tokenizer.vocabulary 300 --out two/run",
         "two",
     ),
     "heads": ("train --model.heads 3", "heads must divide width, got 3 and 128"),
     "a vocabulary too small": ("train --train-tsv train.tsv --valid-tsv valid.tsv --tokenizer.vocabulary 5", "size 5"),
+    "a place in a file": ("train --out two/run", "--out two/run: a place for a new directory is required; this is in"),
+    "characters left out": ("train --tokenizer.coverage 0.5", "--tokenizer.coverage must be from 0.98 to 1, got 0.5"),
     "all sentences too long": (
         "train --train-tsv train.tsv --valid-tsv valid.tsv --model.max-length 2 --tokenizer.vocabulary 300",
         "--model.max-length",
@@ -262,7 +387,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("arguments, said", BAD.values(), ids=BAD)
+NEW = {name: bad for name, bad in BAD.items() if bad[0].startswith("train ") and "--resume" not in bad[0]}
+DRY = {f"{name}, in a dry run": (f"{arguments} --dry-run", said) for name, (arguments, said) in NEW.items()}
+
+
+@pytest.mark.parametrize("arguments, said", (BAD | DRY).values(), ids=BAD | DRY)
 def test_bad_use_gives_one_line_and_status_2_and_leaves_nothing(here, capsys, arguments, said):
     (here / "two").write_text("a\nb\n")
     (here / "three").write_text("a\nb\nc\n")
@@ -319,6 +448,39 @@ def test_train_shows_lines_where_there_is_no_terminal(trained):
     err = trained[1].stderr.decode()
     assert "24 pairs to train on, 4 to validate" in err and "step 3/4  validation loss" in err
     assert "\r" not in err and "\x1b" not in err
+
+
+def test_a_dry_run_says_what_the_run_then_does_and_writes_nothing(here, capsys):
+    changes = {"train_tsv": "wide.tsv", "optim__warmup": 9, "out": "none/run"}
+    (here / "wide.tsv").write_text("".join(f"{line}\t1\n" for line in (here / "train.tsv").read_text().splitlines()))
+    before = sorted(here.rglob("*"))
+    assert main([*train_command(5, **changes), "--dry-run"]) == 0
+    assert sorted(here.rglob("*")) == before
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert re.match(r"about 5 steps of \S+ s on this machine \(3 were timed\): 1 s, .*; nothing was written$", last)
+    assert main(train_command(5, **changes)) == 0
+    shown = [line.removeprefix("none/run: ") for line in capsys.readouterr().err.splitlines()]
+    said = ["3 columns; only the first two", "24 pairs to train on, 4 to validate, 300 subwords", "rises for 9 steps"]
+    assert all(any(text in line for line in lines) for text in said)
+    assert [line for line in shown if line in lines] == lines
+
+
+def test_a_dry_run_refuses_a_tokenizer_that_is_not_installed(here, capsys, monkeypatch):
+    monkeypatch.setattr("models.evaluation.metrics._is_installed", lambda name: name != "ko-mecab")
+    arguments = train_command(1, bleu_tokenize="ko-mecab")
+    said = refusal(capsys, *arguments)
+    assert "--bleu-tokenize ko-mecab: MeCab" in said and refusal(capsys, *arguments, "--dry-run") == said
+
+
+def test_a_dry_run_of_one_step_speaks_of_one(here, capsys):
+    assert main([*train_command(1), "--dry-run"]) == 0
+    assert "about 1 step of " in capsys.readouterr().out
+
+
+def test_without_samples_none_are_printed(here, capsys):
+    assert main(train_command(1, samples=0)) == 0
+    captured = capsys.readouterr()
+    assert " -> " not in captured.out + captured.err and "translate --run runs/" in captured.out
 
 
 def test_train_on_the_phrasebook_reports_held_out_sentences(here, capsys):
@@ -640,6 +802,12 @@ def test_evaluate_reads_both_languages_from_one_file(in_trained, capsys):
     assert capsys.readouterr().out == apart
 
 
+def test_evaluate_says_which_columns_it_does_not_use(in_trained, capsys, tmp_path):
+    (tmp_path / "text.tsv").write_text("a 0\te 0\t12\n")
+    assert main(["evaluate", "--tsv", str(tmp_path / "text.tsv")]) == 0
+    assert "text.tsv: 3 columns; only the first two are used, as in a 0 -> e 0" in capsys.readouterr().err
+
+
 def test_evaluate_lists_errors_when_asked(in_trained, capsys, tmp_path):
     for side, text in (("source", "a 0\na b 1\n"), ("reference", "e 0\ne d 1 x\n")):
         (tmp_path / side).write_text(text)
@@ -679,6 +847,30 @@ def test_evaluate_finds_words_as_the_run_does_unless_given_another_way(in_traine
 
 def test_evaluate_needs_files_for_a_run_on_files(in_trained, capsys):
     assert "has no test part" in refusal(capsys, "evaluate")
+
+
+def test_one_of_a_thing_is_called_one(here, capfd):
+    """Whatever there is once: a pair, a sentence, a step, a validation, a checkpoint."""
+    (here / "train.tsv").write_text("a b\tb a\n \tc\na 1\t1 a" + " x" * 99 + "\n")
+    (here / "valid.tsv").write_text("a b\tb a\n")
+    few = {"tokenizer__vocabulary": 280, "keep": 1, "out": "run"}
+    own = ["--train-tsv", "valid.tsv", "--valid-tsv", "valid.tsv", "--dry-run", "--tokenizer.vocabulary", "280"]
+    assert main([*train_command(1, **few), "--dry-run"]) == main(["train", *own, "--steps", "1"]) == 0
+    assert main(train_command(1, **few)) == 0
+    assert main([*train_command(9, **few | {"out": "early"}), "--patience", "1"]) == 0
+    for path in (here / "run").glob("step-*"):
+        assert main(["inspect", str(path)]) == 0
+        path.unlink()
+    assert main(["average", "run", "--last", "1"]) == 2
+    (here / "a").write_text("a b\n")
+    (here / "three").write_text("a b\na\na\n")
+    assert main(["evaluate", "--run", "run", "--tsv", "valid.tsv", "--errors"]) == 0
+    assert main(["translate", "--run", "run", "a b", "--attention", "page.html"]) == 0
+    assert main(["train", "--train-source", "a", "--train-target", "three", "--valid-tsv", "valid.tsv"]) == 2
+    shown = "".join(capfd.readouterr())
+    assert "left out 1 pair with an empty side" in shown and "left out 1 pair longer than 24 subwords" in shown
+    several = "pairs|sentences|steps|lines|validations|checkpoints|times|threads|batches"
+    assert re.findall(rf"(?<![\d.,-])1 (?:\w+ )?(?:{several})\b", shown) == []
 
 
 # ---- checkpoints that don't belong ----
@@ -752,7 +944,7 @@ def test_info_names_backends_and_blas():
         "for pool in threadpool_info(): print(pool['user_api'], pool['num_threads'])"
     )
     pools = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    shown = re.findall(r"(?m)^(\w+): .*, (\d+) threads$", out)
+    shown = re.findall(r"(?m)^(\w+): .*, (\d+) threads?$", out)
     assert sorted(shown) == sorted(tuple(line.split()) for line in pools.splitlines())
 
 

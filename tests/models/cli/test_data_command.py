@@ -186,7 +186,7 @@ def test_an_existing_directory_is_refused(here, capsys):
     (here / "old").mkdir()
     for name in ("old", "wheel.whl"):
         assert f"{name} exists" in refusal(capsys, "reverse", name)
-    assert "wheel.whl: file exists" in refusal(capsys, "reverse", "wheel.whl/new")
+    assert "wheel.whl, which is no directory" in refusal(capsys, "reverse", "wheel.whl/new")
 
 
 def test_a_wheel_for_a_data_set_without_one_is_refused(here, capsys):

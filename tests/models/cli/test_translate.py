@@ -94,7 +94,7 @@ def test_bytes_that_are_not_utf8_are_named_ten_times_and_cost_no_line(run):
             "a b\n".encode("utf-16"),
             "byte-order mark of UTF-16; run iconv -f UTF-16 -t UTF-8 {} | tensorlib translate",
         ),
-        ("a b\n".encode("utf-16-le"), "every other byte is NUL, as in UTF-16; run iconv -f UTF-16LE -t UTF-8 {} |"),
+        ("a b\n".encode("utf-16-le"), "found NUL bytes, as in UTF-16; run iconv -f UTF-16LE -t UTF-8 {} |"),
         (gzip.compress(b"a b\n"), "compressed (gzip); run gunzip -c {} | tensorlib translate"),
         (b"a\rb\rc", r"these end in '\r'; run tr '\r' '\n' < {} | tensorlib translate".replace("'\\r';", '"\\r";')),
     ],
@@ -116,6 +116,31 @@ def test_the_name_of_a_file_is_no_text(run, here, capsys):
     assert len(translated(run, stdin=b"test.fr\n")[0]) == 1
     (here / "tests").mkdir()
     assert len(translated(run, "tests", "no.such", "a" * 5000)[0]) == 3
+
+
+@pytest.mark.parametrize(
+    "text, warned",
+    [
+        ("./nosuch.de", True),
+        ("data/test", True),
+        ("/no/such", True),
+        ("corpus.txt", True),
+        ("newstest-2014.de", True),
+        ("der hund ./nosuch.de", False),
+        ("mehr/weniger als 3", False),
+        ("etc.", False),
+        ("Hund.", False),
+        ("3.14", False),
+        ("z.B.", False),
+        ("Hallo", False),
+    ],
+)
+def test_a_text_that_looks_like_the_name_of_a_file_is_translated_with_a_warning(run, here, capfdbinary, text, warned):
+    assert main(["translate", "--run", str(run), text]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out.count(b"\n") == 1
+    said = f"tensorlib: there is no file {text}; the name is translated as a sentence; to translate a file, use --input"
+    assert err.decode().startswith(said) if warned else err == b""
 
 
 def test_an_output_holds_all_translations_and_replaces_what_was_there(run, here):

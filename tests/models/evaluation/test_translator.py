@@ -64,7 +64,7 @@ def test_a_text_that_is_too_long_is_cut_with_a_warning_or_not_scored(run):
 
 def test_mistakes_are_named(run, tmp_path):
     model = models.load(run)
-    with pytest.raises(UserError, match="2 sources and 1 targets"):
+    with pytest.raises(UserError, match=r"2 sources and 1 target$"):
         model.score(["one", "two"], ["one"])
     for call in (lambda: model.translate("one"), lambda: model.score("one", ["one"])):
         with pytest.raises(TypeError, match=r"a list of texts is required, got the text 'one'; write \[text\]"):

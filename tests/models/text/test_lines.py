@@ -71,7 +71,12 @@ def test_lines_that_were_written_are_read_back(tmp_path_factory: pytest.TempPath
         (b"\0\0\xfe\xff" + "hi\n".encode("utf-32-be"), ["byte-order mark of UTF-32;"]),
         ("hi\n".encode("utf-16-le"), [":1:", "NUL byte", "column 2", "iconv -f UTF-16LE"]),
         ("hi\n".encode("utf-16-be"), ["NUL byte", "column 1", "iconv -f UTF-16BE"]),
-        (b"one\ntwo\nthr\0e", [":3:", "NUL byte", "column 4"]),
+        ("我有\n一只猫\n".encode("utf-16-le"), [":2:", "NUL byte", "iconv -f UTF-16LE"]),
+        ("我有\n一只猫\n".encode("utf-16-be"), [":1:", "NUL byte", "iconv -f UTF-16BE"]),
+        (b"one\ntwo\nthr\0e", [":3:", "NUL byte", "column 4", "if the file is text, remove it: run tr -d '\\0' <"]),
+        (b"a\0\nb\n", [":1:", "column 2", "run tr -d"]),
+        (b"a\n\0b\nc\n", [":2:", "column 1", "run tr -d"]),
+        (b"a\0b", [":1:", "column 2", "run tr -d"]),
     ],
 )
 def test_text_that_is_not_utf8_is_refused_with_its_position(tmp_path: Path, data: bytes, message: list[str]) -> None:
@@ -89,6 +94,15 @@ def test_the_advised_conversion_works(tmp_path: Path) -> None:
     command = str(caught.value).split("; run ")[1]
     subprocess.run(["sh", "-c", command], check=True, timeout=10)
     assert read_lines(f"{path}.utf8") == ["ä", "ö"]
+
+
+def test_a_nul_byte_is_removed_as_advised(tmp_path: Path) -> None:
+    path = write(tmp_path, "it's here", b"eins\nzw\0ei \\0\n")
+    with pytest.raises(UserError) as caught:
+        read_lines(path)
+    assert "UTF-16" not in str(caught.value)
+    subprocess.run(["sh", "-c", str(caught.value).split(": run ")[1]], check=True, timeout=10)
+    assert read_lines(f"{path}.utf8") == ["eins", "zwei \\0"]
 
 
 def test_a_path_that_is_not_a_readable_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +146,13 @@ def test_parallel_files_pair_line_by_line_empty_lines_included(tmp_path: Path) -
     assert without_empty([("a", " \u3000"), ("\t", "b"), ("", "")]) == ([], 3)
 
 
+def test_a_file_with_two_languages_is_noticed_among_parallel_ones(tmp_path: Path) -> None:
+    source, target = write(tmp_path, "s", b"a\tb\nc\td\n\n"), write(tmp_path, "t", b"a\tb\nc\nd\n")
+    notes: list[str] = []
+    read_parallel(source, target, notes.append)
+    assert notes == [f"{source}: most lines have tabs; if two languages are in it, give it as a TSV file"]
+
+
 def test_unequal_line_counts_name_both_files_and_counts(tmp_path: Path) -> None:
     source, target = write(tmp_path, "s.de", b"a\nb\nc\n"), write(tmp_path, "t.en", b"a\n")
     with pytest.raises(UserError, match=r"s\.de has 3 lines and .*t\.en has 1;"):
@@ -144,6 +165,22 @@ def test_tsv_takes_two_columns_and_names_a_line_with_one(tmp_path: Path) -> None
     path = write(tmp_path, "f.tsv", b"a\tb\nc d\ne,f\n")
     with pytest.raises(UserError, match=r"f\.tsv:2: .*found 1 column \(and in 1 more line\)"):
         read_tsv(path)
+
+
+@pytest.mark.parametrize(
+    "data, said",
+    [
+        ("a\tb\nc\td\n\n", []),
+        ("\na\tb\t7\t8\nc\td\t9\t9\n", ["4 columns; only the first two are used, as in a -> b"]),
+        ("a\tb\nc\td\t9\ne\tf\t9\t9\t9\n", ["2 to 5 columns; only the first two are used, as in c -> d"]),
+        ("1276\tLet's go.\t77\tGehen wir.\n", ["4 columns; only the first two are used, as in 1276 -> Let's go."]),
+        (f"{'x' * 99}\ty\t\n", [f"3 columns; only the first two are used, as in {'x' * 40} -> y"]),
+    ],
+)
+def test_columns_that_are_not_used_are_said_once_with_what_is_used(tmp_path: Path, data: str, said: list[str]) -> None:
+    path, notes = write(tmp_path, "t.tsv", data.encode()), []
+    read_tsv(path, notes.append)
+    assert notes == [f"{path}: {text}" for text in said]
 
 
 # --- other formats ------------------------------------------------------------------------------------------

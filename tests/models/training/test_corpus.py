@@ -1,5 +1,7 @@
 """What reading the text of a run says about it."""
 
+import dataclasses
+
 import pytest
 
 from models.training.corpus import read_corpus
@@ -13,6 +15,8 @@ from tests.small_runs import config_maker
         ("a\tb\nc\td\n", "a\tb\ne\tf\n", None),
         ("a\ta\nb\tb\nc\td\n", "x\ty\n", "train: in most pairs the translation is the sentence itself"),
         ("a\ta\nb\tc\n", "x\ty\n", None),
+        ("a\tb\t1\n", "x\ty\n", "train.tsv: 3 columns; only the first two are used, as in a -> b"),
+        ("a\tb\n", "x\ty\t1\n", "valid.tsv: 3 columns; only the first two are used, as in x -> y"),
     ],
 )
 def test_text_that_is_probably_not_meant_is_said(tmp_path, train, valid, said):
@@ -21,3 +25,10 @@ def test_text_that_is_probably_not_meant_is_said(tmp_path, train, valid, said):
     (tmp_path / "valid.tsv").write_text(valid)
     notes = read_corpus(config).notes
     assert len(notes) == (said is not None) and (not said or said in notes[0])
+
+
+def test_a_tsv_file_among_parallel_ones_is_said(tmp_path):
+    config = config_maker(tmp_path)()
+    tsv, valid = str(tmp_path / "train.tsv"), str(tmp_path / "valid.tsv")
+    config = dataclasses.replace(config, train_tsv="", train_source=tsv, train_target=tsv, valid_tsv=valid)
+    assert [note for note in read_corpus(config).notes if "most lines have tabs" in note]

@@ -223,11 +223,26 @@ def test_a_run_without_a_best_validation_is_reported_all_the_same(make_config, t
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("models.training.validation.worst_loss", lambda vocabulary: 0.1)
     (tmp_path / "config.toml").write_bytes(_toml(make_config(steps=4, validate_every=1, patience=2)))
-    assert main(["train", "--config", "config.toml", "--out", "run"]) == 0
-    shown = capsys.readouterr()
-    assert "step 2: ended early; 2 validations in a row did not improve on a guess" in shown.err
-    assert "at no step better than a guess" in shown.out and "the best so far" not in shown.err
+    command = ["train", "--config", "config.toml", "--out", "run"]
+    for arguments in (command, ["train", "--resume", "--out", "run"]):
+        assert main(arguments) == 2
+        shown = capsys.readouterr()
+        last = shown.err.splitlines()[-1]
+        assert "all diverged with --optim.learning-rate 0.0005; train again with a lower --optim.learning-rate" in last
+        assert "at no step better than a guess.\n" in shown.out and "the best so far" not in shown.err
+        if arguments is command:
+            assert "step 2: ended early; 2 validations in a row did not improve on a guess" in shown.err
+            assert shown.err.count("--optim.learning-rate 0.0005 is probably too high: stop training, and") == 2
     assert main(["translate", "--run", "run", "one"]) == 0
+
+
+def test_a_run_that_diverged_after_its_best_validation_says_so(make_config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    worst = iter([100.0, 0.1])
+    monkeypatch.setattr("models.training.validation.worst_loss", lambda vocabulary: next(worst))
+    (tmp_path / "config.toml").write_bytes(_toml(make_config(steps=4, validate_every=2)))
+    assert main(["train", "--config", "config.toml", "--out", "run"]) == 0
+    assert re.search(r"; best at step 2\b.*; then it diverged: train again with a lower", capsys.readouterr().out)
 
 
 def test_every_line_of_the_log_is_json_without_infinity(make_config, tmp_path):
@@ -273,6 +288,27 @@ def test_other_settings_never_change(make_config, tmp_path, key):
     train(make_config(steps=2), tmp_path / "run")
     with pytest.raises(UserError, match=f"--resume-with requires one of .*optim.warmup.*; got {key}"):
         resume_run(tmp_path / "run", Stopper(), may_change=[key])
+
+
+@pytest.mark.parametrize(
+    "given, meant",
+    [
+        ("lr", "optim.learning_rate"),
+        ("lr=3", "optim.learning_rate"),
+        ("--optim.lr=3", "optim.learning_rate"),
+        ("optim.learning-rate=3", "optim.learning_rate"),
+        ("learning-rate", "optim.learning_rate"),
+        ("clip_grad_norm", "optim.clip"),
+        ("momentum", "optim.momentum"),
+        ("optim.warmpu", "optim.warmup"),
+    ],
+)
+def test_a_setting_by_another_name_is_named(make_config, tmp_path, monkeypatch, capsys, given, meant):
+    monkeypatch.chdir(tmp_path)
+    train(make_config(steps=2), tmp_path / "run")
+    assert main(["train", "--resume", "--out", "run", f"--resume-with={given}"]) == 2
+    flag = "--" + meant.replace("_", "-")
+    assert capsys.readouterr().err.rstrip().endswith(f"; write --resume-with {meant} {flag} VALUE")
 
 
 def test_a_setting_to_resume_with_needs_a_run_to_resume(capsys):

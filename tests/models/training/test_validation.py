@@ -116,7 +116,7 @@ def test_the_best_weights_by_bleu_are_kept(make_config, tmp_path, monkeypatch):
 
 # ---- ending early ----
 
-NO_CHANGE = {"learning_rate": 0.0, "schedule": "constant", "warmup": 0}  # by a step with this optimizer
+NO_CHANGE = {"learning_rate": 1e-30, "schedule": "constant", "warmup": 0}  # by a step with this optimizer
 
 
 def test_training_ends_after_patience_validations_without_a_better_one(make_config, tmp_path, monkeypatch):
