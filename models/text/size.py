@@ -16,7 +16,7 @@ class TextSize:
     """The size of a parallel text. The default is a text of the size that most of our figures were measured on."""
 
     pairs: int = 29_000
-    subwords: float = 15.0  # estimated mean number of subwords in the longer sentence of a pair
+    lengths: tuple[float, float] = (60.0, 60.0)  # mean number of characters in a source and in a target
     characters: tuple[int, int] = (100, 100)  # number of different characters of the source and of the target
     same_letters: bool = True  # whether most letters of each text also occur in the other
 
@@ -25,12 +25,12 @@ def measure(pairs: Sequence[Pair]) -> TextSize:
     """Return the size of a non-empty text.
 
     >>> measure([("eine Katze", "a cat"), ("ein Hund", "a dog")])
-    TextSize(pairs=2, subwords=2.25, characters=(12, 7), same_letters=False)
+    TextSize(pairs=2, lengths=(9.0, 5.0), characters=(12, 7), same_letters=False)
     """
     source, target = _characters(s for s, _ in pairs), _characters(t for _, t in pairs)
     same = min(_common(source, target), _common(target, source)) >= 0.5  # English words do occur in Chinese text
-    means = [characters.total() / _characters_per_subword(characters) / len(pairs) for characters in (source, target)]
-    return TextSize(len(pairs), max(means), (len(source), len(target)), same)
+    lengths = source.total() / len(pairs), target.total() / len(pairs)
+    return TextSize(len(pairs), lengths, (len(source), len(target)), same)
 
 
 def _common(one: Counter[str], other: Counter[str]) -> float:
@@ -45,8 +45,3 @@ def _characters(sentences: Iterable[str]) -> Counter[str]:
     for sentence in sentences:
         counts.update(sentence)
     return counts
-
-
-def _characters_per_subword(characters: Counter[str]) -> float:
-    """Estimate the length of a subword: about 4 letters of an alphabet, or 1.3 of thousands of characters (Chinese)."""
-    return 4.0 if len(characters) < 1000 else 1.3

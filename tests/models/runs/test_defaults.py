@@ -19,7 +19,7 @@ def chosen(size, **given):
 
 @drawn(
     pairs=st.integers(1, 10**8),
-    subwords=st.floats(1, 300),
+    lengths=st.tuples(st.floats(1, 1e6), st.floats(1, 1e6)),
     characters=st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)),
     same=st.booleans(),
     width=st.sampled_from([None, 2, 6, 100, 4096]),
@@ -27,11 +27,11 @@ def chosen(size, **given):
     sentences=st.sampled_from([None, 1, 64]),
 )
 def test_every_size_of_text_and_every_override_makes_a_config(
-    pairs, subwords, characters, same, width, epochs, sentences
+    pairs, lengths, characters, same, width, epochs, sentences
 ):
     given = {"epochs": epochs, "batch_sentences": sentences, "model": {"width": width} if width else None}
     given = FILES | {key: value for key, value in given.items() if value}
-    size = TextSize(pairs, subwords, characters, same)
+    size = TextSize(pairs, lengths, characters, same)
     config = config_from(("command line", given), size=size)  # which checks all of its values
     assert config.optim.warmup < max(config.steps, 2) or config.epochs
     assert (config.model.width == width or not width) and bool(config.steps) != bool(epochs)
@@ -41,7 +41,7 @@ def test_every_size_of_text_and_every_override_makes_a_config(
 
 
 def test_more_text_means_more_subwords_a_larger_model_and_more_steps():
-    sizes = [300, 3_000, 29_000, 200_000, 5_000_000]
+    sizes = [300, 3_000, 29_000, 53_581, 200_000, 5_000_000]
     rows = [chosen(TextSize(pairs)) for pairs in sizes]
     for key in ("tokenizer.vocabulary", "model.width", "batch_tokens", "steps", "optim.warmup"):
         assert [row[key] for row in rows] == sorted(row[key] for row in rows)
@@ -57,13 +57,28 @@ def test_settings_follow_those_that_are_given():
     assert chosen(size, model={"heads": 3})["model.width"] == 258  # 43 · 2 · 3: even, and nearest to 256
     short = chosen(size, steps=50)
     assert (short["optim.warmup"], short["validate_every"]) == (5, 2)
-    in_epochs = chosen(size, epochs=2)  # 29,000 pairs of 15 subwords in batches of 2,048 positions, 90 % filled
-    assert (in_epochs["optim.warmup"], in_epochs["validate_every"]) == (47, 0) and "steps" not in in_epochs
+    in_epochs = chosen(size, epochs=2)
+    assert (in_epochs["optim.warmup"], in_epochs["validate_every"]) == (49, 0) and "steps" not in in_epochs
     assert chosen(size, optim={"schedule": "noam"})["optim.learning_rate"] == 1.0
     assert chosen(size, tokenizer={"shared": False})["tokenizer.vocabulary"] == 4_000
     assert not chosen(size, tokenizer={"shared": False})["model.tie_embeddings"]
     assert "model.attention_dropout" not in chosen(size, model={"dropout": 0.4})  # it follows --model.dropout
     assert "best_by" not in chosen(size, bleu_sentences=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "batches"),
+    [
+        (TextSize(300, (71.6, 60.7), (59, 51)), 20),
+        (TextSize(3_000, (69.6, 60.2), (78, 68)), 70),
+        (TextSize(29_000, (72.0, 62.4), (60, 51)), 254),
+        (TextSize(53_581, (10.7, 34.4), (3_475, 118), same_letters=False), 338),
+    ],
+)
+def test_the_number_of_batches_is_estimated_before_subwords_are_learned(size, batches):
+    """The first three are parts of Multi30k, the last is Tatoeba, Chinese to English; their batches were counted."""
+    a_tenth_of_ten_epochs = chosen(size, epochs=10)["optim.warmup"]
+    assert abs(a_tenth_of_ten_epochs / batches - 1) < 0.2
 
 
 def test_languages_with_different_letters_get_a_vocabulary_each_in_which_every_character_fits():
@@ -82,7 +97,7 @@ def test_a_complete_config_leaves_nothing_to_choose():
 def test_each_choice_has_a_reason():
     for pairs in (1, 10**9):
         assert all(choice.reason and choice.settings for choice in choose(TextSize(pairs), {}))
-    assert "about 20 passes over the text" in [choice.reason for choice in choose(TextSize(29_000, 15.0), {})]
+    assert "about 20 passes over the text" in [choice.reason for choice in choose(TextSize(29_000), {})]
 
 
 @pytest.mark.parametrize("schedule", ["inverse-sqrt", "cosine", "constant", "noam"])

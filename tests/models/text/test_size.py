@@ -5,10 +5,9 @@ import pytest
 from models.text.size import measure
 
 
-def test_it_counts_pairs_and_characters_and_estimates_subwords():
+def test_it_counts_pairs_and_characters():
     size = measure([("abcd abc", "ab"), ("dddd", "b" * 16)])
-    assert (size.pairs, size.characters) == (2, (5, 2))
-    assert size.subwords == (2 + 16) / 4 / 2  # the target is the longer side: 18 letters, about 4 in a subword
+    assert (size.pairs, size.lengths, size.characters) == (2, (6.0, 9.0), (5, 2))
 
 
 @pytest.mark.parametrize(
@@ -23,8 +22,3 @@ def test_it_counts_pairs_and_characters_and_estimates_subwords():
 def test_it_finds_out_whether_both_languages_use_the_same_letters(source, target, same):
     assert measure([(source, target)]).same_letters is same
     assert measure([(target, source)]).same_letters is same
-
-
-def test_characters_of_chinese_are_taken_for_longer_subwords_than_letters():
-    many = "".join(map(chr, range(0x4E00, 0x4E00 + 1300)))
-    assert measure([(many, "x")]).subwords == 1000
