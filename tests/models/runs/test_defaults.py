@@ -100,6 +100,11 @@ def test_each_choice_has_a_reason():
     assert "about 20 passes over the text" in [choice.reason for choice in choose(TextSize(29_000), {})]
 
 
+@pytest.mark.parametrize("steps, times", [(1, "1 time"), (5, "5 times"), (1500, "20 times"), (39, "39 times")])
+def test_the_number_of_validations_is_that_of_the_run(steps, times):
+    assert choose(TextSize(), {"steps": steps})[-1].reason == f"{times} in all"
+
+
 @pytest.mark.parametrize("schedule", ["inverse-sqrt", "cosine", "constant", "noam"])
 def test_a_schedule_that_cannot_reach_its_peak_is_reported(schedule):
     optim = {"schedule": schedule, "warmup": 1000, "learning_rate": 5e-4}
