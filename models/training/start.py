@@ -61,7 +61,7 @@ class Plan:
 
     config: TrainConfig
     corpus: Corpus
-    layers: Sequence[Layer]
+    layers: Sequence[Layer] = ()  # the settings that are given; if there are none, `config` is complete
 
 
 def plan_run(out: Path | None, *layers: Layer) -> Plan:
@@ -88,7 +88,7 @@ def prepare_run(plan: Plan) -> Prepared:
         config.bleu_tokenize, [target for _, target in corpus.valid], "--bleu-tokenize"
     )
     corpus.notes.extend([reason] if reason else [])
-    size = measure(corpus.train) if config.data == "files" else None
+    size = measure(corpus.train) if plan.layers and config.data == "files" else None
     if size:
         config = config_from(*plan.layers, size=size)
     tokenizer = train_tokenizer(config, corpus)
