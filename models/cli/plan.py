@@ -10,17 +10,17 @@ from models.training.epochs import Epochs
 from models.training.milestones import estimated_steps
 from models.training.optimizer import unreached_peak
 from models.training.rehearsal import STEPS, rehearsed_seconds
-from models.training.start import Plan, Prepared
+from models.training.start import Prepared
 from tensorlib.messages import plural
 
-__all__ = ["estimate_lines", "plan_lines", "size_lines"]
+__all__ = ["choice_lines", "estimate_lines", "size_lines"]
 
 
-def plan_lines(plan: Plan) -> Iterator[str]:
+def choice_lines(run: Prepared) -> Iterator[str]:
     """Yield the chosen settings, as flags, with the reason for each group; nothing if none were chosen."""
-    if plan.choices:
-        yield f"settings chosen for {plural(len(plan.corpus.train), 'pair')} (flags and --config override them):"
-    for choice in plan.choices:
+    if run.choices:
+        yield f"settings chosen for {plural(len(run.corpus.train), 'pair')} (flags and --config override them):"
+    for choice in run.choices:
         yield f"    {_flags(choice.settings)}"
         yield f"        {choice.reason}"
 

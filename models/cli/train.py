@@ -11,7 +11,7 @@ from cyclopts import Parameter
 import tensorlib as tl
 from models.cli.display import Display, bar
 from models.cli.options import RUN, TrainOptions, given
-from models.cli.plan import estimate_lines, plan_lines, size_lines
+from models.cli.plan import choice_lines, estimate_lines, size_lines
 from models.evaluation.metrics import exact_match, scores
 from models.evaluation.translator import Translator
 from models.runs.checkpoint import BEST, load_weights, newest_checkpoint, read_checkpoint
@@ -22,7 +22,7 @@ from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
 from models.training.divergence import LOWER_RATE, Diverged
 from models.training.loop import Trainer
-from models.training.start import Plan, Run, plan_run, prepare_run, resume_run, start_run
+from models.training.start import Run, plan_run, prepare_run, resume_run, start_run
 from tensorlib.messages import plural
 
 __all__ = ["train"]
@@ -67,10 +67,10 @@ def train(
             plan = plan_run(out, *layers)
             if dry_run:
                 prepared = prepare_run(plan)
-                print("\n".join([*plan_lines(plan), *size_lines(prepared), *estimate_lines(prepared)]))
+                print("\n".join([*choice_lines(prepared), *size_lines(prepared), *estimate_lines(prepared)]))
                 return 0
             run = start_run(plan, out, stopper)
-            diverged = _train_new(run, plan, stopper)
+            diverged = _train_new(run, stopper)
         stopper.patient = False  # everything is saved: a signal may end the report at once
         try:
             stopper.check()
@@ -92,12 +92,12 @@ def _train_on(run: Run, stopper: Stopper) -> bool:
         return trainer.diverged
 
 
-def _train_new(run: Run, plan: Plan, stopper: Stopper) -> bool:
+def _train_new(run: Run, stopper: Stopper) -> bool:
     """Train a new run, and return whether it ended diverged. If it fails before its first checkpoint, remove it."""
     display = Display()
     with run.lock:
         try:
-            for line in plan_lines(plan):
+            for line in choice_lines(run):
                 display.line(line)
             _introduce(run, display)
             trainer = Trainer(run, display, stopper)

@@ -47,14 +47,12 @@ ROWS = (
     Row(math.inf, 32_000, 6, 512, 8, 2_048, 0.1, 4_096, 6, 100_000),
 )
 
-_OTHER_SUBWORDS = 4 + 256 + 240  # special tokens, bytes, and some subwords longer than a character
+_LONGER = 240  # subwords longer than a character, at least
+_OTHER_SUBWORDS = 4 + 256 + _LONGER  # special tokens, bytes
 _INNER_DROPOUT = 0.1  # of attention weights and hidden layers, also where the outputs of sub-layers need more
 _RATE = 0.0015  # at width 256; in inverse proportion to the width: 0.003 at 128 and below, 0.00075 at 512
 _LONGEST_WARMUP = 4_000  # steps, as in Vaswani et al. 2017, section 5.3
-_FILLED = 0.9  # the part of a batch that is not padding
-_LETTERS, _MORE_LETTERS = 2.6, 0.45  # in a subword if there are 800, and how many more if there are twice as many
-_MOST_LETTERS = 5.0
-_SIGNS = 1.1  # characters in a subword of a language with thousands of them
+_POSITIONS = 17  # of a sentence, with its padding: a guess for as long as no subwords are learned
 _VALIDATIONS = 20
 _BLEU_SENTENCES = 500
 
@@ -100,7 +98,9 @@ class _Chooser:
         needed = sum(characters) if shared else max(characters)
         least = _OTHER_SUBWORDS + needed
         usual = self.row.vocabulary if shared else self.row.vocabulary // 2
-        why = f"so that each occurs often in {self.pairs}" if usual >= least else f"{needed:,} characters must fit"
+        why = f"so that each occurs often in {self.pairs}"
+        if usual < least:
+            why = f"{needed:,} characters must fit, {_OTHER_SUBWORDS - _LONGER} other tokens, and some longer subwords"
         return self._choice({"tokenizer.vocabulary": max(usual, least)}, why)
 
     def model(self) -> Choice:
@@ -150,11 +150,12 @@ class _Chooser:
 
     def validation(self) -> Choice:
         every = 0 if self._get("epochs", 0) else max(self._steps() // _VALIDATIONS, 1)  # 0: after each epoch
+        every = self._get("validate_every", every)
         settings: dict[str, Any] = {"validate_every": every, "save_every": every, "bleu_sentences": _BLEU_SENTENCES}
         if self._get("bleu_sentences", _BLEU_SENTENCES):
             settings["best_by"] = "bleu"  # with little text, translations still improve when the loss no longer does
         times = math.ceil(self._steps() / max(every, 1))
-        reason = "at the end of each epoch" if every == 0 else f"{plural(times, 'time')} in all"
+        reason = "at the end of each epoch" if every == 0 else f"{plural(times, 'validation')} in all"
         return self._choice(settings, reason)
 
     def _get(self, key: str, default: Any) -> Any:
@@ -170,15 +171,9 @@ class _Chooser:
         return self._get("steps", 0) or math.ceil(self._get("epochs", 0) * self._steps_per_epoch())
 
     def _steps_per_epoch(self) -> float:
-        batches = self.size.pairs / max(self._sentences_per_batch(), 1)
-        return math.ceil(batches) / self.known["optim.accumulate"]
-
-    def _sentences_per_batch(self) -> float:
-        """Return an estimate; no subwords are learned yet. On the texts of RESULTS.md it is off by up to 15 %."""
-        if sentences := self._get("batch_sentences", 0):
-            return float(sentences)
-        subwords = self.known["tokenizer.vocabulary"] * (1 if self.known["tokenizer.shared"] else 2)
-        letters = min(max(_LETTERS + _MORE_LETTERS * math.log2(subwords / 800), 1), _MOST_LETTERS)
-        texts = zip(self.size.lengths, self.size.characters, strict=True)
-        longer = max(length / (letters if kinds < 1000 else _SIGNS) for length, kinds in texts)
-        return float(self._get("batch_tokens", 0) * _FILLED / (longer + 1))
+        positions, sentences = self._get("batch_tokens", 0), self._get("batch_sentences", 0)
+        if self.size.batches:
+            batches = self.size.batches(positions, sentences)
+        else:
+            batches = math.ceil(self.size.pairs / max(sentences or positions / _POSITIONS, 1))
+        return batches / self.known["optim.accumulate"]

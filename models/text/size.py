@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from models.text.lines import Pair
@@ -16,21 +16,21 @@ class TextSize:
     """The size of a parallel text. The default is a text of the size that most of our figures were measured on."""
 
     pairs: int = 29_000
-    lengths: tuple[float, float] = (60.0, 60.0)  # mean number of characters in a source and in a target
     characters: tuple[int, int] = (100, 100)  # number of different characters of the source and of the target
     same_letters: bool = True  # whether most letters of each text also occur in the other
+    # (maximum of positions, or else of sentences, in a batch) -> batches in an epoch, once subwords are learned
+    batches: Callable[[int, int], int] | None = None
 
 
 def measure(pairs: Sequence[Pair]) -> TextSize:
     """Return the size of a non-empty text.
 
     >>> measure([("eine Katze", "a cat"), ("ein Hund", "a dog")])
-    TextSize(pairs=2, lengths=(9.0, 5.0), characters=(12, 7), same_letters=False)
+    TextSize(pairs=2, characters=(12, 7), same_letters=False, batches=None)
     """
     source, target = _characters(s for s, _ in pairs), _characters(t for _, t in pairs)
     same = min(_common(source, target), _common(target, source)) >= 0.5  # English words do occur in Chinese text
-    lengths = source.total() / len(pairs), target.total() / len(pairs)
-    return TextSize(len(pairs), lengths, (len(source), len(target)), same)
+    return TextSize(len(pairs), (len(source), len(target)), same)
 
 
 def _common(one: Counter[str], other: Counter[str]) -> float:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 import tensorlib as tl
 from models.architectures.build import build_model
@@ -23,6 +26,7 @@ from models.runs.lock import RunLock
 from models.system.files import remove_unfinished, require_creatable
 from models.system.stopping import Stopper
 from models.system.terminal import printable
+from models.text.batching import epoch_batches, lengths
 from models.text.size import measure
 from models.text.subwords import Tokenizer
 from models.training.corpus import Corpus, Examples, encode_corpus, read_corpus, train_tokenizer
@@ -39,6 +43,7 @@ class Prepared:
     tokenizer: Tokenizer
     examples: Examples
     model: Transformer
+    choices: Sequence[Choice]  # settings that were chosen by the size of the text
 
 
 @dataclass(frozen=True)
@@ -52,15 +57,15 @@ class Run(Prepared):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a new run will do: its config, its text, and the settings that were chosen by the size of the text."""
+    """What a new run will do: its config as far as it is known before subwords are learned, and its text."""
 
     config: TrainConfig
     corpus: Corpus
-    choices: Sequence[Choice] = ()
+    layers: Sequence[Layer] = ()  # the settings that are given; if there are none, `config` is complete
 
 
 def plan_run(out: Path | None, *layers: Layer) -> Plan:
-    """Read the text, and choose the settings that `layers` leave open. Nothing is written.
+    """Read the text. Nothing is written.
 
     Errors: `UserError` for settings that are impossible, before the text is read; for a directory that exists or can't
     be created; for text that can't be read.
@@ -70,26 +75,39 @@ def plan_run(out: Path | None, *layers: Layer) -> Plan:
         refuse_existing(out)
     require_creatable(out or RUNS / "1", "train --out" if out else "train")
     open_backend(config.backend)
-    corpus = read_corpus(config)
-    if config.data != "files":
-        return Plan(config, corpus)
-    size = measure(corpus.train)
-    return Plan(config_from(*layers, size=size), corpus, choose(size, merged(*layers)))
+    return Plan(config, read_corpus(config), layers)
 
 
 def prepare_run(plan: Plan) -> Prepared:
-    """Learn and build everything that training needs; write nothing.
+    """Choose the settings that are left open, and learn and build everything that training needs; write nothing.
 
     Errors: `UserError` for settings that don't fit the text.
     """
-    config, corpus = plan.config, plan.corpus
-    chosen, reason = bleu_tokenizer(config.bleu_tokenize, [target for _, target in corpus.valid], "--bleu-tokenize")
+    config, corpus, choices = plan.config, plan.corpus, list[Choice]()
+    bleu_tokenize, reason = bleu_tokenizer(
+        config.bleu_tokenize, [target for _, target in corpus.valid], "--bleu-tokenize"
+    )
     corpus.notes.extend([reason] if reason else [])
-    config = replace(config, bleu_tokenize=chosen)  # so that all validations, and later evaluations, are comparable
+    size = measure(corpus.train) if plan.layers and config.data == "files" else None
+    if size:
+        config = config_from(*plan.layers, size=size)
     tokenizer = train_tokenizer(config, corpus)
     examples = encode_corpus(config, corpus, tokenizer)
+    if size:  # the length of training follows the number of batches, which is known now
+        size = replace(size, batches=partial(_batches, lengths(examples.train), config.seed))
+        config, choices = config_from(*plan.layers, size=size), choose(size, merged(*plan.layers))
+    config = replace(config, bleu_tokenize=bleu_tokenize)  # so that all validations, and evaluations, are comparable
     model = _new_model(config, tokenizer, open_backend(config.backend))
-    return Prepared(config, corpus, tokenizer, examples, model)
+    return Prepared(config, corpus, tokenizer, examples, model, choices)
+
+
+def _batches(lengths_N2: np.ndarray, seed: int, positions: int, sentences: int) -> int:
+    """Return the number of batches in the first epoch."""
+    return len(
+        epoch_batches(
+            lengths_N2, seed=seed, epoch=0, tokens_per_batch=positions or None, sentences_per_batch=sentences or None
+        )
+    )
 
 
 def start_run(plan: Plan, out: Path | None, stopper: Stopper) -> Run:
@@ -122,7 +140,7 @@ def resume_run(path: Path, stopper: Stopper, *layers: Layer, may_change: Collect
         lock.release()
         raise
     stopper.patient = True
-    return Run(config, corpus, tokenizer, examples, model, path, lock, notes)
+    return Run(config, corpus, tokenizer, examples, model, (), path, lock, notes)
 
 
 def _removed(paths: list[Path]) -> list[str]:

@@ -19,7 +19,7 @@ def chosen(size, **given):
 
 @drawn(
     pairs=st.integers(1, 10**8),
-    lengths=st.tuples(st.floats(1, 1e6), st.floats(1, 1e6)),
+    batches=st.sampled_from([None, 1, 1000]),
     characters=st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)),
     same=st.booleans(),
     width=st.sampled_from([None, 2, 6, 100, 4096]),
@@ -27,11 +27,11 @@ def chosen(size, **given):
     sentences=st.sampled_from([None, 1, 64]),
 )
 def test_every_size_of_text_and_every_override_makes_a_config(
-    pairs, lengths, characters, same, width, epochs, sentences
+    pairs, batches, characters, same, width, epochs, sentences
 ):
     given = {"epochs": epochs, "batch_sentences": sentences, "model": {"width": width} if width else None}
     given = FILES | {key: value for key, value in given.items() if value}
-    size = TextSize(pairs, lengths, characters, same)
+    size = TextSize(pairs, characters, same, batches and (lambda positions, sentences: batches))
     config = config_from(("command line", given), size=size)  # which checks all of its values
     assert config.optim.warmup < max(config.steps, 2) or config.epochs
     assert (config.model.width == width or not width) and bool(config.steps) != bool(epochs)
@@ -58,7 +58,7 @@ def test_settings_follow_those_that_are_given():
     short = chosen(size, steps=50)
     assert (short["optim.warmup"], short["validate_every"]) == (5, 2)
     in_epochs = chosen(size, epochs=2)
-    assert (in_epochs["optim.warmup"], in_epochs["validate_every"]) == (49, 0) and "steps" not in in_epochs
+    assert (in_epochs["optim.warmup"], in_epochs["validate_every"]) == (48, 0) and "steps" not in in_epochs
     assert chosen(size, optim={"schedule": "noam"})["optim.learning_rate"] == 1.0
     assert chosen(size, tokenizer={"shared": False})["tokenizer.vocabulary"] == 4_000
     assert not chosen(size, tokenizer={"shared": False})["model.tie_embeddings"]
@@ -66,19 +66,25 @@ def test_settings_follow_those_that_are_given():
     assert "best_by" not in chosen(size, bleu_sentences=0)
 
 
-@pytest.mark.parametrize(
-    ("size", "batches"),
-    [
-        (TextSize(300, (71.6, 60.7), (59, 51)), 20),
-        (TextSize(3_000, (69.6, 60.2), (78, 68)), 70),
-        (TextSize(29_000, (72.0, 62.4), (60, 51)), 254),
-        (TextSize(53_581, (10.7, 34.4), (3_475, 118), same_letters=False), 338),
-    ],
-)
-def test_the_number_of_batches_is_estimated_before_subwords_are_learned(size, batches):
-    """The first three are parts of Multi30k, the last is Tatoeba, Chinese to English; their batches were counted."""
-    a_tenth_of_ten_epochs = chosen(size, epochs=10)["optim.warmup"]
-    assert abs(a_tenth_of_ten_epochs / batches - 1) < 0.2
+def test_the_steps_follow_the_number_of_batches():
+    def sized(pairs, batches):
+        return TextSize(pairs, batches=lambda positions, sentences: batches)
+
+    assert chosen(sized(29_000, 254))["steps"] == 5_100  # 20 passes
+    assert chosen(sized(10_000, 80))["steps"] == 4_700  # at least
+    assert chosen(sized(300, 20))["steps"] == 1_500
+    (reason,) = [c.reason for c in choose(sized(300, 20), {"steps": 60}) if "batch_tokens" in c.settings]
+    assert reason == "about 3 passes over the text"
+    in_epochs = chosen(sized(300, 20), epochs=30)
+    assert in_epochs["optim.warmup"] == 60 and "steps" not in in_epochs
+    calls = []
+    chosen(TextSize(300, batches=lambda *limits: calls.append(limits) or 7), batch_sentences=5)
+    assert set(calls) == {(0, 5)}
+
+
+def test_saving_follows_validating():
+    made = [c for c in choose(TextSize(300), {"validate_every": 750}) if "save_every" in c.settings]
+    assert made[0].settings["save_every"] == 750 and made[0].reason == "2 validations in all"
 
 
 def test_languages_with_different_letters_get_a_vocabulary_each_in_which_every_character_fits():
@@ -100,7 +106,9 @@ def test_each_choice_has_a_reason():
     assert "about 20 passes over the text" in [choice.reason for choice in choose(TextSize(29_000), {})]
 
 
-@pytest.mark.parametrize("steps, times", [(1, "1 time"), (5, "5 times"), (1500, "20 times"), (39, "39 times")])
+@pytest.mark.parametrize(
+    "steps, times", [(1, "1 validation"), (5, "5 validations"), (1500, "20 validations"), (39, "39 validations")]
+)
 def test_the_number_of_validations_is_that_of_the_run(steps, times):
     assert choose(TextSize(), {"steps": steps})[-1].reason == f"{times} in all"
 
