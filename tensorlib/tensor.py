@@ -15,7 +15,7 @@ from tensorlib.arrays.conversion import floats_beside, new_array, without_librar
 from tensorlib.arrays.sharing import kept, note_overwritten
 from tensorlib.engine import backward, hooks
 from tensorlib.engine.node import next_serial
-from tensorlib.engine.recording import current_state, is_grad_enabled
+from tensorlib.engine.recording import STATE, current_state, is_grad_enabled
 from tensorlib.engine.value import Value, as_array, wrap
 from tensorlib.exchange import interop, numpy_functions
 from tensorlib.messages import kind_of, unknown_name
@@ -61,13 +61,13 @@ def in_place(op: Callable[[Any, Any], Tensor], symbol: str) -> Callable[[Tensor,
 
     For a leaf that requires a gradient this would lose the leaf. So the leaf itself gets the new value within
     `no_grad`, and elsewhere an error says what to write. A Parameter or Buffer without gradient always gets the value,
-    because a loop over the parameters of a module has no other name for it. So does the gradient in a hook, which is
-    the only plain Tensor with a name.
+    because a loop over the parameters of a module has no other name for it. So does the gradient, while the hook that
+    got it runs.
     """
 
     def method(self: Tensor, other: Any) -> Tensor:
         if self.node is not None or (type(self) is Tensor and not self.needs_grad):
-            return self._become(op(self, other)) if self.name else op(self, other)
+            return self._become(op(self, other)) if self is STATE.get().changeable else op(self, other)
         if self.needs_grad and is_grad_enabled():
             raise RuntimeError(
                 f"{symbol}=: would bind the name of a leaf that requires a gradient to another Tensor; write "
