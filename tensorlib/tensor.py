@@ -12,7 +12,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, get_backend
 from tensorlib.arrays.conversion import floats_beside, new_array, without_library
-from tensorlib.arrays.sharing import kept, note_overwritten
+from tensorlib.arrays.sharing import kept, note_overwritten, read_only
 from tensorlib.engine import backward, hooks
 from tensorlib.engine.node import next_serial
 from tensorlib.engine.recording import STATE, current_state, is_grad_enabled
@@ -209,7 +209,7 @@ class Tensor(Value):
         >>> tl.Tensor([1.0, 2.0]).numpy()
         array([1., 2.], dtype=float32)
         """
-        return interop.read_only(self.backend.to_numpy(self.array))
+        return read_only(self.backend.to_numpy(self.array))
 
     def item(self) -> Any:
         """Return the only element as a Python number. Waits for the GPU.

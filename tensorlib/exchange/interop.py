@@ -13,7 +13,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import get_backend
 from tensorlib.arrays.conversion import check_numbers, dlpack_array, new_array
-from tensorlib.arrays.sharing import note_shared
+from tensorlib.arrays.sharing import note_shared, read_only
 from tensorlib.engine.value import Value, as_value, wrap
 from tensorlib.messages import kind_of
 
@@ -100,14 +100,7 @@ def to_host_array(x: Tensor, dtype: Any = None, copy: bool | None = None) -> np.
     if x.backend.xp is not np:
         raise TypeError(f"numpy: this Tensor is on backend {x.backend.name!r}; use x.numpy()")
     array = np.array(x.data, dtype=dtype, copy=copy)
-    return read_only(array) if array is x.data else array
-
-
-def read_only(array: np.ndarray) -> np.ndarray:
-    """Return a view of `array` that cannot be written to, because a graph may have saved this memory."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+    return read_only(array) if array is x.data else array  # a graph may have saved this memory
 
 
 def to_dlpack(x: Tensor, **options: Any) -> Any:
