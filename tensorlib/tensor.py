@@ -138,7 +138,8 @@ class Tensor(Value):
 
         An assignment copies the value, keeps shape and dtype, and increases the version, so that a backward pass that
         needs the old value is an error. The engine cannot see elements being written, as in ``x.data[0] = 1``: do not
-        do that between a forward pass and its backward pass.
+        do that between a forward pass and its backward pass. The array of a Tensor that was computed in a graph is
+        read-only on NumPy; write into a copy of it.
 
         >>> w = tl.Tensor([1.0, 2.0], requires_grad=True)
         >>> (w * w).sum().backward()
@@ -147,7 +148,7 @@ class Tensor(Value):
         Tensor([0.5 1. ], shape=(2,), dtype=float32, requires_grad=True)
         >>> w.data = w.data - 0.25 * w.grad
         """
-        return self.array
+        return self.array if self.node is None else read_only(self.array)
 
     @data.setter
     def data(self, value: TensorLike) -> None:

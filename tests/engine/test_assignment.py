@@ -9,6 +9,7 @@ import pytest
 import nn
 import tensorlib as tl
 from tensorlib.arrays import sharing
+from tests.strict import STRICT
 
 
 def leaf(values=(1.0, 2.0), backend="numpy"):
@@ -130,9 +131,26 @@ def test_a_gradient_that_the_user_assigned_is_checked_before_another_is_added():
             (w * w).sum().backward()
 
 
-def test_a_refused_assignment_to_the_output_of_an_op_is_not_silent_either():
+def test_the_output_of_a_recorded_op_cannot_be_written_to():
+    def element(y):
+        y.data[0] = 1
+
+    def operator(y):
+        y.data -= 1
+
     w = leaf()
     y = tl.exp(w)
+    before = y.numpy().tolist()
+    for write in (element, operator):
+        with pytest.raises(ValueError, match="read-only"):
+            write(y)
+    assert y.numpy().tolist() == before and y.data.tolist() == before
+    y.sum().backward()
+    assert w.grad.numpy().tolist() == before
+
+
+def test_a_refused_assignment_to_the_output_of_an_op_is_not_silent_where_arrays_cannot_be_read_only():
+    y = tl.exp(leaf(backend=STRICT))
     with pytest.raises(RuntimeError, match=r"data: needs a leaf, .* computed by exp; use x\.detach\(\)"):
         y.data -= 1
     with pytest.raises(RuntimeError, match=r"exp needs a value that an assignment to \.data has overwritten"):
