@@ -16,7 +16,7 @@ from tensorlib.arrays.sharing import kept, note_overwritten, read_only
 from tensorlib.engine import backward, hooks
 from tensorlib.engine.node import next_serial
 from tensorlib.engine.recording import STATE, current_state, is_grad_enabled
-from tensorlib.engine.value import Value, as_array, wrap
+from tensorlib.engine.value import Value, as_array, checked_array, wrap
 from tensorlib.exchange import interop, numpy_functions
 from tensorlib.messages import kind_of, unknown_name
 from tensorlib.ops import (
@@ -279,6 +279,7 @@ class Tensor(Value):
             array = as_array(array)
             if isinstance(array, Tensor) or not hasattr(array, "dtype"):
                 raise TypeError(f"replace: needs an array, got {kind_of(array)}; x.data = value takes anything")
+        array = checked_array(array, "replace")
         if self.needs_grad and array.dtype.kind != "f":
             raise TypeError(f"replace: a Tensor that requires a gradient needs a floating dtype, got {array.dtype}")
         self._set("replace", array.copy() if copy else array)

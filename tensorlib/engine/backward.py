@@ -20,7 +20,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.conversion import new_array
-from tensorlib.arrays.shapes import broadcasts_to, sum_to
+from tensorlib.arrays.shapes import as_dtype, broadcasts_to, sum_to
 from tensorlib.arrays.sharing import any_overwritten, read_only
 from tensorlib.engine.errors import in_backward, overwritten, replaced_since, require_arrays
 from tensorlib.engine.function import Function
@@ -218,7 +218,7 @@ def backward(output: Value, gradient: Any = None, retain_graph: bool = False) ->
     sums = []
     for x in reached:
         dx = found[edge_of(x)]
-        sums.append(dx if x.grad is None else as_array(_own_gradient(x).array + dx))
+        sums.append(dx if x.grad is None else as_array(as_dtype(_own_gradient(x).array + dx, x.dtype)))
     for x, total in zip(reached, sums, strict=True):  # in a second loop, so that an error in the first changes no .grad
         x.grad = wrap(total)
 

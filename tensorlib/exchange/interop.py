@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import get_backend
-from tensorlib.arrays.conversion import check_numbers, dlpack_array, new_array
+from tensorlib.arrays.conversion import check_numbers, dlpack_array, new_array, plain
 from tensorlib.arrays.sharing import note_shared, read_only
 from tensorlib.engine.value import Value, as_value, wrap
 from tensorlib.messages import kind_of
@@ -44,17 +44,15 @@ def from_numpy(array: np.ndarray) -> Tensor:
     if not isinstance(array, np.ndarray):
         remedy = "tl.from_dlpack(x)" if hasattr(array, "__dlpack__") else "tl.Tensor(x), which copies"
         raise TypeError(f"from_numpy: needs a numpy.ndarray, got {kind_of(array)}; use {remedy}")
-    if hasattr(array, "mask"):
-        raise TypeError("from_numpy: a Tensor has no mask, got a MaskedArray; use x.filled(0)")
+    array = plain("from_numpy", array)
     check_numbers("from_numpy", array.dtype)
     if not array.dtype.isnative:
         raise TypeError(
             f"from_numpy: the byte order must be that of this machine, got dtype {array.dtype}; use tl.Tensor(x), "
             "which copies"
         )
-    plain = array if type(array) is np.ndarray else array.view(np.ndarray)  # a memmap stays mapped
-    note_shared(plain)
-    return wrap(plain)
+    note_shared(array)
+    return wrap(array)
 
 
 def from_dlpack(x: Any) -> Tensor:

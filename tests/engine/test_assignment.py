@@ -131,6 +131,17 @@ def test_a_gradient_that_the_user_assigned_is_checked_before_another_is_added():
             (w * w).sum().backward()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_sum_with_a_gradient_that_the_user_assigned_has_the_dtype_of_the_leaf(dtype, backend):
+    for assigned in ("float16", "float32", "float64", "int64"):
+        w = tl.Tensor([1.0, 2.0], requires_grad=True, dtype=dtype, backend=backend)
+        w.grad = own = tl.Tensor([10.0, 20.0], dtype=assigned, backend=backend)
+        for expected in ([12.0, 24.0], [14.0, 28.0]):
+            (w * w).sum().backward()
+            assert w.grad.dtype == dtype and w.grad.numpy().tolist() == expected
+        assert own.numpy().tolist() == [10.0, 20.0] and own.dtype == assigned  # the sum is another Tensor
+
+
 def test_the_output_of_a_recorded_op_cannot_be_written_to():
     def element(y):
         y.data[0] = 1
