@@ -16,6 +16,7 @@ from nn.checks import IncompatibleKeys, by_first_name, converted_arrays, every_n
 from nn.hooks import ForwardHook, ForwardPreHook, Hooks, call_with_hooks
 from nn.parameter import Buffer, Parameter
 from tensorlib.arrays.backend import Array
+from tensorlib.arrays.conversion import numeric_dtype
 from tensorlib.engine.recording import STATE
 from tensorlib.messages import kind_of
 from tensorlib.ops.arguments import check_flag
@@ -256,27 +257,31 @@ class Module(CheckedAttributes):
         return IncompatibleKeys([name for name in own if name not in arrays], [n for n in arrays if n not in own])
 
     def to(self, backend: str | tl.Backend) -> Self:
-        """Move all parameters, buffers and other Tensors that modules hold to a backend, in place; return self."""
+        """Move all parameters, buffers and other Tensors that modules hold to a backend, in place; return self.
+
+        A Tensor with history, which a forward pass may have kept to look at, stays as it is.
+        """
         target = tl.get_backend(backend)
         return self._convert(lambda x: target.asarray(x.numpy()) if x.backend is not target else x.data)
 
     def astype(self, dtype: DTypeLike) -> Self:
         """Convert all parameters, floating buffers and other floating Tensors of modules to `dtype`; return self.
 
-        Raises TypeError unless `dtype` is a real floating-point dtype.
+        A Tensor with history, which a forward pass may have kept to look at, stays as it is. Raises TypeError unless
+        `dtype` is a real floating-point dtype of at most 64 bits.
         """
-        if np.dtype(dtype).kind != "f":
-            raise TypeError(f"astype: parameters need a floating dtype, got {np.dtype(dtype)}")
-        return self._convert(lambda x: x.data.astype(dtype, copy=False) if x.dtype.kind == "f" else x.data)
+        kind = numeric_dtype("astype", dtype)
+        if kind.kind != "f":
+            raise TypeError(f"astype: parameters need a floating dtype, got {kind}")
+        return self._convert(lambda x: x.data.astype(kind, copy=False) if x.dtype.kind == "f" else x.data)
 
     def _convert(self, convert: Callable[[tl.Tensor], Array]) -> Self:
-        for module in self.modules():
-            for value in vars(module).values():
-                if isinstance(value, tl.Tensor):
-                    array = convert(value)
-                    if array is not value.data:
-                        value.replace(array, copy=False)
-                        value.grad = None  # the gradient has the old dtype or backend
+        held = [x for module in self.modules() for x in vars(module).values() if isinstance(x, tl.Tensor) and x.is_leaf]
+        converted = {id(x): (x, convert(x)) for x in held}
+        for x, array in converted.values():  # in a second loop, so that an error in the first changes nothing
+            if array is not x.data:
+                x.replace(array, copy=False)
+                x.grad = None  # the gradient has the old dtype or backend
         return self
 
     def zero_grad(self) -> None:

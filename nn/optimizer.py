@@ -16,6 +16,7 @@ from nn.checks import check_number, fitting_arrays
 from nn.module import Module
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
+from tensorlib.arrays.sharing import read_only
 from tensorlib.engine.value import as_array
 from tensorlib.messages import kind_of, shown, unknown_name
 from tensorlib.pytorch_words import check_keywords
@@ -59,6 +60,13 @@ class Optimizer:
     # True if the `update` that this class defines treats each element independently and keeps no state but the slots.
     # Small parameters are then concatenated into one array for `update`.
     elementwise = False
+
+    _guarded = False  # whether `update` is the user's: it may neither write into p or g nor share what it returns
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Note whether the update is the user's."""
+        super().__init_subclass__(**options)
+        cls._guarded = not cls.update.__module__.startswith("nn.")
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         """Make an optimizer; raise TypeError for PyTorch's name of an argument, with ours."""
@@ -158,7 +166,8 @@ class Optimizer:
 
     def _updated(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Array:
         """Return the result of `update`, after checking that it is an array of the shape of p."""
-        new: Any = as_array(self.update(p, g, state, step))
+        own = _State(state) if self._guarded else state
+        new: Any = as_array(self._guarded_update(p, g, own, step) if self._guarded else self.update(p, g, state, step))
         if type(new) is not type(p) or new.shape != p.shape:
             tensor = "; return its .data" if isinstance(new, tl.Tensor) else ""
             remedy = "; is its return missing?" if new is None else tensor
@@ -166,7 +175,42 @@ class Optimizer:
                 f"{type(self).__name__}: update must return the new array of a parameter, of shape {p.shape}, "
                 f"got {shown(new)}{remedy}"
             )
+        if self._guarded:
+            state |= self._own_arrays(own, state)
+            new = new.copy()  # it may be an array that the optimizer or the caller keeps
         return new
+
+    def _guarded_update(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Any:
+        """Return the result of a user's `update`, which gets arrays that it cannot write to or, on CuPy, copies."""
+        p, g = [read_only(x) if isinstance(x, np.ndarray) else x.copy() for x in (p, g)]
+        try:
+            return self.update(p, g, state, step)
+        except ValueError as error:
+            if "read-only" not in str(error):
+                raise
+            raise ValueError(
+                f"{type(self).__name__}: update must not write into p or g, which others may hold; return a new array, "
+                "such as p - self.learning_rate * g"
+            ) from error
+
+    def _own_arrays(self, given: dict[str, Array], state: dict[str, Array]) -> dict[str, Array]:
+        """Return copies of the arrays that a user's `update` has put into the state, after checking them."""
+        undeclared = [name for name in given if name not in state]
+        if undeclared:
+            raise TypeError(
+                f"{type(self).__name__}: update keeps {undeclared[0]!r} in the state, which state_dict would not save; "
+                f"declare it in the class: slots = {(*self.slots, *undeclared)}"
+            )
+        changed = {}
+        for slot, old in state.items():
+            new: Any = as_array(given.get(slot))
+            if type(new) is not type(old) or new.shape != old.shape:
+                raise TypeError(
+                    f"{type(self).__name__}: state[{slot!r}] must stay an array of shape {old.shape}, got {shown(new)}"
+                )
+            if new is not old:
+                changed[slot] = new.copy()
+        return changed
 
     @property
     def _is_elementwise(self) -> bool:
@@ -190,7 +234,8 @@ class Optimizer:
     def update(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Array:
         """Return the new array of one parameter, given its array, its gradient and the number of this step.
 
-        `state` holds the arrays of `slots`, zeros at first, and is updated in place.
+        `state` holds the arrays of `slots`, zeros at first, and is updated in place. A class of your own gets p and g
+        read-only; what it returns, or assigns in `state`, is copied.
         """
         raise NotImplementedError
 
@@ -227,6 +272,13 @@ class Optimizer:
             self.steps[name] = int(converted[f"{name}.steps"])
             moved = {slot: parameter.backend.asarray(converted[f"{name}.{slot}"]) for slot in self.slots}
             self.state[name] = moved
+
+
+class _State(dict[str, Any]):
+    """The state of one parameter as the user's `update` gets it."""
+
+    def __missing__(self, name: str) -> Any:
+        raise TypeError(f"update: the state has no {name!r}; declare it in the class: slots = {(*self, name)}")
 
 
 def named_tensors(kind: str, parameters: Iterable[Any]) -> dict[str, tl.Tensor]:

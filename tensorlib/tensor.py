@@ -12,11 +12,11 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, get_backend
 from tensorlib.arrays.conversion import floats_beside, new_array, without_library
-from tensorlib.arrays.sharing import kept, note_overwritten
+from tensorlib.arrays.sharing import kept, note_overwritten, read_only
 from tensorlib.engine import backward, hooks
 from tensorlib.engine.node import next_serial
-from tensorlib.engine.recording import current_state, is_grad_enabled
-from tensorlib.engine.value import Value, as_array, wrap
+from tensorlib.engine.recording import STATE, current_state, is_grad_enabled
+from tensorlib.engine.value import Value, as_array, checked_array, wrap
 from tensorlib.exchange import interop, numpy_functions
 from tensorlib.messages import kind_of, unknown_name
 from tensorlib.ops import (
@@ -61,13 +61,13 @@ def in_place(op: Callable[[Any, Any], Tensor], symbol: str) -> Callable[[Tensor,
 
     For a leaf that requires a gradient this would lose the leaf. So the leaf itself gets the new value within
     `no_grad`, and elsewhere an error says what to write. A Parameter or Buffer without gradient always gets the value,
-    because a loop over the parameters of a module has no other name for it. So does the gradient in a hook, which is
-    the only plain Tensor with a name.
+    because a loop over the parameters of a module has no other name for it. So does the gradient, while the hook that
+    got it runs.
     """
 
     def method(self: Tensor, other: Any) -> Tensor:
         if self.node is not None or (type(self) is Tensor and not self.needs_grad):
-            return self._become(op(self, other)) if self.name else op(self, other)
+            return self._become(op(self, other)) if self is STATE.get().changeable else op(self, other)
         if self.needs_grad and is_grad_enabled():
             raise RuntimeError(
                 f"{symbol}=: would bind the name of a leaf that requires a gradient to another Tensor; write "
@@ -138,7 +138,8 @@ class Tensor(Value):
 
         An assignment copies the value, keeps shape and dtype, and increases the version, so that a backward pass that
         needs the old value is an error. The engine cannot see elements being written, as in ``x.data[0] = 1``: do not
-        do that between a forward pass and its backward pass.
+        do that between a forward pass and its backward pass. The array of a Tensor that was computed in a graph is
+        read-only on NumPy; write into a copy of it.
 
         >>> w = tl.Tensor([1.0, 2.0], requires_grad=True)
         >>> (w * w).sum().backward()
@@ -147,7 +148,7 @@ class Tensor(Value):
         Tensor([0.5 1. ], shape=(2,), dtype=float32, requires_grad=True)
         >>> w.data = w.data - 0.25 * w.grad
         """
-        return self.array
+        return self.array if self.node is None else read_only(self.array)
 
     @data.setter
     def data(self, value: TensorLike) -> None:
@@ -209,7 +210,7 @@ class Tensor(Value):
         >>> tl.Tensor([1.0, 2.0]).numpy()
         array([1., 2.], dtype=float32)
         """
-        return interop.read_only(self.backend.to_numpy(self.array))
+        return read_only(self.backend.to_numpy(self.array))
 
     def item(self) -> Any:
         """Return the only element as a Python number. Waits for the GPU.
@@ -278,6 +279,7 @@ class Tensor(Value):
             array = as_array(array)
             if isinstance(array, Tensor) or not hasattr(array, "dtype"):
                 raise TypeError(f"replace: needs an array, got {kind_of(array)}; x.data = value takes anything")
+        array = checked_array(array, "replace")
         if self.needs_grad and array.dtype.kind != "f":
             raise TypeError(f"replace: a Tensor that requires a gradient needs a floating dtype, got {array.dtype}")
         self._set("replace", array.copy() if copy else array)

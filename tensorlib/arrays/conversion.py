@@ -9,7 +9,16 @@ import numpy as np
 from tensorlib.arrays.backend import Array, Backend, backend_of, get_backend, is_backend_array
 from tensorlib.messages import kind_of, shown
 
-__all__ = ["check_numbers", "dlpack_array", "floats_beside", "native", "new_array", "numeric_dtype", "without_library"]
+__all__ = [
+    "check_numbers",
+    "dlpack_array",
+    "floats_beside",
+    "native",
+    "new_array",
+    "numeric_dtype",
+    "plain",
+    "without_library",
+]
 
 
 def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None, floats: Any = np.float32) -> Array:
@@ -35,11 +44,21 @@ def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None
         if dtype is not None and data.dtype.kind in "iuf" and np.dtype(dtype).kind in "iu":
             _require_fitting(data, np.dtype(dtype))
     own = backend_of(data)
+    data = plain("Tensor", data)
     check_numbers("Tensor", data.dtype)
     home = own if backend is None else get_backend(backend)
     if home is not own:
         data = own.to_numpy(data)
     return home.asarray(data, native(data.dtype) if dtype is None and not data.dtype.isnative else dtype)
+
+
+def plain(operation: str, array: Any) -> Any:
+    """Return an array of a subclass of numpy.ndarray, such as a matrix, as an ndarray; refuse a masked array."""
+    if isinstance(array, np.ndarray) and type(array) is not np.ndarray:
+        if hasattr(array, "mask"):
+            raise TypeError(f"{operation}: a Tensor has no mask, got a MaskedArray; use x.filled(0)")
+        array = array.view(np.ndarray)  # a memmap stays mapped
+    return array
 
 
 def without_library(x: Any) -> Any:

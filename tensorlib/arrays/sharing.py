@@ -14,6 +14,8 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import numpy as np
+
 from tensorlib.arrays.backend import Array
 
 __all__: list[str] = []
@@ -31,6 +33,14 @@ def note_shared(array: Array) -> None:
 def kept(array: Any) -> Any:
     """Return `array` as a graph may keep it: a copy if the caller can write to its memory. A number is returned."""
     return array.copy() if SHARED and hasattr(array, "base") and id(_owner(array)) in SHARED else array
+
+
+def read_only(array: Any) -> Any:
+    """Return a view of an array of NumPy that cannot be written to; return anything else as it is."""
+    if isinstance(array, np.ndarray):
+        array = array.view()
+        array.flags.writeable = False
+    return array
 
 
 def note_overwritten(array: Array, time: int) -> None:

@@ -20,14 +20,14 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.conversion import new_array
-from tensorlib.arrays.shapes import broadcasts_to, sum_to
-from tensorlib.arrays.sharing import any_overwritten
+from tensorlib.arrays.shapes import as_dtype, broadcasts_to, sum_to
+from tensorlib.arrays.sharing import any_overwritten, read_only
 from tensorlib.engine.errors import in_backward, overwritten, replaced_since, require_arrays
 from tensorlib.engine.function import Function
 from tensorlib.engine.gradients import Gradients
 from tensorlib.engine.node import Edge
 from tensorlib.engine.recording import current_state, recording
-from tensorlib.engine.value import Value, as_array, edge_of, wrap
+from tensorlib.engine.value import Value, as_array, as_value, edge_of, wrap
 from tensorlib.messages import kind_of, shown
 
 if TYPE_CHECKING:
@@ -117,20 +117,29 @@ def _run_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[A
         raise overwritten(node)
     while node.region is not None:  # a checkpoint, which may be inside another
         node.region.restore()
+    if node.guarded:
+        node.saved, dys = tuple([read_only(x) for x in node.saved]), [_guarded(dy) for dy in dys]
     try:
         dxs = _differentiable_backward(node, dys) if create_graph else node.backward(*dys)
     except Exception as error:
         raise in_backward(node, error) from error
-    if node.guarded and not create_graph:
-        require_arrays(node, "backward", dxs)
     if not isinstance(dxs, tuple):
         dxs = (dxs,)
+    if node.guarded:
+        require_arrays(node, "backward", dxs, create_graph)
+        if create_graph:
+            dxs = tuple([as_value(dx) if hasattr(dx, "dtype") else dx for dx in dxs])
     if len(dxs) != len(node.input_types):
         raise RuntimeError(
             f"{node.name}: backward must return {len(node.input_types)} gradients, got {len(dxs)}; "
             f"the op is {node.origin()}"
         )
     return dxs
+
+
+def _guarded(dy: Any) -> Any:
+    """Return the gradient, an array or a Tensor, as the op of a user gets it: others may share its memory."""
+    return read_only(dy) if not isinstance(dy, Value) else dy if dy.needs_grad else wrap(read_only(dy.array))
 
 
 def _differentiable_backward(node: Function, dys: list[Any]) -> Any:
@@ -209,7 +218,7 @@ def backward(output: Value, gradient: Any = None, retain_graph: bool = False) ->
     sums = []
     for x in reached:
         dx = found[edge_of(x)]
-        sums.append(dx if x.grad is None else as_array(_own_gradient(x).array + dx))
+        sums.append(dx if x.grad is None else as_array(as_dtype(_own_gradient(x).array + dx, x.dtype)))
     for x, total in zip(reached, sums, strict=True):  # in a second loop, so that an error in the first changes no .grad
         x.grad = wrap(total)
 

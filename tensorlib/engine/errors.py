@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import backend_of
+from tensorlib.arrays.conversion import check_numbers
 from tensorlib.engine.value import Value
 from tensorlib.messages import broadcast_remedy, shown
 
@@ -58,17 +59,33 @@ def explained(op: Function, arrays: list[Any], options: dict[str, Any], error: E
     return type(error)(f"{name}: {str(error).partition(chr(10))[0]} (operands of {', '.join(given)})")
 
 
-def require_arrays(op: Node, method: str, result: Any) -> None:
-    """Raise TypeError for a Tensor that a method of a user's op has returned, and for another forward than arrays."""
+def require_arrays(op: Node, method: str, result: Any, tensors: bool = False) -> None:
+    """Raise TypeError for anything but arrays of numbers, and for Tensors unless allowed, from a user's method."""
     wanted = f"{op.name}: {method} must return an array, or a tuple of arrays, got"
-    for y in result if isinstance(result, tuple) else (result,):
+    results = result if isinstance(result, tuple) else (result,)
+    for y in results:
         if isinstance(y, Value):
+            if tensors:
+                continue
             raise TypeError(
                 f"{wanted} {shown(y)}; compute with functions of tl.namespace_of(x), such as np.exp, or return y.data"
             )
-        if method == "forward" and not hasattr(y, "dtype"):
+        if hasattr(y, "dtype"):
+            check_numbers(f"{op.name}: {method}", y.dtype)
+            if not y.dtype.isnative or (isinstance(y, np.ndarray) and type(y) is not np.ndarray):
+                raise TypeError(
+                    f"{wanted} {type(y).__name__} of dtype {y.dtype.str}; write tl.Tensor(y).data, or y.filled(0) "
+                    "for a masked array"
+                )
+        elif method == "forward":
             remedy = "is its return missing?" if y is None else "use arrays of tl.namespace_of(x)"
             raise TypeError(f"{wanted} {shown(y)}; {remedy}")
+    if method == "forward" and op.edges and not any(y.dtype.kind == "f" for y in results):
+        raise TypeError(
+            f"{op.name}: forward must return floating numbers where a gradient is wanted, got "
+            f"{' and '.join([str(y.dtype) for y in results]) or 'none'}; set differentiable = False in the class "
+            "if it has no gradient"
+        )
 
 
 def called_op(otherwise: str) -> str:
@@ -95,9 +112,11 @@ def by_name(error: Exception, speaker: str) -> Exception:
 # ---- the backward pass -------------------------------------------------------------------------------------------
 
 
-def in_backward(node: Node, error: Exception) -> Exception:
+def in_backward(node: Function, error: Exception) -> Exception:
     """Return `error` of `backward` with the op's name and origin in its message; of the same type if possible."""
     message = f"{node.name}: backward failed: {type(error).__name__}: {error}; the op is {node.origin()}"
+    if node.guarded and "read-only" in message:
+        message = f"{node.name}: backward must not write into dy or saved arrays; write into a copy: dx = dy.copy()"
     return type(error)(message) if type(error) in _PLAIN_ERRORS else RuntimeError(message)
 
 

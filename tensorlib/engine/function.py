@@ -10,6 +10,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.conversion import check_numbers, floats_beside, new_array
+from tensorlib.arrays.sharing import read_only
 from tensorlib.engine.errors import by_name, explained, require_arrays
 from tensorlib.engine.node import Edge, Node, next_serial
 from tensorlib.engine.recording import DEFAULT_STATE, STATE, State, calling_line
@@ -65,7 +66,7 @@ class Function(Node):
     differentiable: ClassVar[bool] = True
     fresh: ClassVar[bool] = False
 
-    guarded: ClassVar[bool] = False  # whether `forward` gets read-only arrays; an op of a user may write into them
+    guarded: ClassVar[bool] = False  # for the op of a user: arrays are read-only, and what it returns is checked
 
     needs: tuple[bool, ...] = ()
 
@@ -135,7 +136,7 @@ class Function(Node):
             elif len(arrays) > 2:
                 arrays = _distinct(arrays)
         if cls.guarded:
-            arrays = _read_only(arrays)
+            arrays = [read_only(x) for x in arrays]  # an op could change the Tensors of its caller unnoticed
         try:
             y = op.forward(*arrays, **attributes)
         except (TypeError, ValueError) as error:
@@ -169,7 +170,7 @@ class Function(Node):
         if recorded:
             self.describe(arrays, outputs, inputs)
         node = self if recorded else None
-        results = tuple([wrap(as_array(y), node, k) for k, y in enumerate(outputs)])
+        results = tuple([wrap(as_array(y), node if y.dtype.kind == "f" else None, k) for k, y in enumerate(outputs)])
         if state is not DEFAULT_STATE:
             self._notify(state, inputs, results)
         return results
@@ -218,15 +219,6 @@ def _distinct(arrays: list[Any]) -> list[Any]:
     """Replace repeats of an array, as in x * x.detach(), by views: saved inputs are recognized by identity."""
     first = {id(x): i for i, x in reversed([*enumerate(arrays)])}
     return [x if first[id(x)] == i or not hasattr(x, "dtype") else x[...] for i, x in enumerate(arrays)]
-
-
-def _read_only(arrays: list[Any]) -> list[Any]:
-    """Return views that cannot be written to, for otherwise an op could change the Tensors of its caller unnoticed."""
-    views = [x[...] if isinstance(x, np.ndarray) else x for x in arrays]
-    for view in views:
-        if isinstance(view, np.ndarray):
-            view.flags.writeable = False
-    return views
 
 
 def derivation(*ops: type[Function]) -> Callable[[F], F]:

@@ -98,17 +98,9 @@ class Gradients:
             return
         for hook in list(hooks.values()):
             dx = self.sums[edge]
-            if not isinstance(dx, Value):
-                if edge not in self.owned:  # the hook may write to it, as by dx.data *= 2
-                    dx = dx.copy()
-                dx = self.sums[edge] = as_array(dx)
-            if not isinstance(dx, Value):
-                given: Any = wrap(dx)
-            else:  # edges refer to a leaf itself, but otherwise to the node
-                given = dx if dx.node is None and dx.needs_grad else wrap(dx.array, dx.node, dx.output_index)
-            if given is not dx:
-                given.name = "gradient"  # so that ``given *= 2`` changes it, see `tensor.in_place`
-            with recording(record=self.create_graph):
+            owned = dx if edge in self.owned else dx.copy()  # the hook may write to it, as by dx.data *= 2
+            given: Any = owned if isinstance(dx, Value) else wrap(as_array(owned))
+            with recording(record=self.create_graph, changeable=given):
                 changed = hook(given)
             self.sums[edge] = _replacement(hook, given if changed is None else changed, dx, self.create_graph)
             self.owned.discard(edge)  # the hook may have kept the gradient that it got or returned

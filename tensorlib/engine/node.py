@@ -135,7 +135,7 @@ class Node:
         assert self.edges is not None
         found: list[Any] = []
         for array, role in zip(self.saved, self.saved_roles, strict=True):
-            edge = (self, -1 - role) if role < 0 else self.edges[role]
+            edge = self.edges[role] if role >= 0 else (self, -1 - role) if array.dtype.kind == "f" else None
             if edge is None:
                 found.append(array if np.isscalar(array) else wrap(array))
             elif isinstance(edge[0], Value):

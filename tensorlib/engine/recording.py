@@ -60,6 +60,7 @@ class State(NamedTuple):
     path: str = ""  # the module whose forward is running, as "encoder.layers.0"
     source: bool = False  # whether nodes note the user's line that called them
     tape: Any = None  # for `checkpoint`: its method `ran` is called with each op and its inputs
+    changeable: Any = None  # in a hook: the gradient that it got, which ``g *= 2`` changes
     watch: Watch | None = None  # for `debug` and `explain`: observes everything that is computed
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of
-from tensorlib.arrays.conversion import check_numbers, floats_beside, native, new_array
+from tensorlib.arrays.conversion import check_numbers, floats_beside, native, new_array, plain
 
 if TYPE_CHECKING:
     from tensorlib.engine.node import Node
@@ -115,11 +115,12 @@ def as_value(x: Any, like: Value | None = None) -> Tensor:
     return wrap(new_array(x, backend=like.backend, floats=floats_beside(like.dtype)))
 
 
-def checked_array(array: Any) -> Array:
+def checked_array(array: Any, operation: str = "Tensor") -> Array:
     """Return an array that the caller gave, after checking that it belongs to NumPy or CuPy and holds numbers."""
     if type(array) is not np.ndarray:
         backend_of(array)  # raises TypeError for an array of another library
-    check_numbers("Tensor", array.dtype)
+        array = plain(operation, array)
+    check_numbers(operation, array.dtype)
     return array if array.dtype.isnative else array.astype(native(array.dtype))
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import get_backend
-from tensorlib.arrays.conversion import check_numbers, dlpack_array, new_array
-from tensorlib.arrays.sharing import note_shared
+from tensorlib.arrays.conversion import check_numbers, dlpack_array, new_array, plain
+from tensorlib.arrays.sharing import note_shared, read_only
 from tensorlib.engine.value import Value, as_value, wrap
 from tensorlib.messages import kind_of
 
@@ -44,17 +44,15 @@ def from_numpy(array: np.ndarray) -> Tensor:
     if not isinstance(array, np.ndarray):
         remedy = "tl.from_dlpack(x)" if hasattr(array, "__dlpack__") else "tl.Tensor(x), which copies"
         raise TypeError(f"from_numpy: needs a numpy.ndarray, got {kind_of(array)}; use {remedy}")
-    if hasattr(array, "mask"):
-        raise TypeError("from_numpy: a Tensor has no mask, got a MaskedArray; use x.filled(0)")
+    array = plain("from_numpy", array)
     check_numbers("from_numpy", array.dtype)
     if not array.dtype.isnative:
         raise TypeError(
             f"from_numpy: the byte order must be that of this machine, got dtype {array.dtype}; use tl.Tensor(x), "
             "which copies"
         )
-    plain = array if type(array) is np.ndarray else array.view(np.ndarray)  # a memmap stays mapped
-    note_shared(plain)
-    return wrap(plain)
+    note_shared(array)
+    return wrap(array)
 
 
 def from_dlpack(x: Any) -> Tensor:
@@ -100,14 +98,7 @@ def to_host_array(x: Tensor, dtype: Any = None, copy: bool | None = None) -> np.
     if x.backend.xp is not np:
         raise TypeError(f"numpy: this Tensor is on backend {x.backend.name!r}; use x.numpy()")
     array = np.array(x.data, dtype=dtype, copy=copy)
-    return read_only(array) if array is x.data else array
-
-
-def read_only(array: np.ndarray) -> np.ndarray:
-    """Return a view of `array` that cannot be written to, because a graph may have saved this memory."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+    return read_only(array) if array is x.data else array  # a graph may have saved this memory
 
 
 def to_dlpack(x: Tensor, **options: Any) -> Any:

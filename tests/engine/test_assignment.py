@@ -9,6 +9,7 @@ import pytest
 import nn
 import tensorlib as tl
 from tensorlib.arrays import sharing
+from tests.strict import STRICT
 
 
 def leaf(values=(1.0, 2.0), backend="numpy"):
@@ -130,9 +131,37 @@ def test_a_gradient_that_the_user_assigned_is_checked_before_another_is_added():
             (w * w).sum().backward()
 
 
-def test_a_refused_assignment_to_the_output_of_an_op_is_not_silent_either():
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_sum_with_a_gradient_that_the_user_assigned_has_the_dtype_of_the_leaf(dtype, backend):
+    for assigned in ("float16", "float32", "float64", "int64"):
+        w = tl.Tensor([1.0, 2.0], requires_grad=True, dtype=dtype, backend=backend)
+        w.grad = own = tl.Tensor([10.0, 20.0], dtype=assigned, backend=backend)
+        for expected in ([12.0, 24.0], [14.0, 28.0]):
+            (w * w).sum().backward()
+            assert w.grad.dtype == dtype and w.grad.numpy().tolist() == expected
+        assert own.numpy().tolist() == [10.0, 20.0] and own.dtype == assigned  # the sum is another Tensor
+
+
+def test_the_output_of_a_recorded_op_cannot_be_written_to():
+    def element(y):
+        y.data[0] = 1
+
+    def operator(y):
+        y.data -= 1
+
     w = leaf()
     y = tl.exp(w)
+    before = y.numpy().tolist()
+    for write in (element, operator):
+        with pytest.raises(ValueError, match="read-only"):
+            write(y)
+    assert y.numpy().tolist() == before and y.data.tolist() == before
+    y.sum().backward()
+    assert w.grad.numpy().tolist() == before
+
+
+def test_a_refused_assignment_to_the_output_of_an_op_is_not_silent_where_arrays_cannot_be_read_only():
+    y = tl.exp(leaf(backend=STRICT))
     with pytest.raises(RuntimeError, match=r"data: needs a leaf, .* computed by exp; use x\.detach\(\)"):
         y.data -= 1
     with pytest.raises(RuntimeError, match=r"exp needs a value that an assignment to \.data has overwritten"):

@@ -132,3 +132,98 @@ def test_an_op_may_let_no_gradient_flow_to_an_input():
     (OneWay.apply(x, y) + y * 3).sum().backward()
     assert_grad(y, [3])
     assert tl.grad(OneWay.apply(x, y), [y], allow_unused=True) == (None,)
+
+
+# ---- what a custom op may not do -------------------------------------------------------------------------------------
+
+
+class Writes(tl.Function):
+    """2 x, whose `backward` writes into the gradient, a saved input or a saved output if it is told to."""
+
+    into = None
+
+    def forward(self, x):
+        y = x * 2
+        self.save(x, y)
+        return y
+
+    def backward(self, dy):
+        kept = [dy, *self.saved]
+        if self.into is not None:
+            array = kept[self.into]
+            array = array.data if isinstance(array, tl.Tensor) else array
+            array *= 5
+        return dy * 2
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("into", [0, 2, 1])
+def test_backward_cannot_write_into_what_others_share(into, create_graph, monkeypatch):
+    a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    seed = tl.Tensor([1.0, 1.0], dtype="float64")
+    x = a * 1.0
+    y = Writes.apply(x)
+    z = y + b
+    monkeypatch.setattr(Writes, "into", into)
+    with pytest.raises(ValueError, match=r"^writes: backward must not write into dy or saved arrays"):
+        tl.grad([z], [a, b], [seed], create_graph=create_graph, retain_graph=True)
+    assert seed.numpy().tolist() == [1.0, 1.0]
+    assert y.numpy().tolist() == [2.0, 4.0] and x.numpy().tolist() == [1.0, 2.0]
+    monkeypatch.setattr(Writes, "into", None)
+    da, db = tl.grad([z], [a, b], [seed], create_graph=create_graph)
+    assert da.numpy().tolist() == [2.0, 2.0] and db.numpy().tolist() == [1.0, 1.0]
+
+
+class Made(tl.Function):
+    """What `f` makes of x, with the gradient that `g` makes of dy."""
+
+    def forward(self, x, f=None, g=None):
+        self.g = g or (lambda dy: dy)
+        return f(x)
+
+    def backward(self, *dys):
+        return self.g(dys[0])
+
+
+NOT_NUMBERS = [
+    (lambda x: x.astype(str), "must be numbers, got dtype <U"),
+    (lambda x: x.astype(object), "must be numbers, got dtype object"),
+    (lambda x: x * 1j, "complex numbers are not supported, got dtype complex128"),
+    (lambda x: np.ma.array(x, mask=[True, False]), r"must return an array, .* got MaskedArray .*y\.filled\(0\)"),
+    (lambda x: x.view(np.matrix), "must return an array, .* got matrix"),
+    (lambda x: x.astype(">f8"), "must return an array, .* got ndarray of dtype >f8; write tl"),
+]
+if np.dtype(np.longdouble).itemsize > 8:
+    NOT_NUMBERS.append((lambda x: x.astype(np.longdouble), "more than 64 bits are not supported, got dtype float128"))
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize(("f", "message"), NOT_NUMBERS)
+def test_an_op_returns_numbers(f, message, requires_grad):
+    x = tl.Tensor([1.0, 2.0], requires_grad, dtype="float64")
+    with pytest.raises(TypeError, match="^made: forward:? .*" + message):
+        Made.apply(x, f=f)
+    with pytest.raises(TypeError, match="^made: forward:? .*" + message):
+        Made.apply(x, f=lambda x: (x * 2, f(x)))
+    if requires_grad:
+        with pytest.raises(TypeError, match="^made: backward:? .*" + message):
+            Made.apply(x, f=lambda x: x * 2, g=f).sum().backward()
+        assert x.grad is None
+
+
+def test_an_output_with_a_gradient_is_floating():
+    x = leaf([3.0, 1.0])
+    wanted = "made: forward must return floating numbers where a gradient is wanted, got int64; set differentiable = F"
+    with pytest.raises(TypeError, match=wanted):
+        Made.apply(x, f=lambda x: x.argsort())
+    assert Made.apply(x.detach(), f=lambda x: x.argsort()).numpy().tolist() == [1, 0]
+    doubled, order = Made.apply(x, f=lambda x: (x * 2, x.argsort()), g=lambda dy: dy * 2)
+    assert doubled.requires_grad and not order.requires_grad and order.is_leaf
+    doubled.sum().backward()
+    assert_grad(x, [2, 2])
+
+
+def test_a_gradient_that_is_an_array_becomes_a_tensor():
+    x = leaf([1.0, 2.0])
+    (dx,) = tl.grad(Made.apply(x, f=lambda x: x * 2, g=lambda dy: np.full(2, 2.0)).sum(), [x], create_graph=True)
+    assert isinstance(dx, tl.Tensor) and dx.numpy().tolist() == [2.0, 2.0]

@@ -92,6 +92,51 @@ def test_a_change_by_a_hook_changes_no_gradient_that_another_tensor_shares():
     assert values(x.grad) == [1.0] and values(y.grad) == [7.0]
 
 
+@pytest.mark.parametrize("hook", [scale, assign, write, put_in_place])
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_a_change_by_a_hook_changes_neither_its_neighbours_nor_the_callers_gradient(hook, create_graph, differentiable):
+    a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
+    w = tl.Tensor([1.0, 1.0], dtype="float64", requires_grad=differentiable)
+    c = a * 2.0
+    c.register_hook(hook if not (create_graph and differentiable) else scale)  # a value with history has no .data = ...
+    da, db = tl.grad([c + b], [a, b], [w], create_graph=create_graph)
+    assert (values(da), values(db), values(w)) == ([14.0, 14.0], [1.0, 1.0], [1.0, 1.0])
+
+
+def test_a_hook_may_not_change_the_shape_in_place():
+    def widen(g):
+        g *= np.ones((2, 1))
+
+    x = leaf([1.0, 2.0])
+    x.register_hook(widen)
+    for create_graph in (False, True):
+        with pytest.raises(ValueError, match=r"register_hook: widen must return None or a gradient of shape \(2,\)"):
+            tl.grad(x.sum(), [x], create_graph=create_graph)
+
+
+def test_only_the_gradient_in_a_hook_is_changed_by_an_operator():
+    x, seen = leaf([1.0, 2.0]), []
+    named = tl.Tensor([1.0, 2.0])
+    named.name = "gradient"
+    before = named
+    named += 1
+    assert named is not before and values(before) == [1.0, 2.0]
+
+    def hook(g):
+        seen.append(g)
+        other = tl.ones(2)
+        same = other
+        other += 1
+        assert values(same) == [1.0, 1.0]
+
+    x.register_hook(hook)
+    x.sum().backward()
+    after = seen[0]
+    after *= 5  # the hook has ended
+    assert values(seen[0]) == [1.0, 1.0] and seen[0].name == ""
+
+
 def test_hooks_run_in_the_order_of_registration_and_can_be_removed():
     x = leaf([2.0])
     first = x.register_hook(lambda dx: dx + 1)

@@ -31,7 +31,7 @@ def test_the_graph_is_freed_without_the_collector(create_graph):
 def test_backward_frees_saved_arrays_although_the_loss_still_exists():
     x = leaf(np.ones(5))
     hidden = tl.exp(x)
-    array = weakref.ref(hidden.data)
+    array = weakref.ref(hidden.array)
     loss = (hidden * hidden).sum()
     del hidden
     assert array() is not None

@@ -223,6 +223,7 @@ def test_in_compares_values(backend):
 
 
 TWO = tl.Tensor([1.0, 2.0], requires_grad=True)
+MASKED = np.ma.array([1.0, 2.0], mask=[False, True])
 BAD = [
     (lambda: tl.Tensor(None), TypeError, "Tensor: data must be numbers, got NoneType"),
     (lambda: tl.Tensor([None]), TypeError, "data must be numbers, got list with NoneType"),
@@ -268,6 +269,13 @@ BAD = [
     (lambda: TWO.replace(tl.zeros(2)), TypeError, r"replace: needs an array, got Tensor; x\.data = value"),
     (lambda: TWO.replace([1.0, 2.0]), TypeError, "replace: needs an array, got list"),
     (lambda: TWO.replace(np.zeros(3)), ValueError, r"replace: the shape must stay \(2,\), got \(3,\)"),
+    (lambda: TWO.replace(np.array(["a", "b"])), TypeError, "replace: data must be numbers, got dtype <U1"),
+    (lambda: TWO.replace(np.zeros(2, complex)), TypeError, "replace: complex numbers are not supported"),
+    (lambda: TWO.replace(MASKED), TypeError, r"replace: a Tensor has no mask, got a MaskedArray; use x\.filled\(0\)"),
+    (lambda: tl.Tensor(MASKED), TypeError, "Tensor: a Tensor has no mask"),
+    (lambda: tl.exp(MASKED), TypeError, "exp: a Tensor has no mask"),
+    (lambda: TWO + MASKED, TypeError, "add: a Tensor has no mask"),
+    (lambda: setattr(TWO, "data", MASKED), TypeError, "a Tensor has no mask"),
     (lambda: TWO.replace(np.zeros(2, int)), TypeError, "replace: .* needs a floating dtype, got int64"),
     (lambda: (TWO * 1).replace(np.zeros(2)), RuntimeError, "replace: needs a leaf"),
     (lambda: setattr(TWO * 1, "requires_grad", False), RuntimeError, r"on leaves only; use x\.detach\(\)"),
@@ -281,6 +289,26 @@ BAD = [
 
 
 test_errors_contain_the_value_given = refused(BAD)
+
+
+def test_an_array_of_a_subclass_is_an_ordinary_array():
+    x, matrix = tl.Tensor([[1.0, 2.0], [3.0, 4.0]]), np.matrix([[1.0, 0.0], [0.0, 1.0]])
+    for y in (x * matrix, matrix * x, tl.multiply(x, tl.Tensor(matrix))):
+        assert type(y.data) is np.ndarray and y.numpy().tolist() == [[1, 0], [0, 4]]  # not the product of matrices
+    x.replace(matrix)
+    assert type(x.data) is np.ndarray and (x * x).numpy().tolist() == matrix.tolist()
+
+
+def test_replace_converts_the_byte_order():
+    x = tl.zeros(2)
+    x.replace(np.array([1.0, 2.0], ">f4"))
+    assert x.dtype.isnative and x.numpy().tolist() == [1, 2]
+
+
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="long double is float64 here")
+def test_replace_refuses_more_than_64_bits():
+    with pytest.raises(TypeError, match="replace: numbers of more than 64 bits are not supported, got dtype float"):
+        tl.zeros(2).replace(np.zeros(2, np.longdouble))
 
 
 @pytest.mark.skipif(np.dtype("longdouble").itemsize == 8, reason="longdouble is float64 here")

@@ -496,6 +496,51 @@ def test_astype_converts_parameters_and_tables_in_place():
     assert tree(tl.Tensor(np.ones((1, 2)))).dtype == np.float64
 
 
+@pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="long double is float64 here")
+def test_astype_refuses_more_than_64_bits():
+    with pytest.raises(TypeError, match="astype: numbers of more than 64 bits are not supported, got dtype float"):
+        Pair().astype("longdouble")
+
+
+def test_what_a_forward_pass_kept_to_look_at_is_not_converted(backend):
+    class Looking(nn.Module):
+        def __init__(self):
+            self.first = nn.Linear(2, 3)
+            self.last = nn.Linear(3, 1)
+
+        def forward(self, x):
+            self.hidden = self.first(x)
+            return self.last(self.hidden)
+
+    model = Looking()
+    loss = model(tl.ones((4, 2))).sum()
+    hidden = model.hidden
+    model.to(backend).astype("float64")
+    assert {(p.dtype, p.backend) for p in model.parameters()} == {(np.dtype("float64"), backend)}
+    assert model.hidden is hidden and hidden.dtype == np.float32 and hidden.backend.name == "numpy"
+    with pytest.raises(RuntimeError, match="replaced since"):
+        loss.backward()
+    assert model(tl.ones((4, 2), "float64", backend=backend)).dtype == np.float64
+
+
+def test_a_conversion_that_fails_leaves_the_model_as_it_was():
+    pair = Pair()
+    pair(tl.Tensor([[1.0, 2.0]])).sum().backward()
+    arrays, gradients = [p.data for p in pair.parameters()], [p.grad for p in pair.parameters()]
+    seen = []
+
+    def fails_late(x):
+        if len(seen) == 2:
+            raise MemoryError
+        seen.append(x)
+        return x.data.astype("float64")
+
+    with pytest.raises(MemoryError):
+        pair._convert(fails_late)
+    assert all(p.data is a for p, a in zip(pair.parameters(), arrays, strict=True))
+    assert all(p.grad is g for p, g in zip(pair.parameters(), gradients, strict=True))
+
+
 def test_converting_to_the_current_dtype_and_backend_changes_nothing():
     pair = Pair()
     pair(tl.Tensor([[1.0, 2.0]])).sum().backward()
@@ -605,6 +650,9 @@ BAD = [
     (lambda: Pair().to("float64"), ValueError, "got 'float64'"),
     (lambda: Pair().astype("int64"), TypeError, "astype: parameters need a floating dtype, got int64"),
     (lambda: Pair().astype("flaot32"), TypeError, "flaot32"),
+    (lambda: Pair().astype("bfloat16"), TypeError, "astype: dtype must be numeric, .* got 'bfloat16'"),
+    (lambda: Pair().astype(None), TypeError, "astype: dtype must be numeric, .* got None"),
+    (lambda: Pair().astype(complex), TypeError, "astype: complex numbers are not supported, got dtype complex128"),
     (lambda: Pair().train([1]), TypeError, r"train: mode must be True or False, got \[1\]; train\(\) only"),
     (lambda: Pair().train("yes"), TypeError, "train: mode must be True or False, got 'yes'"),
     (lambda: nn.Module()(1), NotImplementedError, "Module: forward is missing"),

@@ -606,6 +606,151 @@ def test_an_update_that_returns_no_array_of_the_parameters_shape_is_refused(resu
     assert w.numpy().tolist() == [1, 2] and optimizer.steps == {"0": 0}
 
 
+def own_optimizer(formula, together=False, names=(), backend="numpy"):
+    """Return an optimizer of a user with this formula for `update`, and its parameter, with a gradient of ones."""
+
+    class Own(optim.Optimizer):
+        slots, elementwise = names, together
+
+        def update(self, p, g, state, step):
+            return formula(p, g, state)
+
+    w = nn.Parameter(tl.Tensor([1.0, 2.0], backend=backend))
+    w.grad = tl.ones_like(w)
+    return Own([("w", w)], 0.5), w
+
+
+def returns_its_state(p, g, state):
+    state["avg"] += g
+    return state["avg"]
+
+
+def assigns_what_it_got(p, g, state):
+    state["avg"] = g
+    return p
+
+
+def returns_the_gradient(p, g, state):
+    return g
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("formula", [returns_its_state, assigns_what_it_got, returns_the_gradient])
+def test_a_parameter_shares_no_memory_with_what_an_own_update_returns_or_keeps(formula, together, backend):
+    optimizer, w = own_optimizer(formula, together, ("avg",), backend)
+    before = w.data
+    optimizer.step()
+    arrays = [w.data, before, w.grad.data, optimizer.state["w"]["avg"]]
+    expected = [backend.to_numpy(a).tolist() for a in arrays]
+    for i, array in enumerate(arrays):
+        array *= 3  # each can be written to
+        others = [backend.to_numpy(a).tolist() for k, a in enumerate(arrays) if k != i]
+        assert others == expected[:i] + expected[i + 1 :]
+        array /= 3
+    optimizer.step()
+    assert optimizer.steps == {"w": 2}
+
+
+def subtracts_in_place(p, g, state):
+    p -= 0.5 * g
+    return p
+
+
+def forgets_to_return(p, g, state):
+    p -= 0.5 * g
+
+
+def changes_the_gradient(p, g, state):
+    g *= -1
+    g += p
+    return g
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("formula", [subtracts_in_place, forgets_to_return, changes_the_gradient])
+def test_an_own_update_cannot_write_into_the_parameter_or_the_gradient(formula, together):
+    optimizer, w = own_optimizer(formula, together)
+    loss, seen = (w * w).sum(), w.numpy()
+    with pytest.raises(
+        ValueError, match=r"^Own: update must not write into p or g, .* such as p - self\.learning_rate"
+    ):
+        optimizer.step()
+    assert seen.tolist() == [1, 2] and w.grad.numpy().tolist() == [1, 1] and w.version == 0
+    assert tl.grad(loss, [w])[0].numpy().tolist() == [2, 4]
+
+
+def test_an_own_update_that_writes_in_place_gets_copies_where_arrays_cannot_be_read_only():
+    optimizer, w = own_optimizer(subtracts_in_place, backend=STRICT)
+    before = w.data
+    optimizer.step()
+    assert w.numpy().tolist() == [0.5, 1.5] and STRICT.to_numpy(before).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_state_that_is_not_declared_is_refused(together):
+    def assigns(p, g, state):
+        state["avg"] = state["m"] + g
+        return p - state["avg"]
+
+    def reads(p, g, state):
+        return p - state["avg"]
+
+    def no_array(p, g, state):
+        state["m"] = 3
+        return p - g
+
+    cases = [
+        (assigns, r"Own: update keeps 'avg' in the state, .* slots = \('m', 'avg'\)"),
+        (reads, r"update: the state has no 'avg'; declare it in the class: slots = \('m', 'avg'\)"),
+        (no_array, r"Own: state\['m'\] must stay an array of shape \(2,\), got 3"),
+    ]
+    for formula, message in cases:
+        optimizer, w = own_optimizer(formula, together, ("m",))
+        for _ in range(2):
+            with pytest.raises(TypeError, match=message):
+                optimizer.step()
+        assert w.numpy().tolist() == [1, 2] and optimizer.steps == {"w": 0}
+        assert optimizer.state_dict()["w.m"].tolist() == [0, 0] and [*optimizer.state["w"]] == ["m"]
+
+
+def test_only_the_update_of_a_user_is_guarded():
+    class Scheduled(optim.Adam):
+        def step(self):
+            super().step()
+
+    class Scaled(optim.SGD):
+        def update(self, p, g, state, step):
+            return super().update(p, 2 * g, state, step)
+
+    assert [c._guarded for c in (optim.SGD, optim.Adam, optim.AdamW, Scheduled, Scaled)] == [False] * 4 + [True]
+    w = nn.Parameter([1.0, 2.0])
+    optimizer = Scaled([w], 0.5, momentum=0.5)
+    for _ in range(2):
+        w.grad = tl.ones_like(w)
+        optimizer.step()
+    assert w.numpy().tolist() == [1 - 1 - 1.5, 2 - 1 - 1.5]
+
+
+@pytest.mark.parametrize("size", [2, 40_000])  # updated together with others, and on its own
+def test_an_own_update_may_call_that_of_the_library(size, backend):
+    class Clipped(optim.Adam):
+        elementwise = True
+
+        def update(self, p, g, state, step):
+            return super().update(p, g.clip(-1, 1), state, step)
+
+    results = []
+    for kind, scale in ((Clipped, 5.0), (optim.Adam, 1.0)):
+        w = nn.Parameter(np.linspace(-1, 1, size, dtype="float32"), backend=backend)
+        optimizer = kind([w], 0.1, weight_decay=0.1)
+        for _ in range(3):
+            w.grad = tl.full_like(w, scale)
+            optimizer.step()
+        results.append([w.numpy(), optimizer.state_dict()["0.v"]])
+    np.testing.assert_array_equal(*[w for w, _ in results])
+    np.testing.assert_array_equal(*[v for _, v in results])
+
+
 @pytest.mark.parametrize("size", [2, 40_000])  # updated together with others, and on its own
 def test_the_momentum_may_be_set_between_steps(size):
     def ends(optimizer, set_momentum):
