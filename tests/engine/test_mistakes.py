@@ -475,3 +475,21 @@ def test_the_explanation_of_a_zero_gradient_ends_where_it_became_zero():
         loss = (y * 0.0).sum()
     text = str(tl.explain(x, loss))
     assert "zeroed by multiply" in text and "and zero through 8 more ops" in text and "tanh" not in text
+
+
+CLASSES = {  # np.float32 has a shape and a dtype, which are not those of an array
+    "np.sum": lambda x: np.sum(x, dtype=np.float32), "np.mean": lambda x: np.mean(x, dtype=np.float32),
+    "np.add": lambda x: np.add(np.ones(2), x, dtype=np.float32), "ones": lambda x: tl.ones(np.float32),
+    "sum": lambda x: tl.sum(x, axis=np.float32), "softmax": lambda x: tl.softmax(x, np.float32),
+    "grad": lambda x: tl.grad(x.sum(), np.float32), "full": lambda x: tl.full(2, np.float32),
+    "tril": lambda x: tl.tril(x[None], np.float32), "expand_dims": lambda x: tl.expand_dims(x, np.float32),
+    "concatenate": lambda x: tl.concatenate(np.float32), "stack": lambda x: tl.stack(np.float32),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_in_place_of_a_value_is_named(name):
+    with pytest.raises(TypeError, match=rf"^{name}: .*the class numpy\.float32"):
+        CLASSES[name](tl.Tensor([1.0, 2.0], requires_grad=True))
+    with pytest.raises(TypeError, match=r"^ones: .*the class Tensor"):
+        tl.ones(tl.Tensor)
