@@ -18,6 +18,7 @@ import numpy as np
 from tensorlib.engine.recording import is_grad_enabled
 from tensorlib.engine.value import Value
 from tensorlib.messages import shown
+from tensorlib.pytorch_words import EXPRESSIONS
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -68,17 +69,21 @@ _COMPARE_OR_SHOW = {
 
 _COMPARISONS = {"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"}
 
+# Functions that NumPy and PyTorch call alike.
+_AS_IN_PYTORCH = (
+    "arccosh", "arcsinh", "arctanh", "copysign", "deg2rad", "fix", "fliplr", "flipud", "float_power", "fmod", "hypot",
+    "inner", "nan_to_num", "nansum", "rad2deg", "ravel", "trunc", "vdot",
+)  # fmt: skip
+
 # What to write for some functions that have no op of that name, in terms of their arguments x, y or a list xs.
-REMEDIES = {
+REMEDIES = {name: EXPRESSIONS[name] for name in _AS_IN_PYTORCH} | {
     "add.accumulate": "tl.cumsum(x, axis=0)", "add.reduce": "tl.sum(x, axis=0)", "around": "tl.round(x)",
-    "average": "tl.mean(x)", "cbrt": "tl.sign(x) * tl.abs(x) ** (1 / 3)", "deg2rad": "x * (np.pi / 180)",
-    "diff": "x[..., 1:] - x[..., :-1]", "fabs": "tl.abs(x)", "fliplr": "tl.flip(x, 1)", "flipud": "tl.flip(x, 0)",
-    "fmod": "tl.sign(x) * tl.remainder(tl.abs(x), tl.abs(y))",
-    "hstack": "tl.concatenate(xs, axis=1), with axis=0 for one axis", "hypot": "tl.sqrt(x * x + y * y)",
-    "inner": "tl.tensordot(x, y, axes=(-1, -1))", "logaddexp.reduce": "tl.logsumexp(x, axis=0)",
+    "average": "tl.mean(x), with weights w tl.sum(w * x) / tl.sum(w)", "cbrt": "tl.sign(x) * tl.abs(x) ** (1 / 3)",
+    "diff": "x[..., 1:] - x[..., :-1]", "fabs": "tl.abs(x)",
+    "hstack": "tl.concatenate(xs, axis=1), with axis=0 for one axis", "logaddexp.reduce": "tl.logsumexp(x, axis=0)",
     "maximum.reduce": "tl.max(x, axis=0)", "minimum.reduce": "tl.min(x, axis=0)",
     "multiply.accumulate": "tl.cumprod(x, axis=0)", "multiply.reduce": "tl.prod(x, axis=0)", "positive": "x",
-    "ravel": "tl.flatten(x)", "rint": "tl.round(x)", "vdot": "tl.sum(x * y)", "vecdot": "tl.sum(x * y, axis=-1)",
+    "rint": "tl.round(x)", "vecdot": "tl.sum(x * y, axis=-1)",
     "vstack": "tl.concatenate(xs, axis=0), with stack for one axis", "where": "tl.where(condition, x, y)",
 }  # fmt: skip
 

@@ -139,9 +139,9 @@ WORDS = [
     (lambda: tl.cat([X, X]), "tensorlib has no attribute 'cat'; use tl.concatenate"),
     (lambda: tl.hstack([X, X]), r"'hstack'; use tl\.concatenate\(xs, axis=1\), or axis=0 for vectors"),
     (lambda: tl.relu6(X), r"'relu6'; use tl\.hardtanh\(x, 0, 6\)$"),
-    (lambda: X.hypot(Y), r"Tensor has no attribute 'hypot'; use tl\.sqrt\(x \* x \+ y \* y\)$"),
+    (lambda: X.hypot(Y), r"Tensor has no attribute 'hypot'; use tl\.norm\(tl\.stack\(\[x, y\]\), axis=0\)$"),
     (lambda: X.inverse(), r"'inverse'; use numpy\.linalg\.inv\(x\.numpy\(\)\), which has no gradient"),
-    (lambda: X.new_zeros(3), r"'new_zeros'; use tl\.zeros\(shape\)"),
+    (lambda: X.new_zeros(3), r"'new_zeros'; use tl\.zeros\(shape, x\.dtype\)"),
     (
         lambda: tl.autograd.set_detect_anomaly(True),
         r"'autograd'; use tl\.grad, .* tl\.debug\(\) for its detect_anomaly",

@@ -1,5 +1,7 @@
 """NumPy's functions and ufuncs on Tensors."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -202,16 +204,39 @@ def test_every_other_function_names_the_way():
             getattr(np, name)(*[X] * getattr(np, name).nin)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value|divide by zero")
 def test_the_remedies_compute_what_numpys_functions_compute():
     x, y = np.array([[0.5, -2.25], [3.0, 1.5], [-0.75, 2.0]]), np.array([[2.0, 1.5], [-0.5, 0.75], [0.5, -1.5]])
-    names = {"tl": tl, "np": np, "x": tl.Tensor(x), "y": tl.Tensor(y), "xs": [tl.Tensor(x), tl.Tensor(y)]}
+    names = {"tl": tl, "np": np, "numpy": np, "x": tl.Tensor(x), "y": tl.Tensor(y)}
+    names["xs"] = [names["x"], names["y"]]
     for name, remedy in REMEDIES.items():
         expression, function = remedy.partition(", with")[0], np
         for part in name.split("."):
             function = getattr(function, part)
-        if name != "where":
-            expected = function([x, y]) if "xs" in expression else function(x, y) if "y" in expression else function(x)
-            np.testing.assert_allclose(eval(expression, names), expected, rtol=1e-12, err_msg=name)
+        if name == "where":
+            continue
+        operands = set(re.findall(r"\b(?:xs|y)\b", expression))
+        expected = function([x, y]) if "xs" in operands else function(x, y) if "y" in operands else function(x)
+        definition = re.search(r", with s = (.*), where", remedy)
+        s = eval(definition[1], names) if definition else None
+        np.testing.assert_allclose(eval(expression, names | {"s": s}), expected, rtol=1e-12, err_msg=name)
+
+
+def test_what_numpy_calls_alike_computes_what_numpy_computes_for_more_axes():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 3, 4)), rng.normal(size=(5, 4))
+    names = {"tl": tl, "x": tl.Tensor(x), "y": tl.Tensor(y)}
+    np.testing.assert_allclose(eval(REMEDIES["inner"], names), np.inner(x, y))
+    names["y"] = tl.Tensor(y[:, :2])
+    np.testing.assert_allclose(
+        eval(REMEDIES["vdot"], names | {"x": tl.Tensor(x[0, :, :2].copy())} | {"y": tl.Tensor(y[:2, :3])}),
+        np.vdot(x[0, :, :2], y[:2, :3]),
+    )
+    w = tl.Tensor([1.0, 3.0])
+    average = REMEDIES["average"].partition("weights w ")[2]
+    assert eval(average, {"tl": tl, "x": tl.Tensor([1.0, 2.0]), "w": w}).item() == np.average(
+        [1.0, 2.0], weights=[1, 3]
+    )
 
 
 def test_looking_at_a_tensor_works_as_before():
