@@ -57,6 +57,11 @@ _NOTHING = {
     "mode": ("raise",), "order": ("K", "C"), "stable": (True, False), "subok": (True, False), "where": (True,),
 }  # fmt: skip
 
+# What NumPy calls in place of some functions if all but one option are arrays.
+_REDUCTIONS = {
+    "add": "sum", "logical_and": "all", "logical_or": "any", "maximum": "max", "minimum": "min", "multiply": "prod",
+}  # fmt: skip
+
 # Functions that only look at Tensors: at their shapes and dtypes, or at the values of Tensors without history.
 _INSPECT = {
     "can_cast", "iscomplexobj", "isrealobj", "may_share_memory", "ndim", "result_type", "shape", "shares_memory",
@@ -66,8 +71,6 @@ _COMPARE_OR_SHOW = {
     "allclose", "array2string", "array_equal", "array_equiv", "array_repr", "array_str", "isclose", "save", "savetxt",
     "savez", "savez_compressed",
 }  # fmt: skip
-
-_COMPARISONS = {"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"}
 
 # Functions that NumPy and PyTorch call alike.
 _AS_IN_PYTORCH = (
@@ -108,6 +111,8 @@ def array_ufunc(x: Tensor, ufunc: np.ufunc, method: str, *inputs: Any, **options
     """Apply a ufunc of NumPy to operands of which `x` is one: run the op of its name, or raise TypeError."""
     name = "abs" if ufunc.__name__ == "absolute" else ufunc.__name__
     if method != "__call__":
+        if method == "reduce" and name in _REDUCTIONS and isinstance(options.get("where"), Value):
+            _check_unused(f"{name}.{method}", _REDUCTIONS[name], "where", options["where"])  # np.sum(array, where=x)
         raise _no_op(f"{name}.{method}")
     if (out := options.pop("out", None)) is not None:
         return _into(ufunc, inputs, out, options)
@@ -116,8 +121,6 @@ def array_ufunc(x: Tensor, ufunc: np.ufunc, method: str, *inputs: Any, **options
         raise _no_op(name)
     for option, value in options.items():
         _check_unused(name, name, option, value)
-    if name in _COMPARISONS:  # for `np.float64(2) < x` NumPy passes the scalar, a number to us, as a 0-d array
-        inputs = tuple([y.item() if isinstance(y, np.ndarray) and not y.ndim else y for y in inputs])
     return op(*inputs)
 
 
@@ -133,7 +136,8 @@ def _into(ufunc: np.ufunc, inputs: Sequence[Any], out: Sequence[Any], options: M
                 "written into would not pass on; compute a new Tensor, as in y = array - x, or use x.detach()"
             )
     arrays = [operand.array if isinstance(operand, Value) else operand for operand in inputs]
-    return ufunc(*arrays, out=out if len(out) > 1 else out[0], **options)
+    plain = {option: value.array if isinstance(value, Value) else value for option, value in options.items()}
+    return ufunc(*arrays, out=out if len(out) > 1 else out[0], **plain)
 
 
 # ---- functions ---------------------------------------------------------------------------------------------------
@@ -155,6 +159,8 @@ def array_function(
     ours = getattr(_tensorlib(), name.removeprefix("linalg."))
     given = _in_our_words(name, ours, arguments, options)
     if name == "linalg.norm":
+        if given.get("ord", 2) is None:  # NumPy's default, which is the norm of the entries
+            del given["ord"]
         _check_vector_norm(given)
     return ours(**given, **_FIXED.get(name, {}))
 
@@ -191,8 +197,15 @@ def _parameters(ours: Callable[..., Any]) -> frozenset[str]:
 def _check_unused(name: str, ours: str, option: str, value: Any) -> None:
     """Raise TypeError for an option that our op does not have, unless the value means that it is not used."""
     unused = isinstance(value, str | bool) and value in _NOTHING.get(option, ())
-    if not (unused or value is None or value is np._NoValue):
-        first = "x.astype(dtype)" if option == "dtype" else f"tl.{ours} without it, or x.numpy()"
+    if not (unused or (value is None and option != "where") or value is np._NoValue):
+        if option == "dtype":
+            first = "x.astype(dtype)"
+        elif option == "where" and isinstance(getattr(np, name, None), np.ufunc):
+            first = "tl.where(where, result, other) afterwards"
+        elif option == "where":
+            first = f"tl.{ours}(x[where]), or tl.where(where, x, value) first, with a value that changes nothing"
+        else:
+            first = f"tl.{ours} without it, or x.numpy()"
         raise TypeError(f"np.{name}: {option}= is not supported for Tensors, got {shown(value)}; use {first}")
 
 

@@ -257,3 +257,49 @@ def test_files_are_written_as_before(tmp_path):
     np.savez(tmp_path / "x.npz", a=X.detach())
     np.savetxt(tmp_path / "x.txt", X.detach())
     assert np.load(tmp_path / "x.npy").tolist() == np.load(tmp_path / "x.npz")["a"].tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("number", [np.array(0.1), np.float64(0.1), 0.1], ids=["array", "scalar", "number"])
+@pytest.mark.parametrize("value", [0.1, 0.2, 0.05])
+def test_comparisons_do_not_depend_on_the_order(number, value):
+    """An array without axes counts as a number, so that 0.1 is compared as float32 with a Tensor of float32."""
+    x = tl.Tensor([value])
+    found = [
+        (number == x, x == number, value == 0.1),
+        (number != x, x != number, value != 0.1),
+        (number < x, x > number, value > 0.1),
+        (number <= x, x >= number, value >= 0.1),
+        (number > x, x < number, value < 0.1),
+        (number >= x, x <= number, value <= 0.1),
+        (np.equal(number, x), np.equal(x, number), value == 0.1),
+        (tl.equal(number, x), tl.equal(x, number), value == 0.1),
+        (tl.less(number, x), tl.greater(x, number), value > 0.1),
+    ]
+    for one, other, expected in found:
+        assert one.numpy().tolist() == other.numpy().tolist() == [expected]
+
+
+def test_none_as_ord_is_numpys_default():
+    array = np.array([[3.0, 4.0], [6.0, 8.0]])
+    x = tl.Tensor(array, requires_grad=True)
+    for arguments in ((None, 1), (None, 0, True), (None,), (None, (0, 1))):
+        np.testing.assert_allclose(np.linalg.norm(x, *arguments).data, np.linalg.norm(array, *arguments))
+    np.linalg.norm(x, ord=None, axis=1).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), [[0.6, 0.8], [0.6, 0.8]])
+
+
+def test_a_mask_is_not_dropped():
+    """For np.sum(array, where=x) NumPy asks the mask alone, as np.add.reduce."""
+    array, mask = np.array([1.0, 2.0]), tl.Tensor([True, False])
+    for call, words in (
+        (lambda: np.sum(array, where=mask), r"np\.add\.reduce: where= .*; use tl\.sum\(x\[where\]\), or tl\.where"),
+        (lambda: np.sum(X, where=mask), r"np\.sum: where= .*; use tl\.sum\(x\[where\]\), or tl\.where"),
+        (lambda: np.max(array, where=mask, initial=0), r"np\.maximum\.reduce: where= .*; use tl\.max\(x\[where\]\)"),
+        (lambda: np.mean(X, where=mask), r"np\.mean: where= .*; use tl\.mean\(x\[where\]\)"),
+        (lambda: np.add(array, X, where=mask), r"np\.add: where= .*; use tl\.where\(where, result, other\)"),
+        (lambda: np.sum(X, where=None), r"np\.sum: where= .*, got None"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            call()
+    np.add(array, array, where=mask, out=array)
+    assert array.tolist() == [2, 2] and tl.sum(tl.Tensor(array)[mask]).item() == 2
