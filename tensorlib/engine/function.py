@@ -138,7 +138,7 @@ class Function(Node):
             arrays = _read_only(arrays)
         try:
             y = op.forward(*arrays, **attributes)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise explained(op, arrays, attributes, error) from error
 
         if cls.guarded:
