@@ -493,3 +493,30 @@ def test_a_class_in_place_of_a_value_is_named(name):
         CLASSES[name](tl.Tensor([1.0, 2.0], requires_grad=True))
     with pytest.raises(TypeError, match=r"^ones: .*<class 'tensorlib\.tensor\.Tensor'>"):
         tl.ones(tl.Tensor)
+
+
+SMALL = tl.Tensor(np.array([200], "u1"))
+TOO_LARGE = {  # NumPy's number counts as Python's, so the result has the dtype of the Tensor
+    "add": lambda: SMALL + np.int64(300), "subtract": lambda: 300 - SMALL, "multiply": lambda: np.int64(300) * SMALL,
+    "bitwise_and": lambda: SMALL & 300, "maximum": lambda: tl.maximum(SMALL, 300), "clip": lambda: SMALL.clip(0, 300),
+    "floor_divide": lambda: SMALL // 300, "remainder": lambda: 300 % SMALL, "power": lambda: SMALL**300,
+    "where": lambda: tl.where(SMALL > 1, SMALL, 300),
+    "masked_fill": lambda: SMALL.masked_fill(SMALL > 1, np.int64(300)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_an_integer_that_does_not_fit_is_an_error_and_no_other_integer(name):
+    with pytest.raises(ValueError, match=rf"^{name}: dtype uint8 cannot hold 300; use x\.astype\('int64'\)$"):
+        TOO_LARGE[name]()
+
+
+def test_numbers_that_fit_keep_the_dtype_and_those_beyond_every_integer_are_named():
+    assert (SMALL + np.int64(55)).numpy().tolist() == [255] and (SMALL + np.int64(55)).dtype == np.uint8
+    assert tl.where(SMALL > 1, 255, SMALL).numpy().tolist() == [255] and (SMALL < 300).numpy().all()
+    assert tl.where(SMALL > 1, 0.5, SMALL).numpy().tolist() == [0.5]
+    for x in (SMALL, tl.Tensor([1])):
+        with pytest.raises(ValueError, match=rf"^add: dtype {x.dtype} cannot hold 1180.*; use x\.astype\('float64'\)$"):
+            x + 2**70
+    with pytest.raises(ValueError, match=r"^multiply: dtype float32 cannot hold 1000.*; pass a float$"):
+        tl.Tensor([1.0]) * 10**400

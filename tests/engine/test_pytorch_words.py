@@ -282,6 +282,34 @@ def test_what_is_documented_to_differ_from_pytorch_does(name):
     assert isinstance(theirs, tuple | bool) or np.shape(theirs) != ours.shape or not np.allclose(theirs, ours)
 
 
+@pytest.mark.peers
+def test_the_eps_of_rms_norm_differs():
+    torch = pytest.importorskip("torch")
+    x = np.array([1e-3, 2e-3])
+    theirs, ours = torch.nn.functional.rms_norm(torch.tensor(x), (2,)).numpy(), tl.rms_norm(tl.Tensor(x)).numpy()
+    mean = np.mean(x * x)
+    np.testing.assert_allclose(theirs, x / np.sqrt(mean + np.finfo(np.float64).eps))
+    np.testing.assert_allclose(ours, x / np.sqrt(mean + 1e-6))
+
+
+def test_gradients_of_many_uses_are_summed_in_the_dtype_of_the_tensor():
+    x = tl.Tensor(np.ones(1, np.float16), requires_grad=True)
+    wide = x.astype("float32")
+    for use, expected in ((x, 2048), (wide, 5000)):
+        y = tl.stack([use] * 5000).sum()
+        assert tl.grad(y, x)[0].item() == expected
+
+
+@pytest.mark.peers
+def test_a_number_that_does_not_fit_wraps_around_in_pytorch():
+    torch = pytest.importorskip("torch")
+    for number in (300, np.int64(300)):
+        assert (torch.tensor([2], dtype=torch.uint8) * number).tolist() == [2 * (300 - 256)]
+        with pytest.raises(ValueError, match=r"^multiply: dtype uint8 cannot hold 300"):
+            tl.Tensor([2], dtype="uint8") * number
+    assert (tl.Tensor([200], dtype="uint8") + np.int64(100)).numpy().tolist() == [44]
+
+
 def test_where_pytorch_gives_nan_the_gradients_are_zero():
     for function in (tl.softmax, lambda x: tl.logsumexp(x, axis=-1), lambda x: tl.cross_entropy(x, [-100])):
         x = tl.Tensor(np.full((1, 3), -np.inf), requires_grad=True)
