@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import check_fraction, check_size, fitting_arrays, shape_mismatches
+from nn.checks import check_fraction, check_size
 from nn.optimizer import named_tensors
+from nn.states import fitting_arrays, shape_mismatches
 from tensorlib.arrays.backend import Array
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.messages import kind_of

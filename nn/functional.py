@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import tensorlib as tl
-from nn.checks import shape_mismatches
 from nn.module import Module
 from nn.parameter import Buffer, Parameter
+from nn.states import shape_mismatches
 from tensorlib.messages import kind_of, unknown_name
 from tensorlib.pytorch_words import FUNCTION_NAMES
 

@@ -109,7 +109,8 @@ _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "constant_": "w.replace(numpy.full(w.shape, value, w.dtype))",
     "trunc_normal_": "w.replace(init.normal(w.shape, std))",
     "eye_": "w.replace(numpy.eye(*w.shape, dtype=w.dtype))", "calculate_gain": "a number: 2**0.5 for relu",
-    "orthogonal_": "w.replace(numpy.linalg.qr(init.normal(w.shape, 1.0))[0])",
+    "orthogonal_": "w.replace(numpy.linalg.qr(init.normal(w.shape, 1.0))[0]), or, for a wide w, "
+    "w.replace(numpy.linalg.qr(init.normal(w.shape[::-1], 1.0))[0].T)",
     **{f"{name}_": f"w.replace(init.{name}(w.shape, ...)), or nn.Parameter(init.{name}(...))" for name in __all__},
 }  # fmt: skip
 

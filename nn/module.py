@@ -12,9 +12,9 @@ from numpy.typing import DTypeLike
 
 import tensorlib as tl
 from nn.attributes import CheckedAttributes
-from nn.checks import IncompatibleKeys, by_first_name, converted_arrays, every_name, host_arrays, shape_mismatches
 from nn.hooks import ForwardHook, ForwardPreHook, Hooks, call_with_hooks
 from nn.parameter import Buffer, Parameter
+from nn.states import IncompatibleKeys, by_first_name, converted_arrays, every_name, host_arrays, shape_mismatches
 from tensorlib.arrays.backend import Array
 from tensorlib.arrays.conversion import numeric_dtype
 from tensorlib.engine.recording import STATE
@@ -244,7 +244,8 @@ class Module(CheckedAttributes):
         own = self._state()
         first = {id(x): name for name, x in own.items()}
         names = {name: first[id(x)] for name, x in every_name(self) if id(x) in first}
-        arrays, differing = by_first_name(host_arrays(state), names)
+        remedy = "pass x.numpy(), or x.numpy().T for the weights of Linear: (in, out) here, (out, in) in PyTorch"
+        arrays, differing = by_first_name(host_arrays("load_state_dict", state, remedy), names)
         shapes = {name: x.shape for name, x in own.items()}
         problems = differing + shape_mismatches(shapes, {name: array.shape for name, array in arrays.items()}, strict)
         fitting = {name: array for name, array in arrays.items() if name in own and array.shape == shapes[name]}

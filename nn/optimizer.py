@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import check_number, fitting_arrays
+from nn.checks import check_number
 from nn.module import Module
+from nn.states import fitting_arrays
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.arrays.sharing import read_only

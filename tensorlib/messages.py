@@ -11,7 +11,7 @@ __all__: list[str] = []
 
 def shown(value: Any) -> str:
     """Return a value as a message shows it: on one line, an array by its shape and dtype."""
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
+    if hasattr(value, "shape") and hasattr(value, "dtype") and not isinstance(value, type):  # such as np.float32
         return f"a {type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
     if isinstance(value, tuple | list) and any(hasattr(part, "dtype") for part in value):
         opening, closing = "()" if isinstance(value, tuple) else "[]"

@@ -26,39 +26,52 @@ _ON_GPU = "x.to('cupy')"
 
 _NO_GRADIENT = "which has no gradient"
 
+_DIAGONAL = "tl.diagonal(x), or tl.where(tl.eye(len(x), dtype='bool'), x, 0.0) for a vector"
+
+_TRUNCATED = "tl.sign(x) * tl.floor(tl.abs(x))"
+_ARCSINH = (
+    "s * tl.log1p(s * x + x * x / (1 + tl.sqrt(x * x + 1))), with s = tl.where(x < 0, -1.0, 1.0), where x * x is finite"
+)
+_ARCCOSH = "tl.log1p(x - 1 + tl.sqrt(x - 1) * tl.sqrt(x + 1))"
+_ARCTANH = "0.5 * (tl.log1p(x) - tl.log1p(-x))"
+
 # Functions and methods that are one expression of ops. A test computes each, and compares it with PyTorch's function.
 EXPRESSIONS = {
-    "hypot": "tl.sqrt(x * x + y * y)", "lerp": "x + weight * (y - x)", "addmm": "x + y @ z", "addmv": "x + y @ z",
-    "baddbmm": "x + y @ z", "addcmul": "x + y * z", "addcdiv": "x + y / z", "dist": "tl.norm(x - y)",
-    "clamp_min": "tl.maximum(x, low)", "clamp_max": "tl.minimum(x, high)", "inner": "x @ y.T",
-    "fmod": "tl.sign(x) * tl.remainder(tl.abs(x), tl.abs(y))", "trunc": "tl.sign(x) * tl.floor(tl.abs(x))",
-    "fix": "tl.sign(x) * tl.floor(tl.abs(x))", "frac": "x - tl.sign(x) * tl.floor(tl.abs(x))",
-    "erfc": "1 - tl.erf(x)", "logit": "tl.log(x / (1 - x))", "xlogy": "x * tl.log(y)", "sgn": "tl.sign(x)",
-    "arcsinh": "tl.log(x + tl.sqrt(x * x + 1))", "asinh": "tl.log(x + tl.sqrt(x * x + 1))",
-    "arccosh": "tl.log(x + tl.sqrt(x * x - 1))", "acosh": "tl.log(x + tl.sqrt(x * x - 1))",
-    "arctanh": "0.5 * tl.log((1 + x) / (1 - x))", "atanh": "0.5 * tl.log((1 + x) / (1 - x))",
-    "deg2rad": "x * (numpy.pi / 180)", "rad2deg": "x * (180 / numpy.pi)", "float_power": "x ** y",
-    "copysign": "tl.abs(x) * tl.where(y < 0, -1.0, 1.0)", "nan_to_num": "tl.where(tl.isnan(x), 0.0, x)",
+    "hypot": "tl.norm(tl.stack([x, y]), axis=0)", "lerp": "x + weight * (y - x)", "addmm": "x + y @ z",
+    "addmv": "x + y @ z", "baddbmm": "x + y @ z", "addcmul": "x + y * z", "addcdiv": "x + y / z",
+    "dist": "tl.norm(x - y)", "clamp_min": "tl.maximum(x, low)", "clamp_max": "tl.minimum(x, high)",
+    "inner": "tl.tensordot(x, y, axes=(-1, -1))", "fmod": "tl.sign(x) * tl.remainder(tl.abs(x), tl.abs(y))",
+    "trunc": _TRUNCATED, "fix": _TRUNCATED, "frac": f"x - {_TRUNCATED}",
+    "erfc": "1 - tl.erf(x), which is 0 where it is below 1e-7 (1e-16 in float64)",
+    "logit": "tl.log(x / (1 - x))", "xlogy": "x * tl.log(tl.where((x == 0) & (y <= 0), 1.0, y))",
+    "sgn": "tl.sign(x)", "arcsinh": _ARCSINH, "asinh": _ARCSINH, "arccosh": _ARCCOSH, "acosh": _ARCCOSH,
+    "arctanh": _ARCTANH, "atanh": _ARCTANH, "deg2rad": "x * (numpy.pi / 180)", "rad2deg": "x * (180 / numpy.pi)",
+    "float_power": "x.astype('float64') ** y",
+    "copysign": "tl.abs(x) * tl.where(tl.arctan2(y, -1.0) < 0, -1.0, 1.0)",  # y < 0 would be False for -0
+    "nan_to_num": "tl.where(tl.isnan(x), 0.0, x).clip(numpy.finfo(x.dtype).min, numpy.finfo(x.dtype).max)",
     "nansum": "tl.where(tl.isnan(x), 0.0, x).sum()", "bitwise_not": "tl.invert(x)", "absolute": "tl.abs(x)",
     "swapdims": "tl.swapaxes(x, axis1, axis2)", "movedim": "tl.moveaxis(x, source, destination)",
-    "vdot": "tl.dot(x, y)",
-    "take_along_dim": "tl.take_along_axis(x, indices, axis)", "ger": "tl.outer(x, y)", "mv": "x @ y",
-    "diag_embed": "x[..., None] * tl.eye(x.shape[-1])", "fliplr": "tl.flip(x, 1)", "flipud": "tl.flip(x, 0)",
-    "kthvalue": "tl.sort(x)[..., k - 1]", "median": "tl.sort(x.flatten())[(x.size - 1) // 2]",
+    "vdot": "tl.dot(x.flatten(), y.flatten())", "take_along_dim": "tl.take_along_axis(x, indices, axis)",
+    "ger": "tl.outer(x, y)", "mv": "x @ y",
+    "diag_embed": "tl.where(tl.eye(x.shape[-1], dtype='bool'), x[..., None], 0.0)",
+    "fliplr": "tl.flip(x, 1)", "flipud": "tl.flip(x, 0)", "kthvalue": "tl.sort(x)[..., k - 1]",
+    "median": "tl.where(tl.isnan(x).any(), numpy.nan, tl.sort(x.flatten())[(x.size - 1) // 2])",
     "detach": "x.detach()", "expand": "tl.broadcast_to(x, shape)", "expand_as": "tl.broadcast_to(x, y.shape)",
-    "ravel": "x.flatten()", "rand_like": "tl.uniform(x.shape)", "randn_like": "tl.normal(x.shape)",
-    "isclose": "tl.abs(x - y) <= 1e-8 + 1e-5 * tl.abs(y)", "equal": "(x == y).all().item()",
-    "allclose": "numpy.allclose(x.numpy(), y.numpy())", "unflatten": "x.reshape(shape)",
-    "narrow": "x[start : start + length]", "select": "x[i]", "masked_select": "x[mask]",
+    "ravel": "x.flatten()", "rand_like": "tl.uniform(x.shape, dtype=x.dtype)",
+    "randn_like": "tl.normal(x.shape, dtype=x.dtype)", "isclose": "numpy.isclose(x.numpy(), y.numpy())",
+    "equal": "numpy.array_equal(x.numpy(), y.numpy())", "allclose": "numpy.allclose(x.numpy(), y.numpy())",
+    "unflatten": "x.reshape(shape)", "narrow": "x[start : start + length]", "select": "x[i]",
+    "masked_select": "x[mask]",
 }  # fmt: skip
 
 # Functions of torch.nn.functional, and layers of the same formula.
 ACTIVATIONS = {
     "relu6": "tl.hardtanh(x, 0, 6)", "selu": "1.0507009873554805 * tl.elu(x, 1.6732632423543772)",
-    "celu": "tl.elu(x)", "hardswish": "x * tl.hardtanh(x + 3, 0, 6) / 6", "hardsigmoid": "tl.hardtanh(x + 3, 0, 6) / 6",
+    "celu": "tl.elu(x)", "hardswish": "x * (tl.hardtanh(x + 3, 0, 6) / 6)",
+    "hardsigmoid": "tl.hardtanh(x + 3, 0, 6) / 6",
     "softmin": "tl.softmax(-x, axis)", "logsigmoid": "tl.log_sigmoid(x)", "tanhshrink": "x - tl.tanh(x)",
-    "hardshrink": "tl.where(tl.abs(x) > 0.5, x, 0.0)", "softshrink": "tl.sign(x) * tl.relu(tl.abs(x) - 0.5)",
-    "prelu": "tl.where(x > 0, x, weight * x)", "threshold": "tl.where(x > threshold, x, value)",
+    "hardshrink": "tl.where(tl.abs(x) <= 0.5, 0.0, x)", "softshrink": "tl.sign(x) * tl.relu(tl.abs(x) - 0.5)",
+    "prelu": "tl.where(x > 0, x, weight * x)", "threshold": "tl.where(x <= threshold, value, x)",
 }  # fmt: skip
 
 # The same for layers and losses that normalize over other axes, or compare.
@@ -84,13 +97,15 @@ _ON_THE_HOST = {
     name: f"numpy.{call}, {_NO_GRADIENT}"
     for name, call in {
         "inverse": "linalg.inv(x.numpy())", "pinverse": "linalg.pinv(x.numpy())", "det": "linalg.det(x.numpy())",
-        "slogdet": "linalg.slogdet(x.numpy())", "logdet": "linalg.slogdet(x.numpy())[1]", "qr": "linalg.qr(x.numpy())",
+        "slogdet": "linalg.slogdet(x.numpy())",
+        "logdet": "linalg.slogdet(x.numpy())[1] for a determinant above 0", "qr": "linalg.qr(x.numpy())",
         "svd": "linalg.svd(x.numpy())", "cholesky": "linalg.cholesky(x.numpy())", "cov": "cov(x.numpy())",
         "solve": "linalg.solve(x.numpy(), y.numpy())", "lstsq": "linalg.lstsq(x.numpy(), y.numpy())",
         "matrix_power": "linalg.matrix_power(x.numpy(), n)", "matrix_rank": "linalg.matrix_rank(x.numpy())",
         "corrcoef": "corrcoef(x.numpy())", "cross": "cross(x.numpy(), y.numpy())", "kron": "kron(x.numpy(), y.numpy())",
         "quantile": "quantile(x.numpy(), q)", "unique": "unique(x.numpy())", "isin": "isin(x.numpy(), y.numpy())",
-        "bincount": "bincount(ids.numpy())", "histc": "histogram(x.numpy())", "histogram": "histogram(x.numpy())",
+        "bincount": "bincount(ids.numpy())", "histc": "histogram(x.numpy(), 100)[0]",
+        "histogram": "histogram(x.numpy(), bins)",
         "cummax": "maximum.accumulate(x.numpy())", "cummin": "minimum.accumulate(x.numpy())",
     }.items()
 }  # fmt: skip
@@ -99,32 +114,34 @@ _ON_THE_HOST = {
 TENSOR_NAMES = EXPRESSIONS | _ON_THE_HOST | {
     "view": "x.reshape(shape)", "view_as": "x.reshape(y.shape)", "reshape_as": "x.reshape(y.shape)",
     "permute": "x.transpose(axes)", "t": "x.T", "mT": "x.swapaxes(-1, -2)", "contiguous": "x itself, or x.copy()",
-    "unsqueeze": "tl.expand_dims(x, axis)", "expand_dims": "tl.expand_dims(x, axis)", "ravel": "x.flatten()",
-    "expand": "x.broadcast_to(shape)", "expand_as": "x.broadcast_to(y.shape)", "clone": "x.copy()",
+    "unsqueeze": "tl.expand_dims(x, axis)", "expand_dims": "tl.expand_dims(x, axis)", "clone": "x.copy()",
     "unbind": "tl.unstack(x, axis)", "unstack": "tl.unstack(x, axis)", "chunk": "x.split(parts, axis)",
     "index_select": "x.take(indices, axis)", "take_along_axis": "tl.take_along_axis(x, indices, axis)",
     "dim": "x.ndim", "ndimension": "x.ndim", "numel": "x.size", "nelement": "x.size", "tolist": "x.numpy().tolist()",
-    "device": "x.backend", "cuda": _ON_GPU, "cpu": "x.to('numpy')", "is_cuda": "x.backend.name",
+    "device": "x.backend", "cuda": _ON_GPU, "cpu": "x.to('numpy')", "is_cuda": "x.backend.name == 'cupy'",
     "float": "x.astype('float32')", "double": "x.astype('float64')", "half": "x.astype('float16')",
     "long": "x.astype('int64')", "int": "x.astype('int32')", "bool": "x.astype('bool')", "type": "x.astype(dtype)",
     "type_as": "x.astype(y.dtype)", "grad_fn": "tl.graph(x), which shows how x was computed",
     "requires_grad_": "x.requires_grad = True", "detach_": "x = x.detach()", "zero_": _CLEAR,
     "clamp": "x.clip(low, high)", "pow": "x ** y", "power": "x ** y", "sub": "x - y", "mul": "x * y", "div": "x / y",
-    "true_divide": "x / y", "neg": "-x", "mm": "x @ y", "bmm": "x @ y", "mv": "x @ y", "eq": "x == y", "ne": "x != y",
+    "true_divide": "x / y", "neg": "-x", "mm": "x @ y", "bmm": "x @ y", "eq": "x == y", "ne": "x != y",
     "lt": "x < y", "le": "x <= y", "gt": "x > y", "ge": "x >= y", "acos": "x.arccos()", "asin": "x.arcsin()",
     "atan": "x.arctan()", "atan2": "x.arctan2(y)",
-    "where": "tl.where(condition, x, y)", "einsum": "tl.einsum(formula, x, y)", "nonzero": "np.nonzero(x.numpy())",
+    "where": "tl.where(condition, x, y)", "einsum": "tl.einsum(formula, x, y)", "nonzero": "numpy.argwhere(x.numpy())",
     "fill_": "tl.full_like(x, value)", "copy_": "x.data = value, for a leaf", "index_add_": "x.index_add(...)",
     "scatter_": "x.scatter(...)", "scatter_add_": "x.scatter_add(...)", "masked_fill_": "x.masked_fill(mask, value)",
     "normal_": "x.data = tl.normal(x.shape), or nn.init", "uniform_": "x.data = tl.uniform(x.shape), or nn.init",
-    "new_zeros": "tl.zeros(shape)", "new_ones": "tl.ones(shape)", "new_full": "tl.full(shape, value)",
-    "new_empty": "tl.zeros(shape)", "new_tensor": "tl.Tensor(data)", "repeat_interleave": "x.repeat(repeats, axis)",
+    "new_zeros": "tl.zeros(shape, x.dtype)", "new_ones": "tl.ones(shape, x.dtype)",
+    "new_full": "tl.full(shape, value, x.dtype)", "new_empty": "tl.zeros(shape, x.dtype)",
+    "new_tensor": "tl.Tensor(data, dtype=x.dtype)", "repeat_interleave": "x.repeat(repeats, axis)",
     "index_fill": "tl.where(mask, value, x)", "index_put": "tl.where(mask, value, x)",
     "short": "x.astype('int16')", "is_floating_point": "x.dtype.kind == 'f'", "element_size": "x.dtype.itemsize",
-    "diag": "tl.diagonal(x), or x * tl.eye(len(x)) for a vector", "tensor_split": "x.split(parts, axis)",
+    "diag": _DIAGONAL, "tensor_split": "x.split(parts, axis)",
     "data_ptr": "x.data", "multinomial": "tl.categorical(logits)", "bernoulli": "tl.bernoulli(x, x.shape)",
-    "bernoulli_": "tl.bernoulli(p, x.shape)", "retains_grad": "x.retain_grad()",
-    "register_post_accumulate_grad_hook": "x.register_hook(function)", "split_with_sizes": "x.split(ends, axis)",
+    "bernoulli_": "tl.bernoulli(p, x.shape)",
+    "retains_grad": "x.grad after the backward pass, which is None unless x is a leaf or was told to retain it",
+    "register_post_accumulate_grad_hook": "x.grad after the backward pass; x.register_hook runs before it is added",
+    "split_with_sizes": "x.split(ends, axis)",
     "gelu": "tl.gelu(x)", "silu": "tl.silu(x)", "nbytes": "x.data.nbytes", "itemsize": "x.dtype.itemsize",
 }  # fmt: skip
 
@@ -159,7 +176,7 @@ FUNCTION_NAMES = EXPRESSIONS | ACTIVATIONS | LAYER_EXPRESSIONS | _ON_THE_HOST | 
     "vstack": "tl.concatenate(xs, axis=0), or tl.stack(xs) for vectors", "column_stack": "tl.stack(xs, axis=1)",
     "row_stack": "tl.concatenate(xs, axis=0), or tl.stack(xs) for vectors", "true_divide": "tl.divide",
     "tensor_split": "tl.split(x, parts, axis)", "hsplit": "tl.split(x, parts, 1)", "vsplit": "tl.split(x, parts, 0)",
-    "diag": "tl.diagonal(x), or x * tl.eye(len(x)) for a vector", "range": "tl.arange", "msort": "tl.sort(x, 0)",
+    "diag": _DIAGONAL, "range": "tl.arange", "msort": "tl.sort(x, 0)",
     "logspace": "10.0 ** tl.linspace(start, stop, num)", "bucketize": "tl.searchsorted(boundaries, x)",
     "randint_like": "tl.Tensor(numpy.random.default_rng(seed).integers(low, high, x.shape))",
     "is_floating_point": "x.dtype.kind == 'f'", "Variable": "tl.Tensor(data, requires_grad=True)",
@@ -183,7 +200,7 @@ FUNCTION_NAMES = EXPRESSIONS | ACTIVATIONS | LAYER_EXPRESSIONS | _ON_THE_HOST | 
     "broadcast_tensors": "tl.broadcast_to(x, shape)", "result_type": "numpy.result_type(x.dtype, y.dtype)",
     "nn": "the package next to it: import nn", "optim": "from nn import optim",
     "empty": "tl.zeros(shape)", "empty_like": "tl.zeros_like", "numel": "x.size",
-    "t": "x.T", "argwhere": "numpy.argwhere(x.numpy())", "nonzero": "numpy.nonzero(x.numpy())",
+    "t": "x.T", "argwhere": "numpy.argwhere(x.numpy())", "nonzero": "numpy.argwhere(x.numpy())",
     "masked_select": "x[mask]", "meshgrid": "numpy.meshgrid", "cdist": "tl.norm(x[:, None] - y, axis=-1)",
     "is_tensor": "isinstance(x, tl.Tensor)",
     "autograd": "tl.grad, tl.jacobian, tl.hessian, tl.Function; tl.debug() for its detect_anomaly",

@@ -13,9 +13,10 @@ import numpy as np
 
 import tensorlib as tl
 from models.decoding import token_by_token
+from models.decoding.checks import next_logits, require_finite
 from models.decoding.hypothesis import Hypothesis
 from models.decoding.hypothesis import length_penalty as penalty
-from models.decoding.protocols import State, SteppingModel, next_logits, require_finite
+from models.decoding.protocols import State, SteppingModel
 from models.decoding.settings import DEFAULT_BEAM, DEFAULT_LENGTH_PENALTY
 from models.text.tokens import BOS, EOS
 

@@ -10,15 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 import tensorlib as tl
+from models.decoding.checks import require_finite, require_ids, require_logits, require_methods
 from models.decoding.hypothesis import Hypothesis
-from models.decoding.protocols import (
-    TEACHER_FORCED,
-    TeacherForcedModel,
-    require_finite,
-    require_ids,
-    require_logits,
-    require_methods,
-)
+from models.decoding.protocols import TEACHER_FORCED, TeacherForcedModel
 from models.text.batching import pad
 from models.text.tokens import BOS, EOS
 

@@ -13,17 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 import tensorlib as tl
+from models.decoding.checks import next_logits, require_finite, require_ids, require_methods
 from models.decoding.hypothesis import Hypothesis, length_limits
-from models.decoding.protocols import (
-    STEPPING,
-    State,
-    SteppingModel,
-    longest_target,
-    next_logits,
-    require_finite,
-    require_ids,
-    require_methods,
-)
+from models.decoding.protocols import STEPPING, State, SteppingModel, longest_target
 from models.text.batching import pad
 from models.text.tokens import BOS, EOS
 

@@ -10,8 +10,8 @@ import numpy as np
 
 import tensorlib as tl
 from models.architectures.transformer import Transformer
+from models.decoding.checks import NonFiniteLogits
 from models.decoding.forced import force_decode
-from models.decoding.protocols import NonFiniteLogits
 from models.runs.config import BleuTokenize
 from models.system.errors import UserError
 from models.text.batching import Example, group_by_length, make_batch
@@ -67,7 +67,7 @@ def sentence_log_probs(model: Transformer, examples: Sequence[Example]) -> list[
             forced = force_decode(model, sources, targets)
         except NonFiniteLogits as error:
             raise UserError(
-                f"score: finite logits are required; those for pair {group[error.source]} are NaN or infinite; the "
+                f"score: usable logits are required; those for pair {group[error.source]} are NaN or infinite; the "
                 "weights are spoilt, or far too large: use an earlier checkpoint"
             ) from None
         for i, hypothesis in zip(group, forced, strict=True):

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.architectures.transformer import Transformer
+from models.decoding.checks import NonFiniteLogits
 from models.decoding.dispatch import decode
 from models.decoding.hypothesis import Hypothesis
-from models.decoding.protocols import NonFiniteLogits
 from models.decoding.settings import Search
 from models.evaluation.metrics import sentence_log_probs
 from models.runs.loading import load_run
@@ -167,7 +167,7 @@ class Translator:
 def refuse_line(line: int) -> None:
     """Raise `UserError`: the model has no finite logits for this line, counted from 0."""
     raise UserError(
-        f"decoding: finite logits are required; those for line {line + 1} are NaN or infinite; the weights are spoilt, "
+        f"decoding: usable logits are required; those for line {line + 1} are NaN or infinite; the weights are spoilt, "
         "or far too large: use an earlier checkpoint, --run RUN/step-NUMBER.safetensors, or train with a lower "
         "--optim.learning-rate"
     )

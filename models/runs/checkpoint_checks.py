@@ -18,7 +18,7 @@ from models.runs.config import TrainConfig
 from models.runs.config_checks import missed_range
 from models.runs.nested_dicts import checked, flat_items, from_dict
 from models.system.errors import UserError
-from nn.checks import shape_mismatches
+from nn.states import shape_mismatches
 from tensorlib.messages import shown
 
 __all__ = ["check_config_copy", "check_keys", "check_tensors", "checked_section", "checked_value", "require_dict"]

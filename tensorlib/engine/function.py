@@ -139,7 +139,7 @@ class Function(Node):
             arrays = [read_only(x) for x in arrays]  # an op could change the Tensors of its caller unnoticed
         try:
             y = op.forward(*arrays, **attributes)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise explained(op, arrays, attributes, error) from error
 
         if cls.guarded:

@@ -18,6 +18,7 @@ import numpy as np
 from tensorlib.engine.recording import is_grad_enabled
 from tensorlib.engine.value import Value
 from tensorlib.messages import shown
+from tensorlib.pytorch_words import EXPRESSIONS
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -56,6 +57,11 @@ _NOTHING = {
     "mode": ("raise",), "order": ("K", "C"), "stable": (True, False), "subok": (True, False), "where": (True,),
 }  # fmt: skip
 
+# What NumPy calls in place of some functions if all but one option are arrays.
+_REDUCTIONS = {
+    "add": "sum", "logical_and": "all", "logical_or": "any", "maximum": "max", "minimum": "min", "multiply": "prod",
+}  # fmt: skip
+
 # Functions that only look at Tensors: at their shapes and dtypes, or at the values of Tensors without history.
 _INSPECT = {
     "can_cast", "iscomplexobj", "isrealobj", "may_share_memory", "ndim", "result_type", "shape", "shares_memory",
@@ -66,19 +72,21 @@ _COMPARE_OR_SHOW = {
     "savez", "savez_compressed",
 }  # fmt: skip
 
-_COMPARISONS = {"equal", "greater", "greater_equal", "less", "less_equal", "not_equal"}
+# Functions that NumPy and PyTorch call alike.
+_AS_IN_PYTORCH = (
+    "arccosh", "arcsinh", "arctanh", "copysign", "deg2rad", "fix", "fliplr", "flipud", "float_power", "fmod", "hypot",
+    "inner", "nan_to_num", "nansum", "rad2deg", "ravel", "trunc", "vdot",
+)  # fmt: skip
 
 # What to write for some functions that have no op of that name, in terms of their arguments x, y or a list xs.
-REMEDIES = {
+REMEDIES = {name: EXPRESSIONS[name] for name in _AS_IN_PYTORCH} | {
     "add.accumulate": "tl.cumsum(x, axis=0)", "add.reduce": "tl.sum(x, axis=0)", "around": "tl.round(x)",
-    "average": "tl.mean(x)", "cbrt": "tl.sign(x) * tl.abs(x) ** (1 / 3)", "deg2rad": "x * (np.pi / 180)",
-    "diff": "x[..., 1:] - x[..., :-1]", "fabs": "tl.abs(x)", "fliplr": "tl.flip(x, 1)", "flipud": "tl.flip(x, 0)",
-    "fmod": "tl.sign(x) * tl.remainder(tl.abs(x), tl.abs(y))",
-    "hstack": "tl.concatenate(xs, axis=1), with axis=0 for one axis", "hypot": "tl.sqrt(x * x + y * y)",
-    "inner": "tl.tensordot(x, y, axes=(-1, -1))", "logaddexp.reduce": "tl.logsumexp(x, axis=0)",
+    "average": "tl.mean(x), with weights w tl.sum(w * x) / tl.sum(w)", "cbrt": "tl.sign(x) * tl.abs(x) ** (1 / 3)",
+    "diff": "x[..., 1:] - x[..., :-1]", "fabs": "tl.abs(x)",
+    "hstack": "tl.concatenate(xs, axis=1), with axis=0 for one axis", "logaddexp.reduce": "tl.logsumexp(x, axis=0)",
     "maximum.reduce": "tl.max(x, axis=0)", "minimum.reduce": "tl.min(x, axis=0)",
     "multiply.accumulate": "tl.cumprod(x, axis=0)", "multiply.reduce": "tl.prod(x, axis=0)", "positive": "x",
-    "ravel": "tl.flatten(x)", "rint": "tl.round(x)", "vdot": "tl.sum(x * y)", "vecdot": "tl.sum(x * y, axis=-1)",
+    "rint": "tl.round(x)", "vecdot": "tl.sum(x * y, axis=-1)",
     "vstack": "tl.concatenate(xs, axis=0), with stack for one axis", "where": "tl.where(condition, x, y)",
 }  # fmt: skip
 
@@ -103,6 +111,8 @@ def array_ufunc(x: Tensor, ufunc: np.ufunc, method: str, *inputs: Any, **options
     """Apply a ufunc of NumPy to operands of which `x` is one: run the op of its name, or raise TypeError."""
     name = "abs" if ufunc.__name__ == "absolute" else ufunc.__name__
     if method != "__call__":
+        if method == "reduce" and name in _REDUCTIONS and isinstance(options.get("where"), Value):
+            _check_unused(f"{name}.{method}", _REDUCTIONS[name], "where", options["where"])  # np.sum(array, where=x)
         raise _no_op(f"{name}.{method}")
     if (out := options.pop("out", None)) is not None:
         return _into(ufunc, inputs, out, options)
@@ -111,8 +121,6 @@ def array_ufunc(x: Tensor, ufunc: np.ufunc, method: str, *inputs: Any, **options
         raise _no_op(name)
     for option, value in options.items():
         _check_unused(name, name, option, value)
-    if name in _COMPARISONS:  # for `np.float64(2) < x` NumPy passes the scalar, a number to us, as a 0-d array
-        inputs = tuple([y.item() if isinstance(y, np.ndarray) and not y.ndim else y for y in inputs])
     return op(*inputs)
 
 
@@ -128,7 +136,8 @@ def _into(ufunc: np.ufunc, inputs: Sequence[Any], out: Sequence[Any], options: M
                 "written into would not pass on; compute a new Tensor, as in y = array - x, or use x.detach()"
             )
     arrays = [operand.array if isinstance(operand, Value) else operand for operand in inputs]
-    return ufunc(*arrays, out=out if len(out) > 1 else out[0], **options)
+    plain = {option: value.array if isinstance(value, Value) else value for option, value in options.items()}
+    return ufunc(*arrays, out=out if len(out) > 1 else out[0], **plain)
 
 
 # ---- functions ---------------------------------------------------------------------------------------------------
@@ -150,6 +159,8 @@ def array_function(
     ours = getattr(_tensorlib(), name.removeprefix("linalg."))
     given = _in_our_words(name, ours, arguments, options)
     if name == "linalg.norm":
+        if given.get("ord", 2) is None:  # NumPy's default, which is the norm of the entries
+            del given["ord"]
         _check_vector_norm(given)
     return ours(**given, **_FIXED.get(name, {}))
 
@@ -186,8 +197,15 @@ def _parameters(ours: Callable[..., Any]) -> frozenset[str]:
 def _check_unused(name: str, ours: str, option: str, value: Any) -> None:
     """Raise TypeError for an option that our op does not have, unless the value means that it is not used."""
     unused = isinstance(value, str | bool) and value in _NOTHING.get(option, ())
-    if not (unused or value is None or value is np._NoValue):
-        first = "x.astype(dtype)" if option == "dtype" else f"tl.{ours} without it, or x.numpy()"
+    if not (unused or (value is None and option != "where") or value is np._NoValue):
+        if option == "dtype":
+            first = "x.astype(dtype)"
+        elif option == "where" and isinstance(getattr(np, name, None), np.ufunc):
+            first = "tl.where(where, result, other) afterwards"
+        elif option == "where":
+            first = f"tl.{ours}(x[where]), or tl.where(where, x, value) first, with a value that changes nothing"
+        else:
+            first = f"tl.{ours} without it, or x.numpy()"
         raise TypeError(f"np.{name}: {option}= is not supported for Tensors, got {shown(value)}; use {first}")
 
 

@@ -209,11 +209,11 @@ def checked_size(name: str, what: str, value: Any) -> int:
     return checked_shape(name, value, what)[0]
 
 
-def checked_element(name: str, value: Any, dtype: np.dtype) -> Any:
+def checked_element(name: str, value: Any, dtype: np.dtype, remedy: str = "pass another dtype") -> Any:
     """Return a number after checking that `dtype` can hold it: NumPy would turn 0.5 or NaN into some integer."""
     value = checked_real(name, "the value", value)
     bounds = np.iinfo(dtype) if dtype.kind in "iu" else None
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if bounds is not None and not (whole and bounds.min <= value <= bounds.max):
-        raise ValueError(f"{name}: dtype {dtype} cannot hold {value}; pass another dtype")
+        raise ValueError(f"{name}: dtype {dtype} cannot hold {shown(value)}; {remedy}")
     return value

@@ -12,7 +12,7 @@ from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.arrays.sharing import kept
 from tensorlib.engine.errors import called_op
 from tensorlib.engine.function import Function, as_tensor, constant, derivation, is_tensor
-from tensorlib.ops.arguments import operand
+from tensorlib.ops.arguments import checked_element, operand
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -307,7 +307,15 @@ def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
         x, y = [as_tensor(z, like=constant(chosen)) if isinstance(z, list | tuple) else z for z in (x, y)]
     if not hasattr(x, "dtype") and not hasattr(y, "dtype"):  # two numbers: as in Tensor(x), on this backend
         x = backend_of(chosen).asarray(x, "float32" if float in (type(x), type(y)) else None)
+    _check_fits(x, y)
+    _check_fits(y, x)
     return Where.apply(x, y, condition=chosen)
+
+
+def _check_fits(number: Any, other: Any) -> None:
+    """Raise ValueError for an integer that wraps around in the dtype of the other operand, as in NumPy's `where`."""
+    if isinstance(number, int | np.integer) and hasattr(other, "dtype") and other.dtype.kind in "iu":
+        checked_element(called_op("where"), number, other.dtype, "use x.astype('int64')")
 
 
 @derivation(Where)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tensorlib.ops.plain import plain
 
@@ -16,13 +18,25 @@ __all__ = [
 ]  # fmt: skip
 
 
+def _compared(function: str, x: Any, y: Any) -> Tensor:
+    """Apply a comparison. An array without axes counts as a number, and so is compared in the dtype of a Tensor.
+
+    For ``np.float64(0.1) < x`` NumPy passes us such an array, which cannot be told from ``np.array(0.1)``.
+    """
+    if type(x) is np.ndarray and not x.ndim:
+        x = x[()]
+    if type(y) is np.ndarray and not y.ndim:
+        y = y[()]
+    return plain(function, x, y)
+
+
 def equal(x: TensorLike, y: TensorLike) -> Tensor:
     """Return x == y, elementwise, as booleans, without a gradient.
 
     >>> tl.equal([1, 2], [1, 3])
     Tensor([ True False], shape=(2,), dtype=bool)
     """
-    return plain("equal", x, y)
+    return _compared("equal", x, y)
 
 
 def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
@@ -31,7 +45,7 @@ def not_equal(x: TensorLike, y: TensorLike) -> Tensor:
     >>> tl.not_equal([1, 2], [1, 3])
     Tensor([False  True], shape=(2,), dtype=bool)
     """
-    return plain("not_equal", x, y)
+    return _compared("not_equal", x, y)
 
 
 def less(x: TensorLike, y: TensorLike) -> Tensor:
@@ -40,7 +54,7 @@ def less(x: TensorLike, y: TensorLike) -> Tensor:
     >>> tl.less([1, 2, 3], 2)
     Tensor([ True False False], shape=(3,), dtype=bool)
     """
-    return plain("less", x, y)
+    return _compared("less", x, y)
 
 
 def less_equal(x: TensorLike, y: TensorLike) -> Tensor:
@@ -49,7 +63,7 @@ def less_equal(x: TensorLike, y: TensorLike) -> Tensor:
     >>> tl.less_equal([1, 2, 3], 2)
     Tensor([ True  True False], shape=(3,), dtype=bool)
     """
-    return plain("less_equal", x, y)
+    return _compared("less_equal", x, y)
 
 
 def greater(x: TensorLike, y: TensorLike) -> Tensor:
@@ -58,7 +72,7 @@ def greater(x: TensorLike, y: TensorLike) -> Tensor:
     >>> tl.greater([1, 2, 3], 2)
     Tensor([False False  True], shape=(3,), dtype=bool)
     """
-    return plain("greater", x, y)
+    return _compared("greater", x, y)
 
 
 def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
@@ -67,7 +81,7 @@ def greater_equal(x: TensorLike, y: TensorLike) -> Tensor:
     >>> tl.greater_equal([1, 2, 3], 2)
     Tensor([False  True  True], shape=(3,), dtype=bool)
     """
-    return plain("greater_equal", x, y)
+    return _compared("greater_equal", x, y)
 
 
 def logical_and(x: TensorLike, y: TensorLike) -> Tensor:

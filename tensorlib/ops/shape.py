@@ -280,7 +280,7 @@ def _tensors_to_join(xs: Any, axis: Any, name: str) -> list[Tensor]:
     """Return the Tensors to be joined; lists and numbers among them go to the backend of the first Tensor."""
     if hasattr(axis, "shape") and hasattr(xs, "shape"):
         raise TypeError(f"{name}: needs the Tensors in one list, {name}([x, y]); got two arguments")
-    if not isinstance(xs, tuple | list) and not (hasattr(xs, "shape") and xs.ndim):
+    if not isinstance(xs, tuple | list) and (isinstance(xs, type) or not hasattr(xs, "shape") or not xs.ndim):
         raise TypeError(f"{name}: needs a list of Tensors, got {shown(xs)}")
     if not len(xs):
         raise ValueError(f"{name}: needs at least one Tensor, got none")

@@ -105,7 +105,17 @@ class Arcsin(Function):
 
     def backward(self, dy: Array) -> Any:
         (x,) = self.saved
-        return dy / namespace_of(dy).sqrt((1 - x) * (1 + x))  # 1 - x^2 would lose digits near 1
+        return dy / _other_leg(x)
+
+
+def _other_leg(x: Array) -> Array:
+    """Return sqrt(1 - x^2), the other leg of a right triangle with the hypotenuse 1."""
+    given: Any = x
+    if not hasattr(given, "requires_grad"):
+        return namespace_of(x).sqrt((1 - x) * (1 + x))  # 1 - x^2 would lose digits near 1
+    # In a second derivative at 1 and -1, the product would be 0 times infinity. So its digits are added as a constant.
+    array = given.data
+    return namespace_of(x).sqrt(1 - x * x + ((1 - array) * (1 + array) - (1 - array * array)))
 
 
 @derivation(Arcsin)
@@ -130,7 +140,7 @@ class Arccos(Function):
 
     def backward(self, dy: Array) -> Any:
         (x,) = self.saved
-        return -dy / namespace_of(dy).sqrt((1 - x) * (1 + x))
+        return -dy / _other_leg(x)
 
 
 @derivation(Arccos)

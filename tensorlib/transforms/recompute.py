@@ -31,11 +31,11 @@ def checkpoint(f: Callable[P, R], *inputs: P.args, **options: P.kwargs) -> R:
     sublinear memory cost"). Gradients of any order have the same bits as without it, with respect to `inputs` and to
     everything else that `f` uses, such as the parameters of modules.
 
-    The second run of `f` must run the same ops on the same values. Draws from generators of tensorlib are repeated;
-    other state that f changes is not restored: running statistics are updated twice. Arrays given as arguments are
-    copied; one that f reaches in another way must not be written to before the backward pass. It is an error if the
-    value of a Tensor that f read was replaced in between, as by an optimizer, or if the second run has other ops or
-    shapes.
+    The second run of `f` must run the same ops on the same values. Draws from generators of tensorlib are repeated.
+    It gets copies of the arrays, lists and dicts among the arguments, as they were before the first run: the caller
+    sees once what f writes into them. Other state that f changes is not restored: running statistics are updated twice.
+    An array that f reaches in another way must not be written to before the backward pass. It is an error if the value
+    of a Tensor that f read was replaced in between, as by an optimizer, or if the second run has other ops or shapes.
 
     >>> x = tl.Tensor([1.0, 2.0], requires_grad=True)
     >>> y = tl.checkpoint(lambda x: tl.tanh(x) * x, x)  # keeps x, but not tanh(x)
@@ -48,11 +48,11 @@ def checkpoint(f: Callable[P, R], *inputs: P.args, **options: P.kwargs) -> R:
     state = current_state()
     if not state.record:
         return f(*inputs, **options)
-    inputs, options = _kept(inputs), _kept(options)
+    kept_inputs, kept_options = _copied((inputs, options), {})  # before f can write into them
     tape, draws = _Tape(), DrawTape()
     with draws.recording(), recording(tape=tape):
         outputs = f(*inputs, **options)
-    region = _Region(f, inputs, options, draws, tape)
+    region = _Region(f, kept_inputs, kept_options, draws, tape)
     for node in tape.nodes:
         node.saved, node.statistics, node.region = (), None, region
     if state.tape is not None:  # a checkpoint within a checkpoint
@@ -60,16 +60,31 @@ def checkpoint(f: Callable[P, R], *inputs: P.args, **options: P.kwargs) -> R:
     return outputs
 
 
-def _kept(given: Any) -> Any:
-    """Return arguments as the second run needs them: arrays of the caller are copied, also in containers."""
+def _copied(given: Any, memo: dict[int, Any]) -> Any:
+    """Return arguments for one of the later runs: lists, dicts and arrays of the caller are copied, each once.
+
+    memo: the copies so far, by the ids of what they are copies of.
+    """
+    if id(given) in memo:
+        return memo[id(given)]
+    copy: Any = given
     if isinstance(given, Tensor):
         own = kept(given.array)
-        return given if own is given.array else wrap(own)
-    if type(given) in (tuple, list):
-        return type(given)(map(_kept, given))
-    if type(given) is dict:
-        return {key: _kept(value) for key, value in given.items()}
-    return given.copy() if hasattr(given, "dtype") and hasattr(given, "copy") else given
+        if own is not given.array:
+            copy = wrap(own, given.node, given.output_index)
+            copy.needs_grad = given.needs_grad
+    elif type(given) is tuple:
+        return tuple([_copied(one, memo) for one in given])
+    elif type(given) is list:
+        copy = memo[id(given)] = []
+        copy.extend([_copied(one, memo) for one in given])
+    elif type(given) is dict:
+        copy = memo[id(given)] = {}
+        copy.update({key: _copied(value, memo) for key, value in given.items()})
+    elif hasattr(given, "dtype") and hasattr(given, "copy") and not isinstance(given, type):
+        copy = given.copy()
+    memo[id(given)] = copy
+    return copy
 
 
 class _Tape:
@@ -121,7 +136,8 @@ class _Region:
                 raise replaced_since("a checkpoint", leaf, version)
         tape = _Tape()
         with self.draws.repeating(), recording(record=True, tape=tape, watch=None):
-            self.function(*self.inputs, **self.options)
+            inputs, options = _copied((self.inputs, self.options), {})  # f may write into them in each run
+            self.function(*inputs, **options)
         if (again := _ops_in(tape)) != self.ops:
             raise RuntimeError(
                 f"checkpoint: the function must run the same ops again; it ran {_difference(self.ops, again)}; "

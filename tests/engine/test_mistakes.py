@@ -139,9 +139,9 @@ WORDS = [
     (lambda: tl.cat([X, X]), "tensorlib has no attribute 'cat'; use tl.concatenate"),
     (lambda: tl.hstack([X, X]), r"'hstack'; use tl\.concatenate\(xs, axis=1\), or axis=0 for vectors"),
     (lambda: tl.relu6(X), r"'relu6'; use tl\.hardtanh\(x, 0, 6\)$"),
-    (lambda: X.hypot(Y), r"Tensor has no attribute 'hypot'; use tl\.sqrt\(x \* x \+ y \* y\)$"),
+    (lambda: X.hypot(Y), r"Tensor has no attribute 'hypot'; use tl\.norm\(tl\.stack\(\[x, y\]\), axis=0\)$"),
     (lambda: X.inverse(), r"'inverse'; use numpy\.linalg\.inv\(x\.numpy\(\)\), which has no gradient"),
-    (lambda: X.new_zeros(3), r"'new_zeros'; use tl\.zeros\(shape\)"),
+    (lambda: X.new_zeros(3), r"'new_zeros'; use tl\.zeros\(shape, x\.dtype\)"),
     (
         lambda: tl.autograd.set_detect_anomaly(True),
         r"'autograd'; use tl\.grad, .* tl\.debug\(\) for its detect_anomaly",
@@ -475,3 +475,48 @@ def test_the_explanation_of_a_zero_gradient_ends_where_it_became_zero():
         loss = (y * 0.0).sum()
     text = str(tl.explain(x, loss))
     assert "zeroed by multiply" in text and "and zero through 8 more ops" in text and "tanh" not in text
+
+
+CLASSES = {  # np.float32 has a shape and a dtype, which are not those of an array
+    "np.sum": lambda x: np.sum(x, dtype=np.float32), "np.mean": lambda x: np.mean(x, dtype=np.float32),
+    "np.add": lambda x: np.add(np.ones(2), x, dtype=np.float32), "ones": lambda x: tl.ones(np.float32),
+    "sum": lambda x: tl.sum(x, axis=np.float32), "softmax": lambda x: tl.softmax(x, np.float32),
+    "grad": lambda x: tl.grad(x.sum(), np.float32), "full": lambda x: tl.full(2, np.float32),
+    "tril": lambda x: tl.tril(x[None], np.float32), "expand_dims": lambda x: tl.expand_dims(x, np.float32),
+    "concatenate": lambda x: tl.concatenate(np.float32), "stack": lambda x: tl.stack(np.float32),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_in_place_of_a_value_is_named(name):
+    with pytest.raises(TypeError, match=rf"^{name}: .*<class 'numpy\.float32'>"):
+        CLASSES[name](tl.Tensor([1.0, 2.0], requires_grad=True))
+    with pytest.raises(TypeError, match=r"^ones: .*<class 'tensorlib\.tensor\.Tensor'>"):
+        tl.ones(tl.Tensor)
+
+
+SMALL = tl.Tensor(np.array([200], "u1"))
+TOO_LARGE = {  # NumPy's number counts as Python's, so the result has the dtype of the Tensor
+    "add": lambda: SMALL + np.int64(300), "subtract": lambda: 300 - SMALL, "multiply": lambda: np.int64(300) * SMALL,
+    "bitwise_and": lambda: SMALL & 300, "maximum": lambda: tl.maximum(SMALL, 300), "clip": lambda: SMALL.clip(0, 300),
+    "floor_divide": lambda: SMALL // 300, "remainder": lambda: 300 % SMALL, "power": lambda: SMALL**300,
+    "where": lambda: tl.where(SMALL > 1, SMALL, 300),
+    "masked_fill": lambda: SMALL.masked_fill(SMALL > 1, np.int64(300)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_an_integer_that_does_not_fit_is_an_error_and_no_other_integer(name):
+    with pytest.raises(ValueError, match=rf"^{name}: dtype uint8 cannot hold 300; use x\.astype\('int64'\)$"):
+        TOO_LARGE[name]()
+
+
+def test_numbers_that_fit_keep_the_dtype_and_those_beyond_every_integer_are_named():
+    assert (SMALL + np.int64(55)).numpy().tolist() == [255] and (SMALL + np.int64(55)).dtype == np.uint8
+    assert tl.where(SMALL > 1, 255, SMALL).numpy().tolist() == [255] and (SMALL < 300).numpy().all()
+    assert tl.where(SMALL > 1, 0.5, SMALL).numpy().tolist() == [0.5]
+    for x in (SMALL, tl.Tensor([1])):
+        with pytest.raises(ValueError, match=rf"^add: dtype {x.dtype} cannot hold 1180.*; use x\.astype\('float64'\)$"):
+            x + 2**70
+    with pytest.raises(ValueError, match=r"^multiply: dtype float32 cannot hold 1000.*; pass a float$"):
+        tl.Tensor([1.0]) * 10**400

@@ -1,5 +1,7 @@
 """NumPy's functions and ufuncs on Tensors."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -202,16 +204,39 @@ def test_every_other_function_names_the_way():
             getattr(np, name)(*[X] * getattr(np, name).nin)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value|divide by zero")
 def test_the_remedies_compute_what_numpys_functions_compute():
     x, y = np.array([[0.5, -2.25], [3.0, 1.5], [-0.75, 2.0]]), np.array([[2.0, 1.5], [-0.5, 0.75], [0.5, -1.5]])
-    names = {"tl": tl, "np": np, "x": tl.Tensor(x), "y": tl.Tensor(y), "xs": [tl.Tensor(x), tl.Tensor(y)]}
+    names = {"tl": tl, "np": np, "numpy": np, "x": tl.Tensor(x), "y": tl.Tensor(y)}
+    names["xs"] = [names["x"], names["y"]]
     for name, remedy in REMEDIES.items():
         expression, function = remedy.partition(", with")[0], np
         for part in name.split("."):
             function = getattr(function, part)
-        if name != "where":
-            expected = function([x, y]) if "xs" in expression else function(x, y) if "y" in expression else function(x)
-            np.testing.assert_allclose(eval(expression, names), expected, rtol=1e-12, err_msg=name)
+        if name == "where":
+            continue
+        operands = set(re.findall(r"\b(?:xs|y)\b", expression))
+        expected = function([x, y]) if "xs" in operands else function(x, y) if "y" in operands else function(x)
+        definition = re.search(r", with s = (.*), where", remedy)
+        s = eval(definition[1], names) if definition else None
+        np.testing.assert_allclose(eval(expression, names | {"s": s}), expected, rtol=1e-12, err_msg=name)
+
+
+def test_what_numpy_calls_alike_computes_what_numpy_computes_for_more_axes():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 3, 4)), rng.normal(size=(5, 4))
+    names = {"tl": tl, "x": tl.Tensor(x), "y": tl.Tensor(y)}
+    np.testing.assert_allclose(eval(REMEDIES["inner"], names), np.inner(x, y))
+    names["y"] = tl.Tensor(y[:, :2])
+    np.testing.assert_allclose(
+        eval(REMEDIES["vdot"], names | {"x": tl.Tensor(x[0, :, :2].copy())} | {"y": tl.Tensor(y[:2, :3])}),
+        np.vdot(x[0, :, :2], y[:2, :3]),
+    )
+    w = tl.Tensor([1.0, 3.0])
+    average = REMEDIES["average"].partition("weights w ")[2]
+    assert eval(average, {"tl": tl, "x": tl.Tensor([1.0, 2.0]), "w": w}).item() == np.average(
+        [1.0, 2.0], weights=[1, 3]
+    )
 
 
 def test_looking_at_a_tensor_works_as_before():
@@ -232,3 +257,49 @@ def test_files_are_written_as_before(tmp_path):
     np.savez(tmp_path / "x.npz", a=X.detach())
     np.savetxt(tmp_path / "x.txt", X.detach())
     assert np.load(tmp_path / "x.npy").tolist() == np.load(tmp_path / "x.npz")["a"].tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("number", [np.array(0.1), np.float64(0.1), 0.1], ids=["array", "scalar", "number"])
+@pytest.mark.parametrize("value", [0.1, 0.2, 0.05])
+def test_comparisons_do_not_depend_on_the_order(number, value):
+    """An array without axes counts as a number, so that 0.1 is compared as float32 with a Tensor of float32."""
+    x = tl.Tensor([value])
+    found = [
+        (number == x, x == number, value == 0.1),
+        (number != x, x != number, value != 0.1),
+        (number < x, x > number, value > 0.1),
+        (number <= x, x >= number, value >= 0.1),
+        (number > x, x < number, value < 0.1),
+        (number >= x, x <= number, value <= 0.1),
+        (np.equal(number, x), np.equal(x, number), value == 0.1),
+        (tl.equal(number, x), tl.equal(x, number), value == 0.1),
+        (tl.less(number, x), tl.greater(x, number), value > 0.1),
+    ]
+    for one, other, expected in found:
+        assert one.numpy().tolist() == other.numpy().tolist() == [expected]
+
+
+def test_none_as_ord_is_numpys_default():
+    array = np.array([[3.0, 4.0], [6.0, 8.0]])
+    x = tl.Tensor(array, requires_grad=True)
+    for arguments in ((None, 1), (None, 0, True), (None,), (None, (0, 1))):
+        np.testing.assert_allclose(np.linalg.norm(x, *arguments).data, np.linalg.norm(array, *arguments))
+    np.linalg.norm(x, ord=None, axis=1).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), [[0.6, 0.8], [0.6, 0.8]])
+
+
+def test_a_mask_is_not_dropped():
+    """For np.sum(array, where=x) NumPy asks the mask alone, as np.add.reduce."""
+    array, mask = np.array([1.0, 2.0]), tl.Tensor([True, False])
+    for call, words in (
+        (lambda: np.sum(array, where=mask), r"np\.add\.reduce: where= .*; use tl\.sum\(x\[where\]\), or tl\.where"),
+        (lambda: np.sum(X, where=mask), r"np\.sum: where= .*; use tl\.sum\(x\[where\]\), or tl\.where"),
+        (lambda: np.max(array, where=mask, initial=0), r"np\.maximum\.reduce: where= .*; use tl\.max\(x\[where\]\)"),
+        (lambda: np.mean(X, where=mask), r"np\.mean: where= .*; use tl\.mean\(x\[where\]\)"),
+        (lambda: np.add(array, X, where=mask), r"np\.add: where= .*; use tl\.where\(where, result, other\)"),
+        (lambda: np.sum(X, where=None), r"np\.sum: where= .*, got None"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            call()
+    np.add(array, array, where=mask, out=array)
+    assert array.tolist() == [2, 2] and tl.sum(tl.Tensor(array)[mask]).item() == 2

@@ -266,7 +266,7 @@ def test_what_is_known_of_a_misfit_is_said():
 def test_tensors_of_pytorch_are_not_loaded_because_a_square_weight_would_silently_be_transposed():
     torch = pytest.importorskip("torch")
     theirs = torch.nn.Linear(2, 2)
-    with pytest.raises(TypeError, match=r"weight is a torch\..*; pass x\.numpy\(\), and x\.numpy\(\)\.T for"):
+    with pytest.raises(TypeError, match=r"weight is a torch\..*; pass x\.numpy\(\), or x\.numpy\(\)\.T for"):
         nn.Linear(2, 2).load_state_dict(theirs.state_dict())
     ours, state = nn.Linear(2, 2), {name: x.numpy() for name, x in theirs.state_dict().items()}
     ours.load_state_dict({"weight": state["weight"].T, "bias": state["bias"]})
@@ -669,3 +669,52 @@ BAD = [
 
 
 test_mistakes_are_named_with_what_was_given = refused(BAD)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        self.a = nn.Linear(2, 2)
+        self.b = nn.Linear(2, 2)
+        self.b.weight = self.a.weight
+
+
+def test_a_state_may_hold_nan():
+    """As after a step that diverged; also in the values that tied names share."""
+    module, nan = Tied(), np.array([[np.nan, 1.0], [2.0, np.inf]], np.float32)
+    state = module.state_dict() | {"a.weight": nan, "a.bias": np.full(2, np.nan)}
+    module.load_state_dict(state)
+    np.testing.assert_array_equal(module.a.weight.numpy(), nan)
+    assert np.isnan(module.a.bias.numpy()).all()
+    module.load_state_dict(state | {"b.weight": nan.copy()})
+    module.load_state_dict(state | {"b.weight": nan.astype(np.float64)})
+    for other in (np.zeros((2, 2)), nan * 2, np.nan_to_num(nan)):
+        with pytest.raises(ValueError, match=r"b\.weight and a\.weight are one tensor here \(tied\), but their values"):
+            module.load_state_dict(state | {"b.weight": other})
+    linear = nn.Linear(2, 2)
+    linear.load_state_dict(linear.state_dict() | {"weight": nan})
+    np.testing.assert_array_equal(linear.weight.numpy(), nan)
+
+
+@pytest.mark.parametrize("value", [None, "abc", [[1.0], [2.0, 3.0]], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("owner", ["load_state_dict", "SGD", "ExponentialMovingAverage"])
+def test_a_value_of_a_state_that_is_no_array_is_named_with_the_caller(owner, value):
+    linear = nn.Linear(2, 2)
+    average = nn.averaging.ExponentialMovingAverage(linear.named_parameters(), 0.9)
+    load = {
+        "load_state_dict": lambda state: linear.load_state_dict(state, strict=False),
+        "SGD": nn.optim.SGD(linear.named_parameters(), 0.1, momentum=0.9).load_state_dict,
+        "ExponentialMovingAverage": average.load_state_dict,
+    }[owner]
+    with pytest.raises(TypeError, match=rf"^{owner}: weight must be an array, got "):
+        load({"weight": value})
+
+
+@pytest.mark.peers
+def test_tensors_of_pytorch_in_a_state_are_refused_in_the_name_of_the_caller():
+    torch = pytest.importorskip("torch")
+    linear = nn.Linear(2, 2)
+    optimizer = nn.optim.SGD(linear.named_parameters(), 0.1, momentum=0.9)
+    with pytest.raises(TypeError, match=r"^SGD: weight\.momentum is a torch\.Tensor; pass x\.numpy\(\)$"):
+        optimizer.load_state_dict({"weight.momentum": torch.zeros(2, 2)})
+    with pytest.raises(TypeError, match=r"^load_state_dict: weight is a torch\.Tensor; pass x\.numpy\(\), or .*\.T"):
+        linear.load_state_dict({"weight": torch.zeros(2, 2)})

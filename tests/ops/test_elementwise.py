@@ -184,3 +184,19 @@ BAD = [
 
 
 test_mistakes_are_named_with_the_value_and_the_remedy = refused_of_a_matrix(BAD)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_second_derivatives_of_arcsin_and_arccos_are_infinite_at_their_poles(dtype):
+    """As in PyTorch: that of arcsin is x / (1 - x^2)^(3/2)."""
+    x = tl.Tensor([-1.0, 1.0, 0.0, 0.5, -0.999, 1 - 2.0**-20], requires_grad=True, dtype=dtype)
+    points = x.numpy().astype(np.float64)
+    with np.errstate(divide="ignore"):
+        second = points / ((1 - points) * (1 + points)) ** 1.5
+        for f, sign in ((tl.arcsin, 1), (tl.arccos, -1)):
+            (plain,) = tl.grad(f(x).sum(), x)
+            (first,) = tl.grad(f(x).sum(), x, create_graph=True)
+            (found,) = tl.grad(first.sum(), x)
+            np.testing.assert_allclose(first.numpy(), plain.numpy(), rtol=1e-6 if dtype == "float32" else 1e-15)
+            np.testing.assert_allclose(found.numpy(), sign * second, rtol=1e-5 if dtype == "float32" else 1e-12)
+    assert found.numpy()[:2].tolist() == [np.inf, -np.inf]

@@ -305,3 +305,40 @@ def test_a_gradient_may_be_taken_inside(create_graph):
 
     tl.checkpoint(f, x).sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), (9 if create_graph else 3) * np.array([1.0, 4.0]))
+
+
+def test_the_caller_sees_once_what_the_function_writes_into_its_arguments():
+    def f(x, outputs, cache, counts, again, nested):
+        y = tl.tanh(x) * x
+        counts += 1
+        outputs.append(y)
+        cache["y"] = y
+        nested["a"][1].append(y * again)
+        return y * counts
+
+    def run(call):
+        x = tl.Tensor([0.5, 2.0], requires_grad=True)
+        outputs, cache, counts, nested = [], {}, np.zeros(2, np.float32), {"a": (1, [])}
+        z = call(f, x, outputs, cache, counts, counts, nested=nested)
+        found = [z, *outputs, cache["y"], *nested["a"][1]]
+        twice = [tl.grad(sum(found).sum(), x, retain_graph=True)[0].numpy().tolist() for _ in range(2)]
+        assert len(outputs) == len(cache) == len(nested["a"][1]) == 1 and counts.tolist() == [1, 1]
+        return twice, [y.numpy().tolist() for y in found]
+
+    assert run(tl.checkpoint) == run(lambda f, *xs, **options: f(*xs, **options))
+
+
+def test_an_argument_that_shares_its_memory_keeps_its_gradient():
+    x = tl.Tensor([0.5, 2.0], requires_grad=True)
+    shared = np.from_dlpack(x.detach())
+    y = tl.checkpoint(lambda x: tl.exp(x) * x, x)
+    assert y.requires_grad and shared.tolist() == [0.5, 2.0]
+    np.testing.assert_allclose(tl.grad(y.sum(), x)[0].numpy(), np.exp([0.5, 2.0]) * [1.5, 3.0], rtol=1e-6)
+
+
+def test_a_list_that_holds_itself_and_a_class_are_arguments_like_others():
+    x = tl.Tensor([0.5, 2.0], requires_grad=True)
+    xs = [x]
+    xs.append(xs)
+    y = tl.checkpoint(lambda xs, dtype: tl.exp(xs[1][0]).astype(dtype), xs, np.float64)
+    np.testing.assert_allclose(tl.grad(y.sum(), x)[0].numpy(), np.exp([0.5, 2.0]), rtol=1e-6)

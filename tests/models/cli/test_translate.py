@@ -271,7 +271,7 @@ def test_spoilt_weights_are_refused_before_the_first_line(run, here, capsys, mon
     folder = spoilt(run, here / "run", changes[kind])
     (here / "four").write_text("a\nb\nc\nd\n")
     (here / "two.tsv").write_text("a\tb\n\t\n")
-    says = "decoding: finite logits are required" if kind == "huge" else "best.safetensors: finite weights are required"
+    says = "decoding: usable logits are required" if kind == "huge" else "best.safetensors: finite weights are required"
     before = sorted(here.rglob("*"))
     for arguments in METHODS:
         four = [] if "--input" in arguments else ["a", "", "c", "d"]

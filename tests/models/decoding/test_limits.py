@@ -8,8 +8,8 @@ import pytest
 import tensorlib as tl
 from models import Transformer, TransformerConfig
 from models.decoding.beam import beam_search
+from models.decoding.checks import NonFiniteLogits
 from models.decoding.forced import force_decode
-from models.decoding.protocols import NonFiniteLogits
 from models.decoding.token_by_token import greedy, sample
 from models.text.tokens import EOS
 from tests.models.decoding.test_token_by_token import make, sources
@@ -66,7 +66,7 @@ SPOILT = {
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 @each_decoder
 def test_logits_that_are_not_finite_raise_and_name_the_source(decode, spoil):
-    with pytest.raises(NonFiniteLogits, match="finite logits are required; those for source 1 ") as caught:
+    with pytest.raises(NonFiniteLogits, match="usable logits are required; those for source 1 ") as caught:
         decode(Spoilt(spoil), SOURCES, max_length=4)
     assert caught.value.source == 1 and isinstance(caught.value, FloatingPointError)
     assert len(decode(Spoilt(spoil), [SOURCES[0], *SOURCES[2:]], max_length=4)) == 3

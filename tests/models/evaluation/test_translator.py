@@ -8,8 +8,8 @@ import pytest
 import models
 import models.evaluation.translator as translator_module
 from models.cli.main import main
+from models.decoding.checks import NonFiniteLogits
 from models.decoding.forced import force_decode
-from models.decoding.protocols import NonFiniteLogits
 from models.evaluation.translator import Translator
 from models.runs.loading import load_run
 from models.system.errors import UserError
@@ -79,9 +79,9 @@ def test_a_model_without_finite_logits_is_refused(run):
     model = models.load(run)
     weight = model.model.output.weight
     weight.replace(weight.numpy() * np.float32(np.nan))
-    with pytest.raises(UserError, match="finite logits are required; those for line 1 are NaN or infinite"):
+    with pytest.raises(UserError, match="usable logits are required; those for line 1 are NaN or infinite"):
         model.translate(["one two"])
-    with pytest.raises(UserError, match="score: finite logits are required; those for pair 0 are NaN or infinite"):
+    with pytest.raises(UserError, match="score: usable logits are required; those for pair 0 are NaN or infinite"):
         model.score(SOURCES[:1], TARGETS[:1])
     assert model.translate(["", " "]) == ["", ""]
 

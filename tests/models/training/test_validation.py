@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from models.cli.main import main
-from models.decoding.protocols import NonFiniteLogits
+from models.decoding.checks import NonFiniteLogits
 from models.evaluation.metrics import scores, token_loss
 from models.evaluation.translator import Translator
 from models.runs.checkpoint import Progress, read_checkpoint
