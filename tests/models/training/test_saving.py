@@ -12,6 +12,7 @@ import pytest
 import tensorlib as tl
 from models.cli.main import main
 from models.runs.checkpoint import digest, read_checkpoint, step_checkpoints
+from models.runs.directory import has_weights
 from models.system.errors import UserError
 from models.system.stopping import Stopped
 from tests.small_runs import StopsAt, config_maker, resume, train, trainer_for
@@ -135,6 +136,25 @@ def test_a_damaged_newest_checkpoint_costs_steps_not_the_run(undisturbed, tmp_pa
     assert files(tmp_path / "run") == files(whole)
 
 
+def test_a_damaged_checkpoint_is_none_of_those_that_are_kept(make_config, tmp_path, capsys):
+    """Otherwise a good one is removed in its place, and `average` fails on it."""
+    run = tmp_path / "run"
+    train(make_config(keep=3, save_every=2, steps=9), run)
+    assert [path.name[5:-12] for path in step_checkpoints(run)] == ["00000006", "00000008", "00000009"]
+    newest = step_checkpoints(run)[-1]
+    newest.write_bytes(newest.read_bytes()[:-7])
+    assert main(["train", "--resume", "--out", str(run), "--steps", "11"]) == 0
+    shown = capsys.readouterr().err
+    assert "; set aside as unusable-00000009.safetensors; training continues from step-00000008.safetensors\n" in shown
+    assert "restore it" not in shown
+    assert [path.name[5:-12] for path in step_checkpoints(run)] == ["00000008", "00000010", "00000011"]
+    assert main(["average", "--run", str(run)]) == 0 and "steps 8, 10, 11\n" in capsys.readouterr().out
+    best = run / "best.safetensors"
+    for path in (best, *step_checkpoints(run), run / "average-3.safetensors"):
+        path.unlink()
+    assert not has_weights(run)
+
+
 def test_resuming_a_finished_run_changes_nothing(undisturbed):
     before = files(undisturbed[1])
     resume(undisturbed[1])
@@ -212,7 +232,8 @@ def test_pruning_never_counts_a_damaged_checkpoint_that_is_to_be_written_again(m
     (run / "step-00000008.safetensors").write_bytes(b"torn")
     with pytest.raises(Stopped):
         resume(run, StopsAt(2, at_once=True))
-    assert len(step_checkpoints(run)) == 2
+    assert step_checkpoints(run) == [run / "step-00000006.safetensors"]
+    assert (run / "unusable-00000008.safetensors").read_bytes() == b"torn"
     assert resume(run).finished
 
 
