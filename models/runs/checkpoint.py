@@ -300,12 +300,14 @@ def newest_checkpoint(run: Path, warn: Callable[[str], None] | None = None) -> t
         except UserError as error:
             unusable.append((path, str(error)))
             continue
-        for bad, problem in unusable if warn else ():
-            warn(f"{problem.removesuffix(f'; {OTHERS}')}; {_set_aside(bad)}; training continues from {path.name}")
+        if warn:
+            for bad, problem in unusable:
+                warn(f"{problem.removesuffix(f'; {OTHERS}')}; {_set_aside(bad)}; training continues from {path.name}")
         return found
-    if paths:
-        for _, problem in unusable if warn else ():
+    if warn:
+        for _, problem in unusable:
             warn(problem)
+    if paths:
         names = ", ".join(path.name for path in paths[-3:])
         raise UserError(
             f"run {run}: a usable checkpoint is required; found {len(paths)}, none usable ({names}); restore one, or "

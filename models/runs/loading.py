@@ -42,6 +42,10 @@ def load_run(run: Path | None, backend: str) -> Loaded:
     backend = open_backend(backend)
     file = run if run is not None and run.is_file() else None
     if file and not (file.parent / CONFIG).is_file():
+        if file.suffix != ".safetensors":
+            raise UserError(
+                f"--run {file}: a run's directory, or a checkpoint in it, is required; this is another file"
+            )
         raise UserError(
             f"--run {file}: a checkpoint in its run's directory is required, with {CONFIG} and the subwords beside it; "
             f"{file.parent.absolute()} has no {CONFIG}; name another"
