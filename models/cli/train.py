@@ -22,6 +22,7 @@ from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
 from models.training.divergence import LOWER_RATE, Diverged
 from models.training.loop import Trainer
+from models.training.optimizer import raised_rate
 from models.training.start import Plan, Run, plan_run, prepare_run, resume_run, start_run
 from tensorlib.messages import plural
 
@@ -127,6 +128,8 @@ def _announce_resumption(trainer: Trainer) -> None:
         trainer.display.line(f"run {run.path}: {_ending(trainer)}")
     elif step:
         trainer.display.line(f"resuming after step {step}")
+        if raised := raised_rate(before, run.config, trainer.epochs.count(0), step):
+            trainer.display.line(raised)
     if run.config != before:
         write_config(run.path, run.config)
 

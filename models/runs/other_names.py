@@ -120,8 +120,8 @@ _OURS = {
         "results-path name run-name"
     ),
     "--run DIR or FILE | --resume --out DIR": (
-        "weights load-weights model models model-path model-name-or-path path checkpoint checkpoints ckpt ckpt-path m p "
-        "params"
+        "weights load-weights model models model-path model-name-or-path path checkpoint checkpoints ckpt ckpt-path m "
+        "p params"
     ),
     "--run DIR or FILE | --out DIR": "model-dir",
     "--run DIR or FILE | --config FILE": "c",

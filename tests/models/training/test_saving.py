@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import warnings
@@ -9,13 +10,14 @@ import warnings
 import numpy as np
 import pytest
 
+import nn
 import tensorlib as tl
 from models.cli.main import main
 from models.runs.checkpoint import digest, read_checkpoint, step_checkpoints
 from models.runs.directory import has_weights
 from models.system.errors import UserError
 from models.system.stopping import Stopped
-from tests.small_runs import StopsAt, config_maker, resume, train, trainer_for
+from tests.small_runs import StopsAt, config_maker, log_of, resume, train, trainer_for
 
 
 @pytest.fixture
@@ -206,6 +208,23 @@ def test_killed_at_any_change_of_a_file_a_run_ends_in_the_same_files(make_config
     assert sorted(os.listdir(tmp_path)) == ["run", "train.tsv", "valid.tsv", "whole"]
     for name in set(os.listdir(tmp_path / "whole")) - {"speed.jsonl"}:
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_schedule_that_training_ends_later_raises_the_rate_which_is_said(make_config, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(make_config(), run)
+    said = re.compile(r"^the learning rate rises from (\S+) to (\S+), because the cosine follows --steps$", re.M)
+    assert main(["train", "--resume", "--out", str(run), "--steps", "26"]) == 0
+    low, high = map(float, said.search(capsys.readouterr().err).groups())
+    rates = [entry["learning_rate"] for entry in log_of(run) if entry["kind"] == "train"]
+    assert low == rates[12] == 0 and rates[12] < rates[13] < high
+    assert high == pytest.approx(nn.schedules.cosine(5e-4, 3, 26)(13), rel=0.05)  # as if it had been so all along
+    changes = ["--resume-with", "optim.learning_rate", "--optim.learning-rate", "1e-3"]  # asks for another rate
+    assert main(["train", "--resume", "--out", str(run), "--steps", "40", *changes]) == 0
+    assert "rises" not in capsys.readouterr().err
+    train(make_config(optim={"schedule": "inverse-sqrt"}), tmp_path / "other")
+    assert main(["train", "--resume", "--out", str(tmp_path / "other"), "--steps", "26"]) == 0
+    assert "rises" not in capsys.readouterr().err
 
 
 def test_resuming_a_finished_run_does_what_was_left_undone(make_config, tmp_path, capsys):
