@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from models.system.errors import UserError
 from nn.averaging import average as mean
 from tensorlib.messages import plural
 
-__all__ = ["average"]
+__all__ = ["average", "averaged_steps"]
 
 
 def average(run: Path | None = None, *, last: Whole = 3, out: Path | None = None) -> int:
@@ -49,8 +49,15 @@ def average(run: Path | None = None, *, last: Whole = 3, out: Path | None = None
     progress = replace(newest.progress, best_step=0, best_loss=None, best_bleu=None, waited=0)  # the mean is not scored
     averaged = replace(newest, model=weights, optimizer={}, latest={}, averaged=steps, progress=progress)
     write_checkpoint(path, averaged)
-    print(f"{path}: the mean of the weights of steps {', '.join(map(str, steps))}")
+    print(f"{path}: {averaged_steps(steps)}")
     return 0
+
+
+def averaged_steps(steps: Sequence[int]) -> str:
+    """Return what an averaged checkpoint holds, in words."""
+    if len(steps) == 1:
+        return f"the weights of step {steps[0]}"
+    return f"the mean of the weights of steps {', '.join(map(str, steps))}"
 
 
 def _check_out(out: Path | None, run: Path) -> None:

@@ -15,7 +15,7 @@ from models.system.terminal import silence
 if TYPE_CHECKING:
     from tqdm import tqdm  # type: ignore[import-untyped]
 
-__all__ = ["Display", "bar"]
+__all__ = ["Display", "bar", "note"]
 
 
 class Display:
@@ -97,6 +97,11 @@ class Display:
 
     def _mean_seconds(self) -> float:
         return sum(seconds for _, _, seconds in self._recent) / max(len(self._recent), 1)
+
+
+def note(text: str) -> None:
+    """Say something on standard error."""
+    print(f"tensorlib: {text}", file=sys.stderr)
 
 
 def bar(description: str, total: int) -> tqdm:

@@ -39,11 +39,13 @@ def draw(
     """
     if run is not None and model is not None:
         raise UserError(f"draw: only one of --run and --model is allowed; got {run} and {model}; leave out one")
+    if depth < 0:
+        raise UserError(f"draw: --depth must be at least 0, got {depth}; a large number opens everything")
     require_writable(out, "draw --out")
     drawn = build_model(SMALL) if model else load_run(run, "numpy").model
     try:
         tl.draw(_small_loss(drawn.train()), out, depth=depth)
-    except (ValueError, RuntimeError) as error:  # an invalid suffix or depth, or no renderer
+    except (ValueError, RuntimeError) as error:  # an invalid suffix, or no renderer
         raise UserError(str(error)) from None
     print(f"{out}: the loss of {drawn.parameter_count():,} parameters on two sentences, opened to depth {depth}")
     return 0

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from models.cli.display import bar
+from models.cli.display import bar, note
 from models.cli.options import BeamOptions, search_of
 from models.evaluation.error_analysis import error_report, find_cases
 from models.evaluation.metrics import bleu_tokenizer, exact_match, scores, token_loss
@@ -62,7 +61,7 @@ def evaluate(
     if errors < 0:
         raise UserError(f"evaluate --errors: a number of sentences, 0 or more, is required; got {errors}")
     pairs = _read_pairs(source, reference, tsv, output)
-    loaded = load_run(run, backend)
+    loaded = load_run(run, backend, note)
     if pairs is None and loaded.config.data != "phrasebook":
         raise UserError(
             f"evaluate: --source and --reference, or --tsv, are required; the run of {loaded.path} has no test part"
@@ -101,14 +100,10 @@ def _read_pairs(
         raise UserError(f"evaluate: text from one place is required; got --source and --tsv {tsv}; give one of them")
     if output:
         require_replaceable(output, "evaluate --output")
-    pairs = read_parallel(source, reference, _note) if source and reference else read_tsv(tsv, _note) if tsv else None
+    pairs = read_parallel(source, reference, note) if source and reference else read_tsv(tsv, note) if tsv else None
     if output and output.exists() and any(text and output.samefile(text) for text in (source, reference, tsv)):
         raise UserError(f"evaluate --output {output}: a file other than the text is required; name another")
     return pairs
-
-
-def _note(text: str) -> None:
-    print(f"tensorlib: {text}", file=sys.stderr)
 
 
 def _print_scores(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from models.cli.average import averaged_steps
 from models.runs.checkpoint import read_checkpoint
 from models.system.numbers import shown_loss
 
@@ -25,7 +26,7 @@ def inspect(checkpoint: Path, /) -> int:
         bleu = "" if progress.best_bleu is None else f", BLEU {progress.best_bleu:.2f}"
         print(f"best validation loss {shown_loss(progress.best_loss)}{bleu}, at step {progress.best_step}")
     if found.averaged:
-        print(f"the mean of the weights of steps {', '.join(map(str, found.averaged))}")
+        print(averaged_steps(found.averaged))
     if found.latest:
         print("the weights are a moving average; the latest weights, from which training continues, are included")
     settings = ", ".join(f"{key} {value}" for key, value in asdict(found.model_config).items() if value is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -82,9 +83,7 @@ def _parse_problem(error: CycloptsError, argv: list[str]) -> str:
     from cyclopts import MissingArgumentError, UnknownOptionError
 
     if isinstance(error, MissingArgumentError) and error.argument and argv:
-        count, _ = error.argument.token_count()
-        needed = "a value that does" if count == 1 else f"{count} values that do"
-        return f"{error.argument.name} needs {needed} not begin with a dash."
+        return _missing(error.argument.name, error.argument.token_count()[0], argv)
     unused = getattr(error, "unused_tokens", None)
     if unused and argv:
         repeated = [option for option in unused if option.startswith("--") and argv.count(option) > 1]
@@ -97,9 +96,45 @@ def _parse_problem(error: CycloptsError, argv: list[str]) -> str:
         known = name in _options(argv[0])  # as in --dry-run=3
         return f"{name} takes no value." if known else f"Unknown option: {name}.{_suggestion(given, argv[0])}"
     if unused and argv:
-        remedy = f"did you mean --out {given}?" if "--resume" in argv else "a file needs an option that names it."
-        return f"unexpected argument {given}; {remedy}"
+        return _unexpected(given, argv)
     return " ".join(str(error).split())
+
+
+def _missing(name: str, count: int, argv: list[str]) -> str:
+    """Return what the option or argument `name`, which takes `count` values, lacks."""
+    if not name.startswith("-"):
+        return f"{name} is required."
+    where = argv.index(name) + 1 if name in argv else len(argv)
+    values = argv[where : where + count]
+    needed = "a value" if count == 1 else f"{count} values"
+    if any(value.startswith("-") for value in values) and "," not in values[0]:
+        return f"{name} needs {needed} that {'does' if count == 1 else 'do'} not begin with a dash."
+    return f"{name} needs {needed}{', with a space between them' if count > 1 else ''}."
+
+
+def _unexpected(given: str, argv: list[str]) -> str:
+    """Return why `given`, which follows no option that takes a value, is unexpected, and what to do."""
+    options, places = _options(argv[0]), _places(argv[0])
+    before = argv[argv.index(given) - 1] if given in argv else ""
+    if before in options and given.lower() in ("true", "false", "yes", "no", "on", "off", "0", "1"):
+        opposite = _opposite(before)
+        return f"{before} takes no value{f'; its opposite is {opposite}' if opposite in options else ''}."
+    if places:
+        takes = "one argument" if len(places) == 1 else f"{len(places)} arguments"
+        return f"unexpected argument {given}; {argv[0]} takes {takes}, {' and '.join(places)}."
+    if not options:
+        return f"unexpected argument {given}; {argv[0]} takes none."
+    if "--resume" in argv:
+        return f"unexpected argument {given}; did you mean --out {given}?"
+    if "--run" in options and ("--source" not in options or os.path.isdir(given) or given.endswith(".safetensors")):
+        return f"unexpected argument {given}; did you mean --run {given}?"
+    return f"unexpected argument {given}; a file needs an option that names it."
+
+
+def _opposite(option: str) -> str:
+    """Return --model.no-tie-embeddings for --model.tie-embeddings, and the other way round."""
+    section, dot, last = option[2:].rpartition(".")
+    return f"--{section}{dot}{last[3:] if last.startswith('no-') else f'no-{last}'}"
 
 
 def _options(name: str) -> list[str]:
@@ -108,14 +143,24 @@ def _options(name: str) -> list[str]:
     return sorted(n for n in options if n.startswith("--") and not any(m.startswith(f"{n}.") for m in options))
 
 
+def _places(name: str) -> list[str]:
+    """Return the names of the arguments that a command takes without an option, in capitals."""
+    arguments = _app([name])[name].assemble_argument_collection()
+    return [argument.names[-1].lstrip("-").upper() for argument in arguments if argument.index is not None]
+
+
 def _suggestion(given: str, name: str) -> str:
     """Return what is meant by an option that the command does not have, as a sentence with a space before it."""
     from models.runs.other_names import close_option, our_fact, our_option
 
     usable = _options(name)
+    if name == "translate" and (" " in given or given == "-"):
+        return " A text that begins with a dash follows the word --."
+    if (place := given.lstrip("-").upper()) in _places(name):
+        return f" {place} is given without an option."
     if ours := our_option(given, usable):
-        return f" It is {ours} here."
-    if fact := our_fact(given):
+        return f" It is {ours.replace('DIR or FILE', 'DIR') if name == 'average' else ours} here."
+    if fact := our_fact(given, usable):
         return f" {fact}"
     close = close_option(given, usable)
     return f" Did you mean {close}?" if close else ""

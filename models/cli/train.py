@@ -22,6 +22,7 @@ from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
 from models.training.divergence import LOWER_RATE, Diverged
 from models.training.loop import Trainer
+from models.training.optimizer import raised_rate
 from models.training.start import Run, plan_run, prepare_run, resume_run, start_run
 from tensorlib.messages import plural
 
@@ -127,6 +128,8 @@ def _announce_resumption(trainer: Trainer) -> None:
         trainer.display.line(f"run {run.path}: {_ending(trainer)}")
     elif step:
         trainer.display.line(f"resuming after step {step}")
+        if raised := raised_rate(before, run.config, trainer.epochs.count(0), step):
+            trainer.display.line(raised)
     if run.config != before:
         write_config(run.path, run.config)
 
@@ -163,7 +166,8 @@ def _report(run: Run, seconds: float, diverged: bool) -> None:
         score = scores(outputs, references, run.config.bleu_tokenize)
         print(f"validation BLEU {score.bleu:.2f}  {score.bleu_signature}")
         print(f"validation chrF {score.chrf:.2f}  {score.chrf_signature}")
-    for source, reference, output in rows[: 8 if run.config.samples else 0]:
+    shown = rows[:8]
+    for source, reference, output in shown if run.config.samples else ():
         print(f"    {source} -> {output}" + ("" if output == reference else f"  [{reference}]"))
     minutes, rest = divmod(round(seconds), 60)
     step = checkpoint.progress.best_step
@@ -176,7 +180,8 @@ def _report(run: Run, seconds: float, diverged: bool) -> None:
             f"train: a validation better than a guess is required; all diverged with --optim.learning-rate "
             f"{run.config.optim.learning_rate:g}; {LOWER_RATE}"
         )
-    print(f"    {command()} translate --run {quoted(str(run.path))} {_quoted(rows[0][0])}")
+    example = rows[0][0] if run.corpus.test else min((source for source, _, _ in shown), key=len)
+    print(f"    {command()} translate --run {quoted(str(run.path))} {_quoted(example)}")
 
 
 def _quoted(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Annotated, cast
 
 from cyclopts import Parameter
 
+from models.cli.display import note
 from models.cli.options import SearchOptions, search_of
 from models.cli.pages.attention import AttentionPage, check_page_path
 from models.cli.prompt import typed_lines
@@ -59,7 +60,7 @@ def translate(
     search = search_of(options)
     target = None if output is None or str(output) == "-" else output
     _check_files(text, input, target, attention)
-    loaded = load_run(run, backend)
+    loaded = load_run(run, backend, note)
     source = Source(text, input, loaded.model.config.max_length)
     translator = Translator(loaded.model, loaded.tokenizer, source.cut, search=search, failed=source.failed)
     page, ended = AttentionPage(attention, loaded) if attention else None, False

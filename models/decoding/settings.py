@@ -56,7 +56,8 @@ class Search:
         for name in ("beam", "n_best", "top_k", "seed", "min_length", "max_length"):
             value, least = getattr(self, name), 1 if name in ("beam", "n_best") else 0
             if value is not None and not least <= value <= LARGEST:
-                yield f"--{name.replace('_', '-')} must lie in [{least}, {LARGEST}], got {value}"
+                limit = f"at least {least}" if value < least else f"at most {LARGEST}"
+                yield f"--{name.replace('_', '-')} must be {limit}, got {value}"
         if not -10 <= self.length_penalty <= 10:
             yield f"--length-penalty must lie in [-10, 10], got {self.length_penalty}"
         if self.temperature is not None and not 0 < self.temperature < math.inf:

@@ -19,7 +19,7 @@ from models.system.errors import UserError
 from models.text.batching import POSITIONS, group_by_length
 from models.text.subwords import Tokenizer
 from models.text.tokens import EOS
-from tensorlib.messages import plural
+from tensorlib.messages import plural, shown
 
 __all__ = ["Translator", "load"]
 
@@ -59,7 +59,7 @@ class Translator:
 
         `stop` is called between batches; it may raise.
         """
-        _refuse_one_text("translate", texts)
+        _require_texts("translate", texts)
         found = self.hypotheses(texts, self.encode(texts, first), first, stop)
         return [self.text(several[0]) for several in found]
 
@@ -148,7 +148,7 @@ class Translator:
         Errors: `UserError` naming the first pair with a side longer than the model's maximum length; also `UserError`
         if the numbers of sources and targets differ.
         """
-        _refuse_one_text("score", sources, targets)
+        _require_texts("score", sources, targets)
         if len(sources) != len(targets):
             raise UserError(
                 f"score: each source needs one target; got {plural(len(sources), 'source')} and "
@@ -173,11 +173,16 @@ def refuse_line(line: int) -> None:
     )
 
 
-def _refuse_one_text(operation: str, *given: Sequence[str]) -> None:
-    """Raise TypeError for a text in place of a list of texts, because its characters would count as texts."""
+def _require_texts(operation: str, *given: Sequence[str]) -> None:
+    """Raise TypeError unless lists of texts are given. A text is none, because its characters would count as texts."""
     for texts in given:
         if isinstance(texts, str):
             raise TypeError(f"{operation}: a list of texts is required, got the text {texts!r}; write [text]")
+        if not hasattr(texts, "__len__"):
+            raise TypeError(f"{operation}: a list of texts is required, got {shown(texts)}")
+        for i, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"{operation}: a list of texts is required, got {shown(text)} at index {i}")
 
 
 def load(run: str | os.PathLike[str] | None = None, backend: str = "numpy") -> Translator:
@@ -197,7 +202,7 @@ def load(run: str | os.PathLike[str] | None = None, backend: str = "numpy") -> T
 
     Errors: `UserError` naming what is missing or damaged.
     """
-    loaded = load_run(None if run is None else Path(run), backend)
+    loaded = load_run(None if run is None else Path(run), backend, lambda text: warnings.warn(text, stacklevel=4))
 
     def warn_cut(text: int) -> None:
         longest = loaded.model.config.max_length

@@ -60,7 +60,9 @@ LATER = {  # keys that the first checkpoints of format 1 lack
     "model": ("attention_dropout", "feed_forward_dropout", "embedding_dropout"),
 }
 BEST = "best.safetensors"
-DIVERGED = "diverged-"  # begins the names of step checkpoints that were set aside: see training/divergence.py
+# What the names of step checkpoints that were set aside begin with: because of their weights (see
+# training/divergence.py), or because they can't be read.
+DIVERGED, UNUSABLE = "diverged-", "unusable-"
 OTHERS = "restore it, or remove it to use the run's other checkpoints"
 STEP = r"step-\d{8,}\.safetensors"  # matches the names that step_path gives
 
@@ -284,17 +286,27 @@ def load_weights(model: Transformer, checkpoint: Checkpoint, path: Path) -> None
 
 
 def newest_checkpoint(run: Path, warn: Callable[[str], None] | None = None) -> tuple[Path, Checkpoint] | None:
-    """Return the newest usable step checkpoint of a run, or None; call `warn(text)` for each newer, unusable one.
+    """Return the newest usable step checkpoint of a run, or None.
+
+    If training falls back to it, which `warn` says, each newer, unusable one is set aside, so that it isn't counted
+    among those that a run keeps, or averages; `warn(text)` is called for it.
 
     Errors: `UserError` if there are checkpoints but none is usable, because starting over silently would lose them.
     """
-    paths = step_checkpoints(run)
+    paths, unusable = step_checkpoints(run), []
     for path in reversed(paths):
         try:
-            return path, read_checkpoint(path)
+            found = path, read_checkpoint(path)
         except UserError as error:
-            if warn:
-                warn(f"{error}; trying the previous checkpoint" if path != paths[0] else str(error))
+            unusable.append((path, str(error)))
+            continue
+        if warn:
+            for bad, problem in unusable:
+                warn(f"{problem.removesuffix(f'; {OTHERS}')}; {_set_aside(bad)}; training continues from {path.name}")
+        return found
+    if warn:
+        for _, problem in unusable:
+            warn(problem)
     if paths:
         names = ", ".join(path.name for path in paths[-3:])
         raise UserError(
@@ -302,6 +314,14 @@ def newest_checkpoint(run: Path, warn: Callable[[str], None] | None = None) -> t
             "train again with another --out"
         )
     return None
+
+
+def _set_aside(path: Path) -> str:
+    """Rename an unusable step checkpoint, and say so."""
+    try:
+        return f"set aside as {path.replace(path.with_name(path.name.replace('step-', UNUSABLE, 1))).name}"
+    except OSError as error:
+        return f"it stays, because it can't be renamed ({error.strerror or error})"
 
 
 def step_checkpoints(run: Path) -> list[Path]:

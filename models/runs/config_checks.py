@@ -77,7 +77,9 @@ def missed_range(key: str, value: Any) -> str | None:
     numbers = value if isinstance(value, list) else [value]
     if not any(isinstance(n, int | float) and not low <= n <= high for n in numbers):
         return None
-    return f"at least {low}" if high == LARGEST and all(n < low for n in numbers) else f"from {low} to {high}"
+    if high == LARGEST and all(n < low for n in numbers):
+        return f"at least {low}"
+    return f"from {low} to {f'{high:.1e}' if high == LARGEST and isinstance(value, float) else high}"
 
 
 def _check_model(config: TrainConfig, origin: Callable[[str], str]) -> None:

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from models.runs.checkpoint import BEST, DIVERGED, STEP
+from models.runs.checkpoint import BEST, DIVERGED, STEP, UNUSABLE
 from models.runs.config import TrainConfig
 from models.runs.config_layers import config_from
 from models.runs.lock import RunLock
@@ -118,8 +118,8 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def has_weights(run: Path) -> bool:
-    """Return whether a run's directory holds a checkpoint, other than one that was set aside because it diverged."""
-    return any(not path.name.startswith(DIVERGED) for path in run.glob("*.safetensors"))
+    """Return whether a run's directory holds a checkpoint, other than one that was set aside."""
+    return any(not path.name.startswith((DIVERGED, UNUSABLE)) for path in run.glob("*.safetensors"))
 
 
 def remove_unless_trained(run: Path) -> None:

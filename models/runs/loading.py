@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,14 +35,21 @@ class Loaded:
     model: Transformer
 
 
-def load_run(run: Path | None, backend: str) -> Loaded:
+def load_run(run: Path | None, backend: str, warn: Callable[[str], None] = lambda text: None) -> Loaded:
     """Load the best weights of a run (None: the newest run) or, if `run` is a file, the weights of that checkpoint.
+
+    A run without best weights, such as one stopped before its first validation, has those of its newest checkpoint;
+    then `warn(text)` is called.
 
     Errors: `UserError` naming a file that is missing or damaged, or that belongs to a different model.
     """
     backend = open_backend(backend)
     file = run if run is not None and run.is_file() else None
     if file and not (file.parent / CONFIG).is_file():
+        if file.suffix != ".safetensors":
+            raise UserError(
+                f"--run {file}: a run's directory, or a checkpoint in it, is required; this is another file"
+            )
         raise UserError(
             f"--run {file}: a checkpoint in its run's directory is required, with {CONFIG} and the subwords beside it; "
             f"{file.parent.absolute()} has no {CONFIG}; name another"
@@ -50,11 +58,12 @@ def load_run(run: Path | None, backend: str) -> Loaded:
     directory = find_run(file.parent if file else run or newest_run(trained=True))
     config, tokenizer = read_config(directory), Tokenizer.load(directory)
     path = file or directory / BEST
-    if file is None and not path.exists():  # the run was stopped before its first validation
+    if file is None and not path.exists():
         found = newest_checkpoint(directory)
         if found is None:
             raise UserError(f"run {directory}: a checkpoint is required; the run has none yet; train it with --resume")
         path, checkpoint = found
+        warn(f"{directory} has no {BEST}; the weights of its newest checkpoint, {path.name}, are used")
     else:
         checkpoint = read_checkpoint(path)
     if checkpoint.tokenizer != tokenizer_digest(tokenizer):

@@ -5,6 +5,7 @@ The names are those of fairseq, OpenNMT-py, Sockeye, JoeyNMT, Marian, Hugging Fa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
@@ -118,12 +119,13 @@ _OURS = {
         "o output output-dir output-file output-path outdir out-dir destdir save-dir save-path save-model "
         "results-path name run-name"
     ),
-    "--run DIR or FILE | --resume": (
-        "model models model-path model-name-or-path path checkpoint checkpoints ckpt ckpt-path m p params"
+    "--run DIR or FILE | --resume --out DIR": (
+        "weights load-weights model models model-path model-name-or-path path checkpoint checkpoints ckpt ckpt-path m "
+        "p params"
     ),
     "--run DIR or FILE | --out DIR": "model-dir",
     "--run DIR or FILE | --config FILE": "c",
-    "--resume | --run DIR or FILE": (
+    "--resume --out DIR | --run DIR or FILE": (
         "resume-from resume-from-checkpoint resume-training restore restore-file reload load load-model train-from "
         "continue"
     ),
@@ -207,12 +209,27 @@ _FACTS = {
     ),
     "The translations are those of the run's model.": "hyp hypotheses predictions",
     "`tensorlib translate` has such options; validation translates greedily.": (
-        "beam beams beam-size num-beams beam-alpha n-best nbest sampling generation-num-beams"
+        "beam beams beam-size num-beams beam-alpha n-best nbest nbest-size sampling do-sample generation-num-beams "
+        "temperature top-k topk top-p topp length-penalty lenpen min-length"
+    ),
+    "A new run begins with random weights; --resume continues a run on its own text.": (
+        "finetune fine-tune finetuning finetune-from finetune-from-model finetune-on pretrained pretrained-model "
+        "pretrained-weights from-pretrained init init-from init-model init-params init-checkpoint initialize-from "
+        "init-weights initial-weights warm-start warm-start-from load-pretrained freeze"
+    ),
+}
+
+# The same for a command that has --beam.
+_FACTS_WITH_BEAM = {
+    "`tensorlib translate` has such options; here the best translation of a beam search is scored (--beam).": (
+        "n-best nbest nbest-size num-return-sequences sample sampling do-sample temperature temp top-k topk "
+        "sampling-topk top-p topp sampling-topp nucleus seed min-length min-len scores"
     ),
 }
 
 _OURS_BY_NAME = {name: ours.split(" | ") for ours, names in _OURS.items() for name in names.split()}
 _FACT_BY_NAME = {name: fact for fact, names in _FACTS.items() for name in names.split()}
+_FACT_WITH_BEAM_BY_NAME = {name: fact for fact, names in _FACTS_WITH_BEAM.items() for name in names.split()}
 
 
 def our_option(given: str, options: Collection[str]) -> str:
@@ -224,12 +241,17 @@ def our_option(given: str, options: Collection[str]) -> str:
         for ours in _OURS_BY_NAME.get(name, []):
             if ours.split(" ")[0] in options:
                 return ours
+        for ours in _OURS_BY_NAME.get(name.removeprefix("no-"), []) if name.startswith("no-") else ():
+            section, dot, last = ours.rpartition(".")
+            if (opposite := f"{section}{dot}no-{last}") in options:
+                return opposite
     return ""
 
 
-def our_fact(given: str) -> str:
-    """Return a sentence that says why there is no such option, "" if there is none."""
-    return next((_FACT_BY_NAME[name] for name in _names(given) if name in _FACT_BY_NAME), "")
+def our_fact(given: str, options: Collection[str]) -> str:
+    """Return a sentence that says why the command with these options lacks the given one, "" if there is none."""
+    facts = _FACT_BY_NAME | (_FACT_WITH_BEAM_BY_NAME if "--beam" in options else {})
+    return next((facts[name] for name in _names(given) if name in facts), "")
 
 
 def close_option(given: str, options: Iterable[str]) -> str:
@@ -248,6 +270,7 @@ def our_key(given: str, keys: Collection[str]) -> str:
 
 
 def _names(given: str) -> tuple[str, str]:
-    """Return the name without dashes, and its last part."""
+    """Return the name without dashes, and its last part; --no-model.bias is model.no-bias."""
     name = given.partition("=")[0].lstrip("-").replace("_", "-").lower()
+    name = re.sub(r"^no-(.+\.)", r"\1no-", name)
     return name, name.rpartition(".")[2]

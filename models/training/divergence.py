@@ -26,13 +26,12 @@ def set_diverged_aside(run: Path, losses: Sequence[tuple[int, float]], worst: fl
     """Rename the step checkpoints whose weights diverged, and return the newest other one and the new names.
 
     losses: the step and the loss of each training step. As a step measures the weights before it, the loss after a
-    checkpoint is its own. worst: the highest loss of weights that have not diverged; if no checkpoint has a lower one,
-    the newest with any finite loss is the one to go back to.
+    checkpoint is its own. worst: the highest loss of weights that have not diverged. If no checkpoint has a lower one,
+    there is none to go back to: weights whose loss is finite but huge would only diverge again.
     """
     paths = step_checkpoints(run)
     own = {path: next((loss for step, loss in losses if step > _step(path)), math.inf) for path in paths}
-    usable = [path for path in paths if own[path] <= worst] or [path for path in paths if own[path] < math.inf]
-    newest = next((path for path in reversed(usable) if _is_readable(path)), None)
+    newest = next((path for path in reversed(paths) if own[path] <= worst and _is_readable(path)), None)
     aside = []
     for path in reversed(paths[paths.index(newest) + 1 :] if newest else paths):
         aside.append(path.replace(path.with_name(path.name.replace("step-", DIVERGED, 1))))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from models.architectures.transformer import Transformer
 from models.runs.config import TrainConfig
+from models.training.milestones import estimated_steps
 from nn import optim, schedules
 
-__all__ = ["make_optimizer", "make_schedule", "unreached_peak"]
+__all__ = ["make_optimizer", "make_schedule", "raised_rate", "unreached_peak"]
 
 
 def make_optimizer(config: TrainConfig, model: Transformer) -> optim.Optimizer:
@@ -39,3 +40,17 @@ def unreached_peak(config: TrainConfig, total: int) -> str:
         f"the learning rate rises for {warmup:,} steps, but training ends after about {total:,}, at {reached:.2g}; "
         f"lower --optim.warmup, for example to {max(total // 10, 1):,}, or train longer"
     )
+
+
+def raised_rate(before: TrainConfig, after: TrainConfig, batches: int, step: int) -> str:
+    """Return a message if a run that continues after `step` does so at a higher learning rate than it had, else "".
+
+    That is so if the schedule ends with training, which now ends later. batches: the number in the first epoch.
+    """
+    if before.optim != after.optim:  # with --resume-with, which asks for another rate
+        return ""
+    old, new = (make_schedule(config, estimated_steps(config, batches))(step) for config in (before, after))
+    if new <= 1.001 * old:
+        return ""
+    end = "--steps" if after.steps else "--epochs"
+    return f"the learning rate rises from {old:.2g} to {new:.2g}, because the {after.optim.schedule} follows {end}"

@@ -153,13 +153,13 @@ def test_the_help_of_a_command_is_its_whole_docstring(capsys):
 
 def test_options_under_other_names_lead_to_options_that_exist():
     from models.cli.main import _app
-    from models.runs.other_names import _FACTS, _OURS
+    from models.runs.other_names import _FACTS, _FACTS_WITH_BEAM, _OURS
 
     arguments = [a for name in COMMANDS for a in _app([name])[name].assemble_argument_collection()]
     options = {name for argument in arguments for name in argument.names}
-    named = {option for text in (*_OURS, *_FACTS) for option in re.findall(r"--[a-z.-]+", text)}
+    named = {option for text in (*_OURS, *_FACTS, *_FACTS_WITH_BEAM) for option in re.findall(r"--[a-z.-]+", text)}
     assert named <= options
-    for table in (_OURS, _FACTS):
+    for table in (_OURS, _FACTS, _FACTS_WITH_BEAM):
         names = " ".join(table.values()).split()
         assert sorted(set(names)) == sorted(names)
 
@@ -297,6 +297,47 @@ BAD = {
     "an option of the parser": ("train --optim.empty-betas", "--optim.empty-betas. Did you mean --optim.betas?"),
     "an option twice": ("train --model.norm pre --seed 3 --model.norm post", "--model.norm is given twice. See"),
     "not a number": ("train --steps many", "--steps"),
+    "nothing after an option": ("average --last", "tensorlib: --last needs a value. See `"),
+    "a comma between two values": ("train --optim.betas 0.9,0.98", "needs 2 values, with a space between them. See `"),
+    "no text to prepare": ("data", "tensorlib: NAME is required. See `tensorlib data --help`"),
+    "no directory for the text": ("data reverse", "tensorlib: DIRECTORY is required. See `"),
+    "no checkpoint to inspect": ("inspect", "tensorlib: CHECKPOINT is required. See `"),
+    "no- before a section": ("train --no-tokenizer.shared", "Did you mean --tokenizer.no-shared? See `"),
+    "no- before another name": ("train --no-tie-weights", "It is --model.no-tie-embeddings here. See `"),
+    "no- before a section and another name": ("train --no-model.tie-weights", "It is --model.no-tie-embeddings here."),
+    "false after a switch": (
+        "train --tokenizer.shared false",
+        "--tokenizer.shared takes no value; its opposite is --tokenizer.no-shared. See `",
+    ),
+    "true after a negative switch": ("train --model.no-tie-embeddings true", "opposite is --model.tie-embeddings."),
+    "true after a switch without an opposite": ("train --resume true", "tensorlib: --resume takes no value. See `"),
+    "several translations to evaluate": (
+        "evaluate --n-best 3",
+        "--n-best. `tensorlib translate` has such options; here the best translation of a beam search is scored",
+    ),
+    "samples to evaluate": ("evaluate --sample", "`tensorlib translate` has such options; here the best translation"),
+    "several validations": ("train --n-best 3", "has such options; validation translates greedily."),
+    "a run to draw": ("draw there", "unexpected argument there; did you mean --run there? See `"),
+    "a run to evaluate": ("evaluate there", "unexpected argument there; did you mean --run there? See `"),
+    "a text to evaluate": ("evaluate two", "unexpected argument two; a file needs an option that names it. See `"),
+    "two runs to average": ("average a b", "unexpected argument b; average takes one argument, RUN. See `"),
+    "two files to inspect": ("inspect a b", "unexpected argument b; inspect takes one argument, CHECKPOINT. See `"),
+    "three arguments": ("data reverse a b", "unexpected argument b; data takes 2 arguments, NAME and DIRECTORY."),
+    "an argument of none": ("info a", "unexpected argument a; info takes none. See `"),
+    "checkpoints to average": ("average --checkpoints a", "Unknown option: --checkpoints. It is --run DIR here. See `"),
+    "an option for the argument": ("inspect --checkpoint a", "CHECKPOINT is given without an option. See `"),
+    "a depth": ("draw --depth -1", "tensorlib: draw: --depth must be at least 0, got -1; a large number opens"),
+    "a file to resume from": ("train --train-from a", "Unknown option: --train-from. It is --resume --out DIR here."),
+    "a file to restore": ("train --restore-file a", "It is --resume --out DIR here."),
+    "fine-tuning": ("train --finetune", "A new run begins with random weights; --resume continues a run on its own"),
+    "weights to begin with": ("train --init-from a", "A new run begins with random weights;"),
+    "a text as a run": (
+        "translate --run two a",
+        "--run two: a run's directory, or a checkpoint in it, is required; this is another file",
+    ),
+    "a huge rate": ("train --optim.learning-rate 1e30", "--optim.learning-rate must be from 0 to 9.2e+18, got 1e+30"),
+    "a beam": ("translate --beam 0 a", "--beam must be at least 1, got 0"),
+    "a huge beam": ("translate --beam 9223372036854775808 a", "--beam must be at most 9223372036854775807, got"),
     "infinity": ("train --optim.learning-rate inf", "optim.learning_rate must be a finite number, got inf"),
     "infinity in TOML": ("train --config inf.toml", "config inf.toml: optim.clip must be a finite number, got inf"),
     "a huge number": ("train --steps 99999999999999999999", "--steps must be"),
@@ -418,6 +459,27 @@ def test_cupy_without_a_gpu_is_one_line(here, capsys):
         assert not (here / "runs").exists()
     else:
         pytest.skip("there is a GPU")
+
+
+def test_a_text_that_begins_with_a_dash_follows_two(in_trained, capsys):
+    for text in ("- a b", "-"):
+        assert "A text that begins with a dash follows the word --. See" in refusal(capsys, "translate", text)
+    assert main(["translate", "--", "- a b"]) == 0
+
+
+def test_the_average_of_one_checkpoint_is_its_step(in_trained, capsys):
+    assert main(["average", "--last", "1"]) == 0
+    (path,) = Path().glob("runs/*/average-1.safetensors")
+    assert capsys.readouterr().out == f"{path}: the weights of step 4\n"
+    assert main(["inspect", str(path)]) == 0 and "\nthe weights of step 4\n" in capsys.readouterr().out
+    path.unlink()
+
+
+def test_what_to_type_next_is_short(here, capsys):
+    lines = (here / "valid.tsv").read_text().splitlines()
+    (here / "valid.tsv").write_text("\n".join([f"{'a b ' * 9}\ta", *lines[1:], *lines[:1]]) + "\n")
+    assert main(train_command(1)) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith(' "a 0"')
 
 
 def test_a_file_name_cannot_break_the_line(here, capsys):

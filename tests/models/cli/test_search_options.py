@@ -90,23 +90,23 @@ def test_lengths_can_be_set(printed):
 
 
 BAD = {
-    "beam": ("--beam 0", "--beam must lie in [1, "),
+    "beam": ("--beam 0", "--beam must be at least 1, got "),
     "more translations than the beam holds": (
         "--n-best 5",
         "--n-best must be at most --beam, got 5 and 4; raise --beam",
     ),
-    "no translation": ("--n-best 0", "--n-best must lie in [1, "),
+    "no translation": ("--n-best 0", "--n-best must be at least 1, got "),
     "a penalty": ("--length-penalty inf", "--length-penalty must lie in [-10, 10], got inf"),
     "a beam of samples": ("--sample --beam 4", "--sample draws one translation and keeps no beam, got --beam 4 too"),
     "several samples": ("--sample --n-best 2", "--sample draws one translation, got --n-best 2 too"),
     "temperature": ("--sample --temperature 0", "--temperature must be a finite number above 0, got 0.0"),
-    "top-k": ("--sample --top-k -1", "--top-k must lie in [0, "),
+    "top-k": ("--sample --top-k -1", "--top-k must be at least 0, got "),
     "top-p": ("--sample --top-p 0", "--top-p must lie in (0, 1], got 0.0"),
     "too much top-p": ("--sample --top-p 1.5", "--top-p must lie in (0, 1], got 1.5"),
     "temperature without sampling": ("--temperature 2", "--temperature 2.0 needs --sample"),
     "a seed without sampling": ("--seed 1", "--seed 1 needs --sample"),
     "lengths": ("--min-length 5 --max-length 4", "--min-length must be at most --max-length, got 5 and 4"),
-    "a negative length": ("--max-length -1", "--max-length must lie in [0, "),
+    "a negative length": ("--max-length -1", "--max-length must be at least 0, got "),
     "a length beyond the model's maximum": ("--min-length 25", "--min-length must be at most 24"),
 }
 
@@ -134,4 +134,4 @@ def test_evaluate_takes_a_beam(run, capsys, tmp_path, monkeypatch):
         assert re.search(r"BLEU +\d", capsys.readouterr().out)
     assert outputs[""] == outputs["--beam 4"] and len(set(outputs.values())) == 4
     assert searches[-1] == Search(beam=2, length_penalty=-9.0)
-    assert "--beam must lie in [1, " in refusal(capsys, *base, "--beam", "0")
+    assert "--beam must be at least 1, got " in refusal(capsys, *base, "--beam", "0")

@@ -1,6 +1,8 @@
 """`models.load`: a run that translates as the command line does, and scores given translations."""
 
 import os
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -69,10 +71,33 @@ def test_mistakes_are_named(run, tmp_path):
     for call in (lambda: model.translate("one"), lambda: model.score("one", ["one"])):
         with pytest.raises(TypeError, match=r"a list of texts is required, got the text 'one'; write \[text\]"):
             call()
+    given = {"None at index 1": ["one", None], "7 at index 0": [7], "None": None}
+    for said, texts in given.items():
+        for call in (model.translate, lambda texts: model.score(texts, ["one", "two"])):
+            with pytest.raises(TypeError, match=rf"^(translate|score): a list of texts is required, got {said}$"):
+                call(texts)
+    assert model.translate(np.array(["one two"])) == model.translate(("one two",))
     with pytest.raises(UserError, match=f"{tmp_path}.*has no config.toml"):
         models.load(tmp_path)
     with pytest.raises(UserError, match="nothing"):
         models.load(run, backend="nothing")
+
+
+def test_weights_that_are_not_the_best_are_said(run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "best.safetensors").unlink()
+    said = f"{copy} has no best.safetensors; the weights of its newest checkpoint, step-00000013.safetensors, are used"
+    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$") as caught:
+        models.load(copy)
+    assert os.path.samefile(caught[0].filename, __file__)
+    text = str(tmp_path / "text")
+    (tmp_path / "text").write_text("one\n")
+    for arguments in (["translate", "one"], ["evaluate", "--source", text, "--reference", text]):
+        assert main([arguments[0], "--run", str(copy), *arguments[1:]]) == 0
+        assert capsys.readouterr().err == f"tensorlib: {said}\n"
+    assert main(["translate", "--run", str(copy / "step-00000013.safetensors"), "one"]) == 0
+    assert main(["translate", "--run", str(run), "one"]) == 0 and capsys.readouterr().err == ""
 
 
 def test_a_model_without_finite_logits_is_refused(run):

@@ -104,10 +104,12 @@ def test_every_command_refuses_a_forged_checkpoint_by_name(run, capsys, forged):
     ],
 )
 def test_a_forged_newest_checkpoint_is_named_and_the_one_before_is_used(run, capsys, changed, said):
-    newest = step_checkpoints(run)[-1]
+    *_, used, newest = step_checkpoints(run)
     forge(newest, lambda t, m: m["progress"].update(changed))
     assert main(["train", "--resume", "--out", str(run)]) == 0
-    assert f"checkpoint {newest}: {said}; trying the previous checkpoint" in capsys.readouterr().err
+    aside = newest.name.replace("step", "unusable")
+    said = f"checkpoint {newest}: {said}; set aside as {aside}; training continues from {used.name}\n"
+    assert said in capsys.readouterr().err and (run / aside).exists()
 
 
 def test_a_checkpoint_without_a_copy_of_its_config_is_inspected(run, capsys):

@@ -143,6 +143,20 @@ def test_without_a_checkpoint_from_before_the_message_promises_none(make_config,
     assert resume(tmp_path / "run").finished  # from the beginning
 
 
+def test_a_checkpoint_whose_loss_is_finite_but_huge_is_none_to_go_back_to(make_config, tmp_path):
+    """Resuming from it would diverge again, for ever."""
+    trainer = trainer_for(exploding(make_config), tmp_path / "run")
+    spoil(trainer, 1e5)
+    trainer.progress.step = 1
+    trainer.saver.save(trainer.progress)
+    trainer.run.lock.release()
+    with pytest.raises(UserError, match=r"no checkpoint is from before that; train again with a lower") as error:
+        resume(tmp_path / "run")
+    losses = [entry["loss"] for entry in log_of(tmp_path / "run") if entry["kind"] == "train"]
+    assert losses and min(losses) > worst_loss(300)  # finite, but worse than a guess from the first step on
+    assert "resume" not in str(error.value) and steps_of(tmp_path / "run") == []
+
+
 def test_a_new_run_that_diverges_before_its_first_good_checkpoint_leaves_nothing(make_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = exploding(make_config, optim=EXPLODES | {"learning_rate": 1e18, "warmup": 0})

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import warnings
@@ -9,12 +10,14 @@ import warnings
 import numpy as np
 import pytest
 
+import nn
 import tensorlib as tl
 from models.cli.main import main
 from models.runs.checkpoint import digest, read_checkpoint, step_checkpoints
+from models.runs.directory import has_weights
 from models.system.errors import UserError
 from models.system.stopping import Stopped
-from tests.small_runs import StopsAt, config_maker, resume, train, trainer_for
+from tests.small_runs import StopsAt, config_maker, log_of, resume, train, trainer_for
 
 
 @pytest.fixture
@@ -135,6 +138,25 @@ def test_a_damaged_newest_checkpoint_costs_steps_not_the_run(undisturbed, tmp_pa
     assert files(tmp_path / "run") == files(whole)
 
 
+def test_a_damaged_checkpoint_is_none_of_those_that_are_kept(make_config, tmp_path, capsys):
+    """Otherwise a good one is removed in its place, and `average` fails on it."""
+    run = tmp_path / "run"
+    train(make_config(keep=3, save_every=2, steps=9), run)
+    assert [path.name[5:-12] for path in step_checkpoints(run)] == ["00000006", "00000008", "00000009"]
+    newest = step_checkpoints(run)[-1]
+    newest.write_bytes(newest.read_bytes()[:-7])
+    assert main(["train", "--resume", "--out", str(run), "--steps", "11"]) == 0
+    shown = capsys.readouterr().err
+    assert "; set aside as unusable-00000009.safetensors; training continues from step-00000008.safetensors\n" in shown
+    assert "restore it" not in shown
+    assert [path.name[5:-12] for path in step_checkpoints(run)] == ["00000008", "00000010", "00000011"]
+    assert main(["average", "--run", str(run)]) == 0 and "steps 8, 10, 11\n" in capsys.readouterr().out
+    best = run / "best.safetensors"
+    for path in (best, *step_checkpoints(run), run / "average-3.safetensors"):
+        path.unlink()
+    assert not has_weights(run)
+
+
 def test_resuming_a_finished_run_changes_nothing(undisturbed):
     before = files(undisturbed[1])
     resume(undisturbed[1])
@@ -188,6 +210,23 @@ def test_killed_at_any_change_of_a_file_a_run_ends_in_the_same_files(make_config
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+def test_a_schedule_that_training_ends_later_raises_the_rate_which_is_said(make_config, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(make_config(), run)
+    said = re.compile(r"^the learning rate rises from (\S+) to (\S+), because the cosine follows --steps$", re.M)
+    assert main(["train", "--resume", "--out", str(run), "--steps", "26"]) == 0
+    low, high = map(float, said.search(capsys.readouterr().err).groups())
+    rates = [entry["learning_rate"] for entry in log_of(run) if entry["kind"] == "train"]
+    assert low == rates[12] == 0 and rates[12] < rates[13] < high
+    assert high == pytest.approx(nn.schedules.cosine(5e-4, 3, 26)(13), rel=0.05)  # as if it had been so all along
+    changes = ["--resume-with", "optim.learning_rate", "--optim.learning-rate", "1e-3"]  # asks for another rate
+    assert main(["train", "--resume", "--out", str(run), "--steps", "40", *changes]) == 0
+    assert "rises" not in capsys.readouterr().err
+    train(make_config(optim={"schedule": "inverse-sqrt"}), tmp_path / "other")
+    assert main(["train", "--resume", "--out", str(tmp_path / "other"), "--steps", "26"]) == 0
+    assert "rises" not in capsys.readouterr().err
+
+
 def test_resuming_a_finished_run_does_what_was_left_undone(make_config, tmp_path, capsys):
     """As after a kill between the last checkpoint and the removal of older ones: it prunes, reports, and succeeds."""
     run = tmp_path / "run"
@@ -212,7 +251,8 @@ def test_pruning_never_counts_a_damaged_checkpoint_that_is_to_be_written_again(m
     (run / "step-00000008.safetensors").write_bytes(b"torn")
     with pytest.raises(Stopped):
         resume(run, StopsAt(2, at_once=True))
-    assert len(step_checkpoints(run)) == 2
+    assert step_checkpoints(run) == [run / "step-00000006.safetensors"]
+    assert (run / "unusable-00000008.safetensors").read_bytes() == b"torn"
     assert resume(run).finished
 
 
