@@ -17,6 +17,7 @@ __all__ = [
     "new_array",
     "numeric_dtype",
     "plain",
+    "too_large",
     "without_library",
 ]
 
@@ -150,3 +151,12 @@ def _not_a_number(given: Any, objects: np.ndarray) -> str:
             remedy = "; is a return missing? None itself is tested by x is None" if x is None else ""
             return f"{inside}{kind_of(x)}{'; call it first' if callable(x) else remedy}"
     return "an integer of more than 64 bits"
+
+
+def too_large(name: str, dtype: np.dtype, numbers: list[int]) -> ValueError:
+    """Return the error for a Python integer that does not fit the dtype of the array beside it."""
+    ranges = {kind: np.iinfo(kind) for kind in (str(dtype), "int64") if np.dtype(kind).kind in "iu"}
+    outside = {kind: [n for n in numbers if not r.min <= n <= r.max] for kind, r in ranges.items()}
+    number = (outside.get(str(dtype)) or numbers)[0]
+    remedy = "pass a float" if dtype.kind == "f" else f"use x.astype({'float64' if outside['int64'] else 'int64'!r})"
+    return ValueError(f"{name}: dtype {dtype} cannot hold {shown(number)}; {remedy}")

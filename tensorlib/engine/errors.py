@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import backend_of
-from tensorlib.arrays.conversion import check_numbers
+from tensorlib.arrays.conversion import check_numbers, too_large
 from tensorlib.engine.value import Value
 from tensorlib.messages import broadcast_remedy, shown
 
@@ -50,7 +50,7 @@ def explained(op: Function, arrays: list[Any], options: dict[str, Any], error: E
     if isinstance(error, TypeError) and "ufunc" in str(error):  # NumPy's own message speaks of C types
         return TypeError(f"{name}: operands must have a dtype that supports it, got {dtypes}; use x.astype('float32')")
     if type(error) is OverflowError and (numbers := [x for x in arrays if isinstance(x, int)]):
-        return _too_large(name, named[0].dtype, numbers)
+        return too_large(name, named[0].dtype, numbers)
     if type(error) not in (TypeError, ValueError):
         return error
     if "read-only" in str(error):
@@ -59,15 +59,6 @@ def explained(op: Function, arrays: list[Any], options: dict[str, Any], error: E
         )
     given = [f"shape {', '.join(map(str, shapes)) or 'none'}", *[f"{k}={shown(v)}" for k, v in options.items()]]
     return type(error)(f"{name}: {str(error).partition(chr(10))[0]} (operands of {', '.join(given)})")
-
-
-def _too_large(name: str, dtype: np.dtype, numbers: list[int]) -> ValueError:
-    """Return the error for a Python integer that does not fit the dtype of the array beside it."""
-    ranges = {kind: np.iinfo(kind) for kind in (str(dtype), "int64") if np.dtype(kind).kind in "iu"}
-    outside = {kind: [n for n in numbers if not r.min <= n <= r.max] for kind, r in ranges.items()}
-    number = (outside.get(str(dtype)) or numbers)[0]
-    remedy = "pass a float" if dtype.kind == "f" else f"use x.astype({'float64' if outside['int64'] else 'int64'!r})"
-    return ValueError(f"{name}: dtype {dtype} cannot hold {shown(number)}; {remedy}")
 
 
 def require_arrays(op: Node, method: str, result: Any, tensors: bool = False) -> None:
