@@ -40,6 +40,7 @@ from tensorlib.ops.logic import *  # noqa: F403
 from tensorlib.ops.losses import *  # noqa: F403
 from tensorlib.ops.normalize import *  # noqa: F403
 from tensorlib.ops.rearrange import *  # noqa: F403
+from tensorlib.ops.recurrent import *  # noqa: F403
 from tensorlib.ops.reduce import *  # noqa: F403
 from tensorlib.ops.sampling import *  # noqa: F403
 from tensorlib.ops.shape import *  # noqa: F403

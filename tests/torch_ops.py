@@ -238,6 +238,45 @@ def attention(x, y, visible):
     return scores.masked_fill(~T(visible), -math.inf).softmax(-1) @ (x * y)
 
 
+WEIGHTS = [1.0, 0.5, -1.0, 0.7]  # of the gates of recurrent layers with one unit; W_x is the first row times these
+
+
+def our_states(function, gates):
+    """Return a function that reads the rows of x as one sequence."""
+
+    def states(x):
+        rows, w = x.reshape(-1, x.shape[-1]), np.array([WEIGHTS[:gates]])
+        more = [w[0, :1]] if gates == 3 else []
+        y = function(rows.reshape(1, *rows.shape), rows[:1].swapaxes(0, 1) * w, w, w[0], *more)
+        return y[0] if isinstance(y, tuple) else y
+
+    return states
+
+
+def their_states(gates):
+    """Return the same, step by step."""
+
+    def states(x):
+        rows, w = x.reshape(-1, x.shape[-1]), T(np.array([WEIGHTS[:gates]]))
+        h = c = rows.new_zeros(1, 1)
+        found = []
+        for row in rows:
+            u, q = (row[None] @ (rows[:1].T * w) + w[0]).T[:, None], (h @ w).T[:, None]
+            if gates == 1:
+                h = (u[0] + q[0]).tanh()
+            elif gates == 4:
+                i, f, g, o = u + q
+                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                h = o.sigmoid() * c.tanh()
+            else:
+                z, n = (u[1] + q[1]).sigmoid(), (u[2] + (u[0] + q[0]).sigmoid() * (q[2] + w[0, 0])).tanh()
+                h = (1 - z) * n + z * h
+            found.append(h)
+        return torch.stack(found, 1)
+
+    return states
+
+
 # ---- the ops ---------------------------------------------------------------------------------------------------------
 
 # The domains of an op's inputs, as expressions that both libraries understand.
@@ -426,6 +465,9 @@ OPS = [
     Op("scaled_dot_product_attention", lambda x, y, visible: tl.scaled_dot_product_attention(x, y, x * y, visible),
        attention, 2,
        when(lambda s, t: s == t and len(s) >= 2, also(anything, visible=lambda r, s, t: mask(r, (s[-2], s[-2]))))),
+    *[Op(name, our_states(getattr(tl, name), gates), their_states(gates),
+         options=when(lambda s: s and 0 < math.prod(s) <= 24, anything))
+      for name, gates in (("rnn", 1), ("lstm", 4), ("gru", 3))],
     # losses
     Op("cross_entropy", lambda x, targets, **o: tl.cross_entropy(x, targets, **o),
        lambda t, targets, **o: as_rows(F.cross_entropy, t, targets, **o),

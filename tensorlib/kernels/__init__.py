@@ -21,6 +21,7 @@ from tensorlib.ops import (
     linear,
     linear_cross_entropy,
     normalize,
+    recurrent,
     softmax,
     update,
 )
@@ -31,7 +32,8 @@ __all__ = ["enabled", "overridable", "register_kernels"]
 def overridable() -> dict[str, Callable[..., Any]]:
     """Return every formula that kernels may override, by name. A test compares each formula with its kernels."""
     modules = (
-        attention, crossentropy, dropout, indexing, linalg, linear, linear_cross_entropy, normalize, softmax, update
+        attention, crossentropy, dropout, indexing, linalg, linear, linear_cross_entropy, normalize, recurrent, softmax,
+        update,
     )  # fmt: skip
     return {
         name: formula

@@ -159,7 +159,6 @@ WORDS = [
     (lambda: tl.sotfmax(X), "'sotfmax'; did you mean softmax"),
     (lambda: tl.tensor([1.0]), "tensorlib has no attribute 'tensor'; use tl.Tensor"),
     (lambda: tl.empty((2, 3)), r"'empty'; use tl\.zeros\(shape\)"),
-    (lambda: nn.LSTM(3, 4), "nn has no attribute 'LSTM'; use nn.Linear in a loop over the positions"),
     (lambda: nn.BatchNorm2d(3), r"'BatchNorm2d'; use tl\.batch_norm, with an nn\.Buffer for each running statistic"),
     (lambda: nn.Adam([X]), "nn has no attribute 'Adam'; use nn.optim.Adam"),
     (lambda: nn.TransformerEncoderLayer(8, 2), "use models.Transformer, or nn.MultiHeadAttention"),

@@ -254,7 +254,47 @@ def average_updates(rng, dtype):
     yield normal(rng, (3, 4), dtype).T, normal(rng, (4, 3), dtype), 0.99
 
 
+def recurrences(rng, dtype):
+    """Yield the sizes of recurrent layers, a mask and a direction; the largest product is cut among threads."""
+    for sentences, length, units in ((2, 3, 4), (1, 1, 1), (0, 2, 3), (3, 5, 7), (33, 3, 130)):
+        yield sentences, length, units, None, False
+        yield sentences, length, units, rng.random((sentences, length)) < 0.7, True
+
+
+def lstm_steps(rng, dtype):
+    for n, length, units, visible, reverse in recurrences(rng, dtype):
+        u, weight = normal(rng, (n, length, 4 * units), dtype), normal(rng, (units, 4 * units), dtype) / units
+        yield u, weight.astype(dtype), *(normal(rng, (n, units), dtype) for _ in range(2)), visible, reverse
+    yield u[:, ::2], weight.astype("float64"), *(normal(rng, (n, units), dtype) for _ in range(2)), None, False
+
+
+def lstm_steps_gradients(rng, dtype):
+    for n, length, units, visible, reverse in recurrences(rng, dtype):
+        states = [normal(rng, (n, length, units), dtype) for _ in range(4)]
+        gates, weight = rng.random((n, length, 4 * units)).astype(dtype), normal(rng, (units, 4 * units), dtype)
+        yield *states, gates, (weight / units).astype(dtype), visible, reverse
+
+
+def gru_steps(rng, dtype):
+    for n, length, units, visible, reverse in recurrences(rng, dtype):
+        u, weight = normal(rng, (n, length, 3 * units), dtype), normal(rng, (units, 3 * units), dtype) / units
+        bias, h = normal(rng, (units,), dtype), normal(rng, (n, units), dtype)
+        yield u, weight.astype(dtype), bias, h, visible, reverse
+    yield u[:, ::2], weight.astype("float64"), bias, h, None, False
+
+
+def gru_steps_gradients(rng, dtype):
+    for n, length, units, visible, reverse in recurrences(rng, dtype):
+        dh, h, m = (normal(rng, (n, length, units), dtype) for _ in range(3))
+        gates, weight = rng.random((n, length, 3 * units)).astype(dtype), normal(rng, (units, 3 * units), dtype)
+        yield dh, h, gates, m, (weight / units).astype(dtype), visible, reverse
+
+
 SAMPLES = {
+    "lstm_steps": lstm_steps,
+    "lstm_steps_gradient": lstm_steps_gradients,
+    "gru_steps": gru_steps,
+    "gru_steps_gradient": gru_steps_gradients,
     "softmax_formula": softmax_formulas,
     "softmax_gradient": softmax_gradients,
     "layer_norm_formula": layer_norm_formulas,

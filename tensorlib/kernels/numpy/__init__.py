@@ -9,11 +9,12 @@ from tensorlib.kernels.numpy import (
     linear,
     linear_cross_entropy,
     normalize,
+    recurrent,
     softmax,
     update,
 )
 
 __all__ = [
     "attention", "crossentropy", "dropout", "indexing", "linalg", "linear", "linear_cross_entropy", "normalize",
-    "softmax", "update",
+    "recurrent", "softmax", "update",
 ]  # fmt: skip
