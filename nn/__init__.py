@@ -13,15 +13,22 @@ from nn.losses import CrossEntropyLoss
 from nn.module import Module
 from nn.parameter import Buffer, Parameter
 from nn.positions import LearnedPositions, SinusoidalPositions
+from nn.pytorch_weights import from_pytorch, to_pytorch
+from nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, detached
 from tensorlib.messages import unknown_name
 from tensorlib.pytorch_words import FUNCTION_NAMES, LAYER_NAMES
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "Buffer",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
     "FeedForward",
+    "GRUCell",
+    "LSTMCell",
     "LayerNorm",
     "LearnedPositions",
     "Linear",
@@ -30,16 +37,20 @@ __all__ = [
     "ModuleList",
     "MultiHeadAttention",
     "Parameter",
+    "RNNCell",
     "Sequential",
     "SinusoidalPositions",
     "averaging",
     "causal_mask",
+    "detached",
+    "from_pytorch",
     "functional",
     "functional_call",
     "init",
     "optim",
     "padding_mask",
     "schedules",
+    "to_pytorch",
 ]
 
 _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
@@ -61,10 +72,6 @@ _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     **dict.fromkeys(
         ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "BatchNorm", "SyncBatchNorm"),
         "tl.batch_norm, with an nn.Buffer for each running statistic: help(nn.Buffer) shows the module",
-    ),
-    **dict.fromkeys(
-        ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell"),
-        "nn.Linear in a loop over the positions; recurrent layers are not built in",
     ),
     **dict.fromkeys(("Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout"), "nn.Dropout, which zeros single elements"),
     **dict.fromkeys(
