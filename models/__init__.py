@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from models.system.shadowing import require_own_nn
 
 if TYPE_CHECKING:
+    from models.architectures.recurrent import RecurrentConfig, RecurrentTranslator
     from models.architectures.transformer import Transformer, TransformerConfig
     from models.decoding.beam import beam_search
     from models.decoding.token_by_token import greedy
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
     from models.text.batching import make_batch
     from models.text.subwords import Tokenizer
 
-__all__ = ["Tokenizer", "Transformer", "TransformerConfig", "beam_search", "greedy", "load", "make_batch"]
+__all__ = [
+    "RecurrentConfig", "RecurrentTranslator", "Tokenizer", "Transformer", "TransformerConfig", "beam_search", "greedy",
+    "load", "make_batch",
+]  # fmt: skip
 
 _MODULES = {
+    "RecurrentConfig": "models.architectures.recurrent",
+    "RecurrentTranslator": "models.architectures.recurrent",
     "Tokenizer": "models.text.subwords",
     "Transformer": "models.architectures.transformer",
     "TransformerConfig": "models.architectures.transformer",

@@ -5,26 +5,22 @@ So the size of a checkpoint's tensors is checked before a model is built from th
 
 from __future__ import annotations
 
+from models.architectures.recurrent import RecurrentConfig
 from models.architectures.transformer import TransformerConfig
 
-__all__ = ["parameter_shapes"]
+__all__ = ["recurrent_shapes", "transformer_shapes"]
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def parameter_shapes(config: TransformerConfig) -> Shapes:
+def transformer_shapes(config: TransformerConfig) -> Shapes:
     """Return the shapes of the parameters of `Transformer(config)` by name."""
     D, F = config.width, config.feed_forward
     norm = {"weight": (D,), "bias": (D,)}
     attention = _linear("projection", D, 3 * D) | _linear("output", D, D)
     sublayers = {"attention": attention, "feed_forward": _linear("hidden", D, F) | _linear("output", F, D)}
     stacks = {"encoder": sublayers, "decoder": sublayers | {"cross_attention": attention}}
-    shapes: Shapes = {"source_embedding.weight": (config.source_vocabulary, D)}
-    if not config.tie_embeddings:
-        shapes |= {
-            "target_embedding.weight": (config.target_vocabulary, D),
-            "output.weight": (D, config.target_vocabulary),
-        }
+    shapes = _ends(config)
     if config.positions == "learned":
         shapes |= {f"{side}_positions.weight": (config.max_length, D) for side in ("source", "target")}
     for stack, parts in stacks.items():
@@ -36,6 +32,31 @@ def parameter_shapes(config: TransformerConfig) -> Shapes:
         if config.norm == "pre":
             shapes |= {f"{stack}.norm.{key}": shape for key, shape in norm.items()}
     return shapes
+
+
+def recurrent_shapes(config: RecurrentConfig) -> Shapes:
+    """Return the shapes of the parameters of `RecurrentTranslator(config)` by name."""
+    D, gates = config.width, {"rnn": 1, "gru": 3, "lstm": 4}[config.kind]
+    shapes = _ends(config)
+    for stack, directions in (("encoder", 2), ("decoder", 1)):
+        H = D // directions  # of each direction, so that both together have width D
+        for i in range(config.layers * directions):
+            path = f"{stack}.cells.{i}"
+            shapes |= {f"{path}.weight_x": (D, gates * H), f"{path}.weight_h": (H, gates * H)}
+            shapes |= {f"{path}.bias": (gates * H,)} | ({f"{path}.bias_h": (H,)} if config.kind == "gru" else {})
+    if config.attention != "none":
+        shapes |= {"attention.key.weight": (D, D)} | _linear("attention.output", 2 * D, D)
+    if config.attention == "additive":
+        shapes |= _linear("attention.query", D, D) | {"attention.score.weight": (D, 1)}
+    return shapes
+
+
+def _ends(config: RecurrentConfig | TransformerConfig) -> Shapes:
+    """Return the shapes of the embeddings, and of the projection to logits."""
+    source, target, D = config.source_vocabulary, config.target_vocabulary, config.width
+    tied: Shapes = {"source_embedding.weight": (source, D)}
+    untied: Shapes = {"target_embedding.weight": (target, D), "output.weight": (D, target)}
+    return tied if config.tie_embeddings else tied | untied
 
 
 def _linear(name: str, inputs: int, outputs: int) -> Shapes:

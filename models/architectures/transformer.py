@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,10 +17,7 @@ from numpy.typing import ArrayLike
 import nn
 import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
-from models.text.tokens import PAD
-
-if TYPE_CHECKING:
-    from tensorlib.engine.value import TensorLike
+from models.architectures.encoder_decoder import EncoderDecoder, checked_ids
 
 __all__ = ["DecoderState", "Transformer", "TransformerConfig"]
 
@@ -64,6 +61,7 @@ class TransformerConfig:
         "Share one matrix between source embedding, target embedding and output (section 3.4); source and target must "
         "then have one vocabulary.",
     ] = False
+    kind: Annotated[Literal["transformer"], "The architecture."] = "transformer"
 
     def check(self) -> None:
         """Raise ValueError if any field is impossible, naming every such field and its value."""
@@ -95,7 +93,7 @@ class TransformerConfig:
         return self.dropout if separate is None else separate
 
 
-class Transformer(nn.Module):
+class Transformer(EncoderDecoder):
     """Figure 1 of the paper: embeddings and positions, encoder, decoder, and the projection to logits.
 
     >>> config = models.TransformerConfig(9, 9, layers=1, width=8, heads=2, feed_forward=16)
@@ -109,56 +107,20 @@ class Transformer(nn.Module):
     ...     logits_BV, state = model.decode_step(ids_B, state)
     >>> np.allclose(logits_BV.numpy(), logits_BTV.numpy()[:, -1], atol=1e-6)
     True
-
-    Ids are integers on the host (NumPy or lists). In sources, id `PAD` is padding, which no position attends to.
     """
 
     def __init__(self, config: TransformerConfig, generator: tl.Generator | None = None) -> None:
         config.check()
         self.config = config
-        self.source_embedding = nn.Embedding(config.source_vocabulary, config.width, generator)
-        if config.tie_embeddings:
-            self.target_embedding = self.source_embedding
-        else:
-            self.target_embedding = nn.Embedding(config.target_vocabulary, config.width, generator)
+        self.make_embeddings(generator)
         self.source_positions = _positions(config, generator)
         self.target_positions = _positions(config, generator)
         self.dropout = nn.Dropout(config.dropout_on("embedding"))
         self.encoder = Encoder(config, generator)
         self.decoder = Decoder(config, generator)
-        if not config.tie_embeddings:
-            self.output = nn.Linear(config.width, config.target_vocabulary, bias=False, generator=generator)
+        self.make_output(generator)
 
-    # ---- training: all positions at once ----
-
-    def forward(self, source_ids: ArrayLike, target_ids: ArrayLike) -> tl.Tensor:
-        """Return logits (B, T, V) for sources (B, S) and targets (B, T) that begin with <s>.
-
-        The logits at position t predict the token after target_ids[:, :t + 1].
-        """
-        visible_BS = self.visible(source_ids)
-        return self.decode(target_ids, self.encode(source_ids, visible_BS), visible_BS)
-
-    def loss(
-        self,
-        source_ids: ArrayLike,
-        target_ids: ArrayLike,
-        next_ids: TensorLike,
-        label_smoothing: float = 0.0,
-        reduction: Literal["mean", "sum"] = "mean",
-    ) -> tl.Tensor:
-        """Return the cross-entropy of the tokens next_ids (B, T): next_ids[:, t] follows target_ids[:, :t + 1].
-
-        It equals ``tl.cross_entropy(model(source_ids, target_ids), next_ids, ignore_index=PAD, ...)``, but a single op
-        computes it from the decoder's output, and never holds the logits of a whole batch.
-        """
-        visible_BS = self.visible(source_ids)
-        x_BTD = self._decoder_output(target_ids, self.encode(source_ids, visible_BS), visible_BS)
-        return tl.linear_cross_entropy(x_BTD, self._output_weight(), None, next_ids, PAD, label_smoothing, reduction)
-
-    def visible(self, ids_BS: ArrayLike) -> tl.Tensor:
-        """Return a mask (B, S) on the model's backend: True for ids that are not padding, which may be anywhere."""
-        return tl.Tensor(np.asarray(ids_BS) != PAD, backend=self.backend)
+    # ---- all positions at once ----
 
     def encode(self, source_ids: ArrayLike, source_visible: tl.Tensor | None = None) -> tl.Tensor:
         """Return the encoder's output, the memory (B, S, D), for source ids (B, S).
@@ -169,15 +131,7 @@ class Transformer(nn.Module):
         x_BSD = self._embed(self.source_embedding, self.source_positions, source_ids)
         return self.encoder(x_BSD, _for_all_queries(visible_BS))
 
-    def decode(self, target_ids: ArrayLike, memory: tl.Tensor, source_visible: tl.Tensor | None = None) -> tl.Tensor:
-        """Return logits (B, T, V) for target ids (B, T) and a memory (B, S, D); no position sees later positions.
-
-        Without `source_visible` (B, S) the whole memory is visible; for padded sources, pass the mask given to
-        `encode`. Padding at the end of a target needs no mask, because later positions are hidden anyway.
-        """
-        return self._logits(self._decoder_output(target_ids, memory, source_visible))
-
-    def _decoder_output(self, target_ids: ArrayLike, memory: tl.Tensor, source_visible: tl.Tensor | None) -> tl.Tensor:
+    def decoder_output(self, target_ids: ArrayLike, memory: tl.Tensor, source_visible: tl.Tensor | None) -> tl.Tensor:
         """Return the vectors (B, T, D) that the logits are computed from."""
         x_BTD = self._embed(self.target_embedding, self.target_positions, target_ids)
         visible = None if source_visible is None else _for_all_queries(source_visible)
@@ -203,34 +157,18 @@ class Transformer(nn.Module):
         ids_B1 = np.asarray(ids)[:, None]
         x_B1D = self._embed(self.target_embedding, self.target_positions, ids_B1, state.length)
         x_B1D, own = self.decoder.step(x_B1D, state)
-        return self._logits(x_B1D)[:, 0], replace(state, length=state.length + 1, own=own)
+        return self.logits(x_B1D)[:, 0], replace(state, length=state.length + 1, own=own)
 
     @property
     def longest_target(self) -> int | None:
         """The most tokens that can be decoded: the number of learned positions; sinusoidal ones have no limit."""
         return self.config.max_length if self.config.positions == "learned" else None
 
-    # ---- the two ends ----
-
-    @property
-    def backend(self) -> tl.Backend:
-        """The backend of the parameters."""
-        return self.source_embedding.weight.backend
-
     def _embed(self, embedding: nn.Embedding, positions: Positions, ids: ArrayLike, start: int = 0) -> tl.Tensor:
         """Return dropout(sqrt(D) embeddings + positions); the factor (section 3.4) keeps positions from dominating."""
-        ids_BT = np.asarray(ids)
-        if ids_BT.ndim != 2:
-            raise ValueError(f"Transformer: ids must be (sentences, length), got shape {ids_BT.shape}")
+        ids_BT = checked_ids(ids, "Transformer")
         x_BTD = embedding(ids_BT) * math.sqrt(self.config.width)
         return self.dropout(positions(x_BTD, start))
-
-    def _logits(self, x_BTD: tl.Tensor) -> tl.Tensor:
-        return tl.linear(x_BTD, self._output_weight()) if self.config.tie_embeddings else self.output(x_BTD)
-
-    def _output_weight(self) -> tl.Tensor:
-        """Return the matrix (D, V) that maps the decoder's output to logits."""
-        return self.source_embedding.weight.swapaxes(0, 1) if self.config.tie_embeddings else self.output.weight
 
 
 Positions = nn.LearnedPositions | nn.SinusoidalPositions

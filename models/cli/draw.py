@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 import tensorlib as tl
-from models.architectures.build import build_model
-from models.architectures.transformer import Transformer, TransformerConfig
+from models.architectures.build import Config, build_model
+from models.architectures.encoder_decoder import EncoderDecoder
+from models.architectures.recurrent import RecurrentConfig
+from models.architectures.transformer import TransformerConfig
 from models.cli.options import Whole
 from models.runs.loading import load_run
 from models.system.errors import UserError
@@ -17,15 +19,18 @@ from models.text.tokens import PAD
 
 __all__ = ["draw"]
 
-SMALL = TransformerConfig(
-    source_vocabulary=20, target_vocabulary=20, layers=2, width=16, heads=2, feed_forward=32, max_length=16
-)
+SMALL: dict[str, Config] = {
+    "transformer": TransformerConfig(20, 20, layers=2, width=16, heads=2, feed_forward=32, max_length=16),
+    "lstm": RecurrentConfig(20, 20, layers=2, width=16, max_length=16, kind="lstm"),
+    "gru": RecurrentConfig(20, 20, layers=2, width=16, max_length=16, kind="gru"),
+    "rnn": RecurrentConfig(20, 20, layers=2, width=16, max_length=16, kind="rnn"),
+}
 
 
 def draw(
     *,
     run: Path | None = None,
-    model: Literal["transformer"] | None = None,
+    model: Literal["transformer", "lstm", "gru", "rnn"] | None = None,
     out: Path = Path("graph.svg"),
     depth: Whole = 2,
 ) -> int:
@@ -42,7 +47,7 @@ def draw(
     if depth < 0:
         raise UserError(f"draw: --depth must be at least 0, got {depth}; a large number opens everything")
     require_writable(out, "draw --out")
-    drawn = build_model(SMALL) if model else load_run(run, "numpy").model
+    drawn = build_model(SMALL[model]) if model else load_run(run, "numpy").model
     try:
         tl.draw(_small_loss(drawn.train()), out, depth=depth)
     except (ValueError, RuntimeError) as error:  # an invalid suffix, or no renderer
@@ -51,7 +56,7 @@ def draw(
     return 0
 
 
-def _small_loss(model: Transformer) -> tl.Tensor:
+def _small_loss(model: EncoderDecoder) -> tl.Tensor:
     """Return the loss of two made-up sentences of different lengths, so that the picture includes padding."""
     batch = make_batch([([4, 5, 6, 3], [7, 8, 9]), ([5, 3], [9])])
     return tl.cross_entropy(model(batch.source_BS, batch.target_in_BT), batch.target_out_BT, ignore_index=PAD)

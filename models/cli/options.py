@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter, Token
 
 from models.decoding.settings import UNSET, Search
 from models.runs.config import PRESETS, TEXT_FILES, TrainConfig
 from models.runs.defaults import choose
-from models.runs.nested_dicts import flat_items, is_section, settable
+from models.runs.nested_dicts import flat_items, is_section, settable, variants
 from models.system.errors import UserError
 from models.text.size import TextSize
 
@@ -43,21 +43,29 @@ def help_texts(cls: type) -> dict[str, str]:
     return {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
 
 
-def _optional(cls: type, prefix: str = "") -> type:
-    """Return a dataclass like `cls` whose fields, at all depths, are None unless the user sets them.
+def _optional(kind: Any, prefix: str = "") -> type:
+    """Return a dataclass whose fields are those of a section, at all depths None unless the user sets them.
 
-    The command line thus knows which options were given; the TOML file and the presets supply the others.
+    The command line thus knows which options were given; the TOML file and the presets supply the others. If the
+    section is one of several dataclasses, it has the fields of all of them.
     """
-    texts, options = help_texts(cls), []
-    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
-    for name, kind in settable(cls).items():
-        if is_section(kind):
-            kind, text = _optional(kind, f"{name}."), None
-        else:
-            text = f"{texts[name]} {_shown_default(prefix + name, defaults[name])}".strip()
-        parameter = Parameter(help=text, group=_group(prefix + name), converter=_converter(kind), negative_iterable=())
-        options.append((name, Annotated[kind | None, parameter], dataclasses.field(default=None)))
-    return _dataclass(cls.__name__, options)
+    options: dict[str, tuple[str, Any, Any]] = {}
+    for cls in variants(kind):
+        texts, defaults = help_texts(cls), {f.name: f.default for f in dataclasses.fields(cls)}
+        for name, inner in settable(cls).items():
+            if name in options and name != "kind":
+                continue
+            if is_section(inner):
+                inner, text = _optional(inner, f"{name}."), None
+            else:
+                text = f"{texts[name]} {_shown_default(prefix + name, defaults[name])}".strip()
+            if name == "kind":
+                names = [n for variant in variants(kind) for n in get_args(settable(variant)["kind"])]
+                inner, text = Literal[tuple(names)], f"The architecture. [{names[0]}]"
+            group, converter = _group(prefix + name), _converter(inner)
+            parameter = Parameter(help=text, group=group, converter=converter, negative_iterable=())
+            options[name] = (name, Annotated[inner | None, parameter], dataclasses.field(default=None))
+    return _dataclass("Options", list(options.values()))
 
 
 def _search_options(*names: str) -> type:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import tensorlib as tl
-from models.architectures.transformer import Transformer
+from models.architectures.encoder_decoder import EncoderDecoder
 from models.decoding.checks import NonFiniteLogits
 from models.decoding.forced import force_decode
 from models.runs.config import BleuTokenize
@@ -34,7 +34,9 @@ class TokenLoss:
         return math.inf if self.loss > 709 else math.exp(self.loss)  # exp(710) is more than a float holds
 
 
-def token_loss(model: Transformer, examples: Sequence[Example], stop: Callable[[], None] = lambda: None) -> TokenLoss:
+def token_loss(
+    model: EncoderDecoder, examples: Sequence[Example], stop: Callable[[], None] = lambda: None
+) -> TokenLoss:
     """Return the teacher-forced loss, without label smoothing or dropout; call `stop` before each batch."""
     total, tokens = 0.0, 0
     with model.evaluating(), tl.no_grad(), np.errstate(all="ignore"):  # what overflows shows in the loss
@@ -55,7 +57,7 @@ def worst_loss(vocabulary: int) -> float:
     return 2 * math.log(max(vocabulary, 2))
 
 
-def sentence_log_probs(model: Transformer, examples: Sequence[Example]) -> list[float]:
+def sentence_log_probs(model: EncoderDecoder, examples: Sequence[Example]) -> list[float]:
     """Return log P(target | source) of each example: the sum over the target's tokens and </s>.
 
     Errors: `UserError` naming an example for which the model's logits are not finite.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from models.architectures.transformer import Transformer
+from models.architectures.encoder_decoder import EncoderDecoder
 from models.decoding.checks import NonFiniteLogits
 from models.decoding.dispatch import decode
 from models.decoding.hypothesis import Hypothesis
@@ -39,7 +39,7 @@ class Translator:
 
     def __init__(
         self,
-        model: Transformer,
+        model: EncoderDecoder,
         tokenizer: Tokenizer,
         cut: Callable[[int], object] = lambda line: None,
         advance: Callable[[int], object] = lambda n: None,

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 import tensorlib as tl
-from models.architectures.build import config_from_dict, config_to_dict, parameter_shapes_of
-from models.architectures.transformer import Transformer, TransformerConfig
+from models.architectures.build import Config, config_from_dict, config_to_dict, parameter_shapes_of
+from models.architectures.encoder_decoder import EncoderDecoder
 from models.runs.checkpoint_checks import (
     check_config_copy,
     check_keys,
@@ -89,7 +89,7 @@ class Checkpoint:
 
     model: dict[str, np.ndarray]  # the weights to evaluate: the moving average, if there is one (--optim.ema)
     optimizer: dict[str, np.ndarray]
-    model_config: TransformerConfig
+    model_config: Config
     progress: Progress
     config: dict[str, Any]  # a copy of the run's config to look at; loading uses config.toml
     tokenizer: str  # digest of the subword models; with different ones the weights are useless
@@ -211,7 +211,7 @@ def _from_parts(tensors: Mapping[str, np.ndarray], metadata: dict[str, Any], whe
     )
 
 
-def _model_config(values: Any, where: str, later: tuple[str, ...]) -> TransformerConfig:
+def _model_config(values: Any, where: str, later: tuple[str, ...]) -> Config:
     given = require_dict(values, where, "model")
     try:
         config = config_from_dict(given, lambda cls, fields: checked_section(cls, fields, where, "model", later))
@@ -245,7 +245,7 @@ def tokenizer_digest(tokenizer: Tokenizer) -> str:
     return hashlib.sha256(tokenizer.source.model + b"\0" + tokenizer.target.model).hexdigest()
 
 
-def require_model(config: TransformerConfig, checkpoint: Checkpoint, path: Path) -> None:
+def require_model(config: Config, checkpoint: Checkpoint, path: Path) -> None:
     """Raise `CheckpointError` naming each difference unless a checkpoint has the weights of this model."""
     theirs = checkpoint.model_config
     differences = [
@@ -260,7 +260,7 @@ def require_model(config: TransformerConfig, checkpoint: Checkpoint, path: Path)
         )
 
 
-def require_room(config: TransformerConfig, run: Path) -> None:
+def require_room(config: Config, run: Path) -> None:
     """Raise `UserError` if no step checkpoint of the run is large enough for the weights of this model.
 
     A config.toml that was changed is thus refused before a model of any size is built from it.
@@ -276,7 +276,7 @@ def require_room(config: TransformerConfig, run: Path) -> None:
         )
 
 
-def load_weights(model: Transformer, checkpoint: Checkpoint, path: Path) -> None:
+def load_weights(model: EncoderDecoder, checkpoint: Checkpoint, path: Path) -> None:
     """Load a checkpoint's weights into a model. Errors: those of `require_model`."""
     require_model(model.config, checkpoint, path)
     try:

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from models.architectures.build import parameter_shapes_of
-from models.architectures.transformer import TransformerConfig
+from models.architectures.build import Config, parameter_shapes_of
 from models.runs.config import TrainConfig
 from models.runs.config_checks import missed_range
 from models.runs.nested_dicts import checked, flat_items, from_dict
@@ -70,7 +69,7 @@ def check_config_copy(values: Any, where: str) -> dict[str, Any]:
     return given
 
 
-def check_tensors(tensors: Mapping[str, np.ndarray], config: TransformerConfig, step: int, where: str) -> None:
+def check_tensors(tensors: Mapping[str, np.ndarray], config: Config, step: int, where: str) -> None:
     """Raise `UserError` unless the tensors are those of this model and its optimizer, with finite numbers."""
     shapes = parameter_shapes_of(config)
     expected = {f"model.{name}": shape for name, shape in shapes.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from models.architectures.recurrent import RecurrentConfig
 from models.architectures.transformer import TransformerConfig
 
 __all__ = ["PRESETS", "TEXT_FILES", "BleuTokenize", "OptimConfig", "TokenizerConfig", "TrainConfig"]
@@ -116,5 +117,5 @@ class TrainConfig:
     ] = "loss"
     patience: Annotated[int, "Training ends after this many validations in a row without a new best; 0: no limit."] = 0
     tokenizer: Annotated[TokenizerConfig, "The subword models."] = field(default_factory=TokenizerConfig)
-    model: Annotated[TransformerConfig, "The Transformer."] = field(default_factory=TransformerConfig)
+    model: Annotated[TransformerConfig | RecurrentConfig, "The model."] = field(default_factory=TransformerConfig)
     optim: Annotated[OptimConfig, "The optimizer."] = field(default_factory=OptimConfig)

@@ -86,9 +86,9 @@ def _check_model(config: TrainConfig, origin: Callable[[str], str]) -> None:
     try:
         dataclasses.replace(config.model, source_vocabulary=1, target_vocabulary=1).check()
     except ValueError as error:
-        keys = ("width", "heads", "dropout", "attention_dropout", "feed_forward_dropout", "embedding_dropout")
+        keys = [f.name for f in dataclasses.fields(config.model)]
         where = {origin(f"model.{key}") for key in keys} - {"config"}
-        problem = str(error).removeprefix("TransformerConfig: ")
+        problem = str(error).removeprefix(f"{type(config.model).__name__}: ")
         raise UserError(f"{where.pop() if len(where) == 1 else 'config'}: {problem}") from None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from models.runs.config import PRESETS, TEXT_FILES, OptimConfig, TrainConfig
 from models.runs.config_checks import check_config, check_ranges, flag
 from models.runs.defaults import choose
-from models.runs.nested_dicts import flat_items, from_dict, nested, to_dict
+from models.runs.nested_dicts import flat_items, from_dict, nested, settable, to_dict, variant_of
 from models.runs.other_names import our_key
 from models.system.errors import UserError
 from models.text.size import TextSize
@@ -53,7 +53,7 @@ def config_from(*layers: Layer, size: TextSize | None = None) -> TrainConfig:
     if given["data"] == "files":
         chosen = [choice.settings for choice in choose(size or TextSize(), given)]
         defaults = _merge(defaults, nested({key: value for settings in chosen for key, value in settings.items()}))
-    config = from_dict(TrainConfig, _merge(defaults, given), "config")
+    config = from_dict(TrainConfig, _merge(_for_model(defaults, given), given), "config")
     # Absolute paths, so that a run can be resumed from any directory.
     absolute: dict[str, Any] = {key: str(Path(path).absolute()) for key in TEXT_FILES if (path := getattr(config, key))}
     config = dataclasses.replace(config, **absolute)
@@ -74,8 +74,13 @@ def merged(*layers: Layer) -> dict[str, Any]:
 
     Errors: `UserError` naming the key and its layer for an unknown key and for a value of the wrong type.
     """
-    for where, layer in layers:
-        from_dict(TrainConfig, layer, where)  # check each layer separately, so that the error can name it
+    kinds = [
+        model["kind"] for _, layer in layers if isinstance(model := layer.get("model"), Mapping) and "kind" in model
+    ]
+    for where, layer in layers:  # check each layer separately, so that the error can name it
+        model = layer.get("model")
+        known = {"model": {"kind": kinds[-1], **model}} if kinds and isinstance(model, Mapping) else {}
+        from_dict(TrainConfig, {**layer, **known}, where)
     given: dict[str, Any] = {}
     for _, layer in layers:
         given = _merge(given, layer)
@@ -107,6 +112,13 @@ def resumed(old: TrainConfig, *layers: Layer, may_change: Collection[str] = ()) 
                 f"it out, or {other}"
             )
     return new
+
+
+def _for_model(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `defaults` without settings of the model that a model of the given kind does not have."""
+    known = settable(variant_of(settable(TrainConfig)["model"], given.get("model", {})))
+    model = {key: value for key, value in defaults.get("model", {}).items() if key in known}
+    return {**defaults, "model": model}
 
 
 def _merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from models.runs.nested_dicts import flat_items
+from models.runs.config import TrainConfig
+from models.runs.nested_dicts import flat_items, settable, variant_of
 from models.text.size import TextSize
 from tensorlib.messages import plural
 
@@ -77,6 +78,10 @@ def choose(size: TextSize, given: Mapping[str, Any]) -> list[Choice]:
     chooser = _Chooser(next(row for row in ROWS if size.pairs < row.below), size, dict(flat_items(given)))
     methods = (chooser.shared, chooser.vocabulary, chooser.model, chooser.dropout, chooser.length)
     choices = [method() for method in (*methods, chooser.learning_rate, chooser.validation)]
+    known = {f"model.{key}" for key in settable(variant_of(settable(TrainConfig)["model"], given.get("model", {})))}
+    for choice in choices:  # a setting that this kind of model does not have
+        for key in [key for key in choice.settings if key.startswith("model.") and key not in known]:
+            del choice.settings[key]
     return [choice for choice in choices if choice.settings]
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tensorlib as tl
-from models.architectures.build import build_model
-from models.architectures.transformer import Transformer, TransformerConfig
+from models.architectures.build import Config, build_model
+from models.architectures.encoder_decoder import EncoderDecoder
 from models.runs.checkpoint import (
     BEST,
     load_weights,
@@ -32,7 +32,7 @@ class Loaded:
     path: Path  # the checkpoint that the weights are from
     config: TrainConfig
     tokenizer: Tokenizer
-    model: Transformer
+    model: EncoderDecoder
 
 
 def load_run(run: Path | None, backend: str, warn: Callable[[str], None] = lambda text: None) -> Loaded:
@@ -86,6 +86,6 @@ def open_backend(name: str) -> str:
         raise UserError(f"--backend {name}: {error}") from None
 
 
-def model_config(config: TrainConfig, tokenizer: Tokenizer) -> TransformerConfig:
-    """Return the run's TransformerConfig with the tokenizer's vocabulary sizes."""
+def model_config(config: TrainConfig, tokenizer: Tokenizer) -> Config:
+    """Return the run's model config with the tokenizer's vocabulary sizes."""
     return replace(config.model, source_vocabulary=tokenizer.source_size, target_vocabulary=tokenizer.target_size)

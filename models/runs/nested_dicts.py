@@ -15,7 +15,10 @@ from models.system.errors import UserError
 from models.system.limits import LARGEST
 from tensorlib.messages import shown
 
-__all__ = ["checked", "flat_items", "from_dict", "is_section", "nested", "section", "settable", "to_dict"]
+__all__ = [
+    "checked", "flat_items", "from_dict", "is_section", "nested", "section", "settable", "to_dict", "variant_of",
+    "variants",
+]  # fmt: skip
 
 _SET_BY_TOKENIZER = ("source_vocabulary", "target_vocabulary")
 
@@ -34,8 +37,27 @@ def _all_fields(cls: type) -> Mapping[str, Any]:
 
 
 def is_section(kind: Any) -> TypeGuard[type]:
-    """Return whether a field's type is a dataclass: a section of settings."""
-    return dataclasses.is_dataclass(kind)
+    """Return whether a field's type is a section of settings: a dataclass, or a union of several (see `variant_of`)."""
+    return all(map(dataclasses.is_dataclass, variants(kind)))
+
+
+def variants(kind: Any) -> tuple[type, ...]:
+    """Return the dataclasses of which a section may be one."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def variant_of(kind: Any, values: Mapping[str, Any], where: str = "config", key: str = "model") -> type:
+    """Return the dataclass of a union that the section's key `kind` names, by default the first.
+
+    Errors: `UserError` naming `where` and the key, for an unknown kind.
+    """
+    known = {name: cls for cls in variants(kind) for name in get_args(_all_fields(cls).get("kind"))}
+    name = values.get("kind", next(iter(known), None))
+    if len(variants(kind)) == 1:
+        return variants(kind)[0]
+    if not isinstance(name, str) or name not in known:
+        raise UserError(f"{where}: {key}.kind must be one of {', '.join(known)}, got {shown(name)}")
+    return known[name]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -70,13 +92,18 @@ def from_dict(
     for key in values:
         if key not in types:
             name = key if len(key) <= 80 else f"{key[:60]}..."
+            if prefix + key in _dotted_keys(root):
+                own = f"the keys of this one: {', '.join(types)}"
+                raise UserError(f"{where}: {prefix}{name} is a key of another {prefix}kind; {own}")
             raise UserError(f"{where}: unknown key {prefix}{name}; {_suggestion(name, types, prefix, root)}")
-    built: dict[str, Any] = {
-        key: from_dict(types[key], section(value, where, prefix + key), where, f"{prefix}{key}.", root)
-        if is_section(types[key])
-        else checked(types[key], value, where, prefix + key)
-        for key, value in values.items()
-    }
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        if is_section(types[key]):
+            inner = section(value, where, prefix + key)
+            variant = variant_of(types[key], inner, where, prefix + key)
+            built[key] = from_dict(variant, inner, where, f"{prefix}{key}.", root)
+        else:
+            built[key] = checked(types[key], value, where, prefix + key)
     return cls(**built)
 
 
@@ -111,7 +138,11 @@ def _suggestion(key: str, types: Mapping[str, Any], prefix: str, root: type) -> 
 
 def _dotted_keys(cls: type, prefix: str = "") -> Iterator[str]:
     for key, kind in settable(cls).items():
-        yield from _dotted_keys(kind, f"{prefix}{key}.") if is_section(kind) else [prefix + key]
+        if is_section(kind):
+            for variant in variants(kind):
+                yield from _dotted_keys(variant, f"{prefix}{key}.")
+        else:
+            yield prefix + key
 
 
 def section(value: Any, where: str, key: str) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.architectures.transformer import Transformer
+from models.architectures.encoder_decoder import EncoderDecoder
 from models.runs.config import TrainConfig
 from models.training.milestones import estimated_steps
 from nn import optim, schedules
@@ -10,7 +10,7 @@ from nn import optim, schedules
 __all__ = ["make_optimizer", "make_schedule", "raised_rate", "unreached_peak"]
 
 
-def make_optimizer(config: TrainConfig, model: Transformer) -> optim.Optimizer:
+def make_optimizer(config: TrainConfig, model: EncoderDecoder) -> optim.Optimizer:
     """Return the config's optimizer for the parameters of a model."""
     c = config.optim
     if c.name == "sgd":

@@ -14,7 +14,7 @@ import numpy as np
 
 import tensorlib as tl
 from models.architectures.build import build_model
-from models.architectures.transformer import Transformer
+from models.architectures.encoder_decoder import EncoderDecoder
 from models.evaluation.metrics import bleu_tokenizer
 from models.runs.checkpoint import require_room
 from models.runs.config import TrainConfig
@@ -42,7 +42,7 @@ class Prepared:
     corpus: Corpus
     tokenizer: Tokenizer
     examples: Examples
-    model: Transformer
+    model: EncoderDecoder
     choices: Sequence[Choice]  # settings that were chosen by the size of the text
 
 
@@ -148,7 +148,7 @@ def _removed(paths: list[Path]) -> list[str]:
     return [f"removed what a killed process left unfinished: {names}"] if paths else []
 
 
-def _new_model(config: TrainConfig, tokenizer: Tokenizer, backend: str) -> Transformer:
+def _new_model(config: TrainConfig, tokenizer: Tokenizer, backend: str) -> EncoderDecoder:
     """Seed all randomness, and initialize the weights from the random stream that dropout continues."""
     tl.seed(config.seed)
     model = build_model(model_config(config, tokenizer), tl.default_generator())

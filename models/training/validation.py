@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from models.architectures.transformer import Transformer
+from models.architectures.encoder_decoder import EncoderDecoder
 from models.evaluation.metrics import scores, token_loss, worst_loss
 from models.evaluation.translator import Translator
 from models.runs.checkpoint import Progress
@@ -35,7 +35,7 @@ class Validation:
         return f"validation loss {shown_loss(self.loss)}, perplexity {shown_perplexity(self.perplexity)}{bleu}"
 
 
-def validate(model: Transformer, run: Run, stop: Callable[[], None] = lambda: None) -> Validation:
+def validate(model: EncoderDecoder, run: Run, stop: Callable[[], None] = lambda: None) -> Validation:
     """Measure the loss on the validation text, and translate some of that text. `stop` is called between batches.
 
     Raises FloatingPointError, with the loss as its message, if the loss is not finite.

@@ -50,13 +50,15 @@ class SentenceData(TypedDict):
     written: list[str]
     """Tokens of the decoder's output."""
     weights: dict[str, WeightMaps]
-    """Keys: encoder, decoder, cross."""
+    """Keys: encoder, decoder, cross; of a recurrent model, cross alone."""
 
 
 class AttentionPage:
     """A page under construction. It accepts its first sentence always, and further ones up to `MOST_WEIGHTS` in all."""
 
     def __init__(self, path: Path, loaded: Loaded) -> None:
+        if getattr(loaded.model.config, "attention", "") == "none":
+            raise UserError("translate --attention: a model with attention is required; this one has none")
         self.path, self._loaded = path, loaded
         self._sentences: list[SentenceData] = []
         self._weights_left, self._left_out = MOST_WEIGHTS, 0
@@ -106,7 +108,7 @@ def sentence_data(loaded: Loaded, source: str, source_ids: Sequence[int], target
         "read": _tokens(loaded.tokenizer.source, source_ids),
         "fed": _tokens(loaded.tokenizer.target, fed_ids),
         "written": _tokens(loaded.tokenizer.target, target_ids),
-        "weights": {name: {"shape": w.shape, "values": _rounded(w)} for name, w in weights.items()},
+        "weights": {name: {"shape": w.shape, "values": _rounded(w)} for name, w in weights.items() if len(w)},
     }
 
 

@@ -1,0 +1,129 @@
+"""What every encoder-decoder has: embeddings, teacher-forced logits and their loss, and the matrix of the logits.
+
+Shape suffixes: B batch, S source length, T target length, D model width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+import nn
+import tensorlib as tl
+from models.text.tokens import PAD
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
+
+__all__ = ["EncoderDecoder", "checked_ids"]
+
+
+class EncoderDecoder(nn.Module):
+    """The base of all models that read a source and predict a target.
+
+    A subclass calls `make_embeddings` and `make_output`, and defines `encode` and `decoder_output` for training, and
+    `start` and `decode_step` for decoding token by token. Ids are integers on the host (NumPy or lists). In sources, id
+    `PAD` is padding, which is never read.
+    """
+
+    config: Any  # with source_vocabulary, target_vocabulary, width and tie_embeddings
+    source_embedding: nn.Embedding
+    target_embedding: nn.Embedding
+    output: nn.Linear
+
+    def encode(self, source_ids: ArrayLike, source_visible: tl.Tensor | None = None) -> Any:
+        """Return the memory of source ids (B, S), which decoding reads."""
+        raise NotImplementedError
+
+    def decoder_output(self, target_ids: ArrayLike, memory: Any, source_visible: tl.Tensor | None) -> tl.Tensor:
+        """Return the vectors (B, T, D) that the logits are computed from; none depends on later target ids."""
+        raise NotImplementedError
+
+    def start(self, memory: Any, source_visible: tl.Tensor | None = None) -> Any:
+        """Return the state before the first token."""
+        raise NotImplementedError
+
+    def decode_step(self, ids: ArrayLike, state: Any) -> tuple[tl.Tensor, Any]:
+        """Append a token to each sentence, ids (B,); return the logits (B, V) for the next token, and the new state."""
+        raise NotImplementedError
+
+    # ---- training: all positions at once ----
+
+    def forward(self, source_ids: ArrayLike, target_ids: ArrayLike) -> tl.Tensor:
+        """Return logits (B, T, V) for sources (B, S) and targets (B, T) that begin with <s>.
+
+        The logits at position t predict the token after target_ids[:, :t + 1].
+        """
+        visible_BS = self.visible(source_ids)
+        return self.decode(target_ids, self.encode(source_ids, visible_BS), visible_BS)
+
+    def loss(
+        self,
+        source_ids: ArrayLike,
+        target_ids: ArrayLike,
+        next_ids: TensorLike,
+        label_smoothing: float = 0.0,
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> tl.Tensor:
+        """Return the cross-entropy of the tokens next_ids (B, T): next_ids[:, t] follows target_ids[:, :t + 1].
+
+        It equals ``tl.cross_entropy(model(source_ids, target_ids), next_ids, ignore_index=PAD, ...)``, but a single op
+        computes it from the decoder's output, and never holds the logits of a whole batch.
+        """
+        visible_BS = self.visible(source_ids)
+        x_BTD = self.decoder_output(target_ids, self.encode(source_ids, visible_BS), visible_BS)
+        return tl.linear_cross_entropy(x_BTD, self.output_weight(), None, next_ids, PAD, label_smoothing, reduction)
+
+    def decode(self, target_ids: ArrayLike, memory: Any, source_visible: tl.Tensor | None = None) -> tl.Tensor:
+        """Return logits (B, T, V) for target ids (B, T) and what `encode` returned; no position sees later ones.
+
+        Without `source_visible` (B, S) the whole memory is visible; for padded sources, pass the mask given to
+        `encode`. Padding at the end of a target needs no mask, because no position sees later ones.
+        """
+        return self.logits(self.decoder_output(target_ids, memory, source_visible))
+
+    def visible(self, ids_BS: ArrayLike) -> tl.Tensor:
+        """Return a mask (B, S) on the model's backend: True for ids that are not padding, which may be anywhere."""
+        return tl.Tensor(np.asarray(ids_BS) != PAD, backend=self.backend)
+
+    # ---- the two ends ----
+
+    @property
+    def backend(self) -> tl.Backend:
+        """The backend of the parameters."""
+        return self.source_embedding.weight.backend
+
+    @property
+    def longest_target(self) -> int | None:
+        """The most tokens that can be decoded; None if there is no limit."""
+        return None
+
+    def make_embeddings(self, generator: tl.Generator | None) -> None:
+        """Make the embeddings of source and target, one and the same if they are tied."""
+        c = self.config
+        self.source_embedding = nn.Embedding(c.source_vocabulary, c.width, generator)
+        tied = c.tie_embeddings
+        self.target_embedding = self.source_embedding if tied else nn.Embedding(c.target_vocabulary, c.width, generator)
+
+    def make_output(self, generator: tl.Generator | None) -> None:
+        """Make the projection to logits, unless the embedding's matrix serves for it."""
+        if not self.config.tie_embeddings:
+            self.output = nn.Linear(self.config.width, self.config.target_vocabulary, bias=False, generator=generator)
+
+    def logits(self, x_BTD: tl.Tensor) -> tl.Tensor:
+        """Return logits (B, T, V) for outputs (B, T, D) of the decoder."""
+        return tl.linear(x_BTD, self.output_weight()) if self.config.tie_embeddings else self.output(x_BTD)
+
+    def output_weight(self) -> tl.Tensor:
+        """Return the matrix (D, V) that maps the decoder's output to logits."""
+        return self.source_embedding.weight.swapaxes(0, 1) if self.config.tie_embeddings else self.output.weight
+
+
+def checked_ids(ids: ArrayLike, name: str) -> np.ndarray:
+    """Return ids (B, T) as an array. Errors: ValueError for another shape."""
+    ids_BT = np.asarray(ids)
+    if ids_BT.ndim != 2:
+        raise ValueError(f"{name}: ids must be (sentences, length), got shape {ids_BT.shape}")
+    return ids_BT
