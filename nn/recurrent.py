@@ -16,6 +16,7 @@ from nn.containers import ModuleList
 from nn.layers import Dropout
 from nn.module import Module
 from nn.parameter import Parameter
+from tensorlib.messages import kind_of
 from tensorlib.ops.arguments import check_flag
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ class RecurrentLayers(Module):
         wanted = 2 if self.cell is LSTMCell else 1
         if len(arrays) != wanted or pair != (wanted == 2):
             shape = "a pair (h, c) of Tensors" if wanted == 2 else "a Tensor"
-            raise TypeError(f"{self.label()}: state must be {shape} of shape (L, B, H), got {len(arrays)}")
+            raise TypeError(f"{self.label()}: state must be {shape} of shape (L, B, H), got {kind_of(state)}")
         for one in arrays:
             if np.ndim(one) != 3 or len(one) != len(self.cells):
                 raise ValueError(

@@ -17,7 +17,7 @@ from models.text.tokens import PAD
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
 
-__all__ = ["EncoderDecoder", "checked_ids"]
+__all__ = ["EncoderDecoder", "checked_ids", "vocabulary_problems"]
 
 
 class EncoderDecoder(nn.Module):
@@ -127,3 +127,10 @@ def checked_ids(ids: ArrayLike, name: str) -> np.ndarray:
     if ids_BT.ndim != 2:
         raise ValueError(f"{name}: ids must be (sentences, length), got shape {ids_BT.shape}")
     return ids_BT
+
+
+def vocabulary_problems(source: int, target: int, tied: bool) -> list[str]:
+    """Return why these sizes of vocabularies are impossible, if they are."""
+    if not tied or source == target:
+        return []
+    return [f"tie_embeddings needs one vocabulary for source and target, got sizes {source} and {target}"]

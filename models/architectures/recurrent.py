@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 import nn
 import tensorlib as tl
-from models.architectures.encoder_decoder import EncoderDecoder, checked_ids
+from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, vocabulary_problems
 
 __all__ = ["RecurrentConfig", "RecurrentMemory", "RecurrentState", "RecurrentTranslator"]
 
@@ -61,11 +61,7 @@ class RecurrentConfig:
             problems.append(f"dropout must lie in [0, 1), got {self.dropout}")
         if self.attention not in ("additive", "dot", "none"):
             problems.append(f"attention must be 'additive', 'dot' or 'none', got {self.attention!r}")
-        if self.tie_embeddings and self.source_vocabulary != self.target_vocabulary:
-            problems.append(
-                "tie_embeddings needs one vocabulary for source and target, got sizes "
-                f"{self.source_vocabulary} and {self.target_vocabulary}"
-            )
+        problems += vocabulary_problems(self.source_vocabulary, self.target_vocabulary, self.tie_embeddings)
         if problems:
             raise ValueError(f"RecurrentConfig: {'; '.join(problems)}")
 

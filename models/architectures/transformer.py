@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 import nn
 import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
-from models.architectures.encoder_decoder import EncoderDecoder, checked_ids
+from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, vocabulary_problems
 
 __all__ = ["DecoderState", "Transformer", "TransformerConfig"]
 
@@ -79,11 +79,7 @@ class TransformerConfig:
             problems.append(f"norm must be 'post' or 'pre', got {self.norm!r}")
         if self.positions not in ("sinusoidal", "learned"):
             problems.append(f"positions must be 'sinusoidal' or 'learned', got {self.positions!r}")
-        if self.tie_embeddings and self.source_vocabulary != self.target_vocabulary:
-            problems.append(
-                "tie_embeddings needs one vocabulary for source and target, got sizes "
-                f"{self.source_vocabulary} and {self.target_vocabulary}"
-            )
+        problems += vocabulary_problems(self.source_vocabulary, self.target_vocabulary, self.tie_embeddings)
         if problems:
             raise ValueError(f"TransformerConfig: {'; '.join(problems)}")
 

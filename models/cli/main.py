@@ -172,7 +172,7 @@ def _app(called: Sequence[str]) -> App:
 
     app = App(
         name="tensorlib",
-        help="Train a Transformer to translate, and use it.",
+        help="Train a model to translate, and use it.",
         version=_version,
         help_format="plaintext",
         default_parameter=Parameter(negative_iterable=()),

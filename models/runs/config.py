@@ -7,13 +7,15 @@ beside each type.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from models.architectures.recurrent import RecurrentConfig
 from models.architectures.transformer import TransformerConfig
+from models.runs.nested_dicts import settable, variant_of
 
-__all__ = ["PRESETS", "TEXT_FILES", "BleuTokenize", "OptimConfig", "TokenizerConfig", "TrainConfig"]
+__all__ = ["PRESETS", "TEXT_FILES", "BleuTokenize", "OptimConfig", "TokenizerConfig", "TrainConfig", "model_keys"]
 
 BleuTokenize = Literal["auto", "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab"]
 """How BLEU splits text into words: sacrebleu's names, and "auto"."""
@@ -119,3 +121,11 @@ class TrainConfig:
     tokenizer: Annotated[TokenizerConfig, "The subword models."] = field(default_factory=TokenizerConfig)
     model: Annotated[TransformerConfig | RecurrentConfig, "The model."] = field(default_factory=TransformerConfig)
     optim: Annotated[OptimConfig, "The optimizer."] = field(default_factory=OptimConfig)
+
+
+def model_keys(given: Mapping[str, Any]) -> Collection[str]:
+    """Return the settings that a model has, whose kind is that in `given` or the default one.
+
+    Errors: `UserError` for an unknown kind.
+    """
+    return settable(variant_of(settable(TrainConfig)["model"], given))

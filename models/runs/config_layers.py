@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models.runs.config import PRESETS, TEXT_FILES, OptimConfig, TrainConfig
+from models.runs.config import PRESETS, TEXT_FILES, OptimConfig, TrainConfig, model_keys
 from models.runs.config_checks import check_config, check_ranges, flag
 from models.runs.defaults import choose
-from models.runs.nested_dicts import flat_items, from_dict, nested, settable, to_dict, variant_of
+from models.runs.nested_dicts import flat_items, from_dict, nested, to_dict
 from models.runs.other_names import our_key
 from models.system.errors import UserError
 from models.text.size import TextSize
@@ -116,7 +116,7 @@ def resumed(old: TrainConfig, *layers: Layer, may_change: Collection[str] = ()) 
 
 def _for_model(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return `defaults` without settings of the model that a model of the given kind does not have."""
-    known = settable(variant_of(settable(TrainConfig)["model"], given.get("model", {})))
+    known = model_keys(given.get("model", {}))
     model = {key: value for key, value in defaults.get("model", {}).items() if key in known}
     return {**defaults, "model": model}
 
