@@ -195,13 +195,30 @@ print(hashlib.sha256(b"".join(a.tobytes() for a in model.state_dict().values()))
 """
 
 
-def test_bits_do_not_depend_on_the_number_of_threads():
+RECURRENT = """
+import hashlib, numpy as np, nn, tensorlib as tl
+
+digest, rng = hashlib.sha256(), np.random.default_rng(0)
+for kind in (nn.LSTM, nn.GRU):
+    for sentences, units in ((64, 256), (40, 150)):  # cut among threads, and not
+        model = kind(units, units, 2, generator=tl.Generator(1))
+        x = tl.Tensor(rng.standard_normal((sentences, 4, units)).astype("float32"), requires_grad=True)
+        h, last = model(x, tl.zeros((2, sentences, units)) if kind is nn.GRU else None)
+        (h * h).sum().backward()
+        for array in (h, x.grad, *[p.grad for p in model.parameters()]):
+            digest.update(array.numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.parametrize("program", [STEPS, RECURRENT], ids=["transformer", "recurrent"])
+def test_bits_do_not_depend_on_the_number_of_threads(program):
     """Neither on ours nor on those of BLAS."""
     found = set()
     for ours, blas in ((1, 1), (2, 2), (3, 1), (1, 2)):
         numbers = {"TENSORLIB_THREADS": str(ours), "OPENBLAS_NUM_THREADS": str(blas), "OMP_NUM_THREADS": str(blas)}
         done = subprocess.run(
-            [sys.executable, "-c", STEPS],
+            [sys.executable, "-c", program],
             env={**os.environ, **numbers},
             cwd=ROOT,
             capture_output=True,

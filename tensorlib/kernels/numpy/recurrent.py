@@ -221,10 +221,10 @@ def _each_step(work: Callable[[int, int, int], Any], order: range, blocks: int) 
 
 
 def _each_block(work: Callable[[int], Any], blocks: int) -> None:
-    if blocks == 1:
-        work(0)
-    else:
-        with BLAS:
+    with BLAS:  # also for a single block, so that its bits do not depend on the number of threads
+        if blocks == 1:
+            work(0)
+        else:
             share(work, range(blocks))
 
 
