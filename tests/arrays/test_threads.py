@@ -203,9 +203,10 @@ for kind in (nn.LSTM, nn.GRU):
     for sentences, units in ((64, 256), (40, 150)):  # cut among threads, and not
         model = kind(units, units, 2, generator=tl.Generator(1))
         x = tl.Tensor(rng.standard_normal((sentences, 4, units)).astype("float32"), requires_grad=True)
-        h, last = model(x, tl.zeros((2, sentences, units)) if kind is nn.GRU else None)
+        first = [tl.Tensor(rng.standard_normal((2, sentences, units)).astype("float32"), requires_grad=True)] * 2
+        h, _ = model(x, first[0] if kind is nn.GRU else tuple(first))
         (h * h).sum().backward()
-        for array in (h, x.grad, *[p.grad for p in model.parameters()]):
+        for array in (h, x.grad, first[0].grad, *[p.grad for p in model.parameters()]):
             digest.update(array.numpy().tobytes())
 print(digest.hexdigest())
 """
