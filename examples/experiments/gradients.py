@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from learning import fit
+from learning import fit, smooth
 from page import Page, Results, arguments, figure
 
 import nn
@@ -211,7 +211,7 @@ def show(results: dict[str, Any], o: Any) -> None:
     made, axes = figure(len(o.lengths), sharey=True)
     for ax, n in zip(axes, o.lengths, strict=True):
         for kind in KINDS:
-            ax.plot(_smooth(added[kind, n]["losses"]), label=kind, color=COLORS[kind])
+            ax.plot(smooth(added[kind, n]["losses"]), label=kind, color=COLORS[kind])
         ax.set(title=f"length {n}", xlabel="step", yscale="log")
     axes[0].set(ylabel="mean squared error")
     axes[0].legend()
@@ -231,7 +231,7 @@ def show(results: dict[str, Any], o: Any) -> None:
     made, axes = figure(2)
     for name, found in (("no clipping", free), ("clipped at 1", clipped)):
         axes[0].semilogy(found["norms"], label=name, linewidth=0.8)
-        axes[1].semilogy(_smooth(found["losses"]), label=name)
+        axes[1].semilogy(smooth(found["losses"]), label=name)
     axes[0].set(xlabel="step", title="gradient norm before clipping")
     axes[1].set(xlabel="step", title="mean squared error, a mean of 50 steps")
     axes[0].legend()
@@ -245,11 +245,6 @@ def _error(found: dict[str, Any]) -> str:
 
 def _mean(losses: list[float]) -> float:
     return float(np.mean(losses[-50:]))
-
-
-def _smooth(losses: list[float]) -> np.ndarray:
-    window = min(50, len(losses))
-    return np.convolve(losses, np.full(window, 1 / window), mode="valid")
 
 
 def main() -> None:

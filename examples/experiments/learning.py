@@ -19,7 +19,7 @@ from models.text.batching import Batch, make_batch
 from models.text.tokens import EOS
 from nn import optim, schedules
 
-__all__ = ["FIRST", "TASKS", "fit", "sequences", "task_batch"]
+__all__ = ["FIRST", "TASKS", "fit", "sequences", "smooth", "task_batch"]
 
 FIRST = EOS + 1  # the id of symbol 0; smaller ids are special tokens
 
@@ -81,3 +81,9 @@ def sequences(count: int, length: int, symbols: int, random: np.random.Generator
 def task_batch(task: str, rows: list[list[int]]) -> Batch:
     """Return a batch of a task's sources and targets."""
     return make_batch([([*row, EOS], TASKS[task](row)) for row in rows])
+
+
+def smooth(values: list[float], window: int = 50) -> np.ndarray:
+    """Return the mean of each `window` neighbours."""
+    window = min(window, len(values))
+    return np.convolve(values, np.full(window, 1 / window), mode="valid")
