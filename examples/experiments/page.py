@@ -11,6 +11,7 @@ import io
 import json
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -114,7 +115,9 @@ class Page:
         import matplotlib as mpl
 
         buffer = io.StringIO()
-        with mpl.rc_context({"svg.hashsalt": "experiment"}):  # ids that do not change from run to run
+        # The browser draws the text, for it has more fonts; the hash keeps ids the same from run to run.
+        with mpl.rc_context({"svg.hashsalt": "experiment", "svg.fonttype": "none"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
             figure.savefig(buffer, format="svg", metadata={"Date": None})
         svg = buffer.getvalue()
         self.parts.append(f"<figure>{svg[svg.index('<svg') :]}<figcaption>{escape(caption)}</figcaption></figure>")

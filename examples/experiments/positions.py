@@ -86,8 +86,9 @@ def show(results: dict[str, Any], o: Any) -> None:
             "Permuting the source changes no log-probability of the model without positions by more than "
             f"{changes['none']:.0e}; with sinusoidal ones by {changes['sinusoidal']:.2g}.",
             f"Trained on at most {usual} symbols, {longer} are copied correctly in "
-            f"{right('copy', 'sinusoidal', longer)} of cases with sinusoidal positions, {right('copy', 'learned', longer)} with learned ones, and "
-            f"{right('copy', 'rotary', longer)} with rotary ones.",
+            f"{right('copy', 'sinusoidal', longer)} of cases with sinusoidal positions, "
+            f"{right('copy', 'learned', longer)} with learned ones, and {right('copy', 'rotary', longer)} with rotary "
+            "ones.",
         ]
     )
     page.text(

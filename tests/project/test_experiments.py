@@ -1,8 +1,11 @@
 """The experiments: what they share, and a small run of each."""
 
 import json
+import os
 import re
+import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import threadpoolctl  # noqa: F401  # sets an environment variable when it is imported
@@ -50,3 +53,44 @@ def test_a_page_is_self_contained_and_escaped(page, tmp_path):
     assert text.index('findings"') < text.index("<p>one paragraph</p>\n<p>another</p>") < text.index("<svg")
     assert not re.search(r'(?:src|href)="(?!#)', text)  # nothing is loaded from elsewhere
     assert "Made by <code>python " in text and "NumPy" in text
+
+
+TINY = {
+    "gradients": ["--steps", "3", "--lengths", "4", "6", "--blanks", "3", "--width", "8", "--batch", "4"],
+    "positions": ["--steps", "3", "--longest", "4", "--width", "8", "--batch", "4"],
+    "parts": ["--steps", "2", "--layers", "1", "--width", "8", "--batch-tokens", "64"],
+    "feeding": ["--steps", "2", "--width", "8", "--lengths", "4", "6", "--sentences", "2", "--repeats", "1"],
+    "ladder": ["--epochs", "1", "--width", "8", "--batch-tokens", "256", "--warmup", "1", "--vocabulary", "300"],
+}
+WITH_TEXT = ("parts", "feeding", "ladder")
+
+
+@pytest.fixture
+def text(tmp_path):
+    """Return the options that name small files of text."""
+    pairs = list(pairwise(["one", "two", "three", "four", "five", "six", "seven", "eight"]))
+    lines = [f"{a} {b} .\t{b} {a} .\n" for a, b in pairs] * 5
+    options = []
+    for part, count in (("train", 32), ("valid", 5), ("test", 5)):
+        (tmp_path / f"{part}.tsv").write_text("".join(lines[:count]))
+        options += [f"--{part}-tsv", str(tmp_path / f"{part}.tsv")]
+    return options
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.py")))
+def test_an_experiment_writes_its_page_and_measures_nothing_twice(name, tmp_path, text):
+    if name in ("page", "runs", "learning"):
+        pytest.skip("shared by the experiments")
+    out = tmp_path / "out"
+    command = [sys.executable, EXPERIMENTS / f"{name}.py", "--out", out, *TINY[name]]
+    command += text if name in WITH_TEXT else []
+    environment = {**os.environ, "PYTHONUTF8": "1", "TENSORLIB_THREADS": "1"}
+    for expected in ("...", "wrote"):
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert expected in run.stdout
+    assert "..." not in run.stdout  # the second time, all results are known
+    page = (out / "page.html").read_text()
+    assert page.index("<h1>") < page.index('class="findings"') < page.index("<svg")
+    assert "<table>" in page
+    assert f"examples/experiments/{name}.py" in page
