@@ -43,6 +43,11 @@ def dense(op: Callable[..., Tensor], shape: tuple[int, ...]) -> Callable[[], Non
     return forward_backward(op, leaf(*shape), leaf(WIDTH, HIDDEN), leaf(HIDDEN))
 
 
+def recurrent(kind: Callable[..., nn.Module], x: Tensor) -> Callable[[], None]:
+    layers = kind(x.shape[-1], x.shape[-1], 2)
+    return forward_backward(lambda x, *weights: layers(x)[0], x, *layers.parameters())
+
+
 def adam(shape: tuple[int, ...]) -> Callable[[], None]:
     parameter = nn.Parameter(RNG.normal(size=shape).astype("f"))
     parameter.grad = leaf(*shape).detach()
@@ -77,6 +82,8 @@ def every() -> Contestant:
             lambda x, w: tl.linear_cross_entropy(x, w, None, projected_targets, label_smoothing=SMOOTHING),
             inputs["linear, cross-entropy"], leaf(WIDTH, WORDS),
         ),
+        "LSTM, 2 layers": recurrent(nn.LSTM, inputs["LSTM, 2 layers"]),
+        "GRU, 2 layers": recurrent(nn.GRU, inputs["GRU, 2 layers"]),
         "Adam": adam(SHAPES["Adam"]),
     }  # fmt: skip
     return Contestant(LIBRARY, steps)

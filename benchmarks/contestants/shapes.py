@@ -1,4 +1,4 @@
-"""The ops that `ops.py` compares, with their shapes in a step of "small"."""
+"""The ops that `ops.py` compares, with their shapes in a step of "small"; recurrent layers have their own shape."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "embedding": ROWS,
     "cross-entropy": (*ROWS, SMALL.vocabulary),
     "linear, cross-entropy": (*ROWS, SMALL.width),
+    "LSTM, 2 layers": (64, 32, 512),
+    "GRU, 2 layers": (64, 32, 512),
     "Adam": (SMALL.vocabulary, SMALL.width),
 }
-"""The shape of the input by op; for "embedding" that of the ids, for "Adam" that of the parameter."""
+"""The shape of the input by op.
+
+For "embedding" it is that of the ids, for "Adam" that of the parameter; recurrent layers read (B, T, D), and their
+states have width D.
+"""

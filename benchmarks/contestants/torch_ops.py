@@ -40,6 +40,11 @@ def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=SMOOTHING)
 
 
+def recurrent(kind: Callable[..., torch.nn.Module], x: torch.Tensor) -> Callable[[], None]:
+    layers = kind(x.shape[-1], x.shape[-1], 2, batch_first=True)
+    return forward_backward(lambda x, *weights: layers(x)[0], x, *layers.parameters())
+
+
 def adam(shape: tuple[int, ...]) -> Callable[[], None]:
     parameter = torch.nn.Parameter(torch.randn(shape))
     parameter.grad = torch.randn(shape)
@@ -73,6 +78,8 @@ def every() -> Contestant:
         "linear, cross-entropy": forward_backward(
             lambda x, w: loss_of(F.linear(x, w), targets), inputs["linear, cross-entropy"], leaf(WORDS, WIDTH)
         ),
+        "LSTM, 2 layers": recurrent(torch.nn.LSTM, inputs["LSTM, 2 layers"]),
+        "GRU, 2 layers": recurrent(torch.nn.GRU, inputs["GRU, 2 layers"]),
         "Adam": adam(SHAPES["Adam"]),
     }  # fmt: skip
     return Contestant(LIBRARY, steps)
