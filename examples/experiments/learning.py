@@ -39,14 +39,16 @@ def fit(
     clip: float = 1.0,
     good_enough: float = 0.0,
     optimizer: type[optim.Optimizer] = optim.Adam,
+    falling: bool = True,
 ) -> dict[str, Any]:
     """Train a model; ``loss(step)`` returns the loss of a new batch.
 
-    The rate rises over `warmup` steps, then falls along a cosine. Training ends early if the mean of the last 50 losses
-    is below `good_enough`, or if the loss or the gradient is no longer finite. Returns, for each step, the loss and the
-    norm of the gradient before clipping, and the seconds in all.
+    The rate rises over `warmup` steps, then falls along a cosine or, if it is not `falling`, stays. Training ends early
+    if the mean of the last 50 losses is below `good_enough`, or if the loss or the gradient is no longer finite.
+    Returns, for each step, the loss and the norm of the gradient before clipping, and the seconds in all.
     """
-    made, rates = optimizer(model.named_parameters(), rate), schedules.cosine(rate, warmup, steps)
+    made = optimizer(model.named_parameters(), rate)
+    rates = schedules.cosine(rate, warmup, steps) if falling else schedules.constant(rate, warmup)
     losses: list[float] = []
     norms: list[float] = []
     began = time.perf_counter()
