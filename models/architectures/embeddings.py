@@ -25,7 +25,7 @@ rows in use.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -238,7 +238,7 @@ TOP = 10
 BLOCK = 256  # examples whose logits exist at once
 
 
-def evaluate(model: Embeddings | None, batch: Batch, counts_V: NDArray[np.int64]) -> Quality:
+def evaluate(model: Embeddings | None, batch: Batch, counts_V: NDArray[Any]) -> Quality:
     """Return the quality of a model, or, if it is None, of p(w) ~ counts_V, which reads nothing.
 
     >>> batch = Batch(np.array([0, 1]), targets_P=np.array([0, 2]))
