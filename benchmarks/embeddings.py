@@ -1,6 +1,7 @@
 """Skip-gram by negative sampling compared with the full softmax: pairs/s, in one interleaved run.
 
-    python benchmarks/embeddings.py [--words 10000] [--width 100] [--negatives 5] [--rounds 5] [--coretype unset]
+    python benchmarks/embeddings.py [--words 10000] [--width 100] [--negatives 5] [--rounds 5] [--threads 2]
+                                    [--coretype unset]
 
 Each contestant trains in a process of its own, and they take turns. Both losses are measured with several batch sizes,
 and each is represented by its best one. A step is a whole step of training, as `tensorlib embed` takes it: drawing the
