@@ -199,6 +199,15 @@ def test_batches_have_the_pairs_of_the_sentences_and_nothing_else(here):
     assert [len(batch.targets_P) for batch in batches] == [4] * 5
 
 
+def test_every_batch_draws_its_own_negatives(here, monkeypatch):
+    drawn = []
+    step = "models.architectures.embeddings.Embeddings.step"
+    monkeypatch.setattr(step, lambda model, batch, bits, rate: drawn.append(bits.random_raw()) or 0.0)
+    corpus = read_corpus(["text.txt"], VectorSettings(min_count=1, epochs=2, batch=100))
+    train_vectors(corpus, begin(corpus, ["text.txt"]), here, Stopper(), lambda *_: None)
+    assert len({*drawn}) == len(drawn) > 20
+
+
 @pytest.mark.parametrize("words, expected", [(100, (1, 20)), (10_000, (2, 20)), (1_000_000, (5, 10)), (10**8, (5, 3))])
 def test_defaults_suit_the_size_of_the_text(words, expected):
     found = chosen(VectorSettings(), words)
