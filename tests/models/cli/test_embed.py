@@ -203,7 +203,7 @@ def test_every_batch_draws_its_own_negatives(here, monkeypatch):
     drawn = []
     step = "models.architectures.embeddings.Embeddings.step"
     monkeypatch.setattr(step, lambda model, batch, bits, rate: drawn.append(bits.random_raw()) or 0.0)
-    corpus = read_corpus(["text.txt"], VectorSettings(min_count=1, epochs=2, batch=100))
+    corpus = read_corpus(["text.txt"], VectorSettings(min_count=1, epochs=2, batch=100, subsample=1))
     train_vectors(corpus, begin(corpus, ["text.txt"]), here, Stopper(), lambda *_: None)
     assert len({*drawn}) == len(drawn) > 20
 
