@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from models.decoding.beam import beam_search
     from models.decoding.token_by_token import greedy
     from models.evaluation.translator import load
+    from models.runs.word_vectors import WordVectors
     from models.text.batching import make_batch
     from models.text.subwords import Tokenizer
 
 __all__ = [
-    "RecurrentConfig", "RecurrentTranslator", "Tokenizer", "Transformer", "TransformerConfig", "beam_search", "greedy",
-    "load", "make_batch",
+    "RecurrentConfig", "RecurrentTranslator", "Tokenizer", "Transformer", "TransformerConfig", "WordVectors",
+    "beam_search", "greedy", "load", "make_batch",
 ]  # fmt: skip
 
 _MODULES = {
@@ -27,6 +28,7 @@ _MODULES = {
     "Tokenizer": "models.text.subwords",
     "Transformer": "models.architectures.transformer",
     "TransformerConfig": "models.architectures.transformer",
+    "WordVectors": "models.runs.word_vectors",
     "beam_search": "models.decoding.beam",
     "greedy": "models.decoding.token_by_token",
     "load": "models.evaluation.translator",

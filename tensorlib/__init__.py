@@ -42,6 +42,7 @@ from tensorlib.ops.normalize import *  # noqa: F403
 from tensorlib.ops.rearrange import *  # noqa: F403
 from tensorlib.ops.recurrent import *  # noqa: F403
 from tensorlib.ops.reduce import *  # noqa: F403
+from tensorlib.ops.sampled_linear import *  # noqa: F403
 from tensorlib.ops.sampling import *  # noqa: F403
 from tensorlib.ops.shape import *  # noqa: F403
 from tensorlib.ops.softmax import *  # noqa: F403

@@ -421,6 +421,9 @@ OPS = [
        also(same_shape, index=lambda r, s, t: indices(r, s[0], s[0]))),
     row("embedding", lambda t, ids: t[T(ids)],
         lambda r, s: {"ids": indices(r, s[0], 2, 3)} if s and math.prod(s[1:]) * 6 <= LARGEST else None),
+    row("sampled_linear", lambda x, w, ids: (x[..., None, :] * w[T(ids)]).sum(-1),
+        lambda r, s, t: {"ids": indices(r, t[0], *s[:-1], 2)}
+        if s and len(t) == 2 and s[-1] == t[-1] and math.prod(s) * 2 <= LARGEST else None, 2),
     row("sort", lambda t, axis, descending: t.sort(dim=axis, descending=descending).values,
         also(an_axis, descending=[False, True]), smooth=distinct),
     Op("topk", lambda x, k, largest: tl.topk(x, k, largest=largest)[0],

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "Train a translator: on the built-in phrasebook, or on your own text.",
     "translate": "Translate text from arguments, or from standard input line by line.",
     "evaluate": "Measure BLEU, chrF, loss and perplexity.",
+    "embed": "Train word vectors on plain text, and look up which words are near.",
     "average": "Average the weights of a run's newest checkpoints.",
     "data": "Prepare text to train on, in a new directory.",
     "draw": "Draw the computation graph of a model's loss.",

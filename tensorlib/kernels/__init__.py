@@ -22,6 +22,7 @@ from tensorlib.ops import (
     linear_cross_entropy,
     normalize,
     recurrent,
+    sampled_linear,
     softmax,
     update,
 )
@@ -32,8 +33,8 @@ __all__ = ["enabled", "overridable", "register_kernels"]
 def overridable() -> dict[str, Callable[..., Any]]:
     """Return every formula that kernels may override, by name. A test compares each formula with its kernels."""
     modules = (
-        attention, crossentropy, dropout, indexing, linalg, linear, linear_cross_entropy, normalize, recurrent, softmax,
-        update,
+        attention, crossentropy, dropout, indexing, linalg, linear, linear_cross_entropy, normalize, recurrent,
+        sampled_linear, softmax, update,
     )  # fmt: skip
     return {
         name: formula

@@ -229,22 +229,29 @@ def embedding(weight: TensorLike, ids: TensorLike) -> Tensor:
             [1. 2.]
             [3. 4.]], shape=(3, 2), dtype=float32)
     """
-    weight, rows = as_tensor(weight), _array_of(ids)
+    weight = as_tensor(weight)
+    if not weight.ndim:
+        raise ValueError("embedding: weight must be a table (V, D) of rows, got a 0-d Tensor")
+    rows = row_ids("embedding", weight, ids)
+    return Embedding.apply(weight, ids=rows)
+
+
+def row_ids(name: str, weight: Tensor, ids: Any) -> Any:
+    """Return ids of rows of `weight` as integers on its backend, checked if they are on the host."""
+    rows = _array_of(ids)
     if rows.size == 0 and isinstance(rows, np.ndarray):
         rows = rows.astype(np.int64)  # an empty list would be floating
     if rows.dtype.kind not in "iu":
-        raise TypeError(f"embedding: token ids must be integers, got dtype {rows.dtype}")
-    if not weight.ndim:
-        raise ValueError("embedding: weight must be a table (V, D) of rows, got a 0-d Tensor")
+        raise TypeError(f"{name}: token ids must be integers, got dtype {rows.dtype}")
     if isinstance(rows, np.ndarray):
-        check_ids(rows, weight.shape[0])
-        rows = rows if weight.backend.xp is np else weight.backend.asarray(rows)
-    elif backend_of(rows) is not weight.backend:
+        check_ids(rows, weight.shape[0], name)
+        return rows if weight.backend.xp is np else weight.backend.asarray(rows)
+    if backend_of(rows) is not weight.backend:
         raise TypeError(
-            f"embedding: ids must be on the backend of weight, {weight.backend.name}, or on the host; "
+            f"{name}: ids must be on the backend of weight, {weight.backend.name}, or on the host; "
             f"got {backend_of(rows).name}"
         )
-    return Embedding.apply(weight, ids=rows)
+    return rows
 
 
 def _array_of(given: Any) -> Any:
@@ -252,13 +259,13 @@ def _array_of(given: Any) -> Any:
     return kept(given.array) if is_tensor(given) else as_tensor(given).array
 
 
-def check_ids(ids: np.ndarray, vocabulary: int) -> None:
+def check_ids(ids: np.ndarray, vocabulary: int, name: str = "embedding") -> None:
     """Raise IndexError, naming the first id outside [0, vocabulary) and its position, if there is one."""
     bad = (ids < 0) | (ids >= vocabulary)
     if bad.any():
         position = tuple(int(i) for i in np.argwhere(bad)[0])
         raise IndexError(
-            f"embedding: token id {int(ids[position])} at position {position} is outside the vocabulary of {vocabulary}"
+            f"{name}: token id {int(ids[position])} at position {position} is outside the vocabulary of {vocabulary}"
             f"; ids run from 0 to {vocabulary - 1}: use a table of more rows, or the tokenizer that fits it"
         )
 

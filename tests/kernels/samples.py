@@ -224,7 +224,29 @@ def linear_cross_entropy_gradients(rng, dtype):
 def sums_of_rows(rng, dtype):
     for shape, width, rows in (((2, 3), 4, 5), ((0,), 2, 3), ((40, 10), 3, 1000), ((40, 10), 3, 8), ((300,), 1, 1)):
         yield normal(rng, (*shape, width), dtype), rng.integers(0, rows, shape), rows
+    yield normal(rng, (3000, 2), dtype), (200_000 * rng.random(3000) ** 9).astype("int64"), 200_000
+    yield normal(rng, (70,), dtype), np.arange(70) % 5 * (np.arange(70) % 7 > 3), 5
     yield normal(rng, (30, 2, 2), dtype), np.minimum(rng.geometric(0.3, 30), 19).astype("int32"), 20
+
+
+def sampled_linears(rng, dtype):
+    """Yield calls in which ids occur once, a few times, and often, of one and of several blocks of rows."""
+    sizes = [((2, 3), 4, 5, 9), ((), 3, 2, 4), ((1,), 1, 1, 1), ((40,), 6, 3, 7), ((300,), 6, 100, 90)]
+    sizes += [((2000,), 6, 100, 70_000), ((0,), 3, 2, 4), ((3,), 0, 2, 4), ((3,), 2, 0, 4)]
+    for shape, k, width, rows in sizes:
+        ids = (rows * rng.random((*shape, k)) ** 2).astype("int64")
+        yield normal(rng, (*shape, width), dtype), normal(rng, (rows, width), dtype), ids
+    yield normal(rng, (3, 4), dtype).T, normal(rng, (5, 3), dtype)[:, ::-1], rng.integers(0, 5, (4, 2)).astype("uint8")
+    yield normal(rng, (4, 3), dtype), normal(rng, (5, 3), "float16"), rng.integers(0, 5, (4, 2))
+
+
+def sampled_linear_gradients(rng, dtype):
+    for x, weight, ids in sampled_linears(rng, dtype):
+        for needs in ((True, True), (True, False), (False, True)):
+            yield normal(rng, ids.shape, dtype), x, weight, {"ids": ids, "needs": needs}
+    yield np.broadcast_to(np.ones(1, dtype), (4, 2)), normal(rng, (4, 3), dtype), normal(rng, (5, 3), dtype), {
+        "ids": rng.integers(0, 5, (4, 2)), "needs": (True, True),
+    }  # fmt: skip
 
 
 def sgd_updates(rng, dtype):
@@ -312,6 +334,8 @@ SAMPLES = {
     "attention_gradient": attention_gradients,
     "linear_cross_entropy_formula": linear_cross_entropies,
     "linear_cross_entropy_gradient": linear_cross_entropy_gradients,
+    "sampled_linear_formula": sampled_linears,
+    "sampled_linear_gradient": sampled_linear_gradients,
     "sum_rows_formula": sums_of_rows,
     "sgd_update": sgd_updates,
     "adam_update": adam_updates,

@@ -10,11 +10,12 @@ from tensorlib.kernels.numpy import (
     linear_cross_entropy,
     normalize,
     recurrent,
+    sampled_linear,
     softmax,
     update,
 )
 
 __all__ = [
     "attention", "crossentropy", "dropout", "indexing", "linalg", "linear", "linear_cross_entropy", "normalize",
-    "recurrent", "softmax", "update",
+    "recurrent", "sampled_linear", "softmax", "update",
 ]  # fmt: skip
