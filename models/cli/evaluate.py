@@ -71,7 +71,11 @@ def evaluate(
         raise UserError(f"evaluate --errors: a number of sentences, 0 or more, is required; got {errors}")
     if text:
         files = {"--source": source, "--reference": reference, "--tsv": tsv, "--output": output}
-        others = files | {"--tokenize": tokenize, "--errors": errors or None, "--beam, or another limit": options}
+        others = files | {
+            "--tokenize": tokenize,
+            "--errors": errors or None,
+            "an option of beam search": options,
+        }
         return _evaluate_text(text, run, backend, [name for name, value in others.items() if value is not None])
     pairs = _read_pairs(source, reference, tsv, output)
     loaded = load_run(run, backend, note)

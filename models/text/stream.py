@@ -88,7 +88,7 @@ def window_batch(windows: Sequence[NDArray[np.integer]], read: Sequence[int] | N
 
     >>> batch = window_batch([np.array([5, 6, 7]), np.array([8])])
     >>> batch.target_in_BT.tolist(), batch.target_out_BT.tolist(), batch.tokens
-    ([[2, 5, 6], [2, 0, 0]], [[5, 6, 7], [8, 0, 0]], 4)
+    ([[2, 5, 6], [2, 8, 0]], [[5, 6, 7], [8, 0, 0]], 4)
     """
     out_BT, lengths_B = pad(windows)
     in_BT = np.concatenate([np.full((len(out_BT), 1), BOS), out_BT[:, :-1]], axis=1)

@@ -17,6 +17,7 @@ from models.evaluation.translator import Translator
 from models.runs.checkpoint import Progress
 from models.runs.config import TrainConfig
 from models.system.numbers import shown_loss, shown_perplexity
+from models.system.terminal import printable
 from models.text.size import utf8_length
 from models.text.stream import decode_text
 from models.training.corpus import Corpus, Examples
@@ -116,7 +117,7 @@ def sample_lines(result: Validation) -> Iterator[str]:
     """Yield a line for each sample, with the reference if it differs; a line end in it is shown as a slash."""
     for sample in result.samples:
         wrong = "" if sample["output"] == sample["reference"] else f"  [{sample['reference']}]"
-        yield f"    {sample['source']} -> {sample['output']}{wrong}".replace("\n", " / ")
+        yield printable(f"    {sample['source']} -> {sample['output']}{wrong}".replace("\n", " / "))
 
 
 def record_validation(result: Validation, progress: Progress, config: TrainConfig) -> bool:
