@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from models.architectures.language import LanguageModel
 from models.cli.display import bar, note
 from models.cli.options import BeamOptions, search_of
+from models.decoding.settings import Search
 from models.evaluation.checks import require_translator
 from models.evaluation.error_analysis import error_report, find_cases
 from models.evaluation.metrics import bleu_tokenizer, exact_match, scores, token_loss
@@ -70,12 +71,8 @@ def evaluate(
     if errors < 0:
         raise UserError(f"evaluate --errors: a number of sentences, 0 or more, is required; got {errors}")
     if text:
-        files = {"--source": source, "--reference": reference, "--tsv": tsv, "--output": output}
-        others = files | {
-            "--tokenize": tokenize,
-            "--errors": errors or None,
-            "an option of beam search": options,
-        }
+        others: dict[str, object] = {"--source": source, "--reference": reference, "--tsv": tsv, "--output": output}
+        others |= {"--tokenize": tokenize, "--errors": errors or None, "an option of beam search": options}
         return _evaluate_text(text, run, backend, [name for name, value in others.items() if value is not None])
     pairs = _read_pairs(source, reference, tsv, output)
     loaded = load_run(run, backend, note)
@@ -85,8 +82,21 @@ def evaluate(
             f"evaluate: --source and --reference, or --tsv, are required; the run of {loaded.path} has no test part"
         )
     pairs = phrasebook().test if pairs is None else pairs
+    words = bleu_tokenizer(tokenize or loaded.config.bleu_tokenize, [target for _, target in pairs], "--tokenize")
+    _evaluate_translations(loaded, pairs, search, words, output, errors)
+    return 0
+
+
+def _evaluate_translations(
+    loaded: Loaded,
+    pairs: Sequence[Pair],
+    search: Search,
+    words: tuple[BleuTokenize, str],
+    output: Path | None,
+    errors: int | bool,
+) -> None:
+    """Translate the sources, and write and print what the options of `evaluate` ask for."""
     texts, references = [source for source, _ in pairs], [reference for _, reference in pairs]
-    words = bleu_tokenizer(tokenize or loaded.config.bleu_tokenize, references, "--tokenize")
     cut: list[int] = []
     with bar("translating", len(pairs)) as progress:
         translator = Translator(loaded.model, loaded.tokenizer, cut.append, progress.update, search)
@@ -101,7 +111,6 @@ def evaluate(
         cases, unscored = find_cases(translator, pairs, examples, found)
         count = DEFAULT_ERRORS if errors is True else errors
         print("", *error_report(cases, count, len(pairs), unscored, words[0]), sep="\n")
-    return 0
 
 
 def _evaluate_text(text: Path, run: Path | None, backend: str, others: Sequence[str]) -> int:
