@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from models.system.shadowing import require_own_nn
 
 if TYPE_CHECKING:
+    from models.architectures.language import LanguageConfig, LanguageModel
     from models.architectures.recurrent import RecurrentConfig, RecurrentTranslator
     from models.architectures.transformer import Transformer, TransformerConfig
     from models.decoding.beam import beam_search
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from models.text.subwords import Tokenizer
 
 __all__ = [
-    "RecurrentConfig", "RecurrentTranslator", "Tokenizer", "Transformer", "TransformerConfig", "WordVectors",
-    "beam_search", "greedy", "load", "make_batch",
+    "LanguageConfig", "LanguageModel", "RecurrentConfig", "RecurrentTranslator", "Tokenizer", "Transformer",
+    "TransformerConfig", "WordVectors", "beam_search", "greedy", "load", "make_batch",
 ]  # fmt: skip
 
 _MODULES = {
+    "LanguageConfig": "models.architectures.language",
+    "LanguageModel": "models.architectures.language",
     "RecurrentConfig": "models.architectures.recurrent",
     "RecurrentTranslator": "models.architectures.recurrent",
     "Tokenizer": "models.text.subwords",

@@ -59,6 +59,38 @@ def config_maker(folder):
     return make
 
 
+LANGUAGE = {"kind": "language", "layers": 1, "width": 16, "heads": 2, "feed_forward": 16, "dropout": 0.2}
+
+
+def write_text(folder, lines=60):
+    """Write a text of lines of different lengths, some of them empty."""
+    words = ["one", "two", "three", "four", "five", "six", "seven"]
+    text = [f"{' '.join(words[: i % 8])} {i}" if i % 8 else "" for i in range(lines)]
+    for name, part in (("train", text), ("valid", [f"{line} more" for line in text[: lines // 6]])):
+        (folder / f"{name}.txt").write_text("\n".join(part) + "\n")
+
+
+def language_config_maker(folder):
+    write_text(folder)
+
+    def make(**given):
+        standard = {
+            "train_text": str(folder / "train.txt"),
+            "valid_text": str(folder / "valid.txt"),
+            "steps": 13,
+            "batch_sentences": 5,
+            "validate_every": 4,
+            "save_every": 3,
+            "keep": 99,
+            "tokenizer": {"vocabulary": 300} | given.pop("tokenizer", {}),
+            "optim": OPTIM | given.pop("optim", {}),
+            "model": LANGUAGE | {"max_length": 12} | given.pop("model", {}),
+        }
+        return config_from(("test", standard | given))
+
+    return make
+
+
 def trainer_for(config, out, stopper=None):
     stopper = stopper or Stopper()
     return Trainer(start_run(Plan(config, read_corpus(config)), out, stopper), Display(io.StringIO()), stopper)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import tensorlib as tl
 from models.architectures.encoder_decoder import EncoderDecoder
-from models.architectures.parameter_shapes import recurrent_shapes, transformer_shapes
+from models.architectures.language import LanguageConfig, LanguageModel
+from models.architectures.parameter_shapes import language_shapes, recurrent_shapes, transformer_shapes
 from models.architectures.recurrent import RecurrentConfig, RecurrentTranslator
 from models.architectures.transformer import Transformer, TransformerConfig
 from models.system.errors import UserError
@@ -22,10 +23,11 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "parameter_shapes_of",
+    "with_vocabularies",
 ]
 
 
-Config = TransformerConfig | RecurrentConfig
+Config = TransformerConfig | RecurrentConfig | LanguageConfig
 
 
 class Architecture(NamedTuple):
@@ -41,6 +43,7 @@ ARCHITECTURES = {DEFAULT: Architecture(TransformerConfig, Transformer, transform
 ARCHITECTURES |= {
     kind: Architecture(RecurrentConfig, RecurrentTranslator, recurrent_shapes) for kind in ("lstm", "gru", "rnn")
 }
+ARCHITECTURES["language"] = Architecture(LanguageConfig, LanguageModel, language_shapes)
 
 
 def build_model(config: Config, generator: tl.Generator | None = None) -> EncoderDecoder:
@@ -49,6 +52,13 @@ def build_model(config: Config, generator: tl.Generator | None = None) -> Encode
         return ARCHITECTURES[config.kind].model(config, generator)
     except ValueError as error:
         raise UserError(f"model: {str(error).removeprefix(f'{type(config).__name__}: ')}") from None
+
+
+def with_vocabularies(config: Config, source: int, target: int) -> Config:
+    """Return the config with these numbers of subwords; the only text of a language model is the target."""
+    if isinstance(config, LanguageConfig):
+        return replace(config, vocabulary=target)
+    return replace(config, source_vocabulary=source, target_vocabulary=target)
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:

@@ -5,32 +5,49 @@ So the size of a checkpoint's tensors is checked before a model is built from th
 
 from __future__ import annotations
 
+from models.architectures.language import LanguageConfig
+from models.architectures.layers import LayersConfig
 from models.architectures.recurrent import RecurrentConfig
 from models.architectures.transformer import TransformerConfig
 
-__all__ = ["recurrent_shapes", "transformer_shapes"]
+__all__ = ["language_shapes", "recurrent_shapes", "transformer_shapes"]
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def transformer_shapes(config: TransformerConfig) -> Shapes:
     """Return the shapes of the parameters of `Transformer(config)` by name."""
-    D, F = config.width, config.feed_forward
-    norm = {"weight": (D,), "bias": (D,)}
-    attention = _linear("projection", D, 3 * D) | _linear("output", D, D)
-    sublayers = {"attention": attention, "feed_forward": _linear("hidden", D, F) | _linear("output", F, D)}
-    stacks = {"encoder": sublayers, "decoder": sublayers | {"cross_attention": attention}}
     shapes = _ends(config)
     if config.positions == "learned":
-        shapes |= {f"{side}_positions.weight": (config.max_length, D) for side in ("source", "target")}
-    for stack, parts in stacks.items():
-        for i in range(config.layers):
-            for name, shapes_of_part in parts.items():
-                path = f"{stack}.layers.{i}.{name}"
-                shapes |= {f"{path}.{key}": shape for key, shape in shapes_of_part.items()}
-                shapes |= {f"{path}_residual.norm.{key}": shape for key, shape in norm.items()}
-        if config.norm == "pre":
-            shapes |= {f"{stack}.norm.{key}": shape for key, shape in norm.items()}
+        shapes |= {f"{side}_positions.weight": (config.max_length, config.width) for side in ("source", "target")}
+    return shapes | _stack("encoder", config) | _stack("decoder", config, "cross_attention")
+
+
+def language_shapes(config: LanguageConfig) -> Shapes:
+    """Return the shapes of the parameters of `LanguageModel(config)` by name."""
+    V, D = config.vocabulary, config.width
+    shapes: Shapes = {"embedding.weight": (V, D)}
+    if not config.tie_embeddings:
+        shapes["output.weight"] = (D, V)
+    if config.positions == "learned":
+        shapes |= {"positions.weight": (config.max_length, D)}
+    return shapes | _stack("decoder", config)
+
+
+def _stack(stack: str, config: LayersConfig, *more_attention: str) -> Shapes:
+    """Return the shapes of the layers of an encoder, or of a decoder, which has more attention."""
+    D, F = config.width, config.feed_forward
+    norm = {"weight": (D,), "bias": (D,)}
+    parts = dict.fromkeys(("attention", *more_attention), _linear("projection", D, 3 * D) | _linear("output", D, D))
+    parts["feed_forward"] = _linear("hidden", D, F) | _linear("output", F, D)
+    shapes: Shapes = {}
+    for i in range(config.layers):
+        for name, shapes_of_part in parts.items():
+            path = f"{stack}.layers.{i}.{name}"
+            shapes |= {f"{path}.{key}": shape for key, shape in shapes_of_part.items()}
+            shapes |= {f"{path}_residual.norm.{key}": shape for key, shape in norm.items()}
+    if config.norm == "pre":
+        shapes |= {f"{stack}.norm.{key}": shape for key, shape in norm.items()}
     return shapes
 
 

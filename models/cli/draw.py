@@ -8,6 +8,7 @@ from typing import Literal
 import tensorlib as tl
 from models.architectures.build import Config, build_model
 from models.architectures.encoder_decoder import EncoderDecoder
+from models.architectures.language import LanguageConfig, LanguageModel
 from models.architectures.recurrent import RecurrentConfig
 from models.architectures.transformer import TransformerConfig
 from models.cli.options import Whole
@@ -24,13 +25,14 @@ SMALL: dict[str, Config] = {
     "lstm": RecurrentConfig(20, 20, layers=2, width=16, max_length=16, kind="lstm"),
     "gru": RecurrentConfig(20, 20, layers=2, width=16, max_length=16, kind="gru"),
     "rnn": RecurrentConfig(20, 20, layers=2, width=16, max_length=16, kind="rnn"),
+    "language": LanguageConfig(20, layers=2, width=16, heads=2, feed_forward=32, max_length=16),
 }
 
 
 def draw(
     *,
     run: Path | None = None,
-    model: Literal["transformer", "lstm", "gru", "rnn"] | None = None,
+    model: Literal["transformer", "lstm", "gru", "rnn", "language"] | None = None,
     out: Path = Path("graph.svg"),
     depth: Whole = 2,
 ) -> int:
@@ -59,4 +61,5 @@ def draw(
 def _small_loss(model: EncoderDecoder) -> tl.Tensor:
     """Return the loss of two made-up sentences of different lengths, so that the picture includes padding."""
     batch = make_batch([([4, 5, 6, 3], [7, 8, 9]), ([5, 3], [9])])
-    return tl.cross_entropy(model(batch.source_BS, batch.target_in_BT), batch.target_out_BT, ignore_index=PAD)
+    source_BS = batch.source_BS[:, :0] if isinstance(model, LanguageModel) else batch.source_BS
+    return tl.cross_entropy(model(source_BS, batch.target_in_BT), batch.target_out_BT, ignore_index=PAD)

@@ -9,10 +9,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from models.architectures.language import LanguageModel
 from models.cli.display import bar, note
 from models.cli.options import BeamOptions, search_of
+from models.decoding.settings import Search
+from models.evaluation.checks import require_translator
 from models.evaluation.error_analysis import error_report, find_cases
 from models.evaluation.metrics import bleu_tokenizer, exact_match, scores, token_loss
+from models.evaluation.text_model import TextLoss, stream_loss
 from models.evaluation.translator import Translator
 from models.runs.config import BleuTokenize
 from models.runs.loading import Loaded, load_run
@@ -21,7 +25,9 @@ from models.system.files import require_replaceable
 from models.system.numbers import shown_loss, shown_perplexity
 from models.text.batching import Example
 from models.text.corpora.phrasebook import phrasebook
-from models.text.lines import Pair, read_parallel, read_tsv
+from models.text.lines import Pair, read_lines, read_parallel, read_tsv
+from models.text.size import utf8_length
+from models.text.stream import encode_lines
 from tensorlib.exchange.safetensors import write_atomically
 from tensorlib.messages import plural
 
@@ -35,6 +41,7 @@ def evaluate(
     source: Path | None = None,
     reference: Path | None = None,
     tsv: Path | None = None,
+    text: Path | None = None,
     run: Path | None = None,
     options: BeamOptions | None = None,  # type: ignore[valid-type]
     tokenize: BleuTokenize | None = None,
@@ -44,10 +51,13 @@ def evaluate(
 ) -> int:
     """Measure BLEU and chrF (sacrebleu, with signatures), loss and perplexity on text with known translations.
 
+    Of a language model, measure loss and perplexity on a text: --text.
+
     Args:
         source: a file of sentences, one on each line. [for a run on the phrasebook: its held-out test part]
         reference: a file with the translations of the sentences, line by line.
         tsv: one file instead of these two: on each line a sentence, a tab and its translation.
+        text: for a run of a language model: a file of text.
         run: the run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
         options: how translations are searched for.
         tokenize: how BLEU splits text into words; auto: by the script of the references, with 13a if they have spaces;
@@ -60,15 +70,33 @@ def evaluate(
     search = search_of(options)
     if errors < 0:
         raise UserError(f"evaluate --errors: a number of sentences, 0 or more, is required; got {errors}")
+    if text:
+        others: dict[str, object] = {"--source": source, "--reference": reference, "--tsv": tsv, "--output": output}
+        others |= {"--tokenize": tokenize, "--errors": errors or None, "an option of beam search": options}
+        return _evaluate_text(text, run, backend, [name for name, value in others.items() if value is not None])
     pairs = _read_pairs(source, reference, tsv, output)
     loaded = load_run(run, backend, note)
+    require_translator(loaded.model, "evaluate")
     if pairs is None and loaded.config.data != "phrasebook":
         raise UserError(
             f"evaluate: --source and --reference, or --tsv, are required; the run of {loaded.path} has no test part"
         )
     pairs = phrasebook().test if pairs is None else pairs
+    words = bleu_tokenizer(tokenize or loaded.config.bleu_tokenize, [target for _, target in pairs], "--tokenize")
+    _evaluate_translations(loaded, pairs, search, words, output, errors)
+    return 0
+
+
+def _evaluate_translations(
+    loaded: Loaded,
+    pairs: Sequence[Pair],
+    search: Search,
+    words: tuple[BleuTokenize, str],
+    output: Path | None,
+    errors: int | bool,
+) -> None:
+    """Translate the sources, and write and print what the options of `evaluate` ask for."""
     texts, references = [source for source, _ in pairs], [reference for _, reference in pairs]
-    words = bleu_tokenizer(tokenize or loaded.config.bleu_tokenize, references, "--tokenize")
     cut: list[int] = []
     with bar("translating", len(pairs)) as progress:
         translator = Translator(loaded.model, loaded.tokenizer, cut.append, progress.update, search)
@@ -83,7 +111,37 @@ def evaluate(
         cases, unscored = find_cases(translator, pairs, examples, found)
         count = DEFAULT_ERRORS if errors is True else errors
         print("", *error_report(cases, count, len(pairs), unscored, words[0]), sep="\n")
+
+
+def _evaluate_text(text: Path, run: Path | None, backend: str, others: Sequence[str]) -> int:
+    """Print the loss of a language model on a text, and its perplexity. `others` are other options that are given."""
+    if others:
+        raise UserError(f"evaluate --text {text}: no option for translations is allowed; got {others[0]}; leave it out")
+    lines = read_lines(text)
+    loaded = load_run(run, backend, note)
+    if not isinstance(loaded.model, LanguageModel):
+        raise UserError(
+            f"evaluate --text {text}: a language model is required; the run of {loaded.path} translates; use --source "
+            "and --reference, or --tsv"
+        )
+    result = stream_loss(loaded.model, encode_lines(loaded.tokenizer.target, lines))
+    _require_finite(result.loss, loaded)
+    found = TextLoss(result.loss, result.tokens, utf8_length(lines))
+    print(
+        f"{loaded.path}: {plural(len(lines), 'line')}, {plural(found.bytes, 'byte')}, {plural(found.tokens, 'token')}"
+    )
+    print(f"loss        {shown_loss(found.loss)} nats per token")
+    print(f"perplexity  {shown_perplexity(found.perplexity, 3)} per token")
+    print(f"            {shown_perplexity(found.byte_perplexity, 4)} per byte ({found.bits_per_byte:.4f} bits)")
     return 0
+
+
+def _require_finite(loss: float, loaded: Loaded) -> None:
+    if not math.isfinite(loss):
+        raise UserError(
+            f"evaluate: a finite loss is required, got {loss}; the weights of {loaded.path} are spoilt, or far "
+            "too large: use an earlier checkpoint"
+        )
 
 
 def _read_pairs(
@@ -121,11 +179,7 @@ def _print_scores(
     longest = loaded.model.config.max_length
     longer = {*cut, *(i for i, (_, target) in enumerate(examples) if len(target) + 1 > longest)}
     result = token_loss(loaded.model, [example for i, example in enumerate(examples) if i not in longer])
-    if not math.isfinite(result.loss):
-        raise UserError(
-            f"evaluate: a finite loss is required, got {result.loss}; the weights of {loaded.path} are spoilt, or far "
-            "too large: use an earlier checkpoint"
-        )
+    _require_finite(result.loss, loaded)
     score = scores(outputs, references, words[0])
     too_long = f", {len(cut):,} cut at {longest} subwords" if cut else ""
     print(f"{loaded.path}: {plural(len(references), 'sentence')}{too_long}")

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 COMMANDS = {
-    "train": "Train a translator: on the built-in phrasebook, or on your own text.",
+    "train": "Train a translator on the built-in phrasebook or your own text, or a language model on any text.",
     "translate": "Translate text from arguments, or from standard input line by line.",
+    "generate": "Continue text with a language model.",
     "evaluate": "Measure BLEU, chrF, loss and perplexity.",
     "embed": "Train word vectors on plain text, and look up which words are near.",
     "average": "Average the weights of a run's newest checkpoints.",

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from models.runs.config_checks import flag
+from models.text.size import utf8_length
+from models.training.corpus import Corpus, Examples
 from models.training.epochs import Epochs
+from models.training.language_corpus import LanguageCorpus
 from models.training.milestones import estimated_steps
 from models.training.optimizer import unreached_peak
 from models.training.rehearsal import STEPS, rehearsed_seconds
@@ -19,16 +22,24 @@ __all__ = ["choice_lines", "estimate_lines", "size_lines"]
 def choice_lines(run: Prepared) -> Iterator[str]:
     """Yield the chosen settings, as flags, with the reason for each group; nothing if none were chosen."""
     if run.choices:
-        yield f"settings chosen for {plural(len(run.corpus.train), 'pair')} (flags and --config override them):"
+        yield f"settings chosen for {amount_of(run.corpus)} (flags and --config override them):"
     for choice in run.choices:
         yield f"    {_flags(choice.settings)}"
         yield f"        {choice.reason}"
 
 
+def amount_of(corpus: Corpus | LanguageCorpus) -> str:
+    """Return how much text there is to train on, in words."""
+    if isinstance(corpus, Corpus):
+        return plural(len(corpus.train), "pair")
+    return f"{plural(utf8_length(corpus.train), 'byte')} of text"
+
+
 def size_lines(run: Prepared) -> Iterator[str]:
     """Yield what is notable about the text, and how much there is of everything."""
     yield from [*run.corpus.notes, *run.examples.notes]
-    sizes = f"{plural(len(run.examples.train), 'pair')} to train on, {len(run.examples.valid):,} to validate"
+    kind = "pair" if isinstance(run.examples, Examples) else "token"
+    sizes = f"{plural(len(run.examples.train), kind)} to train on, {len(run.examples.valid):,} to validate"
     source, target = run.tokenizer.source_size, run.tokenizer.target_size
     subwords = f"{source:,} subwords" if run.tokenizer.shared else f"{source:,} and {target:,} subwords"
     yield f"{sizes}, {subwords}, {run.model.parameter_count():,} parameters"

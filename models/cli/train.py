@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 import tensorlib as tl
+from models.architectures.language import LanguageModel
 from models.cli.display import Display, bar
 from models.cli.options import RUN, TrainOptions, given
 from models.cli.plan import choice_lines, estimate_lines, size_lines
@@ -20,10 +21,12 @@ from models.runs.toml import read_toml
 from models.system.errors import UserError
 from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
+from models.training.corpus import Corpus
 from models.training.divergence import LOWER_RATE, Diverged
 from models.training.loop import Trainer
 from models.training.optimizer import raised_rate
 from models.training.start import Run, plan_run, prepare_run, resume_run, start_run
+from models.training.validation import sample_lines, validate
 from tensorlib.messages import plural
 
 __all__ = ["train"]
@@ -38,7 +41,7 @@ def train(
     resume_with: Annotated[list[str] | None, Parameter(group=RUN, negative="")] = None,
     dry_run: Annotated[bool, Parameter(group=RUN, negative="")] = False,
 ) -> int:
-    """Train a translator: on the built-in phrasebook, or on your own text.
+    """Train a translator: on the built-in phrasebook, or on your own text. Or a language model: on any text.
 
     Defaults are in brackets; for your own text, many follow its size. A TOML file may contain the same settings, with
     underscores in their names: --optim.learning-rate 1e-3 is learning_rate = 0.001 in section [optim].
@@ -153,22 +156,7 @@ def _report(run: Run, seconds: float, diverged: bool) -> None:
     found = newest_checkpoint(run.path) if not path.exists() else None  # if every validation said that it diverged
     path, checkpoint = found or (path, read_checkpoint(path))
     load_weights(run.model, checkpoint, path)
-    pairs = run.corpus.test or run.corpus.valid
-    sources, references = [s for s, _ in pairs], [r for _, r in pairs]
-    with bar("translating", len(sources)) as waiting:
-        outputs = Translator(run.model, run.tokenizer, advance=waiting.update).translate(sources)
-    rows = list(zip(sources, references, outputs, strict=True))
-    if run.corpus.test:
-        exact = exact_match(outputs, references)
-        print(f"held-out sentences translated exactly: {exact:.1%} of {len(pairs):,}")
-        rows.sort(key=lambda row: row[0] != "我有一只猫")
-    else:
-        score = scores(outputs, references, run.config.bleu_tokenize)
-        print(f"validation BLEU {score.bleu:.2f}  {score.bleu_signature}")
-        print(f"validation chrF {score.chrf:.2f}  {score.chrf_signature}")
-    shown = rows[:8]
-    for source, reference, output in shown if run.config.samples else ():
-        print(f"    {source} -> {output}" + ("" if output == reference else f"  [{reference}]"))
+    example = _report_text(run) if isinstance(run.model, LanguageModel) else _report_translations(run)
     minutes, rest = divmod(round(seconds), 60)
     step = checkpoint.progress.best_step
     best = f"best at step {step}" if step else "at no step better than a guess"
@@ -180,8 +168,45 @@ def _report(run: Run, seconds: float, diverged: bool) -> None:
             f"train: a validation better than a guess is required; all diverged with --optim.learning-rate "
             f"{run.config.optim.learning_rate:g}; {LOWER_RATE}"
         )
-    example = rows[0][0] if run.corpus.test else min((source for source, _, _ in shown), key=len)
-    print(f"    {command()} translate --run {quoted(str(run.path))} {_quoted(example)}")
+    name = "generate" if isinstance(run.model, LanguageModel) else "translate"
+    print(f"    {command()} {name} --run {quoted(str(run.path))} {_quoted(example)}")
+
+
+def _report_text(run: Run) -> str:
+    """Print the result of a validation with a few continuations; return a prompt to try."""
+    try:
+        result = validate(run.model, run)
+    except FloatingPointError as loss:  # of weights that diverged
+        print(f"validation loss {loss}")
+        return ""
+    print(result)
+    for line in sample_lines(result):
+        print(line)
+    prompts = [" ".join(sample["source"].partition("\n")[0].split()[:4]) for sample in result.samples]
+    return next((prompt for prompt in prompts if prompt), "")
+
+
+def _report_translations(run: Run) -> str:
+    """Print how good translations are, and a few of them; return a sentence to try."""
+    corpus = run.corpus
+    assert isinstance(corpus, Corpus)
+    pairs = corpus.test or corpus.valid
+    sources, references = [s for s, _ in pairs], [r for _, r in pairs]
+    with bar("translating", len(sources)) as waiting:
+        outputs = Translator(run.model, run.tokenizer, advance=waiting.update).translate(sources)
+    rows = list(zip(sources, references, outputs, strict=True))
+    if corpus.test:
+        exact = exact_match(outputs, references)
+        print(f"held-out sentences translated exactly: {exact:.1%} of {len(pairs):,}")
+        rows.sort(key=lambda row: row[0] != "我有一只猫")
+    else:
+        score = scores(outputs, references, run.config.bleu_tokenize)
+        print(f"validation BLEU {score.bleu:.2f}  {score.bleu_signature}")
+        print(f"validation chrF {score.chrf:.2f}  {score.chrf_signature}")
+    shown = rows[:8]
+    for source, reference, output in shown if run.config.samples else ():
+        print(f"    {source} -> {output}" + ("" if output == reference else f"  [{reference}]"))
+    return rows[0][0] if corpus.test else min((source for source, _, _ in shown), key=len)
 
 
 def _quoted(text: str) -> str:

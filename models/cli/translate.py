@@ -20,7 +20,8 @@ from models.cli.options import SearchOptions, search_of
 from models.cli.pages.attention import AttentionPage, check_page_path
 from models.cli.prompt import typed_lines
 from models.decoding.hypothesis import Hypothesis
-from models.evaluation.translator import Translator, refuse_line
+from models.evaluation.checks import refuse_line, require_translator
+from models.evaluation.translator import Translator
 from models.runs.loading import load_run
 from models.system.errors import UserError
 from models.system.files import require_file, require_replaceable
@@ -61,6 +62,7 @@ def translate(
     target = None if output is None or str(output) == "-" else output
     _check_files(text, input, target, attention)
     loaded = load_run(run, backend, note)
+    require_translator(loaded.model, "translate")
     source = Source(text, input, loaded.model.config.max_length)
     translator = Translator(loaded.model, loaded.tokenizer, source.cut, search=search, failed=source.failed)
     page, ended = AttentionPage(attention, loaded) if attention else None, False

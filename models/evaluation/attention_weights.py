@@ -16,6 +16,7 @@ import nn
 import tensorlib as tl
 from models.architectures.build import Config
 from models.architectures.encoder_decoder import EncoderDecoder
+from models.architectures.language import LanguageConfig, LanguageModel
 from models.architectures.recurrent import RecurrentConfig, RecurrentTranslator
 from models.architectures.transformer import Transformer
 
@@ -26,7 +27,8 @@ __all__ = ["AttentionWeights", "attention_weights", "weight_count"]
 class AttentionWeights:
     """softmax(q k^T / sqrt(K)) of every layer and head (Vaswani et al. 2017, section 3.2): each row sums to 1.
 
-    A recurrent model has only `cross_LHTS`, of one layer and one head; the others then have no layers.
+    A recurrent model has only `cross_LHTS`, of one layer and one head, and a language model only `decoder_LHTT`, whose
+    tokens are <s>, the prompt and the target; the others then have no layers.
     """
 
     encoder_LHSS: np.ndarray
@@ -42,6 +44,8 @@ def weight_count(config: Config, source_length: int, target_length: int) -> int:
     s, t = source_length, target_length
     if isinstance(config, RecurrentConfig):
         return t * s
+    if isinstance(config, LanguageConfig):
+        return config.layers * config.heads * (s + t) ** 2
     return config.layers * config.heads * (s * s + t * t + t * s)
 
 
@@ -56,9 +60,11 @@ def attention_weights(model: EncoderDecoder, source_ids: Sequence[int], target_i
     with model.evaluating(), tl.no_grad():
         if isinstance(model, RecurrentTranslator):
             return _recurrent_weights(model, np.array([source_ids]), np.array([target_ids]))
+        if isinstance(model, LanguageModel):
+            return _language_weights(model, np.array([source_ids]), np.array([target_ids]))
         if isinstance(model, Transformer):
             return _transformer_weights(model, np.array([source_ids]), np.array([target_ids]))
-    raise ValueError(f"attention_weights: a Transformer or a recurrent model is required, got {type(model).__name__}")
+    raise ValueError(f"attention_weights: a model of models.architectures is required, got {type(model).__name__}")
 
 
 def _recurrent_weights(model: RecurrentTranslator, source_1S: np.ndarray, target_1T: np.ndarray) -> AttentionWeights:
@@ -82,6 +88,16 @@ def _transformer_weights(model: Transformer, source_1S: np.ndarray, target_1T: n
             hooks.enter_context(layer.cross_attention.register_forward_hook(_keeper(seen["cross"])))
         model(source_1S, target_1T)
     return AttentionWeights(*(np.stack(seen[name]) for name in ("encoder", "decoder", "cross")))
+
+
+def _language_weights(model: LanguageModel, prompt_1S: np.ndarray, target_1T: np.ndarray) -> AttentionWeights:
+    seen: list[np.ndarray] = []
+    with ExitStack() as hooks:
+        for layer in model.decoder.layers:
+            hooks.enter_context(layer.attention.register_forward_hook(_keeper(seen, causal=True)))
+        model(prompt_1S, target_1T)
+    none = np.zeros((0, 1, 0, 0), seen[0].dtype)
+    return AttentionWeights(none, np.stack(seen), none)
 
 
 def _keeper(kept: list[np.ndarray], causal: bool = False) -> Callable[..., None]:

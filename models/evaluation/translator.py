@@ -9,17 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.architectures.encoder_decoder import EncoderDecoder
+from models.architectures.language import LanguageModel
 from models.decoding.checks import NonFiniteLogits
 from models.decoding.dispatch import decode
 from models.decoding.hypothesis import Hypothesis
 from models.decoding.settings import Search
+from models.evaluation.checks import refuse_line, require_texts
 from models.evaluation.metrics import sentence_log_probs
+from models.evaluation.text_model import TextModel
 from models.runs.loading import load_run
 from models.system.errors import UserError
 from models.text.batching import POSITIONS, group_by_length
 from models.text.subwords import Tokenizer
 from models.text.tokens import EOS
-from tensorlib.messages import plural, shown
+from tensorlib.messages import plural
 
 __all__ = ["Translator", "load"]
 
@@ -59,7 +62,7 @@ class Translator:
 
         `stop` is called between batches; it may raise.
         """
-        _require_texts("translate", texts)
+        require_texts("translate", texts)
         found = self.hypotheses(texts, self.encode(texts, first), first, stop)
         return [self.text(several[0]) for several in found]
 
@@ -148,7 +151,7 @@ class Translator:
         Errors: `UserError` naming the first pair with a side longer than the model's maximum length; also `UserError`
         if the numbers of sources and targets differ.
         """
-        _require_texts("score", sources, targets)
+        require_texts("score", sources, targets)
         if len(sources) != len(targets):
             raise UserError(
                 f"score: each source needs one target; got {plural(len(sources), 'source')} and "
@@ -163,30 +166,15 @@ class Translator:
                 )
         return sentence_log_probs(self.model, examples)
 
-
-def refuse_line(line: int) -> None:
-    """Raise `UserError`: the model has no finite logits for this line, counted from 0."""
-    raise UserError(
-        f"decoding: usable logits are required; those for line {line + 1} are NaN or infinite; the weights are spoilt, "
-        "or far too large: use an earlier checkpoint, --run RUN/step-NUMBER.safetensors, or train with a lower "
-        "--optim.learning-rate"
-    )
+    def generate(self, prompts: Sequence[str]) -> list[str]:
+        """Raise `UserError`: this is not a language model."""
+        raise UserError(
+            "generate: a language model is required; this run is of a model that translates; use translate(texts)"
+        )
 
 
-def _require_texts(operation: str, *given: Sequence[str]) -> None:
-    """Raise TypeError unless lists of texts are given. A text is none, because its characters would count as texts."""
-    for texts in given:
-        if isinstance(texts, str):
-            raise TypeError(f"{operation}: a list of texts is required, got the text {texts!r}; write [text]")
-        if not hasattr(texts, "__len__"):
-            raise TypeError(f"{operation}: a list of texts is required, got {shown(texts)}")
-        for i, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f"{operation}: a list of texts is required, got {shown(text)} at index {i}")
-
-
-def load(run: str | os.PathLike[str] | None = None, backend: str = "numpy") -> Translator:
-    """Return the trained model of a run, which translates and scores text.
+def load(run: str | os.PathLike[str] | None = None, backend: str = "numpy") -> Translator | TextModel:
+    """Return the trained model of a run, which translates and scores text; a language model generates and scores it.
 
     ::
 
@@ -194,8 +182,12 @@ def load(run: str | os.PathLike[str] | None = None, backend: str = "numpy") -> T
         model.translate(["我有一只猫"])                      # ["I have a cat"]
         model.score(["我有一只猫"], ["I have a cat"])        # [log P(target | source)]
 
-    It translates by beam search with the defaults of `tensorlib translate`. A text that is longer than the model can
-    read is cut, with a warning.
+        model = models.load("runs/book-language-1")         # of `tensorlib train --model.kind language`
+        model.generate(["In the beginning"])                # ["In the beginning God created the heaven ..."]
+        model.score(["In the beginning"])                   # [log P(text)]
+
+    A translator searches with the defaults of `tensorlib translate`, and cuts a text that is longer than the model can
+    read, with a warning. A language model draws with the defaults of `tensorlib generate`.
 
     run: the run's directory, or one checkpoint in it; None means the newest run in runs/, as on the command line.
     backend: "numpy" (CPU) or "cupy" (a CUDA GPU).
@@ -203,6 +195,9 @@ def load(run: str | os.PathLike[str] | None = None, backend: str = "numpy") -> T
     Errors: `UserError` naming what is missing or damaged.
     """
     loaded = load_run(None if run is None else Path(run), backend, lambda text: warnings.warn(text, stacklevel=4))
+
+    if isinstance(loaded.model, LanguageModel):
+        return TextModel(loaded.model, loaded.tokenizer)
 
     def warn_cut(text: int) -> None:
         longest = loaded.model.config.max_length

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from models.architectures.language import LanguageConfig
 from models.architectures.recurrent import RecurrentConfig
 from models.architectures.transformer import TransformerConfig
 from models.runs.nested_dicts import settable, variant_of
@@ -23,7 +24,10 @@ __all__ = [
 BleuTokenize = Literal["auto", "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab"]
 """How BLEU splits text into words: sacrebleu's names, and "auto"."""
 
-TEXT_FILES = ("train_source", "train_target", "train_tsv", "valid_source", "valid_target", "valid_tsv")
+TEXT_FILES = (
+    "train_source", "train_target", "train_tsv", "train_text", "valid_source", "valid_target", "valid_tsv",
+    "valid_text",
+)  # fmt: skip
 
 # Values of the settings that neither a TOML file nor the command line sets. Settings missing here keep the default of
 # their dataclass; the defaults of the model give the base model of Vaswani et al. 2017.
@@ -109,9 +113,11 @@ class TrainConfig:
     train_source: Annotated[str, "Sentences to train on, one per line, UTF-8."] = ""
     train_target: Annotated[str, "Translations of the sentences to train on, line by line."] = ""
     train_tsv: Annotated[str, "One file instead of these two: on each line a sentence, a tab, its translation."] = ""
+    train_text: Annotated[str, "Any text, for a language model to train on: see --model.kind language."] = ""
     valid_source: Annotated[str, "Validation sentences: kept out of training, to measure progress."] = ""
     valid_target: Annotated[str, "Translations of the validation sentences, line by line."] = ""
     valid_tsv: Annotated[str, "One file instead of these two, in the format of --train-tsv."] = ""
+    valid_text: Annotated[str, "Text for a language model to validate on."] = ""
     backend: Annotated[str, "Array library: numpy (CPU) or cupy (a CUDA GPU)."] = "numpy"
     seed: Annotated[int, "Seed of all randomness; equal runs with equal seeds write equal bytes."] = 0
     steps: Annotated[int, "Number of steps after which training ends; 0: no such limit."] = 0
@@ -121,7 +127,11 @@ class TrainConfig:
     validate_every: Annotated[int, "Steps between validations; 0: at the end of each epoch."] = 0
     save_every: Annotated[int, "Steps between checkpoints; 0: at the end of each epoch."] = 0
     keep: Annotated[int, "How many of the newest checkpoints to keep."] = 3
-    samples: Annotated[int, "Number of validation sentences whose translations are shown at each validation."] = 3
+    samples: Annotated[
+        int,
+        "Number of validation sentences whose translations are shown at each validation; of a language model, "
+        "continuations.",
+    ] = 3
     bleu_sentences: Annotated[int, "Number of sentences translated for BLEU at each validation; 0: no BLEU."] = 0
     bleu_tokenize: Annotated[
         BleuTokenize,
@@ -138,7 +148,9 @@ class TrainConfig:
     ] = "teacher-forcing"
     patience: Annotated[int, "Training ends after this many validations in a row without a new best; 0: no limit."] = 0
     tokenizer: Annotated[TokenizerConfig, "The subword models."] = field(default_factory=TokenizerConfig)
-    model: Annotated[TransformerConfig | RecurrentConfig, "The model."] = field(default_factory=TransformerConfig)
+    model: Annotated[TransformerConfig | RecurrentConfig | LanguageConfig, "The model."] = field(
+        default_factory=TransformerConfig
+    )
     sampling: Annotated[SamplingConfig, "The mixture of true and predicted words."] = field(
         default_factory=SamplingConfig
     )

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from models.architectures.build import with_vocabularies
+from models.architectures.language import LanguageConfig
 from models.runs.config import TEXT_FILES, SamplingConfig, TrainConfig
 from models.runs.nested_dicts import flat_items, to_dict
 from models.system.errors import UserError
@@ -19,6 +21,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # a number not listed here must be 
     "tokenizer.vocabulary": (1, 2**20),
     "tokenizer.coverage": (0.98, 1),  # as SentencePiece requires
     "tokenizer.dropout": (0, 0.999),
+    "model.vocabulary": (1, 2**20),
     "model.source_vocabulary": (1, 2**20),
     "model.target_vocabulary": (1, 2**20),
     "model.layers": (1, 1000),
@@ -52,16 +55,33 @@ def flag(key: str) -> str:
 
 
 def _check_files(config: TrainConfig) -> None:
+    if isinstance(config.model, LanguageConfig):
+        if {key for key in TEXT_FILES if getattr(config, key)} != {"train_text", "valid_text"}:
+            raise UserError(
+                "config: --train-text and --valid-text, and no other text, are required for --model.kind language; got "
+                f"{_text_files(config)}"
+            )
+        return
+    if config.train_text or config.valid_text:
+        raise UserError(
+            "config: --train-text and --valid-text require a language model; got --model.kind "
+            f"{config.model.kind}; add --model.kind language, or give sentences with their translations"
+        )
     if config.data != "files":
         return
     for part in ("train", "valid"):
         source, target, tsv = (getattr(config, f"{part}_{side}") for side in ("source", "target", "tsv"))
         if not (bool(source) == bool(target) and bool(tsv) != bool(source)):
-            named = [flag(key) for key in TEXT_FILES if key.startswith(part) and getattr(config, key)]
             raise UserError(
                 f"config: --{part}-source and --{part}-target, or --{part}-tsv alone, are required; got "
-                f"{', '.join(named) or 'none of them'}"
+                f"{_text_files(config, part)}"
             )
+
+
+def _text_files(config: TrainConfig, part: str = "") -> str:
+    """Return the flags of the text files that are given for a part, or for both."""
+    named = [flag(key) for key in TEXT_FILES if key.startswith(part) and getattr(config, key)]
+    return ", ".join(named) or "none of them"
 
 
 def check_ranges(settings: Mapping[str, Any], origin: Callable[[str], str]) -> None:
@@ -85,7 +105,7 @@ def missed_range(key: str, value: Any) -> str | None:
 
 def _check_model(config: TrainConfig, origin: Callable[[str], str]) -> None:
     try:
-        dataclasses.replace(config.model, source_vocabulary=1, target_vocabulary=1).check()
+        with_vocabularies(config.model, 1, 1).check()
     except ValueError as error:
         keys = [f.name for f in dataclasses.fields(config.model)]
         where = {origin(f"model.{key}") for key in keys} - {"config"}
@@ -103,6 +123,8 @@ def _check_combinations(config: TrainConfig) -> None:
             f"config: either --batch-tokens or --batch-sentences must be above 0, and the other 0; got "
             f"{config.batch_tokens} and {config.batch_sentences}"
         )
+    if isinstance(config.model, LanguageConfig):
+        _check_language(config)
     if config.model.tie_embeddings and not config.tokenizer.shared:
         raise UserError(
             "config: --model.tie-embeddings needs a shared vocabulary; got --tokenizer.no-shared; leave out one of them"
@@ -118,4 +140,16 @@ def _check_combinations(config: TrainConfig) -> None:
         raise UserError(
             f"config: --tokenizer.dropout needs --tokenizer.type bpe, whose merges it leaves out; got "
             f"{config.tokenizer.type}; leave out one of the two flags"
+        )
+
+
+def _check_language(config: TrainConfig) -> None:
+    """Raise `UserError` for a setting that has no meaning without translations."""
+    if not config.tokenizer.shared:
+        raise UserError("config: a language model has one text, and one vocabulary; leave out --tokenizer.no-shared")
+    if config.best_by == "bleu" or config.bleu_sentences or config.bleu_tokenize != "auto":
+        given = "--best-by bleu" if config.best_by == "bleu" else "--bleu-tokenize"
+        given = "--bleu-sentences" if config.bleu_sentences else given
+        raise UserError(
+            f"config: BLEU compares translations, which a language model does not make; got {given}; leave it out"
         )

@@ -13,11 +13,11 @@ from typing import Any
 
 from models.runs.config import PRESETS, TEXT_FILES, OptimConfig, TrainConfig, model_keys
 from models.runs.config_checks import check_config, check_ranges, flag
-from models.runs.defaults import choose
+from models.runs.defaults import choose, usual_size
 from models.runs.nested_dicts import flat_items, from_dict, nested, to_dict
 from models.runs.other_names import our_key
 from models.system.errors import UserError
-from models.text.size import TextSize
+from models.text.size import StreamSize, TextSize
 
 __all__ = ["RESUMING_WITH", "Layer", "config_from", "merged", "resumed"]
 
@@ -25,8 +25,8 @@ Layer = tuple[str, Mapping[str, Any]]  # (origin, values)
 
 # A layer that sets one alternative of a group discards the group's other alternatives from the layers below.
 _ALTERNATIVES = (
-    (("data",), ("train_source", "train_target"), ("train_tsv",)),
-    (("data",), ("valid_source", "valid_target"), ("valid_tsv",)),
+    (("data",), ("train_source", "train_target"), ("train_tsv",), ("train_text",)),
+    (("data",), ("valid_source", "valid_target"), ("valid_tsv",), ("valid_text",)),
     (("steps",), ("epochs",)),
     (("batch_tokens",), ("batch_sentences",)),
 )
@@ -37,7 +37,7 @@ _RESUMING_MAY_CHANGE |= {"keep", "samples", "patience"}
 RESUMING_WITH = {f"optim.{field.name}" for field in dataclasses.fields(OptimConfig)} - {"optim.name", "optim.ema"}
 
 
-def config_from(*layers: Layer, size: TextSize | None = None) -> TrainConfig:
+def config_from(*layers: Layer, size: TextSize | StreamSize | None = None) -> TrainConfig:
     """Merge layers, the last one on top, over the defaults for their data.
 
     The defaults for text files follow their size; before the text is read, it is taken to be of a usual size.
@@ -51,7 +51,7 @@ def config_from(*layers: Layer, size: TextSize | None = None) -> TrainConfig:
     _require_rate(given.get("optim", {}))
     defaults = PRESETS[given["data"]]
     if given["data"] == "files":
-        chosen = [choice.settings for choice in choose(size or TextSize(), given)]
+        chosen = [choice.settings for choice in choose(size or usual_size(given), given)]
         defaults = _merge(defaults, nested({key: value for settings in chosen for key, value in settings.items()}))
     config = from_dict(TrainConfig, _merge(_for_model(defaults, given), given), "config")
     # Absolute paths, so that a run can be resumed from any directory.

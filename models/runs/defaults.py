@@ -3,7 +3,8 @@
 A small text needs a small vocabulary, so that each subword occurs often enough to be learned, and strong dropout; a
 large one allows a larger model, and needs fewer passes. RESULTS.md, "Defaults for own text", measures the first two
 rows of `ROWS`, and the fourth with fewer steps. The third has the settings of the recipe multi30k-de-en-hour.toml, but
-fewer passes; the last follows the paper that it names.
+fewer passes; the last follows the paper that it names. The rows of `LANGUAGE_ROWS`, for language models, have not been
+measured; the last has the size of the smallest model of Radford et al. 2019.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from typing import Any
 
 from models.runs.config import model_keys
 from models.runs.nested_dicts import flat_items
-from models.text.size import TextSize
+from models.text.size import StreamSize, TextSize
 from tensorlib.messages import plural
 
-__all__ = ["ROWS", "Choice", "choose"]
+__all__ = ["LANGUAGE_ROWS", "ROWS", "Choice", "choose", "usual_size"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """The settings for texts of fewer than `below` pairs."""
+    """The settings for texts of fewer than `below` pairs or, for a language model, bytes."""
 
     below: float
     vocabulary: int
@@ -48,6 +49,13 @@ ROWS = (
     # The base model of Vaswani et al. 2017: 37,000 subwords, 25,000 tokens in a batch, 100,000 steps (section 5).
     Row(math.inf, 32_000, 6, 512, 8, 2_048, 0.1, 4_096, 6, 100_000),
 )
+LANGUAGE_ROWS = (
+    Row(300_000, 800, 2, 128, 4, 512, 0.3, 1_024, 1, 1_500),
+    Row(3_000_000, 2_000, 4, 128, 4, 512, 0.2, 2_048, 1, 4_000),
+    Row(30_000_000, 8_000, 4, 256, 8, 1_024, 0.2, 2_048, 1, 8_000, passes=10),
+    Row(1_000_000_000, 16_000, 6, 512, 8, 2_048, 0.1, 4_096, 2, 40_000),
+    Row(math.inf, 32_000, 12, 768, 12, 3_072, 0.1, 4_096, 8, 100_000),
+)
 
 _LONGER = 240  # subwords longer than a character, at least
 _OTHER_SUBWORDS = 4 + 256 + _LONGER  # special tokens, bytes
@@ -55,6 +63,8 @@ _INNER_DROPOUT = 0.1  # of attention weights and hidden layers, also where the o
 _RATE = 0.0015  # at width 256; in inverse proportion to the width: 0.003 at 128 and below, 0.00075 at 512
 _LONGEST_WARMUP = 4_000  # steps, as in Vaswani et al. 2017, section 5.3
 _POSITIONS = 17  # of a sentence, with its padding: a guess for as long as no subwords are learned
+_BYTES = 3.5  # of a subword: a guess for as long as none are learned
+_CONTEXT = 256  # max_length, for as long as it is not known
 _VALIDATIONS = 20
 _BLEU_SENTENCES = 500
 
@@ -67,7 +77,13 @@ class Choice:
     reason: str
 
 
-def choose(size: TextSize, given: Mapping[str, Any]) -> list[Choice]:
+def usual_size(given: Mapping[str, Any]) -> TextSize | StreamSize:
+    """Return the usual size of the text of a model whose kind is that in `given`, before the text is read."""
+    model = given.get("model", {})
+    return StreamSize() if model.get("kind") == "language" else TextSize()
+
+
+def choose(size: TextSize | StreamSize, given: Mapping[str, Any]) -> list[Choice]:
     """Return the settings for a text of this size that `given`, a nested dict, leaves open.
 
     A setting that depends on another one also follows it if that one is given: the learning rate follows the width,
@@ -76,8 +92,9 @@ def choose(size: TextSize, given: Mapping[str, Any]) -> list[Choice]:
     >>> for choice in choose(TextSize(pairs=3_000), {"model": {"width": 64}, "steps": 500})[-2:]:
     ...     print(choice.settings, choice.reason, sep="  # ")
     """
-    chooser = _Chooser(next(row for row in ROWS if size.pairs < row.below), size, dict(flat_items(given)))
-    methods = (chooser.shared, chooser.vocabulary, chooser.model, chooser.dropout, chooser.length)
+    settings = dict(flat_items(given))
+    chooser = _LanguageChooser(size, settings) if isinstance(size, StreamSize) else _Chooser(size, settings)
+    methods = (chooser.text, chooser.vocabulary, chooser.model, chooser.dropout, chooser.length)
     choices = [method() for method in (*methods, chooser.learning_rate, chooser.validation)]
     return [choice for choice in choices if choice.settings]
 
@@ -85,13 +102,18 @@ def choose(size: TextSize, given: Mapping[str, Any]) -> list[Choice]:
 class _Chooser:
     """Chooses one group of settings after another; each method reads those that are given or already chosen."""
 
-    def __init__(self, row: Row, size: TextSize, given: dict[str, Any]) -> None:
-        self.row, self.size, self.given = row, size, given
-        self.known = dict(given)
-        self.pairs = plural(size.pairs, "pair")
+    positions = "sinusoidal"  # the default of the model
+
+    def __init__(self, size: Any, given: dict[str, Any]) -> None:
+        self.size, self.given, self.known = size, given, dict(given)
+        self.row, self.amount = self._row()
         self.model_keys = model_keys({"kind": given["model.kind"]} if "model.kind" in given else {})
 
-    def shared(self) -> Choice:
+    def _row(self) -> tuple[Row, str]:
+        """Return the row for this size, and the size in words."""
+        return next(row for row in ROWS if self.size.pairs < row.below), plural(self.size.pairs, "pair")
+
+    def text(self) -> Choice:
         same = self.size.same_letters or self._get("model.tie_embeddings", False)
         letters = "the same letters" if self.size.same_letters else "different letters"
         return self._choice({"tokenizer.shared": same}, f"the two languages use {letters}")
@@ -99,9 +121,11 @@ class _Chooser:
     def vocabulary(self) -> Choice:
         shared, characters = self.known["tokenizer.shared"], self.size.characters
         needed = sum(characters) if shared else max(characters)
+        return self._vocabulary(self.row.vocabulary if shared else self.row.vocabulary // 2, needed)
+
+    def _vocabulary(self, usual: int, needed: int) -> Choice:
         least = _OTHER_SUBWORDS + needed
-        usual = self.row.vocabulary if shared else self.row.vocabulary // 2
-        why = f"so that each occurs often in {self.pairs}"
+        why = f"so that each occurs often in {self.amount}"
         if usual < least:
             why = f"{needed:,} characters must fit, {_OTHER_SUBWORDS - _LONGER} other tokens, and some longer subwords"
         return self._choice({"tokenizer.vocabulary": max(usual, least)}, why)
@@ -111,24 +135,32 @@ class _Chooser:
         settings = {
             "model.layers": row.layers,
             "model.width": width,
-            "model.heads": max(heads for heads in range(1, row.heads + 1) if width % heads == 0),
+            "model.heads": self._heads(width),
             "model.feed_forward": max(round(row.feed_forward * width / row.width), 1),
             "model.norm": "pre",
             "model.tie_embeddings": self.known["tokenizer.shared"],
         }
-        return self._choice(settings, f"a model of a size that {self.pairs} can train")
+        return self._choice(settings, f"a model of a size that {self.amount} can train")
 
     def _width(self) -> int:
-        """Return the width nearest to the row's that the given number of heads divides, and even for sinusoids."""
+        """Return the width nearest to the row's that the given number of heads divides, and even for positions."""
         heads = self._get("model.heads", 1)
-        step = heads if heads % 2 == 0 else 2 * heads
+        step = heads if heads % 2 == 0 and not self._rotary() else 2 * heads
         return max(round(self.row.width / step), 1) * step
+
+    def _heads(self, width: int) -> int:
+        """Return the largest number of heads up to the row's that fits the width; rotary positions need even heads."""
+        even = 2 if self._rotary() else 1
+        return max((heads for heads in range(1, self.row.heads + 1) if width % (even * heads) == 0), default=1)
+
+    def _rotary(self) -> bool:
+        return bool(self._get("model.positions", self.positions) == "rotary")
 
     def dropout(self) -> Choice:
         settings = {"model.dropout": self.row.dropout}
         if "model.dropout" not in self.given and self.row.dropout > _INNER_DROPOUT:
             settings |= {"model.attention_dropout": _INNER_DROPOUT, "model.feed_forward_dropout": _INNER_DROPOUT}
-        return self._choice(settings, f"against overfitting to {self.pairs}")
+        return self._choice(settings, f"against overfitting to {self.amount}")
 
     def length(self) -> Choice:
         settings = {"optim.accumulate": self.row.accumulate}
@@ -154,12 +186,16 @@ class _Chooser:
     def validation(self) -> Choice:
         every = 0 if self._get("epochs", 0) else max(self._steps() // _VALIDATIONS, 1)  # 0: after each epoch
         every = self._get("validate_every", every)
-        settings: dict[str, Any] = {"validate_every": every, "save_every": every, "bleu_sentences": _BLEU_SENTENCES}
-        if self._get("bleu_sentences", _BLEU_SENTENCES):
-            settings["best_by"] = "bleu"  # with little text, translations still improve when the loss no longer does
+        settings: dict[str, Any] = {"validate_every": every, "save_every": every} | self._bleu()
         times = math.ceil(self._steps() / max(every, 1))
         reason = "at the end of each epoch" if every == 0 else f"{plural(times, 'validation')} in all"
         return self._choice(settings, reason)
+
+    def _bleu(self) -> dict[str, Any]:
+        if not self._get("bleu_sentences", _BLEU_SENTENCES):
+            return {"bleu_sentences": _BLEU_SENTENCES}
+        # With little text, translations still improve when the loss no longer does.
+        return {"bleu_sentences": _BLEU_SENTENCES, "best_by": "bleu"}
 
     def _get(self, key: str, default: Any) -> Any:
         return self.known.get(key, default)
@@ -182,5 +218,40 @@ class _Chooser:
         if self.size.batches:
             batches = self.size.batches(positions, sentences)
         else:
-            batches = math.ceil(self.size.pairs / max(sentences or positions / _POSITIONS, 1))
+            sentences = sentences or positions / self._sentence()
+            batches = math.ceil(self._sentences() / max(sentences, 1))
         return batches / self.known["optim.accumulate"]
+
+    def _sentences(self) -> float:
+        """Return the number of rows of all batches of an epoch."""
+        return float(self.size.pairs)
+
+    def _sentence(self) -> int:
+        """Return the usual number of positions of a row, with its padding."""
+        return _POSITIONS
+
+
+class _LanguageChooser(_Chooser):
+    """The same for a language model, whose rows are windows of one text."""
+
+    positions = "rotary"
+
+    def _row(self) -> tuple[Row, str]:
+        amount = f"{self.size.bytes / 1e6:,.1f} MB" if self.size.bytes >= 50_000 else f"{self.size.bytes:,} bytes"
+        return next(row for row in LANGUAGE_ROWS if self.size.bytes < row.below), f"{amount} of text"
+
+    def text(self) -> Choice:
+        self.known["tokenizer.shared"] = True  # there is only one text
+        return self._choice({"optim.label_smoothing": 0.0}, "a language model is to learn the text's own probabilities")
+
+    def vocabulary(self) -> Choice:
+        return self._vocabulary(self.row.vocabulary, self.size.characters)
+
+    def _bleu(self) -> dict[str, Any]:
+        return {}
+
+    def _sentences(self) -> float:
+        return self.size.bytes / _BYTES / self._sentence()
+
+    def _sentence(self) -> int:
+        return int(self._get("model.max_length", _CONTEXT))

@@ -70,11 +70,11 @@ def _rename_to_number(temporary: Path, stem: Path) -> Path:
 
 
 def _name(config: TrainConfig) -> str:
-    """Return `<data>-transformer`: <data> is "phrasebook", or the name of the directory with the training text."""
-    file = config.train_source or config.train_tsv
+    """Return `<data>-<kind>`: <data> is "phrasebook", or the name of the directory with the training text."""
+    file = config.train_source or config.train_tsv or config.train_text
     data = Path(file).parent.name if file else config.data
     name = re.sub(r"[^\w.]+", "-", data).strip("-.") or "text"
-    return f"{name}-transformer"
+    return f"{name}-{config.model.kind}"
 
 
 def _number(path: Path) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import tensorlib as tl
-from models.architectures.build import Config, build_model
+from models.architectures.build import Config, build_model, with_vocabularies
 from models.architectures.encoder_decoder import EncoderDecoder
 from models.runs.checkpoint import (
     BEST,
@@ -88,4 +88,4 @@ def open_backend(name: str) -> str:
 
 def model_config(config: TrainConfig, tokenizer: Tokenizer) -> Config:
     """Return the run's model config with the tokenizer's vocabulary sizes."""
-    return replace(config.model, source_vocabulary=tokenizer.source_size, target_vocabulary=tokenizer.target_size)
+    return with_vocabularies(config.model, tokenizer.source_size, tokenizer.target_size)

@@ -20,14 +20,15 @@ __all__ = [
     "variants",
 ]  # fmt: skip
 
-_SET_BY_TOKENIZER = ("source_vocabulary", "target_vocabulary")
+_SET_BY_TOKENIZER = ("source_vocabulary", "target_vocabulary", "vocabulary")  # of a model; only models have a kind
 
 T = TypeVar("T")
 
 
 def settable(cls: type) -> dict[str, Any]:
     """Return the type of each field that a user may set, by name."""
-    return {name: kind for name, kind in _all_fields(cls).items() if name not in _SET_BY_TOKENIZER}
+    fields = _all_fields(cls)
+    return {name: kind for name, kind in fields.items() if "kind" not in fields or name not in _SET_BY_TOKENIZER}
 
 
 @cache

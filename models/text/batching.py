@@ -51,7 +51,7 @@ class Batch:
     target_in_BT: NDArray[np.int64]  # the decoder's input:        <s> I have a cat
     target_out_BT: NDArray[np.int64]  # the expected output:       I have a cat </s>
     source_lengths_B: NDArray[np.int64]  # EOS included
-    target_lengths_B: NDArray[np.int64]  # the same for input and output: BOS or EOS included
+    target_lengths_B: NDArray[np.int64]  # tokens to predict: the same for input and output, BOS or EOS included
 
     @property
     def tokens(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from models.text.lines import Pair
 
-__all__ = ["TextSize", "measure"]
+__all__ = ["StreamSize", "TextSize", "measure", "measure_stream", "utf8_length"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,29 @@ class TextSize:
     same_letters: bool = True  # whether most letters of each text also occur in the other
     # (maximum of positions, or else of sentences, in a batch) -> batches in an epoch, once subwords are learned
     batches: Callable[[int, int], int] | None = None
+
+
+@dataclass(frozen=True)
+class StreamSize:
+    """The size of a text for a language model. The default is the size of a long book."""
+
+    bytes: int = 4_000_000  # in UTF-8, line ends included
+    characters: int = 100  # number of different characters
+    batches: Callable[[int, int], int] | None = None  # as in `TextSize`
+
+
+def measure_stream(lines: Sequence[str]) -> StreamSize:
+    """Return the size of these lines.
+
+    >>> measure_stream(["a cat", "eine Kätzin"])
+    StreamSize(bytes=19, characters=11, batches=None)
+    """
+    return StreamSize(utf8_length(lines), len(_characters(lines)))
+
+
+def utf8_length(lines: Iterable[str]) -> int:
+    """Return the number of bytes of these lines in UTF-8, with a newline after each."""
+    return sum(len(line.encode("utf-8", "surrogatepass")) + 1 for line in lines)
 
 
 def measure(pairs: Sequence[Pair]) -> TextSize:

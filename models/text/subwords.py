@@ -59,6 +59,7 @@ class Subwords:
         self.model = model  # a serialized SentencePiece ModelProto
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.size = int(self._processor.get_piece_size())  # number of ids, special ones included
+        self.line_end = int(self._processor.piece_to_id("<0x0A>"))  # the id of "\n", which no line of text contains
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, without special ids; a lone surrogate, which UTF-8 lacks, becomes U+FFFD."""

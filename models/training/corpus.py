@@ -15,6 +15,7 @@ from models.text.batching import Example, encode_pairs, lengths
 from models.text.corpora.phrasebook import phrasebook
 from models.text.lines import Pair, read_parallel, read_tsv, without_empty
 from models.text.subwords import Tokenizer
+from models.training.language_corpus import LanguageCorpus, Streams, encode_streams, read_language_corpus
 from tensorlib.messages import plural
 
 __all__ = ["Corpus", "Examples", "encode_corpus", "read_corpus", "train_tokenizer"]
@@ -52,8 +53,10 @@ class Examples:
     notes: list[str]
 
 
-def read_corpus(config: TrainConfig) -> Corpus:
+def read_corpus(config: TrainConfig) -> Corpus | LanguageCorpus:
     """Read the text that the config names. Errors: `UserError` naming an unreadable file or one without full pairs."""
+    if config.model.kind == "language":
+        return read_language_corpus(config)
     if config.data == "phrasebook":
         book = phrasebook()
         return Corpus(book.train, book.valid, book.test, [])
@@ -118,11 +121,11 @@ def _adjacent(sentences: Iterable[str]) -> Counter[str]:
     return counts
 
 
-def train_tokenizer(config: TrainConfig, corpus: Corpus) -> Tokenizer:
+def train_tokenizer(config: TrainConfig, corpus: Corpus | LanguageCorpus) -> Tokenizer:
     """Learn subwords from the training part. Errors: `UserError` if the vocabulary is too small."""
     settings = config.tokenizer
     return Tokenizer.train(
-        corpus.train,
+        corpus.train if isinstance(corpus, Corpus) else [(line, "") for line in corpus.train],
         vocabulary_size=settings.vocabulary,
         shared=settings.shared,
         model_type=settings.type,
@@ -130,8 +133,10 @@ def train_tokenizer(config: TrainConfig, corpus: Corpus) -> Tokenizer:
     )
 
 
-def encode_corpus(config: TrainConfig, corpus: Corpus, tokenizer: Tokenizer) -> Examples:
+def encode_corpus(config: TrainConfig, corpus: Corpus | LanguageCorpus, tokenizer: Tokenizer) -> Examples | Streams:
     """Encode both parts. Errors: `UserError` if all pairs of a part are too long."""
+    if isinstance(corpus, LanguageCorpus):
+        return encode_streams(corpus, tokenizer)
     notes: list[str] = []
     longest = config.model.max_length
     train, train_pairs = _encode("train", corpus.train, tokenizer, longest, notes)

@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 import tensorlib as tl
 from models.architectures.build import build_model
 from models.architectures.encoder_decoder import EncoderDecoder
 from models.evaluation.metrics import bleu_tokenizer
 from models.runs.checkpoint import require_room
-from models.runs.config import TrainConfig
+from models.runs.config import BleuTokenize, TrainConfig
 from models.runs.config_layers import Layer, config_from, merged, resumed
 from models.runs.defaults import Choice, choose
 from models.runs.directory import RUNS, create_run, read_config, refuse_existing, remove_temporaries
@@ -26,10 +24,11 @@ from models.runs.lock import RunLock
 from models.system.files import remove_unfinished, require_creatable
 from models.system.stopping import Stopper
 from models.system.terminal import printable
-from models.text.batching import epoch_batches, lengths
-from models.text.size import measure
+from models.text.size import StreamSize, TextSize, measure, measure_stream
 from models.text.subwords import Tokenizer
 from models.training.corpus import Corpus, Examples, encode_corpus, read_corpus, train_tokenizer
+from models.training.epochs import items_of
+from models.training.language_corpus import LanguageCorpus, Streams
 
 __all__ = ["Plan", "Prepared", "Run", "plan_run", "prepare_run", "resume_run", "start_run"]
 
@@ -39,9 +38,9 @@ class Prepared:
     """Everything read, learned or built for training."""
 
     config: TrainConfig
-    corpus: Corpus
+    corpus: Corpus | LanguageCorpus
     tokenizer: Tokenizer
-    examples: Examples
+    examples: Examples | Streams
     model: EncoderDecoder
     choices: Sequence[Choice]  # settings that were chosen by the size of the text
 
@@ -60,7 +59,7 @@ class Plan:
     """What a new run will do: its config as far as it is known before subwords are learned, and its text."""
 
     config: TrainConfig
-    corpus: Corpus
+    corpus: Corpus | LanguageCorpus
     layers: Sequence[Layer] = ()  # the settings that are given; if there are none, `config` is complete
 
 
@@ -84,30 +83,35 @@ def prepare_run(plan: Plan) -> Prepared:
     Errors: `UserError` for settings that don't fit the text.
     """
     config, corpus, choices = plan.config, plan.corpus, list[Choice]()
-    bleu_tokenize, reason = bleu_tokenizer(
-        config.bleu_tokenize, [target for _, target in corpus.valid], "--bleu-tokenize"
-    )
-    corpus.notes.extend([reason] if reason else [])
-    size = measure(corpus.train) if plan.layers and config.data == "files" else None
+    bleu_tokenize: BleuTokenize = "auto"
+    if isinstance(corpus, Corpus):
+        references = [target for _, target in corpus.valid]
+        bleu_tokenize, reason = bleu_tokenizer(config.bleu_tokenize, references, "--bleu-tokenize")
+        corpus.notes.extend([reason] if reason else [])
+    size = _size(corpus) if plan.layers and config.data == "files" else None
     if size:
         config = config_from(*plan.layers, size=size)
     tokenizer = train_tokenizer(config, corpus)
     examples = encode_corpus(config, corpus, tokenizer)
     if size:  # the length of training follows the number of batches, which is known now
-        size = replace(size, batches=partial(_batches, lengths(examples.train), config.seed))
+        size = replace(size, batches=partial(_batches, config, tokenizer, examples))
         config, choices = config_from(*plan.layers, size=size), choose(size, merged(*plan.layers))
     config = replace(config, bleu_tokenize=bleu_tokenize)  # so that all validations, and evaluations, are comparable
     model = _new_model(config, tokenizer, open_backend(config.backend))
     return Prepared(config, corpus, tokenizer, examples, model, choices)
 
 
-def _batches(lengths_N2: np.ndarray, seed: int, positions: int, sentences: int) -> int:
-    """Return the number of batches in the first epoch."""
-    return len(
-        epoch_batches(
-            lengths_N2, seed=seed, epoch=0, tokens_per_batch=positions or None, sentences_per_batch=sentences or None
-        )
-    )
+def _size(corpus: Corpus | LanguageCorpus) -> TextSize | StreamSize:
+    return measure(corpus.train) if isinstance(corpus, Corpus) else measure_stream(corpus.train)
+
+
+def _batches(
+    config: TrainConfig, tokenizer: Tokenizer, examples: Examples | Streams, positions: int, sentences: int
+) -> int:
+    """Return the number of batches in an epoch with these limits of a batch, as far as BPE-dropout does not vary it."""
+    plain = replace(config.tokenizer, dropout=0.0)
+    limited = replace(config, batch_tokens=positions, batch_sentences=sentences, tokenizer=plain)
+    return len(items_of(limited, tokenizer, examples).groups(0))
 
 
 def start_run(plan: Plan, out: Path | None, stopper: Stopper) -> Run:

@@ -208,6 +208,9 @@ def test_python_blocks_run(page, tmp_path):
     if page.name == "decoding.md":
         config = small_runs.config_maker(tmp_path)(steps=2, validate_every=2, save_every=2)
         small_runs.train(config, tmp_path / "runs" / "phrasebook-transformer-1")
+    if page.name == "language.md":
+        config = small_runs.language_config_maker(tmp_path)(steps=2, validate_every=2, save_every=2)
+        small_runs.train(config, tmp_path / "runs" / "bible-language-1")
     program = tmp_path / "page.py"
     head = "import numpy as np\nimport tensorlib as tl\n"
     program.write_text(head + "\n".join(blocks(text_of(page), "python")), encoding="utf-8")

@@ -4,7 +4,14 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from models import RecurrentConfig, RecurrentTranslator, Transformer, TransformerConfig
+from models import (
+    LanguageConfig,
+    LanguageModel,
+    RecurrentConfig,
+    RecurrentTranslator,
+    Transformer,
+    TransformerConfig,
+)
 from models.architectures.build import (
     ARCHITECTURES,
     build_model,
@@ -21,9 +28,11 @@ CONFIGS = {
     "learned": replace(TINY, positions="learned"),
     **{kind: RecurrentConfig(7, 8, layers=2, width=4, kind=kind) for kind in ("lstm", "gru", "rnn")},
     "additive": RecurrentConfig(7, 8, layers=1, width=4, attention="additive"),
+    "language": LanguageConfig(7, layers=2, width=4, heads=2, feed_forward=6),
+    "language, learned": LanguageConfig(7, 1, 4, 2, 6, norm="post", positions="learned", tie_embeddings=False),
     "none, tied": RecurrentConfig(7, 7, layers=1, width=4, attention="none", tie_embeddings=True),
 }
-MODELS = {TransformerConfig: Transformer, RecurrentConfig: RecurrentTranslator}
+MODELS = {TransformerConfig: Transformer, RecurrentConfig: RecurrentTranslator, LanguageConfig: LanguageModel}
 
 
 def test_the_dict_of_a_transformer_does_not_name_it():
@@ -49,7 +58,7 @@ def test_what_cannot_be_built_is_refused_with_its_value():
         build_model(TransformerConfig(7, 7, width=6, heads=4))
     with pytest.raises(UserError, match=r"^model: width must be even, .*, got 5; attention must be .*, got 'all'$"):
         build_model(RecurrentConfig(7, 7, width=5, attention="all"))
-    with pytest.raises(ValueError, match="kind must be one of transformer, lstm, gru, rnn, got 'perceptron'"):
+    with pytest.raises(ValueError, match="kind must be one of transformer, lstm, gru, rnn, language, got 'perceptron'"):
         config_from_dict({"kind": "perceptron"})
     with pytest.raises(TypeError, match="depth"):
         config_from_dict(asdict(TINY) | {"depth": 3})

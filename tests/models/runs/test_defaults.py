@@ -5,12 +5,13 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from models.runs.config_layers import config_from
-from models.runs.defaults import ROWS, choose
+from models.runs.defaults import LANGUAGE_ROWS, ROWS, choose
 from models.runs.nested_dicts import nested, to_dict
-from models.text.size import TextSize
+from models.text.size import StreamSize, TextSize
 from models.training.optimizer import make_schedule, unreached_peak
 
 FILES = {"train_tsv": "/t", "valid_tsv": "/v"}
+TEXT = {"train_text": "/t", "valid_text": "/v", "model": {"kind": "language"}}
 
 
 def chosen(size, **given):
@@ -125,3 +126,50 @@ def test_a_schedule_that_cannot_reach_its_peak_is_reported(schedule):
 
 def test_nested_is_the_inverse_of_flat_items():
     assert nested({"a": 1, "b.c": 2, "b.d": {}}) == {"a": 1, "b": {"c": 2, "d": {}}}
+
+
+# ---- language models ----
+
+
+@drawn(
+    size=st.integers(1, 10**11),
+    batches=st.sampled_from([None, 1, 1000]),
+    characters=st.integers(1, 20_000),
+    model=st.fixed_dictionaries(
+        {},
+        optional={
+            "width": st.sampled_from([2, 6, 100, 4096]),
+            "positions": st.sampled_from(["rotary", "sinusoidal", "learned", "none"]),
+            "max_length": st.sampled_from([2, 1000]),
+        },
+    ),
+    epochs=st.sampled_from([None, 1, 100]),
+    sentences=st.sampled_from([None, 1, 64]),
+)
+def test_every_size_of_a_language_models_text_makes_a_config(size, batches, characters, model, epochs, sentences):
+    given = {"epochs": epochs, "batch_sentences": sentences}
+    given = TEXT | {"model": {"kind": "language"} | model} | {key: value for key, value in given.items() if value}
+    size = StreamSize(size, characters, batches and (lambda positions, sentences: batches))
+    config = config_from(("command line", given), size=size)
+    assert {key: getattr(config.model, key) for key in model} == model and config.model.kind == "language"
+    assert config.optim.warmup < max(config.steps, 2) or config.epochs
+    assert config.tokenizer.vocabulary > 4 + 256 + characters
+    assert (config.best_by, config.bleu_sentences, config.optim.label_smoothing) == ("loss", 0, 0.0)
+    assert config_from(("config.toml", to_dict(config)), size=StreamSize(7)) == config
+
+
+def test_a_longer_text_means_more_subwords_a_larger_model_and_more_steps():
+    sizes = [100_000, 1_000_000, 10_000_000, 100_000_000, 10**10]
+    rows = [chosen(StreamSize(size), model={"kind": "language"}) for size in sizes]
+    for key in ("tokenizer.vocabulary", "model.width", "batch_tokens", "steps", "optim.warmup"):
+        assert [row[key] for row in rows] == sorted(row[key] for row in rows)
+    assert len(rows) == len(LANGUAGE_ROWS)
+    assert all(choice.reason for choice in choose(StreamSize(), {"model": {"kind": "language"}}))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 6])
+def test_the_width_fits_rotary_heads(heads):
+    width = chosen(StreamSize(), model={"kind": "language", "heads": heads})["model.width"]
+    assert width % (2 * heads) == 0
+    rotary = chosen(TextSize(), model={"heads": heads, "positions": "rotary"})["model.width"]
+    assert rotary % (2 * heads) == 0

@@ -17,6 +17,7 @@ import pytest
 
 import tensorlib as tl
 from models.architectures.build import build_model, parameter_shapes_of
+from models.architectures.language import LanguageConfig
 from models.architectures.transformer import TransformerConfig
 from models.runs.checkpoint import (
     FORMAT,
@@ -46,6 +47,7 @@ from tests.forgery import (
 )
 
 TINY = TransformerConfig(9, 8, layers=1, width=4, heads=2, feed_forward=4, max_length=8)
+LANGUAGE = LanguageConfig(9, layers=1, width=4, heads=2, feed_forward=4, max_length=8)
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +247,23 @@ def test_forged_metadata_is_refused_or_means_what_it_says(tmp_path):
     assert listing(tmp_path) == ["c.safetensors"]
 
 
+def test_forged_settings_of_a_language_model_are_refused_or_mean_what_they_say(tmp_path):
+    path = tmp_path / "c.safetensors"
+    tensors, metadata = written(a_checkpoint(config=LANGUAGE))
+    accepted = count = 0
+    for what, forged in forged_metadata({"model": metadata["model"]}):
+        forged = metadata | forged
+        write_forged(path, tensors, forged)
+        try:
+            if checked(path, tensors, forged):
+                check_types(metadata, forged)
+                accepted += 1
+        except Exception as error:
+            raise AssertionError(f"{str(what)[:200]}: {type(error).__name__}: {error}") from error
+        count += 1
+    assert count > 500 and 10 < accepted < count / 4, (count, accepted)
+
+
 def test_forged_tensors_are_refused_or_mean_what_they_say(tmp_path):
     path = tmp_path / "c.safetensors"
     tensors, metadata = written(a_checkpoint(full=True))
@@ -332,13 +351,14 @@ def test_the_state_of_every_optimizer_is_read(tmp_path, name):
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary", "none"])
 @pytest.mark.parametrize("tie", [False, True])
 def test_the_shapes_of_a_model_are_known_before_it_is_built(norm, positions, tie):
     sizes = {"layers": 3, "width": 6, "heads": 3, "feed_forward": 10, "max_length": 11}
-    config = TransformerConfig(9, 9 if tie else 8, norm=norm, positions=positions, tie_embeddings=tie, **sizes)
-    shapes = {name: parameter.shape for name, parameter in build_model(config).named_parameters()}
-    assert parameter_shapes_of(config) == shapes
+    sizes |= {"norm": norm, "positions": positions, "tie_embeddings": tie}
+    for config in (TransformerConfig(9, 9 if tie else 8, **sizes), LanguageConfig(9, **sizes)):
+        shapes = {name: parameter.shape for name, parameter in build_model(config).named_parameters()}
+        assert parameter_shapes_of(config) == shapes
 
 
 # ---- the digest, and checkpoints of format 1 -------------------------------------------------------------------------
