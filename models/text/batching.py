@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from models.text.lines import Pair
+from models.text.random_bits import permutation, random_bits, uniform
 from models.text.tokens import BOS, EOS, PAD
 
 if TYPE_CHECKING:
@@ -137,15 +138,15 @@ def epoch_batches(
             "use lengths(examples)"
         )
     limit = _only_limit(tokens_per_batch, sentences_per_batch)
-    bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(epoch,)))  # a new stream for each epoch
-    shifts_N2 = noise * (2 * _uniform(bits, sizes_N2.size).reshape(-1, 2) - 1)
-    order = _by_length(sizes_N2 + shifts_N2, ties=_uniform(bits, len(sizes_N2)))
+    bits = random_bits(seed, epoch)  # a new stream for each epoch
+    shifts_N2 = noise * (2 * uniform(bits, sizes_N2.size).reshape(-1, 2) - 1)
+    order = _by_length(sizes_N2 + shifts_N2, ties=uniform(bits, len(sizes_N2)))
     if tokens_per_batch is None:
         starts = list(range(limit, len(order), limit))
     else:
         starts = _split_points(sizes_N2[order].max(axis=1), limit)
     groups = np.split(order, starts) if len(order) else []
-    return [groups[i] for i in np.argsort(_uniform(bits, len(groups)), kind="stable")]
+    return [groups[i] for i in permutation(bits, len(groups))]
 
 
 def _only_limit(tokens_per_batch: int | None, sentences_per_batch: int | None) -> int:
@@ -156,12 +157,6 @@ def _only_limit(tokens_per_batch: int | None, sentences_per_batch: int | None) -
             f"{tokens_per_batch} and {sentences_per_batch}; give one of them"
         )
     return given[0]
-
-
-def _uniform(bits: np.random.Philox, count: int) -> NDArray[np.float64]:
-    # NumPy guarantees that the raw bits are the same in every version, but nothing else. With Generator.random or
-    # shuffle, a run resumed after an upgrade could see different batches.
-    return (bits.random_raw(count) >> np.uint64(11)) * np.float64(2.0**-53)  # 53 bits fill [0, 1)
 
 
 def _by_length(sizes_N2: NDArray[np.float64], ties: NDArray[np.float64]) -> NDArray[np.int64]:
