@@ -15,8 +15,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from measure import Worker, environment, parser, processor, table
+from measure import Worker, environment, parser, table
 from sizes import SIZES, Size
+
+from models.system.machine import processor
 
 TARGET = "contestants.ours:copying"
 TOLERANCE = 1e-3  # for errors of rounding in float32, which grow over the steps

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from measure import processor
 
 import tensorlib as tl
+from models.system.machine import processor
 
 
 def microseconds(*fs: Callable[[], object], calls: int = 20_000, rounds: int = 15) -> list[float]:

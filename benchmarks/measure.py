@@ -19,6 +19,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+from models.system.machine import cores, processor
+
 HERE = Path(__file__).resolve().parent
 REST = 0.12  # seconds before a turn: idle threads of OpenBLAS spin for up to about 90 ms after their last product
 TURN = 0.2  # the least seconds of counted steps in a turn
@@ -223,22 +225,6 @@ def megabytes(count: float) -> str:
 
 
 # ---- machine and options ----------------------------------------------------------------------------------------
-
-
-def processor() -> str:
-    """Return the name of the CPU, and the number of cores that this process may use."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{name}, {cores()} cores"
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe(workers: Mapping[str, Worker], env: Mapping[str, str]) -> str:

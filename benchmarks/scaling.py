@@ -28,10 +28,11 @@ from measure import (
     megabytes,
     one_of,
     parser,
-    processor,
     table,
 )
 from sizes import Size
+
+from models.system.machine import processor
 
 CENTRE = Size(width=256, heads=4, feed_forward=1024, layers=2, vocabulary=4000, batch=16, length=32)
 POINTS: dict[str, Sequence[int]] = {
