@@ -59,7 +59,9 @@ class SentenceEncoderConfig:
     def check(self) -> None:
         """Raise ValueError if any field is impossible, naming every such field and its value."""
         least = {"layers": 0, "projection": 0, "max_length": 2}
-        problems = [f"{n} must be at least {k}, got {getattr(self, n)}" for n, k in least.items() if getattr(self, n) < k]
+        problems = [
+            f"{n} must be at least {k}, got {getattr(self, n)}" for n, k in least.items() if getattr(self, n) < k
+        ]
         choices = {"pooling": ("mean", "max", "first"), "towers": ("shared", "separate")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
