@@ -177,14 +177,15 @@ class ContrastiveTrainer:
         c, p = self.config, self.progress
         last, record = c.steps if until is None else min(until, c.steps), None
         self.encoder.train()
-        while p.step < last:
-            self.step()
-            if p.step == c.steps or (c.validate_every and p.step % c.validate_every == 0):
-                record = self.validate()
-                report(record)
-            if self.path and (p.step == last or (c.save_every and p.step % c.save_every == 0)):
-                self.save(self.path)
-        return record or self.validate()
+        with tl.threads():  # BLAS on one thread, whose results do not depend on the number of cores
+            while p.step < last:
+                self.step()
+                if p.step == c.steps or (c.validate_every and p.step % c.validate_every == 0):
+                    record = self.validate()
+                    report(record)
+                if self.path and (p.step == last or (c.save_every and p.step % c.save_every == 0)):
+                    self.save(self.path)
+            return record or self.validate()
 
     def step(self) -> float:
         """Take one step; return the loss. Errors: `FloatingPointError` if loss or gradient is not finite."""
