@@ -57,9 +57,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1, help="layers of the encoder")
     parser.add_argument("--width", type=int, default=128, help="width of the encoder, and of the bag of subwords")
     parser.add_argument("--vocabulary", type=int, default=8000, help="number of subwords")
-    parser.add_argument(
-        "--learning-rate", type=float, default=3e-3, help="Adam's learning rate, after a tenth of the steps"
-    )
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="Adam's learning rate")
     options = parser.parse_args()
     try:
         experiment = Experiment(options)

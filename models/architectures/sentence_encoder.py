@@ -1,4 +1,4 @@
-"""Sentences as vectors: the Transformer's encoder, or no layers at all, pooled to one vector of length 1.
+"""Sentences as vectors of length 1: a bag of subwords, and what the Transformer's encoder adds to it.
 
 Shape suffixes: B batch, S length in subwords, D width, N sentences.
 """
@@ -47,7 +47,7 @@ class SentenceEncoderConfig:
     norm: Annotated[Literal["post", "pre"], "Where a layer normalizes, as in TransformerConfig."] = "pre"
     pooling: Annotated[
         Literal["mean", "max", "first"],
-        "How the vectors of a sentence become one: their mean, their largest elements, or the first, of <s>.",
+        "How the layers' output becomes one vector: its mean, its largest elements, or the first, that of <s>.",
     ] = "mean"
     projection: Annotated[int, "Width of a linear map of the pooled vector; 0: none."] = 0
     towers: Annotated[
@@ -66,8 +66,8 @@ class SentenceEncoderConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 problems.append(f"{name} must be {' or '.join(map(repr, allowed))}, got {shown(getattr(self, name))}")
-        if self.layers == 0 and self.pooling == "first":
-            problems.append("pooling 'first' needs layers, for without them <s> knows nothing of the sentence")
+        if self.layers == 0 and self.pooling != "mean":
+            problems.append(f"pooling {self.pooling!r} needs layers, for it is their output that is pooled")
         try:
             self.transformer().check()
         except ValueError as error:
@@ -83,11 +83,12 @@ class SentenceEncoderConfig:
 
 
 class SentenceEncoder(nn.Module):
-    """y = pooled(encoder(sqrt(D) embeddings + positions)) W, divided by its length; W only with a projection.
+    """y = (mean(x) + pooled(encoder(x + positions))) W, divided by its length, with x = sqrt(D) embeddings.
 
-    The same formula for sentences of both languages, so the dot product of two vectors is the cosine of the angle
-    between them. Trained by a contrastive loss, it is large for translations (Reimers and Gurevych 2020; Feng et al.
-    2022, LaBSE). With ``layers=0`` nothing is left but the mean of the embeddings: word order does not count.
+    The dot product of two vectors is the cosine of the angle between them. Trained by a contrastive loss, it is large
+    for translations (Reimers and Gurevych 2020; Feng et al. 2022, LaBSE). With ``layers=0`` only the bag is left,
+    mean(x), in which word order does not count. The sum lets the layers learn what a bag lacks: without mean(x) a small
+    encoder is worse than a bag. W is left out unless there is a `projection`.
 
     Ids are integers on the host; id `PAD` is padding, which changes nothing: a sentence gets the same vector alone and
     in a batch, but for rounding.
@@ -188,13 +189,11 @@ class Tower(nn.Module):
     def forward(self, ids_BS: np.ndarray) -> tl.Tensor:
         """Return the vectors (B, D) of sentences (B, S), of any length."""
         visible_BS = tl.Tensor(ids_BS != PAD, backend=self.embedding.weight.backend)
-        x_BSD = self.embedding(ids_BS)
-        if self.encoder is None or self.positions is None:
-            x_BSD = self.dropout(x_BSD)
-        else:
-            x_BSD = self.dropout(self.positions(x_BSD * math.sqrt(x_BSD.shape[-1])))
-            x_BSD = self.encoder(x_BSD, visible_BS.reshape(len(ids_BS), 1, 1, -1))
-        x_BD = pooled(x_BSD, visible_BS, self.pooling)
+        x_BSD = self.dropout(self.embedding(ids_BS) * math.sqrt(self.embedding.weight.shape[1]))
+        x_BD = pooled(x_BSD, visible_BS, "mean")
+        if self.encoder is not None and self.positions is not None:
+            y_BSD = self.encoder(self.positions(x_BSD), visible_BS.reshape(len(ids_BS), 1, 1, -1))
+            x_BD = x_BD + pooled(y_BSD, visible_BS, self.pooling)
         return x_BD if self.projection is None else self.projection(x_BD)
 
 

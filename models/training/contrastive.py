@@ -64,6 +64,9 @@ class ContrastiveConfig:
     temperature: Annotated[float, "Temperature of info-nce."] = 0.05
     margin: Annotated[float, "Margin of triplet (of squared distances) and of margin (of distances)."] = 0.5
     learning_rate: Annotated[float, "Adam's learning rate, the peak of a cosine."] = 1e-3
+    embedding_rate: Annotated[
+        float, "That of the embeddings, as a multiple: most subwords are rare, and get few gradients."
+    ] = 10.0
     warmup: Annotated[int, "Steps in which it rises."] = 100
     clip: Annotated[float, "Largest norm of the gradient."] = 1.0
     validate_every: Annotated[int, "Steps between validations; 0: only at the end."] = 0
@@ -78,7 +81,7 @@ class ContrastiveConfig:
             value = getattr(self, name)
             if value is not None and value < number:
                 raise UserError(f"ContrastiveConfig: {name} must be at least {number}, got {value}")
-        for name in ("temperature", "margin", "learning_rate", "clip"):
+        for name in ("temperature", "margin", "learning_rate", "embedding_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"ContrastiveConfig: {name} must be positive and finite, got {getattr(self, name)}")
         if self.loss not in ("info-nce", "triplet", "margin"):
@@ -149,7 +152,7 @@ class ContrastiveTrainer:
             )
         self.encoder, self.config, self.path, self.valid = encoder, config, path, valid
         self.loss = config.make_loss()
-        self.optimizer = optim.Adam(encoder.named_parameters(), config.learning_rate)
+        self.optimizers = _optimizers(encoder, config)
         self.schedule = schedules.cosine(config.learning_rate, config.warmup, config.steps)
         self.texts = [list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1)]
         number = [{text: i for i, text in enumerate(texts)} for texts in self.texts]
@@ -193,7 +196,6 @@ class ContrastiveTrainer:
         if c.hard and p.step >= p.mined * c.mine_every:
             self.mined = [self.encoder.embed_rows(self.rows[s], SIDES[s]) for s in (0, 1)]
             p.mined += 1
-        self.optimizer.learning_rate = self.schedule(p.step + 1)
         loss = self._loss(self._batch(p.step))
         value = float(loss.item())
         if not math.isfinite(value):
@@ -203,8 +205,10 @@ class ContrastiveTrainer:
             optim.clip_grad_norm(self.encoder.parameters(), c.clip)
         except ValueError as error:
             raise FloatingPointError(f"training an encoder: {error}, at step {p.step + 1}") from None
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        for optimizer, multiple in self.optimizers:
+            optimizer.learning_rate = self.schedule(p.step + 1) * multiple
+            optimizer.step()
+            optimizer.zero_grad()
         p.step, p.random, p.losses = p.step + 1, tl.default_generator().state, p.losses + value
         return value
 
@@ -275,7 +279,8 @@ class ContrastiveTrainer:
 
     def _tensors(self) -> dict[str, np.ndarray]:
         tensors = {f"model.{name}": array for name, array in self.encoder.state_dict().items()}
-        tensors |= {f"optimizer.{name}": array for name, array in self.optimizer.state_dict().items()}
+        for optimizer, _ in self.optimizers:
+            tensors |= {f"optimizer.{name}": array for name, array in optimizer.state_dict().items()}
         return tensors | {f"mined.{side}": vectors for side, vectors in zip(SIDES, self.mined, strict=False)}
 
     def _settings(self) -> dict[str, Any]:
@@ -289,7 +294,9 @@ class ContrastiveTrainer:
             tensors, metadata = load_with_metadata(path)
             self.progress = self._checked(tensors, metadata, f"checkpoint {path}")
             self.encoder.load_state_dict(_part(tensors, "model."))
-            self.optimizer.load_state_dict(_part(tensors, "optimizer."))
+            for optimizer, _ in self.optimizers:
+                own = {name: tensors[f"optimizer.{name}"] for name in optimizer.state_dict()}
+                optimizer.load_state_dict(own)
         except (UserError, OSError, ValueError, RecursionError) as error:
             why = str(error).removeprefix(f"checkpoint {path}: ")
             raise CheckpointError(f"checkpoint {path}: {why}; restore it, or remove it to start again") from None
@@ -321,6 +328,15 @@ class ContrastiveTrainer:
         if problems:
             raise UserError(f"tensors that fit the encoder are required; {'; '.join(problems[:3])}")
         return progress
+
+
+def _optimizers(encoder: SentenceEncoder, config: ContrastiveConfig) -> list[tuple[optim.Adam, float]]:
+    """Return the optimizer of the embeddings and, if there are other parameters, theirs; each with its multiple."""
+    embeddings = {id(tower.embedding.weight) for tower in encoder.towers}
+    named = [*encoder.named_parameters()]
+    parts = [[pair for pair in named if (id(pair[1]) in embeddings) == first] for first in (True, False)]
+    multiples = (config.embedding_rate, 1.0)
+    return [(optim.Adam(part, config.learning_rate), k) for part, k in zip(parts, multiples, strict=True) if part]
 
 
 def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ KINDS = {
     "post-norm": {"norm": "post"},
     "towers": {"towers": "separate"},
     "bag": {"layers": 0},
-    "largest of a bag": {"layers": 0, "pooling": "max", "projection": 3},
+    "projected bag": {"layers": 0, "projection": 3},
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
@@ -95,7 +95,7 @@ def test_long_sentences_are_cut_off(tokenizer):
 
 
 def test_nothing_but_padding_gives_zeros(tokenizer):
-    for kind in ("mean", "max", "bag", "largest of a bag"):
+    for kind in ("mean", "max", "bag", "projected bag"):
         encoder = built(tokenizer, kind)
         vectors = encoder([[0, 0], [5, 3]])
         assert not vectors.numpy()[0].any() and np.isfinite(vectors.numpy()).all()
@@ -165,7 +165,7 @@ test_what_is_impossible_is_refused = refused(
         (config(width=0, dropout=1.5), ValueError, r"width must be at least 1, got 0; dropout must lie in \[0, 1\)"),
         (config(width=9, heads=3), ValueError, "width must be even"),
         (config(pooling="last"), ValueError, "pooling must be 'mean' or 'max' or 'first', got 'last'"),
-        (config(layers=0, pooling="first"), ValueError, "pooling 'first' needs layers"),
+        (config(layers=0, pooling="max"), ValueError, "pooling 'max' needs layers"),
         (config(towers="both", max_length=1), ValueError, "max_length must be at least 2, got 1; towers must be"),
         (one_tower_for_two_vocabularies, ValueError, "one tower needs one vocabulary.*towers='separate'"),
         (lambda: small().embed("ein Hund"), TypeError, r"a list of texts is required, got 'ein Hund'; pass \[text\]"),
