@@ -47,8 +47,8 @@ def main() -> None:
         parser.add_argument(
             f"--{part}-tsv", type=Path, help=f"pairs to {part} with; all three parts, or the phrasebook"
         )
-    parser.add_argument("--steps", type=int, default=400, help="steps of each training")
-    parser.add_argument("--long-steps", type=int, default=1600, help="steps of the two last trainings")
+    parser.add_argument("--steps", type=int, default=250, help="steps of each training")
+    parser.add_argument("--long-steps", type=int, default=1000, help="steps of the two last trainings")
     parser.add_argument("--batch", type=int, default=128, help="pairs in a batch")
     parser.add_argument(
         "--numbers", type=int, nargs="+", default=[1, 4, 16, 64], help="numbers of negatives to compare"
@@ -95,19 +95,18 @@ class Experiment:
 
     def _runs(self, options: Any) -> dict[str, dict[str, Any]]:
         """Return the settings of each training by name."""
-        numbers = sorted({number for number in options.numbers if number < options.batch})
-        every = options.batch - 1
+        numbers, every = options.numbers, options.batch - 1
+        if not all(0 < number < every for number in numbers):
+            raise UserError(
+                f"numbers of negatives from 1 to {every - 1}, less than a batch, are required; got {numbers}"
+            )
         runs: dict[str, dict[str, Any]] = {}
         runs |= {f"in batch {n}": {"in_batch": n} for n in [*numbers, every]}
         runs |= {f"uniform {n}": {"in_batch": 0, "uniform": n} for n in [*numbers, every]}
         runs |= {f"hard {n}": {"in_batch": 0, "hard": n} for n in options.hard}
-        runs |= {f"in batch {every} and hard {n}": {"hard": n} for n in options.hard[-1:]}
+        runs[f"in batch {every} and hard {options.hard[0]}"] = {"hard": options.hard[0]}
         runs |= {f"{loss} in batch {every}": {"loss": loss} for loss in ("triplet", "margin")}
-        runs |= {
-            f"{loss} hard {n}": {"loss": loss, "in_batch": 0, "hard": n}
-            for loss in ("triplet",)
-            for n in options.hard[:1]
-        }
+        runs[f"triplet hard {options.hard[0]}"] = {"loss": "triplet", "in_batch": 0, "hard": options.hard[0]}
         runs["bag"] = {"layers": 0}
         runs["long"] = {"steps": options.long_steps}
         runs["long bag"] = {"steps": options.long_steps, "layers": 0}
@@ -246,8 +245,7 @@ def findings(found: dict[str, Any], experiment: Experiment) -> list[str]:
 
 def closest(number: int, options: Any) -> int:
     """Return the number of uniform negatives, among those measured, that is closest."""
-    measured = [*(n for n in options.numbers if n < options.batch), options.batch - 1]
-    return min(measured, key=lambda n: abs(n - number))
+    return min([*options.numbers, options.batch - 1], key=lambda n: abs(n - number))
 
 
 def slowness(found: dict[str, Any]) -> str:
