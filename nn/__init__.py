@@ -13,7 +13,7 @@ from nn.layers import Dropout, Embedding, FeedForward, LayerNorm, Linear, Linear
 from nn.losses import CrossEntropyLoss
 from nn.module import Module
 from nn.parameter import Buffer, Parameter
-from nn.positions import LearnedPositions, SinusoidalPositions
+from nn.positions import LearnedPositions, RotaryPositions, SinusoidalPositions
 from nn.pytorch_weights import from_pytorch, to_pytorch
 from nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, detached
 from tensorlib.messages import unknown_name
@@ -41,6 +41,7 @@ __all__ = [
     "MultiHeadAttention",
     "Parameter",
     "RNNCell",
+    "RotaryPositions",
     "Sequential",
     "SinusoidalPositions",
     "TripletLoss",

@@ -16,6 +16,7 @@ from nn import init
 from nn.checks import check_fraction, check_size, with_width
 from nn.layers import Linear
 from nn.module import Module
+from nn.positions import RotaryPositions
 from tensorlib.messages import shown
 
 if TYPE_CHECKING:
@@ -84,17 +85,28 @@ class MultiHeadAttention(Module):
     not keep all T x S weights. One matrix (D, 3D) holds the projections to queries, keys and values side by side, so
     self-attention needs only one product to project x.
 
+    `rotary`, an `nn.RotaryPositions` of the head width, turns queries and keys of self-attention by their positions.
+    Cross-attention never uses it, because positions in x and in the memory are not those of one sequence.
+
     Raises ValueError unless the number of heads divides the width. A call raises ValueError for inputs of a different
     width, and if `x` and `memory` have different batch sizes, neither of them 1.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, generator: tl.Generator | None = None) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        generator: tl.Generator | None = None,
+        rotary: RotaryPositions | None = None,
+    ) -> None:
         check_size("MultiHeadAttention", width=width)
         check_size("MultiHeadAttention", least=0, heads=heads)
         if heads < 1 or width % heads:
             raise ValueError(f"MultiHeadAttention: heads must divide the width, got width {width} and {heads} heads")
         check_fraction("MultiHeadAttention", dropout=dropout)
-        self.heads, self.dropout = heads, dropout
+        _check_rotary(rotary, width // heads)
+        self.heads, self.dropout, self.rotary = heads, dropout, rotary
         self.projection = Linear(width, 3 * width, generator=generator)
         # Three separate matrices (D, D) are drawn, because the fan_out of each is D, not 3D.
         parts = [init.xavier_uniform((width, width), generator) for _ in range(3)]
@@ -155,10 +167,15 @@ class MultiHeadAttention(Module):
             k_BHSK, v_BHSK = self.keys_values(memory_BSD)
         return self.attend(q_BHTK, k_BHSK, v_BHSK, visible, return_weights, causal)
 
-    def queries_keys_values(self, x_BTD: tl.Tensor) -> tuple[tl.Tensor, tl.Tensor, tl.Tensor]:
-        """Project x to the queries, keys and values of all heads, each (B, H, T, K), in one product."""
-        q_BTD, k_BTD, v_BTD = tl.split(self.projection(x_BTD), 3, axis=-1)
-        return self._split_heads(q_BTD), self._split_heads(k_BTD), self._split_heads(v_BTD)
+    def queries_keys_values(self, x_BTD: tl.Tensor, start: int = 0) -> tuple[tl.Tensor, tl.Tensor, tl.Tensor]:
+        """Project x to the queries, keys and values of all heads, each (B, H, T, K), in one product.
+
+        start: the position of x[:, 0], by which `rotary` turns queries and keys; above 0 if a cache holds earlier ones.
+        """
+        q_BHTK, k_BHTK, v_BHTK = map(self._split_heads, tl.split(self.projection(x_BTD), 3, axis=-1))
+        if self.rotary is not None:
+            q_BHTK, k_BHTK = self.rotary(q_BHTK, start), self.rotary(k_BHTK, start)
+        return q_BHTK, k_BHTK, v_BHTK
 
     def queries(self, x_BTD: tl.Tensor) -> tl.Tensor:
         """Project x to queries (B, H, T, K)."""
@@ -201,3 +218,17 @@ class MultiHeadAttention(Module):
     def extra_repr(self) -> str:
         """Return the number of heads."""
         return f"{self.heads} heads"
+
+
+def _check_rotary(rotary: Any, head_width: int) -> None:
+    if rotary is None:
+        return
+    if not isinstance(rotary, RotaryPositions):
+        raise TypeError(
+            f"MultiHeadAttention: rotary must be nn.RotaryPositions({head_width}) or None, got {shown(rotary)}"
+        )
+    if rotary.head_width != head_width:
+        raise ValueError(
+            f"MultiHeadAttention: rotary must be for the head width {head_width}, got {rotary.head_width}; pass "
+            f"nn.RotaryPositions({head_width})"
+        )

@@ -1,6 +1,6 @@
-"""Position encodings, added to token embeddings.
+"""Position encodings: added to token embeddings, or turning the queries and keys of attention.
 
-Shape suffixes: B batch, T length, D width.
+Shape suffixes: B batch, H heads, T length, D width, K head width.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import numpy as np
 
 import tensorlib as tl
 from nn import init
-from nn.checks import check_size, with_width
+from nn.checks import check_number, check_size, with_width
 from nn.module import Module
 from nn.parameter import Buffer, Parameter
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
 
-__all__ = ["LearnedPositions", "SinusoidalPositions", "sinusoids"]
+__all__ = ["LearnedPositions", "RotaryPositions", "SinusoidalPositions", "sinusoids"]
 
 
 def sinusoids(length: int, width: int, start: int = 0) -> np.ndarray:
@@ -95,3 +95,63 @@ class LearnedPositions(Module):
                 "raise longest (max_length in a config), or use sinusoidal positions"
             )
         return x_BTD + self.weight[start:end]
+
+
+class RotaryPositions(Module):
+    """Turn queries and keys by angles that grow with their positions (Su et al. 2021, "RoFormer", section 3.4).
+
+    The row x of position t is K / 2 pairs; pair i is turned by the angle t f_i, with f_i = base^(-2i / K):
+
+        y_i = x_i cos(t f_i) - x_j sin(t f_i)
+        y_j = x_j cos(t f_i) + x_i sin(t f_i)        with j = i + K / 2
+
+    Turning both vectors by one angle keeps their product, so q_t . k_s depends on t - s alone, not on t and s.
+    As in GPT-NeoX and LLaMA, a pair is two numbers K / 2 apart; the paper pairs neighbours, 2i and 2i + 1, which only
+    names the numbers of a head in another order. There are no parameters and no maximum length.
+
+    >>> rotary = nn.RotaryPositions(head_width=4)
+    >>> q_BHTK, k_BHTK = tl.normal((1, 2, 3, 4)), tl.normal((1, 2, 3, 4))
+    >>> scores_BHTT = rotary(q_BHTK) @ rotary(k_BHTK).swapaxes(-1, -2)
+    >>> later_BHTT = rotary(q_BHTK, start=7) @ rotary(k_BHTK, start=7).swapaxes(-1, -2)
+    >>> np.allclose(scores_BHTT.numpy(), later_BHTT.numpy(), atol=1e-5)
+    True
+
+    Raises ValueError for an odd head width.
+    """
+
+    def __init__(self, head_width: int, base: float = 10_000.0) -> None:
+        check_size("RotaryPositions", head_width=head_width)
+        check_number("RotaryPositions", above=True, base=base)
+        if head_width % 2:
+            raise ValueError(f"RotaryPositions: the head width must be even, to be turned in pairs; got {head_width}")
+        self.head_width, self.base = head_width, base
+        self._rows: tuple[tl.Tensor, tl.Tensor] | None = None  # computed when needed, in the dtype of x
+
+    def forward(self, x_BHTK: tl.Tensor, start: int = 0) -> tl.Tensor:
+        """Return x (..., T, K) turned by the angles of positions start, start + 1, ..."""
+        check_size("RotaryPositions", least=0, start=start)
+        x_BHTK = with_width(self, x_BHTK, self.head_width, x_BHTK, "...")
+        end, half = start + x_BHTK.shape[-2], self.head_width // 2
+        cos_TK, sin_TK = (rows[start:end] for rows in self._cos_sin(end, x_BHTK))
+        return x_BHTK * cos_TK + tl.roll(x_BHTK, half, axis=-1) * sin_TK  # rolled: x_i and x_j change places
+
+    def _cos_sin(self, length: int, like: tl.Tensor) -> tuple[tl.Tensor, tl.Tensor]:
+        """Return at least `length` rows of cos(t f_i), and of sin(t f_i) with its sign, in the dtype of `like`.
+
+        They are kept, but not as buffers, which `astype` would convert from float32 to float64 with their rounding.
+        """
+        kept = self._rows
+        fit = kept is not None and kept[0].dtype == like.dtype and kept[0].backend is like.backend
+        if kept is not None and fit and kept[0].shape[0] >= length:
+            return kept
+        if kept is not None and fit:
+            length = max(length, 2 * kept[0].shape[0])  # decoding needs one more row in each step
+        angles = np.arange(length)[:, None] * self.base ** (-np.arange(0, self.head_width, 2) / self.head_width)
+        cos, sin = np.tile(np.cos(angles), 2), np.concatenate([-np.sin(angles), np.sin(angles)], axis=1)
+        rows = [tl.Tensor(table, dtype=like.dtype, backend=like.backend) for table in (cos, sin)]
+        self._rows = (rows[0], rows[1])
+        return self._rows
+
+    def extra_repr(self) -> str:
+        """Return the head width, and a base other than the paper's."""
+        return f"{self.head_width}" + ("" if self.base == 10_000 else f", base={self.base:g}")

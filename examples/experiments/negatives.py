@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from page import Page, Results, arguments, figure
+from runs import add_text, parts_of_text
 
 import tensorlib as tl
 from models import SentenceEncoder, SentenceEncoderConfig, Tokenizer
 from models.evaluation.retrieval import retrieval
 from models.system.errors import UserError
-from models.text.corpora.phrasebook import phrasebook
-from models.text.lines import read_tsv, without_empty
+from models.text.lines import without_empty
 from models.training.contrastive import ContrastiveConfig, ContrastiveTrainer
 
 TESTED = 1000  # of a longer test part, this many pairs
@@ -67,22 +67,16 @@ def main() -> None:
         }
     except (UserError, FloatingPointError, OSError) as error:
         raise SystemExit(f"negatives: {error}") from None
-    write(experiment, found, options.out / "index.html")
+    write(experiment, found, options.out / "page.html")
 
 
 class Experiment:
     """The text, and the trainings to compare."""
 
     def __init__(self, options: Any) -> None:
-        files = [options.train_tsv, options.valid_tsv, options.test_tsv]
-        if any(files) and not all(files):
-            raise UserError("--train-tsv, --valid-tsv and --test-tsv are required together; got only some of them")
-        if all(files):
-            parts, self.text = [without_empty(read_tsv(path))[0] for path in files], "the given text"
-        else:
-            book = phrasebook()
-            parts, self.text = [book.train, book.valid, book.test], "the built-in phrasebook, Chinese and English"
-        shuffled = random.Random(0)  # of these the order of `sample` is the same in every version
+        parts = [without_empty(part)[0] for part in parts_of_text(options)]
+        self.text = "the given text" if options.train_tsv else "the built-in phrasebook, Chinese and English"
+        shuffled = random.Random(0)
         self.train, self.valid, self.test = (
             part if i == 0 or len(part) <= TESTED else shuffled.sample(part, TESTED) for i, part in enumerate(parts)
         )

@@ -11,6 +11,7 @@ import io
 import json
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -114,14 +115,16 @@ class Page:
         import matplotlib as mpl
 
         buffer = io.StringIO()
-        with mpl.rc_context({"svg.hashsalt": "experiment"}):  # ids that do not change from run to run
+        # The browser draws the text, for it has more fonts; the hash keeps ids the same from run to run.
+        with mpl.rc_context({"svg.hashsalt": "experiment", "svg.fonttype": "none"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")
             figure.savefig(buffer, format="svg", metadata={"Date": None})
         svg = buffer.getvalue()
         self.parts.append(f"<figure>{svg[svg.index('<svg') :]}<figcaption>{escape(caption)}</figcaption></figure>")
 
     def write(self, path: Path) -> None:
         """Write the page, with the command that made it and the machine."""
-        command = shlex.join(["python", *sys.argv])
+        command = shlex.join(["python", f"examples/experiments/{Path(sys.argv[0]).name}", *sys.argv[1:]])
         body = "\n".join(self.parts)
         page = (
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>'
@@ -134,7 +137,7 @@ class Page:
         print(f"wrote {path}")
 
 
-def figure(columns: int = 1, height: float = 3.6) -> tuple[Any, list[Any]]:
+def figure(columns: int = 1, height: float = 3.6, sharey: bool = False) -> tuple[Any, list[Any]]:
     """Return a Matplotlib figure, and the axes of this many plots side by side."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -142,7 +145,7 @@ def figure(columns: int = 1, height: float = 3.6) -> tuple[Any, list[Any]]:
     look = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3}
     with mpl.rc_context(look):
         made = Figure(figsize=(8.5, height), layout="constrained")
-        return made, list(made.subplots(1, columns, squeeze=False)[0])
+        return made, list(made.subplots(1, columns, squeeze=False, sharey=sharey)[0])
 
 
 def arguments(description: str | None, name: str) -> argparse.ArgumentParser:

@@ -28,6 +28,7 @@ class EncoderDecoder(nn.Module):
     `PAD` is padding, which is never read.
     """
 
+    recurrent = False  # whether the decoder's state at one position is computed from its state at the one before
     config: Any  # with source_vocabulary, target_vocabulary, width and tie_embeddings
     source_embedding: nn.Embedding
     target_embedding: nn.Embedding

@@ -123,6 +123,7 @@ class RecurrentTranslator(EncoderDecoder):
     True
     """
 
+    recurrent = True
     config: RecurrentConfig
 
     def __init__(self, config: RecurrentConfig, generator: tl.Generator | None = None) -> None:

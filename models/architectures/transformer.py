@@ -6,7 +6,6 @@ Masks are called `visible`; True means that a position may be attended to.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -18,12 +17,13 @@ import nn
 import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
 from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, vocabulary_problems
+from models.architectures.layers import LayersConfig, PositionKind, Positions, make_positions, with_positions
 
-__all__ = ["DecoderState", "Transformer", "TransformerConfig"]
+__all__ = ["DecoderState", "Encoder", "Transformer", "TransformerConfig"]
 
 
 @dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(LayersConfig):
     """The configuration of a Transformer. The defaults are the paper's base model (table 3).
 
     >>> models.TransformerConfig(source_vocabulary=8000, target_vocabulary=8000, width=256, heads=7).check()
@@ -50,7 +50,11 @@ class TransformerConfig:
         Literal["post", "pre"],
         "post: LayerNorm(x + Sublayer(x)) as in the paper; pre: x + Sublayer(LayerNorm(x)), easier to train when deep.",
     ] = "post"
-    positions: Annotated[Literal["sinusoidal", "learned"], "Position encodings: sinusoidal or learned."] = "sinusoidal"
+    positions: Annotated[
+        PositionKind,
+        "How order is seen: sinusoidal or learned encodings are added to embeddings, rotary ones (Su et al. 2021) turn "
+        "queries and keys of self-attention; none: an encoder then reads a bag of words. A language model: rotary.",
+    ] = "sinusoidal"
     max_length: Annotated[
         int,
         "Longest sentence, in subwords. Training drops longer pairs, translation cuts longer sentences off, and "
@@ -65,28 +69,10 @@ class TransformerConfig:
 
     def check(self) -> None:
         """Raise ValueError if any field is impossible, naming every such field and its value."""
-        sizes = ["source_vocabulary", "target_vocabulary", "layers", "width", "heads", "feed_forward", "max_length"]
-        problems = [f"{n} must be at least 1, got {getattr(self, n)}" for n in sizes if getattr(self, n) < 1]
-        if self.heads > 0 and self.width % self.heads:
-            problems.append(f"heads must divide width, got {self.heads} and {self.width}")
-        if self.positions == "sinusoidal" and self.width % 2:
-            problems.append(f"width must be even for sinusoidal positions, got {self.width}")
-        for name in ("dropout", "attention_dropout", "feed_forward_dropout", "embedding_dropout"):
-            p = getattr(self, name)
-            if not (p is None and name != "dropout") and not 0 <= p < 1:
-                problems.append(f"{name} must lie in [0, 1), got {p}")
-        if self.norm not in ("post", "pre"):
-            problems.append(f"norm must be 'post' or 'pre', got {self.norm!r}")
-        if self.positions not in ("sinusoidal", "learned"):
-            problems.append(f"positions must be 'sinusoidal' or 'learned', got {self.positions!r}")
+        problems = self.problems("source_vocabulary", "target_vocabulary")
         problems += vocabulary_problems(self.source_vocabulary, self.target_vocabulary, self.tie_embeddings)
         if problems:
             raise ValueError(f"TransformerConfig: {'; '.join(problems)}")
-
-    def dropout_on(self, part: Literal["attention", "feed_forward", "embedding"]) -> float:
-        """Return the dropout of a part of the model that may have a separate setting."""
-        separate: float | None = getattr(self, f"{part}_dropout")
-        return self.dropout if separate is None else separate
 
 
 class Transformer(EncoderDecoder):
@@ -109,8 +95,8 @@ class Transformer(EncoderDecoder):
         config.check()
         self.config = config
         self.make_embeddings(generator)
-        self.source_positions = _positions(config, generator)
-        self.target_positions = _positions(config, generator)
+        self.source_positions = make_positions(config, generator)
+        self.target_positions = make_positions(config, generator)
         self.dropout = nn.Dropout(config.dropout_on("embedding"))
         self.encoder = Encoder(config, generator)
         self.decoder = Decoder(config, generator)
@@ -157,55 +143,60 @@ class Transformer(EncoderDecoder):
 
     @property
     def longest_target(self) -> int | None:
-        """The most tokens that can be decoded: the number of learned positions; sinusoidal ones have no limit."""
+        """The most tokens that can be decoded: the number of learned positions; the others have no limit."""
         return self.config.max_length if self.config.positions == "learned" else None
 
-    def _embed(self, embedding: nn.Embedding, positions: Positions, ids: ArrayLike, start: int = 0) -> tl.Tensor:
-        """Return dropout(sqrt(D) embeddings + positions); the factor (section 3.4) keeps positions from dominating."""
-        ids_BT = checked_ids(ids, "Transformer")
-        x_BTD = embedding(ids_BT) * math.sqrt(self.config.width)
-        return self.dropout(positions(x_BTD, start))
-
-
-Positions = nn.LearnedPositions | nn.SinusoidalPositions
-PREPARED_POSITIONS = 4096  # more rows are computed when needed, so a model's memory does not grow with max_length
-
-
-def _positions(config: TransformerConfig, generator: tl.Generator | None) -> Positions:
-    if config.positions == "learned":
-        return nn.LearnedPositions(config.width, config.max_length, generator)
-    return nn.SinusoidalPositions(config.width, min(config.max_length, PREPARED_POSITIONS))
+    def _embed(self, embedding: nn.Embedding, positions: Positions | None, ids: ArrayLike, start: int = 0) -> tl.Tensor:
+        return self.dropout(with_positions(embedding(checked_ids(ids, "Transformer")), positions, start))
 
 
 class Encoder(nn.Module):
-    """N layers, each of self-attention and feed-forward (section 3.1)."""
+    """N layers, each of self-attention and feed-forward (section 3.1).
 
-    def __init__(self, config: TransformerConfig, generator: tl.Generator | None) -> None:
+    If no position sees later ones, this is a decoder without attention to a memory: the body of a language model.
+    """
+
+    def __init__(self, config: LayersConfig, generator: tl.Generator | None) -> None:
         self.layers = nn.ModuleList(EncoderLayer(config, generator) for _ in range(config.layers))
         # With norm="pre" the last layer's output is not normalized yet (Xiong et al. 2020, table 1).
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else None
 
-    def forward(self, x_BSD: tl.Tensor, visible: tl.Tensor) -> tl.Tensor:
-        """Return the memory (B, S, D); `visible` is (B, 1, 1, S)."""
+    def forward(self, x_BSD: tl.Tensor, visible: tl.Tensor | None, causal: bool = False) -> tl.Tensor:
+        """Return the memory (B, S, D); `visible` is (B, 1, 1, S), or None for all."""
         for layer in self.layers:
-            x_BSD = layer(x_BSD, visible)
+            x_BSD = layer(x_BSD, visible, causal)
         return x_BSD if self.norm is None else self.norm(x_BSD)
+
+    def step(self, x_BTD: tl.Tensor, past: tuple[KeyValueCache, ...]) -> tuple[tl.Tensor, tuple[KeyValueCache, ...]]:
+        """Return the causal output for the next positions, and every layer's keys and values including them.
+
+        Without a past, these are the first T positions; with one, T is 1.
+        """
+        own: list[KeyValueCache] = []
+        for i, layer in enumerate(self.layers):
+            x_BTD, cache = layer.step(x_BTD, past[i] if past else None)
+            own.append(cache)
+        return (x_BTD if self.norm is None else self.norm(x_BTD)), tuple(own)
 
 
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward, each wrapped in Add & Norm."""
 
-    def __init__(self, config: TransformerConfig, generator: tl.Generator | None) -> None:
-        width, dropout = config.width, config.dropout_on("attention")
-        self.attention = nn.MultiHeadAttention(width, config.heads, dropout, generator)
+    def __init__(self, config: LayersConfig, generator: tl.Generator | None) -> None:
+        self.attention = _self_attention(config, generator)
         self.attention_residual = AddNorm(config)
-        self.feed_forward = nn.FeedForward(width, config.feed_forward, config.dropout_on("feed_forward"), generator)
+        self.feed_forward = _feed_forward(config, generator)
         self.feed_forward_residual = AddNorm(config)
 
-    def forward(self, x_BSD: tl.Tensor, visible: tl.Tensor) -> tl.Tensor:
+    def forward(self, x_BSD: tl.Tensor, visible: tl.Tensor | None, causal: bool = False) -> tl.Tensor:
         """Return the layer's output (B, S, D)."""
-        x_BSD = self.attention_residual(x_BSD, self.attention, visible=visible)
+        x_BSD = self.attention_residual(x_BSD, self.attention, visible=visible, causal=causal)
         return self.feed_forward_residual(x_BSD, self.feed_forward)
+
+    def step(self, x_BTD: tl.Tensor, past: KeyValueCache | None) -> tuple[tl.Tensor, KeyValueCache]:
+        """Return the output for the next positions, and this layer's keys and values including them."""
+        x_BTD, own = self.attention_residual(x_BTD, _attend_to_past, self.attention, past)
+        return self.feed_forward_residual(x_BTD, self.feed_forward), own
 
 
 class Decoder(nn.Module):
@@ -235,12 +226,12 @@ class DecoderLayer(nn.Module):
     """Masked self-attention, attention to the encoder's output, feed-forward, each wrapped in Add & Norm."""
 
     def __init__(self, config: TransformerConfig, generator: tl.Generator | None) -> None:
-        width, dropout = config.width, config.dropout_on("attention")
-        self.attention = nn.MultiHeadAttention(width, config.heads, dropout, generator)
+        dropout = config.dropout_on("attention")
+        self.attention = _self_attention(config, generator)
         self.attention_residual = AddNorm(config)
-        self.cross_attention = nn.MultiHeadAttention(width, config.heads, dropout, generator)
+        self.cross_attention = nn.MultiHeadAttention(config.width, config.heads, dropout, generator)
         self.cross_attention_residual = AddNorm(config)
-        self.feed_forward = nn.FeedForward(width, config.feed_forward, config.dropout_on("feed_forward"), generator)
+        self.feed_forward = _feed_forward(config, generator)
         self.feed_forward_residual = AddNorm(config)
 
     def forward(self, x_BTD: tl.Tensor, memory_BSD: tl.Tensor, visible: tl.Tensor | None) -> tl.Tensor:
@@ -257,20 +248,35 @@ class DecoderLayer(nn.Module):
         visible: tl.Tensor | None,
     ) -> tuple[tl.Tensor, KeyValueCache]:
         """Return the output for one more position, and this layer's keys and values (B, H, t + 1, K) including it."""
-        x_B1D, own = self.attention_residual(x_B1D, self._attend_to_past, past)
+        x_B1D, own = self.attention_residual(x_B1D, _attend_to_past, self.attention, past)
         x_B1D = self.cross_attention_residual(x_B1D, self._attend_to_memory, cross, visible)
         return self.feed_forward_residual(x_B1D, self.feed_forward), own
-
-    def _attend_to_past(self, x_B1D: tl.Tensor, past: KeyValueCache | None) -> tuple[tl.Tensor, KeyValueCache]:
-        q_BH1K, k_BH1K, v_BH1K = self.attention.queries_keys_values(x_B1D)
-        cache = KeyValueCache(k_BH1K, v_BH1K) if past is None else past.append(k_BH1K, v_BH1K)
-        # No mask: the cache holds only this position and earlier ones.
-        return self.attention.attend(q_BH1K, cache.keys, cache.values, visible=None), cache
 
     def _attend_to_memory(
         self, x_B1D: tl.Tensor, cross: tuple[tl.Tensor, tl.Tensor], visible: tl.Tensor | None
     ) -> tl.Tensor:
         return self.cross_attention.attend(self.cross_attention.queries(x_B1D), *cross, visible)
+
+
+def _self_attention(config: LayersConfig, generator: tl.Generator | None) -> nn.MultiHeadAttention:
+    rotary = nn.RotaryPositions(config.width // config.heads) if config.positions == "rotary" else None
+    return nn.MultiHeadAttention(config.width, config.heads, config.dropout_on("attention"), generator, rotary)
+
+
+def _feed_forward(config: LayersConfig, generator: tl.Generator | None) -> nn.FeedForward:
+    return nn.FeedForward(config.width, config.feed_forward, config.dropout_on("feed_forward"), generator)
+
+
+def _attend_to_past(
+    x_BTD: tl.Tensor, attention: nn.MultiHeadAttention, past: KeyValueCache | None
+) -> tuple[tl.Tensor, KeyValueCache]:
+    """Return causal self-attention for the next positions, and the keys and values of these and all earlier ones."""
+    q_BHTK, k_BHTK, v_BHTK = attention.queries_keys_values(x_BTD, 0 if past is None else past.keys.shape[2])
+    if past is None:
+        return attention.attend(q_BHTK, k_BHTK, v_BHTK, None, causal=True), KeyValueCache(k_BHTK, v_BHTK)
+    cache = past.append(k_BHTK, v_BHTK)
+    # No mask: the cache holds only this position and earlier ones.
+    return attention.attend(q_BHTK, cache.keys, cache.values, visible=None), cache
 
 
 class AddNorm(nn.Module):
@@ -279,7 +285,7 @@ class AddNorm(nn.Module):
     post: LayerNorm(x + Dropout(Sublayer(x)));  pre: x + Dropout(Sublayer(LayerNorm(x))).
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: LayersConfig) -> None:
         self.order = config.norm
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)

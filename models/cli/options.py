@@ -18,7 +18,13 @@ from models.text.size import TextSize
 __all__ = ["RUN", "BeamOptions", "SearchOptions", "TrainOptions", "Whole", "given", "help_texts", "search_of"]
 
 RUN = Group("Run", sort_key=0)
-_TITLES = {"text": "Text", "tokenizer": "Tokenizer", "model": "Model", "optim": "Optimizer"}
+_TITLES = {
+    "text": "Text",
+    "tokenizer": "Tokenizer",
+    "model": "Model",
+    "sampling": "Scheduled sampling",
+    "optim": "Optimizer",
+}
 _GROUPS = {section: Group(title, sort_key=i) for i, (section, title) in enumerate(_TITLES.items(), start=1)}
 
 

@@ -19,7 +19,7 @@ from models.decoding.protocols import STEPPING, State, SteppingModel, longest_ta
 from models.text.batching import pad
 from models.text.tokens import BOS, EOS
 
-__all__ = ["Draw", "greedy", "initial_state", "limits", "sample"]
+__all__ = ["Draw", "greedy", "initial_state", "limits", "sample", "uniform"]
 
 ENDED = 0.25  # once this fraction of a batch has ended, copying the state of the others pays off
 NUCLEUS = 256  # number of candidates examined first; their probabilities nearly always sum to at least top_p
@@ -96,7 +96,7 @@ def sample(
         )
     limit_B = limits(model, sources, min_length, max_length)
     draws = [tl.default_generator().next_draw() for _ in sources] if draws is None else draws
-    uniform_BT = [_uniform(draw, limit) for draw, limit in zip(draws, limit_B.tolist(), strict=True)]
+    uniform_BT = [uniform(draw, limit) for draw, limit in zip(draws, limit_B.tolist(), strict=True)]
     log_probs: list[list[float]] = [[] for _ in sources]
 
     def choose(logits_BV: tl.Tensor, sentence_B: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +153,7 @@ def _drawn(ids_BC: np.ndarray | None, probs_BC: np.ndarray, uniform_B: np.ndarra
     return column_B if ids_BC is None else np.take_along_axis(ids_BC, column_B[:, None], axis=-1)[:, 0]
 
 
-def _uniform(draw: Draw, count: int) -> np.ndarray:
+def uniform(draw: Draw, count: int) -> np.ndarray:
     """Return a draw's first `count` numbers, uniform in [0, 1); a larger `count` only appends more."""
     bits = tl.get_backend("numpy").random_bits(*draw, count, "uint64")
     return (bits >> np.uint64(11)) * 2.0**-53

@@ -15,7 +15,10 @@ from models.architectures.recurrent import RecurrentConfig
 from models.architectures.transformer import TransformerConfig
 from models.runs.nested_dicts import settable, variant_of
 
-__all__ = ["PRESETS", "TEXT_FILES", "BleuTokenize", "OptimConfig", "TokenizerConfig", "TrainConfig", "model_keys"]
+__all__ = [
+    "PRESETS", "TEXT_FILES", "BleuTokenize", "OptimConfig", "SamplingConfig", "TokenizerConfig", "TrainConfig",
+    "model_keys",
+]  # fmt: skip
 
 BleuTokenize = Literal["auto", "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab"]
 """How BLEU splits text into words: sacrebleu's names, and "auto"."""
@@ -85,6 +88,18 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class SamplingConfig:
+    """With --feeding scheduled-sampling: which fraction of the decoder's input words is true, rather than predicted."""
+
+    decay: Annotated[
+        Literal["linear", "exponential", "inverse-sigmoid", "constant"],
+        "How the fraction of true words falls from 1 during training; constant: it is --sampling.truth from the start.",
+    ] = "linear"
+    truth: Annotated[float, "Least fraction of true words."] = 0.0
+    halfway: Annotated[int, "Step at which half of the words are true; 0: half of the run's steps."] = 0
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """Everything that determines a training run, except the text itself."""
 
@@ -117,9 +132,16 @@ class TrainConfig:
         Literal["loss", "bleu"],
         "The measure by which a validation is the best: best.safetensors has its weights, --patience counts from it.",
     ] = "loss"
+    feeding: Annotated[
+        Literal["teacher-forcing", "free-running", "scheduled-sampling"],
+        "What the decoder reads in training: the true words so far, its own predictions, or a mixture.",
+    ] = "teacher-forcing"
     patience: Annotated[int, "Training ends after this many validations in a row without a new best; 0: no limit."] = 0
     tokenizer: Annotated[TokenizerConfig, "The subword models."] = field(default_factory=TokenizerConfig)
     model: Annotated[TransformerConfig | RecurrentConfig, "The model."] = field(default_factory=TransformerConfig)
+    sampling: Annotated[SamplingConfig, "The mixture of true and predicted words."] = field(
+        default_factory=SamplingConfig
+    )
     optim: Annotated[OptimConfig, "The optimizer."] = field(default_factory=OptimConfig)
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from models.runs.config import TEXT_FILES, TrainConfig
+from models.runs.config import TEXT_FILES, SamplingConfig, TrainConfig
 from models.runs.nested_dicts import flat_items, to_dict
 from models.system.errors import UserError
 from models.system.limits import LARGEST
@@ -26,6 +26,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # a number not listed here must be 
     "model.heads": (1, 2**20),
     "model.feed_forward": (1, 2**20),
     "model.max_length": (2, 2**20),
+    "sampling.truth": (0, 1),
     "optim.betas": (0, 1 - 1e-9),
     "optim.momentum": (0, 1 - 1e-9),
     "optim.eps": (1e-16, 1),  # smaller values vanish beside almost any gradient in float32; 0 may give 0 / 0
@@ -105,6 +106,11 @@ def _check_combinations(config: TrainConfig) -> None:
     if config.model.tie_embeddings and not config.tokenizer.shared:
         raise UserError(
             "config: --model.tie-embeddings needs a shared vocabulary; got --tokenizer.no-shared; leave out one of them"
+        )
+    if config.sampling != SamplingConfig() and config.feeding != "scheduled-sampling":
+        raise UserError(
+            f"config: --sampling settings need --feeding scheduled-sampling; got --feeding {config.feeding}; leave out "
+            "one of them"
         )
     if config.best_by == "bleu" and not config.bleu_sentences:
         raise UserError("config: --best-by bleu needs BLEU; got --bleu-sentences 0; raise it, for example to 500")

@@ -21,6 +21,7 @@ from models.text.batching import Batch
 from models.training.curves import write_curves, write_samples
 from models.training.divergence import LOWER_RATE, Diverged, set_diverged_aside
 from models.training.epochs import Epochs
+from models.training.feeding import make_feeding
 from models.training.log import ProgressDisplay, RunLog, read_log
 from models.training.milestones import estimated_steps, is_done, is_due, out_of_patience
 from models.training.optimizer import make_optimizer, make_schedule, unreached_peak
@@ -47,6 +48,7 @@ class Trainer:
         self.epochs = Epochs(run)
         self.total = estimated_steps(self.config, self.epochs.count(0))
         self.schedule = make_schedule(self.config, self.total)
+        self.feeding = make_feeding(self.config, self.total)
         if warning := unreached_peak(self.config, self.total):
             display.line(warning)
         self.log = RunLog(run.path, self.progress.step, self.progress.validated, warn=display.line)
@@ -146,7 +148,8 @@ class Trainer:
         for batch in batches:
             # The sum over the batch divided by the tokens of the whole step: averaging each batch separately would
             # weight the tokens of a small batch more than those of a large one.
-            summed = self.model.loss(batch.source_BS, batch.target_in_BT, batch.target_out_BT, smoothing, "sum")
+            inputs_BT = self.feeding.inputs(self.model, batch, self.progress.step)
+            summed = self.model.loss(batch.source_BS, inputs_BT, batch.target_out_BT, smoothing, "sum")
             loss = summed * (1 / tokens)
             value = float(loss.item())
             if not math.isfinite(value):

@@ -9,6 +9,7 @@ from itertools import cycle, islice
 import numpy as np
 
 from models.training.epochs import Epochs
+from models.training.feeding import make_feeding
 from models.training.optimizer import make_optimizer
 from models.training.start import Prepared
 from nn import optim
@@ -25,12 +26,13 @@ def rehearsed_seconds(run: Prepared) -> float:
     """
     optimizer, accumulate = make_optimizer(run.config, run.model), run.config.optim.accumulate
     batches = cycle(Epochs(run).batches(0, 0, (STEPS + 1) * accumulate))
-    times = []
+    feeding, times = make_feeding(run.config, STEPS), []
     for _ in range(STEPS + 1):
         began = time.perf_counter()
         with np.errstate(all="ignore"):  # whether training diverges is not measured here
             for batch in islice(batches, accumulate):
-                loss = run.model.loss(batch.source_BS, batch.target_in_BT, batch.target_out_BT, 0.1)
+                inputs_BT = feeding.inputs(run.model, batch, 1)
+                loss = run.model.loss(batch.source_BS, inputs_BT, batch.target_out_BT, 0.1)
                 loss.backward()
             optim.clip_grad_norm(run.model.parameters(), 1.0)
             optimizer.step()

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 import threadpoolctl  # noqa: F401  # sets an environment variable when it is imported
@@ -54,37 +55,46 @@ def test_a_page_is_self_contained_and_escaped(page, tmp_path):
     assert "Made by <code>python " in text and "NumPy" in text
 
 
-# ---- a small run of each -------------------------------------------------------------------------------------------
+TINY = {
+    "gradients": ["--steps", "3", "--lengths", "4", "6", "--blanks", "3", "--width", "8", "--batch", "4"],
+    "positions": ["--steps", "3", "--longest", "4", "--width", "8", "--batch", "4"],
+    "parts": ["--steps", "2", "--layers", "1", "--width", "8", "--batch-tokens", "64"],
+    "feeding": ["--steps", "2", "--width", "8", "--lengths", "4", "6", "--sentences", "2", "--repeats", "1"],
+    "negatives": [
+        *["--steps", "6", "--long-steps", "8", "--batch", "4", "--width", "8", "--vocabulary", "300"],
+        *["--numbers", "1", "2", "--hard", "1"],
+    ],
+    "ladder": ["--epochs", "1", "--width", "8", "--batch-tokens", "256", "--warmup", "1", "--vocabulary", "300"],
+}
+WITH_TEXT = ("parts", "feeding", "ladder", "negatives")
 
 
-def run(name, out, *options):
-    """Run an experiment as a user does; return its page and what it printed."""
-    command = [sys.executable, str(EXPERIMENTS / f"{name}.py"), "--out", str(out), *map(str, options)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
-    ran = subprocess.run(command, env=environment, cwd=out.parent, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    return (out / "index.html").read_text("utf-8"), ran.stdout
+@pytest.fixture
+def text(tmp_path):
+    """Return the options that name small files of text."""
+    pairs = list(pairwise(["one", "two", "three", "four", "five", "six", "seven", "eight"]))
+    lines = [f"{a} {b} .\t{b} {a} .\n" for a, b in pairs] * 5
+    options = []
+    for part, count in (("train", 32), ("valid", 5), ("test", 5)):
+        (tmp_path / f"{part}.tsv").write_text("".join(lines[:count]))
+        options += [f"--{part}-tsv", str(tmp_path / f"{part}.tsv")]
+    return options
 
 
-def test_negatives(tmp_path):
-    colours, things = ["rot", "grün", "blau", "gelb", "weiß"], ["Hund", "Katze", "Haus", "Auto", "Baum"]
-    pairs = [f"{colour} {thing}\t{thing.lower()} {colour.upper()}\n" for colour in colours for thing in things]
-    for part, lines in (("train", pairs), ("valid", pairs[::2]), ("test", pairs[1::3])):
-        (tmp_path / f"{part}.tsv").write_text("".join(lines), encoding="utf-8")
-    small = ["--steps", 6, "--long-steps", 8, "--batch", 8, "--numbers", 1, 3, "--hard", 1, "--width", 16]
-    small += [
-        "--vocabulary",
-        320,
-        *[x for part in ("train", "valid", "test") for x in (f"--{part}-tsv", f"{part}.tsv")],
-    ]
-    page, printed = run("negatives", tmp_path / "out", *small)
-    assert "After 8 steps the encoder finds" in page[: page.index("<p>")] and page.count("<svg") == 2
-    for name in ("in batch 7", "uniform 3", "hard 1", "triplet hard 1", "margin in batch 7", "long bag"):
-        assert f"<td>{name}</td>" in page and f"{name} ..." in printed
-    again, printed = run("negatives", tmp_path / "out", *small)
-    assert again == page and "..." not in printed
-
-
-def test_negatives_needs_all_parts_of_the_text(tmp_path):
-    with pytest.raises(AssertionError, match="are required together; got only some"):
-        run("negatives", tmp_path / "out", "--train-tsv", "train.tsv")
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXPERIMENTS.glob("*.py")))
+def test_an_experiment_writes_its_page_and_measures_nothing_twice(name, tmp_path, text):
+    if name in ("page", "runs", "learning"):
+        pytest.skip("shared by the experiments")
+    out = tmp_path / "out"
+    command = [sys.executable, EXPERIMENTS / f"{name}.py", "--out", out, *TINY[name]]
+    command += text if name in WITH_TEXT else []
+    environment = {**os.environ, "PYTHONUTF8": "1", "TENSORLIB_THREADS": "1"}
+    for expected in ("...", "wrote"):
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert expected in run.stdout
+    assert "..." not in run.stdout  # the second time, all results are known
+    page = (out / "page.html").read_text()
+    assert page.index("<h1>") < page.index('class="findings"') < page.index("<svg")
+    assert "<table>" in page
+    assert f"examples/experiments/{name}.py" in page

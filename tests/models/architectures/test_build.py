@@ -1,6 +1,6 @@
 """A config names its architecture, and is built into a model of it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -17,10 +17,13 @@ from models.system.errors import UserError
 TINY = TransformerConfig(7, 7, layers=1, width=4, heads=2, feed_forward=6)
 CONFIGS = {
     "transformer": TINY,
+    "rotary": replace(TINY, positions="rotary"),
+    "learned": replace(TINY, positions="learned"),
     **{kind: RecurrentConfig(7, 8, layers=2, width=4, kind=kind) for kind in ("lstm", "gru", "rnn")},
     "additive": RecurrentConfig(7, 8, layers=1, width=4, attention="additive"),
     "none, tied": RecurrentConfig(7, 7, layers=1, width=4, attention="none", tie_embeddings=True),
 }
+MODELS = {TransformerConfig: Transformer, RecurrentConfig: RecurrentTranslator}
 
 
 def test_the_dict_of_a_transformer_does_not_name_it():
@@ -33,7 +36,7 @@ def test_every_config_comes_back_and_builds_a_model_of_its_architecture(name):
     config = CONFIGS[name]
     again, model = config_from_dict(config_to_dict(config)), build_model(config)
     assert type(again) is type(config) and again == config
-    assert type(model) is (Transformer if name == "transformer" else RecurrentTranslator) and model.config is config
+    assert type(model) is MODELS[type(config)] and model.config is config
     assert parameter_shapes_of(config) == {name: p.shape for name, p in model.named_parameters()}
 
 

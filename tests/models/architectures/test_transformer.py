@@ -58,6 +58,11 @@ VARIANTS = [
     )
 ]
 IDS = [f"{v['layers']}+{v['layers']} {v['norm']} {'tied' if v['tie_embeddings'] else 'untied'}" for v in VARIANTS]
+VARIANTS += [
+    {"layers": 2, "norm": "pre", "tie_embeddings": False, "positions": "rotary"},
+    {"layers": 1, "norm": "post", "tie_embeddings": True, "positions": "none"},
+]
+IDS += ["rotary", "no positions"]
 
 
 # ---- the architecture ----
@@ -71,7 +76,8 @@ def by_hand(model, source, target):
         return x + sublayer(wrapped.norm(x)) if pre else wrapped.norm(x + sublayer(x))
 
     def embedded(embedding, positions, ids):
-        return positions(tl.Tensor(math.sqrt(model.config.width) * embedding.weight.numpy()[ids]))
+        x = tl.Tensor(math.sqrt(model.config.width) * embedding.weight.numpy()[ids])
+        return positions(x) if positions else x
 
     words = nn.padding_mask((source != PAD).sum(axis=1), source.shape[1])
     x = embedded(model.source_embedding, model.source_positions, source)
@@ -375,15 +381,35 @@ def test_embeddings_are_scaled_by_the_root_of_the_width():
 
 def test_an_impossible_configuration_is_refused_with_every_reason_and_value():
     with pytest.raises(ValueError) as caught:
-        Transformer(TransformerConfig(0, 9, width=6, heads=4, dropout=1.5, norm="both", positions="none",
+        Transformer(TransformerConfig(0, 9, width=6, heads=4, dropout=1.5, norm="both", positions="absolute",
                                       tie_embeddings=True))  # fmt: skip
     for part in (
         "source_vocabulary must be at least 1, got 0", "heads must divide width, got 4 and 6", "got 1.5", "'both'",
-        "'none'", "one vocabulary for source and target, got sizes 0 and 9",
+        "'absolute'", "one vocabulary for source and target, got sizes 0 and 9",
     ):  # fmt: skip
         assert part in str(caught.value)
     with pytest.raises(ValueError, match="width must be even for sinusoidal positions, got 7"):
         Transformer(TransformerConfig(5, 5, width=7, heads=7))
+
+
+def test_rotary_positions_need_heads_of_even_width():
+    with pytest.raises(ValueError, match="width / heads must be even for rotary positions, got 6 / 2"):
+        TransformerConfig(9, 9, width=6, heads=2, positions="rotary").check()
+
+
+@pytest.mark.parametrize("positions, bag", [("none", True), ("rotary", False), ("sinusoidal", False)])
+def test_without_positions_the_encoder_reads_a_bag_of_words(positions, bag):
+    model, order = make(positions=positions, layers=2), [2, 0, 3, 1]
+    memory_SD, permuted_SD = (model.encode(ids).numpy()[0] for ids in (SOURCE[:1], SOURCE[:1, order]))
+    assert np.allclose(memory_SD[order], permuted_SD, atol=1e-12) == bag
+
+
+def test_rotary_positions_turn_self_attention_of_both_sides_and_not_the_attention_to_the_memory():
+    model = make(positions="rotary", layers=2)
+    for layer in [*model.encoder.layers, *model.decoder.layers]:
+        assert layer.attention.rotary.head_width == 2
+    assert all(layer.cross_attention.rotary is None for layer in model.decoder.layers)
+    assert model.longest_target is None and not any("position" in name for name in model.state_dict())
 
 
 def test_ids_outside_the_vocabulary_and_sentences_too_long_are_refused():
