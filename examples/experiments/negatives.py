@@ -43,10 +43,7 @@ KINDS = {
 def main() -> None:
     """Measure what is missing, and write the page."""
     parser = arguments(__doc__, "negatives")
-    for part in ("train", "valid", "test"):
-        parser.add_argument(
-            f"--{part}-tsv", type=Path, help=f"pairs to {part} with; all three parts, or the phrasebook"
-        )
+    add_text(parser)
     parser.add_argument("--steps", type=int, default=250, help="steps of each training")
     parser.add_argument("--long-steps", type=int, default=1000, help="steps of the two last trainings")
     parser.add_argument("--batch", type=int, default=128, help="pairs in a batch")
