@@ -46,6 +46,7 @@ def main() -> None:
     add_text(parser)
     parser.add_argument("--steps", type=int, default=250, help="steps of each training")
     parser.add_argument("--long-steps", type=int, default=1000, help="steps of the two last trainings")
+    parser.add_argument("--long-width", type=int, default=256, help="width in the two last trainings")
     parser.add_argument("--batch", type=int, default=128, help="pairs in a batch")
     parser.add_argument(
         "--numbers", type=int, nargs="+", default=[1, 4, 16, 64], help="numbers of negatives to compare"
@@ -99,14 +100,16 @@ class Experiment:
         runs |= {f"{loss} in batch {every}": {"loss": loss} for loss in ("triplet", "margin")}
         runs[f"triplet hard {options.hard[0]}"] = {"loss": "triplet", "in_batch": 0, "hard": options.hard[0]}
         runs["bag"] = {"layers": 0}
-        runs["long"] = {"steps": options.long_steps}
-        runs["long bag"] = {"steps": options.long_steps, "layers": 0}
+        long = {"steps": options.long_steps, "width": options.long_width, "dropout": 0.2}
+        runs |= {"long": long, "long bag": {**long, "layers": 0}}
         return runs
 
-    def run(self, layers: int | None = None, steps: int | None = None, **settings: Any) -> dict[str, Any]:
+    def run(
+        self, layers: int | None = None, steps: int = 0, width: int = 0, dropout: float = 0.1, **settings: Any
+    ) -> dict[str, Any]:
         """Train an encoder; return its accuracy after each sixth, its time, and its measures on the test part."""
         o = self.options
-        steps = steps or o.steps
+        steps, width, layers = steps or o.steps, width or o.width, o.layers if layers is None else layers
         config = ContrastiveConfig(
             steps=steps,
             batch=o.batch,
@@ -116,8 +119,8 @@ class Experiment:
             **settings,
         )
         tl.seed(0)
-        size = {"layers": o.layers if layers is None else layers, "width": o.width, "feed_forward": 2 * o.width}
-        encoder = SentenceEncoder(SentenceEncoderConfig(**size), self.tokenizer, tl.default_generator())
+        size = SentenceEncoderConfig(layers=layers, width=width, feed_forward=2 * width, dropout=dropout)
+        encoder = SentenceEncoder(size, self.tokenizer, tl.default_generator())
         trainer, seconds, curve = ContrastiveTrainer(encoder, self.train, self.valid, config), 0.0, []
         with tl.threads():
             while trainer.progress.step < steps:
@@ -219,7 +222,7 @@ def findings(found: dict[str, Any], experiment: Experiment) -> list[str]:
     among, least = f"among {candidates(found, 'distracted'):,} sentences", min(experiment.options.numbers)
     hardest = o.hard[-1]
     return [
-        f"After {o.long_steps:,} steps the encoder finds the translation of {accuracy('long', 'test')} of the test "
+        f"After {o.long_steps:,} steps an encoder of width {o.long_width} finds the translation of {accuracy('long', 'test')} of the test "
         f"sentences among {candidates(found, 'test'):,}, and of {accuracy('long')} {among}.",
         f"A bag of subwords, which knows no word order, finds {accuracy('long bag', 'test')} and "
         f"{accuracy('long bag')} in {slowness(found)} of the time.",

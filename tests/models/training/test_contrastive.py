@@ -46,22 +46,32 @@ def trainer(tokenizer, kind="in-batch", path=None, pairs=PAIRS, encoder=None, **
 # ---- negatives -------------------------------------------------------------------------------------------------------
 
 
-def pools(trained, batch, monkeypatch):
-    """Return, for each direction, the texts that a step compares each anchor with: positive, and set of negatives."""
-    found = []
+MORE = [(PAIRS[0][0], "a second translation"), *PAIRS]  # so that a pair's texts have different numbers
 
-    def spy(anchors, positives, pool, excluded):
-        found.append((len(pool), ~excluded))
+
+def pools(trained, batch, monkeypatch):
+    """Return, for each direction, the negatives that a step compares each anchor with, after checking the positives."""
+    found, texts = [], []
+
+    def encoded(rows, side):
+        texts.append([trained.encoder.tokenizer.source.decode(row) for row in rows])
+        return tl.Tensor([[1000.0 * len(texts) + i] for i in range(len(rows))])  # says which text it is
+
+    def text_of(number):
+        return texts[int(number) // 1000 - 1][int(number) % 1000]
+
+    def loss(anchors, positives, pool, excluded):
+        pairs = [(text_of(a), text_of(p)) for (a,), (p,) in zip(anchors.numpy(), positives.numpy(), strict=True)]
+        rows = [{text_of(number) for (number,) in pool.numpy()[~row]} for row in excluded]
+        found.append((pairs, rows))
         return (anchors * positives).sum()
 
-    monkeypatch.setattr(trained, "loss", spy)
-    encoded = []
-    monkeypatch.setattr(
-        trained.encoder, "forward_rows", lambda rows, side: encoded.append(rows) or tl.ones((len(rows), 2))
-    )
+    monkeypatch.setattr(trained, "loss", loss)
+    monkeypatch.setattr(trained.encoder, "forward_rows", encoded)
     trained._loss(batch)
-    texts = [[trained.encoder.tokenizer.source.decode(row) for row in rows] for rows in encoded]
-    return [[{texts[s][j] for j in np.flatnonzero(row)} for row in found[s][1]] for s in (0, 1)]
+    own = [[trained.texts[s][i] for i in batch[s]] for s in (0, 1)]
+    assert [pairs for pairs, _ in found] == [[*zip(own[1 - s], own[s], strict=True)] for s in (0, 1)]
+    return [rows for _, rows in found]
 
 
 def test_in_batch_negatives_are_the_other_pairs(tokenizer, monkeypatch):
@@ -83,16 +93,18 @@ def test_as_many_negatives_as_asked_for(kind, least, most, tokenizer, monkeypatc
 
 
 def test_hard_negatives_are_those_that_score_highest(tokenizer, monkeypatch):
-    trained = trainer(tokenizer, "hard", candidates=400)  # of 20 texts: all are among them
+    trained = trainer(tokenizer, "hard", pairs=MORE, candidates=400)  # of 20 texts: all are among them
     rng = np.random.default_rng(0)
-    trained.mined = [rng.standard_normal((20, 6)), rng.standard_normal((20, 6))]
+    trained.mined = [rng.standard_normal((20, 6)), rng.standard_normal((21, 6))]
     batch = trained._batch(0)
-    scores = trained.mined[0][batch[0]] @ trained.mined[1].T
-    scores[np.arange(5), batch[1]] = -np.inf
-    hardest = [trained.texts[1][i] for i in scores.argmax(axis=1)]
-    assert all(
-        text in negatives for text, negatives in zip(hardest, pools(trained, batch, monkeypatch)[1], strict=True)
-    )
+    found = pools(trained, batch, monkeypatch)
+    for s in (0, 1):
+        scores = trained.mined[1 - s][batch[1 - s]] @ trained.mined[s].T
+        for row, anchor in zip(scores, batch[1 - s], strict=True):
+            known = [pair[s] for pair in MORE if pair[1 - s] == trained.texts[1 - s][anchor]]
+            row[[trained.texts[s].index(text) for text in known]] = -np.inf
+        hardest = [trained.texts[s][i] for i in scores.argmax(axis=1)]
+        assert all(text in negatives for text, negatives in zip(hardest, found[s], strict=True))
 
 
 @every_kind
