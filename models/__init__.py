@@ -10,6 +10,7 @@ from models.system.shadowing import require_own_nn
 if TYPE_CHECKING:
     from models.architectures.language import LanguageConfig, LanguageModel
     from models.architectures.recurrent import RecurrentConfig, RecurrentTranslator
+    from models.architectures.sentence_encoder import SentenceEncoder, SentenceEncoderConfig
     from models.architectures.transformer import Transformer, TransformerConfig
     from models.decoding.beam import beam_search
     from models.decoding.token_by_token import greedy
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from models.text.subwords import Tokenizer
 
 __all__ = [
-    "LanguageConfig", "LanguageModel", "RecurrentConfig", "RecurrentTranslator", "Tokenizer", "Transformer",
-    "TransformerConfig", "WordVectors", "beam_search", "greedy", "load", "make_batch",
+    "LanguageConfig", "LanguageModel", "RecurrentConfig", "RecurrentTranslator", "SentenceEncoder",
+    "SentenceEncoderConfig", "Tokenizer", "Transformer", "TransformerConfig", "WordVectors", "beam_search", "greedy",
+    "load", "make_batch",
 ]  # fmt: skip
 
 _MODULES = {
@@ -28,6 +30,8 @@ _MODULES = {
     "LanguageModel": "models.architectures.language",
     "RecurrentConfig": "models.architectures.recurrent",
     "RecurrentTranslator": "models.architectures.recurrent",
+    "SentenceEncoder": "models.architectures.sentence_encoder",
+    "SentenceEncoderConfig": "models.architectures.sentence_encoder",
     "Tokenizer": "models.text.subwords",
     "Transformer": "models.architectures.transformer",
     "TransformerConfig": "models.architectures.transformer",

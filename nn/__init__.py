@@ -7,6 +7,7 @@ __project__ = "tensorlib"  # distinguishes this package from others of its name,
 from nn import averaging, functional, init, optim, schedules
 from nn.attention import MultiHeadAttention, causal_mask, padding_mask
 from nn.containers import ModuleList, Sequential
+from nn.contrastive import InfoNCELoss, MarginLoss, TripletLoss
 from nn.functional import functional_call
 from nn.layers import Dropout, Embedding, FeedForward, LayerNorm, Linear, LinearRelu
 from nn.losses import CrossEntropyLoss
@@ -28,11 +29,13 @@ __all__ = [
     "Embedding",
     "FeedForward",
     "GRUCell",
+    "InfoNCELoss",
     "LSTMCell",
     "LayerNorm",
     "LearnedPositions",
     "Linear",
     "LinearRelu",
+    "MarginLoss",
     "Module",
     "ModuleList",
     "MultiHeadAttention",
@@ -41,6 +44,7 @@ __all__ = [
     "RotaryPositions",
     "Sequential",
     "SinusoidalPositions",
+    "TripletLoss",
     "averaging",
     "causal_mask",
     "detached",
@@ -61,6 +65,8 @@ _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "NLLLoss": "tl.nll_loss(log_probs, targets)", "HuberLoss": "tl.huber_loss(x, targets)",
     "BCEWithLogitsLoss": "tl.binary_cross_entropy_with_logits(logits, targets)",
     "BCELoss": "tl.binary_cross_entropy_with_logits(logits, targets)", "SmoothL1Loss": "tl.huber_loss(x, targets)",
+    "TripletMarginLoss": "nn.TripletLoss, with squared=False",
+    "CosineEmbeddingLoss": "nn.MarginLoss(distance='cosine')",
     "CosineSimilarity": "tl.cosine_similarity(x, y)", "LogSoftmax": "tl.log_softmax in forward",
     "LeakyReLU": "tl.leaky_relu in forward", "ELU": "tl.elu in forward", "Softplus": "tl.softplus in forward",
     "Mish": "tl.mish in forward", "GLU": "tl.glu in forward", "Hardtanh": "tl.hardtanh in forward",

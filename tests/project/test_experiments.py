@@ -60,9 +60,26 @@ TINY = {
     "positions": ["--steps", "3", "--longest", "4", "--width", "8", "--batch", "4"],
     "parts": ["--steps", "2", "--layers", "1", "--width", "8", "--batch-tokens", "64"],
     "feeding": ["--steps", "2", "--width", "8", "--lengths", "4", "6", "--sentences", "2", "--repeats", "1"],
+    "negatives": [
+        *[
+            "--steps",
+            "6",
+            "--long-steps",
+            "8",
+            "--long-width",
+            "8",
+            "--batch",
+            "4",
+            "--width",
+            "8",
+            "--vocabulary",
+            "300",
+        ],
+        *["--numbers", "1", "2", "--hard", "1"],
+    ],
     "ladder": ["--epochs", "1", "--width", "8", "--batch-tokens", "256", "--warmup", "1", "--vocabulary", "300"],
 }
-WITH_TEXT = ("parts", "feeding", "ladder")
+WITH_TEXT = ("parts", "feeding", "ladder", "negatives")
 
 
 @pytest.fixture
