@@ -223,7 +223,8 @@ def findings(found: dict[str, Any], experiment: Experiment) -> list[str]:
     hardest = o.hard[-1]
     return [
         f"After {o.long_steps:,} steps an encoder of width {o.long_width} finds the translation of "
-        f"{accuracy('long', 'test')} of the test sentences among {candidates(found, 'test'):,}, and of {accuracy('long')} {among}.",
+        f"{accuracy('long', 'test')} of the test sentences among {candidates(found, 'test'):,}, and of "
+        f"{accuracy('long')} {among}.",
         f"A bag of subwords, which knows no word order, finds {accuracy('long bag', 'test')} and "
         f"{accuracy('long bag')} in {slowness(found)} of the time.",
         f"The number: {least} negative(s) in the batch give {accuracy(f'in batch {least}')} {among}, all {every} give "

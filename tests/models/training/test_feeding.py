@@ -8,6 +8,7 @@ import pytest
 
 import models.training.feeding
 import tensorlib as tl
+from models.architectures.language import LanguageConfig, LanguageModel
 from models.architectures.recurrent import RecurrentConfig, RecurrentTranslator
 from models.architectures.transformer import Transformer, TransformerConfig
 from models.decoding.token_by_token import greedy
@@ -35,7 +36,7 @@ def make_config(tmp_path):
     return config_maker(tmp_path)
 
 
-@pytest.fixture(params=["transformer", "transformer-learned", "lstm", "gru-none"])
+@pytest.fixture(params=["transformer", "transformer-learned", "lstm", "gru-none", "language"])
 def model(request):
     """Return a model in float64, in training mode, with dropout, and large enough weights for varied predictions."""
     kind, _, option = request.param.partition("-")
@@ -44,11 +45,19 @@ def model(request):
         positions = option or "sinusoidal"
         config = TransformerConfig(12, 12, 2, 8, 2, 16, dropout=0.5, norm="pre", positions=positions, max_length=20)
         made = Transformer(config, generator)
+    elif kind == "language":
+        made = LanguageModel(LanguageConfig(12, 2, 8, 2, 16, dropout=0.5, max_length=20), generator)
     else:
         made = RecurrentTranslator(RecurrentConfig(12, 12, 2, 8, option or "dot", dropout=0.5, kind=kind), generator)
     for parameter in made.parameters():
         parameter.replace(3 * parameter.numpy())
     return made.astype("float64").train()
+
+
+def batch_for(model, times=1):
+    """Return a batch of the examples, whose sources a language model does not have."""
+    no_source = isinstance(model, LanguageModel)
+    return make_batch([([] if no_source else source, target) for source, target in EXAMPLES * times])
 
 
 def likeliest(model, batch, inputs_BT):
@@ -57,26 +66,26 @@ def likeliest(model, batch, inputs_BT):
 
 
 def test_teacher_forcing_feeds_the_shifted_target(model):
-    batch = make_batch(EXAMPLES)
+    batch = batch_for(model)
     np.testing.assert_array_equal(TeacherForcing().inputs(model, batch, 1), batch.target_in_BT)
 
 
 def test_free_running_feeds_each_prediction_back(model):
-    batch = make_batch(EXAMPLES)
+    batch = batch_for(model)
     fed_BT = FreeRunning().inputs(model, batch, 1)
     truth_BT = batch.target_in_BT
     real_BT = truth_BT[:, 1:] != PAD
     assert (fed_BT[:, 0] == BOS).all() and (fed_BT[truth_BT == PAD] == PAD).all()
     np.testing.assert_array_equal(fed_BT[:, 1:][real_BT], likeliest(model, batch, fed_BT)[:, :-1][real_BT])
     assert (fed_BT != truth_BT).any()
-    greedy_targets = greedy(model, [source for source, _ in EXAMPLES], max_length=3)
+    greedy_targets = greedy(model, [source[source > 0].tolist() for source in batch.source_BS], max_length=3)
     for fed, target in zip(fed_BT, greedy_targets, strict=True):  # the same words as in use, up to the first </s>
         count = min(len(target), (fed != PAD).sum() - 1)
         assert fed[1 : 1 + count].tolist() == target[:count]
 
 
 def test_true_words_everywhere_are_teacher_forcing(model):
-    batch = make_batch(EXAMPLES)
+    batch = batch_for(model)
     fed_BT = fed_back(model, batch, np.ones(batch.target_in_BT.shape, dtype=bool))
     np.testing.assert_array_equal(fed_BT, batch.target_in_BT)
 
@@ -84,7 +93,7 @@ def test_true_words_everywhere_are_teacher_forcing(model):
 @pytest.mark.parametrize("cache", [True, False])
 def test_one_pass_over_the_inputs_is_the_step_by_step_form(model, cache):
     model.eval()  # each form would draw other dropout
-    batch = make_batch(EXAMPLES)
+    batch = batch_for(model)
     inputs_BT = FreeRunning().inputs(model, batch, 1)
     results = []
     for loss in (
@@ -103,7 +112,7 @@ def test_one_pass_over_the_inputs_is_the_step_by_step_form(model, cache):
 @pytest.mark.parametrize("truth", [0.0, 0.5, 1.0])
 def test_scheduled_sampling_mixes_true_and_predicted_words(model, truth):
     tl.seed(1)
-    batch = make_batch(EXAMPLES * 20)
+    batch = batch_for(model, 20)
     feeding = ScheduledSampling(SamplingConfig("constant", truth), 100)
     inputs_BT, truth_BT = feeding.inputs(model, batch, 1), batch.target_in_BT
     # A recurrent model predicts from the mixture, a Transformer in a first pass from the true words.
