@@ -46,7 +46,7 @@ def main() -> None:
     add_text(parser)
     parser.add_argument("--steps", type=int, default=250, help="steps of each training")
     parser.add_argument("--long-steps", type=int, default=1000, help="steps of the two last trainings")
-    parser.add_argument("--long-width", type=int, default=256, help="width in the two last trainings")
+    parser.add_argument("--long-width", type=int, default=384, help="width in the two last trainings")
     parser.add_argument("--batch", type=int, default=128, help="pairs in a batch")
     parser.add_argument(
         "--numbers", type=int, nargs="+", default=[1, 4, 16, 64], help="numbers of negatives to compare"
@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1, help="layers of the encoder")
     parser.add_argument("--width", type=int, default=128, help="width of the encoder, and of the bag of subwords")
     parser.add_argument("--vocabulary", type=int, default=8000, help="number of subwords")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="Adam's learning rate")
+    parser.add_argument("--learning-rate", type=float, default=2e-4, help="Adam's learning rate")
+    parser.add_argument("--embedding-rate", type=float, default=50, help="that of the embeddings, as a multiple")
     options = parser.parse_args()
     try:
         experiment = Experiment(options)
@@ -114,6 +115,7 @@ class Experiment:
             steps=steps,
             batch=o.batch,
             learning_rate=o.learning_rate,
+            embedding_rate=o.embedding_rate,
             warmup=steps // 10,
             mine_every=min(100, max(steps // 4, 1)),
             **settings,
