@@ -146,7 +146,7 @@ def test_a_pair_that_is_too_long_is_left_out_with_its_text(tmp_path):
 def test_the_ids_are_small_integers(run):
     epochs = Epochs(run)
     epochs.count(0)
-    assert all(ids.dtype == np.int32 for example in epochs._examples for ids in example)
+    assert all(ids.dtype == np.int32 for example in epochs._items._examples for ids in example)
 
 
 def test_validation_is_never_split_at_random(run):
