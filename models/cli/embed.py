@@ -27,7 +27,7 @@ from models.runs.vector_files import (
     newest_vectors,
     read_state,
     refuse_existing_vectors,
-    write_text,
+    write_word2vec,
 )
 from models.runs.word_vectors import WordVectors
 from models.system.errors import UserError
@@ -239,5 +239,5 @@ def _look_up(
         for word, cosine in rows:
             print(f"    {cosine:6.3f}  {printable(word)}")
     if text_format:
-        write_text(run / TEXT, vectors.words, vectors.vectors_VD)
+        write_word2vec(run / TEXT, vectors.words, vectors.vectors_VD)
         print(f"written: {run / TEXT}")

@@ -39,7 +39,7 @@ __all__ += [
     "read_state",
     "refuse_existing_vectors",
     "write_state",
-    "write_text",
+    "write_word2vec",
     "write_words",
 ]
 
@@ -229,7 +229,7 @@ def read_words(run: Path, count: int) -> list[str]:
     return words
 
 
-def write_text(path: Path, words: list[str], vectors_VD: Floats) -> None:
+def write_word2vec(path: Path, words: list[str], vectors_VD: Floats) -> None:
     """Write vectors in the text format of word2vec, which other programs read: "V D", then a word and its numbers."""
     lines = [f"{len(words)} {vectors_VD.shape[1]}\n"]
     lines += [f"{word} {' '.join(map(str, row))}\n" for word, row in zip(words, vectors_VD.tolist(), strict=True)]
