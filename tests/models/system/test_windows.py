@@ -12,6 +12,7 @@ import pytest
 
 from models.cli.main import main
 from models.system import terminal
+from models.system.machine import processor
 from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, is_broken_pipe, quoted, shows_colors
 from tensorlib.exchange import safetensors
@@ -219,8 +220,18 @@ def test_no_file_needs_what_windows_lacks(file):
             assert name not in missing or f'hasattr({owner}, "{name}")' in text, where
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("open", "read_text", "write_text")):
             check_encoding(node, where)
-    if file.name != "translate.py":  # it compares names that the user gives with /dev/stdin and /dev/fd
+    # translate.py compares names that the user gives with /dev/stdin and /dev/fd; machine.py does without /proc
+    if file.name not in ("translate.py", "machine.py"):
         assert not re.search(r"[\"'](/dev/|/tmp|/proc)", text)
+
+
+def test_a_machine_without_proc_has_a_name(monkeypatch):
+    def missing(self, **options):
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr("pathlib.Path.read_text", missing)
+    monkeypatch.setattr("platform.processor", lambda: "Intel64 Family 6")
+    assert re.fullmatch(r"Intel64 Family 6, \d+ cores", processor())
 
 
 def check_encoding(call, where):
