@@ -139,6 +139,8 @@ class LSTMCell(RecurrentCell):
 
     def sequence(self, x_BTD: tl.Tensor, state: State = None, visible_BT: Any = None, reverse: bool = False) -> Any:
         """Return all states h (B, T, H) of a sequence, and the last h and c."""
+        if state is not None and not (isinstance(state, tuple | list) and len(state) == 2):
+            raise TypeError(f"{self.label()}: state must be a pair (h, c) of Tensors (B, H), got {kind_of(state)}")
         h_BH, c_BH = (None, None) if state is None else state
         h_BTH, c_BTH = tl.lstm(x_BTD, self.weight_x, self.weight_h, self.bias, h_BH, c_BH, visible_BT, reverse)
         last = 0 if reverse else -1

@@ -35,8 +35,9 @@ class RecurrentConfig:
     width: Annotated[int, "Width D of embeddings, states and memory; even."] = 512
     attention: Annotated[
         Literal["additive", "dot", "none"],
-        "How the decoder looks at the source: additive (Bahdanau et al. 2015) or dot (Luong et al. 2015) attention, or "
-        "none: it starts from the encoder's last state, and sees nothing else (Sutskever et al. 2014).",
+        "How the decoder looks at the source: additive attention (Bahdanau et al. 2015), dot-product attention (the "
+        "general form of Luong et al. 2015), or none: it starts from the encoder's last state, and sees nothing else "
+        "(Sutskever et al. 2014).",
     ] = "dot"
     dropout: Annotated[float, "Dropout on embeddings, between layers, and on the decoder's output."] = 0.3
     max_length: Annotated[
@@ -103,13 +104,15 @@ class RecurrentTranslator(EncoderDecoder):
     """An encoder that reads the source in both directions, and a decoder that starts from its last state.
 
     h = decoder(embeddings of the target); without attention the logits are W h. With attention the decoder's output is
-    tanh([c; h] W_c), where the context c is the mean of the encoder's states, weighted by softmax(score(h, state))
-    (Luong et al. 2015, equations 1 to 5):
+    tanh([c; h] W_c + b_c), where the context c is the mean of the encoder's states m, weighted by softmax(score(h, m))
+    (Luong et al. 2015, section 3):
 
-        dot:       score(h, m) = h . (m W)         Luong et al. 2015, equation 8, "general"
-        additive:  score(h, m) = v . tanh(h U + m W)         Bahdanau et al. 2015, appendix A.1.2
+        dot:       score(h, m) = h . (m W)                      Luong et al. 2015, section 3.1, "general"
+        additive:  score(h, m) = v . tanh(h U + b + m W)        Bahdanau et al. 2015, appendix A.1.2
 
-    No state depends on an earlier context (there is no input feeding), so all target positions are computed at once.
+    Two things are simpler than in these papers. No state depends on an earlier context (Luong's input feeding, and
+    Bahdanau's decoder), so all target positions are computed at once. And without attention the encoder reads in both
+    directions too, where Sutskever et al. 2014 read the source backwards.
 
     >>> config = models.RecurrentConfig(9, 9, layers=1, width=8, kind="lstm")
     >>> model = models.RecurrentTranslator(config).eval()

@@ -23,6 +23,7 @@ from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
 from models.training.corpus import Corpus
 from models.training.divergence import LOWER_RATE, Diverged
+from models.training.feeding import changed_fraction
 from models.training.loop import Trainer
 from models.training.optimizer import raised_rate
 from models.training.start import Run, plan_run, prepare_run, resume_run, start_run
@@ -133,6 +134,8 @@ def _announce_resumption(trainer: Trainer) -> None:
         trainer.display.line(f"resuming after step {step}")
         if raised := raised_rate(before, run.config, trainer.epochs.count(0), step):
             trainer.display.line(raised)
+        if changed := changed_fraction(before, run.config, trainer.epochs.count(0), step):
+            trainer.display.line(changed)
     if run.config != before:
         write_config(run.path, run.config)
 

@@ -96,11 +96,13 @@ class SamplingConfig:
     """With --feeding scheduled-sampling: which fraction of the decoder's input words is true, rather than predicted."""
 
     decay: Annotated[
-        Literal["linear", "exponential", "inverse-sigmoid", "constant"],
-        "How the fraction of true words falls from 1 during training; constant: it is --sampling.truth from the start.",
-    ] = "linear"
-    truth: Annotated[float, "Least fraction of true words."] = 0.0
-    halfway: Annotated[int, "Step at which half of the words are true; 0: half of the run's steps."] = 0
+        Literal["linear", "exponential", "inverse-sigmoid", "constant"] | None,
+        "How the fraction of true words falls during training, linear by default; constant: it is --sampling.truth.",
+    ] = None
+    truth: Annotated[float | None, "Least fraction of true words, 0 by default; constant needs it."] = None
+    halfway: Annotated[
+        int | None, "Number of steps after which half of the words are true; by default half of the run's steps."
+    ] = None
 
 
 @dataclass(frozen=True)

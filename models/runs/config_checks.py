@@ -30,6 +30,7 @@ _RANGES: dict[str, tuple[float, float]] = {  # a number not listed here must be 
     "model.feed_forward": (1, 2**20),
     "model.max_length": (2, 2**20),
     "sampling.truth": (0, 1),
+    "sampling.halfway": (1, LARGEST),
     "optim.betas": (0, 1 - 1e-9),
     "optim.momentum": (0, 1 - 1e-9),
     "optim.eps": (1e-16, 1),  # smaller values vanish beside almost any gradient in float32; 0 may give 0 / 0
@@ -129,11 +130,7 @@ def _check_combinations(config: TrainConfig) -> None:
         raise UserError(
             "config: --model.tie-embeddings needs a shared vocabulary; got --tokenizer.no-shared; leave out one of them"
         )
-    if config.sampling != SamplingConfig() and config.feeding != "scheduled-sampling":
-        raise UserError(
-            f"config: --sampling settings need --feeding scheduled-sampling; got --feeding {config.feeding}; leave out "
-            "one of them"
-        )
+    _check_sampling(config)
     if config.best_by == "bleu" and not config.bleu_sentences:
         raise UserError("config: --best-by bleu needs BLEU; got --bleu-sentences 0; raise it, for example to 500")
     if config.tokenizer.dropout and config.tokenizer.type != "bpe":
@@ -143,8 +140,29 @@ def _check_combinations(config: TrainConfig) -> None:
         )
 
 
+def _check_sampling(config: TrainConfig) -> None:
+    """Raise `UserError` for a setting of scheduled sampling without effect, and for a constant without a value."""
+    sampling = config.sampling
+    if sampling != SamplingConfig() and config.feeding != "scheduled-sampling":
+        raise UserError(
+            "config: settings of --sampling need --feeding scheduled-sampling; got --feeding "
+            f"{config.feeding}; add it, or leave them out"
+        )
+    if sampling.decay == "constant" and sampling.truth is None:
+        raise UserError("config: --sampling.decay constant needs --sampling.truth; got none; add it, for example 0.5")
+    if sampling.decay == "constant" and sampling.halfway is not None:
+        raise UserError(
+            f"config: --sampling.decay constant never changes; got --sampling.halfway {sampling.halfway}; leave it out"
+        )
+
+
 def _check_language(config: TrainConfig) -> None:
     """Raise `UserError` for a setting that has no meaning without translations."""
+    if config.feeding == "free-running":
+        raise UserError(
+            "config: --feeding free-running needs a source; a language model has none, so it would write the same "
+            "words in every window; use teacher-forcing or scheduled-sampling"
+        )
     if not config.tokenizer.shared:
         raise UserError("config: a language model has one text, and one vocabulary; leave out --tokenizer.no-shared")
     if config.best_by == "bleu" or config.bleu_sentences or config.bleu_tokenize != "auto":

@@ -27,10 +27,11 @@ from models.decoding.token_by_token import uniform
 from models.runs.config import SamplingConfig, TrainConfig
 from models.text.batching import Batch
 from models.text.tokens import PAD
+from models.training.milestones import estimated_steps
 
 __all__ = [
-    "Feeding", "FreeRunning", "ScheduledSampling", "TeacherForcing", "fed_back", "loss_step_by_step", "make_feeding",
-    "true_fraction",
+    "Feeding", "FreeRunning", "ScheduledSampling", "TeacherForcing", "changed_fraction", "fed_back",
+    "loss_step_by_step", "make_feeding", "true_fraction",
 ]  # fmt: skip
 
 Ids = NDArray[np.int64]
@@ -96,21 +97,20 @@ class ScheduledSampling:
 def true_fraction(config: SamplingConfig, step: int, total: int) -> float:
     """Return the probability that a word is the true one, at a step counted from 1.
 
-    It falls from 1 to its least value, `truth`, and without that limit it would be 1/2 at step h = `halfway` (by
-    default half of the steps):
+    After h = `halfway` steps, by default half of `total`, it is 1/2:
 
         linear            1 - i / 2h
         exponential       k^i                     with k^h = 1/2
-        inverse-sigmoid   k / (k + exp(i / k))    with k ln k = h
-        constant          `truth` from the first step on
+        inverse-sigmoid   k / (k + exp(i / k))    with k ln k = h; this one begins a little below 1
+        constant          `truth`
 
-    Here i is the number of earlier steps (Bengio et al. 2015, section 2.4).
+    Here i is the number of earlier steps (Bengio et al. 2015, section 2.4). It never falls below `truth`.
 
     >>> [round(true_fraction(SamplingConfig(halfway=10, truth=0.2), step, 0), 2) for step in (1, 11, 21)]
     [1.0, 0.5, 0.2]
     """
     i, h = step - 1, config.halfway or max(total / 2, 1)
-    match config.decay:
+    match config.decay or "linear":
         case "linear":
             fraction = 1 - i / (2 * h)
         case "exponential":
@@ -120,7 +120,21 @@ def true_fraction(config: SamplingConfig, step: int, total: int) -> float:
             fraction = 1 / (1 + math.exp(min(i / k, 700)) / k)
         case "constant":
             fraction = 0.0
-    return max(fraction, config.truth)
+    return max(fraction, config.truth or 0.0)
+
+
+def changed_fraction(before: TrainConfig, after: TrainConfig, batches: int, step: int) -> str:
+    """Return a message if a run that continues after `step` is fed other fractions of true words than it was, else "".
+
+    That is so if they follow the length of training, which is new. batches: the number in the first epoch.
+    """
+    if after.feeding != "scheduled-sampling":
+        return ""
+    old, new = (true_fraction(c.sampling, step + 1, estimated_steps(c, batches)) for c in (before, after))
+    if abs(old - new) < 0.001:
+        return ""
+    end = "--steps" if after.steps else "--epochs"
+    return f"the fraction of true words changes from {old:.2g} to {new:.2g}, because --sampling.halfway follows {end}"
 
 
 def _root_of_k_log_k(h: float) -> float:

@@ -5,7 +5,8 @@ x is (B, T, D), a state (B, H), and all states of a sequence (B, T, H); weight_x
 step then needs one more, with W_h. A step where `visible` (B, T) is False leaves the state as it is, so a padded
 sentence ends in the state that it would have alone. With `reverse`, the steps run from the last position to the first.
 
-In the formulas u, h, c and the gates are those of one step; h' and c' are the states before it.
+In the formulas u, h, c and the gates are those of one step; h' and c' are the states before it. For a gate, di is the
+gradient of the argument of its sigmoid or tanh, not of i itself.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def steps(length: int, reverse: bool) -> range:
     return range(length - 1, -1, -1) if reverse else range(length)
 
 
-def in_place(found: Sequence[Array], reverse: bool) -> Array:
+def by_position(found: Sequence[Array], reverse: bool) -> Array:
     """Return the results of all steps, each (B, ...), as one array (B, T, ...) in the order of the positions."""
     return namespace_of(found[0]).stack(found[::-1] if reverse else found, axis=1)
 
@@ -76,7 +77,7 @@ class Rnn(Function):
     dx = dz W_x^T.
 
     Keeps x, weight_x, weight_h, h_0, h and visible.
-    Kernels: numpy/linear.py.
+    Kernels: numpy/linalg.py, numpy/linear.py.
     """
 
     def forward(
@@ -101,7 +102,7 @@ def rnn_steps(u: Array, weight_h: Array, h: Array, relu: bool, visible: Array | 
     for t in steps(u.shape[1], reverse):
         h = chosen(visible, t, activation.run(u[:, t] + product(h, weight_h)), h)
         hs.append(h)
-    return in_place(hs, reverse)
+    return by_position(hs, reverse)
 
 
 def rnn_steps_gradient(
@@ -115,7 +116,7 @@ def rnn_steps_gradient(
         dz = chosen(visible, t, xp.where(h > 0, dh, 0) if relu else dh * (1 - h * h), 0)
         dh = chosen(visible, t, product(dz, weight_h.swapaxes(0, 1)), dh)
         dzs.append(dz)
-    return in_place(dzs, not reverse), dh
+    return by_position(dzs, not reverse), dh
 
 
 def weight_gradient(x: Array, dz: Array) -> Array:
@@ -212,7 +213,7 @@ def lstm_steps(
         h = chosen(visible, t, o * Tanh.run(c), h)
         hs.append(h)
         cs.append(c)
-    return in_place(hs, reverse), in_place(cs, reverse), in_place(gates, reverse)
+    return by_position(hs, reverse), by_position(cs, reverse), by_position(gates, reverse)
 
 
 @singledispatch
@@ -241,7 +242,7 @@ def lstm_steps_gradient(
         dh = chosen(visible, t, product(dz, weight_h.swapaxes(0, 1)), dh)
         dc = chosen(visible, t, dnew * f, dc)
         dzs.append(dz)
-    return in_place(dzs, not reverse), dh, dc
+    return by_position(dzs, not reverse), dh, dc
 
 
 @derivation(Lstm)
@@ -329,7 +330,7 @@ def gru_steps(
         hs.append(h)
         gates.append(found)
         ms.append(m)
-    return in_place(hs, reverse), in_place(gates, reverse), in_place(ms, reverse)
+    return by_position(hs, reverse), by_position(gates, reverse), by_position(ms, reverse)
 
 
 @singledispatch
@@ -349,7 +350,7 @@ def gru_steps_gradient(
         dh = chosen(visible, t, dh * z + product(dq, weight_h.swapaxes(0, 1)), dh)
         dus.append(du)
         dqs.append(dq)
-    return in_place(dus, not reverse), in_place(dqs, not reverse), dh
+    return by_position(dus, not reverse), by_position(dqs, not reverse), dh
 
 
 @derivation(Gru)

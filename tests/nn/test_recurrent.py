@@ -144,3 +144,8 @@ test_mistakes_are_named_with_the_value_and_the_remedy = refused([
     (lambda: from_pytorch({"weight": X}), ValueError, "from_pytorch: expected names as weight_ih_l0, got 'weight'"),
     (lambda: to_pytorch(nn.Linear(2, 2)), TypeError, "to_pytorch: needs an RNN, GRU, LSTM or a cell, got Linear"),
 ])  # fmt: skip
+
+
+def test_the_state_of_an_lstm_cell_is_a_pair():
+    with pytest.raises(TypeError, match=r"LSTMCell.*: state must be a pair \(h, c\) of Tensors \(B, H\), got"):
+        nn.LSTMCell(3, 4)(tl.ones((2, 3)), tl.ones((2, 4)))

@@ -83,23 +83,38 @@ def test_the_activation_of_an_rnn(activation):
     theirs = torch.nn.RNN(5, 6, nonlinearity=activation, batch_first=True).double()
     ours = nn.RNN(5, 6, activation=activation).astype("float64")
     ours.load_state_dict(from_pytorch(arrays(theirs.state_dict())))
-    close(ours(normal(4, 7, 5))[0], theirs(torch.tensor(normal(4, 7, 5)))[0])
+    x, their_x = tl.Tensor(normal(4, 7, 5), requires_grad=True), torch.tensor(normal(4, 7, 5), requires_grad=True)
+    output, their_output = ours(x)[0], theirs(their_x)[0]
+    close(output, their_output)
+    weighted(output, (), tl.Tensor).backward()
+    weighted(their_output, (), torch.tensor).backward()
+    close(x.grad, their_x.grad)
+    close(ours.cells[0].weight_h.grad, theirs.weight_hh_l0.grad.T)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_cells_have_pytorchs_values(name):
+def test_cells_have_pytorchs_values_and_gradients(name):
     theirs = getattr(torch.nn, f"{name}Cell")(5, 6).double()
     ours = getattr(nn, f"{name}Cell")(5, 6).astype("float64")
     ours.load_state_dict(from_pytorch(arrays(theirs.state_dict())))
-    state = their_state = None
+    first, their_first = firsts(name, (4, 6), tl.Tensor), firsts(name, (4, 6), torch.tensor)
+    state, their_state, inputs = first, their_first, []
     for seed in range(3):
-        state, their_state = (
-            ours(normal(4, 5, seed=seed), state),
-            theirs(torch.tensor(normal(4, 5, seed=seed)), their_state),
-        )
-    pairs = zip(state, their_state, strict=True) if name == "LSTM" else [(state, their_state)]
-    for one, their_one in pairs:
+        x = normal(4, 5, seed=seed)
+        inputs.append((tl.Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)))
+        state, their_state = ours(inputs[-1][0], state), theirs(inputs[-1][1], their_state)
+    last, their_last = (s if isinstance(s, tuple) else (s,) for s in (state, their_state))
+    for one, their_one in zip(last, their_last, strict=True):
         close(one, their_one)
+    weighted(last[0], last[1:], tl.Tensor).backward()
+    weighted(their_last[0], their_last[1:], torch.tensor).backward()
+    for x, their_x in inputs:
+        close(x.grad, their_x.grad)
+    for dx, their_dx in zip(gradients(first), gradients(their_first), strict=True):
+        close(dx, their_dx)
+    close(ours.weight_x.grad, theirs.weight_ih.grad.T)
+    close(ours.weight_h.grad, theirs.weight_hh.grad.T)
+    close(ours.bias.grad, theirs.bias_ih.grad)
 
 
 @pytest.mark.parametrize("name", KINDS)

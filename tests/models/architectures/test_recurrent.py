@@ -62,6 +62,26 @@ def test_no_position_sees_later_tokens(attention):
 
 
 @pytest.mark.parametrize("attention", ["additive", "dot"])
+def test_attention_computes_its_formula(attention):
+    a = built("lstm", attention).attention
+    h_TD, m_SD = np.random.default_rng(0).standard_normal((2, 4, 8))
+    m_SD, visible_S = m_SD[:3], np.array([True, True, False])
+    keys_SD = m_SD @ a.key.weight.numpy()
+    if attention == "dot":
+        scores_TS = h_TD @ keys_SD.T
+    else:
+        queries_TD = h_TD @ a.query.weight.numpy() + a.query.bias.numpy()
+        scores_TS = (np.tanh(queries_TD[:, None] + keys_SD) @ a.score.weight.numpy())[..., 0]
+    weights_TS = np.exp(scores_TS) * visible_S
+    weights_TS /= weights_TS.sum(axis=1, keepdims=True)
+    output_TD = np.tanh(np.concatenate([weights_TS @ m_SD, h_TD], 1) @ a.output.weight.numpy() + a.output.bias.numpy())
+    seen = (a.keys(tl.Tensor(m_SD[None])), tl.Tensor(m_SD[None]), tl.Tensor(visible_S[None]))
+    h_1TD = tl.Tensor(h_TD[None])
+    np.testing.assert_allclose(a.weights(h_1TD, seen[0], seen[2]).numpy()[0], weights_TS, atol=1e-14)
+    np.testing.assert_allclose(a(h_1TD, *seen).numpy()[0], output_TD, atol=1e-14)
+
+
+@pytest.mark.parametrize("attention", ["additive", "dot"])
 def test_attention_weights_sum_to_one_and_ignore_padding(attention):
     model = built("gru", attention)
     found = attention_weights(model, [5, 6, 3], [2, 4])

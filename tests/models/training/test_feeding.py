@@ -22,11 +22,12 @@ from models.training.feeding import (
     FreeRunning,
     ScheduledSampling,
     TeacherForcing,
+    changed_fraction,
     fed_back,
     loss_step_by_step,
     true_fraction,
 )
-from tests.small_runs import StopsAt, config_maker, resume, train
+from tests.small_runs import StopsAt, config_maker, language_config_maker, resume, train
 
 EXAMPLES = [([5, 6, 7, 3], [8, 9, 10, 11, 5]), ([9, 3], [6, 4]), ([4, 8, 3], [7, 7, 9, 4])]
 
@@ -164,6 +165,24 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(make_config, tmp_path, 
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_a_language_model_cannot_run_free(tmp_path):
+    config = language_config_maker(tmp_path)(feeding="scheduled-sampling")
+    assert config.feeding == "scheduled-sampling"
+    with pytest.raises(UserError, match="free-running needs a source; a language model has none"):
+        language_config_maker(tmp_path)(feeding="free-running")
+
+
+def test_more_steps_change_the_fraction_of_true_words(make_config):
+    before, after = (make_config(feeding="scheduled-sampling", steps=steps) for steps in (6, 12))
+    assert changed_fraction(before, after, 6, 6) == (
+        "the fraction of true words changes from 0 to 0.5, because --sampling.halfway follows --steps"
+    )
+    assert not changed_fraction(before, before, 6, 6)
+    fixed = [make_config(feeding="scheduled-sampling", steps=n, sampling={"halfway": 4}) for n in (6, 12)]
+    assert not changed_fraction(*fixed, 6, 6)
+    assert not changed_fraction(make_config(steps=6), make_config(steps=12), 6, 6)
+
+
 def test_feeding_changes_what_is_learned(make_config, tmp_path):
     weights = []
     for feeding in ("teacher-forcing", "free-running", "scheduled-sampling"):
@@ -173,8 +192,14 @@ def test_feeding_changes_what_is_learned(make_config, tmp_path):
 
 
 def test_settings_of_scheduled_sampling_need_it(make_config):
-    with pytest.raises(UserError, match="--sampling settings need --feeding scheduled-sampling; got --feeding free-r"):
+    with pytest.raises(UserError, match="--feeding scheduled-sampling; got --feeding free-running; add it"):
         make_config(feeding="free-running", sampling={"truth": 0.5})
+    with pytest.raises(UserError, match="--sampling need --feeding scheduled-sampling; got --feeding teacher-forcing"):
+        make_config(sampling={"decay": "linear"})  # also a default value, if it is given
+    with pytest.raises(UserError, match=r"--sampling\.decay constant needs --sampling\.truth; got none"):
+        make_config(feeding="scheduled-sampling", sampling={"decay": "constant"})
+    with pytest.raises(UserError, match=r"constant never changes; got --sampling\.halfway 3; leave it out"):
+        make_config(feeding="scheduled-sampling", sampling={"decay": "constant", "truth": 0.5, "halfway": 3})
     with pytest.raises(UserError, match=r"--sampling.truth must be from 0 to 1, got 1.5"):
         make_config(feeding="scheduled-sampling", sampling={"truth": 1.5})
 
