@@ -92,13 +92,16 @@ def _parse_problem(error: CycloptsError, argv: list[str]) -> str:
         if repeated:
             return f"{repeated[0]} is given twice."
     token = error.token if isinstance(error, UnknownOptionError) else None
-    given = unused[0] if unused else (token.keyword or token.value) if token else ""
+    if unused:  # an unknown option explains the arguments around it
+        given = next((word for word in unused if word.startswith("-")), unused[0])
+    else:
+        given = (token.keyword or token.value) if token else ""
     if argv and given.startswith("-"):
         name = given.partition("=")[0]
         known = name in _options(argv[0])  # as in --dry-run=3
         return f"{name} takes no value." if known else f"Unknown option: {name}.{_suggestion(given, argv[0])}"
     if unused and argv:
-        return _unexpected(given, argv)
+        return _unexpected(unused[0], argv)
     return " ".join(str(error).split())
 
 

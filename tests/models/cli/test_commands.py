@@ -276,6 +276,7 @@ BAD = {
     "unknown option": ("train --modle.layers 3", "--modle.layers. Did you mean --model.layers?"),
     "lr": ("train --lr 1", "Unknown option: --lr. It is --optim.learning-rate here. See `tensorlib train --help`"),
     "lr in its section": ("train --optim.lr=3", "Unknown option: --optim.lr. It is --optim.learning-rate here."),
+    "after an argument": ("translate ein --unknown x", "Unknown option: --unknown. See `tensorlib translate --help`"),
     "gpu": ("train --gpu", "Unknown option: --gpu. It is --backend cupy here."),
     "gpu for another command": ("translate --gpu hello", "Unknown option: --gpu. It is --backend cupy here."),
     "batch size": ("train --batch_size 3", "It is --batch-sentences N, or --batch-tokens N here."),
