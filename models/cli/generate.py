@@ -52,7 +52,7 @@ def generate(
         top_k: draw from the k likeliest tokens; 0 means all tokens. [0]
         top_p: draw from the fewest tokens that together have at least this probability. [1.0]
         seed: different seeds draw different texts, equal seeds the same ones. [0]
-        beam: search for the likeliest text with so many open ones, instead of drawing; 1 is greedy.
+        beam: search for the likeliest text instead of drawing, and keep this many candidates; 1 is greedy.
         line: end each text with its first line, so that N lines in give N lines out.
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
@@ -86,8 +86,8 @@ def _search(beam: int | None, drawing: dict[str, Any], max_length: int, min_leng
             f"generate: --beam searches and draws nothing; got --{next(iter(given)).replace('_', '-')} too; leave one "
             "of them out"
         )
-    if not max_length:
-        raise UserError("generate: --max-length must be at least 1, got 0")
+    if max_length < 1:
+        raise UserError(f"generate: --max-length must be at least 1, got {max_length}")
     search = Search(max_length=max_length, min_length=min_length, beam=beam)
     if beam is None:
         search = replace(search, sample=True, **{"temperature": SAMPLED.temperature, **given})
@@ -104,7 +104,9 @@ def _lines() -> Iterator[list[str]]:
 
     def pieces() -> Iterator[bytes]:
         if sys.stdin.isatty():
-            yield from (typed.encode("utf-8", "surrogateescape") + b"\n" for typed in typed_lines())
+            yield from (
+                typed.encode("utf-8", "surrogateescape") + b"\n" for typed in typed_lines("the beginning of a text")
+            )
         else:
             stdin = cast(BufferedReader, sys.stdin.buffer)
             yield from iter(lambda: stdin.read1(1 << 16), b"")

@@ -1,4 +1,4 @@
-"""`tensorlib translate` at a terminal: a prompt that answers each line once it is typed."""
+"""`tensorlib translate` and `generate` at a terminal: a prompt that answers each line once it is typed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["typed_lines"]
 PROMPT = "> "
 
 
-def typed_lines() -> Iterator[str]:
-    """Yield each line typed at the terminal until Ctrl-D; bytes that are not UTF-8 become surrogates.
+def typed_lines(what: str = "a sentence") -> Iterator[str]:
+    """Ask for `what`, and yield each line typed at the terminal until Ctrl-D.
 
-    If Python has readline, the arrow keys edit the line and recall earlier lines. If standard output is redirected, the
-    arrow keys do nothing and the prompt goes to standard error.
+    Bytes that are not UTF-8 become surrogates. If Python has readline, the arrow keys edit the line and recall earlier
+    lines. If standard output is redirected, the arrow keys do nothing and the prompt goes to standard error.
     """
     end = "Ctrl-Z and Enter end" if WINDOWS else "Ctrl-D ends"
-    print(f"Type a sentence and press Enter; {end}.", file=sys.stderr)
+    print(f"Type {what} and press Enter; {end}.", file=sys.stderr)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
     if sys.stdout.isatty():

@@ -94,8 +94,7 @@ def from_dict(
         if key not in types:
             name = key if len(key) <= 80 else f"{key[:60]}..."
             if prefix + key in _dotted_keys(root):
-                own = f"the keys of this one: {', '.join(types)}"
-                raise UserError(f"{where}: {prefix}{name} is a key of another {prefix}kind; {own}")
+                raise UserError(f"{where}: {_other_kind(key, prefix, cls, root)}; valid keys: {', '.join(types)}")
             raise UserError(f"{where}: unknown key {prefix}{name}; {_suggestion(name, types, prefix, root)}")
     built: dict[str, Any] = {}
     for key, value in values.items():
@@ -127,6 +126,14 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
             section = section.setdefault(part, {})
         section[name] = value
     return result
+
+
+def _other_kind(key: str, prefix: str, cls: type, root: type) -> str:
+    """Return which kinds of a section have this key, which `cls` lacks: one of the kinds that the section may be."""
+    section = settable(root)[prefix.rstrip(".")]
+    having = [kind for one in variants(section) if key in settable(one) for kind in get_args(settable(one)["kind"])]
+    own = " or ".join(get_args(settable(cls)["kind"]))
+    return f"{prefix}{key} is a setting of {prefix}kind {' or '.join(having)}, not of {own}"
 
 
 def _suggestion(key: str, types: Mapping[str, Any], prefix: str, root: type) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.runs.config import TrainConfig
+from models.system.errors import UserError
 from models.text.batching import Batch, epoch_batches
 from models.text.lines import read_lines
 from models.text.stream import encode_lines, joined, window_batch, windows
@@ -51,6 +52,9 @@ def read_language_corpus(config: TrainConfig) -> LanguageCorpus:
     """Read the text that the config names. Errors: `UserError` naming an unreadable or empty file."""
     train, valid = read_lines(config.train_text), read_lines(config.valid_text)
     known, full = set(train), [line for line in valid if line.strip()]
+    for name, lines in ((config.train_text, train), (config.valid_text, valid)):
+        if not any(line.strip() for line in lines):
+            raise UserError(f"reading text {name}: a line that is not blank is required; there is none")
     leaked, notes = sum(line in known for line in full), []
     if 2 * leaked > len(full):
         notes.append(

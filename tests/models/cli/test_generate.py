@@ -115,7 +115,7 @@ def test_a_prompt_beyond_the_context_is_read_at_its_end_with_a_note(run, capfdbi
         (["--top-p", "1.5"], r"--top-p must lie in (0, 1], got 1.5"),
         (["--beam", "0"], "--beam must be at least 1, got 0"),
         (["--max-length", "0"], "--max-length must be at least 1, got 0"),
-        (["--max-length", "-3"], "--max-length must be at least 0, got -3"),
+        (["--max-length", "-3"], "--max-length must be at least 1, got -3"),
         (["--min-length", "9", "--max-length", "3"], "--min-length must be at most --max-length, got 9 and 3"),
         (["--run", "nothing"], "there is none of this name"),
         (["--backend", "abacus"], "--backend abacus"),

@@ -198,8 +198,10 @@ def given(**changes):
         (given(data="phrasebook"), "text from one place is required; got data phrasebook and --train-text"),
         (given(model={"kind": "language", "source_vocabulary": 3}), "source_vocabulary"),
         (given(model={"kind": "language", "vocabulary": 3}), "vocabulary"),
-        (given(model={"kind": "language", "attention": "dot"}), "attention is a key of another model.kind"),
-        (given(model={"kind": "language", "max_length": 1}), "--model.max-length must be from 2 to 1048576, got 1"),
+        (
+            given(model={"kind": "language", "attention": "dot"}),
+            "attention is a setting of model.kind lstm or gru or rnn, not of language; valid",
+        ),
         (given(model={"kind": "language", "width": 6, "heads": 2}), "must be even for rotary positions, got 6 / 2"),
     ],
 )
@@ -214,13 +216,14 @@ def test_text_named_on_the_command_line_replaces_that_of_the_file():
     assert (config.train_text, config.train_tsv, config.valid_tsv) == ("/t", "", "")
 
 
-UNREADABLE = [(b"", "the file is empty"), (b"a\xff\n", "UTF-8 is required"), (b"\n\n", "every sentence is empty")]
+UNREADABLE = [(b"", "the file is empty"), (b"a\xff\n", "UTF-8 is required"), (b"\n\n", "line that is not blank")]
 
 
+@pytest.mark.parametrize("part", ["train_text", "valid_text"])
 @pytest.mark.parametrize("content, said", UNREADABLE)
-def test_text_that_cannot_be_read_is_refused(make_config, tmp_path, content, said):
+def test_text_that_cannot_be_read_is_refused(make_config, tmp_path, content, said, part):
     (tmp_path / "bad.txt").write_bytes(content)
-    config = make_config(train_text=str(tmp_path / "bad.txt"))
+    config = make_config(**{part: str(tmp_path / "bad.txt")})
     with pytest.raises(UserError, match=said):
         corpus = read_corpus(config)
         encode_corpus(config, corpus, train_tokenizer(config, corpus))
