@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from page import Page, Results, arguments, figure
-from runs import add_text, curve, parts_of_text, text_flags, trained, translator
+from page import Page, Results, arguments, figure, whole
+from page import run as experiment
+from runs import add_text, curve, parts_of_text, settings, text_flags, trained, translator
 
 import tensorlib as tl
 from models.architectures.build import build_model
@@ -39,6 +40,7 @@ FEEDINGS = {
 }
 COLORS = dict(zip(FEEDINGS, ("tab:blue", "tab:purple", "tab:green", "tab:orange"), strict=True))
 WAYS = ("all positions at once", "fed back, with a cache", "fed back, without a cache")
+LONGEST_WITHOUT_CACHE = 128  # beyond, the graphs of all beginnings take gigabytes
 POSITIONS = 24  # that the errors are shown for
 VOCABULARY = 2000
 
@@ -227,18 +229,22 @@ def main() -> None:
     """Measure what is missing, then write the page."""
     parser = arguments(__doc__, "feeding")
     add_text(parser)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=600, help="of training")
+    parser.add_argument("--width", type=whole(4, 4), default=128)
+    parser.add_argument("--steps", type=whole(1), default=600, help="of training")
     parser.add_argument("--tokenize", default="13a", help='of BLEU; "none" for text that is already tokenized')
-    parser.add_argument("--lengths", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256], help="of timed sentences")
-    parser.add_argument("--sentences", type=int, default=8, help="in a timed batch")
-    parser.add_argument("--repeats", type=int, default=5, help="of a timed step")
+    parser.add_argument(
+        "--lengths", type=whole(2), nargs="+", default=[8, 16, 32, 64, 128, 256], help="of timed sentences"
+    )
+    parser.add_argument("--sentences", type=whole(1), default=8, help="in a timed batch")
+    parser.add_argument("--repeats", type=whole(1), default=5, help="of a timed step")
     o = parser.parse_args()
-    results = Results(o.out / "results.jsonl", {k: v for k, v in vars(o).items() if k != "out"})
+    if min(o.lengths) > LONGEST_WITHOUT_CACHE:
+        parser.error(f"--lengths: at least one of at most {LONGEST_WITHOUT_CACHE} is required; got {o.lengths}")
+    results = Results(o.out / "results.jsonl", settings(o))
     for name in MODELS:
         for way in WAYS:
             for n in o.lengths:
-                if way != WAYS[2] or n <= 128:  # beyond, the graphs of all beginnings take gigabytes
+                if way != WAYS[2] or n <= LONGEST_WITHOUT_CACHE:
                     results.measure(
                         f"seconds, {name}, {way}, {n}", lambda name=name, way=way, n=n: step_seconds(name, way, n, o)
                     )
@@ -249,4 +255,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    experiment(main)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from learning import fit, smooth
-from page import Page, Results, arguments, figure
+from page import Page, Results, arguments, figure, whole
+from page import run as experiment
 
 import nn
 import tensorlib as tl
@@ -322,11 +323,11 @@ def _error(found: dict[str, Any]) -> str:
 def main() -> None:
     """Measure what is missing, then write the page."""
     parser = arguments(__doc__, "gradients")
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[50, 100, 200], help="of the adding problem")
-    parser.add_argument("--blanks", type=int, nargs="+", default=[10, 50, 100], help="of copying from memory")
+    parser.add_argument("--width", type=whole(4, 4), default=64)
+    parser.add_argument("--batch", type=whole(1), default=32)
+    parser.add_argument("--steps", type=whole(1), default=2000)
+    parser.add_argument("--lengths", type=whole(2), nargs="+", default=[50, 100, 200], help="of the adding problem")
+    parser.add_argument("--blanks", type=whole(1), nargs="+", default=[10, 50, 100], help="of copying from memory")
     o = parser.parse_args()
     results = Results(o.out / "results.jsonl", {k: v for k, v in vars(o).items() if k != "out"})
     for clip, name in ((1.0, "clipping at 1"), (0.0, "no clipping")):
@@ -347,4 +348,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    experiment(main)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from page import Page, Results, arguments, figure
-from runs import add_text, by_length, curve, parts_of_text, text_flags, trained, translator
+from page import Page, Results, arguments, figure, whole
+from page import run as experiment
+from runs import add_text, by_length, curve, parts_of_text, settings, text_flags, trained, translator
 
 from models.evaluation.metrics import scores
 from tensorlib.messages import plural
@@ -106,8 +107,7 @@ def show(results: dict[str, Any], o: Any) -> None:
     page.text(
         f"""All models learn from the same batches, with the same subwords, by Adam with a rate that rises for
         {o.warmup} steps and falls along a cosine. The highest rate is not the same: {RATES["Transformer"]:g}
-        for the Transformer,
-        {RATE:g} for the others. The recurrent encoders read in both directions. Without attention the decoder starts
+        for the Transformer, {RATE:g} for the others. The recurrent encoders read in both directions. Without attention the decoder starts
         from the encoder's last state and sees nothing else of the source.
 
         Published: figures of a public series of PyTorch tutorials for Multi30k, German to English, translated greedily,
@@ -166,18 +166,20 @@ def main() -> None:
     """Train what is missing, then write the page."""
     parser = arguments(__doc__, "ladder")
     add_text(parser)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--width", type=int, default=0, help="of all models; 0: so that they are of about equal size")
-    parser.add_argument("--vocabulary", type=int, default=8000)
-    parser.add_argument("--batch-tokens", type=int, default=2048)
-    parser.add_argument("--warmup", type=int, default=400)
+    parser.add_argument("--epochs", type=whole(1), default=10)
+    parser.add_argument(
+        "--width", type=whole(0, 8), default=0, help="of all models; 0: so that they are of about equal size"
+    )
+    parser.add_argument("--vocabulary", type=whole(1), default=8000)
+    parser.add_argument("--batch-tokens", type=whole(1), default=2048)
+    parser.add_argument("--warmup", type=whole(1), default=400)
     parser.add_argument("--tokenize", default="13a", help='of BLEU; "none" for text that is already tokenized')
     o = parser.parse_args()
-    results = Results(o.out / "results.jsonl", {k: v for k, v in vars(o).items() if k != "out"})
+    results = Results(o.out / "results.jsonl", settings(o))
     for name in MODELS:
         results.measure(name, lambda name=name: run_model(name, o))
     show(results.values, o)
 
 
 if __name__ == "__main__":
-    main()
+    experiment(main)

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from learning import fit, smooth
-from page import Page, Results, arguments, figure
-from runs import add_text, parts_of_text
+from page import Page, Results, arguments, figure, whole
+from page import run as experiment
+from runs import add_text, parts_of_text, settings
 
 import nn
 import tensorlib as tl
@@ -252,17 +253,18 @@ def main() -> None:
     """Measure what is missing, then write the page."""
     parser = arguments(__doc__, "parts")
     add_text(parser)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--batch-tokens", type=int, default=1024)
+    parser.add_argument("--layers", type=whole(1), default=4)
+    parser.add_argument("--width", type=whole(8, 8), default=128)
+    parser.add_argument("--steps", type=whole(1), default=500)
+    parser.add_argument("--batch-tokens", type=whole(1), default=1024)
     parser.add_argument("--tokenize", default="13a", help='of BLEU; "none" for text that is already tokenized')
     o = parser.parse_args()
-    results, text = Results(o.out / "results.jsonl", {k: v for k, v in vars(o).items() if k != "out"}), read_text(o)
+    text = read_text(o)
+    results = Results(o.out / "results.jsonl", settings(o))
     for name in VARIANTS:
         results.measure(name, lambda name=name: run(name, text, o))
     show(results.values, o)
 
 
 if __name__ == "__main__":
-    main()
+    experiment(main)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from learning import FIRST, TASKS, fit, sequences, smooth, task_batch
-from page import Page, Results, arguments, figure
+from page import Page, Results, arguments, figure, whole
+from page import run as experiment
 
 import tensorlib as tl
 from models.architectures.transformer import Transformer, TransformerConfig
@@ -132,10 +133,10 @@ def show(results: dict[str, Any], o: Any) -> None:
 def main() -> None:
     """Measure what is missing, then write the page."""
     parser = arguments(__doc__, "positions")
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--longest", type=int, default=12, help="symbols in a sequence to train on")
+    parser.add_argument("--width", type=whole(8, 8), default=64)
+    parser.add_argument("--batch", type=whole(1), default=64)
+    parser.add_argument("--steps", type=whole(1), default=2000)
+    parser.add_argument("--longest", type=whole(2), default=12, help="symbols in a sequence to train on")
     o = parser.parse_args()
     results = Results(o.out / "results.jsonl", {k: v for k, v in vars(o).items() if k != "out"})
     for task in TASKS:
@@ -145,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    experiment(main)

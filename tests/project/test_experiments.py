@@ -39,6 +39,68 @@ def test_results_of_other_settings_are_refused(page, tmp_path):
         page.Results(tmp_path / "results.jsonl", {"width": 16})
 
 
+def test_results_with_any_separators_are_read_again(page, tmp_path):
+    text = "a\u2028b\x85c\x0bd\r"
+    page.Results(tmp_path / "results.jsonl", {}).measure(text, lambda: [text])
+    assert page.Results(tmp_path / "results.jsonl", {}).measure(text, lambda: pytest.fail("again")) == [text]
+
+
+@pytest.mark.parametrize("damage", [b'{"name": "a', b"\xff\n", b"5\n", b'{"name": "a"}\n', b"[" * 100_000])
+def test_damaged_results_are_refused_in_one_line(page, tmp_path, damage):
+    path = tmp_path / "results.jsonl"
+    page.Results(path, {"width": 8}).measure("lstm", lambda: 1)
+    path.write_bytes(path.read_bytes() + damage)
+    with pytest.raises(SystemExit, match=r"^\S+results\.jsonl: .*damaged; delete it, or choose another --out$"):
+        page.Results(path, {"width": 8})
+    path.write_bytes(b"")
+    with pytest.raises(SystemExit, match="damaged"):
+        page.Results(path, {"width": 8})
+
+
+def experiment(name, *options, cwd):
+    environment = {**os.environ, "PYTHONUTF8": "1", "TENSORLIB_THREADS": "1"}
+    command = [sys.executable, EXPERIMENTS / f"{name}.py", "--out", cwd / "out", *options]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("gradients", ["--lengths", "1"], "--lengths: a whole number of at least 2 is required; got '1'"),
+        ("positions", ["--longest", "1"], "--longest: a whole number of at least 2 is required; got '1'"),
+        (
+            "parts",
+            ["--width", "0"],
+            "--width: a whole number of at least 8 that is a multiple of 8 is required; got '0'",
+        ),
+        ("feeding", ["--lengths", "256"], "--lengths: at least one of at most 128 is required; got [256]"),
+        ("ladder", ["--train-tsv", "a"], "ladder: either --train-tsv, --valid-tsv and --test-tsv or none of them"),
+    ],
+)
+def test_a_mistake_in_the_options_is_one_line(tmp_path, name, options, message):
+    run = experiment(name, *options, cwd=tmp_path)
+    assert run.returncode == 2 and message in run.stderr.splitlines()[-1] and "Traceback" not in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["parts", "feeding", "ladder", "negatives"])
+@pytest.mark.parametrize("content", [None, b"\xff\t\xff\n"])
+def test_text_that_cannot_be_read_is_refused_before_anything_is_measured(tmp_path, text, name, content):
+    (tmp_path / "test.tsv").unlink()
+    if content:
+        (tmp_path / "test.tsv").write_bytes(content)
+    run = experiment(name, *text, cwd=tmp_path)
+    assert run.returncode == 2 and "test.tsv" in run.stderr and len(run.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_text_that_changed_is_refused(tmp_path, text):
+    assert experiment("parts", *TINY["parts"], *text, cwd=tmp_path).returncode == 0
+    (tmp_path / "train.tsv").write_text("one two .\ttwo one .\n")
+    run = experiment("parts", *TINY["parts"], *text, cwd=tmp_path)
+    assert run.returncode == 1 and "same settings are required" in run.stderr and len(run.stderr.splitlines()) == 1
+
+
 def test_a_page_is_self_contained_and_escaped(page, tmp_path):
     made = page.Page("a < b")
     made.findings(["1 < 2 & 3"])
