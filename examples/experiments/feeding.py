@@ -154,7 +154,10 @@ def show(results: dict[str, Any], o: Any) -> None:
     page.text(
         f"Forward and backward, {o.sentences} sentences of the given number of words on both sides, 2 + 2 layers of "
         f"width {o.width}. With teacher forcing no position of a Transformer waits for another. A recurrent layer "
-        "still takes its steps one after another, but in one node of the graph."
+        "still takes its steps one after another, but in one node of the graph. Fed back with a cache: the words are "
+        "predicted one by one, without recording a graph, and then one pass over all positions records the graph for "
+        "the gradient. Fed back without a cache: the decoder computes the whole beginning again in every "
+        "step, and records it."
     )
     for name in MODELS:
         rows = [[way, *(_ms(seconds[name, way, n]) for n in o.lengths)] for way in WAYS]
@@ -177,8 +180,10 @@ def show(results: dict[str, Any], o: Any) -> None:
     page.table(heads, rows)
     page.text(
         "BLEU is that of greedy translations of the test text. The validation loss is measured with true words. Wrong: "
-        "the percentage of predictions, at the second and tenth position, that differ from the reference's word, when "
-        "the model reads true words (forced) or its own (free)."
+        "the percentage of predictions, at the second and tenth position, that differ from the reference's word at the "
+        "same position, when the model reads true words (forced) or its own (free). So a free translation that has "
+        "one word more or less than the reference is wrong at every later position, however good it is: the "
+        "difference between free and forced is more than the errors that follow from errors."
     )
     made, axes = figure(2, sharey=True)
     for ax, name in zip(axes, MODELS, strict=True):
@@ -205,7 +210,7 @@ def show(results: dict[str, Any], o: Any) -> None:
 def _findings(seconds: dict[Any, Any], found: dict[Any, Any], o: Any) -> list[str]:
     sentences = []
     for name in MODELS:
-        longest = max(n for n in o.lengths if seconds[name, WAYS[2], n])
+        longest = max(n for n in o.lengths if n <= LONGEST_WITHOUT_CACHE)
         once, cached, whole = (seconds[name, way, longest] for way in WAYS)
         sentences.append(
             f"{name}: for {longest} words, a step that feeds predictions back takes {cached / once:.1f} times as long "

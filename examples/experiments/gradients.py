@@ -242,9 +242,10 @@ def show(results: dict[str, Any], o: Any) -> None:
         1 to the number of steps, so that sigmoid(b) = u / (1 + u), and some units forget hardly anything over the whole
         sequence (Tallec and Ollivier 2018). Such biases need to know how long the task is.
 
-        The factor of a step in the table is the geometric mean over all steps."""
+        The factor of a step in the table is the geometric mean over all steps. A gradient of 0 is smaller than float32
+        can hold."""
     )
-    rows = [[name, _short(flow[0]), f"{flow[0] ** (1 / (len(flow) - 1)):.3f}"] for name, flow in flows.items()]
+    rows = [[name, _short(flow[0]), _factor(flow)] for name, flow in flows.items()]
     page.table([f"new networks, length {longest}", "gradient at the first step", "factor of a step"], rows)
     made, axes = figure(2, sharey=True)
     trained = {kind: added[kind, longest]["after"] for kind in KINDS}
@@ -303,13 +304,13 @@ def show(results: dict[str, Any], o: Any) -> None:
 
 
 def _short(value: float) -> str:
-    return (
-        f"{value:.1g}"
-        if 0.01 <= abs(value) < 1
-        else f"{value:.0e}"
-        if value < 0.01 or value >= 1000
-        else f"{value:.1f}"
-    )
+    if value == 0 or 0.01 <= value < 1000:
+        return f"{value:.2g}"
+    return f"{value:.0e}"
+
+
+def _factor(flow: list[float]) -> str:
+    return f"{flow[0] ** (1 / (len(flow) - 1)):.3f}" if flow[0] else "-"
 
 
 def _most(values: list[float]) -> str:

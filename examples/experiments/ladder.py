@@ -107,8 +107,8 @@ def show(results: dict[str, Any], o: Any) -> None:
     page.text(
         f"""All models learn from the same batches, with the same subwords, by Adam with a rate that rises for
         {o.warmup} steps and falls along a cosine. The highest rate is not the same: {RATES["Transformer"]:g}
-        for the Transformer, {RATE:g} for the others. The recurrent encoders read in both directions. Without attention the decoder starts
-        from the encoder's last state and sees nothing else of the source.
+        for the Transformer, {RATE:g} for the others. The recurrent encoders read in both directions. Without attention
+        the decoder starts from the encoder's last state and sees nothing else of the source.
 
         Published: figures of a public series of PyTorch tutorials for Multi30k, German to English, translated greedily,
         with RNNs of 14 to 20 million parameters and a Transformer of 9 million. Those here have the number in the
