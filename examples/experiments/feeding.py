@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from page import Page, Results, arguments, figure, whole
 from page import run as experiment
-from runs import add_text, curve, parts_of_text, settings, text_flags, trained, translator
+from runs import add_bleu, add_text, curve, parts_of_text, settings, text_flags, trained, translator
 
 import tensorlib as tl
 from models.architectures.build import build_model
@@ -234,9 +234,9 @@ def main() -> None:
     """Measure what is missing, then write the page."""
     parser = arguments(__doc__, "feeding")
     add_text(parser)
+    add_bleu(parser)
     parser.add_argument("--width", type=whole(4, 4), default=128)
     parser.add_argument("--steps", type=whole(1), default=600, help="of training")
-    parser.add_argument("--tokenize", default="13a", help='of BLEU; "none" for text that is already tokenized')
     parser.add_argument(
         "--lengths", type=whole(2), nargs="+", default=[8, 16, 32, 64, 128, 256], help="of timed sentences"
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from page import Page, Results, arguments, figure, whole
 from page import run as experiment
-from runs import add_text, by_length, curve, parts_of_text, settings, text_flags, trained, translator
+from runs import add_bleu, add_text, by_length, curve, parts_of_text, settings, text_flags, trained, translator
 
 from models.evaluation.metrics import scores
 from tensorlib.messages import plural
@@ -166,6 +166,7 @@ def main() -> None:
     """Train what is missing, then write the page."""
     parser = arguments(__doc__, "ladder")
     add_text(parser)
+    add_bleu(parser)
     parser.add_argument("--epochs", type=whole(1), default=10)
     parser.add_argument(
         "--width", type=whole(0, 8), default=0, help="of all models; 0: so that they are of about equal size"
@@ -173,7 +174,6 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=whole(1), default=8000)
     parser.add_argument("--batch-tokens", type=whole(1), default=2048)
     parser.add_argument("--warmup", type=whole(1), default=400)
-    parser.add_argument("--tokenize", default="13a", help='of BLEU; "none" for text that is already tokenized')
     o = parser.parse_args()
     results = Results(o.out / "results.jsonl", settings(o))
     for name in MODELS:

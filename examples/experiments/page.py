@@ -54,6 +54,12 @@ class Results:
         self.path = path
         self.lines = [json.dumps({"settings": settings}, default=str) + "\n"]
         self.values: dict[str, Any] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SystemExit(
+                f"{path.parent}: a directory for the results is required; {error.strerror}; choose another --out"
+            ) from None
         if path.exists():
             first, *rest = self._stored()
             if first != self.lines[0]:
@@ -85,7 +91,6 @@ class Results:
             line = json.dumps({"name": name, "value": function()}, ensure_ascii=False)
             self.values[name] = json.loads(line)["value"]
             self.lines.append(line + "\n")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, "".join(self.lines).encode())
         return self.values[name]
 

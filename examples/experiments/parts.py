@@ -16,7 +16,7 @@ import numpy as np
 from learning import fit, smooth
 from page import Page, Results, arguments, figure, whole
 from page import run as experiment
-from runs import add_text, parts_of_text, settings
+from runs import add_bleu, add_text, parts_of_text, settings
 
 import nn
 import tensorlib as tl
@@ -260,11 +260,11 @@ def main() -> None:
     """Measure what is missing, then write the page."""
     parser = arguments(__doc__, "parts")
     add_text(parser)
+    add_bleu(parser)
     parser.add_argument("--layers", type=whole(1), default=4)
     parser.add_argument("--width", type=whole(8, 8), default=128)
     parser.add_argument("--steps", type=whole(1), default=500)
     parser.add_argument("--batch-tokens", type=whole(1), default=1024)
-    parser.add_argument("--tokenize", default="13a", help='of BLEU; "none" for text that is already tokenized')
     o = parser.parse_args()
     text = read_text(o)
     results = Results(o.out / "results.jsonl", settings(o))

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from page import whole
 
 from models.evaluation.translator import Translator
+from models.runs.config import BleuTokenize
 from models.runs.loading import load_run
 from models.system.errors import UserError
 from models.system.files import read_bytes
@@ -23,7 +24,17 @@ from models.text.lines import Pair, read_tsv
 from models.training.log import read_log
 from tensorlib.exchange.safetensors import write_atomically
 
-__all__ = ["add_text", "by_length", "curve", "parts_of_text", "settings", "text_flags", "trained", "translator"]
+__all__ = [
+    "add_bleu",
+    "add_text",
+    "by_length",
+    "curve",
+    "parts_of_text",
+    "settings",
+    "text_flags",
+    "trained",
+    "translator",
+]
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +42,12 @@ def add_text(parser: argparse.ArgumentParser) -> None:
     for part in ("train", "valid", "test"):
         parser.add_argument(f"--{part}-tsv", type=Path, help="lines of a sentence, a tab, its translation")
     parser.add_argument("--pairs", type=whole(0), default=0, help="how many pairs to train on; 0: all")
+
+
+def add_bleu(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how BLEU finds words."""
+    ways, told = get_args(BleuTokenize), 'of BLEU; "none" for text that is already tokenized'
+    parser.add_argument("--tokenize", choices=ways, default="13a", help=told)
 
 
 def settings(o: Any) -> dict[str, Any]:

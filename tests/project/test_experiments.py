@@ -73,6 +73,12 @@ def test_damaged_results_are_refused_in_one_line(page, tmp_path, damage):
         page.Results(path, {"width": 8})
 
 
+def test_a_file_in_place_of_the_directory_is_refused_before_anything_is_measured(page, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(SystemExit, match=r"out: a directory for the results is required; .* choose another --out$"):
+        page.Results(tmp_path / "out" / "results.jsonl", {})
+
+
 def experiment(name, *options, cwd):
     environment = {**os.environ, "PYTHONUTF8": "1", "TENSORLIB_THREADS": "1"}
     command = [sys.executable, EXPERIMENTS / f"{name}.py", "--out", cwd / "out", *options]
@@ -90,6 +96,7 @@ def experiment(name, *options, cwd):
             "--width: a whole number of at least 8 that is a multiple of 8 is required; got '0'",
         ),
         ("feeding", ["--lengths", "256"], "--lengths: at least one of at most 128 is required; got [256]"),
+        ("parts", ["--tokenize", "words"], "--tokenize: invalid choice: 'words' (choose from"),
         ("ladder", ["--train-tsv", "a"], "ladder: either --train-tsv, --valid-tsv and --test-tsv or none of them"),
     ],
 )
