@@ -214,7 +214,7 @@ def _findings(seconds: dict[Any, Any], found: dict[Any, Any], o: Any) -> list[st
         once, cached, whole = (seconds[name, way, longest] for way in WAYS)
         sentences.append(
             f"{name}: for {longest} words, a step that feeds predictions back takes {cached / once:.1f} times as long "
-            f"as one that computes all positions at once, and {whole / once:.0f} times without a cache."
+            f"as one that computes all positions at once, and {whole / once:.1f} times without a cache."
         )
     for name in MODELS:
         bleu = ", ".join(f"{found[name, feeding]['bleu']:.1f} with {feeding}" for feeding in FEEDINGS)
