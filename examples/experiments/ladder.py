@@ -106,7 +106,7 @@ def show(results: dict[str, Any], o: Any) -> None:
     page.findings(findings(found, o))
     page.text(
         f"""All models learn from the same batches, with the same subwords, by Adam with a rate that rises for
-        {o.warmup} steps and falls along a cosine. The highest rate is not the same: {RATES["Transformer"]:g}
+        {plural(o.warmup, "step")} and falls along a cosine. The highest rate is not the same: {RATES["Transformer"]:g}
         for the Transformer, {RATE:g} for the others. The recurrent encoders read in both directions. Without attention
         the decoder starts from the encoder's last state and sees nothing else of the source.
 

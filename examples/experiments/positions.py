@@ -89,7 +89,8 @@ def findings(found: dict[Any, Any], o: Any) -> list[str]:
         f"Of unseen sequences of {o.longest} symbols, without positions {without} without an error; with sinusoidal "
         f"ones {sinusoidal}.",
         f"Permuting the source, in {PERMUTED} sequences, changed a log-probability of the model trained to copy by at "
-        f"most {changes['none']:.0e} without positions, and by at most {changes['sinusoidal']:.2g} with sinusoidal ones.",
+        f"most {changes['none']:.0e} without positions, and by at most {changes['sinusoidal']:.2g} with sinusoidal "
+        "ones.",
         f"Trained on at most {o.longest} symbols and tested on {longer}, models with positions copy without an error "
         f"in this many cases: {copied}.",
     ]
