@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from page import Page, Results, arguments, figure
-from runs import add_text, curve, parts_of_text, text_flags, trained, translator
+from page import Page, Results, arguments, figure, whole
+from page import run as experiment
+from runs import add_bleu, add_text, curve, parts_of_text, settings, text_flags, trained, translator
 
 import tensorlib as tl
 from models.architectures.build import build_model
@@ -39,6 +40,7 @@ FEEDINGS = {
 }
 COLORS = dict(zip(FEEDINGS, ("tab:blue", "tab:purple", "tab:green", "tab:orange"), strict=True))
 WAYS = ("all positions at once", "fed back, with a cache", "fed back, without a cache")
+LONGEST_WITHOUT_CACHE = 128  # beyond, the graphs of all beginnings take gigabytes
 POSITIONS = 24  # that the errors are shown for
 VOCABULARY = 2000
 
@@ -152,7 +154,10 @@ def show(results: dict[str, Any], o: Any) -> None:
     page.text(
         f"Forward and backward, {o.sentences} sentences of the given number of words on both sides, 2 + 2 layers of "
         f"width {o.width}. With teacher forcing no position of a Transformer waits for another. A recurrent layer "
-        "still takes its steps one after another, but in one node of the graph."
+        "still takes its steps one after another, but in one node of the graph. Fed back with a cache: the words are "
+        "predicted one by one, without recording a graph, and then one pass over all positions records the graph for "
+        "the gradient. Fed back without a cache: the decoder computes the whole beginning again in every "
+        "step, and records it."
     )
     for name in MODELS:
         rows = [[way, *(_ms(seconds[name, way, n]) for n in o.lengths)] for way in WAYS]
@@ -175,8 +180,10 @@ def show(results: dict[str, Any], o: Any) -> None:
     page.table(heads, rows)
     page.text(
         "BLEU is that of greedy translations of the test text. The validation loss is measured with true words. Wrong: "
-        "the percentage of predictions, at the second and tenth position, that differ from the reference's word, when "
-        "the model reads true words (forced) or its own (free)."
+        "the percentage of predictions, at the second and tenth position, that differ from the reference's word at the "
+        "same position, when the model reads true words (forced) or its own (free). So a free translation that has "
+        "one word more or less than the reference is wrong at every later position, however good it is: the "
+        "difference between free and forced is more than the errors that follow from errors."
     )
     made, axes = figure(2, sharey=True)
     for ax, name in zip(axes, MODELS, strict=True):
@@ -203,11 +210,11 @@ def show(results: dict[str, Any], o: Any) -> None:
 def _findings(seconds: dict[Any, Any], found: dict[Any, Any], o: Any) -> list[str]:
     sentences = []
     for name in MODELS:
-        longest = max(n for n in o.lengths if seconds[name, WAYS[2], n])
+        longest = max(n for n in o.lengths if n <= LONGEST_WITHOUT_CACHE)
         once, cached, whole = (seconds[name, way, longest] for way in WAYS)
         sentences.append(
             f"{name}: for {longest} words, a step that feeds predictions back takes {cached / once:.1f} times as long "
-            f"as one that computes all positions at once, and {whole / once:.0f} times without a cache."
+            f"as one that computes all positions at once, and {whole / once:.1f} times without a cache."
         )
     for name in MODELS:
         bleu = ", ".join(f"{found[name, feeding]['bleu']:.1f} with {feeding}" for feeding in FEEDINGS)
@@ -227,18 +234,22 @@ def main() -> None:
     """Measure what is missing, then write the page."""
     parser = arguments(__doc__, "feeding")
     add_text(parser)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=600, help="of training")
-    parser.add_argument("--tokenize", default="13a", help='of BLEU; "none" for text that is already tokenized')
-    parser.add_argument("--lengths", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256], help="of timed sentences")
-    parser.add_argument("--sentences", type=int, default=8, help="in a timed batch")
-    parser.add_argument("--repeats", type=int, default=5, help="of a timed step")
+    add_bleu(parser)
+    parser.add_argument("--width", type=whole(4, 4), default=128)
+    parser.add_argument("--steps", type=whole(1), default=600, help="of training")
+    parser.add_argument(
+        "--lengths", type=whole(2), nargs="+", default=[8, 16, 32, 64, 128, 256], help="of timed sentences"
+    )
+    parser.add_argument("--sentences", type=whole(1), default=8, help="in a timed batch")
+    parser.add_argument("--repeats", type=whole(1), default=5, help="of a timed step")
     o = parser.parse_args()
-    results = Results(o.out / "results.jsonl", {k: v for k, v in vars(o).items() if k != "out"})
+    if min(o.lengths) > LONGEST_WITHOUT_CACHE:
+        parser.error(f"--lengths: at least one of at most {LONGEST_WITHOUT_CACHE} is required; got {o.lengths}")
+    results = Results(o.out / "results.jsonl", settings(o))
     for name in MODELS:
         for way in WAYS:
             for n in o.lengths:
-                if way != WAYS[2] or n <= 128:  # beyond, the graphs of all beginnings take gigabytes
+                if way != WAYS[2] or n <= LONGEST_WITHOUT_CACHE:
                     results.measure(
                         f"seconds, {name}, {way}, {n}", lambda name=name, way=way, n=n: step_seconds(name, way, n, o)
                     )
@@ -249,4 +260,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    experiment(main)

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from learning import fit, smooth
-from page import Page, Results, arguments, figure
+from page import Page, Results, arguments, figure, whole
+from page import run as experiment
 
 import nn
 import tensorlib as tl
@@ -22,6 +23,7 @@ from nn import optim
 
 KINDS = {"RNN": nn.RNN, "GRU": nn.GRU, "LSTM": nn.LSTM, "Transformer": None}
 COLORS = dict(zip(KINDS, ("tab:red", "tab:orange", "tab:blue", "tab:green"), strict=True))
+GATED = ("GRU", "LSTM")
 SOLVED = 0.01  # mean squared error; always answering the mean, 1, gives 1/6
 SYMBOLS, REMEMBERED = 8, 5
 
@@ -29,12 +31,11 @@ SYMBOLS, REMEMBERED = 8, 5
 class Reader(nn.Module):
     """Reads a sequence (B, T, C) with one recurrent layer, or two Transformer layers, then applies a linear layer.
 
-    The biases of the gates let memory last for times up to the length of the sequence (Tallec and Ollivier 2018,
-    section 2): forget = -input = log u with u uniform on [1, T). With the usual biases the LSTM needs several times
-    as many steps at length 200.
+    With a `length` T, the biases of the gates of a GRU or LSTM let memory last for times up to T (Tallec and Ollivier
+    2018, section 2): forget = -input = log u with u uniform on [1, T). Without one, they are the library's usual ones.
     """
 
-    def __init__(self, kind: str, channels: int, width: int, outputs: int, length: int) -> None:
+    def __init__(self, kind: str, channels: int, width: int, outputs: int, length: int | None = None) -> None:
         self.kind, generator = kind, tl.Generator(0)
         if kind == "Transformer":
             config = TransformerConfig(1, 1, 2, width, 4, 2 * width, dropout=0.0, norm="pre")
@@ -43,10 +44,11 @@ class Reader(nn.Module):
             self.layers = Encoder(config, generator)
         else:
             self.layers = KINDS[kind](channels, width, generator=generator)
-            times = np.log(np.random.default_rng(0).uniform(1, length, width)).astype(np.float32)
-            zeros = np.zeros(width, np.float32)
-            gates = {"RNN": [zeros], "GRU": [zeros, times, zeros], "LSTM": [-times, times, zeros, zeros]}
-            self.layers.cells[0].bias.replace(np.concatenate(gates[kind]))
+            if length and kind in GATED:
+                times = np.log(np.random.default_rng(0).uniform(1, length, width)).astype(np.float32)
+                zeros = np.zeros(width, np.float32)
+                gates = {"GRU": [zeros, times, zeros], "LSTM": [-times, times, zeros, zeros]}
+                self.layers.cells[0].bias.replace(np.concatenate(gates[kind]))
         self.output = nn.Linear(width, outputs, generator=generator)
 
     def states(self, x_BTC: tl.Tensor) -> tuple[list[list[tl.Tensor]], tl.Tensor]:
@@ -120,10 +122,13 @@ def flow(model: Reader, length: int, seed: int) -> list[float]:
     return [norm / norms[-1] for norm in norms]
 
 
-def run_adding(kind: str, length: int, o: Any) -> dict[str, Any]:
-    """Train on the adding problem; measure the flow of gradients before and after."""
+def run_adding(kind: str, length: int, o: Any, long_memory: bool = True) -> dict[str, Any]:
+    """Train on the adding problem; measure the flow of gradients before and after.
+
+    With `long_memory` the biases of the gates are chosen for this length.
+    """
     random = np.random.default_rng(1)
-    model = Reader(kind, 2, o.width, 1, length)
+    model = Reader(kind, 2, o.width, 1, length if long_memory else None)
     before = flow(model, length, seed=2)
     found = fit(
         model,
@@ -181,48 +186,91 @@ def run_clipping(clip: float, o: Any) -> dict[str, Any]:
     return {"losses": found["losses"], "norms": found["norms"]}
 
 
+def new_flows(results: dict[str, Any], longest: int) -> dict[str, list[float]]:
+    """Return the flow of the gradient in new networks, GRU and LSTM with both kinds of biases."""
+    flows = {}
+    for kind in KINDS:
+        found = results[f"adding, {kind}, length {longest}"]["before"]
+        if kind in GATED:
+            flows |= {f"{kind}, usual biases": results[f"new {kind}, usual biases, length {longest}"]["flow"]}
+        flows[f"{kind}, biases for this length" if kind in GATED else kind] = found
+    return flows
+
+
+def findings(results: dict[str, Any], o: Any) -> list[str]:
+    """Return what was found, in sentences that hold whatever the numbers are."""
+    longest = o.lengths[-1]
+    errors = {kind: results[f"adding, {kind}, length {longest}"]["error"] for kind in KINDS}
+    solved = [kind for kind in KINDS if errors[kind] < SOLVED]
+    failed = [kind for kind in KINDS if kind not in solved]
+    first = {name: _short(flow[0]) for name, flow in new_flows(results, longest).items()}
+    usual, given = (results[f"adding, LSTM, {name}length {longest}"] for name in ("usual biases, ", ""))
+    clipped, free = results["clipping at 1"], results["no clipping"]
+    return [
+        f"The gradient at the first of {longest} steps, relative to that at the last one, before any training: "
+        f"{'; '.join(f'{name} {value}' for name, value in first.items())}.",
+        f"The GRU and LSTM that were trained have biases for this length: their initialisation knows that the task "
+        f"has {longest} steps. The RNN and the Transformer know nothing of it.",
+        f"The adding problem at length {longest}: solved, which is a mean squared error below {SOLVED}, by "
+        f"{', '.join(solved) or 'no network'}{'; not solved by ' + ', '.join(failed) if failed else ''}. An LSTM with "
+        f"the usual biases ends with an error of {_error(usual)}, with biases for this length {_error(given)}.",
+        f"An RNN of rectified units without clipping: the largest norm of a gradient is {_most(free['norms'])}, the "
+        f"largest loss {_most(free['losses'])}, that of the first step {_short(free['losses'][0])}. Clipped at 1, the "
+        f"largest loss is {_most(clipped['losses'])}.",
+    ]
+
+
 def show(results: dict[str, Any], o: Any) -> None:
     """Write the page."""
     page, longest = Page("How far back can a recurrent network learn?"), o.lengths[-1]
     added = {(kind, n): results[f"adding, {kind}, length {n}"] for kind in KINDS for n in o.lengths}
     copied = {(kind, n): results[f"copying, {kind}, {n} blanks"] for kind in KINDS for n in o.blanks}
-    solved = [kind for kind in KINDS if added[kind, longest]["error"] < SOLVED]
-    failed = [kind for kind in KINDS if kind not in solved]
-    faint = {kind: added[kind, longest]["before"][0] for kind in KINDS}
-    clipped, free = results["clipping at 1"], results["no clipping"]
-    page.findings(
-        [
-            f"The adding problem at length {longest} is solved (mean squared error below {SOLVED}) by "
-            f"{', '.join(solved) or 'none'}, and not by {', '.join(failed) or 'none'}.",
-            f"In a new RNN the gradient at the first of {longest} steps is {faint['RNN']:.0e} of that at the last one, "
-            f"in a new LSTM {faint['LSTM']:.1g}, in a new Transformer {faint['Transformer']:.1g} of it.",
-            f"An RNN of rectified units without clipping has gradients of norm {max(free['norms']):.0e}, and its loss "
-            f"rises to {max(free['losses']):.0e}; clipped at 1, it rises to {max(clipped['losses']):.1g}.",
-        ]
-    )
+    clipped, free, flows = results["clipping at 1"], results["no clipping"], new_flows(results, longest)
+    page.findings(findings(results, o))
     page.heading("The gradient on its way back")
     page.text(
-        "The norm of d loss / d h at each step of the adding problem, where h is everything the network keeps from one "
-        "step to the next (for an LSTM h and c; for a Transformer the output of its first layer at that position). "
-        "A step multiplies the gradient by the Jacobian of one step. If its largest singular value is below 1, the "
-        "product shrinks exponentially with distance; the forget gate keeps an LSTM's factor near 1, and attention "
-        "reaches every position in one step."
+        f"""The norm of d loss / d h at each step of the adding problem, where h is everything the network keeps from
+        one step to the next (for an LSTM h and c; for a Transformer the output of its first layer at that position). A
+        step multiplies the gradient by the Jacobian of one step. If its largest singular value is below 1, the product
+        shrinks exponentially with distance. Attention reaches every position in one step.
+
+        A gate does not keep the gradient by itself: its bias decides the factor. An LSTM's cell is c = f c' + i g with
+        f = sigmoid(b + ...), so that the gradient of c' is about sigmoid(b) of that of c; a GRU's update gate is the
+        same. With the usual bias, 0 for the GRU and 1 for the LSTM, that is 0.50 and 0.73; the power of {longest} of
+        either is small. (The factors in the table are higher: other paths add to it, and the units that keep most count
+        most.) The networks that are trained here have b = log u instead, with u drawn uniformly from
+        1 to the number of steps, so that sigmoid(b) = u / (1 + u), and some units forget hardly anything over the whole
+        sequence (Tallec and Ollivier 2018). Such biases need to know how long the task is.
+
+        The factor of a step in the table is the geometric mean over all steps. A gradient of 0 is smaller than float32
+        can hold."""
     )
+    rows = [[name, _short(flow[0]), _factor(flow)] for name, flow in flows.items()]
+    page.table([f"new networks, length {longest}", "gradient at the first step", "factor of a step"], rows)
     made, axes = figure(2, sharey=True)
-    for ax, moment, title in zip(axes, ("before", "after"), ("new networks", "trained networks"), strict=True):
-        for kind in KINDS:
-            norms = np.array(added[kind, longest][moment])
+    trained = {kind: added[kind, longest]["after"] for kind in KINDS}
+    for ax, title, drawn in zip(axes, ("new networks", "trained networks"), (flows, trained), strict=True):
+        for name, flow in drawn.items():
+            norms = np.array(flow)
             norms[norms == 0] = np.nan  # smaller than float32 can hold
-            ax.semilogy(np.arange(len(norms))[::-1], norms, label=kind, color=COLORS[kind])
+            style = ":" if name.endswith("usual biases") else "-"
+            ax.semilogy(np.arange(len(norms))[::-1], norms, style, label=name, color=COLORS[name.split(",")[0]])
         ax.set(title=title, xlabel="distance from the last step")
     axes[0].set(ylabel="gradient norm, relative to the last step")
-    axes[0].legend()
-    page.figure(made, f"Adding problem at length {longest}.")
+    axes[0].legend(fontsize=7)
+    page.figure(
+        made,
+        f"Adding problem at length {longest}. Dotted: the library's usual biases. The trained GRU and LSTM began with "
+        "biases for this length.",
+    )
     page.heading("The adding problem")
     rows = [[kind, *(_error(added[kind, n]) for n in o.lengths)] for kind in KINDS]
+    usual = results[f"adding, LSTM, usual biases, length {longest}"]
+    rows.append(["LSTM, usual biases", *[""] * (len(o.lengths) - 1), _error(usual)])
     page.table(["mean squared error", *(f"length {n}" for n in o.lengths)], rows)
     page.text(
-        f"Always answering 1 gives 0.167. Training stops at an error below {SOLVED / 3:.4f} or after {o.steps} steps."
+        f"Always answering 1 gives 0.167. Training stops at an error below {SOLVED / 3:.4f} or after {o.steps} steps. "
+        "GRU and LSTM begin with biases for the length, if nothing else is said."
     )
     made, axes = figure(len(o.lengths), sharey=True)
     for ax, n in zip(axes, o.lengths, strict=True):
@@ -255,6 +303,20 @@ def show(results: dict[str, Any], o: Any) -> None:
     page.write(o.out / "page.html")
 
 
+def _short(value: float) -> str:
+    if value == 0 or 0.01 <= value < 1000:
+        return f"{value:.2g}"
+    return f"{value:.0e}"
+
+
+def _factor(flow: list[float]) -> str:
+    return f"{flow[0] ** (1 / (len(flow) - 1)):.3f}" if flow[0] else "-"
+
+
+def _most(values: list[float]) -> str:
+    return _short(max(values)) if np.isfinite(values).all() else "more than float32 can hold"
+
+
 def _error(found: dict[str, Any]) -> str:
     return f"{found['error']:.4f} ({found['steps']} steps)"
 
@@ -262,11 +324,11 @@ def _error(found: dict[str, Any]) -> str:
 def main() -> None:
     """Measure what is missing, then write the page."""
     parser = arguments(__doc__, "gradients")
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[50, 100, 200], help="of the adding problem")
-    parser.add_argument("--blanks", type=int, nargs="+", default=[10, 50, 100], help="of copying from memory")
+    parser.add_argument("--width", type=whole(4, 4), default=64)
+    parser.add_argument("--batch", type=whole(1), default=32)
+    parser.add_argument("--steps", type=whole(1), default=2000)
+    parser.add_argument("--lengths", type=whole(2), nargs="+", default=[50, 100, 200], help="of the adding problem")
+    parser.add_argument("--blanks", type=whole(1), nargs="+", default=[10, 50, 100], help="of copying from memory")
     o = parser.parse_args()
     results = Results(o.out / "results.jsonl", {k: v for k, v in vars(o).items() if k != "out"})
     for clip, name in ((1.0, "clipping at 1"), (0.0, "no clipping")):
@@ -276,8 +338,15 @@ def main() -> None:
             results.measure(f"adding, {kind}, length {n}", lambda kind=kind, n=n: run_adding(kind, n, o))
         for n in o.blanks:
             results.measure(f"copying, {kind}, {n} blanks", lambda kind=kind, n=n: run_copying(kind, n, o))
+    n = o.lengths[-1]
+    for kind in GATED:
+        results.measure(
+            f"new {kind}, usual biases, length {n}",
+            lambda kind=kind: {"flow": flow(Reader(kind, 2, o.width, 1), n, seed=2)},
+        )
+    results.measure(f"adding, LSTM, usual biases, length {n}", lambda: run_adding("LSTM", n, o, long_memory=False))
     show(results.values, o)
 
 
 if __name__ == "__main__":
-    main()
+    experiment(main)

@@ -20,8 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from page import Page, Results, arguments, figure
-from runs import add_text, parts_of_text
+from page import Page, Results, arguments, figure, run, whole
+from runs import add_text, parts_of_text, settings
 
 import tensorlib as tl
 from models import SentenceEncoder, SentenceEncoderConfig, Tokenizer
@@ -44,28 +44,27 @@ def main() -> None:
     """Measure what is missing, and write the page."""
     parser = arguments(__doc__, "negatives")
     add_text(parser)
-    parser.add_argument("--steps", type=int, default=250, help="steps of each training")
-    parser.add_argument("--long-steps", type=int, default=1000, help="steps of the two last trainings")
-    parser.add_argument("--long-width", type=int, default=384, help="width in the two last trainings")
-    parser.add_argument("--batch", type=int, default=128, help="pairs in a batch")
+    parser.add_argument("--steps", type=whole(1), default=250, help="steps of each training")
+    parser.add_argument("--long-steps", type=whole(1), default=1000, help="steps of the two last trainings")
+    parser.add_argument("--long-width", type=whole(8, 8), default=384, help="width in the two last trainings")
+    parser.add_argument("--batch", type=whole(3), default=128, help="pairs in a batch")
     parser.add_argument(
-        "--numbers", type=int, nargs="+", default=[1, 4, 16, 64], help="numbers of negatives to compare"
+        "--numbers", type=whole(1), nargs="+", default=[1, 4, 16, 64], help="numbers of negatives to compare"
     )
-    parser.add_argument("--hard", type=int, nargs="+", default=[1, 4], help="numbers of hard negatives")
-    parser.add_argument("--layers", type=int, default=1, help="layers of the encoder")
-    parser.add_argument("--width", type=int, default=128, help="width of the encoder, and of the bag of subwords")
-    parser.add_argument("--vocabulary", type=int, default=8000, help="number of subwords")
+    parser.add_argument("--hard", type=whole(1), nargs="+", default=[1, 4], help="numbers of hard negatives")
+    parser.add_argument("--layers", type=whole(1), default=1, help="layers of the encoder")
+    parser.add_argument(
+        "--width", type=whole(8, 8), default=128, help="width of the encoder, and of the bag of subwords"
+    )
+    parser.add_argument("--vocabulary", type=whole(1), default=8000, help="number of subwords")
     parser.add_argument("--learning-rate", type=float, default=2e-4, help="Adam's learning rate")
     parser.add_argument("--embedding-rate", type=float, default=50, help="that of the embeddings, as a multiple")
     options = parser.parse_args()
-    try:
-        experiment = Experiment(options)
-        results = Results(options.out / "results.jsonl", experiment.settings)
-        found = {
-            name: results.measure(name, lambda run=run: experiment.run(**run)) for name, run in experiment.runs.items()
-        }
-    except (UserError, FloatingPointError, OSError) as error:
-        raise SystemExit(f"negatives: {error}") from None
+    experiment = Experiment(options)
+    results = Results(options.out / "results.jsonl", settings(options))
+    found = {
+        name: results.measure(name, lambda run=run: experiment.run(**run)) for name, run in experiment.runs.items()
+    }
     write(experiment, found, options.out / "page.html")
 
 
@@ -84,7 +83,6 @@ class Experiment:
         self.options = options
         self.tokenizer = Tokenizer.train(self.train, vocabulary_size=options.vocabulary)
         self.runs = self._runs(options)
-        self.settings = {name: value for name, value in vars(options).items() if name != "out"}
 
     def _runs(self, options: Any) -> dict[str, dict[str, Any]]:
         """Return the settings of each training by name."""
@@ -261,4 +259,4 @@ def percent(fraction: float) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -17,10 +17,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from models.system.errors import UserError
 from models.system.machine import machine
 from tensorlib.exchange.safetensors import write_atomically
 
-__all__ = ["Page", "Results", "arguments", "figure"]
+__all__ = ["Page", "Results", "arguments", "figure", "run", "whole"]
 
 _STYLE = """
 :root { color-scheme: light dark; --faint: #8884; --muted: #777 }
@@ -53,8 +54,14 @@ class Results:
         self.path = path
         self.lines = [json.dumps({"settings": settings}, default=str) + "\n"]
         self.values: dict[str, Any] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SystemExit(
+                f"{path.parent}: a directory for the results is required; {error.strerror}; choose another --out"
+            ) from None
         if path.exists():
-            first, *rest = path.read_text("utf-8").splitlines(keepends=True)
+            first, *rest = self._stored()
             if first != self.lines[0]:
                 raise SystemExit(
                     f"{path}: results with the same settings are required; these were measured with {first.strip()}, "
@@ -63,6 +70,20 @@ class Results:
             self.lines += rest
             self.values = {entry["name"]: entry["value"] for entry in map(json.loads, rest)}
 
+    def _stored(self) -> list[str]:
+        """Return the lines of the file, whose values are then known to be readable."""
+        try:
+            # Not str.splitlines, which splits at U+2028 and U+0085 too; json.dumps writes these as they are.
+            lines = [line + "\n" for line in self.path.read_bytes().decode().removesuffix("\n").split("\n")]
+            if "settings" in json.loads(lines[0]) and all(
+                {"name", "value"} <= {*json.loads(line)} for line in lines[1:]
+            ):
+                return lines
+        except (ValueError, TypeError, RecursionError):  # not JSON or not UTF-8, or a number in place of an object
+            pass
+        raise SystemExit(f"{self.path}: results as an experiment writes them are required; the file is damaged; "
+                         "delete it, or choose another --out")  # fmt: skip
+
     def measure(self, name: str, function: Callable[[], Any]) -> Any:
         """Return the result of this name; if it is not known yet, it is what `function` returns, as JSON."""
         if name not in self.values:
@@ -70,7 +91,6 @@ class Results:
             line = json.dumps({"name": name, "value": function()}, ensure_ascii=False)
             self.values[name] = json.loads(line)["value"]
             self.lines.append(line + "\n")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, "".join(self.lines).encode())
         return self.values[name]
 
@@ -153,3 +173,31 @@ def arguments(description: str | None, name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/experiments") / name, help="where all results are kept")
     return parser
+
+
+def whole(least: int, multiple: int = 1) -> Callable[[str], int]:
+    """Return a function that reads an option's whole number, of at least `least` and a multiple of `multiple`."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least or number % multiple:
+            several = f" that is a multiple of {multiple}" if multiple > 1 else ""
+            raise argparse.ArgumentTypeError(f"a whole number of at least {least}{several} is required; got {text!r}")
+        return number
+
+    return read
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run an experiment. A mistake in its options or files ends it with status 2 and one line, without a traceback."""
+    try:
+        main()
+    except (UserError, FloatingPointError, OSError) as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to measure what is missing", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 from learning import fit, smooth
-from page import Page, Results, arguments, figure
-from runs import add_text, parts_of_text
+from page import Page, Results, arguments, figure, whole
+from page import run as experiment
+from runs import add_bleu, add_text, parts_of_text, settings
 
 import nn
 import tensorlib as tl
@@ -187,32 +188,39 @@ def _weights(model: Transformer, source: Any, target: Any) -> AttentionWeights:
 # ---- the page ----
 
 
+def findings(found: dict[str, Any]) -> list[str]:
+    """Return what was found, in sentences that hold whatever the numbers are."""
+    heads = {name: _bleu(found, name) for name in VARIANTS if name.endswith(("head", "heads"))}
+    highest = max(heads.values(), key=float)
+    best = [name for name, bleu in heads.items() if bleu == highest]
+    return [
+        f"BLEU at equal width, one training of each: {', '.join(f'{name} {bleu}' for name, bleu in heads.items())}. "
+        f"The highest is that of {' and '.join(best)}.",
+        f"Without warmup, post-norm reaches BLEU {_bleu(found, 'post-norm, no warmup')} and pre-norm "
+        f"{_bleu(found, 'pre-norm, no warmup')}; with warmup {_bleu(found, 'post-norm')} and {_bleu(found, USUAL)}.",
+        f"Without residual connections the model with {USUAL} reaches {_bleu(found, 'no residual connections')}.",
+        f"Scores that are not divided by sqrt(K) give {_bleu(found, 'scores not divided by sqrt(K)')}, embeddings that "
+        f"are not multiplied by sqrt(D) give {_bleu(found, 'embeddings not multiplied by sqrt(D)')}.",
+    ]
+
+
+def _bleu(found: dict[str, Any], name: str) -> str:
+    return f"{found[name]['bleu']:.1f}"
+
+
 def show(results: dict[str, Any], o: Any) -> None:
     """Write the page."""
     page = Page("What are the parts of a Transformer for?")
     found = {name: results[name] for name in VARIANTS}
     heads = [name for name in VARIANTS if name.endswith(("head", "heads"))]
-    best = max(heads, key=lambda name: found[name]["bleu"])
-
-    def bleu(name: str) -> str:
-        return f"{found[name]['bleu']:.1f}"
-
-    page.findings(
-        [
-            f"BLEU with {', '.join(f'{name} {bleu(name)}' for name in heads)}, at equal width: {best} is best.",
-            f"Without warmup, post-norm reaches BLEU {bleu('post-norm, no warmup')} and pre-norm "
-            f"{bleu('pre-norm, no warmup')}; with warmup {bleu('post-norm')} and {bleu(USUAL)}.",
-            f"Without residual connections the same model reaches {bleu('no residual connections')}.",
-            f"Scores that are not divided by sqrt(K) give {bleu('scores not divided by sqrt(K)')}, embeddings that are "
-            f"not multiplied by sqrt(D) give {bleu('embeddings not multiplied by sqrt(D)')}.",
-        ]
-    )
+    page.findings(findings(found))
     page.text(
         f"Transformers of {o.layers} + {o.layers} layers and width {o.width}, trained for {o.steps} steps of "
         f"{o.batch_tokens} positions. They differ only in what their name says from the one with {USUAL}, which is "
-        "pre-norm and whose learning rate rises for a tenth of the steps."
+        "pre-norm and whose learning rate rises for a tenth of the steps. Each was trained once, from one seed: "
+        "another seed would change every BLEU a little, so small differences mean nothing."
     )
-    rows = [[name, bleu(name), f"{one['valid']:.3f}"] for name, one in found.items()]
+    rows = [[name, _bleu(found, name), f"{one['valid']:.3f}"] for name, one in found.items()]
     page.table(["variant", "BLEU", "validation loss"], rows)
     groups = {"heads": heads, "norm and warmup": [USUAL, "pre-norm, no warmup", "post-norm", "post-norm, no warmup"]}
     groups["left out"] = [USUAL, *list(VARIANTS)[-3:]]
@@ -252,17 +260,18 @@ def main() -> None:
     """Measure what is missing, then write the page."""
     parser = arguments(__doc__, "parts")
     add_text(parser)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--batch-tokens", type=int, default=1024)
-    parser.add_argument("--tokenize", default="13a", help='of BLEU; "none" for text that is already tokenized')
+    add_bleu(parser)
+    parser.add_argument("--layers", type=whole(1), default=4)
+    parser.add_argument("--width", type=whole(8, 8), default=128)
+    parser.add_argument("--steps", type=whole(1), default=500)
+    parser.add_argument("--batch-tokens", type=whole(1), default=1024)
     o = parser.parse_args()
-    results, text = Results(o.out / "results.jsonl", {k: v for k, v in vars(o).items() if k != "out"}), read_text(o)
+    text = read_text(o)
+    results = Results(o.out / "results.jsonl", settings(o))
     for name in VARIANTS:
         results.measure(name, lambda name=name: run(name, text, o))
     show(results.values, o)
 
 
 if __name__ == "__main__":
-    main()
+    experiment(main)

@@ -3,29 +3,63 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from page import whole
 
 from models.evaluation.translator import Translator
+from models.runs.config import BleuTokenize
 from models.runs.loading import load_run
+from models.system.errors import UserError
+from models.system.files import read_bytes
 from models.text.corpora.phrasebook import phrasebook
 from models.text.lines import Pair, read_tsv
 from models.training.log import read_log
 from tensorlib.exchange.safetensors import write_atomically
 
-__all__ = ["add_text", "by_length", "curve", "parts_of_text", "text_flags", "trained", "translator"]
+__all__ = [
+    "add_bleu",
+    "add_text",
+    "by_length",
+    "curve",
+    "parts_of_text",
+    "settings",
+    "text_flags",
+    "trained",
+    "translator",
+]
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the text."""
     for part in ("train", "valid", "test"):
         parser.add_argument(f"--{part}-tsv", type=Path, help="lines of a sentence, a tab, its translation")
-    parser.add_argument("--pairs", type=int, default=0, help="how many pairs to train on; 0: all")
+    parser.add_argument("--pairs", type=whole(0), default=0, help="how many pairs to train on; 0: all")
+
+
+def add_bleu(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how BLEU finds words."""
+    ways, told = get_args(BleuTokenize), 'of BLEU; "none" for text that is already tokenized'
+    parser.add_argument("--tokenize", choices=ways, default="13a", help=told)
+
+
+def settings(o: Any) -> dict[str, Any]:
+    """Return all options but the directory, and a digest of each file of text, so that changed text is noticed."""
+    found = {name: value for name, value in vars(o).items() if name != "out"}
+    if _given(o):
+        parts_of_text(o)  # a file that cannot be read is noticed before anything is measured
+        files = {part: str(getattr(o, f"{part}_tsv")) for part in ("train", "valid", "test")}
+        found["sha256"] = {
+            part: hashlib.sha256(read_bytes(path, "reading text")).hexdigest()[:16] for part, path in files.items()
+        }
+    return found
 
 
 def text_flags(o: Any) -> list[str]:
@@ -52,7 +86,7 @@ def parts_of_text(o: Any) -> tuple[list[Pair], list[Pair], list[Pair]]:
 def _given(o: Any) -> bool:
     given = sum(path is not None for path in (o.train_tsv, o.valid_tsv, o.test_tsv))
     if given in (1, 2):
-        raise SystemExit(f"either --train-tsv, --valid-tsv and --test-tsv or none of them are required; got {given}")
+        raise UserError(f"either --train-tsv, --valid-tsv and --test-tsv or none of them are required; got {given}")
     return given == 3
 
 
