@@ -25,6 +25,7 @@ from models.runs.checkpoint import digest, tokenizer_digest
 from models.runs.checkpoint_checks import check_keys, checked_section, require_dict
 from models.runs.nested_dicts import flat_items
 from models.system.errors import CheckpointError, UserError
+from models.system.files import require_writable
 from models.text.lines import Pair
 from models.text.random_bits import random_bits
 from models.text.sampling import HardNegatives, KnownPositives, PairPositives, UniformNegatives
@@ -58,16 +59,16 @@ class ContrastiveConfig:
     )
     uniform: Annotated[int, "Negatives drawn uniformly from the text for each batch; all its pairs share them."] = 0
     hard: Annotated[int, "Negatives of each pair that the encoder confuses with it most."] = 0
-    candidates: Annotated[int, "Those are the hardest of so many texts drawn uniformly, so that they vary."] = 512
-    mine_every: Annotated[int, "Steps between two encodings of the whole text, by which the hard ones are found."] = 200
+    candidates: Annotated[int, "Texts drawn for each pair, of which the hardest are its hard negatives."] = 512
+    mine_every: Annotated[int, "Steps between encodings of the whole text, which show what negatives are hard."] = 200
     loss: Annotated[Literal["info-nce", "triplet", "margin"], "The loss, from nn.contrastive."] = "info-nce"
     temperature: Annotated[float, "Temperature of info-nce."] = 0.05
     margin: Annotated[float, "Margin of triplet (of squared distances) and of margin (of distances)."] = 0.5
     learning_rate: Annotated[float, "Adam's learning rate, the peak of a cosine."] = 1e-3
     embedding_rate: Annotated[
-        float, "That of the embeddings, as a multiple: most subwords are rare, and get few gradients."
+        float, "Learning rate of the embeddings, as a multiple of `learning_rate`: most subwords get few gradients."
     ] = 10.0
-    warmup: Annotated[int, "Steps in which it rises."] = 100
+    warmup: Annotated[int, "Steps in which the learning rate rises from 0 to its peak."] = 100
     clip: Annotated[float, "Largest norm of the gradient."] = 1.0
     validate_every: Annotated[int, "Steps between validations; 0: only at the end."] = 0
     save_every: Annotated[int, "Steps between checkpoints; 0: only at the end."] = 0
@@ -88,6 +89,8 @@ class ContrastiveConfig:
             raise UserError(f"ContrastiveConfig: loss must be info-nce, triplet or margin, got {self.loss!r}")
         if self.in_batch == 0 and not self.uniform and not self.hard:
             raise UserError("ContrastiveConfig: negatives are required; in_batch, uniform and hard are 0")
+        if self.batch == 1 and not self.uniform and not self.hard:
+            raise UserError("ContrastiveConfig: negatives are required; a batch of 1 has none; use a larger batch")
 
     def make_loss(self) -> nn.contrastive.ContrastiveLoss:
         """Return the loss."""
@@ -142,9 +145,12 @@ class ContrastiveTrainer:
         pairs: Sequence[Pair],
         valid: Sequence[Pair],
         config: ContrastiveConfig,
-        path: Path | None = None,
+        path: str | Path | None = None,
     ) -> None:
         config.check()
+        path = None if path is None else Path(path)
+        if path is not None:
+            require_writable(path, "training an encoder: checkpoint")
         if len(pairs) < config.batch or not valid:
             raise UserError(
                 f"training an encoder: at least {config.batch} pairs, a batch, are required, and pairs to validate "
@@ -162,6 +168,12 @@ class ContrastiveTrainer:
             KnownPositives(target_P, source_P, len(self.texts[0])),
             KnownPositives(source_P, target_P, len(self.texts[1])),
         ]
+        fewest = min(len(self.texts[s]) - _most_positives(self.known[s], len(self.texts[1 - s])) for s in (0, 1))
+        if config.hard > fewest:
+            raise UserError(
+                f"training an encoder: texts that are no translations of a text are required, {config.hard} for the "
+                f"setting hard; a text has {fewest}; use a smaller number, or more pairs"
+            )
         self.rows = [encoder.encode_texts(self.texts[s], SIDES[s]) for s in (0, 1)]
         self.mined: list[NDArray[np.floating]] = []  # vectors of all texts, from the last time that they were encoded
         self.progress = Progress(random=tl.default_generator().state)
@@ -268,7 +280,7 @@ class ContrastiveTrainer:
         p.losses, p.validated = 0.0, p.step
         return record
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a checkpoint atomically. Errors: `FloatingPointError` if a weight is not finite."""
         tensors = self._tensors()
         bad = [name for name, array in tensors.items() if not np.isfinite(array).all()]
@@ -337,6 +349,10 @@ def _optimizers(encoder: SentenceEncoder, config: ContrastiveConfig) -> list[tup
     parts = [[pair for pair in named if (id(pair[1]) in embeddings) == first] for first in (True, False)]
     multiples = (config.embedding_rate, 1.0)
     return [(optim.Adam(part, config.learning_rate), k) for part, k in zip(parts, multiples, strict=True) if part]
+
+
+def _most_positives(known: KnownPositives, anchors: int) -> int:
+    return max(len(known.of(anchor)) for anchor in range(anchors))
 
 
 def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
