@@ -10,6 +10,7 @@ import tensorlib as tl
 from models.architectures.sentence_encoder import SentenceEncoder, SentenceEncoderConfig
 from models.system.errors import CheckpointError, UserError
 from models.text.subwords import Tokenizer
+from models.training import contrastive_config
 from models.training.contrastive import ContrastiveConfig, ContrastiveTrainer
 from tests.edges import refused
 from tests.forgery import HOSTILE, check_message, write_forged
@@ -288,4 +289,5 @@ def test_the_examples_run():
 
     import models
 
-    assert doctest.testmod(module, extraglobs={"tl": tl, "models": models}).failed == 0
+    for part in (module, contrastive_config):
+        assert doctest.testmod(part, extraglobs={"tl": tl, "models": models}).failed == 0
