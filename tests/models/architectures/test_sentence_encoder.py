@@ -177,3 +177,17 @@ test_what_is_impossible_is_refused = refused(
 
 def test_it_is_public():
     assert models.SentenceEncoder is SentenceEncoder and models.SentenceEncoderConfig is SentenceEncoderConfig
+
+
+def test_the_embeddings_are_scaled_by_the_root_of_the_width(tokenizer):
+    """Their scale against the positions' matters: with sqrt(D) left out, the layers read something else."""
+    encoder = built(tokenizer)
+    (tower,) = encoder.towers
+    ids_BS = encoder.encode_texts(TEXTS[:1])[0][None]
+    x_BSD = tl.Tensor(tower.embedding.weight.numpy()[ids_BS] * np.sqrt(8))
+    visible = tl.Tensor(np.ones((1, 1, 1, ids_BS.shape[1]), bool))
+    y_BSD = tower.encoder(tower.positions(x_BSD), visible)
+    y_BD = x_BSD.numpy().mean(axis=1) + y_BSD.numpy().mean(axis=1)
+    np.testing.assert_allclose(encoder(ids_BS).numpy(), y_BD / np.linalg.norm(y_BD), atol=1e-12)
+    bag = built(tokenizer, "bag").towers[0]
+    np.testing.assert_allclose(bag(ids_BS).numpy(), bag.embedding.weight.numpy()[ids_BS].mean(axis=1) * np.sqrt(8))
