@@ -80,14 +80,13 @@ def embed(
         objective: skip-gram predicts each word near a word, cbow a word from all words near it. [skip-gram]
         loss: negative-sampling, or the full softmax, which is more than ten times as slow. [negative-sampling]
         dim: the width of the vectors. [100]
-        window: how far the words of a pair are apart at most; drawn anew from 1 to this at each word. [5]
-        negatives: how many noise words each pair is compared with. [5]
+        window: the largest distance between the words of a pair; each word draws its own, from 1 to this. [5]
+        negatives: the number of random words that each pair is compared with. [5]
         min_count: leave out words that occur less often. [1, 2 or 5, by the size of the text]
-        subsample: the share of the text from which on a word counts as frequent, and is left out at random; 1: never.
-            [0.001]
+        subsample: words with a larger share of the text than this are left out at random; 1: none are. [0.001]
         keep_case: distinguish upper and lower case.
         epochs: how often to go through the text. [3 to 20, by the size of the text]
-        batch: examples of a step. [4096]
+        batch: examples in each step. [4096]
         optimizer: adagrad, or sgd, which needs a small --batch. [adagrad]
         learning_rate: the first learning rate; it falls linearly to 0. [adagrad 0.1, sgd 0.025]
         seed: runs with equal seeds, settings and text give equal bytes. [0]

@@ -277,8 +277,8 @@ def newest_vectors(finished: bool) -> Path:
         return max(wanted, key=_beginning)
     if found and not finished:
         raise UserError(
-            f"embed --resume: a run that was stopped is required; all {len(found)} in {RUNS.absolute()} are finished; "
-            "name another with --out"
+            f"embed --resume: a run that was stopped is required; {plural(len(found), 'run')} in {RUNS.absolute()}, "
+            "all finished; name another with --out"
         )
     which = (
         f"{len(found)} in {RUNS.absolute()} {'was' if len(found) == 1 else 'were'} stopped"

@@ -357,7 +357,7 @@ def test_the_newest_run_has_any_name_and_resuming_takes_one_that_was_stopped(her
     stopped.rename(here / "stopped")
     small = [*SMALL, "--epochs", "1"]
     assert main(["embed", "text.txt", *small, "--out", os.path.join("runs", "first")]) == 0
-    assert "all 1 in" in refusal(capsys, "embed", "--resume")
+    assert re.search("1 run in .*runs, all finished; name another", refusal(capsys, "embed", "--resume"))
     (here / "stopped").rename(here / "runs" / "mine")
     assert main(["embed", "text.txt", *small]) == 0
     assert main(["embed", "--resume"]) == 0
