@@ -7,8 +7,12 @@ score. The remedy is to draw negatives among the items that a user has not click
 The model is matrix factorisation: score(user, item) = <p_u, q_i> + b_i. Two losses compare the score s+ of a clicked
 item with the score s- of a sampled one:
 
-    logistic   -log sigma(s+) - log sigma(-s-)      is it a click? (the loss of negative sampling in word2vec)
+    logistic   -log sigma(s+) - log sigma(-s-)      is it a click? (as negative sampling in word2vec)
     BPR        -log sigma(s+ - s-)                  does it rank higher? (Rendle et al. 2009)
+
+Both take the mean over the negatives of a click, so that their number does not change the weight of the positive;
+word2vec takes the sum. To this is added a penalty, 0.01 times the squared lengths of p_u and of the q_i that are
+compared, for each click: without it, the vectors would fit the clicks that they have seen and no others.
 
 And there are three ways to draw the negatives:
 

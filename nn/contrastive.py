@@ -154,6 +154,7 @@ class MarginLoss(ContrastiveLoss):
         mean over anchors of d(anchor, positive)^2 / 2, plus mean over negatives of max(0, margin - d)^2 / 2
     "cosine", with c the cosine, as in PyTorch's CosineEmbeddingLoss:
         mean over anchors of 1 - c(anchor, positive), plus mean over negatives of max(0, c - margin)
+        A vector of zeros has no direction: its cosines are 0, and so is its gradient.
 
     The two means have equal weight, however many negatives there are.
 
@@ -180,7 +181,7 @@ class MarginLoss(ContrastiveLoss):
         """Return the distances or the cosines."""
         if self.distance == "euclidean":
             return distances(anchors_BD, others)
-        return dot_products(tl.normalize(anchors_BD), tl.normalize(others))
+        return dot_products(directions(anchors_BD), directions(others))
 
     def compare(self, positive_B1: tl.Tensor, negative_BN: tl.Tensor, counted_BN: tl.Tensor) -> tl.Tensor:
         """Return the sum of both means."""
@@ -271,6 +272,17 @@ def distances(anchors_BD: tl.Tensor, others: tl.Tensor) -> tl.Tensor:
     d_BN = squared_distances(anchors_BD, others)
     apart_BN = d_BN > 0
     return tl.where(apart_BN, tl.sqrt(tl.where(apart_BN, d_BN, 1.0)), 0.0)  # the derivative of sqrt at 0 is infinite
+
+
+def directions(x: tl.Tensor) -> tl.Tensor:
+    """Return the vectors (..., D) divided by their lengths; where a vector is 0, so are its derivatives.
+
+    >>> nn.contrastive.directions(tl.Tensor([[3.0, 4.0], [0.0, 0.0]])).numpy()
+    array([[0.6, 0.8],
+           [0. , 0. ]], dtype=float32)
+    """
+    some = (x != 0).any(axis=-1, keepdims=True)
+    return tl.where(some, tl.normalize(tl.where(some, x, 1.0)), 0.0)
 
 
 def mean_of_counted(x_BN: tl.Tensor, counted_BN: tl.Tensor) -> tl.Tensor:

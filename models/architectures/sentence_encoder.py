@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,9 +18,13 @@ import nn
 import tensorlib as tl
 from models.architectures.encoder_decoder import checked_ids
 from models.architectures.transformer import Encoder, TransformerConfig
+from models.system.digests import digest
+from models.system.errors import CheckpointError, UserError
+from models.system.files import require_file
 from models.text.batching import Ids, group_by_length, pad
-from models.text.subwords import Tokenizer
+from models.text.subwords import Subwords, Tokenizer
 from models.text.tokens import BOS, EOS, PAD
+from tensorlib.exchange.safetensors import load_with_metadata
 from tensorlib.messages import shown
 
 __all__ = ["SentenceEncoder", "SentenceEncoderConfig", "Side"]
@@ -27,6 +32,8 @@ __all__ = ["SentenceEncoder", "SentenceEncoderConfig", "Side"]
 Side = Literal["source", "target"]
 SIDES = ("source", "target")
 
+FORMAT = 1
+LONGEST = 2**20  # positions that a file may ask for
 POSITIONS = 2048  # subwords, padding included, that are encoded at once
 
 
@@ -170,6 +177,80 @@ class SentenceEncoder(nn.Module):
             for group in group_by_length([len(row) for row in rows], POSITIONS):
                 vectors_ND[group] = self(pad([rows[i] for i in group])[0], side).numpy()
         return vectors_ND
+
+    # ---- files ----
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file atomically: the weights, the config, and the tokenizer with its checksum.
+
+        Errors: ValueError if a weight is not finite.
+        """
+        tensors = {f"model.{name}": np.asarray(array) for name, array in self.state_dict().items()}
+        if bad := [name for name, array in tensors.items() if not np.isfinite(array).all()]:
+            raise ValueError(f"SentenceEncoder: finite weights are required to save; {bad[0]} is not")
+        sides = SIDES[:1] if self.tokenizer.shared else SIDES
+        for side in sides:
+            data = getattr(self.tokenizer, side).to_bytes()
+            tensors[f"tokenizer.{side}"] = np.frombuffer(data, np.uint8)
+        metadata = {"format": FORMAT, "config": asdict(self.config)}
+        tl.save(tensors, path, metadata | {"digest": digest(tensors, metadata)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> SentenceEncoder:
+        """Return the encoder that `save` wrote, in evaluation mode.
+
+        Errors: `CheckpointError`, which names the file, if it is missing, damaged, forged or of something else.
+
+        >>> import os, tempfile
+        >>> tokenizer = models.Tokenizer.train([("ein Hund", "a dog")], vocabulary_size=290)
+        >>> encoder = models.SentenceEncoder(models.SentenceEncoderConfig(layers=0, width=8), tokenizer)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     encoder.save(os.path.join(folder, "encoder.safetensors"))
+        ...     loaded = models.SentenceEncoder.load(os.path.join(folder, "encoder.safetensors"))
+        >>> bool((loaded.embed(["ein Hund"]) == encoder.embed(["ein Hund"])).all())
+        True
+        """
+        try:
+            require_file(str(path), "checkpoint")
+            tensors, metadata = load_with_metadata(path)
+            if metadata.pop("digest", None) != digest(tensors, metadata) or metadata.get("format") != FORMAT:
+                raise UserError("it does not match its own digest, or is of another format")
+            return _from_parts(tensors, metadata, str(path))
+        except (UserError, OSError, ValueError, RecursionError) as error:
+            why = str(error).removeprefix(f"checkpoint {path}: ")
+            raise CheckpointError(
+                f"checkpoint {path}: a file that SentenceEncoder.save wrote is required; {why}; restore it"
+            ) from None
+
+
+def _from_parts(tensors: dict[str, np.ndarray], metadata: dict[str, Any], name: str) -> SentenceEncoder:
+    """Check every part before anything is built from it. Errors: `UserError` or ValueError."""
+    values, defaults = metadata.get("config"), asdict(SentenceEncoderConfig())
+    if sorted(metadata) != ["config", "format"] or not isinstance(values, dict) or sorted(values) != sorted(defaults):
+        raise UserError(f"the settings {', '.join(defaults)} are required, and a format")
+    for key, default in defaults.items():
+        kinds = (int, float) if isinstance(default, float) else (type(default),)
+        if type(values[key]) not in kinds:
+            raise UserError(f"{key} of type {type(default).__name__} is required; got {shown(values[key])}")
+    config = SentenceEncoderConfig(**values)
+    config.check()
+    weights = {key.removeprefix("model."): array for key, array in tensors.items() if key.startswith("model.")}
+    numbers = sum(array.size for array in weights.values())
+    if config.width * max(config.projection, config.layers * config.feed_forward, 1) > numbers:
+        raise UserError(f"a config that fits the {numbers:,} numbers of the file is required")
+    if config.max_length > LONGEST:
+        raise UserError(f"max_length of at most {LONGEST:,} is required; got {config.max_length:,}")
+    sides = [side for side in SIDES if f"tokenizer.{side}" in tensors]
+    if not sides or len(sides) + len(weights) != len(tensors) or sides[0] != SIDES[0]:
+        raise UserError("weights and a tokenizer are required, and nothing else")
+    subwords = [Subwords.from_bytes(tensors[f"tokenizer.{side}"].tobytes(), name) for side in sides]
+    encoder = SentenceEncoder(config, Tokenizer(subwords[0], subwords[-1]))
+    dtypes = {array.dtype for array in weights.values()}
+    if len(dtypes) != 1 or not all(a.dtype.kind == "f" and np.isfinite(a).all() for a in weights.values()):
+        raise UserError("finite weights of one dtype are required")
+    encoder.astype(str(dtypes.pop()))
+    encoder.load_state_dict(weights)
+    return encoder.eval()
 
 
 class Tower(nn.Module):

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from models.cli.average import averaged_steps
 from models.runs.checkpoint import read_checkpoint
+from models.runs.vector_files import TRAINING, VECTORS
+from models.system.errors import UserError
 from models.system.numbers import shown_loss
+from models.system.terminal import command, quoted
 
 __all__ = ["inspect"]
 
@@ -18,6 +21,11 @@ def inspect(checkpoint: Path, /) -> int:
     Args:
         checkpoint: a file that `tensorlib train` wrote.
     """
+    if checkpoint.name in (VECTORS, TRAINING) and checkpoint.is_file():
+        raise UserError(
+            f"inspect {checkpoint}: a checkpoint that `tensorlib train` wrote is required; this file has word vectors; "
+            f"look words up with `{command()} embed --run {quoted(str(checkpoint.parent))} --near WORD`"
+        )
     found = read_checkpoint(checkpoint)
     progress = found.progress
     print(f"{checkpoint}: whole, {checkpoint.stat().st_size:,} bytes")

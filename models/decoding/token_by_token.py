@@ -17,6 +17,7 @@ from models.decoding.checks import next_logits, require_finite, require_ids, req
 from models.decoding.hypothesis import Hypothesis, length_limits
 from models.decoding.protocols import STEPPING, State, SteppingModel, longest_target
 from models.text.batching import pad
+from models.text.random_bits import unit_interval
 from models.text.tokens import BOS, EOS
 
 __all__ = ["Draw", "greedy", "initial_state", "limits", "sample", "uniform"]
@@ -156,7 +157,7 @@ def _drawn(ids_BC: np.ndarray | None, probs_BC: np.ndarray, uniform_B: np.ndarra
 def uniform(draw: Draw, count: int) -> np.ndarray:
     """Return a draw's first `count` numbers, uniform in [0, 1); a larger `count` only appends more."""
     bits = tl.get_backend("numpy").random_bits(*draw, count, "uint64")
-    return (bits >> np.uint64(11)) * 2.0**-53
+    return unit_interval(bits)
 
 
 def limits(

@@ -8,7 +8,6 @@ file but not a flipped bit.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -30,6 +29,7 @@ from models.runs.checkpoint_checks import (
     checked_value,
     require_dict,
 )
+from models.system.digests import digest
 from models.system.errors import CheckpointError, UserError
 from models.system.files import require_file
 from models.text.subwords import Tokenizer
@@ -223,21 +223,6 @@ def _model_config(values: Any, where: str, later: tuple[str, ...]) -> Config:
 
 def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
-
-
-def digest(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
-    """Return a digest of the tensors' names, dtypes, shapes and values, and of the metadata, as yet without digest."""
-    arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}  # at least one-dimensional
-    if metadata.get("format") == 1:
-        hasher = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    else:  # first everything that says how many bytes follow, so that no two files have the same sequence of bytes
-        described = {name: [array.dtype.str, tensors[name].shape] for name, array in arrays.items()}
-        hasher = hashlib.sha256(json.dumps([metadata, described], sort_keys=True).encode())
-    for name, array in arrays.items():
-        if metadata.get("format") == 1:
-            hasher.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        hasher.update(array.reshape(-1).view(np.uint8).data)
-    return hasher.hexdigest()
 
 
 def tokenizer_digest(tokenizer: Tokenizer) -> str:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import tensorlib as tl
 from models.architectures.embeddings import Embeddings, Loss, Objective
 from models.runs.checkpoint import digest
-from models.runs.directory import RUNS
+from models.runs.directory import CONFIG, RUNS
 from models.runs.nested_dicts import from_dict, section
 from models.system.errors import CheckpointError, UserError
 from models.system.files import new_directory, require_file
@@ -38,6 +38,7 @@ __all__ += [
     "newest_vectors",
     "read_state",
     "refuse_existing_vectors",
+    "require_vectors",
     "write_state",
     "write_word2vec",
     "write_words",
@@ -267,12 +268,46 @@ def refuse_existing_vectors(out: Path) -> None:
 
 
 def newest_vectors(finished: bool) -> Path:
-    """Return the directory of vectors in runs/ that was written last. Errors: `UserError` if there is none."""
-    found = [path for path in RUNS.glob(f"*{SUFFIX}*") if (path / VECTORS).exists() or (path / TRAINING).exists()]
-    found = [path for path in found if (path / VECTORS).exists()] if finished else found
-    if not found:
+    """Return the directory of vectors in runs/ that was begun last, among the finished ones or the others.
+
+    Errors: `UserError` if there is none.
+    """
+    found = _vectors_in(RUNS)
+    if wanted := [path for path in found if (path / VECTORS).exists() == finished]:
+        return max(wanted, key=_beginning)
+    if found and not finished:
         raise UserError(
-            f"embed: a directory of vectors is required; there is none in {RUNS.absolute()}; name one with --run, or "
-            f"make one with `{command()} embed TEXTFILE`"
+            f"embed --resume: a run that was stopped is required; {plural(len(found), 'run')} in {RUNS.absolute()}, "
+            "all finished; name another with --out"
         )
-    return max(found, key=lambda path: (path / WORDS).stat().st_mtime_ns)
+    which = (
+        f"{len(found)} in {RUNS.absolute()} {'was' if len(found) == 1 else 'were'} stopped"
+        if found
+        else (f"there is none in {RUNS.absolute()}")
+    )
+    remedy = f"continue with `{command()} embed --resume`" if found else f"make one with `{command()} embed TEXTFILE`"
+    raise UserError(f"embed: a directory of vectors is required; {which}; name one with --run, or {remedy}")
+
+
+def _vectors_in(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("[!.]*") if (path / VECTORS).exists() or (path / TRAINING).exists()]
+
+
+def _beginning(run: Path) -> int:
+    words = run / WORDS  # written once, when the run begins
+    return words.stat().st_mtime_ns if words.exists() else 0
+
+
+def require_vectors(run: Path, where: str) -> None:
+    """Raise `UserError` unless the directory is one of vectors, finished or not."""
+    if (run / VECTORS).exists() or (run / TRAINING).exists():
+        return
+    if run.is_file():
+        found, remedy = "this is a file", f"name its directory, {run.parent}"
+    elif (run / CONFIG).exists():
+        found, remedy = "this one has a translator or language model", "see `info` and `translate`"
+    else:
+        found = "this one has no vectors" if run.is_dir() else "there is none of this name"
+        known = sorted(_vectors_in(RUNS), key=_beginning)[-3:]
+        remedy = f"name one of {', '.join(map(str, known))}" if known else f"make one with `{command()} embed TEXTFILE`"
+    raise UserError(f"{where} {run}: a directory that `tensorlib embed` wrote is required; {found}; {remedy}")

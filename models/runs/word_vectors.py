@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.runs.vector_files import TRAINING, VECTORS, read_state, read_words
+from models.runs.vector_files import TRAINING, VECTORS, read_state, read_words, require_vectors
 from models.system.errors import UserError
 from models.system.terminal import command
 from tensorlib.messages import shown
@@ -23,7 +23,7 @@ class WordVectors:
     """Words and their vectors.
 
     words: V different words.
-    vectors_VD: the vector of each word, (V, D).
+    vectors_VD: the vector of each word, (V, D), finite numbers.
 
     >>> vectors = models.WordVectors(["king", "queen", "man", "woman"], [[1, 1], [1, -1], [0, 1], [0, -1]])
     >>> vectors.vector("queen")
@@ -32,11 +32,24 @@ class WordVectors:
     [('king', 0.71), ('queen', -0.71)]
     >>> vectors.analogy("man", "king", "woman", count=1)[0][0]  # king - man + woman
     'queen'
+
+    Raises ValueError for another number of vectors than words, a word that is there twice, or NaN.
     """
 
     def __init__(self, words: list[str], vectors_VD: Any) -> None:
         self.words, self.vectors_VD = words, np.asarray(vectors_VD, dtype=np.float32)
         self._ids = {word: i for i, word in enumerate(words)}
+        if self.vectors_VD.ndim != 2 or len(self.vectors_VD) != len(words):
+            raise ValueError(
+                f"WordVectors: an array (V, D) is required, a vector for each of {len(words)} words; got shape "
+                f"{self.vectors_VD.shape}"
+            )
+        if len(self._ids) != len(words):
+            twice = next(word for i, word in enumerate(words) if self._ids[word] != i)
+            raise ValueError(f"WordVectors: different words are required; {shown(twice)} is there twice; remove one")
+        if not np.isfinite(self.vectors_VD).all():
+            word = words[int(np.flatnonzero(~np.isfinite(self.vectors_VD).all(axis=1))[0])]
+            raise ValueError(f"WordVectors: finite vectors are required; that of {shown(word)} is not; correct it")
         norms_V1 = np.linalg.norm(self.vectors_VD, axis=1, keepdims=True)
         self._unit_VD = self.vectors_VD / np.where(norms_V1 > 0, norms_V1, 1)
 
@@ -44,6 +57,7 @@ class WordVectors:
     def load(cls, run: str | Path) -> WordVectors:
         """Return the vectors in a directory that `tensorlib embed` wrote. Errors: `UserError` naming the file."""
         path = Path(run)
+        require_vectors(path, "vectors")
         if not (path / VECTORS).exists() and (path / TRAINING).exists():
             raise UserError(
                 f"vectors {path}: a run that has ended is required; this one was stopped; resume it with "

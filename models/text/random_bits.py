@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["permutation", "random_bits", "uniform"]
+__all__ = ["permutation", "random_bits", "uniform", "unit_interval"]
 
 
 def random_bits(seed: int, *position: int) -> np.random.Philox:
@@ -22,8 +22,17 @@ def random_bits(seed: int, *position: int) -> np.random.Philox:
 
 
 def uniform(bits: np.random.Philox, count: int) -> NDArray[np.float64]:
-    """Return the next `count` numbers of a stream, uniform in [0, 1): the upper 53 bits of 64 each."""
-    return (bits.random_raw(count) >> np.uint64(11)) * np.float64(2.0**-53)
+    """Return the next `count` numbers of a stream, uniform in [0, 1)."""
+    return unit_interval(bits.random_raw(count))
+
+
+def unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Return numbers in [0, 1) with the upper 53 bits of each word, as many as a float64 holds.
+
+    >>> unit_interval(np.array([0, 2**63, 2**64 - 1], np.uint64)).tolist()
+    [0.0, 0.5, 0.9999999999999999]
+    """
+    return (words >> np.uint64(11)) * np.float64(2.0**-53)
 
 
 def permutation(bits: np.random.Philox, count: int) -> NDArray[np.int64]:

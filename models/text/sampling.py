@@ -367,6 +367,7 @@ class HardNegatives:
     known: pairs that are never returned: without them, the hardest "negatives" would be the positives.
     among, candidates: the best of `candidates` items drawn by another sampler, not of all (dynamic negative sampling,
         Zhang et al. 2013). So the negatives vary, and a positive that was never observed is not drawn every time.
+        An item that is drawn twice for an anchor counts once.
 
     >>> from models.text.random_bits import random_bits
     >>> vectors_ND = np.array([[1.0, 0.0], [0.9, 0.1], [0.5, 0.5], [0.0, 1.0]])
@@ -388,9 +389,9 @@ class HardNegatives:
         self.scores, self.known, self.among, self.candidates = scores, known, among, candidates
 
     def draw(self, bits: np.random.Philox, anchors_P: ArrayLike, count: int) -> Ids:
-        """Return the `count` hardest negatives of each anchor, (P, K), the hardest first.
+        """Return the `count` hardest negatives of each anchor, (P, K), all different, the hardest first.
 
-        Errors: ValueError if an anchor has fewer.
+        Errors: ValueError if an anchor has fewer, or fewer different ones among its candidates.
         """
         anchors = _ids(anchors_P, "anchors")
         scores_PC = np.array(self.scores(anchors), copy=True)
@@ -399,16 +400,30 @@ class HardNegatives:
         else:
             items_PC = self.among.draw(bits, anchors, self.candidates)
             scores_PC = np.take_along_axis(scores_PC, items_PC, axis=1)
+            scores_PC[_repeated(items_PC)] = -np.inf
         if self.known is not None:
             scores_PC[self.known.contains(anchors, items_PC)] = -np.inf
-        if count > scores_PC.shape[1] or (np.isfinite(scores_PC).sum(axis=1) < count).any():
-            raise ValueError(f"HardNegatives: {count} items that are not positives are required for each anchor")
+        fewest = np.isfinite(scores_PC).sum(axis=1).min(initial=scores_PC.shape[1])
+        if fewest < count:
+            raise ValueError(
+                f"HardNegatives: {count} different items that are not positives are required for each anchor; an "
+                f"anchor has {fewest}; ask for fewer{', or draw more candidates' if self.among else ''}"
+            )
         if count < scores_PC.shape[1]:
             best_PK = np.argpartition(-scores_PC, count - 1, axis=1)[:, :count]
         else:
             best_PK = np.broadcast_to(np.arange(count), scores_PC.shape)
         order_PK = np.argsort(-np.take_along_axis(scores_PC, best_PK, axis=1), axis=1, kind="stable")
         return np.take_along_axis(items_PC, np.take_along_axis(best_PK, order_PK, axis=1), axis=1)
+
+
+def _repeated(items_PC: Ids) -> NDArray[np.bool_]:
+    """Return whether an earlier place of the same row has the same item, (P, C)."""
+    order_PC = np.argsort(items_PC, axis=1, kind="stable")
+    sorted_PC = np.take_along_axis(items_PC, order_PC, axis=1)
+    repeated_PC = np.zeros(items_PC.shape, bool)
+    np.put_along_axis(repeated_PC, order_PC[:, 1:], sorted_PC[:, 1:] == sorted_PC[:, :-1], axis=1)
+    return repeated_PC
 
 
 # ---- checks ----------------------------------------------------------------------------------------------------------

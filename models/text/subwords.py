@@ -82,7 +82,11 @@ class Subwords:
     def load(cls, path: FilePath) -> Subwords:
         """Load a file that `save` wrote. Errors: `UserError` naming the file if it is missing, damaged or forged."""
         name = os.fspath(path)
-        data = read_bytes(name, "loading tokenizer")
+        return cls.from_bytes(read_bytes(name, "loading tokenizer"), name)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> Subwords:
+        """Return what `to_bytes` gave. Errors: as of `load`, with this name of the file."""
         model, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
         if digest != _digest(model):
             raise UserError(
@@ -113,7 +117,11 @@ class Subwords:
 
     def save(self, path: FilePath) -> None:
         """Write one file atomically. Errors: OSError, as for a full disk; an existing file is then unchanged."""
-        write_atomically(path, self.model + _digest(self.model))
+        write_atomically(path, self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """Return the contents of the file: the model and its checksum."""
+        return self.model + _digest(self.model)
 
 
 class Tokenizer:

@@ -12,12 +12,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-import nn
 import tensorlib as tl
 from models.architectures.sentence_encoder import SentenceEncoder, Side
 from models.evaluation.retrieval import retrieval
@@ -25,9 +24,11 @@ from models.runs.checkpoint import digest, tokenizer_digest
 from models.runs.checkpoint_checks import check_keys, checked_section, require_dict
 from models.runs.nested_dicts import flat_items
 from models.system.errors import CheckpointError, UserError
+from models.system.files import require_writable
 from models.text.lines import Pair
 from models.text.random_bits import random_bits
 from models.text.sampling import HardNegatives, KnownPositives, PairPositives, UniformNegatives
+from models.training.contrastive_config import ContrastiveConfig
 from models.training.corpus import Corpus
 from nn import optim, schedules
 from nn.states import shape_mismatches
@@ -40,60 +41,6 @@ SIDES: tuple[Side, Side] = ("source", "target")
 EPOCH, UNIFORM, HARD = 0, 1, 2  # what a stream of random numbers is for
 
 Ids = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ContrastiveConfig:
-    """The settings of a training. The kinds of negatives may be combined.
-
-    >>> ContrastiveConfig(in_batch=0, uniform=0, hard=0).check()
-    Traceback (most recent call last):
-    models.system.errors.UserError: ContrastiveConfig: negatives are required; in_batch, uniform and hard are 0
-    """
-
-    steps: Annotated[int, "Number of steps."] = 2000
-    batch: Annotated[int, "Pairs in a batch."] = 128
-    in_batch: Annotated[int | None, "Negatives of each pair from its batch: the other pairs; all of them if None."] = (
-        None
-    )
-    uniform: Annotated[int, "Negatives drawn uniformly from the text for each batch; all its pairs share them."] = 0
-    hard: Annotated[int, "Negatives of each pair that the encoder confuses with it most."] = 0
-    candidates: Annotated[int, "Those are the hardest of so many texts drawn uniformly, so that they vary."] = 512
-    mine_every: Annotated[int, "Steps between two encodings of the whole text, by which the hard ones are found."] = 200
-    loss: Annotated[Literal["info-nce", "triplet", "margin"], "The loss, from nn.contrastive."] = "info-nce"
-    temperature: Annotated[float, "Temperature of info-nce."] = 0.05
-    margin: Annotated[float, "Margin of triplet (of squared distances) and of margin (of distances)."] = 0.5
-    learning_rate: Annotated[float, "Adam's learning rate, the peak of a cosine."] = 1e-3
-    embedding_rate: Annotated[
-        float, "That of the embeddings, as a multiple: most subwords are rare, and get few gradients."
-    ] = 10.0
-    warmup: Annotated[int, "Steps in which it rises."] = 100
-    clip: Annotated[float, "Largest norm of the gradient."] = 1.0
-    validate_every: Annotated[int, "Steps between validations; 0: only at the end."] = 0
-    save_every: Annotated[int, "Steps between checkpoints; 0: only at the end."] = 0
-    seed: Annotated[int, "Seed of batches and negatives."] = 0
-
-    def check(self) -> None:
-        """Raise `UserError` naming the first setting that is impossible."""
-        least = {"steps": 1, "batch": 1, "uniform": 0, "hard": 0, "candidates": max(self.hard, 1), "mine_every": 1}
-        least |= {"in_batch": 0, "warmup": 0, "validate_every": 0, "save_every": 0, "seed": 0}
-        for name, number in least.items():
-            value = getattr(self, name)
-            if value is not None and value < number:
-                raise UserError(f"ContrastiveConfig: {name} must be at least {number}, got {value}")
-        for name in ("temperature", "margin", "learning_rate", "embedding_rate", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"ContrastiveConfig: {name} must be positive and finite, got {getattr(self, name)}")
-        if self.loss not in ("info-nce", "triplet", "margin"):
-            raise UserError(f"ContrastiveConfig: loss must be info-nce, triplet or margin, got {self.loss!r}")
-        if self.in_batch == 0 and not self.uniform and not self.hard:
-            raise UserError("ContrastiveConfig: negatives are required; in_batch, uniform and hard are 0")
-
-    def make_loss(self) -> nn.contrastive.ContrastiveLoss:
-        """Return the loss."""
-        if self.loss == "info-nce":
-            return nn.InfoNCELoss(self.temperature)
-        return nn.TripletLoss(self.margin) if self.loss == "triplet" else nn.MarginLoss(self.margin)
 
 
 @dataclass(frozen=True)
@@ -142,9 +89,12 @@ class ContrastiveTrainer:
         pairs: Sequence[Pair],
         valid: Sequence[Pair],
         config: ContrastiveConfig,
-        path: Path | None = None,
+        path: str | Path | None = None,
     ) -> None:
         config.check()
+        path = None if path is None else Path(path)
+        if path is not None:
+            require_writable(path, "training an encoder: checkpoint")
         if len(pairs) < config.batch or not valid:
             raise UserError(
                 f"training an encoder: at least {config.batch} pairs, a batch, are required, and pairs to validate "
@@ -162,6 +112,7 @@ class ContrastiveTrainer:
             KnownPositives(target_P, source_P, len(self.texts[0])),
             KnownPositives(source_P, target_P, len(self.texts[1])),
         ]
+        self._check_hard()
         self.rows = [encoder.encode_texts(self.texts[s], SIDES[s]) for s in (0, 1)]
         self.mined: list[NDArray[np.floating]] = []  # vectors of all texts, from the last time that they were encoded
         self.progress = Progress(random=tl.default_generator().state)
@@ -169,6 +120,16 @@ class ContrastiveTrainer:
         self._epoch, self._drawn = 0, self.positives.draw(random_bits(config.seed, EPOCH, 0))
         if path is not None and path.exists():
             self._restore(path)
+
+    def _check_hard(self) -> None:
+        """Raise `UserError` if a text has fewer negatives than are asked for."""
+        positives = [max(len(self.known[s].of(i)) for i in range(len(self.texts[1 - s]))) for s in (0, 1)]
+        fewest = min(len(self.texts[s]) - positives[s] for s in (0, 1))
+        if self.config.hard > fewest:
+            raise UserError(
+                f"training an encoder: texts that are no translations of a text are required, {self.config.hard} for "
+                f"the setting hard; a text has {fewest}; use a smaller number, or more pairs"
+            )
 
     # ---- steps ----
 
@@ -268,7 +229,7 @@ class ContrastiveTrainer:
         p.losses, p.validated = 0.0, p.step
         return record
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a checkpoint atomically. Errors: `FloatingPointError` if a weight is not finite."""
         tensors = self._tensors()
         bad = [name for name, array in tensors.items() if not np.isfinite(array).all()]

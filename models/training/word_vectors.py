@@ -28,6 +28,7 @@ from models.text.lines import read_lines
 from models.text.random_bits import permutation, random_bits
 from models.text.sampling import NO_TOKEN, Subsampling, WindowPositives
 from models.text.words import Vocabulary, words_of
+from models.training.divergence import Diverged
 from tensorlib.messages import plural
 
 __all__ = ["Corpus", "Reporter", "batches_of", "begin", "chosen", "held_out_quality", "read_corpus", "train_vectors"]
@@ -154,28 +155,42 @@ class Reporter(Protocol):
 def train_vectors(corpus: Corpus, state: VectorState, run: Path, stopper: Stopper, report: Reporter) -> None:
     """Train from the state's position to the end, and write the vectors.
 
-    Saves every minute, and if a signal asks for a stop, and then raises `Stopped`. Errors: `UserError` if the loss is
-    not finite; what was saved before stays.
+    Saves every minute, and if a signal asks for a stop, and then raises `Stopped`. Errors: `Diverged` if the loss or a
+    vector is not finite; what was saved before stays.
     """
     settings, saved = state.settings, time.monotonic()
     for done, batch, bits in _remaining(corpus, state.progress):
         if stopped := _asked(stopper):
-            stopped.saved = f"saved {write_state(run, state)}"
+            stopped.saved = f"at {done:.0%}; saved {_save(run, state)}"
             raise stopped
         if time.monotonic() - saved > SAVE_SECONDS:
-            write_state(run, state)
+            _save(run, state)
             saved = time.monotonic()
         began = time.perf_counter()
         rate = settings.learning_rate * max(1 - done, 1e-4)  # falls linearly, as in word2vec
         with np.errstate(all="ignore"):
             loss = state.model.step(batch, bits, rate) / len(batch.targets_P)
         if not math.isfinite(loss):
-            raise UserError(f"embed: a finite loss is required; it is {loss}; use a lower --learning-rate")
+            raise _diverged(f"a finite loss is required; it is {loss}", settings)
         report(done, loss, len(batch.targets_P), time.perf_counter() - began)
         state.progress.batch += 1
     state.progress, state.finished = VectorProgress(settings.epochs), True
-    write_state(run, state)
+    _save(run, state)
     (run / TRAINING).unlink(missing_ok=True)
+
+
+def _save(run: Path, state: VectorState) -> Path:
+    """Write the state, and return the file. Errors: `Diverged` if a vector is not finite."""
+    if not (np.isfinite(state.model.inputs_VD).all() and np.isfinite(state.model.outputs_VD).all()):
+        raise _diverged("finite vectors are required; some are not", state.settings)
+    return write_state(run, state)
+
+
+def _diverged(problem: str, settings: VectorSettings) -> Diverged:
+    return Diverged(
+        f"embed: {problem}, with a learning rate of {settings.learning_rate:g}; start a new run with a lower "
+        "--learning-rate"
+    )
 
 
 def _asked(stopper: Stopper) -> Stopped | None:

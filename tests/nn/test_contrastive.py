@@ -230,3 +230,11 @@ def test_info_nce_is_pytorchs_cross_entropy_of_similarities():
         return (cross_entropy(scores, labels) + cross_entropy(scores.T, labels)) / 2
 
     assert_parity(nn.InfoNCELoss(0.7, symmetric=True), theirs, A, P)
+
+
+def test_a_vector_of_zeros_has_no_cosine_gradient():
+    anchors, positives = tl.Tensor(np.zeros((2, 3)), requires_grad=True), tl.Tensor(np.eye(3)[:2], requires_grad=True)
+    loss = nn.MarginLoss(0.0, "cosine")(anchors, positives, tl.Tensor(np.zeros((4, 3))))
+    loss.backward()
+    assert loss.item() == 1
+    assert not anchors.grad.numpy().any() and not positives.grad.numpy().any()

@@ -7,7 +7,10 @@ import models
 import nn
 import tensorlib as tl
 from models.architectures.sentence_encoder import SentenceEncoder, SentenceEncoderConfig, pooled
+from models.system.digests import digest
+from models.system.errors import CheckpointError
 from models.text.subwords import Tokenizer
+from tensorlib.exchange.safetensors import load_with_metadata
 from tests.edges import refused
 from tests.strict import STRICT
 
@@ -177,3 +180,103 @@ test_what_is_impossible_is_refused = refused(
 
 def test_it_is_public():
     assert models.SentenceEncoder is SentenceEncoder and models.SentenceEncoderConfig is SentenceEncoderConfig
+
+
+def test_the_embeddings_are_scaled_by_the_root_of_the_width(tokenizer):
+    """Their scale against the positions' matters: with sqrt(D) left out, the layers read something else."""
+    encoder = built(tokenizer)
+    (tower,) = encoder.towers
+    ids_BS = encoder.encode_texts(TEXTS[:1])[0][None]
+    x_BSD = tl.Tensor(tower.embedding.weight.numpy()[ids_BS] * np.sqrt(8))
+    visible = tl.Tensor(np.ones((1, 1, 1, ids_BS.shape[1]), bool))
+    y_BSD = tower.encoder(tower.positions(x_BSD), visible)
+    y_BD = x_BSD.numpy().mean(axis=1) + y_BSD.numpy().mean(axis=1)
+    np.testing.assert_allclose(encoder(ids_BS).numpy(), y_BD / np.linalg.norm(y_BD), atol=1e-12)
+    bag = built(tokenizer, "bag").towers[0]
+    np.testing.assert_allclose(bag(ids_BS).numpy(), bag.embedding.weight.numpy()[ids_BS].mean(axis=1) * np.sqrt(8))
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_saved_encoder_gives_the_same_vectors(kind, dtype, tokenizer, tmp_path):
+    encoder, path = built(tokenizer, kind, dtype, dropout=0), tmp_path / "encoder.safetensors"
+    encoder.save(path)
+    loaded = SentenceEncoder.load(str(path))
+    assert loaded.config == encoder.config and not loaded.training
+    for side in ("source", "target"):
+        found = loaded.embed(TEXTS, side)
+        assert found.dtype == dtype and (found == encoder.embed(TEXTS, side)).all()
+    loaded.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_two_vocabularies_are_saved(tmp_path):
+    tokenizer = Tokenizer.train(PAIRS, vocabulary_size=290, shared=False)
+    encoder, path = built(tokenizer, "towers"), tmp_path / "encoder"
+    encoder.save(path)
+    loaded = SentenceEncoder.load(path)
+    assert not loaded.tokenizer.shared
+    assert (loaded.embed(["a dog"], "target") == encoder.embed(["a dog"], "target")).all()
+
+
+def test_a_damaged_or_other_file_is_refused(tokenizer, tmp_path):
+    path = tmp_path / "encoder"
+    with pytest.raises(CheckpointError, match="no such file"):
+        SentenceEncoder.load(path)
+    built(tokenizer).save(path)
+    data = path.read_bytes()
+    for at in np.linspace(0, len(data) - 1, 60).astype(int):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
+        with pytest.raises(CheckpointError, match=r"a file that SentenceEncoder\.save wrote is required"):
+            SentenceEncoder.load(path)
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="encoder"):
+        SentenceEncoder.load(path)
+    tl.save({"x": np.zeros(3)}, path, {})
+    with pytest.raises(CheckpointError, match="digest"):
+        SentenceEncoder.load(path)
+
+
+@pytest.mark.parametrize("key", ["layers", "width", "heads", "feed_forward", "projection", "max_length", "dropout"])
+@pytest.mark.parametrize("value", [None, "a", True, -1, 2**40, 0.5, [], {}])
+def test_a_forged_config_is_refused(key, value, tokenizer, tmp_path):
+    if (key, value) == ("dropout", 0.5):
+        return  # possible
+    path = tmp_path / "encoder"
+    built(tokenizer).save(path)
+    tensors, metadata = load_with_metadata(path)
+    del metadata["digest"]
+    metadata["config"][key] = value
+    tl.save(tensors, path, metadata | {"digest": digest(tensors, metadata)})
+    with pytest.raises(CheckpointError, match=r"a file that SentenceEncoder\.save wrote is required"):
+        SentenceEncoder.load(path)
+
+
+@pytest.mark.parametrize("change", ["nan", "integers", "shape", "missing", "more", "no tokenizer", "tokenizer"])
+def test_forged_tensors_are_refused(change, tokenizer, tmp_path):
+    path = tmp_path / "encoder"
+    built(tokenizer).save(path)
+    tensors, metadata = load_with_metadata(path)
+    del metadata["digest"]
+    name = next(name for name in tensors if "embedding" in name)
+    array = tensors[name]
+    if change == "nan":
+        tensors[name] = array * np.nan
+    elif change == "integers":
+        tensors |= {key: tensors[key].astype("int64") for key in tensors if key.startswith("model.")}
+    elif change == "shape":
+        tensors[name] = array[1:]
+    elif change == "missing":
+        del tensors[name]
+    elif change == "more":
+        tensors["x"] = array
+    elif change == "no tokenizer":
+        del tensors["tokenizer.source"]
+    else:
+        tensors["tokenizer.source"] = tensors["tokenizer.source"][:-1]
+    tl.save(tensors, path, metadata | {"digest": digest(tensors, metadata)})
+    with pytest.raises(CheckpointError, match=r"a file that SentenceEncoder\.save wrote is required"):
+        SentenceEncoder.load(path)

@@ -18,7 +18,16 @@ from models.runs.checkpoint import digest
 from models.runs.vector_files import TRAINING, VECTORS, VectorSettings, read_state
 from models.system.errors import CheckpointError, UserError
 from models.system.stopping import Stopped, Stopper
-from models.training.word_vectors import batches_of, begin, chosen, parts_of, read_corpus, train_vectors
+from models.training.word_vectors import (
+    MEASURE,
+    batches_of,
+    begin,
+    chosen,
+    held_out_quality,
+    parts_of,
+    read_corpus,
+    train_vectors,
+)
 from tensorlib.exchange.safetensors import load_with_metadata
 
 TENSORLIB = [sys.executable, "-c", "import sys; from models.cli.main import main; sys.exit(main())"]
@@ -155,7 +164,9 @@ def test_ctrl_c_saves_and_says_how_to_resume(here):
         process.send_signal(signal.SIGINT)
         error = process.stderr.read()
     assert process.returncode == 130, error
-    assert f"stopped by SIGINT saved {os.path.join('run', TRAINING)}; resume with: " in error
+    assert re.search(
+        rf"stopped by SIGINT at \d+%; saved {re.escape(os.path.join('run', TRAINING))}; resume with: ", error
+    )
     assert "embed --resume --out run" in error and "Traceback" not in error
     state = read_state(here / "run" / TRAINING)
     assert not state.finished
@@ -170,7 +181,10 @@ def test_a_finished_run_is_only_reported(trained, capsys):
 def test_a_loss_that_is_not_finite_ends_in_one_line(here, capsys):
     arguments = ["--optimizer", "sgd", "--learning-rate", "1e6", "--batch", "4096", "--epochs", "20", "--out", "run"]
     assert main(["embed", "text.txt", "--dim", "8", *arguments]) == 2
-    assert "a finite loss is required" in capsys.readouterr().err.splitlines()[-1]
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "finite" in error and "start a new run with a lower --learning-rate" in error
+    assert not (here / "run").exists()  # its settings would lead there again
+    assert main(["embed", "text.txt", *SMALL, "--epochs", "1", "--out", "run"]) == 0
 
 
 # ---- examples of training --------------------------------------------------------------------------------------------
@@ -297,9 +311,104 @@ def test_mistakes_with_options_are_one_line(here, trained, capsys):
     assert "--learning-rate from 0" in refusal(capsys, "embed", "text.txt", "--learning-rate", "nan")
     assert "--count of at least 1" in refusal(capsys, "embed", "--run", run, "--near", "dog", "--count", "0")
     assert "this one exists; name another" in refusal(capsys, "embed", "text.txt", "--out", ".")
-    assert "leave them out" in refusal(capsys, "embed", "--resume", "--out", run, "--dim", "7")
+    assert "leave it out" in refusal(capsys, "embed", "--resume", "--out", run, "--dim", "7")
     assert "--analogy needs 3 values" in refusal(capsys, "embed", "--run", run, "--analogy", "a", "b")
-    assert "a readable file is required" in refusal(capsys, "embed", "--run", "nowhere", "--near", "dog")
+
+
+def test_settings_beside_resume_are_refused_although_they_are_the_defaults(here, stopped, capsys):
+    for option in (["--dim", "100"], ["--seed", "0"], ["--keep-case"], ["--loss", "negative-sampling"]):
+        error = refusal(capsys, "embed", "--resume", "--out", "run", *option)
+        assert f"takes text and settings from the run; got {option[0]}; leave it out" in error
+    assert "got a text file; leave it out" in refusal(capsys, "embed", "text.txt", "--resume", "--out", "run")
+    assert "--resume takes the run from --out; got --run; use --resume --out run" in refusal(
+        capsys, "embed", "--resume", "--run", "run"
+    )
+
+
+def test_options_without_effect_are_refused(here, trained, capsys):
+    run = str(trained[0])
+    look_up = ["embed", "--run", run, "--near", "dog"]
+    assert "--dim requires a text file to train on" in refusal(capsys, *look_up, "--dim", "7", "--epochs", "3")
+    assert "--keep-case requires a text file" in refusal(capsys, *look_up, "--keep-case")
+    softmax = ["embed", "text.txt", "--loss", "softmax", "--negatives", "7"]
+    assert "--negatives requires --loss negative-sampling" in refusal(capsys, *softmax)
+    assert "--near or --analogy is required with --count" in refusal(capsys, "embed", "text.txt", "--count", "3")
+    for option in ("--learning-rate", "--epochs", "--min-count"):
+        assert f"{option} above 0 is required; got 0" in refusal(capsys, "embed", "text.txt", option, "0")
+    assert not (here / "runs").exists()
+
+
+def test_a_run_that_is_none_of_vectors_is_named_in_one_line(here, trained, capsys):
+    run = trained[0]
+    look_up = ["--near", "dog"]
+    assert "there is none of this name; make one with" in refusal(capsys, "embed", "--run", "nowhere", *look_up)
+    error = refusal(capsys, "embed", "--run", str(run / VECTORS), *look_up)
+    assert f"this is a file; name its directory, {run}" in error
+    (here / "other").mkdir()
+    assert "this one has no vectors" in refusal(capsys, "embed", "--run", "other", *look_up)
+    (here / "other" / "config.toml").write_text("")
+    assert "this one has a translator or language model" in refusal(capsys, "embed", "--run", "other", *look_up)
+    assert "there is none of this name" in refusal(capsys, "embed", "--resume", "--out", "nowhere")
+    error = refusal(capsys, "inspect", str(run / VECTORS))
+    assert "this file has word vectors; look words up with" in error and "embed --run" in error
+
+
+def test_the_newest_run_has_any_name_and_resuming_takes_one_that_was_stopped(here, stopped, capsys):
+    stopped.rename(here / "stopped")
+    small = [*SMALL, "--epochs", "1"]
+    assert main(["embed", "text.txt", *small, "--out", os.path.join("runs", "first")]) == 0
+    assert re.search("1 run in .*runs, all finished; name another", refusal(capsys, "embed", "--resume"))
+    (here / "stopped").rename(here / "runs" / "mine")
+    assert main(["embed", "text.txt", *small]) == 0
+    assert main(["embed", "--resume"]) == 0
+    assert (here / "runs" / "mine" / VECTORS).exists()
+    for i, name in enumerate(("mine", "text-vectors-1", "first"), start=1):
+        os.utime(here / "runs" / name / "words.txt", (i, i))
+    capsys.readouterr()
+    assert main(["embed", "--text-format"]) == 0
+    assert os.path.join("runs", "first") in capsys.readouterr().out
+
+
+def test_a_text_too_small_to_measure_on_says_so(here, capsys):
+    (here / "one.txt").write_text("a b c d " * 600)
+    assert main(["embed", "one.txt", *SMALL, "--epochs", "1"]) == 0
+    captured = capsys.readouterr()
+    assert "2,400 words in 3 parts of at most 1,000 words" in captured.err
+    assert "nothing is measured: a text of 50 lines or more is required" in captured.out
+
+
+def test_vectors_with_equal_words_or_without_numbers_are_refused():
+    for words, vectors, problem in (
+        (["a", "b", "a"], np.ones((3, 2)), "'a' is there twice"),
+        (["a", "b"], [[1, 2], [np.nan, 0]], "that of 'b' is not"),
+        (["a", "b"], [[1, 2]], r"shape \(1, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            models.WordVectors(words, vectors)
+
+
+def test_the_learning_rate_falls_linearly(here, monkeypatch):
+    rates = []
+    step = "models.architectures.embeddings.Embeddings.step"
+    monkeypatch.setattr(step, lambda model, batch, bits, rate: rates.append(rate) or 0.0)
+    corpus = read_corpus(["text.txt"], VectorSettings(min_count=1, epochs=2, batch=100, subsample=1, learning_rate=0.5))
+    train_vectors(corpus, begin(corpus, ["text.txt"]), here, Stopper(), lambda *_: None)
+    assert rates[0] == 0.5
+    expected = 0.5 * (1 - np.arange(len(rates)) / len(rates))
+    np.testing.assert_allclose(rates, expected, atol=0.02)
+
+
+def test_the_frequency_baseline_leaves_out_frequent_words_as_often_as_training(here):
+    """It is the best guess that reads nothing, so it beats the frequencies of the text where those are sub-sampled."""
+    corpus = read_corpus(["text.txt"], VectorSettings(min_count=1, subsample=0.001))
+    counts_V = corpus.vocabulary.counts_V
+    _, unigram, _ = held_out_quality(corpus, begin(corpus, ["text.txt"]))
+    sentences = np.flatnonzero(corpus.held_out)
+    (batch,) = batches_of(corpus, sentences, MEASURE)
+    kept_V = np.sqrt(counts_V * 0.001 * counts_V.sum())  # count times sqrt(threshold / share)
+    log_p_V = np.log(kept_V / kept_V.sum())
+    assert unigram.log_probability == pytest.approx(log_p_V[batch.targets_P].mean(), rel=1e-6)
+    assert unigram.log_probability != pytest.approx(np.log(counts_V / counts_V.sum())[batch.targets_P].mean(), rel=1e-6)
 
 
 def test_an_unknown_word_leads_to_known_ones(trained, capsys):

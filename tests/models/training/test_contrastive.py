@@ -10,6 +10,7 @@ import tensorlib as tl
 from models.architectures.sentence_encoder import SentenceEncoder, SentenceEncoderConfig
 from models.system.errors import CheckpointError, UserError
 from models.text.subwords import Tokenizer
+from models.training import contrastive_config
 from models.training.contrastive import ContrastiveConfig, ContrastiveTrainer
 from tests.edges import refused
 from tests.forgery import HOSTILE, check_message, write_forged
@@ -110,7 +111,7 @@ def test_hard_negatives_are_those_that_score_highest(tokenizer, monkeypatch):
 @every_kind
 def test_another_translation_is_never_a_negative(kind, tokenizer, monkeypatch):
     pairs = [("eins", "one"), ("eins", "an"), ("ein", "an"), ("zwei", "two"), ("drei", "three"), ("zwei", "two")]
-    trained = trainer(tokenizer, kind, pairs=pairs, batch=6)
+    trained = trainer(tokenizer, kind, pairs=pairs, batch=6, candidates=64)
     trained.mined = [np.ones((4, 3)), np.ones((4, 3))]
     for step in range(3):
         trained.progress.step = step
@@ -244,6 +245,8 @@ test_impossible_settings_are_refused = refused(
         (checked(learning_rate=float("nan")), UserError, "learning_rate must be positive and finite, got nan"),
         (checked(loss="mse"), UserError, "loss must be info-nce, triplet or margin, got 'mse'"),
         (checked(in_batch=0), UserError, "negatives are required; in_batch, uniform and hard are 0"),
+        (checked(batch=1), UserError, "negatives are required; a batch of 1 has none"),
+        (checked(batch=1, in_batch=3), UserError, "negatives are required; a batch of 1 has none"),
     ]
 )
 
@@ -253,9 +256,38 @@ def test_too_few_pairs_are_refused(tokenizer):
         trainer(tokenizer, batch=21)
 
 
+def test_more_hard_negatives_than_there_are_texts_are_refused(tokenizer):
+    assert trainer(tokenizer, "hard", pairs=PAIRS[:3], batch=3, candidates=64).step() > 0
+    with pytest.raises(UserError, match="3 for the setting hard; a text has 2; use a smaller number, or more pairs"):
+        trainer(tokenizer, pairs=PAIRS[:3], batch=3, hard=3)
+
+
+def test_a_path_may_be_text_and_one_that_cannot_be_written_is_refused_before_training(tokenizer, tmp_path):
+    trainer(tokenizer, path=str(tmp_path / "saved")).train(1)
+    assert (tmp_path / "saved").is_file()
+    with pytest.raises(UserError, match=r"a directory to write to is required; make .*missing first"):
+        trainer(tokenizer, path=tmp_path / "missing" / "saved")
+    with pytest.raises(UserError, match="it is a directory; name a file in it"):
+        trainer(tokenizer, path=str(tmp_path))
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_the_embeddings_have_a_learning_rate_of_their_own(layers, tokenizer):
+    """Adam's first step moves each number by the learning rate, whatever the gradient, in the embeddings times k."""
+    trained = trainer(tokenizer, encoder={"layers": layers, "dropout": 0.0}, embedding_rate=10.0, warmup=0)
+    before = {name: np.array(array) for name, array in trained.encoder.state_dict().items()}
+    rate = trained.schedule(1)
+    trained.step()
+    for name, array in trained.encoder.state_dict().items():
+        largest = np.abs(array - before[name]).max()
+        if largest > 0:
+            assert largest == pytest.approx(rate * (10 if "embedding" in name else 1), rel=0.02), name
+
+
 def test_the_examples_run():
     import doctest
 
     import models
 
-    assert doctest.testmod(module, extraglobs={"tl": tl, "models": models}).failed == 0
+    for part in (module, contrastive_config):
+        assert doctest.testmod(part, extraglobs={"tl": tl, "models": models}).failed == 0
