@@ -77,7 +77,7 @@ class Rnn(Function):
     dx = dz W_x^T.
 
     Keeps x, weight_x, weight_h, h_0, h and visible.
-    Kernels: numpy/linalg.py, numpy/linear.py.
+    Kernels: numpy/linear.py.
     """
 
     def forward(
