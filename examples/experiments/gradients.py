@@ -15,6 +15,7 @@ import numpy as np
 from learning import fit, smooth
 from page import Page, Results, arguments, figure, whole
 from page import run as experiment
+from runs import settings
 
 import nn
 import tensorlib as tl
@@ -330,7 +331,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=whole(2), nargs="+", default=[50, 100, 200], help="of the adding problem")
     parser.add_argument("--blanks", type=whole(1), nargs="+", default=[10, 50, 100], help="of copying from memory")
     o = parser.parse_args()
-    results = Results(o.out / "results.jsonl", {k: v for k, v in vars(o).items() if k != "out"})
+    results = Results(o.out / "results.jsonl", settings(o))
     for clip, name in ((1.0, "clipping at 1"), (0.0, "no clipping")):
         results.measure(name, lambda clip=clip: run_clipping(clip, o))
     for kind in KINDS:

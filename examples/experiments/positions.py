@@ -15,6 +15,7 @@ import numpy as np
 from learning import FIRST, TASKS, fit, sequences, smooth, task_batch
 from page import Page, Results, arguments, figure, whole
 from page import run as experiment
+from runs import settings
 
 import tensorlib as tl
 from models.architectures.transformer import Transformer, TransformerConfig
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument("--steps", type=whole(1), default=2000)
     parser.add_argument("--longest", type=whole(2), default=12, help="symbols in a sequence to train on")
     o = parser.parse_args()
-    results = Results(o.out / "results.jsonl", {k: v for k, v in vars(o).items() if k != "out"})
+    results = Results(o.out / "results.jsonl", settings(o))
     for task in TASKS:
         for kind in POSITIONS:
             results.measure(f"{task}, {kind}", lambda task=task, kind=kind: run(task, kind, o))

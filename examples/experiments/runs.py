@@ -68,9 +68,8 @@ def text_flags(o: Any) -> list[str]:
         return []
     train = o.train_tsv
     if o.pairs:
-        lines, train = o.train_tsv.read_bytes().splitlines(keepends=True)[: o.pairs], o.out / "train.tsv"
-        o.out.mkdir(parents=True, exist_ok=True)
-        write_atomically(train, b"".join(lines))
+        pairs, train = parts_of_text(o)[0], o.out / "train.tsv"
+        write_atomically(train, "".join(f"{source}\t{target}\n" for source, target in pairs).encode())
     return ["--train-tsv", str(train), "--valid-tsv", str(o.valid_tsv)]
 
 
@@ -84,7 +83,7 @@ def parts_of_text(o: Any) -> tuple[list[Pair], list[Pair], list[Pair]]:
 
 
 def _given(o: Any) -> bool:
-    given = sum(path is not None for path in (o.train_tsv, o.valid_tsv, o.test_tsv))
+    given = sum(getattr(o, f"{part}_tsv", None) is not None for part in ("train", "valid", "test"))
     if given in (1, 2):
         raise UserError(f"either --train-tsv, --valid-tsv and --test-tsv or none of them are required; got {given}")
     return given == 3
