@@ -41,8 +41,9 @@ from models.text.lines import read_lines
 from models.text.size import utf8_length
 from models.text.stream import encode_lines, scored_windows, window_batch, windows
 from models.text.subwords import Tokenizer
-from models.text.tokens import BOS, PAD
+from models.text.tokens import BOS, EOS, PAD
 from nn import optim
+from nn.schedules import cosine
 
 CLOSE = 0.01  # relative difference of perplexities
 PROMPT = 16  # tokens of a prompt
@@ -63,14 +64,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--positions", default="rotary", choices=["rotary", "sinusoidal", "learned", "none"])
     parser.add_argument("--texts", type=int, nargs="+", default=[1, 16], help="how many texts are generated together")
     return parser.parse_args()
-
-
-def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Return the rate of a step, counted from 1."""
-    warmup = max(steps // 10, 1)
-    if step <= warmup:
-        return peak * step / warmup
-    return peak * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
 
 
 def batches_of(ids: NDArray[np.int32], context: int, batch: int, steps: int, seed: int) -> list[Batch]:
@@ -155,7 +148,7 @@ class Theirs:
         with self.torch.inference_mode():
             for _ in range(tokens):
                 logits = self.model(ids, cache)[:, -1]
-                logits[:, 3] = -math.inf  # no </s>, as on the other side
+                logits[:, EOS] = -math.inf  # as on the other side
                 ids = logits.argmax(dim=-1, keepdim=True)
                 found.append(ids[:, 0].tolist())
         self.model.train()
@@ -171,8 +164,9 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
 def train(sides: dict[str, Ours | Theirs], batches: list[Batch], peak: float) -> dict[str, list[float]]:
     """Let both take all steps in turn; return the seconds of each step."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
+    schedule = cosine(peak, max(len(batches) // 10, 1), len(batches))
     for number, batch in enumerate(batches, start=1):
-        rate, losses = learning_rate(number, len(batches), peak), []
+        rate, losses = schedule(number), []
         for name, side in sides.items():
             spent, loss = timed(lambda side=side, batch=batch, rate=rate: side.step(batch, rate))
             seconds[name].append(spent)

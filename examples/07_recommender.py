@@ -18,7 +18,7 @@ And there are three ways to draw the negatives:
 
     uniform         any item: mostly unpopular ones, which are easy
     popularity^0.75 popular ones more often: an item must be more than popular to score high
-    hard            the best scored of 10 drawn at random: what the model confuses (Zhang et al. 2013)
+    hard            the 4 best scored of 10 drawn at random: what the model confuses (Zhang et al. 2013)
 
 The clicks are generated, so that the truth is known: 600 users and 400 items in 12 clusters of taste; users click
 popular items of their own cluster, and one click in five is on something popular from anywhere. One fifth of the clicks

@@ -98,7 +98,7 @@ class LearnedPositions(Module):
 
 
 class RotaryPositions(Module):
-    """Turn queries and keys by angles that grow with their positions (Su et al. 2021, "RoFormer", section 3.4).
+    """Turn queries and keys by angles that grow with their positions (Su et al. 2021, "RoFormer", equation 15).
 
     The row x of position t is K / 2 pairs; pair i is turned by the angle t f_i, with f_i = base^(-2i / K):
 

@@ -20,7 +20,8 @@ def from_pytorch(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return what `load_state_dict` takes here, from the state_dict of PyTorch's RNN, GRU or LSTM, or of a cell.
 
     PyTorch's matrices are transposed, and it has two biases where one is enough: their sum is ours, except that the
-    part of a GRU's second bias that belongs to n is `bias_h`. Raises ValueError for other names.
+    part of a GRU's second bias that belongs to n is `bias_h`. Raises ValueError for other names, and if a
+    matrix is missing.
 
     state: NumPy arrays, as from ``{name: x.numpy() for name, x in module.state_dict().items()}``.
 
@@ -29,23 +30,31 @@ def from_pytorch(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     >>> state["weight_x"].shape, state["bias"]
     ((3, 4), array([2., 2., 2., 2.]))
     """
-    cells: dict[tuple[int, bool] | None, dict[str, np.ndarray]] = {}
+    cells: dict[tuple[int, int] | None, dict[str, np.ndarray]] = {}
     for name, array in state.items():
         match = _PYTORCH_NAME.fullmatch(name)
         if not match:
             raise ValueError(f"from_pytorch: expected names as weight_ih_l0, got {name!r}")
         kind, end, layer, backward = match.groups()
-        place = None if layer is None else (int(layer), backward is not None)
+        place = None if layer is None else (int(layer), int(backward is not None))
         cells.setdefault(place, {})[f"{kind}_{end}"] = np.asarray(array)
+    if list(cells) == [None]:
+        return _our_weights(cells[None], "", state)
+    places = [place for place in cells if place]
+    layers, directions = (1 + max((place[i] for place in places), default=0) for i in (0, 1))
     found: dict[str, np.ndarray] = {}
-    for i, place in enumerate(sorted(cells, key=lambda place: place or (0, False))):
-        prefix = "" if place is None else f"cells.{i}."
-        found |= {prefix + name: array for name, array in _our_weights(cells[place]).items()}
+    for i in range(layers * directions):
+        layer, backward = divmod(i, directions)
+        own = _our_weights(cells.get((layer, backward), {}), f"_l{layer}{'_reverse' * backward}", state)
+        found |= {f"cells.{i}.{name}": array for name, array in own.items()}
     return found
 
 
-def _our_weights(theirs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the weights of one cell."""
+def _our_weights(theirs: Mapping[str, np.ndarray], end: str, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the weights of the cell whose names have this end in `state`."""
+    for name in ("weight_ih", "weight_hh"):
+        if name not in theirs or theirs[name].ndim != 2:
+            raise ValueError(f"from_pytorch: needs a matrix {name + end}, got {', '.join(state) or 'nothing'}")
     wide, units = theirs["weight_hh"].shape
     none = np.zeros(wide, theirs["weight_hh"].dtype)
     bias, bias_h = (theirs.get(name, none) for name in ("bias_ih", "bias_hh"))

@@ -121,7 +121,7 @@ class LSTMCell(RecurrentCell):
     Hochreiter and Schmidhuber 1997; forget gate: Gers, Schmidhuber and Cummins 2000. The input gate i says how much of
     the new value g enters the cell c, the forget gate f how much of the cell stays, the output gate o how much of it is
     shown as h. weight_x (D, 4H), weight_h (H, 4H) and bias (4H) hold the parts of i, f, g and o side by side. They are
-    initialized as in `RNNCell`, but the bias of the forget gate with 1, so that a new model does not forget
+    initialized as in `RNNCell`, but the bias of the forget gate with 1, so that a new model forgets less
     (Jozefowicz, Zaremba and Sutskever 2015, section 2.2).
 
     >>> cell = nn.LSTMCell(width=3, state_width=4)

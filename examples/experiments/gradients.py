@@ -33,7 +33,8 @@ class Reader(nn.Module):
     """Reads a sequence (B, T, C) with one recurrent layer, or two Transformer layers, then applies a linear layer.
 
     With a `length` T, the biases of the gates of a GRU or LSTM let memory last for times up to T (Tallec and Ollivier
-    2018, section 2): forget = -input = log u with u uniform on [1, T). Without one, they are the library's usual ones.
+    2018, section 2): forget = -input = log u with u uniform on [1, T), to T - 1 in the paper. Without one, they are the
+    library's usual ones.
     """
 
     def __init__(self, kind: str, channels: int, width: int, outputs: int, length: int | None = None) -> None:
@@ -168,12 +169,16 @@ def run_copying(kind: str, blanks: int, o: Any) -> dict[str, Any]:
 
 
 def run_clipping(clip: float, o: Any) -> dict[str, Any]:
-    """Train an RNN of rectified units that begins with the identity (Le, Jaitly and Hinton 2015), by plain SGD."""
+    """Train an RNN of rectified units that begins with the identity (Le, Jaitly and Hinton 2015), by plain SGD.
+
+    Measure the flow of gradients before and after.
+    """
     random = np.random.default_rng(1)
     width, length, rate = 32, 50, 0.01
     model = Reader("RNN", 2, width, 1, length)
     model.layers = nn.RNN(2, width, activation="relu", generator=tl.Generator(0))
     model.layers.cells[0].weight_h.replace(np.eye(width, dtype=np.float32))
+    before = flow(model, length, seed=2)
     found = fit(
         model,
         lambda step: adding_loss(model, o.batch, length, random),
@@ -184,7 +189,8 @@ def run_clipping(clip: float, o: Any) -> dict[str, Any]:
         optimizer=optim.SGD,
         falling=False,
     )
-    return {"losses": found["losses"], "norms": found["norms"]}
+    after = flow(model, length, seed=2)
+    return {"losses": found["losses"], "norms": found["norms"], "before": before, "after": after}
 
 
 def new_flows(results: dict[str, Any], longest: int) -> dict[str, list[float]]:
@@ -238,10 +244,10 @@ def show(results: dict[str, Any], o: Any) -> None:
         A gate does not keep the gradient by itself: its bias decides the factor. An LSTM's cell is c = f c' + i g with
         f = sigmoid(b + ...), so that the gradient of c' is about sigmoid(b) of that of c; a GRU's update gate is the
         same. With the usual bias, 0 for the GRU and 1 for the LSTM, that is 0.50 and 0.73; the power of {longest} of
-        either is small. (The factors in the table are higher: other paths add to it, and the units that keep most count
-        most.) The networks that are trained here have b = log u instead, with u drawn uniformly from
-        1 to the number of steps, so that sigmoid(b) = u / (1 + u), and some units forget hardly anything over the whole
-        sequence (Tallec and Ollivier 2018). Such biases need to know how long the task is.
+        either is small. The factors in the table are those of all paths together, through h too. The networks that are
+        trained here have b = log u instead, with u drawn uniformly from 1 to the number of steps, so that
+        sigmoid(b) = u / (1 + u), and some units forget hardly anything over the whole sequence (Tallec and Ollivier
+        2018). Such biases need to know how long the task is.
 
         The factor of a step in the table is the geometric mean over all steps. A gradient of 0 is smaller than float32
         can hold."""
@@ -293,21 +299,29 @@ def show(results: dict[str, Any], o: Any) -> None:
         "problem at length 50. Nothing bounds its states or their gradients. Clipping scales a gradient whose norm is "
         "above 1 down to 1 (Pascanu, Mikolov and Bengio 2013)."
     )
-    made, axes = figure(2)
+    made, axes = figure(3)
+    distances = np.arange(len(free["before"]))[::-1]
     for name, found in (("no clipping", free), ("clipped at 1", clipped)):
         axes[0].semilogy(found["norms"], label=name, linewidth=0.8)
         axes[1].semilogy(smooth(found["losses"]), label=name)
+        axes[2].semilogy(distances, found["after"], label=name)
+    axes[2].semilogy(distances, free["before"], ":", color="gray", label="new network")
     axes[0].set(xlabel="step", title="gradient norm before clipping")
     axes[1].set(xlabel="step", title="mean squared error, a mean of 50 steps")
-    axes[0].legend()
-    page.figure(made, "The same network and data, with and without clipping.")
+    axes[2].set(xlabel="distance from the last step", title="gradient norm by distance, trained")
+    axes[2].legend(fontsize=7)
+    page.figure(
+        made,
+        "The same network and data, with and without clipping. Right: d loss / d h relative to the last step. Clipping "
+        "changes the length of the whole gradient, not how it spreads over distance; it changes what is learned.",
+    )
     page.write(o.out / "page.html")
 
 
 def _short(value: float) -> str:
-    if value == 0 or 0.01 <= value < 1000:
+    if value == 0 or 0.01 <= value < 10:
         return f"{value:.2g}"
-    return f"{value:.0e}"
+    return f"{value:.0f}" if 10 <= value < 1000 else f"{value:.0e}"
 
 
 def _factor(flow: list[float]) -> str:

@@ -11,7 +11,7 @@ a word is seldom near itself; the word vectors are the inputs.
     negative sampling   loss = -log sigma(<h, u_c>) - sum over k negatives n of log sigma(-<h, u_n>)
 
 The softmax takes V inner products for a pair, negative sampling 1 + k. It learns to tell true pairs from those with
-noise words n ~ q. Its optimum is <h, u_c> = log p(c | h) - log (k q(c)) (Levy and Goldberg 2014), so its scores plus
+noise words n ~ q. Its optimum is <h, u_c> = log p(c | h) - log (k q(c)) (Levy and Goldberg 2014a), so its scores plus
 log q(c) are the logits of p(c | h), up to a constant that does not matter: both losses give a distribution over words,
 and the same measure (`Quality`) applies to both.
 

@@ -29,7 +29,7 @@ class EncoderDecoder(nn.Module):
     """
 
     recurrent = False  # whether the decoder's state at one position is computed from its state at the one before
-    config: Any  # with source_vocabulary, target_vocabulary, width and tie_embeddings
+    config: Any  # with width and tie_embeddings; for `make_embeddings` also source_vocabulary and target_vocabulary
     source_embedding: nn.Embedding
     target_embedding: nn.Embedding
     output: nn.Linear
@@ -94,7 +94,12 @@ class EncoderDecoder(nn.Module):
     @property
     def backend(self) -> tl.Backend:
         """The backend of the parameters."""
-        return self.source_embedding.weight.backend
+        return self.first_embedding.weight.backend
+
+    @property
+    def first_embedding(self) -> nn.Embedding:
+        """The embedding that reads first; if embeddings are tied, its matrix is the output's too."""
+        return self.source_embedding
 
     @property
     def longest_target(self) -> int | None:
@@ -108,10 +113,10 @@ class EncoderDecoder(nn.Module):
         tied = c.tie_embeddings
         self.target_embedding = self.source_embedding if tied else nn.Embedding(c.target_vocabulary, c.width, generator)
 
-    def make_output(self, generator: tl.Generator | None) -> None:
+    def make_output(self, vocabulary: int, generator: tl.Generator | None) -> None:
         """Make the projection to logits, unless the embedding's matrix serves for it."""
         if not self.config.tie_embeddings:
-            self.output = nn.Linear(self.config.width, self.config.target_vocabulary, bias=False, generator=generator)
+            self.output = nn.Linear(self.config.width, vocabulary, bias=False, generator=generator)
 
     def logits(self, x_BTD: tl.Tensor) -> tl.Tensor:
         """Return logits (B, T, V) for outputs (B, T, D) of the decoder."""
@@ -119,7 +124,7 @@ class EncoderDecoder(nn.Module):
 
     def output_weight(self) -> tl.Tensor:
         """Return the matrix (D, V) that maps the decoder's output to logits."""
-        return self.source_embedding.weight.swapaxes(0, 1) if self.config.tie_embeddings else self.output.weight
+        return self.first_embedding.weight.swapaxes(0, 1) if self.config.tie_embeddings else self.output.weight
 
 
 def checked_ids(ids: ArrayLike, name: str) -> np.ndarray:

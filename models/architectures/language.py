@@ -110,8 +110,7 @@ class LanguageModel(EncoderDecoder):
         self.positions = make_positions(config, generator)
         self.dropout = nn.Dropout(config.dropout_on("embedding"))
         self.decoder = Encoder(config, generator)
-        if not config.tie_embeddings:
-            self.output = nn.Linear(config.width, config.vocabulary, bias=False, generator=generator)
+        self.make_output(config.vocabulary, generator)
 
     # ---- all positions at once ----
 
@@ -170,13 +169,9 @@ class LanguageModel(EncoderDecoder):
     # ---- the two ends ----
 
     @property
-    def backend(self) -> tl.Backend:
-        """The backend of the parameters."""
-        return self.embedding.weight.backend
-
-    def output_weight(self) -> tl.Tensor:
-        """Return the matrix (D, V) that maps the decoder's output to logits."""
-        return self.embedding.weight.swapaxes(0, 1) if self.config.tie_embeddings else self.output.weight
+    def first_embedding(self) -> nn.Embedding:
+        """The embedding; if it is tied, its matrix is the output's too."""
+        return self.embedding
 
     def _embed(self, ids_BT: np.ndarray, start: int = 0) -> tl.Tensor:
         return self.dropout(with_positions(self.embedding(ids_BT), self.positions, start))

@@ -138,7 +138,7 @@ class RecurrentTranslator(EncoderDecoder):
         self.encoder = layers(width, width // 2, config.layers, True, config.dropout, generator=generator)
         self.decoder = layers(width, width, config.layers, False, config.dropout, generator=generator)
         self.attention = None if config.attention == "none" else Attention(config, generator)
-        self.make_output(generator)
+        self.make_output(config.target_vocabulary, generator)
 
     def encode(self, source_ids: ArrayLike, source_visible: tl.Tensor | None = None) -> RecurrentMemory:
         """Return the memory of source ids (B, S); `source_visible` (B, S) by default hides `PAD`."""

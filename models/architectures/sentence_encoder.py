@@ -93,7 +93,7 @@ class SentenceEncoder(nn.Module):
     """y = (mean(x) + pooled(encoder(x + positions))) W, divided by its length, with x = sqrt(D) embeddings.
 
     The dot product of two vectors is the cosine of the angle between them. Trained by a contrastive loss, it is large
-    for translations (Reimers and Gurevych 2020; Feng et al. 2022, LaBSE). With ``layers=0`` only the bag is left,
+    for translations (Yang et al. 2019; Feng et al. 2022, LaBSE). With ``layers=0`` only the bag is left,
     mean(x), in which word order does not count. The sum lets the layers learn what a bag lacks: without mean(x) a small
     encoder is worse than a bag. W is left out unless there is a `projection`.
 

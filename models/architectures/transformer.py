@@ -100,7 +100,7 @@ class Transformer(EncoderDecoder):
         self.dropout = nn.Dropout(config.dropout_on("embedding"))
         self.encoder = Encoder(config, generator)
         self.decoder = Decoder(config, generator)
-        self.make_output(generator)
+        self.make_output(config.target_vocabulary, generator)
 
     # ---- all positions at once ----
 

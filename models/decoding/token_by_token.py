@@ -20,7 +20,7 @@ from models.text.batching import pad
 from models.text.random_bits import unit_interval
 from models.text.tokens import BOS, EOS
 
-__all__ = ["Draw", "greedy", "initial_state", "limits", "sample", "uniform"]
+__all__ = ["Draw", "greedy", "initial_state", "limits", "numbers_of", "sample"]
 
 ENDED = 0.25  # once this fraction of a batch has ended, copying the state of the others pays off
 NUCLEUS = 256  # number of candidates examined first; their probabilities nearly always sum to at least top_p
@@ -97,7 +97,7 @@ def sample(
         )
     limit_B = limits(model, sources, min_length, max_length)
     draws = [tl.default_generator().next_draw() for _ in sources] if draws is None else draws
-    uniform_BT = [uniform(draw, limit) for draw, limit in zip(draws, limit_B.tolist(), strict=True)]
+    uniform_BT = [numbers_of(draw, limit) for draw, limit in zip(draws, limit_B.tolist(), strict=True)]
     log_probs: list[list[float]] = [[] for _ in sources]
 
     def choose(logits_BV: tl.Tensor, sentence_B: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +154,7 @@ def _drawn(ids_BC: np.ndarray | None, probs_BC: np.ndarray, uniform_B: np.ndarra
     return column_B if ids_BC is None else np.take_along_axis(ids_BC, column_B[:, None], axis=-1)[:, 0]
 
 
-def uniform(draw: Draw, count: int) -> np.ndarray:
+def numbers_of(draw: Draw, count: int) -> np.ndarray:
     """Return a draw's first `count` numbers, uniform in [0, 1); a larger `count` only appends more."""
     bits = tl.get_backend("numpy").random_bits(*draw, count, "uint64")
     return unit_interval(bits)

@@ -81,7 +81,8 @@ class WordVectors:
     def analogy(self, a: str, b: str, c: str, count: int = 10) -> list[tuple[str, float]]:
         """Return the words d for which a is to b as c is to d: the cosines of d with b - a + c are the largest.
 
-        The sum is of vectors of length 1 (3CosAdd, Mikolov et al. 2013; Levy and Goldberg 2014); a, b, c are left out.
+        The sum is of vectors of length 1 (3CosAdd: Mikolov, Yih and Zweig 2013; Levy and Goldberg 2014b); a, b, c
+        are left out.
         """
         numbers = [self._id(word) for word in (a, b, c)]
         unit_a, unit_b, unit_c = self._unit_VD[numbers]

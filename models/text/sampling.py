@@ -27,18 +27,11 @@ from numpy.typing import ArrayLike, NDArray
 from models.text.random_bits import permutation, uniform
 
 __all__ = ["AliasTable", "FrequencyNegatives", "HardNegatives", "InBatchNegatives", "KnownPositives", "Negatives"]
-__all__ += ["NO_TOKEN", "PairPositives", "Positives", "Subsampling", "UniformNegatives", "WindowPositives"]
+__all__ += ["NO_TOKEN", "PairPositives", "Subsampling", "UniformNegatives", "WindowPositives"]
 
 NO_TOKEN = -1  # fills the places of a window that lie outside of the sentence
 
 Ids = NDArray[np.int64]
-
-
-class Positives(Protocol):
-    """A source of pairs that belong together."""
-
-    def draw(self, bits: np.random.Philox) -> tuple[Ids, Ids]:
-        """Return the anchors and the positives of one epoch, (P,) each."""
 
 
 class Negatives(Protocol):
@@ -75,7 +68,7 @@ class PairPositives:
 
 
 class WindowPositives:
-    """Words that occur near each other: the skip-gram pairs of Mikolov et al. 2013.
+    """Words that occur near each other: the skip-gram pairs of Mikolov et al. 2013a.
 
     The pairs of position t are (w_t, w_{t+j}) with 0 < |j| <= R_t, within the sentence, where R_t is uniform in
     1 ... window, drawn anew in each epoch. So a word at distance j is a positive with probability
@@ -132,7 +125,7 @@ class WindowPositives:
 class Subsampling:
     """Sub-sampling of frequent words: each occurrence of word w is kept with probability min(1, sqrt(t / f(w))).
 
-    f(w) is the word's share of the text and t the threshold (Mikolov et al. 2013, equation 5). Frequent words are near
+    f(w) is the word's share of the text and t the threshold (Mikolov et al. 2013b, equation 5). Frequent words are near
     everything and say little; without most of them training is faster, and a window of the same width reaches further.
 
     >>> Subsampling([900, 90, 10], threshold=0.01).probability_N.round(3)
@@ -307,7 +300,7 @@ class UniformNegatives(_Independent):
 
 
 class FrequencyNegatives(_Independent):
-    """Negatives by frequency, p(i) = c_i^power / sum_j c_j^power, with the power 3/4 of Mikolov et al. 2013.
+    """Negatives by frequency, p(i) = c_i^power / sum_j c_j^power, with the power 3/4 of Mikolov et al. 2013b.
 
     Power 1 is the unigram distribution, power 0 is uniform; 3/4 lies between them and worked best in the paper.
 
@@ -335,29 +328,25 @@ class FrequencyNegatives(_Independent):
 
 
 class InBatchNegatives:
-    """The other rows' positives: item j is a negative of row i if it is another item, and no known positive of i.
+    """The positives of other rows of a batch, which the model encodes anyway: the rows after a row, round the end.
 
-    The model has encoded these items already, so B rows give B (B - 1) negatives for one product of matrices. A
-    frequent item is in many batches, so these negatives come by frequency (power 1).
+    So B rows give B (B - 1) negatives for one product of matrices, and nothing is drawn. A frequent item is in many
+    batches, so these negatives come by frequency (power 1). Some may be positives of the row: `KnownPositives.contains`
+    tells.
 
-    known: pairs that are never negatives.
-
-    >>> InBatchNegatives().mask(anchors=[0, 1, 2], positives=[7, 8, 7])  # rows 0 and 2 have the same positive
-    array([[False,  True, False],
-           [ True, False,  True],
-           [False,  True, False]])
+    >>> InBatchNegatives().draw(positives_B=[7, 8, 9], count=2)
+    array([[8, 9],
+           [9, 7],
+           [7, 8]])
     """
 
-    def __init__(self, known: KnownPositives | None = None) -> None:
-        self.known = known
-
-    def mask(self, anchors: ArrayLike, positives: ArrayLike) -> NDArray[np.bool_]:
-        """Return whether row j's positive is a negative of row i, (B, B)."""
-        anchors_B, items_B = _ids(anchors, "anchors"), _ids(positives, "positives")
-        negative_BB = items_B[:, None] != items_B[None, :]
-        if self.known is not None:
-            negative_BB &= ~self.known.contains(anchors_B, np.broadcast_to(items_B, negative_BB.shape))
-        return negative_BB
+    def draw(self, positives_B: ArrayLike, count: int) -> Ids:
+        """Return `count` positives of other rows for each row, (B, K). Errors: ValueError if there are fewer."""
+        items_B = _ids(positives_B, "positives")
+        rows = len(items_B)
+        if not 0 <= count < max(rows, 1):
+            raise ValueError(f"InBatchNegatives: at most {max(rows, 1) - 1} of {rows} rows are required; got {count}")
+        return items_B[(np.arange(rows)[:, None] + np.arange(1, count + 1)) % max(rows, 1)]
 
 
 class HardNegatives:

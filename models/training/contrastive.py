@@ -27,7 +27,7 @@ from models.system.errors import CheckpointError, UserError
 from models.system.files import require_writable
 from models.text.lines import Pair
 from models.text.random_bits import random_bits
-from models.text.sampling import HardNegatives, KnownPositives, PairPositives, UniformNegatives
+from models.text.sampling import HardNegatives, InBatchNegatives, KnownPositives, PairPositives, UniformNegatives
 from models.training.contrastive_config import ContrastiveConfig
 from models.training.corpus import Corpus
 from nn import optim, schedules
@@ -196,7 +196,7 @@ class ContrastiveTrainer:
         """Return texts of a side for each anchor, (B, K): negatives, but for known positives among them."""
         c, step, B, size = self.config, self.progress.step, len(anchors_B), len(self.texts[side])
         others = B - 1 if c.in_batch is None else min(c.in_batch, B - 1)
-        drawn = [positives_B[(np.arange(B)[:, None] + np.arange(1, others + 1)) % B]]
+        drawn = [InBatchNegatives().draw(positives_B, others)]
         if c.uniform:
             shared_1K = UniformNegatives(size).draw(random_bits(c.seed, UNIFORM, step, side), [0], c.uniform)
             drawn.append(np.broadcast_to(shared_1K, (B, c.uniform)))

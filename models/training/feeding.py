@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import tensorlib as tl
 from models.architectures.encoder_decoder import EncoderDecoder
-from models.decoding.token_by_token import uniform
+from models.decoding.token_by_token import numbers_of
 from models.runs.config import SamplingConfig, TrainConfig
 from models.text.batching import Batch
 from models.text.tokens import PAD
@@ -85,7 +85,7 @@ class ScheduledSampling:
     def inputs(self, model: EncoderDecoder, batch: Batch, step: int) -> Ids:
         """Return the mixture; the default generator chooses the true words."""
         truth_BT = batch.target_in_BT
-        numbers = uniform(tl.default_generator().next_draw(), truth_BT.size)
+        numbers = numbers_of(tl.default_generator().next_draw(), truth_BT.size)
         is_true_BT = numbers.reshape(truth_BT.shape) < true_fraction(self.config, step, self.total)
         if model.recurrent:
             return fed_back(model, batch, is_true_BT)

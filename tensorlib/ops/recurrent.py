@@ -77,7 +77,7 @@ class Rnn(Function):
     dx = dz W_x^T.
 
     Keeps x, weight_x, weight_h, h_0, h and visible.
-    Kernels: numpy/linear.py.
+    Kernels: numpy/linalg.py, numpy/linear.py.
     """
 
     def forward(
@@ -166,7 +166,7 @@ class Lstm(Function):
     With s = tanh(c): dc grows by dh o (1 - s^2)
     =>  di = dc g i (1 - i), df = dc c' f (1 - f), dg = dc i (1 - g^2), do = dh s o (1 - o), together dz, as the
     derivative of a sigmoid y is y (1 - y), that of a tanh y is 1 - y^2. The step before receives dc' = dc f, in which
-    no weight occurs: this is what keeps gradients from vanishing; and dh' = dz W_h^T. Over all steps,
+    no weight occurs: where f is near 1, gradients do not vanish; and dh' = dz W_h^T. Over all steps,
     dW_h = sum h'^T dz, dW_x = sum x^T dz, db = sum dz; and dx = dz W_x^T.
 
     Keeps x, weight_x, weight_h, bias, h_0, c_0, h, c and visible; statistics: the gates.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+import nn
 import tensorlib as tl
 from models.architectures.transformer import Transformer, TransformerConfig
 from nn import optim
@@ -200,7 +201,7 @@ import hashlib, numpy as np, nn, tensorlib as tl
 
 digest, rng = hashlib.sha256(), np.random.default_rng(0)
 for kind in (nn.LSTM, nn.GRU):
-    for sentences, units in ((64, 256), (40, 150)):  # cut among threads, and not
+    for sentences, units in ((40, 150), (8, 100)):  # cut in two, and not
         model = kind(units, units, 2, generator=tl.Generator(1))
         x = tl.Tensor(rng.standard_normal((sentences, 4, units)).astype("float32"), requires_grad=True)
         first = [tl.Tensor(rng.standard_normal((2, sentences, units)).astype("float32"), requires_grad=True)] * 2
@@ -233,7 +234,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(program):
 def test_the_sample_of_bits_is_large_enough_to_be_shared(monkeypatch):
     """Otherwise the test above would compare one thread with itself."""
     kernels = set()
-    for module in ("linalg", "blocks", "attention", "linear_cross_entropy"):
+    for module in ("linalg", "blocks", "attention", "linear_cross_entropy", "recurrent"):
 
         def spy(work, pieces, module=module):
             if len(pieces) > 1:
@@ -248,7 +249,8 @@ def test_the_sample_of_bits_is_large_enough_to_be_shared(monkeypatch):
     model.loss(ids, ids, ids).backward()
     tl.cross_entropy(model(ids, ids), ids).backward()
     optimizer.step()
-    assert kernels == {"linalg", "blocks", "attention", "linear_cross_entropy"}
+    nn.GRU(150, 150)(np.zeros((40, 2, 150), "float32"))
+    assert kernels == {"linalg", "blocks", "attention", "linear_cross_entropy", "recurrent"}
 
 
 # ---- when the system refuses threads, and after a fork ----

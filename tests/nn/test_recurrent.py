@@ -142,6 +142,8 @@ test_mistakes_are_named_with_the_value_and_the_remedy = refused([
     (lambda: tl.gru(X, *WEIGHTS, np.ones(3)), ValueError, r"gru: bias_h .*\(3,\)"),
     (lambda: tl.rnn(X, np.ones((3, 4)), np.ones((4, 4)), np.ones(4), None, "relu6"), ValueError, "rnn: .* 'relu6'"),
     (lambda: from_pytorch({"weight": X}), ValueError, "from_pytorch: expected names as weight_ih_l0, got 'weight'"),
+    (lambda: from_pytorch({"weight_ih_l1": X}), ValueError, "needs a matrix weight_ih_l0, got weight_ih_l1"),
+    (lambda: from_pytorch({"weight_ih": np.ones((4, 2))}), ValueError, "needs a matrix weight_hh, got weight_ih"),
     (lambda: to_pytorch(nn.Linear(2, 2)), TypeError, "to_pytorch: needs an RNN, GRU, LSTM or a cell, got Linear"),
 ])  # fmt: skip
 

@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -184,12 +185,21 @@ def test_an_op_keeps_what_its_docstring_says(cls, kept):
 
 
 def formulas_of(cls):
-    """Return the formulas that kernels may override and that `forward` or `backward` of a class calls, by name."""
-    found, waiting = {}, [cls.forward.__code__, cls.backward.__code__]
+    """Return the formulas that kernels may override and that a class calls, by name.
+
+    `forward` and `backward` call them, or plain functions of the same module do, which these call.
+    """
+    found, seen, waiting = {}, set(), [cls.forward.__code__, cls.backward.__code__]
+    module = vars(sys.modules[cls.__module__])
     while waiting:
         code = waiting.pop()
+        if code in seen:
+            continue
+        seen.add(code)
         found |= {name: overridable()[name] for name in code.co_names if name in overridable()}
         waiting += [part for part in code.co_consts if inspect.iscode(part)]
+        helpers = [module.get(name) for name in code.co_names if name not in overridable()]
+        waiting += [h.__code__ for h in helpers if inspect.isfunction(h) and h.__module__ == cls.__module__]
     return found
 
 

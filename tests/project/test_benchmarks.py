@@ -240,3 +240,33 @@ def test_every_op_that_is_compared_exists_on_both_sides(monkeypatch):
     for name in shapes.SHAPES:
         for side, text in source.items():
             assert f'"{name}":' in text, f"{name} is missing in {side}_ops.py"
+
+
+def output_of(program, *arguments):
+    """Return what a benchmark prints, on one thread."""
+    environment = {**os.environ, "TENSORLIB_THREADS": "1"}
+    command = [sys.executable, str(BENCHMARKS / program), *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.peers
+def test_a_language_model_learns_as_the_same_model_in_pytorch(tmp_path):
+    """From the same weights and batches. Its exit status says that the perplexities agree."""
+    pytest.importorskip("torch")
+    train, valid = tmp_path / "train.txt", tmp_path / "valid.txt"
+    train.write_text("the cat sees a dog\na dog sees the cat\n" * 40, encoding="utf-8")
+    valid.write_text("the dog sees a cat\n" * 8, encoding="utf-8")
+    sizes = ("--layers", 1, "--width", 16, "--heads", 2, "--feed-forward", 16, "--context", 16)
+    few = ("--steps", 12, "--vocabulary", 270, "--batch", 2, "--tokens", 4, "--texts", 1, 2)
+    printed = output_of("language.py", train, valid, *sizes, *few)
+    assert "tensorlib" in printed and "PyTorch" in printed and "after 12 steps" in printed
+
+
+def test_both_losses_of_word_vectors_are_timed():
+    few = ("--words", 50, "--width", 4, "--negatives", 2, "--rounds", 1, "--threads", 1)
+    printed = output_of("embeddings.py", *few)
+    assert (
+        "negative-sampling, 2,048 pairs" in printed and "softmax, 512 pairs" in printed and "times as many" in printed
+    )

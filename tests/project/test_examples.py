@@ -1,6 +1,7 @@
 """Every example runs and prints the result that it is there to show."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -34,3 +35,20 @@ def test_example(name, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert SHOWS[name] in run.stdout  # a new example needs a line in SHOWS
+    MORE.get(name, lambda printed: None)(run.stdout)
+
+
+def what_the_recommender_says(printed):
+    """Check the orders that the docstring of the example states, in the table that it prints."""
+    rows = re.findall(r"^(.+?) +recall@10 +([\d.]+)%   AUC ([\d.]+)", printed, re.MULTILINE)
+    recall = {name: float(value) for name, value, _ in rows}
+    auc = {name: float(value) for name, _, value in rows}
+    truth, popular = "the truth that made the clicks", "popularity, the same for all"
+    for loss in ("logistic", "BPR"):
+        uniform, popularity, hard = (f"{loss}, {kind}" for kind in ("uniform", "popularity^0.75", "hard"))
+        assert recall[popularity] < recall[uniform] < recall[hard] < recall[truth] < 1.2 * recall[hard]
+        assert auc[popular] < auc[popularity] < auc[hard] < auc[uniform] < auc[truth]
+        assert recall[popular] < recall[popularity] / 3
+
+
+MORE = {"07_recommender": what_the_recommender_says}

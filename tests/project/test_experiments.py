@@ -379,3 +379,33 @@ def test_findings_about_the_ladder(load):
     assert "after 1 epoch," in bleu and bleu.endswith("LSTM with attention 3.0, Transformer 4.0.")
     assert "model RNN, took this many minutes: less than one." in equal
     assert equal.endswith("within that time: RNN 0.0; no validation yet of the others.")
+
+
+def test_findings_about_feeding(load):
+    feeding, o = load("feeding"), SimpleNamespace(lengths=[8, 256])
+    seconds = {(name, way, 8): 0.5 * (i + 1) ** 2 for name in feeding.MODELS for i, way in enumerate(feeding.WAYS)}
+    found = {(name, way): {"bleu": float(i)} for name in feeding.MODELS for i, way in enumerate(feeding.FEEDINGS)}
+    transformer, lstm, bleu, _ = feeding._findings(seconds, found, o)
+    assert "for 8 words" in transformer and "4.0 times as long" in transformer and "9.0 times without" in transformer
+    assert lstm.startswith("LSTM") and bleu.startswith("Transformer: BLEU 0.0 with teacher forcing, 1.0 with")
+
+
+def test_findings_about_negatives(load):
+    negatives = load("negatives")
+    o = SimpleNamespace(batch=8, numbers=[1, 4], hard=[1, 3], long_steps=9, long_width=16)
+    names = ["in batch 1", "in batch 7", "uniform 4", "uniform 7", "hard 3", "triplet in batch 7", "margin in batch 7"]
+    found = {name: {"seconds": 1.0 + i, "distracted": {"accuracy_1": i / 10, "candidates": 50}}
+             for i, name in enumerate(names)}  # fmt: skip
+    for name, right in (("long", 0.9), ("long bag", 0.8)):
+        measured = {"accuracy_1": right, "candidates": 10}
+        found[name] = {"seconds": 10 * right, "test": measured, "distracted": measured | {"candidates": 50}}
+    long, bag, number, kind, loss = negatives.findings(found, SimpleNamespace(options=o))
+    assert long.endswith(
+        "finds the translation of 90.0 % of the test sentences among 10, and of 90.0 % among 50 sentences."
+    )
+    assert long.startswith("After 9 steps an encoder of width 16 ")
+    assert "finds 80.0 % and 80.0 % in 88.9 % of the time" in bag
+    assert "1 negative(s) in the batch give 0.0 %" in number and "all 7 give 10.0 %" in number
+    assert "7 uniform ones, which have to be encoded, give 30.0 % in 2.0 times the time; 3 hard ones 40.0 %" in kind
+    assert "against 20.0 % with 4 uniform ones" in kind
+    assert loss.endswith("InfoNCE 10.0 %, triplet 50.0 %, margin 60.0 %.")

@@ -1,6 +1,7 @@
-"""LSTM and GRU: the hidden units are cut into blocks, one for each thread, which meet once in every step.
+"""LSTM and GRU: if the product of a step is large, the hidden units are cut into two blocks, which meet once in a step.
 
-A thread computes the gates of its units right after the product that they need. So a step in time costs its product and
+Two whatever the number of threads, so that the bits do not depend on it; a third thread would have nothing to do. A
+thread computes the gates of its units right after the product that they need. So a step in time costs its product and
 little more. A sigmoid is computed as (1 + tanh(x / 2)) / 2, for which NumPy has vector instructions.
 """
 

@@ -127,12 +127,12 @@ def test_known_pairs():
 
 
 def test_rows_of_a_batch_as_negatives():
-    assert (InBatchNegatives().mask([0, 1, 2], [0, 1, 2]) == ~np.eye(3, dtype=bool)).all()
-    known = KnownPositives([0, 0, 1], [4, 5, 6], size=7)
-    duplicate_items = InBatchNegatives(known).mask([0, 1, 5], [4, 6, 6])
-    assert duplicate_items.tolist() == [[False, True, True], [True, False, False], [True, False, False]]
-    known_items = InBatchNegatives(known).mask([0, 1, 2], [4, 5, 6])
-    assert known_items.tolist() == [[False, False, True], [True, False, False], [True, True, False]]
+    drawn = InBatchNegatives().draw([4, 6, 6, 5], 3)
+    assert drawn.tolist() == [[6, 6, 5], [6, 5, 4], [5, 4, 6], [4, 6, 6]]
+    assert InBatchNegatives().draw([4, 5, 6], 1).tolist() == [[5], [6], [4]]
+    assert InBatchNegatives().draw([], 0).shape == (0, 0)
+    with pytest.raises(ValueError, match="at most 2 of 3 rows are required; got 3"):
+        InBatchNegatives().draw([4, 5, 6], 3)
 
 
 def test_hard_negatives_are_the_best_that_are_no_positives():
