@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from models.cli.options import Whole
-from models.runs.checkpoint import STEP, Checkpoint, read_checkpoint, step_checkpoints, write_checkpoint
-from models.runs.directory import find_run, newest_run
+from models.runs.checkpoint import STEP, Checkpoint, read_checkpoint, require_model, step_checkpoints, write_checkpoint
+from models.runs.directory import find_run, newest_run, read_config
+from models.runs.loading import model_config
 from models.system.errors import UserError
+from models.text.subwords import Tokenizer
 from nn.averaging import average as mean
 from tensorlib.messages import plural
 
@@ -44,6 +46,7 @@ def average(run: Path | None = None, *, last: Whole = 3, out: Path | None = None
     path = out or run / f"average-{last}.safetensors"
     _check_out(out, run)
     newest = read_checkpoint(paths[-1])
+    require_model(model_config(read_config(run), Tokenizer.load(run)), newest, paths[-1])
     weights = mean(_weights(paths, newest))
     steps = [int(path.stem.removeprefix("step-")) for path in paths]
     progress = replace(newest.progress, best_step=0, best_loss=None, best_bleu=None, waited=0)  # the mean is not scored

@@ -1,4 +1,4 @@
-"""`tensorlib check`: the gradients of every op and of the whole Transformer, against finite differences."""
+"""`tensorlib check`: the gradients of every op and of whole models, against finite differences."""
 
 from __future__ import annotations
 
@@ -9,22 +9,35 @@ import numpy as np
 
 import nn
 import tensorlib as tl
-from models.architectures.transformer import Transformer, TransformerConfig
+from models.architectures.build import Config, build_model
+from models.architectures.language import LanguageConfig
+from models.architectures.recurrent import RecurrentConfig
+from models.architectures.transformer import TransformerConfig
 from models.runs.loading import open_backend
 from models.system.errors import UserError
 from models.text.batching import make_batch
 from tensorlib.optable import check as table
 
-__all__ = ["check", "check_transformer"]
+__all__ = ["check", "check_model"]
+
+
+TINY: dict[str, Config] = {
+    "transformer": TransformerConfig(5, 5, layers=1, width=4, heads=2, feed_forward=3, dropout=0.0, max_length=4),
+    "language-model": LanguageConfig(5, layers=1, width=4, heads=1, feed_forward=3, dropout=0.0, max_length=4),
+    "rnn-translator": RecurrentConfig(5, 5, kind="rnn", attention="none", layers=1, width=4, dropout=0.0),
+    "gru-translator": RecurrentConfig(5, 5, kind="gru", attention="additive", layers=1, width=4, dropout=0.0),
+    "lstm-translator": RecurrentConfig(5, 5, kind="lstm", attention="dot", layers=1, width=4, dropout=0.0),
+}
 
 
 def check(*op: str, backend: str = "numpy") -> int:
-    """Check the gradients of every op and of the whole Transformer against finite differences, to second order.
+    """Check the gradients of every op and of whole models against finite differences, to second order.
 
     The exit status is 1 if any gradient is wrong.
 
     Args:
-        op: names of the ops to check; "transformer" is the whole model. [everything]
+        op: names of the ops to check; "transformer", "language-model", "rnn-translator", "gru-translator" and
+            "lstm-translator" are whole models. [everything]
         backend: numpy (CPU) or cupy (a CUDA GPU).
     """
     failures = []
@@ -40,34 +53,35 @@ def check(*op: str, backend: str = "numpy") -> int:
     return 1 if failures else 0
 
 
-def _reports(ops: Sequence[str], backend: str) -> Iterator[table.CheckReport]:
-    names = [name for name in ops if name != "transformer"]
+def _reports(names: Sequence[str], backend: str) -> Iterator[table.CheckReport]:
+    ops = [name for name in names if name not in TINY]
     try:
-        if names or not ops:
-            yield from table.check(names, backend)
+        if ops or not names:
+            yield from table.check(ops, backend)
     except ValueError as error:
-        raise UserError(f"{error}, and transformer") from None
-    if not ops or "transformer" in ops:
-        yield check_transformer(backend)
+        raise UserError(f"{error}, and {', '.join(TINY)}") from None
+    for name in TINY:
+        if not names or name in names:
+            yield check_model(name, backend)
 
 
-def check_transformer(backend: str) -> table.CheckReport:
-    """Check the gradient of an encoder-decoder's logits with respect to all its parameters, on a batch with padding."""
-    tiny = TransformerConfig(5, 5, layers=1, width=4, heads=2, feed_forward=3, dropout=0.0, max_length=4)
-    model = Transformer(tiny, generator=tl.Generator(0)).astype("float64").to(backend).eval()
+def check_model(name: str, backend: str) -> table.CheckReport:
+    """Check the gradient of a whole model's logits with respect to all its parameters, on a batch with padding."""
+    model = build_model(TINY[name], tl.Generator(0)).astype("float64").to(backend).eval()
     batch = make_batch([([4, 3], [4, 4]), ([4, 4, 3], [4])])
+    source_BS = batch.source_BS[:, :0] if name == "language-model" else batch.source_BS  # which has no prompt to read
     rng = np.random.default_rng(0)
     # Perturb the initial values: with zero biases and unit gains, a gradient that wrongly omits them could pass.
     points = {name: x + 0.3 * rng.standard_normal(x.shape) for name, x in model.state_dict().items()}
 
     def logits(*tensors: tl.Tensor) -> tl.Tensor:
         weights = dict(zip(points, tensors, strict=True))
-        return nn.functional_call(model, weights, batch.source_BS, batch.target_in_BT)
+        return nn.functional_call(model, weights, source_BS, batch.target_in_BT)
 
     first, second, failure = 0.0, 0.0, None
     try:
-        result = tl.gradcheck(logits, *points.values(), name="transformer", backend=backend)
+        result = tl.gradcheck(logits, *points.values(), name=name, backend=backend)
         first, second = result.first, result.second or 0.0
     except tl.GradcheckError as error:
         failure = str(error)
-    return table.CheckReport("transformer", 1, first, second, "float64", backend, failure)
+    return table.CheckReport(name, 1, first, second, "float64", backend, failure)

@@ -39,7 +39,15 @@ from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, printable, quoted
 from models.text.words import LONGEST
 from models.training.divergence import Diverged
-from models.training.word_vectors import HELD_OUT, Corpus, begin, held_out_quality, read_corpus, train_vectors
+from models.training.word_vectors import (
+    HELD_OUT,
+    Corpus,
+    NothingToLearn,
+    begin,
+    held_out_quality,
+    read_corpus,
+    train_vectors,
+)
 from tensorlib.messages import plural
 
 __all__ = ["embed"]
@@ -195,7 +203,7 @@ def _train(files: list[str], settings: VectorSettings | None, out: Path | None) 
             if stopped.saved:
                 stopped.saved += f"; resume with: {command()} embed --resume --out {quoted(str(run))}"
             raise
-        except Diverged:  # its settings lead there again, so there is nothing to resume
+        except (Diverged, NothingToLearn):  # its settings lead there again, so there is nothing to resume
             if settings is not None:
                 shutil.rmtree(run, ignore_errors=True)
             raise

@@ -23,7 +23,7 @@ COMMANDS = {
     "average": "Average the weights of a run's newest checkpoints.",
     "data": "Prepare text to train on, in a new directory.",
     "draw": "Draw the computation graph of a model's loss.",
-    "check": "Check the gradients of every op and of the whole Transformer.",
+    "check": "Check the gradients of every op and of whole models.",
     "inspect": "Show what is in a checkpoint, and whether it is undamaged.",
     "info": "Show versions, backends, GPU and BLAS.",
 }
@@ -159,7 +159,7 @@ def _suggestion(given: str, name: str) -> str:
     from models.runs.other_names import close_option, our_fact, our_option
 
     usable = _options(name)
-    if name == "translate" and (" " in given or given == "-"):
+    if name in ("translate", "generate") and (" " in given or given == "-"):
         return " A text that begins with a dash follows the word --."
     if (place := given.lstrip("-").upper()) in _places(name):
         return f" {place} is given without an option."

@@ -172,7 +172,8 @@ def _report(run: Run, seconds: float, diverged: bool) -> None:
             f"{run.config.optim.learning_rate:g}; {LOWER_RATE}"
         )
     name = "generate" if isinstance(run.model, LanguageModel) else "translate"
-    print(f"    {command()} {name} --run {quoted(str(run.path))} {_quoted(example)}")
+    dashes = "-- " * example.startswith("-")
+    print(f"    {command()} {name} --run {quoted(str(run.path))} {dashes}{_quoted(example)}")
 
 
 def _report_text(run: Run) -> str:

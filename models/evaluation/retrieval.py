@@ -71,7 +71,8 @@ def ranks_of(
     """Return the rank of candidate i for query i, counted from 1, by the dot product; M may be larger than N.
 
     same_M: a number for each candidate; those with the same number as the right one are left out. Of equal scores the
-    right one is the last, so an encoder that maps everything to one vector finds nothing.
+    right one is the last, so an encoder that maps everything to one vector finds nothing. Scores that differ by no more
+    than rounding count as equal: a product of matrices rounds equal rows differently.
 
     >>> ranks_of(np.eye(2), np.array([[1.0, 0.0], [1.0, 0.5], [0.0, 0.9]]), np.arange(3))
     array([1, 2])
@@ -80,13 +81,15 @@ def ranks_of(
     """
     ranks_N = np.empty(len(queries_ND), np.int64)
     rows = max(1, BLOCK // max(len(candidates_MD), 1))
+    rounding = 4 * np.finfo(candidates_MD.dtype).eps * np.sqrt(candidates_MD.shape[1])  # of a product of unit vectors
     for first in range(0, len(queries_ND), rows):
         block = slice(first, first + rows)
         own = np.arange(len(queries_ND))[block]
         scores_NM = queries_ND[block] @ candidates_MD.T
         if not np.isfinite(scores_NM).all():
             raise ValueError("retrieval: finite vectors are required; some are NaN or infinite")
-        right_N1 = scores_NM[np.arange(len(own)), own, None]
-        ahead_NM = (scores_NM >= right_N1) & (same_M != same_M[own, None])
+        lengths_N = np.linalg.norm(queries_ND[block], axis=1) * np.linalg.norm(candidates_MD[own], axis=1)
+        right_N = scores_NM[np.arange(len(own)), own] - rounding * lengths_N
+        ahead_NM = (scores_NM >= right_N[:, None]) & (same_M != same_M[own, None])
         ranks_N[block] = 1 + ahead_NM.sum(axis=1)
     return ranks_N

@@ -233,10 +233,11 @@ def tokenizer_digest(tokenizer: Tokenizer) -> str:
 def require_model(config: Config, checkpoint: Checkpoint, path: Path) -> None:
     """Raise `CheckpointError` naming each difference unless a checkpoint has the weights of this model."""
     theirs = checkpoint.model_config
+    compared = [f.name for f in fields(config)] if type(config) is type(theirs) else ["kind"]
     differences = [
-        f"{f.name} {getattr(theirs, f.name)} instead of {getattr(config, f.name)}"
-        for f in fields(config)
-        if getattr(config, f.name) != getattr(theirs, f.name)
+        f"{name} {getattr(theirs, name)} instead of {getattr(config, name)}"
+        for name in compared
+        if getattr(config, name) != getattr(theirs, name)
     ]
     if differences:
         raise CheckpointError(

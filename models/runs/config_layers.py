@@ -101,17 +101,24 @@ def resumed(old: TrainConfig, *layers: Layer, may_change: Collection[str] = ()) 
         known, meant = ", ".join(sorted(RESUMING_WITH)), our_key(unknown[0], RESUMING_WITH)
         remedy = f"write --resume-with {meant} {flag(meant)} VALUE" if meant else "start a new run for it"
         raise UserError(f"resuming: --resume-with requires one of {known}; got {unknown[0]}; {remedy}")
+    for _, layer in layers:  # first, because a model of another kind has other settings
+        _require_same("model.kind", old.model.kind, dict(flat_items(layer)).get("model.kind", old.model.kind))
     new = config_from(("the run's config.toml", to_dict(old)), *layers)
     before = dict(flat_items(to_dict(old)))
     for key, value in flat_items(to_dict(new)):
-        required = before.get(key, "unset")
-        if value != required and key not in {*_RESUMING_MAY_CHANGE, *may_change}:
-            other = f"add --resume-with {key}" if key in RESUMING_WITH else "start a new run without --resume"
-            raise UserError(
-                f"resuming: {flag(key)} is required to stay {required!r}, as when the run began; got {value!r}; leave "
-                f"it out, or {other}"
-            )
+        if key not in {*_RESUMING_MAY_CHANGE, *may_change}:
+            _require_same(key, before.get(key, "unset"), value)
     return new
+
+
+def _require_same(key: str, required: Any, value: Any) -> None:
+    """Raise `UserError` if a setting of a run that is resumed differs from the one that it began with."""
+    if value != required:
+        other = f"add --resume-with {key}" if key in RESUMING_WITH else "start a new run without --resume"
+        raise UserError(
+            f"resuming: {flag(key)} is required to stay {required!r}, as when the run began; got {value!r}; leave "
+            f"it out, or {other}"
+        )
 
 
 def _for_model(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,15 +16,16 @@ from models.runs.lock import RunLock
 from models.runs.toml import config_toml, read_toml
 from models.system.errors import UserError
 from models.system.files import new_directory
-from models.system.terminal import command
+from models.system.terminal import command, quoted
 from models.text.subwords import Tokenizer
 from tensorlib.exchange.safetensors import write_atomically
 
-__all__ = ["RUNS", "create_run", "find_run", "has_weights", "newest_run", "read_config", "refuse_existing"]
+__all__ = ["RUNS", "VECTORS", "create_run", "find_run", "has_weights", "newest_run", "read_config", "refuse_existing"]
 __all__ += ["remove_temporaries", "remove_unless_trained", "write_config"]
 
 RUNS = Path("runs")
 CONFIG = "config.toml"
+VECTORS = "vectors.safetensors"  # of `tensorlib embed`, whose directories have no config
 
 
 def refuse_existing(out: Path) -> None:
@@ -165,6 +166,11 @@ def find_run(run: Path | None, flag: str = "--run") -> Path:
         return newest_run()
     if os.path.isfile(run / CONFIG):
         return run
+    if os.path.isfile(run / VECTORS):
+        raise UserError(
+            f"{flag} {run}: a directory that `tensorlib train` wrote is required; this one has word vectors; use "
+            f"`{command()} embed --run {quoted(str(run))} --near WORD`"
+        )
     problem = "this is a file" if os.path.isfile(run) else "there is none of this name"
     problem = f"this one has no {CONFIG}" if os.path.isdir(run) else problem
     if has_weights(run):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import tensorlib as tl
 from models.architectures.embeddings import Embeddings, Loss, Objective
 from models.runs.checkpoint import digest
-from models.runs.directory import CONFIG, RUNS
+from models.runs.directory import CONFIG, RUNS, VECTORS
 from models.runs.nested_dicts import from_dict, section
 from models.system.errors import CheckpointError, UserError
 from models.system.files import new_directory, require_file
@@ -44,7 +44,7 @@ __all__ += [
     "write_words",
 ]
 
-WORDS, VECTORS, TRAINING, TEXT = "words.txt", "vectors.safetensors", "training.safetensors", "vectors.txt"
+WORDS, TRAINING, TEXT = "words.txt", "training.safetensors", "vectors.txt"
 FORMAT = 1
 SUFFIX = "-vectors-"
 MOST_WORDS = 2**24
@@ -305,7 +305,7 @@ def require_vectors(run: Path, where: str) -> None:
     if run.is_file():
         found, remedy = "this is a file", f"name its directory, {run.parent}"
     elif (run / CONFIG).exists():
-        found, remedy = "this one has a translator or language model", "see `info` and `translate`"
+        found, remedy = "this one has a translator or language model", "use it with `translate` or `generate`"
     else:
         found = "this one has no vectors" if run.is_dir() else "there is none of this name"
         known = sorted(_vectors_in(RUNS), key=_beginning)[-3:]

@@ -29,6 +29,7 @@ from models.text.random_bits import permutation, uniform
 __all__ = ["AliasTable", "FrequencyNegatives", "HardNegatives", "InBatchNegatives", "KnownPositives", "Negatives"]
 __all__ += ["NO_TOKEN", "PairPositives", "Subsampling", "UniformNegatives", "WindowPositives"]
 
+_ROUNDS = 8  # of drawing again what cannot be used
 NO_TOKEN = -1  # fills the places of a window that lie outside of the sentence
 
 Ids = NDArray[np.int64]
@@ -168,7 +169,7 @@ class AliasTable:
 
     def __init__(self, weights: ArrayLike) -> None:
         weights_N = _weights("AliasTable", weights)
-        height = (weights_N * (len(weights_N) / weights_N.sum())).tolist()
+        height = (weights_N / weights_N.sum() * len(weights_N)).tolist()  # in this order, a tiny sum does not overflow
         alias = list(range(len(height)))
         small = [i for i, h in enumerate(height) if h < 1]
         large = [i for i, h in enumerate(height) if h >= 1]
@@ -215,8 +216,13 @@ class KnownPositives:
         self._codes = np.unique(_ids(anchors, "anchors") * size + items)
 
     def contains(self, anchors_P: ArrayLike, items_PK: ArrayLike) -> NDArray[np.bool_]:
-        """Return whether (anchor p, item pk) is a known pair, (P, K)."""
-        codes_PK = np.asarray(anchors_P, dtype=np.int64)[:, None] * self.size + np.asarray(items_PK, dtype=np.int64)
+        """Return whether (anchor p, item pk) is a known pair, (P, K). Errors: ValueError for an item that is none."""
+        items = np.asarray(items_PK, dtype=np.int64)
+        if items.size and not 0 <= items.min() <= items.max() < self.size:
+            raise ValueError(
+                f"KnownPositives: items in 0..{self.size - 1} are required; got {items.min()}..{items.max()}"
+            )
+        codes_PK = np.asarray(anchors_P, dtype=np.int64)[:, None] * self.size + items
         if not len(self._codes):
             return np.zeros(codes_PK.shape, dtype=np.bool_)
         at = np.minimum(np.searchsorted(self._codes, codes_PK), len(self._codes) - 1)
@@ -234,8 +240,6 @@ class _Independent:
     At most `_ROUNDS` times: what then still collides, for an anchor that has nearly every item, is drawn from that
     anchor's own distribution. Both ways give p(i | not a positive of the anchor), exactly.
     """
-
-    _ROUNDS = 8
 
     def __init__(self, weights_N: NDArray[np.float64], known: KnownPositives | None) -> None:
         if known is not None and known.size != len(weights_N):
@@ -256,7 +260,7 @@ class _Independent:
         if self.known is None:
             return items_PK
         rows, columns = np.nonzero(self.known.contains(anchors, items_PK))
-        for _ in range(self._ROUNDS):
+        for _ in range(_ROUNDS):
             if not len(rows):
                 return items_PK
             items_PK[rows, columns] = self._items(bits, len(rows))
@@ -380,19 +384,26 @@ class HardNegatives:
     def draw(self, bits: np.random.Philox, anchors_P: ArrayLike, count: int) -> Ids:
         """Return the `count` hardest negatives of each anchor, (P, K), all different, the hardest first.
 
-        Errors: ValueError if an anchor has fewer, or fewer different ones among its candidates.
+        An anchor with fewer different ones among its candidates gets new candidates, a few times. Errors: ValueError if
+        it still has fewer, or if a score is NaN or infinite.
         """
         anchors = _ids(anchors_P, "anchors")
-        scores_PC = np.array(self.scores(anchors), copy=True)
+        scores_PN = np.asarray(self.scores(anchors), np.float64)
+        if not np.isfinite(scores_PN).all():
+            raise ValueError("HardNegatives: finite scores are required; some are NaN or infinite")
         if self.among is None:
-            items_PC = np.broadcast_to(np.arange(scores_PC.shape[1]), scores_PC.shape)
+            items_PC = np.tile(np.arange(scores_PN.shape[1]), (len(anchors), 1))
         else:
             items_PC = self.among.draw(bits, anchors, self.candidates)
-            scores_PC = np.take_along_axis(scores_PC, items_PC, axis=1)
-            scores_PC[_repeated(items_PC)] = -np.inf
-        if self.known is not None:
-            scores_PC[self.known.contains(anchors, items_PC)] = -np.inf
-        fewest = np.isfinite(scores_PC).sum(axis=1).min(initial=scores_PC.shape[1])
+        usable_PC = self._usable(anchors, items_PC)
+        for _ in range(_ROUNDS):
+            few = np.flatnonzero(usable_PC.sum(axis=1) < count)
+            if self.among is None or not len(few):
+                break
+            items_PC[few] = self.among.draw(bits, anchors[few], self.candidates)
+            usable_PC[few] = self._usable(anchors[few], items_PC[few])
+        scores_PC = np.where(usable_PC, np.take_along_axis(scores_PN, items_PC, axis=1), -np.inf)
+        fewest = usable_PC.sum(axis=1).min(initial=items_PC.shape[1])
         if fewest < count:
             raise ValueError(
                 f"HardNegatives: {count} different items that are not positives are required for each anchor; an "
@@ -404,6 +415,11 @@ class HardNegatives:
             best_PK = np.broadcast_to(np.arange(count), scores_PC.shape)
         order_PK = np.argsort(-np.take_along_axis(scores_PC, best_PK, axis=1), axis=1, kind="stable")
         return np.take_along_axis(items_PC, np.take_along_axis(best_PK, order_PK, axis=1), axis=1)
+
+    def _usable(self, anchors_P: Ids, items_PC: Ids) -> NDArray[np.bool_]:
+        """Return which candidates are no positives, and no repetitions of earlier ones, (P, C)."""
+        usable_PC = ~_repeated(items_PC)
+        return usable_PC if self.known is None else usable_PC & ~self.known.contains(anchors_P, items_PC)
 
 
 def _repeated(items_PC: Ids) -> NDArray[np.bool_]:
@@ -427,7 +443,9 @@ def _ids(values: ArrayLike, name: str) -> Ids:
 
 def _weights(operation: str, values: ArrayLike) -> NDArray[np.float64]:
     weights_N = np.asarray(values, dtype=np.float64)
-    if weights_N.ndim != 1 or not np.isfinite(weights_N).all() or (weights_N < 0).any() or not weights_N.sum() > 0:
+    with np.errstate(over="ignore"):
+        usable = weights_N.ndim == 1 and (weights_N >= 0).all() and 0 < weights_N.sum() < np.inf  # NaN is not >= 0
+    if not usable:
         raise ValueError(
             f"{operation}: a list of numbers of at least 0, with a finite sum above 0, is required; got "
             f"{np.array2string(weights_N, threshold=8)}"

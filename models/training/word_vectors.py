@@ -31,7 +31,17 @@ from models.text.words import Vocabulary, words_of
 from models.training.divergence import Diverged
 from tensorlib.messages import plural
 
-__all__ = ["Corpus", "Reporter", "batches_of", "begin", "chosen", "held_out_quality", "read_corpus", "train_vectors"]
+__all__ = [
+    "Corpus",
+    "NothingToLearn",
+    "Reporter",
+    "batches_of",
+    "begin",
+    "chosen",
+    "held_out_quality",
+    "read_corpus",
+    "train_vectors",
+]
 
 PART = 50_000  # words of a part of an epoch
 HELD_OUT = 50  # one sentence of this many is kept out of training
@@ -156,9 +166,9 @@ def train_vectors(corpus: Corpus, state: VectorState, run: Path, stopper: Stoppe
     """Train from the state's position to the end, and write the vectors.
 
     Saves every minute, and if a signal asks for a stop, and then raises `Stopped`. Errors: `Diverged` if the loss or a
-    vector is not finite; what was saved before stays.
+    vector is not finite, and `NothingToLearn` if there was no example; what was saved before stays.
     """
-    settings, saved = state.settings, time.monotonic()
+    settings, saved, learned = state.settings, time.monotonic(), state.progress != VectorProgress()
     for done, batch, bits in _remaining(corpus, state.progress):
         if stopped := _asked(stopper):
             stopped.saved = f"at {done:.0%}; saved {_save(run, state)}"
@@ -173,10 +183,17 @@ def train_vectors(corpus: Corpus, state: VectorState, run: Path, stopper: Stoppe
         if not math.isfinite(loss):
             raise _diverged(f"a finite loss is required; it is {loss}", settings)
         report(done, loss, len(batch.targets_P), time.perf_counter() - began)
-        state.progress.batch += 1
+        state.progress.batch, learned = state.progress.batch + 1, True
+    if not learned:
+        larger = f", or a --subsample above {settings.subsample:g}, up to 1" if settings.subsample < 1 else ""
+        raise NothingToLearn(f"embed: words near each other are required; no epoch had any; use more text{larger}")
     state.progress, state.finished = VectorProgress(settings.epochs), True
     _save(run, state)
     (run / TRAINING).unlink(missing_ok=True)
+
+
+class NothingToLearn(UserError):
+    """No example was left to train on."""
 
 
 def _save(run: Path, state: VectorState) -> Path:

@@ -576,6 +576,8 @@ def test_resume_with_another_model_is_refused(in_trained, capsys):
     run = str(next((in_trained / "runs").iterdir()))
     line = refusal(capsys, "train", "--resume", "--out", run, "--model.layers", "2")
     assert "--model.layers is required to stay 1" in line
+    line = refusal(capsys, "train", "--resume", "--out", run, "--model.kind", "gru")
+    assert "--model.kind is required to stay 'transformer', as when the run began; got 'gru'" in line
 
 
 def test_resume_continues_to_more_steps(here, capsys):
@@ -988,6 +990,13 @@ def test_check_prints_a_row_for_each_op(capsys):
     assert main(["check", "add", "softmax"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[0].startswith("op") and lines[2].startswith("softmax")
+
+
+def test_check_takes_whole_models(capsys):
+    assert main(["check", "rnn-translator", "language-model", "tanh"]) == 0
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == ["tanh", "language-model", "rnn-translator"]
+    assert "and transformer, language-model, rnn-translator" in refusal(capsys, "check", "lstm-model")
 
 
 def test_check_of_a_wrong_gradient_fails(capsys, monkeypatch):

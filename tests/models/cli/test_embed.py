@@ -377,6 +377,14 @@ def test_a_text_too_small_to_measure_on_says_so(here, capsys):
     assert "nothing is measured: a text of 50 lines or more is required" in captured.out
 
 
+def test_a_text_of_which_nothing_is_left_to_train_on_is_refused(here, capsys):
+    (here / "two.txt").write_text("red cat\n")
+    assert main(["embed", "two.txt", *SMALL]) == 2
+    assert "no epoch had any; use more text, or a --subsample above 0.001" in capsys.readouterr().err
+    assert not (here / "runs" / "two-vectors-1").exists()
+    assert main(["embed", "two.txt", *SMALL, "--subsample", "1"]) == 0
+
+
 def test_vectors_with_equal_words_or_without_numbers_are_refused():
     for words, vectors, problem in (
         (["a", "b", "a"], np.ones((3, 2)), "'a' is there twice"),

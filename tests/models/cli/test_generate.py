@@ -1,6 +1,7 @@
 """`tensorlib generate`, and the other commands with a run of a language model."""
 
 import io
+import shlex
 import sys
 from pathlib import Path
 
@@ -202,6 +203,18 @@ def test_training_ends_with_a_command_to_try(folder, capsys, tmp_path, monkeypat
     name = f"runs/{folder.name}-language-1"
     assert f'generate --run {name} "' in captured.out and " a byte\n" in captured.out
     assert main(["train", "--resume", "--out", name]) == 0  # a finished run is only reported
+
+
+def test_a_command_to_try_works_with_text_that_begins_with_a_dash(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train.txt").write_text("- red dog 5\n- blue cat 7\n" * 20)
+    Path("valid.txt").write_text("- red cat 5\n" * 3)
+    command = ["train", "--model.kind", "language", "--model.layers", "1", "--model.width", "16", "--steps", "2"]
+    assert main([*command, "--train-text", "train.txt", "--valid-text", "valid.txt"]) == 0
+    tried = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert tried[-2:] == ["--", "- red cat 5"]
+    assert main([*tried[1:-2], "--max-length", "2", *tried[-2:]]) == 0
+    assert "follows the word --" in refusal(capsys, *tried[1:-2], tried[-1])
 
 
 # ---- from Python ----

@@ -54,3 +54,12 @@ def test_what_can_not_be_measured_is_refused():
         retrieval(Table(), [], [])
     with pytest.raises(ValueError, match="finite vectors are required"):
         retrieval(Table(s_a=[np.nan, 0], t_A=[1, 0]), ["a"], ["A"])
+
+
+@pytest.mark.parametrize("width", [33, 100, 257])
+def test_of_equal_vectors_the_right_one_is_the_last(width):
+    """BLAS rounds the scores of equal columns differently."""
+    vector = np.random.default_rng(0).normal(size=width).astype("float32")
+    vector /= np.linalg.norm(vector)
+    ranks = ranks_of(np.tile(vector, (130, 1)), np.tile(vector, (1003, 1)), np.arange(1003))
+    assert (ranks == 1003).all()

@@ -7,6 +7,8 @@ import pytest
 
 from models.cli.main import main
 from models.runs.checkpoint import step_checkpoints
+from models.runs.config_layers import config_from
+from models.runs.nested_dicts import to_dict
 from tests.forgery import check_message
 from tests.small_runs import config_maker, train
 
@@ -43,7 +45,7 @@ COMMANDS = {
 # By the file that is damaged, the commands that succeed without it.
 SUCCEED = {
     "config.toml": ["inspect"],
-    "tokenizer.model": ["inspect", "average"],
+    "tokenizer.model": ["inspect"],
     "best.safetensors": ["average", "resume"],  # which makes a new one
     "step-*.safetensors": ["translate", "evaluate", "inspect"],
 }
@@ -59,10 +61,6 @@ def test_each_message_names_the_file_at_fault_and_a_remedy(run, capsys, name, co
     last = capsys.readouterr().err.splitlines()[-1:]
     succeeds = command in SUCCEED[name]
     succeeds |= (name, damage) == ("best.safetensors", "missing") and command != "inspect"  # the newest one serves
-    succeeds |= (name, command) == (
-        "config.toml",
-        "average",
-    ) and damage != "missing"  # it only looks whether this is a run
     assert status == (0 if succeeds else 2), last
     if not succeeds:
         check_message(last[0], "run")
@@ -94,6 +92,19 @@ def test_a_run_with_the_files_of_another_is_refused_with_both_possibilities(run,
         line = capsys.readouterr().err.splitlines()[-1]
         assert said in line and "is from another run: restore the right one" in line
         (run / name).write_bytes(kept)
+
+
+def test_a_checkpoint_of_another_kind_of_model_is_refused(run, tmp_path, capsys):
+    other, values = tmp_path / "other", to_dict(config_maker(tmp_path)(steps=6, save_every=2))
+    values["model"] = {"kind": "rnn", "layers": 1, "width": 16}
+    train(config_from(("test", values)), other)
+    for path in other.glob("*.safetensors"):
+        shutil.copy(path, run / path.name)
+    for command in COMMANDS:
+        if command != "inspect":
+            assert main(COMMANDS[command].split()) == 2
+            line = capsys.readouterr().err.splitlines()[-1]
+            assert "weights of this run's model are required; this file has kind rnn instead of transformer" in line
 
 
 def test_a_config_without_a_section_is_refused(run, capsys):

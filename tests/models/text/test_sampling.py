@@ -68,9 +68,10 @@ def test_the_alias_table_holds_exactly_the_given_probabilities(kind):
 def test_the_alias_table_of_many_words():
     w = weights("zipf", 50_000) ** 0.75
     np.testing.assert_allclose(AliasTable(w).probabilities(), w / w.sum(), rtol=1e-9)
+    assert AliasTable([5e-324, 0]).probabilities().tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("bad", [[], [0.0, 0.0], [1.0, -1.0], [1.0, np.nan], [np.inf], [[1.0]]])
+@pytest.mark.parametrize("bad", [[], [0.0, 0.0], [1.0, -1.0], [1.0, np.nan], [np.inf], [[1.0]], [1e308, 1e308]])
 @pytest.mark.parametrize("sampler", [AliasTable, FrequencyNegatives, lambda w: Subsampling(w, 1e-3)])
 def test_weights_that_are_no_distribution_are_refused(sampler, bad):
     with pytest.raises(ValueError, match="at least 0, with a finite sum above 0, is required"):
@@ -120,6 +121,9 @@ def test_known_pairs():
     assert (known.contains(np.arange(5), np.tile(np.arange(5), (5, 1))) == table).all()
     assert [known.of(a).tolist() for a in range(5)] == [[4], [], [], [0, 1], []]
     assert not KnownPositives([], [], size=5).contains([1], [[2, 3]]).any()
+    for item in (-1, 5):
+        with pytest.raises(ValueError, match=rf"items in 0..4 are required; got {item}..{item}"):
+            known.contains([0], [[item]])
     with pytest.raises(ValueError, match=r"items in 0..4 are required; got 5..5"):
         KnownPositives([0], [5], size=5)
     with pytest.raises(ValueError, match="among the same 4 items"):
@@ -170,6 +174,17 @@ def test_an_item_drawn_twice_as_a_candidate_is_one_hard_negative():
     known = KnownPositives([0, 1], [0, 3], size=6)
     hard = HardNegatives(lambda a: scores[a], known, UniformNegatives(6, known), candidates=200)
     assert hard.draw(random_bits(0), [0, 1], 3).tolist() == [[1, 2, 3], [0, 1, 2]]
+
+
+def test_hard_negatives_are_drawn_again_if_too_few_candidates_differ():
+    scores = np.zeros((500, 8), int)  # integers, and all equal
+    drawn = HardNegatives(lambda a: scores[a], among=UniformNegatives(8), candidates=4).draw(
+        random_bits(0), np.arange(500), 3
+    )
+    assert all(len({*row}) == 3 for row in drawn.tolist())
+    scores = np.full((1, 8), np.nan)
+    with pytest.raises(ValueError, match="finite scores are required"):
+        HardNegatives(lambda a: scores[a]).draw(random_bits(0), [0], 1)
 
 
 # ---- positives -------------------------------------------------------------------------------------------------------
