@@ -306,13 +306,14 @@ def show(results: dict[str, Any], o: Any) -> None:
         axes[1].semilogy(smooth(found["losses"]), label=name)
         axes[2].semilogy(distances, found["after"], label=name)
     axes[2].semilogy(distances, free["before"], ":", color="gray", label="new network")
-    axes[0].set(xlabel="step", title="gradient norm before clipping")
-    axes[1].set(xlabel="step", title="mean squared error, a mean of 50 steps")
-    axes[2].set(xlabel="distance from the last step", title="gradient norm by distance, trained")
+    axes[0].set(xlabel="step", title="gradient norm")
+    axes[1].set(xlabel="step", title="squared error")
+    axes[2].set(xlabel="distance from the last step", title="norm by distance")
     axes[2].legend(fontsize=7)
     page.figure(
         made,
-        "The same network and data, with and without clipping. Right: d loss / d h relative to the last step. Clipping "
+        "The same network and data, with and without clipping: the gradient's norm before clipping, the error as a mean"
+        " of 50 steps, and d loss / d h relative to the last step, of the trained networks and a new one. Clipping "
         "changes the length of the whole gradient, not how it spreads over distance; it changes what is learned.",
     )
     page.write(o.out / "page.html")

@@ -17,9 +17,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import tensorlib as tl
 from models.system.errors import UserError
 from models.system.machine import machine
 from tensorlib.exchange.safetensors import write_atomically
+from tensorlib.messages import plural
 
 __all__ = ["Page", "Results", "arguments", "figure", "run", "whole"]
 
@@ -145,12 +147,13 @@ class Page:
     def write(self, path: Path) -> None:
         """Write the page, with the command that made it and the machine."""
         command = shlex.join(["python", f"examples/experiments/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+        where = f"{machine()}; {plural(tl.thread_count(), 'thread')}"
         body = "\n".join(self.parts)
         page = (
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title>'
             f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n'
             f"<body><h1>{escape(self.title)}</h1>\n{body}\n"
-            f"<footer><p>Made by <code>{escape(command)}</code> on {escape(machine())}.</p></footer></body></html>\n"
+            f"<footer><p>Made by <code>{escape(command)}</code> on {escape(where)}.</p></footer></body></html>\n"
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, page.encode())
