@@ -152,7 +152,7 @@ def show(results: dict[str, Any], o: Any) -> None:
         _show_lengths(page, found)
     page.heading("Translations")
     for i, (source, reference, _) in enumerate(found["Transformer"]["samples"]):
-        page.table([source, reference], [[name, one["samples"][i][2]] for name, one in found.items()])
+        page.table([source, reference], [[name, one["samples"][i][2]] for name, one in found.items()], text=True)
     page.write(o.out / "page.html")
 
 

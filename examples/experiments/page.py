@@ -34,6 +34,7 @@ h1 { line-height: 1.2 } h2 { margin-top: 2.5rem }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .8rem; border-bottom: 1px solid var(--faint); text-align: right; vertical-align: top }
 th:first-child, td:first-child { text-align: left; padding-left: 0 } th { border-bottom-width: 2px }
+.text th, .text td { text-align: left }
 figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto; background: white; border-radius: 4px }
 figcaption, footer { color: var(--muted); font-size: .9rem } pre, code { font-family: ui-monospace, monospace }
 footer { margin-top: 3rem; border-top: 1px solid var(--faint); padding-top: .5rem }
@@ -123,13 +124,15 @@ class Page:
         """Add paragraphs, which blank lines separate."""
         self.parts += [f"<p>{escape(' '.join(part.split()))}</p>" for part in text.split("\n\n")]
 
-    def table(self, heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Add a table."""
+    def table(self, heads: Sequence[str], rows: Iterable[Sequence[Any]], text: bool = False) -> None:
+        """Add a table: of numbers, which are aligned on the right, or of `text`."""
         cells = [[str(cell) for cell in row] for row in rows]
         lines = ["".join(f"<th>{escape(head)}</th>" for head in heads)]
         lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in cells]
         self.parts.append(
-            '<div class="wide"><table>' + "".join(f"<tr>{line}</tr>\n" for line in lines) + "</table></div>"
+            f'<div class="wide"><table{" class=text" * text}>'
+            + "".join(f"<tr>{line}</tr>\n" for line in lines)
+            + "</table></div>"
         )
 
     def figure(self, figure: Any, caption: str) -> None:
