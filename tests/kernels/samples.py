@@ -244,9 +244,9 @@ def sampled_linear_gradients(rng, dtype):
     for x, weight, ids in sampled_linears(rng, dtype):
         for needs in ((True, True), (True, False), (False, True)):
             yield normal(rng, ids.shape, dtype), x, weight, {"ids": ids, "needs": needs}
-    yield np.broadcast_to(np.ones(1, dtype), (4, 2)), normal(rng, (4, 3), dtype), normal(rng, (5, 3), dtype), {
-        "ids": rng.integers(0, 5, (4, 2)), "needs": (True, True),
-    }  # fmt: skip
+    options = {"ids": rng.integers(0, 5, (4, 2)), "needs": (True, True)}
+    yield np.broadcast_to(np.ones(1, dtype), (4, 2)), normal(rng, (4, 3), dtype), normal(rng, (5, 3), dtype), options
+    yield normal(rng, (4, 2), dtype), normal(rng, (4, 3), dtype), normal(rng, (5, 3), "float64"), options
 
 
 def sgd_updates(rng, dtype):
@@ -295,6 +295,7 @@ def lstm_steps_gradients(rng, dtype):
         states = [normal(rng, (n, length, units), dtype) for _ in range(4)]
         gates, weight = rng.random((n, length, 4 * units)).astype(dtype), normal(rng, (units, 4 * units), dtype)
         yield *states, gates, (weight / units).astype(dtype), visible, reverse
+    yield *states, gates, weight.astype("float64"), None, False
 
 
 def gru_steps(rng, dtype):
@@ -310,6 +311,7 @@ def gru_steps_gradients(rng, dtype):
         dh, h, m = (normal(rng, (n, length, units), dtype) for _ in range(3))
         gates, weight = rng.random((n, length, 3 * units)).astype(dtype), normal(rng, (units, 3 * units), dtype)
         yield dh, h, gates, m, (weight / units).astype(dtype), visible, reverse
+    yield dh, h, gates, m, weight.astype("float64"), None, False
 
 
 SAMPLES = {
