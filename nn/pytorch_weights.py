@@ -20,8 +20,8 @@ def from_pytorch(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return what `load_state_dict` takes here, from the state_dict of PyTorch's RNN, GRU or LSTM, or of a cell.
 
     PyTorch's matrices are transposed, and it has two biases where one is enough: their sum is ours, except that the
-    part of a GRU's second bias that belongs to n is `bias_h`. Raises ValueError for other names, and if a
-    matrix is missing.
+    part of a GRU's second bias that belongs to n is `bias_h`. Raises ValueError for other names, if a
+    matrix is missing, and if a bias does not fit its matrix.
 
     state: NumPy arrays, as from ``{name: x.numpy() for name, x in module.state_dict().items()}``.
 
@@ -38,7 +38,9 @@ def from_pytorch(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         kind, end, layer, backward = match.groups()
         place = None if layer is None else (int(layer), int(backward is not None))
         cells.setdefault(place, {})[f"{kind}_{end}"] = np.asarray(array)
-    if list(cells) == [None]:
+    if None in cells:
+        if len(cells) > 1:
+            raise ValueError(f"from_pytorch: needs names of a cell or names with layers, got both: {', '.join(state)}")
         return _our_weights(cells[None], "", state)
     places = [place for place in cells if place]
     layers, directions = (1 + max((place[i] for place in places), default=0) for i in (0, 1))
@@ -58,6 +60,9 @@ def _our_weights(theirs: Mapping[str, np.ndarray], end: str, state: Mapping[str,
     wide, units = theirs["weight_hh"].shape
     none = np.zeros(wide, theirs["weight_hh"].dtype)
     bias, bias_h = (theirs.get(name, none) for name in ("bias_ih", "bias_hh"))
+    for name, array in (("bias_ih", bias), ("bias_hh", bias_h)):
+        if array.shape != (wide,):
+            raise ValueError(f"from_pytorch: {name + end} must have shape ({wide},), as its matrix, got {array.shape}")
     found = {"weight_x": theirs["weight_ih"].T, "weight_h": theirs["weight_hh"].T, "bias": bias + bias_h}
     if wide == 3 * units:
         found["bias"] = np.concatenate([(bias + bias_h)[: 2 * units], bias[2 * units :]])

@@ -20,12 +20,12 @@ from models.system.terminal import command, quoted
 from models.text.subwords import Tokenizer
 from tensorlib.exchange.safetensors import write_atomically
 
-__all__ = ["RUNS", "VECTORS", "create_run", "find_run", "has_weights", "newest_run", "read_config", "refuse_existing"]
-__all__ += ["remove_temporaries", "remove_unless_trained", "write_config"]
+__all__ = ["RUNS", "TRAINING", "VECTORS", "create_run", "find_run", "has_weights", "newest_run", "read_config"]
+__all__ += ["refuse_existing", "remove_temporaries", "remove_unless_trained", "write_config"]
 
 RUNS = Path("runs")
 CONFIG = "config.toml"
-VECTORS = "vectors.safetensors"  # of `tensorlib embed`, whose directories have no config
+VECTORS, TRAINING = "vectors.safetensors", "training.safetensors"  # of `tensorlib embed`; the first when it has ended
 
 
 def refuse_existing(out: Path) -> None:
@@ -166,10 +166,12 @@ def find_run(run: Path | None, flag: str = "--run") -> Path:
         return newest_run()
     if os.path.isfile(run / CONFIG):
         return run
-    if os.path.isfile(run / VECTORS):
+    if os.path.isfile(run / VECTORS) or os.path.isfile(run / TRAINING):
+        ended = os.path.isfile(run / VECTORS)
+        use = f"--run {quoted(str(run))} --near WORD" if ended else f"--resume --out {quoted(str(run))}"
         raise UserError(
             f"{flag} {run}: a directory that `tensorlib train` wrote is required; this one has word vectors; use "
-            f"`{command()} embed --run {quoted(str(run))} --near WORD`"
+            f"`{command()} embed {use}`"
         )
     problem = "this is a file" if os.path.isfile(run) else "there is none of this name"
     problem = f"this one has no {CONFIG}" if os.path.isdir(run) else problem

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import tensorlib as tl
 from models.architectures.embeddings import Embeddings, Loss, Objective
 from models.runs.checkpoint import digest
-from models.runs.directory import CONFIG, RUNS, VECTORS
+from models.runs.directory import CONFIG, RUNS, TRAINING, VECTORS
 from models.runs.nested_dicts import from_dict, section
 from models.system.errors import CheckpointError, UserError
 from models.system.files import new_directory, require_file
@@ -44,7 +44,7 @@ __all__ += [
     "write_words",
 ]
 
-WORDS, TRAINING, TEXT = "words.txt", "training.safetensors", "vectors.txt"
+WORDS, TEXT = "words.txt", "vectors.txt"
 FORMAT = 1
 SUFFIX = "-vectors-"
 MOST_WORDS = 2**24

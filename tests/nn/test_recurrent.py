@@ -126,6 +126,7 @@ def test_the_whole_module_passes_the_gradient_check(kind):
 
 X = np.ones((2, 5, 3), np.float32)
 WEIGHTS = np.ones((3, 12)), np.ones((4, 12)), np.ones(12)
+PYTORCH = {"weight_ih": np.ones((4, 2)), "weight_hh": np.ones((4, 4))}
 test_mistakes_are_named_with_the_value_and_the_remedy = refused([
     (lambda: nn.LSTM(3, 4)(X[0]), ValueError, r"LSTM: x must have shape \(sentences, steps, 3\), got \(5, 3\)"),
     (lambda: nn.LSTM(3, 4)(X[:, :0]), ValueError, r"lstm: x must be .* at least one step, got shape \(2, 0, 3\)"),
@@ -144,6 +145,10 @@ test_mistakes_are_named_with_the_value_and_the_remedy = refused([
     (lambda: from_pytorch({"weight": X}), ValueError, "from_pytorch: expected names as weight_ih_l0, got 'weight'"),
     (lambda: from_pytorch({"weight_ih_l1": X}), ValueError, "needs a matrix weight_ih_l0, got weight_ih_l1"),
     (lambda: from_pytorch({"weight_ih": np.ones((4, 2))}), ValueError, "needs a matrix weight_hh, got weight_ih"),
+    (lambda: from_pytorch({**PYTORCH, "bias_ih": np.ones(1)}), ValueError, r"bias_ih must have shape \(4,\).*\(1,\)"),
+    (lambda: from_pytorch({**PYTORCH, "bias_hh": np.ones(3)}), ValueError, r"bias_hh must have shape \(4,\).*\(3,\)"),
+    (lambda: from_pytorch({**PYTORCH, "weight_hh_l0": np.ones((4, 4))}), ValueError, "got both: weight_ih, w"),
+    (lambda: from_pytorch({}), ValueError, "needs a matrix weight_ih_l0, got nothing"),
     (lambda: to_pytorch(nn.Linear(2, 2)), TypeError, "to_pytorch: needs an RNN, GRU, LSTM or a cell, got Linear"),
 ])  # fmt: skip
 

@@ -353,6 +353,14 @@ def test_a_run_that_is_none_of_vectors_is_named_in_one_line(here, trained, capsy
     assert "this file has word vectors; look words up with" in error and "embed --run" in error
 
 
+def test_commands_for_models_lead_to_embed(here, trained, stopped, capsys):
+    for command in (["translate", "cat"], ["generate", "cat"], ["average"]):
+        at = "--run" if command[0] != "average" else ""
+        for run, use in ((trained[0], f"embed --run {trained[0]} --near WORD"), (stopped, "embed --resume --out")):
+            line = refusal(capsys, *command, *filter(None, [at, str(run)]))
+            assert "this one has word vectors; use `" in line and use in line
+
+
 def test_the_newest_run_has_any_name_and_resuming_takes_one_that_was_stopped(here, stopped, capsys):
     stopped.rename(here / "stopped")
     small = [*SMALL, "--epochs", "1"]
