@@ -184,8 +184,8 @@ class _Blas:
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._before = [library.num_threads for library in _libraries()]
-                for library in _libraries():
+                self._before = [library.num_threads for library in blas_libraries()]
+                for library in blas_libraries():
                     library.set_num_threads(1)
             self._inside += 1
 
@@ -196,7 +196,7 @@ class _Blas:
                 self._restore()
 
     def _restore(self) -> None:
-        for library, number in zip(_libraries(), self._before, strict=True):
+        for library, number in zip(blas_libraries(), self._before, strict=True):
             library.set_num_threads(number)
 
     def restart(self) -> None:
@@ -210,7 +210,7 @@ BLAS = _Blas()
 
 
 @cache
-def _libraries() -> list[Any]:
+def blas_libraries() -> list[Any]:
     """Return handles of the BLAS libraries of this process; an empty list if threadpoolctl is missing or finds none."""
     environment = dict(os.environ)
     try:

@@ -1,8 +1,8 @@
 """Kernels: fast overrides of formulas in ops/.
 
 A kernel is registered for an array type under ``functools.singledispatch``: the formula stays readable, and the kernel
-runs instead. With ``TENSORLIB_KERNELS=0`` in the environment no kernel is registered: everything works, but
-more slowly.
+runs instead. TENSORLIB_KERNELS in the environment chooses: ``0`` registers no kernel, everything works, but more slowly;
+``numpy`` registers those for NumPy (and CuPy); ``numba``, the default where Numba is installed, also those that Numba compiles.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tensorlib.ops import (
     update,
 )
 
-__all__ = ["enabled", "overridable", "register_kernels"]
+__all__ = ["chosen", "enabled", "overridable", "register_kernels"]
 
 
 def overridable() -> dict[str, Callable[..., Any]]:
@@ -44,17 +44,40 @@ def overridable() -> dict[str, Callable[..., Any]]:
     }
 
 
+def chosen() -> str:
+    """Return which kernels run on a CPU: "0" (none), "numpy" or "numba".
+
+    Raises RuntimeError if TENSORLIB_KERNELS is none of these, and if it asks for Numba, which is not installed.
+    """
+    from tensorlib.kernels import numba
+
+    given = os.environ.get("TENSORLIB_KERNELS", "") or "1"
+    if given == "1":
+        return "numba" if numba.available() else "numpy"
+    if given not in ("0", "numpy", "numba"):
+        raise RuntimeError(f"TENSORLIB_KERNELS: must be 0, numpy or numba, got {given!r}; unset it for the fastest")
+    if given == "numba" and not numba.available():
+        raise RuntimeError(
+            "TENSORLIB_KERNELS: numba is required, but not installed; pip install numba, or unset TENSORLIB_KERNELS"
+        )
+    return given
+
+
 def enabled() -> bool:
     """Return False if ``TENSORLIB_KERNELS=0`` in the environment disables the kernels."""
-    return os.environ.get("TENSORLIB_KERNELS", "1") != "0"
+    return chosen() != "0"
 
 
 def register_kernels() -> None:
-    """Register the kernels for NumPy now, those for CuPy when its backend is first used; none if disabled."""
-    if enabled():
-        from tensorlib.kernels import numpy  # noqa: F401
+    """Register the kernels for a CPU now, those for CuPy when its backend is first used; none if disabled."""
+    kind = chosen()
+    if kind == "0":
+        return
+    from tensorlib.kernels import numba, numpy  # noqa: F401
 
-        on_first_use("cupy", _register_cuda_kernels)
+    if kind == "numba":
+        numba.register(overridable())
+    on_first_use("cupy", _register_cuda_kernels)
 
 
 def _register_cuda_kernels() -> None:

@@ -1,0 +1,76 @@
+"""Kernels compiled by Numba: the loops of the formulas, written in Python, a row at a time.
+
+They replace the kernels for NumPy where Numba is installed, and serve float32 and float64; for anything else they call
+the kernel that they replace. Numba is imported when the first of them is called, which takes half a second, and each
+file of this room when one of its own is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+__all__ = ["FILES", "available", "overrides", "register", "replaced"]
+
+FILES = {
+    "crossentropy": ("cross_entropy_formula", "cross_entropy_gradient"),
+    "dropout": ("dropout_formula", "add_dropout_formula"),
+    "indexing": ("sum_rows_formula",),
+    "linear": ("linear_formula", "linear_gradient", "linear_relu_formula", "linear_relu_gradient"),
+    "normalize": ("layer_norm_formula", "layer_norm_gradient"),
+    "softmax": ("softmax_formula", "softmax_gradient"),
+    "update": ("adam_update", "average_update", "sgd_update"),
+}
+_REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {}  # by formula, the kernel for NumPy
+
+
+def available() -> bool:
+    """Return whether Numba is installed; it is not imported."""
+    return find_spec("numba") is not None
+
+
+def register(formulas: dict[str, Any]) -> None:
+    """Register for each formula of `FILES` a function that imports its file and then calls the kernel."""
+    for file, names in FILES.items():
+        for name in names:
+            formula = formulas[name]
+            _REPLACED[formula] = formula.dispatch(np.ndarray)
+            formula.register(np.ndarray, _first_call(formula, file))
+
+
+def _first_call(formula: Any, file: str) -> Callable[..., Any]:
+    def load_and_call(*arguments: Any, **options: Any) -> Any:
+        try:
+            import_module(f"{__name__}.{file}")
+        except ImportError as error:  # Numba refuses this version of NumPy or Python
+            warnings.warn(f"tensorlib: no compiled kernels, because Numba cannot be imported: {error}", stacklevel=2)
+            for other, kernel in _REPLACED.items():
+                other.register(np.ndarray, kernel)
+        return formula(*arguments, **options)
+
+    return load_and_call
+
+
+def replaced(formula: Any) -> Callable[..., Any] | None:
+    """Return the kernel for NumPy that a compiled kernel replaces, or None if there is no compiled one."""
+    return _REPLACED.get(formula)
+
+
+def overrides(formula: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that registers a kernel; its first argument is the kernel that it replaces."""
+    before = _REPLACED[formula]
+
+    def decorate(kernel: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            return kernel(before, *arguments, **options)
+
+        call.__name__, call.__doc__, call.__module__ = kernel.__name__, kernel.__doc__, kernel.__module__
+        formula.register(np.ndarray, call)
+        return kernel
+
+    return decorate

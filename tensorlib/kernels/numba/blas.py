@@ -1,0 +1,85 @@
+"""Matrix products inside compiled functions, by the BLAS that NumPy brings along.
+
+The function's address is registered under its name, so that machine code that calls it can be kept on disk. Products run
+on the calling thread if the caller holds ``BLAS`` (tensorlib/arrays/threads.py), as every kernel that uses this does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from llvmlite import binding
+from numba import types
+from numba.extending import overload
+
+from tensorlib.arrays.threads import blas_libraries
+from tensorlib.kernels.numba.compiling import compiled
+
+__all__ = ["FOUND", "gemm"]
+
+ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112  # cblas.h
+
+
+def _register(name: str) -> bool:
+    """Make a function of NumPy's BLAS callable from compiled code; return False if there is none of this name."""
+    for library in blas_libraries():
+        function = getattr(ctypes.CDLL(library.filepath), name, None)
+        if function is not None:
+            address = ctypes.cast(function, ctypes.c_void_p).value
+            binding.add_symbol(name, address)
+            return True
+    return False
+
+
+def _external(name: str, number: Any) -> Any:
+    flag, size, pointer = types.int32, types.int64, types.CPointer(number)
+    signature = types.void(
+        flag, flag, flag, size, size, size, number, pointer, size, pointer, size, number, pointer, size
+    )
+    return types.ExternalFunction(name, signature)
+
+
+FOUND = all([_register(name) for name in ("scipy_cblas_sgemm64_", "scipy_cblas_dgemm64_")])
+"""Whether NumPy has a BLAS with these functions, as the one in its wheels; without it, kernels that need it step back."""
+
+_sgemm = _external("scipy_cblas_sgemm64_", types.float32)
+_dgemm = _external("scipy_cblas_dgemm64_", types.float64)
+
+
+def _call(*arguments: Any) -> None:
+    """Call the function of the dtype of the first factor."""
+
+
+@overload(_call)
+def _choose(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz):  # type: ignore[no-untyped-def]
+    function = _sgemm if alpha == types.float32 else _dgemm
+
+    def call(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz):  # type: ignore[no-untyped-def]
+        function(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz)
+
+    return call
+
+
+@compiled
+def gemm(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
+    """z = scale x y + kept z for matrices; x and y may be transposed views, z has contiguous rows."""
+    (m, k), n, item = x.shape, y.shape[1], x.itemsize
+    x_plain = x.strides[1] == item or k == 1
+    y_plain = y.strides[1] == item or n == 1
+    _call(
+        ROW_MAJOR,
+        PLAIN if x_plain else TRANSPOSED,
+        PLAIN if y_plain else TRANSPOSED,
+        m,
+        n,
+        k,
+        x.dtype.type(scale),
+        x.ctypes,
+        max(x.strides[0] // item, k, 1) if x_plain else max(x.strides[1] // item, m, 1),
+        y.ctypes,
+        max(y.strides[0] // item, n, 1) if y_plain else max(y.strides[1] // item, k, 1),
+        x.dtype.type(kept),
+        z.ctypes,
+        max(z.strides[0] // item, n, 1),
+    )

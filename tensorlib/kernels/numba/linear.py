@@ -1,0 +1,179 @@
+"""The dense layer: a piece of rows is multiplied, and gets bias, ReLU and dropout, in one call that needs no interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tensorlib.arrays.array import Array
+from tensorlib.arrays.threads import BLAS, share
+from tensorlib.kernels.numba import overrides
+from tensorlib.kernels.numba.blas import FOUND, gemm
+from tensorlib.kernels.numba.compiling import compiled
+from tensorlib.kernels.numba.dropout import CHUNK, keep_or_zero, mask_of, room_for_bits, write_bits
+from tensorlib.kernels.numba.rows import for_pieces, product_pieces, rows, serves
+from tensorlib.kernels.numpy.linalg import call_all
+from tensorlib.ops.dropout import dropout_scale
+from tensorlib.ops.linear import linear_formula, linear_gradient, linear_relu_formula, linear_relu_gradient
+
+__all__ = ["add_bias", "linear_relu_rows", "linear_rows", "relu_gradient_rows", "sum_of_rows"]
+
+
+@compiled
+def linear_rows(x: Any, weight: Any, bias: Any, z: Any) -> None:
+    """z = x W + b for contiguous rows of x and z; without a bias `bias` has no elements."""
+    gemm(x, weight, z, x.dtype.type(1), x.dtype.type(0))
+    if bias.size:
+        add_bias(bias, z)
+
+
+@compiled
+def add_bias(bias: Any, z: Any) -> None:
+    """Add the bias to each row of z."""
+    for i in range(z.shape[0]):
+        for j in range(z.shape[1]):
+            z[i, j] += bias[j]
+
+
+@compiled
+def linear_relu_rows(x: Any, weight: Any, bias: Any, y: Any, mask: Any, scale: Any, start: int) -> None:
+    """y = max(x W + b, 0) after dropout, for rows of which the first has the number `start`; no dropout if scale is 1."""
+    gemm(x, weight, y, x.dtype.type(1), x.dtype.type(0))
+    if scale == x.dtype.type(1):
+        _relu(bias, y)
+        return
+    width = y.shape[1]
+    step = max(1, CHUNK // width)
+    words = room_for_bits(step * width)
+    for low in range(0, y.shape[0], step):
+        high = min(low + step, y.shape[0])
+        bits = write_bits(mask, (start + low) * width, (high - low) * width, words)
+        _relu_drop(bias, y[low:high], bits.reshape((high - low, width)), mask[3], scale)
+
+
+@compiled
+def _relu(bias: Any, y: Any) -> None:
+    zero = y.dtype.type(0)
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            z = y[i, j] + bias[j]
+            y[i, j] = zero if z < zero else z  # a NaN stays
+
+
+@compiled
+def _relu_drop(bias: Any, y: Any, bits: Any, level: Any, scale: Any) -> None:
+    zero = y.dtype.type(0)
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            z = y[i, j] + bias[j]
+            y[i, j] = keep_or_zero((zero if z < zero else z) * scale, bits[i, j], level)
+
+
+@compiled
+def relu_gradient_rows(dy: Any, y: Any, scale: Any, dz: Any) -> None:
+    """Write dy · scale to dz, and 0 where y <= 0: `y <= 0` instead of `not y > 0`, so that dy flows to a NaN."""
+    zero = y.dtype.type(0)
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            dz[i, j] = zero if y[i, j] <= zero else dy[i, j] * scale
+
+
+@compiled
+def sum_of_rows(x: Any, total: Any) -> None:
+    """Write the sum of the rows to `total`."""
+    total[:] = 0
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            total[j] += x[i, j]
+
+
+NONE = {char: np.empty(0, char) for char in "fd"}  # a bias that is not there
+
+
+def weight_gradient_pieces(x: np.ndarray, dz: np.ndarray, dweight: np.ndarray) -> list[Callable[[], Any]]:
+    """Return functions that together write x^T dz to `dweight`, which they divide along its longer side."""
+    work, none = x.size * dz.shape[1], NONE[x.dtype.char]
+    if dweight.shape[0] >= dweight.shape[1]:
+        return [partial(linear_rows, x[:, n].T, dz, none, dweight[n]) for n in product_pieces(len(dweight), work)]
+    parts = product_pieces(dweight.shape[1], work)
+    return [partial(linear_rows, x.T, dz[:, n], none, dweight[:, n]) for n in parts]
+
+
+def _shapes_fit(x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> bool:
+    return x.ndim >= 1 and FOUND and serves(x, weight, *bias) and x.size > 0 and weight.size > 0
+
+
+@overrides(linear_formula)
+def _linear_kernel(
+    before: Callable[..., Array], x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None
+) -> Array:
+    given = [] if bias is None else [bias]
+    if not _shapes_fit(x, weight, *given) or x.size // x.shape[-1] <= FEW_ROWS:
+        return before(x, weight, bias)
+    z = np.empty((*x.shape[:-1], weight.shape[1]), x.dtype)
+    x_rows, z_rows, b = rows(x), rows(z), np.empty(0, x.dtype) if bias is None else np.ascontiguousarray(bias)
+    with BLAS:
+        share(lambda n: linear_rows(x_rows[n], weight, b, z_rows[n]), product_pieces(len(z_rows), z.size * len(weight)))
+    return z
+
+
+FEW_ROWS = 256  # as in decoding: NumPy's kernels cut by columns, because by rows each thread would prepare all of W
+
+
+@overrides(linear_relu_formula)
+def _linear_relu_kernel(
+    before: Callable[..., Array], x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, p: float, key: int,
+    draw: int,
+) -> Array:  # fmt: skip
+    given = [] if bias is None else [bias]
+    if not _shapes_fit(x, weight, *given) or x.size // x.shape[-1] <= FEW_ROWS:
+        return before(x, weight, bias, p, key, draw)
+    y = np.empty((*x.shape[:-1], weight.shape[1]), x.dtype)
+    x_rows, y_rows = rows(x), rows(y)
+    b = np.zeros(weight.shape[1], x.dtype) if bias is None else np.ascontiguousarray(bias)
+    mask, scale = mask_of(p, key, draw), x.dtype.type(dropout_scale(p) if p else 1)
+
+    def piece(n: slice) -> None:
+        linear_relu_rows(x_rows[n], weight, b, y_rows[n], mask, scale, n.start)
+
+    with BLAS:
+        share(piece, product_pieces(len(y_rows), y.size * len(weight)))
+    return y
+
+
+@overrides(linear_relu_gradient)
+def _linear_relu_gradient_kernel(
+    before: Callable[..., Array], dy: np.ndarray, y: np.ndarray, scale: float
+) -> Array:
+    if not serves(y, dy) or not y.size or dy.shape != y.shape:
+        return before(dy, y, scale)
+    dz = np.empty(y.shape, y.dtype)
+    dy_rows, y_rows, dz_rows = rows(dy), rows(y), rows(dz)
+    for_pieces(
+        lambda n: relu_gradient_rows(dy_rows[n], y_rows[n], y.dtype.type(scale), dz_rows[n]), len(y_rows), y.shape[-1]
+    )
+    return dz
+
+
+@overrides(linear_gradient)
+def _linear_gradient_kernel(
+    before: Callable[..., Any], dz: np.ndarray, x: np.ndarray, weight: np.ndarray, needs: tuple[bool, ...]
+) -> tuple[Array | None, ...]:
+    if not _shapes_fit(x, weight, dz) or not serves(x, dz) or not dz.size:
+        return before(dz, x, weight, needs)
+    x_rows, dz_rows = rows(x), rows(dz)
+    dx, dweight, dbias = (np.empty(shape, x.dtype) for shape in (x.shape, weight.shape, weight.shape[1:]))
+    tasks: list[Callable[[], Any]] = []
+    if needs[0]:
+        dx_rows = rows(dx)
+        for n in product_pieces(len(x_rows), x.size * weight.shape[1]):
+            tasks.append(partial(linear_rows, dz_rows[n], weight.T, NONE[x.dtype.char], dx_rows[n]))
+    if needs[1]:
+        tasks += weight_gradient_pieces(x_rows, dz_rows, dweight)
+    if any(needs[2:]):
+        tasks.append(partial(sum_of_rows, dz_rows, dbias))
+    call_all(tasks)
+    return tuple([d if needed else None for d, needed in zip((dx, dweight, dbias), needs, strict=False)])
