@@ -18,6 +18,7 @@ import numpy as np
 __all__ = ["FILES", "available", "overrides", "register", "replaced"]
 
 FILES = {
+    "attention": ("attention_formula", "attention_gradient"),
     "crossentropy": ("cross_entropy_formula", "cross_entropy_gradient"),
     "dropout": ("dropout_formula", "add_dropout_formula"),
     "indexing": ("sum_rows_formula",),

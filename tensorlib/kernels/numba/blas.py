@@ -14,9 +14,9 @@ from numba import types
 from numba.extending import overload
 
 from tensorlib.arrays.threads import blas_libraries
-from tensorlib.kernels.numba.compiling import compiled
+from tensorlib.kernels.numba.compiling import AnyLayout, compiled
 
-__all__ = ["FOUND", "gemm"]
+__all__ = ["FOUND", "gemm", "multiply"]
 
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112  # cblas.h
 
@@ -83,3 +83,9 @@ def gemm(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
         z.ctypes,
         max(z.strides[0] // item, n, 1),
     )
+
+
+@AnyLayout
+def multiply(x: Any, y: Any, z: Any) -> None:
+    """z = x y."""
+    gemm(x, y, z, x.dtype.type(1), x.dtype.type(0))

@@ -12,9 +12,10 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from numba import njit
+from numba import njit, typeof
 from numba.core.caching import (
     CompileResultCacheImpl,
     FunctionCache,
@@ -23,7 +24,7 @@ from numba.core.caching import (
     UserWideCacheLocator,
 )
 
-__all__ = ["compiled", "inlined", "inlined_contracted", "inlined_sums", "summing"]
+__all__ = ["AnyLayout", "compiled", "inlined", "inlined_contracted", "inlined_sums", "summing"]
 
 
 @cache
@@ -89,3 +90,29 @@ inlined_sums = _compiler({"reassoc", "nsz"}, forceinline=True)
 
 inlined_contracted = _compiler({"contract", "nsz"}, forceinline=True)
 """As `inlined`; x y + z may be rounded once. Differences that should be exactly 0 then are not, as in x y - (x y)."""
+
+
+class AnyLayout:
+    """A function compiled as by `compiled`, once for each dtype, whose arrays may have any strides.
+
+    Numba would compile it again for each combination of contiguous and strided arrays, which takes seconds. Arrays must
+    be writable; the first argument must be an array, and determines the dtype. For calls from Python only.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._compiled: dict[str, Any] = {}  # by dtype
+        self._lock = Lock()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the function."""
+        made = self._compiled.get(arguments[0].dtype.char)
+        return (made or self._compile(arguments))(*arguments)
+
+    def _compile(self, arguments: tuple[Any, ...]) -> Any:
+        with self._lock:
+            made = compiled(self.function)
+            types = [typeof(a) for a in arguments]
+            made.compile(tuple([t.copy(layout="A") if hasattr(t, "layout") else t for t in types]))
+            made.disable_compile()  # so that a contiguous array is taken for a strided one
+            return self._compiled.setdefault(arguments[0].dtype.char, made)

@@ -11,7 +11,7 @@ import numpy as np
 from tensorlib.arrays.array import Array
 from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.compiling import compiled
-from tensorlib.kernels.numba.rows import flat, for_pieces, serves
+from tensorlib.kernels.numba.rows import contiguous, flat, for_pieces, serves
 from tensorlib.ops.indexing import sum_rows_formula
 
 
@@ -32,7 +32,7 @@ def _sum_rows_kernel(before: Callable[..., Array], x: np.ndarray, ids: np.ndarra
         return before(x, ids, rows)
     shape = x.shape[ids.ndim :]
     width = math.prod(shape)
-    x_rows, ids_flat = np.ascontiguousarray(x).reshape(-1, width), flat(ids).astype(np.int64, copy=False)
+    x_rows, ids_flat = contiguous(x).reshape(-1, width), flat(ids).astype(np.int64, copy=False)
     y = np.empty((rows, width), x.dtype)
     for_pieces(lambda b: sum_rows(x_rows, ids_flat, b.start, y[b]), rows, width)
     return y.reshape(rows, *shape)

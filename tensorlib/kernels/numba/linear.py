@@ -11,10 +11,10 @@ import numpy as np
 from tensorlib.arrays.array import Array
 from tensorlib.arrays.threads import BLAS, share
 from tensorlib.kernels.numba import overrides
-from tensorlib.kernels.numba.blas import FOUND, gemm
+from tensorlib.kernels.numba.blas import FOUND, gemm, multiply
 from tensorlib.kernels.numba.compiling import compiled
 from tensorlib.kernels.numba.dropout import CHUNK, keep_or_zero, mask_of, room_for_bits, write_bits
-from tensorlib.kernels.numba.rows import for_pieces, product_pieces, rows, serves
+from tensorlib.kernels.numba.rows import contiguous, for_pieces, product_pieces, rows, serves
 from tensorlib.kernels.numpy.linalg import call_all
 from tensorlib.ops.dropout import dropout_scale
 from tensorlib.ops.linear import linear_formula, linear_gradient, linear_relu_formula, linear_relu_gradient
@@ -90,16 +90,13 @@ def sum_of_rows(x: Any, total: Any) -> None:
             total[j] += x[i, j]
 
 
-NONE = {char: np.empty(0, char) for char in "fd"}  # a bias that is not there
-
-
 def weight_gradient_pieces(x: np.ndarray, dz: np.ndarray, dweight: np.ndarray) -> list[Callable[[], Any]]:
     """Return functions that together write x^T dz to `dweight`, which they divide along its longer side."""
-    work, none = x.size * dz.shape[1], NONE[x.dtype.char]
+    work = x.size * dz.shape[1]
     if dweight.shape[0] >= dweight.shape[1]:
-        return [partial(linear_rows, x[:, n].T, dz, none, dweight[n]) for n in product_pieces(len(dweight), work)]
+        return [partial(multiply, x[:, n].T, dz, dweight[n]) for n in product_pieces(len(dweight), work)]
     parts = product_pieces(dweight.shape[1], work)
-    return [partial(linear_rows, x.T, dz[:, n], none, dweight[:, n]) for n in parts]
+    return [partial(multiply, x.T, dz[:, n], dweight[:, n]) for n in parts]
 
 
 def _shapes_fit(x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> bool:
@@ -114,7 +111,7 @@ def _linear_kernel(
     if not _shapes_fit(x, weight, *given) or x.size // x.shape[-1] <= FEW_ROWS:
         return before(x, weight, bias)
     z = np.empty((*x.shape[:-1], weight.shape[1]), x.dtype)
-    x_rows, z_rows, b = rows(x), rows(z), np.empty(0, x.dtype) if bias is None else np.ascontiguousarray(bias)
+    x_rows, z_rows, b = rows(x), rows(z), np.empty(0, x.dtype) if bias is None else contiguous(bias)
     with BLAS:
         share(lambda n: linear_rows(x_rows[n], weight, b, z_rows[n]), product_pieces(len(z_rows), z.size * len(weight)))
     return z
@@ -133,7 +130,7 @@ def _linear_relu_kernel(
         return before(x, weight, bias, p, key, draw)
     y = np.empty((*x.shape[:-1], weight.shape[1]), x.dtype)
     x_rows, y_rows = rows(x), rows(y)
-    b = np.zeros(weight.shape[1], x.dtype) if bias is None else np.ascontiguousarray(bias)
+    b = np.zeros(weight.shape[1], x.dtype) if bias is None else contiguous(bias)
     mask, scale = mask_of(p, key, draw), x.dtype.type(dropout_scale(p) if p else 1)
 
     def piece(n: slice) -> None:
@@ -170,7 +167,7 @@ def _linear_gradient_kernel(
     if needs[0]:
         dx_rows = rows(dx)
         for n in product_pieces(len(x_rows), x.size * weight.shape[1]):
-            tasks.append(partial(linear_rows, dz_rows[n], weight.T, NONE[x.dtype.char], dx_rows[n]))
+            tasks.append(partial(multiply, dz_rows[n], weight.T, dx_rows[n]))
     if needs[1]:
         tasks += weight_gradient_pieces(x_rows, dz_rows, dweight)
     if any(needs[2:]):

@@ -10,7 +10,7 @@ import numpy as np
 from tensorlib.arrays.array import Array
 from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.compiling import inlined, inlined_sums, summing
-from tensorlib.kernels.numba.rows import pieces, rows, serves
+from tensorlib.kernels.numba.rows import contiguous, pieces, rows, serves
 from tensorlib.arrays.threads import share
 from tensorlib.kernels.numpy.blocks import sum_in_order
 from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
@@ -88,7 +88,7 @@ def _layer_norm_kernel(
     if not x.size or not serves(x, weight, bias):
         return before(x, weight, bias, eps)
     x_rows, y = rows(x), np.empty(x.shape, x.dtype)
-    y_rows, weight, bias = rows(y), np.ascontiguousarray(weight), np.ascontiguousarray(bias)
+    y_rows, weight, bias = rows(y), contiguous(weight), contiguous(bias)
     mean, rstd = np.empty(len(x_rows), x.dtype), np.empty(len(x_rows), x.dtype)
 
     def normalize(b: slice) -> None:
@@ -106,7 +106,7 @@ def _layer_norm_gradient_kernel(
 ) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
     if not x.size or not serves(x, dy, weight, mean, rstd) or dy.shape != x.shape:
         return before(dy, x, weight, mean, rstd, needs)
-    dy_rows, x_rows, weight = rows(dy), rows(x), np.ascontiguousarray(weight)
+    dy_rows, x_rows, weight = rows(dy), rows(x), contiguous(weight)
     mean, rstd = mean.reshape(-1), rstd.reshape(-1)
     parts = pieces(len(x_rows), 2 * x.size)
     dx = np.empty(x.shape if needs[0] else (0, 0), x.dtype)

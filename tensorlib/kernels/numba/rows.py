@@ -15,7 +15,7 @@ import numpy as np
 from tensorlib.arrays.threads import share
 from tensorlib.kernels.numpy.blocks import even_blocks
 
-__all__ = ["for_pieces", "pieces", "product_pieces", "rows", "serves"]
+__all__ = ["contiguous", "flat", "for_pieces", "pieces", "product_pieces", "rows", "serves"]
 
 SHARED_WORK = 1 << 17  # numbers, which take some 60 microseconds; handing a piece to a thread takes 20
 SHARED_PRODUCT = 1 << 22  # multiplications, which take some 80 microseconds
@@ -29,12 +29,17 @@ def serves(x: np.ndarray, *others: np.ndarray) -> bool:
 
 def rows(x: np.ndarray) -> np.ndarray:
     """Return x (..., D) as contiguous rows (N, D); a copy only where it must be one."""
-    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    return contiguous(x).reshape(-1, x.shape[-1])
 
 
 def flat(x: np.ndarray) -> np.ndarray:
     """Return the numbers of x in order; a copy only where it must be one."""
-    return np.ascontiguousarray(x).reshape(-1)
+    return contiguous(x).reshape(-1)
+
+
+def contiguous(x: np.ndarray) -> np.ndarray:
+    """Return x with contiguous rows; a copy if it is not, or is read-only, for which Numba would compile again."""
+    return x if x.flags.c_contiguous and x.flags.writeable else x.copy(order="C")
 
 
 def pieces(count: int, work: int) -> list[slice]:
