@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 import tensorlib as tl
 from nn import init
 from nn.checks import check_fraction, check_size, with_width
-from nn.layers import Linear
+from nn.layers import Linear, run_as_one_op
 from nn.module import Module
 from nn.positions import RotaryPositions
 from tensorlib.messages import shown
@@ -154,15 +154,24 @@ class MultiHeadAttention(Module):
                 "attention(x): keys and values are both computed from the second argument"
             )
         x_BTD = with_width(self, x_BTD, width, weight, "B, T")
-        if memory_BSD is None:
-            q_BHTK, k_BHSK, v_BHSK = self.queries_keys_values(x_BTD)
-        else:
+        if memory_BSD is not None:
             memory_BSD = with_width(self, memory_BSD, width, weight, "B, S", "memory")
             if len({x_BTD.shape[0], memory_BSD.shape[0]} - {1}) > 1:
                 raise ValueError(
                     f"{self.label()}: x and memory must have the same batch size, got {x_BTD.shape} "
                     f"and {memory_BSD.shape}"
                 )
+        turned = self.rotary is not None and memory_BSD is None
+        one_batch = memory_BSD is None or memory_BSD.shape[0] == x_BTD.shape[0]
+        if not (return_weights or turned) and one_batch and run_as_one_op(self.projection, self.output):
+            projection, output, p = self.projection, self.output, self.dropout if self.training else 0.0
+            return tl.multi_head_attention(
+                x_BTD, projection.weight, projection.bias, output.weight, output.bias, self.heads, memory_BSD, visible,
+                causal, p,
+            )  # fmt: skip
+        if memory_BSD is None:
+            q_BHTK, k_BHSK, v_BHSK = self.queries_keys_values(x_BTD)
+        else:
             q_BHTK = self.queries(x_BTD)
             k_BHSK, v_BHSK = self.keys_values(memory_BSD)
         return self.attend(q_BHTK, k_BHSK, v_BHSK, visible, return_weights, causal)

@@ -14,12 +14,28 @@ from nn import init
 from nn.checks import check_fraction, check_generator, check_number, check_size, refuse_several, with_width
 from nn.module import Module
 from nn.parameter import Parameter
+from tensorlib.engine.recording import current_state
 from tensorlib.ops.arguments import check_flag
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
 
 __all__ = ["Dropout", "Embedding", "FeedForward", "LayerNorm", "Linear", "LinearRelu"]
+
+
+def run_as_one_op(*layers: Module) -> bool:
+    """Return whether a sub-layer may compute these layers as one op.
+
+    It calls them one by one if the ops of the formula are to be recorded, if a layer has hooks, or if it was replaced
+    by another kind of module, has another ``forward`` or no bias.
+    """
+    if current_state().formulas:
+        return False
+    for layer in layers:
+        own = type(layer).__module__ == __name__ and "forward" not in vars(layer)
+        if not own or layer._hooks or layer._pre_hooks or getattr(layer, "bias", layer) is None:
+            return False
+    return True
 
 
 class Linear(Module):
@@ -191,4 +207,9 @@ class FeedForward(Module):
 
     def forward(self, x: TensorLike) -> tl.Tensor:
         """Return the output (..., D) for x (..., D)."""
-        return self.output(self.hidden(x))
+        if not run_as_one_op(self.hidden, self.output):
+            return self.output(self.hidden(x))
+        hidden, output = self.hidden, self.output
+        x = with_width(self, x, hidden.weight.shape[0], hidden.weight)
+        p = hidden.dropout if hidden.training else 0.0
+        return tl.feed_forward(x, hidden.weight, hidden.bias, output.weight, output.bias, p)

@@ -20,6 +20,7 @@ from tensorlib.graphs.graph import *  # noqa: F403
 from tensorlib.kernels import register_kernels
 from tensorlib.messages import unknown_name as _unknown_name
 from tensorlib.ops.activations import *  # noqa: F403
+from tensorlib.ops.add_norm import *  # noqa: F403
 from tensorlib.ops.arithmetic import *  # noqa: F403
 from tensorlib.ops.attention import *  # noqa: F403
 from tensorlib.ops.convolution import *  # noqa: F403
@@ -31,6 +32,7 @@ from tensorlib.ops.einsum import *  # noqa: F403
 from tensorlib.ops.elementwise import *  # noqa: F403
 from tensorlib.ops.exponential import *  # noqa: F403
 from tensorlib.ops.extremes import *  # noqa: F403
+from tensorlib.ops.feed_forward import *  # noqa: F403
 from tensorlib.ops.gathering import *  # noqa: F403
 from tensorlib.ops.indexing import *  # noqa: F403
 from tensorlib.ops.linalg import *  # noqa: F403
@@ -38,6 +40,7 @@ from tensorlib.ops.linear import *  # noqa: F403
 from tensorlib.ops.linear_cross_entropy import *  # noqa: F403
 from tensorlib.ops.logic import *  # noqa: F403
 from tensorlib.ops.losses import *  # noqa: F403
+from tensorlib.ops.multi_head_attention import *  # noqa: F403
 from tensorlib.ops.normalize import *  # noqa: F403
 from tensorlib.ops.rearrange import *  # noqa: F403
 from tensorlib.ops.recurrent import *  # noqa: F403

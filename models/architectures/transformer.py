@@ -18,6 +18,7 @@ import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
 from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, vocabulary_problems
 from models.architectures.layers import LayersConfig, PositionKind, Positions, make_positions, with_positions
+from nn.layers import run_as_one_op
 
 __all__ = ["DecoderState", "Encoder", "Transformer", "TransformerConfig"]
 
@@ -302,9 +303,11 @@ class AddNorm(nn.Module):
         return self._sum(x, y)
 
     def _sum(self, x: tl.Tensor, y: tl.Tensor) -> tl.Tensor:
-        p = self.dropout.p if self.dropout.training else 0.0
+        p, norm = self.dropout.p if self.dropout.training else 0.0, self.norm
+        if self.order == "post" and run_as_one_op(norm, self.dropout):
+            return tl.add_norm(x, y, norm.weight, norm.bias, p, self.dropout.generator, norm.eps)
         z = tl.add_dropout(x, y, p, self.dropout.generator)
-        return self.norm(z) if self.order == "post" else z
+        return norm(z) if self.order == "post" else z
 
     def extra_repr(self) -> str:
         """Return "post" or "pre"."""

@@ -13,13 +13,16 @@ from typing import Any
 
 from tensorlib.arrays.backend import on_first_use
 from tensorlib.ops import (
+    add_norm,
     attention,
     crossentropy,
     dropout,
+    feed_forward,
     indexing,
     linalg,
     linear,
     linear_cross_entropy,
+    multi_head_attention,
     normalize,
     recurrent,
     sampled_linear,
@@ -33,8 +36,8 @@ __all__ = ["chosen", "enabled", "overridable", "register_kernels"]
 def overridable() -> dict[str, Callable[..., Any]]:
     """Return every formula that kernels may override, by name. A test compares each formula with its kernels."""
     modules = (
-        attention, crossentropy, dropout, indexing, linalg, linear, linear_cross_entropy, normalize, recurrent,
-        sampled_linear, softmax, update,
+        add_norm, attention, crossentropy, dropout, feed_forward, indexing, linalg, linear, linear_cross_entropy,
+        multi_head_attention, normalize, recurrent, sampled_linear, softmax, update,
     )  # fmt: skip
     return {
         name: formula

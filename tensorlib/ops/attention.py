@@ -186,11 +186,9 @@ def scaled_dot_product_attention(
             f"got {q.shape}, {k.shape} and {v.shape}"
         )
     lead, queries, keys = _leading(q, k, v), q.shape[-2], k.shape[-2]
-    if causal and queries != keys:
-        raise ValueError(
-            f"{name}: causal=True needs as many queries as keys, got {queries} and {keys}; {_instead(queries, keys)}"
-        )
-    mask = None if visible is None else _checked_visible(visible, (*lead, queries, keys), q)
+    if causal:
+        check_causal(name, queries, keys)
+    mask = None if visible is None else checked_visible(visible, (*lead, queries, keys), q)
     pattern = AttentionPattern(mask, causal, p, *next_draw(name, p, generator))
     if not return_weights:
         return Attention.apply(q, k, v, pattern=pattern)
@@ -210,6 +208,14 @@ def _leading(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, ...]:
     return np.broadcast_shapes(q.shape[:-2], k.shape[:-2])
 
 
+def check_causal(name: str, queries: int, keys: int) -> None:
+    """Raise ValueError unless causality has a meaning: query t sees keys 0 to t."""
+    if queries != keys:
+        raise ValueError(
+            f"{name}: causal=True needs as many queries as keys, got {queries} and {keys}; {_instead(queries, keys)}"
+        )
+
+
 def _instead(queries: int, keys: int) -> str:
     """Return what to write instead of `causal` where the number of queries differs from that of keys."""
     if queries == 1:
@@ -219,7 +225,7 @@ def _instead(queries: int, keys: int) -> str:
     return "pass visible, a mask (T, S)"
 
 
-def _checked_visible(visible: TensorLike, shape: tuple[int, ...], q: Tensor) -> Array:
+def checked_visible(visible: TensorLike, shape: tuple[int, ...], q: Tensor) -> Array:
     """Return the mask as an array, after checking that its axes can only mean those of the scores, (..., T, S)."""
     visible = as_tensor(visible, like=q)
     given, extra = visible.shape, len(shape) - 2

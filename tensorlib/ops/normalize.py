@@ -98,11 +98,11 @@ def layer_norm(
     Tensor([[-1.2247  0.      1.2247]], shape=(1, 3), dtype=float32)
     """
     x = checked_floating("layer_norm", "x", x)
-    weight, bias = _feature_vectors("layer_norm", x, -1, weight=weight, bias=bias)
+    weight, bias = feature_vectors("layer_norm", x, -1, weight=weight, bias=bias)
     xp, width = x.backend.xp, x.shape[-1:]
     weight = xp.ones(width, x.dtype) if weight is None else weight
     bias = xp.zeros(width, x.dtype) if bias is None else bias
-    return LayerNorm.apply(x, weight, bias, eps=_checked_eps("layer_norm", eps))
+    return LayerNorm.apply(x, weight, bias, eps=checked_eps("layer_norm", eps))
 
 
 @at_least_float32
@@ -117,8 +117,8 @@ def rms_norm(x: TensorLike, weight: TensorLike | None = None, eps: float = 1e-6)
     Tensor([[0.4629 0.9258 1.3887]], shape=(1, 3), dtype=float32)
     """
     x = checked_floating("rms_norm", "x", x)
-    (weight,) = _feature_vectors("rms_norm", x, -1, weight=weight)
-    y = x * rsqrt(x.square().mean(axis=-1, keepdims=True) + _checked_eps("rms_norm", eps))
+    (weight,) = feature_vectors("rms_norm", x, -1, weight=weight)
+    y = x * rsqrt(x.square().mean(axis=-1, keepdims=True) + checked_eps("rms_norm", eps))
     return y if weight is None else y * weight
 
 
@@ -171,10 +171,10 @@ def batch_norm(
             [ 1.  1.]], shape=(2, 2), dtype=float32)
     """
     check_flag("batch_norm", "return_statistics", return_statistics)
-    x, eps = checked_floating("batch_norm", "x", x), _checked_eps("batch_norm", eps)
+    x, eps = checked_floating("batch_norm", "x", x), checked_eps("batch_norm", eps)
     if (mean is None) != (var is None):
         raise ValueError(f"batch_norm: mean and var must come together, got only {'mean' if var is None else 'var'}")
-    weight, bias, mean, var = _feature_vectors("batch_norm", x, 1, weight=weight, bias=bias, mean=mean, var=var)
+    weight, bias, mean, var = feature_vectors("batch_norm", x, 1, weight=weight, bias=bias, mean=mean, var=var)
     if x.dtype == "float16":
         y, mean, var = batch_norm(x.astype("float32"), weight, bias, mean, var, eps, return_statistics=True)
         return (y.astype("float16"), mean, var) if return_statistics else y.astype("float16")
@@ -212,7 +212,7 @@ def normalize(x: TensorLike, ord: float = 2, axis: Axis = -1, eps: float = 1e-12
     zero = length.detach() == 0
     if not isinstance(zero.data, np.ndarray) or zero.data.any():  # x / eps is smooth where the norm itself has a kink
         length = where(zero, 0.0, norm(where(zero, 1.0, x), ord, axis, keepdims=True))
-    return x / maximum(length, _checked_eps("normalize", eps))
+    return x / maximum(length, checked_eps("normalize", eps))
 
 
 @at_least_float32
@@ -240,14 +240,14 @@ def cosine_similarity(x: TensorLike, y: TensorLike, axis: int = -1, eps: float =
 # ---- checks of arguments -------------------------------------------------------------------------------------------
 
 
-def _checked_eps(name: str, eps: Any) -> float:
+def checked_eps(name: str, eps: Any) -> float:
     eps = checked_real(name, "eps", eps)
     if not eps >= 0:
         raise ValueError(f"{called_op(name)}: eps must be at least 0, got {eps}")
     return eps
 
 
-def _feature_vectors(name: str, x: Tensor, axis: int, **given: Any) -> list[Tensor | None]:
+def feature_vectors(name: str, x: Tensor, axis: int, **given: Any) -> list[Tensor | None]:
     """Return the given vectors as Tensors (None stays None), after checking that each has the size of axis `axis`."""
     if x.ndim < (axis + 1 if axis >= 0 else 1):
         raise ValueError(f"{name}: x must have {'a last axis' if axis < 0 else 'an axis 1'}, got shape {x.shape}")

@@ -18,11 +18,16 @@ import numpy as np
 __all__ = ["FILES", "available", "overrides", "register", "replaced"]
 
 FILES = {
+    "add_norm": ("add_norm_formula", "add_norm_gradient"),
     "attention": ("attention_formula", "attention_gradient"),
     "crossentropy": ("cross_entropy_formula", "cross_entropy_gradient"),
     "dropout": ("dropout_formula", "add_dropout_formula"),
+    "feed_forward": ("feed_forward_formula", "feed_forward_gradient"),
     "indexing": ("sum_rows_formula",),
     "linear": ("linear_formula", "linear_gradient", "linear_relu_formula", "linear_relu_gradient"),
+    "multi_head_attention": (
+        "cross_attention_formula", "cross_attention_gradient", "self_attention_formula", "self_attention_gradient",
+    ),
     "normalize": ("layer_norm_formula", "layer_norm_gradient"),
     "softmax": ("softmax_formula", "softmax_gradient"),
     "update": ("adam_update", "average_update", "sgd_update"),

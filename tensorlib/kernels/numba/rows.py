@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.threads import share
-from tensorlib.kernels.numpy.blocks import even_blocks
+from tensorlib.kernels.numpy.blocks import even_blocks, sum_in_order
 
-__all__ = ["contiguous", "flat", "for_pieces", "pieces", "product_pieces", "rows", "serves"]
+__all__ = ["Partial", "contiguous", "flat", "for_pieces", "pieces", "product_pieces", "rows", "serves"]
 
 SHARED_WORK = 1 << 17  # numbers, which take some 60 microseconds; handing a piece to a thread takes 20
 SHARED_PRODUCT = 1 << 22  # multiplications, which take some 80 microseconds
@@ -63,3 +63,17 @@ def product_pieces(count: int, multiplications: int) -> list[slice]:
 def for_pieces(work: Callable[[slice], Any], count: int, width: int = 1) -> None:
     """Call ``work(rows)`` for pieces that cover `count` rows of `width` numbers, on several threads if they pay."""
     share(work, pieces(count, count * width))
+
+
+class Partial:
+    """An array that is a sum over pieces of work: each piece writes its own contribution, and `total` adds them up."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, count: int) -> None:
+        self._parts = [np.empty(shape, dtype) for _ in range(count)]
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self._parts[number]
+
+    def total(self) -> np.ndarray:
+        """Return the sum of the contributions, added in their order."""
+        return sum_in_order(self._parts)
