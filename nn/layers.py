@@ -33,7 +33,7 @@ def run_as_one_op(*layers: Module) -> bool:
         return False
     for layer in layers:
         own = type(layer).__module__ == __name__ and "forward" not in vars(layer)
-        if not own or layer._hooks or layer._pre_hooks or getattr(layer, "bias", layer) is None:
+        if not own or layer._hooks or layer._pre_hooks or vars(layer).get("bias", layer) is None:
             return False
     return True
 

@@ -25,6 +25,7 @@ FILES = {
     "feed_forward": ("feed_forward_formula", "feed_forward_gradient"),
     "indexing": ("sum_rows_formula",),
     "linear": ("linear_formula", "linear_gradient", "linear_relu_formula", "linear_relu_gradient"),
+    "linear_cross_entropy": ("linear_cross_entropy_formula",),
     "multi_head_attention": (
         "cross_attention_formula", "cross_attention_gradient", "self_attention_formula", "self_attention_gradient",
     ),

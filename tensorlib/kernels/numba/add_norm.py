@@ -46,13 +46,13 @@ def forward_rows(
     """Compute y and the statistics of z for rows of which the first has the number `start`."""
     width = x.shape[1]
     step = max(1, CHUNK // width)
-    words = room_for_bits(step * width)
+    words, z = room_for_bits(step * width), np.empty((step, width), x.dtype)
     for low in range(0, x.shape[0], step):
         high = min(low + step, x.shape[0])
-        y_some = y[low:high]
+        z_some = z[: high - low]
         bits = _bits(mask, start + low, high - low, width, words)
-        _sum_rows(x[low:high], s[low:high], bits, mask[3], scale, y_some)
-        layer_norm_rows(y_some, weight, bias, eps, y_some, mean[low:high], rstd[low:high])
+        _sum_rows(x[low:high], s[low:high], bits, mask[3], scale, z_some)
+        layer_norm_rows(z_some, weight, bias, eps, y[low:high], mean[low:high], rstd[low:high])
 
 
 @compiled

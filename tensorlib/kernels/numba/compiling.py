@@ -93,10 +93,11 @@ inlined_contracted = _compiler({"contract", "nsz"}, forceinline=True)
 
 
 class AnyLayout:
-    """A function compiled as by `compiled`, once for each dtype, whose arrays may have any strides.
+    """A function compiled as by `compiled`, once for each dtype, whose arrays of several axes may have any strides.
 
     Numba would compile it again for each combination of contiguous and strided arrays, which takes seconds. Arrays must
-    be writable; the first argument must be an array, and determines the dtype. For calls from Python only.
+    be writable, and those of one axis contiguous. The first argument must be an array, and determines the dtype. For
+    calls from Python only.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -113,6 +114,6 @@ class AnyLayout:
         with self._lock:
             made = compiled(self.function)
             types = [typeof(a) for a in arguments]
-            made.compile(tuple([t.copy(layout="A") if hasattr(t, "layout") else t for t in types]))
+            made.compile(tuple([t.copy(layout="A") if getattr(t, "ndim", 0) > 1 else t for t in types]))
             made.disable_compile()  # so that a contiguous array is taken for a strided one
             return self._compiled.setdefault(arguments[0].dtype.char, made)

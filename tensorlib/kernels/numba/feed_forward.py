@@ -16,7 +16,7 @@ from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.blas import FOUND, gemm
 from tensorlib.kernels.numba.compiling import compiled
 from tensorlib.kernels.numba.dropout import mask_of
-from tensorlib.kernels.numba.linear import linear_relu_rows, linear_rows, relu_gradient_rows, sum_of_rows
+from tensorlib.kernels.numba.linear import linear_relu_rows, linear_rows, relu_gradient_in_place, sum_of_rows
 from tensorlib.kernels.numba.rows import Partial, contiguous, product_pieces, rows, serves
 from tensorlib.ops.dropout import dropout_scale
 from tensorlib.ops.feed_forward import feed_forward_formula, feed_forward_gradient
@@ -39,7 +39,7 @@ def backward_rows(
     one, zero = x.dtype.type(1), x.dtype.type(0)
     dz = np.empty(h.shape, h.dtype)
     gemm(dy, w2.T, dz, one, zero)
-    relu_gradient_rows(dz, h, scale, dz)
+    relu_gradient_in_place(dz, h, scale)
     gemm(dz, w1.T, dx, one, zero)
     gemm(x.T, dz, dw1, one, zero)
     gemm(h.T, dy, dw2, one, zero)

@@ -20,7 +20,7 @@ __all__ = ["normalize_row", "normalize_row_gradient"]
 
 @inlined_sums
 def normalize_row(x: Any, i: int, weight: Any, bias: Any, eps: Any, y: Any) -> Any:
-    """Write (x - mean) / sqrt(variance + eps) · weight + bias to row i of y, which may be x; return mean, 1/std."""
+    """Write (x - mean) / sqrt(variance + eps) · weight + bias to row i of y; return mean, 1/std."""
     one = type(eps)(1)
     width = x.shape[1]
     total = type(eps)(0)

@@ -27,13 +27,20 @@ SHARED_LOGITS = 1 << 17  # sharing the work among threads is faster from this nu
 def _linear_cross_entropy_kernel(
     x: np.ndarray, weight: np.ndarray, *bias: np.ndarray, classes: Any, needs: Any
 ) -> tuple[Array, Any]:
-    targets, counted, smoothing = classes
-    if not same_float_dtype(x, weight, *bias) or not counted.any() or 0 in weight.shape:
+    if not same_float_dtype(x, weight, *bias) or not classes[1].any() or 0 in weight.shape:
         return linear_cross_entropy_formula.dispatch(object)(x, weight, *bias, classes=classes, needs=needs)
+    return loss_and_gradients(BlockedLoss, x, weight, bias, classes, needs)
+
+
+def loss_and_gradients(
+    kind: type[BlockedLoss], x: np.ndarray, weight: np.ndarray, bias: tuple[np.ndarray, ...], classes: Any, needs: Any
+) -> tuple[Array, Any]:
+    """Return the loss, and the gradients that are needed, as `kind` computes them."""
+    targets, counted, smoothing = classes
     every = bool(counted.all())
     hidden_ND, targets_N = (x, targets) if every else (x[counted], targets[counted])  # padding is left out
     with BLAS:
-        work = _BlockedLoss(hidden_ND, targets_N, weight, bias, smoothing, needs)
+        work = kind(hidden_ND, targets_N, weight, bias, smoothing, needs)
         loss = work.run()
     if every or work.dx is None:
         return loss, (work.dx, work.dweight, *work.dbias)
@@ -42,7 +49,7 @@ def _linear_cross_entropy_kernel(
     return loss, (dx, work.dweight, *work.dbias)
 
 
-class _BlockedLoss:
+class BlockedLoss:
     """The loss over all rows and the gradients that are needed, accumulated block by block."""
 
     def __init__(
@@ -63,14 +70,14 @@ class _BlockedLoss:
         scratch = np.empty((blocks[0].stop, self.classes), self.x_ND.dtype)
         return np.asarray(sum([self._block(n, scratch[: n.stop - n.start]) for n in blocks]), self.x_ND.dtype)
 
-    def _for_columns(self, work: Callable[[slice], Any], logits: np.ndarray) -> list[Any]:
-        """Return the results of ``work(columns)`` for all pieces of the vocabulary, in their order."""
+    def _for_columns(self, work: Callable[[slice], Any], rows: int) -> list[Any]:
+        """Return the results of ``work(columns)`` for all pieces of the vocabulary, in their order, on these rows."""
         results: dict[int, Any] = {}
 
         def keep(v: slice) -> None:
             results[v.start] = work(v)
 
-        if logits.size >= SHARED_LOGITS:
+        if rows * self.classes >= SHARED_LOGITS:
             share(keep, self.columns)
         else:
             for v in self.columns:
@@ -88,7 +95,7 @@ class _BlockedLoss:
                 z += b[v]
             return z.max(axis=1, keepdims=True)
 
-        top_n1 = np.maximum.reduce(self._for_columns(logits, z_nV))
+        top_n1 = np.maximum.reduce(self._for_columns(logits, len(x_nD)))
         top_n1[np.isneginf(top_n1)] = 0
         rows = np.arange(len(targets_n))
         expected_n = (1 - self.smoothing) * (z_nV[rows, targets_n] - top_n1[:, 0])
@@ -100,7 +107,7 @@ class _BlockedLoss:
             plain = z @ one if self.smoothing else None
             return plain, np.exp(z, out=z) @ one
 
-        sums = self._for_columns(exponentials, z_nV)
+        sums = self._for_columns(exponentials, len(x_nD))
         total_n1 = sum_in_order([s for _, s in sums])
         total_n1[total_n1 == 0] = 1  # all logits are -inf
         if self.smoothing:
@@ -130,7 +137,7 @@ class _BlockedLoss:
                     d[v] += dz.sum(axis=0)
             return dz @ self.weight_DV[:, v].T if self.dx is not None else None
 
-        parts = self._for_columns(gradient, z_nV)
+        parts = self._for_columns(gradient, len(x_nD))
         if self.dx is not None:
             self.dx[n] = sum_in_order(parts)
 
