@@ -17,6 +17,8 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
+import numpy as np
+
 from tensorlib.messages import shown
 
 __all__ = ["thread_count", "threads"]
@@ -78,13 +80,18 @@ _NUMBER: ContextVar[int] = ContextVar("tensorlib_threads", default=0)
 def _default() -> int:
     given = os.environ.get("TENSORLIB_THREADS", "")
     if not given:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return _processors()
     if not given.isascii() or not given.isdigit() or not int(given):
         # Not a ValueError: the op that first needs the number would report it as a mistake in the op's arguments.
         raise RuntimeError(
             f"TENSORLIB_THREADS: must be an integer of at least 1, got {given!r}; unset it to use all processors"
         )
     return int(given)
+
+
+@cache
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- the workers -------------------------------------------------------------------------------------------------
@@ -103,7 +110,7 @@ def share(work: Callable[[Piece], Any], pieces: Sequence[Piece]) -> None:
         return
     job = _Job(work, pieces)
     for _ in range(_POOL.grow_to(helpers)):
-        _POOL.queue.put((job, copy_context()))  # so that np.errstate holds in the worker too
+        _POOL.post(job)
     job.take_part()
     job.done.acquire()
     if job.error is not None:
@@ -142,12 +149,20 @@ class _Job:
 
 
 class _Pool:
-    """Threads that wait for jobs."""
+    """Threads that wait for jobs: asleep or, for a moment after a job, if `stay_awake` was given a function, awake."""
+
+    wait: Callable[[np.ndarray, int], None] | None = None  # also in a forked child, which calls __init__ again
 
     def __init__(self) -> None:
-        self.queue: SimpleQueue[tuple[_Job, Context]] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[_Job, Context]] = SimpleQueue()
+        self._posted = np.zeros(1, np.int64)  # the number of jobs so far, which threads that are awake watch
         self._threads: list[Thread] = []
         self._lock = Lock()
+
+    def post(self, job: _Job) -> None:
+        """Let one more thread take part in a job."""
+        self._queue.put((job, copy_context()))  # so that np.errstate holds in the worker too
+        self._posted += 1
 
     def grow_to(self, number: int) -> int:
         """Start threads until there are `number`; return how many are available, fewer if the system refuses one."""
@@ -164,12 +179,23 @@ class _Pool:
 
     def _wait(self) -> None:
         while True:
-            job, context = self.queue.get()
+            job, context = self._queue.get()
             context.run(job.take_part)
             del job, context  # so that its arrays are freed before the next job arrives
+            seen = int(self._posted[0])
+            if self.wait is not None and self._queue.empty() and len(self._threads) < _processors():
+                self.wait(self._posted, seen)
 
 
 _POOL = _Pool()
+
+
+def stay_awake(wait: Callable[[np.ndarray, int], None]) -> None:
+    """Let idle threads call ``wait(counter, seen)`` before they sleep; it returns when counter[0] is no longer `seen`.
+
+    It must not hold the GIL, and must return within a few milliseconds. Only compiled code can do that.
+    """
+    _POOL.wait = wait
 
 
 # ---- BLAS --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib.arrays.threads import stay_awake
+
 __all__ = ["FILES", "available", "overrides", "register", "replaced"]
 
 FILES = {
@@ -53,6 +55,9 @@ def register(formulas: dict[str, Any]) -> None:
 def _first_call(formula: Any, file: str) -> Callable[..., Any]:
     def load_and_call(*arguments: Any, **options: Any) -> Any:
         try:
+            waiting = import_module(f"{__name__}.waiting")
+            if waiting.can_wait():
+                stay_awake(waiting.wait_for_change)
             import_module(f"{__name__}.{file}")
         except ImportError as error:  # Numba refuses this version of NumPy or Python
             warnings.warn(f"tensorlib: no compiled kernels, because Numba cannot be imported: {error}", stacklevel=2)
