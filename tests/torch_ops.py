@@ -238,6 +238,32 @@ def attention(x, y, visible):
     return scores.masked_fill(~T(visible), -math.inf).softmax(-1) @ (x * y)
 
 
+def two_layers(x):
+    """Return weights and biases of a feed-forward block, made of the rows of x."""
+    rows = x.reshape(-1, x.shape[-1])
+    return rows.swapaxes(0, 1), rows[:, 0], rows, rows[0]
+
+
+def hidden(x):
+    """Return what a feed-forward block of PyTorch with these weights applies its ReLU to."""
+    return x @ two_layers(x)[0] + two_layers(x)[1]
+
+
+def projections(x):
+    """Return fixed weights and biases of attention for the width of x."""
+    d = x.shape[-1]
+    return np.sin(np.arange(3.0 * d * d)).reshape(d, 3 * d), np.cos(np.arange(3.0 * d)), np.eye(d) + 0.5, np.ones(d)
+
+
+def self_attention(x):
+    """Compute causal attention with projections by one head by hand."""
+    w, b, wo, bo = map(T, projections(x))
+    q, k, v = (x @ w.to(x.dtype) + b.to(x.dtype)).chunk(3, -1)
+    scores = q @ k.swapaxes(-1, -2) / math.sqrt(x.shape[-1])
+    past = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    return scores.masked_fill(~past, -math.inf).softmax(-1) @ v @ wo.to(x.dtype) + bo.to(x.dtype)
+
+
 WEIGHTS = [1.0, 0.5, -1.0, 0.7]  # of the gates of recurrent layers with one unit; W_x is the first row times these
 
 
@@ -451,7 +477,13 @@ OPS = [
        lambda x: F.linear(x, x.reshape(-1, x.shape[-1])).relu(),
        options=when(lambda s: s and math.prod(s) <= 24, anything),
        smooth=lambda xs, y: bool((F.linear(xs[0], xs[0].reshape(-1, xs[0].shape[-1])).abs() > 1e-2).all())),
+    Op("feed_forward", lambda x: tl.feed_forward(x, *two_layers(x)), lambda x: hidden(x).relu() @ two_layers(x)[2] +
+       two_layers(x)[3], options=when(lambda s: s and math.prod(s) <= 24, anything),
+       smooth=lambda xs, y: bool((hidden(xs[0]).abs() > 1e-2).all())),
     # normalization and attention
+    Op("add_norm", lambda x, y: tl.add_norm(x, y, *rows_of(y)),
+       lambda x, y: F.layer_norm(x + y, x.shape[-1:], *rows_of(y)), 2,
+       lambda r, s, t: {} if s and s == t and s[-1] > 1 else None),
     Op("layer_norm", lambda x, y: tl.layer_norm(x, *rows_of(y)),
        lambda x, y: F.layer_norm(x, x.shape[-1:], *rows_of(y)), 2,
        lambda r, s, t: {} if s and t and s[-1] == t[-1] > 1 else None),
@@ -465,6 +497,8 @@ OPS = [
     Op("cosine_similarity", lambda x, y: tl.cosine_similarity(x, y),
        lambda x, y: F.cosine_similarity(x, y, dim=-1), 2, same_shape,
        smooth=lambda xs, y: all(bool((x.norm(dim=-1) > 1e-2).all()) for x in xs)),
+    Op("multi_head_attention", lambda x: tl.multi_head_attention(x, *projections(x), heads=1, causal=True),
+       self_attention, options=when(lambda s: len(s) == 3 and math.prod(s) <= 36, anything)),
     Op("scaled_dot_product_attention", lambda x, y, visible: tl.scaled_dot_product_attention(x, y, x * y, visible),
        attention, 2,
        when(lambda s, t: s == t and len(s) >= 2, also(anything, visible=lambda r, s, t: mask(r, (s[-2], s[-2]))))),

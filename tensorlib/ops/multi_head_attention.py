@@ -130,7 +130,12 @@ def heads_of(q: Array, kv: Array | None, heads: int) -> list[Array]:
     parts = (*Split.run(q, sizes=[q.shape[-1] // 3] * 3, axis=2),) if kv is None else (
         q, *Split.run(kv, sizes=[kv.shape[-1] // 2] * 2, axis=2)
     )  # fmt: skip
-    return [x.reshape(*x.shape[:2], heads, x.shape[-1] // heads).swapaxes(1, 2) for x in parts]
+    return [split_heads(x, heads) for x in parts]
+
+
+def split_heads(x_BLD: Array, heads: int) -> Array:
+    """Return (B, L, D) as (B, H, L, K)."""
+    return x_BLD.reshape(*x_BLD.shape[:2], heads, x_BLD.shape[2] // heads).swapaxes(1, 2)
 
 
 def merged(x_BHLK: Array) -> Array:
@@ -182,8 +187,8 @@ def _gradient_of_heads(
     dheads_BTD, dwo, dbo = linear_gradient(dy, y_BTD, wo, needs)
     if dheads_BTD is None:
         return None, dwo, dbo
-    (dheads_BHTK,) = [x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (dheads_BTD,)]
-    gradients = attention_gradient(dheads_BHTK, *heads_of(q, kv, heads), pattern, statistics, (True, True, True))
+    q_k_v = heads_of(q, kv, heads)
+    gradients = attention_gradient(split_heads(dheads_BTD, heads), *q_k_v, pattern, statistics, (True, True, True))
     return [merged(d) for d in gradients], dwo, dbo
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorlib as tl
 from tensorlib.optable.row import CAUSAL, VISIBLE, Row, dropout_mask, sample
 
-__all__ = ["ROWS"]
+__all__ = ["ROWS", "reference_attention"]
 
 
 def _softmax(x: np.ndarray, axis: int = -1, visible: Any = True) -> np.ndarray:
@@ -19,7 +19,7 @@ def _softmax(x: np.ndarray, axis: int = -1, visible: Any = True) -> np.ndarray:
     return e / np.where(total == 0, 1, total)
 
 
-def _attention(
+def reference_attention(
     q: np.ndarray,
     k: np.ndarray,
     v: np.ndarray,
@@ -28,6 +28,7 @@ def _attention(
     return_weights: bool = False,
     causal: bool = False,
 ) -> Any:
+    """Return what `tl.scaled_dot_product_attention` returns, computed in NumPy."""
     if causal:
         visible = visible & np.tri(q.shape[-2], k.shape[-2], dtype=bool)
     weights = _softmax(q @ np.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1]), -1, visible)
@@ -40,7 +41,7 @@ ROWS: list[Row] = [
         "scaled_dot_product_attention",
         lambda q, k, v, visible=None, dropout=0.0, **options: tl.scaled_dot_product_attention(
             q, k, v, visible, dropout, tl.Generator(7), **options
-        ), _attention,
+        ), reference_attention,
         [sample((3, 2), (4, 2), (4, 3)), sample((2, 3, 2), (2, 4, 2), (2, 4, 2), visible=VISIBLE),
          sample((3, 2), (3, 2), (3, 2), visible=CAUSAL), sample((2, 1, 2), (1, 3, 2), (1, 3, 1), return_weights=True),
          sample((0, 2), (4, 2), (4, 2)), sample((1, 1, 1, 2), (2, 1, 2), (2, 1, 2)),

@@ -6,8 +6,11 @@ changes its method.
 
 import numpy as np
 
+from tensorlib.ops.add_norm import add_norm_formula
 from tensorlib.ops.attention import AttentionPattern, attention_formula
+from tensorlib.ops.feed_forward import feed_forward_formula
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula
+from tensorlib.ops.multi_head_attention import cross_attention_formula, self_attention_formula
 
 SHAPES = [(2, 3), (1, 1), (5, 1), (1, 7), (0, 4), (3, 0, 4), (2, 3, 5), (3, 32), (33, 257), (4,), (2000, 300)]
 inf = np.inf
@@ -197,6 +200,94 @@ def attention_gradients(rng, dtype):
     yield normal(rng, y.shape, dtype), q, k, v, pattern, kept, (True, True, True)
 
 
+def feed_forwards(rng, dtype):
+    """Yield few rows, and so many that a kernel cuts them into pieces."""
+    for shape, hidden, out in (((2, 3), 4, 3), ((1, 1), 1, 1), ((0, 3), 2, 3), ((3, 100, 5), 9, 5), ((700, 60), 50, 40)):
+        width = shape[-1]
+        w1, b1 = normal(rng, (width, hidden), dtype), normal(rng, (hidden,), dtype)
+        w2, b2 = normal(rng, (hidden, out), dtype), normal(rng, (out,), dtype)
+        for p in (0.0, 0.3):
+            yield normal(rng, shape, dtype), w1, b1, w2, b2, p, 5, 7
+    yield normal(rng, (60, 300), dtype).T, *(x.astype("float64") for x in (w1, b1, w2, b2)), 0.3, 5, 7
+    yield normal(rng, (60, 300), dtype).T, w1, b1, w2, b2, 0.3, 5, 7
+    yield np.broadcast_to(normal(rng, (60,), dtype), (300, 60)), w1, b1, w2, b2, 0.0, 0, 0
+    yield np.full((300, 60), np.nan, dtype), w1, b1, w2, b2, 0.0, 0, 0
+
+
+def feed_forward_gradients(rng, dtype):
+    for x, w1, b1, w2, b2, p, key, draw in feed_forwards(rng, dtype):
+        y, h = feed_forward_formula.dispatch(object)(x, w1, b1, w2, b2, p, key, draw)
+        for needs in ((True,) * 5, tuple((rng.random(5) < 0.5).tolist())):
+            yield normal(rng, y.shape, y.dtype), x, w1, h, w2, 1 / (1 - p), needs
+        yield np.broadcast_to(np.ones(1, y.dtype), y.shape), x, w1, h, w2, 1 / (1 - p), (True,) * 5
+
+
+def add_norms(rng, dtype):
+    for shape in [shape for shape in SHAPES if 1 not in shape[-1:]]:  # with one column, y does not depend on x
+        x, s = normal(rng, shape, dtype), normal(rng, shape, dtype)
+        weight, bias = normal(rng, shape[-1:], dtype), normal(rng, shape[-1:], dtype)
+        yield x, s, weight, bias, 1e-5, (0.0, 0, 0)
+        yield x, s, weight, bias, 0.1, (0.3, 5, 7)
+    w = normal(rng, (30,), dtype)
+    yield normal(rng, (30, 40), dtype).T, np.broadcast_to(normal(rng, (30,), dtype), (40, 30)), w, w, 0.1, (0.3, 5, 7)
+    yield normal(rng, (40, 30), dtype), normal(rng, (40, 30), dtype), w.astype("float64"), w, 0.1, (0.3, 5, 7)
+    yield np.zeros((2, 3), dtype), np.array([[inf, np.nan, 1], [1, 2, 3]], dtype), w[:3], w[:3], 0.1, (0.5, 1, 2)
+
+
+def add_norm_gradients(rng, dtype):
+    for x, s, weight, bias, eps, drop in add_norms(rng, dtype):
+        kept = add_norm_formula.dispatch(object)(x, s, weight, bias, eps, drop)[1]
+        for needs in ((True,) * 4, tuple((rng.random(4) < 0.5).tolist())):
+            yield normal(rng, x.shape, x.dtype), x, s, weight, kept, drop, needs
+        yield np.broadcast_to(np.ones(1, x.dtype), x.shape), x, s, weight, kept, drop, (True,) * 4
+
+
+def self_attentions(rng, dtype):
+    """Yield few sentences, and so many that a kernel cuts them into pieces; long ones, of several blocks of queries."""
+    patterns = [AttentionPattern(None, False, 0.0, 0, 0), AttentionPattern(None, True, 0.3, 5, 7)]
+    for batch, length, width, heads in ((2, 3, 4, 2), (1, 1, 1, 1), (0, 3, 4, 2), (60, 9, 8, 2), (9, 300, 4, 1)):
+        weights = attention_weights(rng, width, dtype)
+        padding = rng.random((batch, 1, 1, length)) < 0.8
+        for pattern in [*patterns, AttentionPattern(padding, True, 0.3, 5, 7), AttentionPattern(padding, False, 0.0, 0, 0)]:
+            yield normal(rng, (batch, length, width), dtype) / 3, *weights, heads, pattern
+    some = rng.random((1, 2, 9, 9)) < 0.7  # also queries that see nothing, and a mask for each head
+    x, weights = normal(rng, (60, 9, 8), dtype) / 3, attention_weights(rng, 8, dtype)
+    yield x, *weights, 2, AttentionPattern(some, False, 0.3, 1, 2)
+    yield x, *weights, 2, AttentionPattern(np.zeros((9, 9), bool), False, 0.0, 0, 0)
+    yield x, *[w.astype("float64") for w in weights], 2, patterns[0]
+    yield (1e3 * x).astype(dtype), *weights, 2, patterns[0]  # exponentials that would overflow
+
+
+def attention_weights(rng, width, dtype):
+    shapes = ((width, 3 * width), (3 * width,), (width, width), (width,))
+    return [np.asarray(normal(rng, shape, "float64") / 3 / width**0.5, dtype) for shape in shapes]
+
+
+def cross_attentions(rng, dtype):
+    for x, *weights, heads, pattern in self_attentions(rng, dtype):
+        if pattern.visible is None or pattern.visible.shape[-2] == 1:
+            yield x[:, : max(x.shape[1] - 2, 1)], x, *weights, heads, pattern._replace(causal=False)
+        else:
+            yield x, x + 1, *weights, heads, pattern._replace(causal=False)
+
+
+def self_attention_gradients(rng, dtype):
+    for x, w, b, wo, bo, heads, pattern in self_attentions(rng, dtype):
+        y, kept = self_attention_formula(x, w, b, wo, bo, heads, pattern)
+        for needs in ((True,) * 5, tuple((rng.random(5) < 0.5).tolist())):
+            yield normal(rng, y.shape, y.dtype), x, w, wo, kept, heads, pattern, needs
+    dy = normal(rng, y.shape, y.dtype)
+    dy[0] = inf
+    yield dy, x, w, wo, kept, heads, pattern, (True,) * 5
+
+
+def cross_attention_gradients(rng, dtype):
+    for x, memory, w, b, wo, bo, heads, pattern in cross_attentions(rng, dtype):
+        y, kept = cross_attention_formula(x, memory, w, b, wo, bo, heads, pattern)
+        for needs in ((True,) * 6, tuple((rng.random(6) < 0.5).tolist())):
+            yield normal(rng, y.shape, y.dtype), x, memory, w, wo, kept, heads, pattern, needs
+
+
 def linear_cross_entropies(rng, dtype):
     for n, d, classes in ((2, 3, 4), (1, 1, 1), (0, 3, 4), (33, 5, 257), (300, 4, 1500), (90, 3, 60_000)):
         x, weight, bias = normal(rng, (n, d), dtype), normal(rng, (d, classes), dtype), normal(rng, (classes,), dtype)
@@ -315,6 +406,14 @@ def gru_steps_gradients(rng, dtype):
 
 
 SAMPLES = {
+    "add_norm_formula": add_norms,
+    "add_norm_gradient": add_norm_gradients,
+    "cross_attention_formula": cross_attentions,
+    "cross_attention_gradient": cross_attention_gradients,
+    "feed_forward_formula": feed_forwards,
+    "feed_forward_gradient": feed_forward_gradients,
+    "self_attention_formula": self_attentions,
+    "self_attention_gradient": self_attention_gradients,
     "lstm_steps": lstm_steps,
     "lstm_steps_gradient": lstm_steps_gradients,
     "gru_steps": gru_steps,

@@ -4,18 +4,20 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
 
 import tensorlib as tl
-from tensorlib.kernels import overridable
+from tensorlib.kernels import chosen, overridable
+from tensorlib.kernels.numba import replaced
 from tests import ROOT
 from tests.conftest import backend_named, with_kernels
 from tests.kernels.samples import SAMPLES
 
 # These return also what the kernel keeps for its gradient; the formula keeps nothing.
-KEEPING = {"attention_formula", "linear_cross_entropy_formula"}
+KEEPING = {"attention_formula", "cross_attention_formula", "linear_cross_entropy_formula", "self_attention_formula"}
 
 
 # ---- the comparison ----------------------------------------------------------------------------------------------
@@ -53,16 +55,34 @@ def copied(value, backend):
     return backend.asarray(value)
 
 
+@contextmanager
+def only_for_numpy():
+    """Register the kernels for NumPy that compiled ones have replaced; then the compiled ones again."""
+    compiled = {formula: formula.registry[np.ndarray] for formula in overridable().values() if replaced(formula)}
+    try:
+        for formula in compiled:
+            formula.register(np.ndarray, replaced(formula))
+        yield
+    finally:
+        for formula, kernel in compiled.items():
+            formula.register(np.ndarray, kernel)
+
+
 @pytest.mark.filterwarnings("ignore:invalid value encountered in (matmul|subtract)")  # infinities are among the samples
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kind", ["numpy", "cupy"])
+@pytest.mark.parametrize("kind", ["numpy", "numba", "cupy"])
 @pytest.mark.parametrize("name", sorted(overridable()))
 def test_kernel_equals_formula(name, kind, dtype):
     assert name in SAMPLES, f"{name} may be overridden: give it samples in tests/kernels/samples.py"
-    backend, formula = backend_named(kind), overridable()[name]
+    backend, formula = backend_named("numpy" if kind == "numba" else kind), overridable()[name]
+    with only_for_numpy() if kind == "numpy" else nullcontext():
+        compare(name, kind, backend, formula, dtype)
+
+
+def compare(name, kind, backend, formula, dtype):
     kernel, plain = formula.dispatch(backend.xp.ndarray), formula.dispatch(object)
-    if kernel is plain:
-        pytest.skip(f"{name} has no kernel on {kind}")
+    if kernel is plain or (kind == "numba" and replaced(formula) is None):
+        pytest.skip(f"{name} has no kernel for {kind}" if chosen() == "numba" else "no compiled kernels here")
     allowed = 2e-5 if dtype == "float32" else 1e-12
     for arguments in SAMPLES[name](np.random.default_rng(0), dtype):
         shapes = [a.shape for a in arguments if isinstance(a, np.ndarray)]

@@ -13,7 +13,7 @@ import pytest
 import tensorlib as tl
 from tensorlib.engine.function import Function
 from tensorlib.graphs.held_arrays import arrays_in, held_arrays, own_attributes
-from tensorlib.kernels import enabled, overridable
+from tensorlib.kernels import enabled, numba, overridable
 from tensorlib.ops.exponential import Exp
 from tensorlib.optable import ROWS, function_names
 from tests import ROOT
@@ -214,11 +214,14 @@ def cuda_files():
     return found
 
 
-def host_file(formula):
-    """Return the file of a formula's kernel for NumPy arrays, or None."""
-    if np.ndarray not in formula.registry:
-        return None
-    return formula.registry[np.ndarray].__module__.removeprefix("tensorlib.kernels.").replace(".", "/") + ".py"
+def host_files(formula):
+    """Return the files of a formula's kernels for a CPU: the one for NumPy, and the compiled one that replaces it."""
+    name = formula.__name__
+    found = {f"numba/{file}.py" for file, names in numba.FILES.items() if name in names}
+    kernel = numba.replaced(formula) or formula.registry.get(np.ndarray, formula)
+    if kernel is not formula and kernel is not formula.dispatch(object):
+        found.add(kernel.__module__.removeprefix("tensorlib.kernels.").replace(".", "/") + ".py")
+    return found
 
 
 @with_kernels
@@ -226,7 +229,8 @@ def host_file(formula):
 def test_an_op_has_the_kernels_that_its_docstring_names(cls):
     line = KERNELS.search(inspect.cleandoc(cls.__doc__))
     formulas = formulas_of(cls)
-    files = {host_file(formula) for formula in formulas.values()} | {cuda_files().get(name) for name in formulas}
+    files = {file for formula in formulas.values() for file in host_files(formula)}
+    files |= {cuda_files().get(name) for name in formulas}
     assert set(listed(line[1]) if line else []) == files - {None}
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from tensorlib.arrays.array import Array
 from tensorlib.arrays.threads import BLAS, share
 from tensorlib.kernels.numba import overrides
-from tensorlib.kernels.numba.blas import FOUND, gemm
+from tensorlib.kernels.numba.blas import FOUND, for_blas, gemm
 from tensorlib.kernels.numba.compiling import AnyLayout, compiled, summing
 from tensorlib.kernels.numba.dropout import Mask, keep_or_zero, mask_of, room_for_bits, write_bits
 from tensorlib.kernels.numba.rows import contiguous, pieces, serves
@@ -266,10 +266,10 @@ def pattern_numbers(pattern: AttentionPattern, head_width: int, dtype: Any) -> t
 
 
 def _with_heads(x: np.ndarray, lead: tuple[int, ...]) -> np.ndarray:
-    """Return an operand as (B, H, length, width), whose last axis is contiguous."""
+    """Return an operand as (B, H, length, width)."""
     x = x if x.shape[:-2] == lead else np.broadcast_to(x, (*lead, *x.shape[-2:]))
     x = x.reshape(*(1, 1, *lead)[-2:], *x.shape[-2:]) if len(lead) < 2 else x
-    return x if x.strides[-1] == x.itemsize and x.flags.writeable else x.copy()
+    return for_blas(x)
 
 
 def _fits(pattern: AttentionPattern, q: np.ndarray, k: np.ndarray, v: np.ndarray) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import numpy as np
 from llvmlite import binding
 from numba import types
 from numba.extending import overload
@@ -16,7 +17,7 @@ from numba.extending import overload
 from tensorlib.arrays.threads import blas_libraries
 from tensorlib.kernels.numba.compiling import AnyLayout, compiled
 
-__all__ = ["FOUND", "gemm", "multiply"]
+__all__ = ["FOUND", "for_blas", "gemm", "multiply"]
 
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112  # cblas.h
 
@@ -61,9 +62,16 @@ def _choose(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz):  # ty
     return call
 
 
+def for_blas(x: np.ndarray) -> np.ndarray:
+    """Return a matrix, or a stack of matrices, that BLAS can read: rows or columns are contiguous and do not overlap."""
+    (n, m), (step, unit), item = x.shape[-2:], x.strides[-2:], x.itemsize
+    readable = (unit == item and step >= m * item) or (step == item and unit >= n * item)
+    return x if readable and x.flags.writeable else x.copy()
+
+
 @compiled
 def gemm(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
-    """z = scale x y + kept z for matrices; x and y may be transposed views, z has contiguous rows."""
+    """z = scale x y + kept z for matrices as `for_blas` returns them; z has contiguous rows."""
     (m, k), n, item = x.shape, y.shape[1], x.itemsize
     x_plain = x.strides[1] == item or k == 1
     y_plain = y.strides[1] == item or n == 1

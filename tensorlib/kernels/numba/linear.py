@@ -11,7 +11,7 @@ import numpy as np
 from tensorlib.arrays.array import Array
 from tensorlib.arrays.threads import BLAS, share
 from tensorlib.kernels.numba import overrides
-from tensorlib.kernels.numba.blas import FOUND, gemm, multiply
+from tensorlib.kernels.numba.blas import FOUND, for_blas, gemm, multiply
 from tensorlib.kernels.numba.compiling import compiled
 from tensorlib.kernels.numba.dropout import CHUNK, keep_or_zero, mask_of, room_for_bits, write_bits
 from tensorlib.kernels.numba.rows import contiguous, for_pieces, product_pieces, rows, serves
@@ -121,6 +121,7 @@ def _linear_kernel(
         return before(x, weight, bias)
     z = np.empty((*x.shape[:-1], weight.shape[1]), x.dtype)
     x_rows, z_rows, b = rows(x), rows(z), np.empty(0, x.dtype) if bias is None else contiguous(bias)
+    weight = for_blas(weight)
     with BLAS:
         share(lambda n: linear_rows(x_rows[n], weight, b, z_rows[n]), product_pieces(len(z_rows), z.size * len(weight)))
     return z
@@ -138,7 +139,7 @@ def _linear_relu_kernel(
     if not _shapes_fit(x, weight, *given) or x.size // x.shape[-1] <= FEW_ROWS:
         return before(x, weight, bias, p, key, draw)
     y = np.empty((*x.shape[:-1], weight.shape[1]), x.dtype)
-    x_rows, y_rows = rows(x), rows(y)
+    x_rows, y_rows, weight = rows(x), rows(y), for_blas(weight)
     b = np.zeros(weight.shape[1], x.dtype) if bias is None else contiguous(bias)
     mask, scale = mask_of(p, key, draw), x.dtype.type(dropout_scale(p) if p else 1)
 
@@ -174,7 +175,7 @@ def _linear_gradient_kernel(
     dx, dweight, dbias = (np.empty(shape, x.dtype) for shape in (x.shape, weight.shape, weight.shape[1:]))
     tasks: list[Callable[[], Any]] = []
     if needs[0]:
-        dx_rows = rows(dx)
+        dx_rows, weight = rows(dx), for_blas(weight)
         for n in product_pieces(len(x_rows), x.size * weight.shape[1]):
             tasks.append(partial(multiply, dz_rows[n], weight.T, dx_rows[n]))
     if needs[1]:

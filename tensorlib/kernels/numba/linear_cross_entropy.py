@@ -16,7 +16,7 @@ import numpy as np
 
 from tensorlib.arrays.array import Array
 from tensorlib.kernels.numba import overrides
-from tensorlib.kernels.numba.blas import FOUND, gemm
+from tensorlib.kernels.numba.blas import FOUND, for_blas, gemm
 from tensorlib.kernels.numba.compiling import AnyLayout, compiled, summing
 from tensorlib.kernels.numba.linear import add_bias, sum_of_rows
 from tensorlib.kernels.numba.rows import contiguous, serves
@@ -151,8 +151,7 @@ def _linear_cross_entropy_kernel(
     targets, counted, smoothing = classes
     if not FOUND or not serves(x, weight, *bias) or not x.size or not weight.size or not counted.any():
         return before(x, weight, *bias, classes=classes, needs=needs)
-    writable = weight if weight.flags.writeable else weight.copy("K")
     classes = targets.astype(np.int64, copy=False), counted, smoothing
     return loss_and_gradients(
-        _CompiledLoss, contiguous(x), writable, tuple([contiguous(b) for b in bias]), classes, needs
+        _CompiledLoss, contiguous(x), for_blas(weight), tuple([contiguous(b) for b in bias]), classes, needs
     )
