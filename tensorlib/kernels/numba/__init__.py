@@ -48,8 +48,9 @@ def register(formulas: dict[str, Any]) -> None:
     for file, names in FILES.items():
         for name in names:
             formula = formulas[name]
-            _REPLACED[formula] = formula.dispatch(np.ndarray)
-            formula.register(np.ndarray, _first_call(formula, file))
+            if formula not in _REPLACED:
+                _REPLACED[formula] = formula.dispatch(np.ndarray)
+                formula.register(np.ndarray, _first_call(formula, file))
 
 
 def _first_call(formula: Any, file: str) -> Callable[..., Any]:
