@@ -11,7 +11,8 @@ import pytest
 import tensorlib as tl
 from tensorlib.arrays.backend import get_backend
 from tensorlib.arrays.random import default_generator
-from tensorlib.kernels import enabled
+from tensorlib.kernels import enabled, overridable
+from tensorlib.kernels.numba import replaced
 from tests.strict import STRICT
 
 # A process started in the background of a script, or under nohup, ignores signals, and its children inherit that.
@@ -31,6 +32,19 @@ def backend_named(name):
         return get_backend(name)
     except RuntimeError as error:
         pytest.skip(str(error))
+
+
+@contextlib.contextmanager
+def only_for_numpy():
+    """Register the kernels for NumPy that compiled ones have replaced; then the compiled ones again."""
+    compiled = {formula: formula.registry[np.ndarray] for formula in overridable().values() if replaced(formula)}
+    try:
+        for formula in compiled:
+            formula.register(np.ndarray, replaced(formula))
+        yield
+    finally:
+        for formula, kernel in compiled.items():
+            formula.register(np.ndarray, kernel)
 
 
 @pytest.fixture(scope="session", autouse=True)

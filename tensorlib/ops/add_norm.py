@@ -94,7 +94,7 @@ def add_norm(
     Raises TypeError if x or s is not floating, and ValueError if shapes do not fit.
 
     >>> tl.add_norm([[1.0, 2.0, 3.0]], [[0.0, 0.0, 3.0]])
-    Tensor([[-1.0690 -0.2673  1.3363]], shape=(1, 3), dtype=float32)
+    Tensor([[-0.9258 -0.4629  1.3887]], shape=(1, 3), dtype=float32)
     """
     p = checked_probability("add_norm", "dropout", dropout)
     x = checked_floating("add_norm", "x", x)

@@ -55,7 +55,7 @@ class Attention(Function):
     Nothing of size (T, S) is kept, except for a mask of that size: backward computes the weights again.
 
     Keeps q, k, v and pattern; statistics (by a kernel, for each query): largest score, sum of exponentials.
-    Kernels: numpy/attention.py.
+    Kernels: numpy/attention.py, numba/attention.py.
     """
 
     broadcasts = True

@@ -32,7 +32,7 @@ class CrossEntropy(Function):
     is softmax(x), and the other terms are linear in x  =>  dx_nv = dloss_n (softmax(x_n)_v - q_nv).
 
     Keeps logits, targets and counted; statistics (for each row): largest logit, logarithm of the sum of exponentials.
-    Kernels: numpy/crossentropy.py, cuda/crossentropy.py.
+    Kernels: numpy/crossentropy.py, numba/crossentropy.py, cuda/crossentropy.py.
     """
 
     def forward(self, logits: Array, targets: Array, counted: Array, smoothing: float) -> Array:

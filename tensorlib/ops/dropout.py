@@ -28,7 +28,7 @@ class Dropout(Function):
     The op is linear, so its gradient is the op itself with the same mask, drawn again from (key, draw).
 
     Keeps nothing.
-    Kernels: numpy/dropout.py, cuda/dropout.py.
+    Kernels: numpy/dropout.py, numba/dropout.py, cuda/dropout.py.
     """
 
     def forward(self, x: Array, p: float, key: int, draw: int) -> Array:
@@ -60,7 +60,7 @@ class AddDropout(Function):
     """z = x + y · m, with the mask m of Dropout  =>  dx = dz, dy = dz · m.
 
     Keeps nothing.
-    Kernels: numpy/dropout.py, cuda/dropout.py.
+    Kernels: numpy/dropout.py, numba/dropout.py, cuda/dropout.py.
     """
 
     def forward(self, x: Array, y: Array, p: float, key: int, draw: int) -> Array:

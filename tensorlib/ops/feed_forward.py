@@ -28,12 +28,12 @@ __all__ = ["feed_forward"]
 
 
 class FeedForward(Function):
-    """y = h W2 + b2 with h = max(x W1 + b1, 0) · m and dropout's mask m (Vaswani et al. 2017, equation 2).
+    """y = h w2 + b2 with h = max(x w1 + b1, 0) · m and dropout's mask m (Vaswani et al. 2017, equation 2).
 
-    With z = x W1 + b1  =>  dh = dy W2^T, dW2 = h^T dy, db2 = sum of dy; dz = dh / (1-p) where h > 0, else 0;
-    dx = dz W1^T, dW1 = x^T dz, db1 = sum of dz.
+    With z = x w1 + b1  =>  dh = dy w2^T, dw2 = h^T dy, db2 = sum of dy; dz = dh / (1-p) where h > 0, else 0;
+    dx = dz w1^T, dw1 = x^T dz, db1 = sum of dz.
 
-    Keeps x, W1, b1 and W2; statistics: h.
+    Keeps x, w1, b1 and w2; statistics: h.
     Kernels: numba/feed_forward.py.
     """
 
@@ -66,7 +66,7 @@ def feed_forward_formula(
 def feed_forward_gradient(
     dy: Array, x: Array, w1: Array, h: Array, w2: Array, scale: float, needs: tuple[bool, ...]
 ) -> tuple[Array | None, ...]:
-    """Return dx, dW1, db1, dW2 and db2; each is None if it is not needed."""
+    """Return dx, dw1, db1, dw2 and db2; each is None if it is not needed."""
     inner = any(needs[:3])
     dh, dw2, db2 = linear_gradient(dy, h, w2, (inner, needs[3], needs[4]))
     if not inner:

@@ -25,7 +25,7 @@ class Linear(Function):
     z_ne = sum_d x_nd W_de + b_e  =>  dx = dz W^T, dW = x^T dz, db = sum_n dz_n.
 
     Keeps x and weight.
-    Kernels: numpy/linear.py.
+    Kernels: numpy/linear.py, numba/linear.py.
     """
 
     fresh = True
@@ -64,7 +64,7 @@ class LinearRelu(Function):
     mask need not be drawn again. A NaN propagates and receives its gradient, as in `relu`.
 
     Keeps x, weight and y.
-    Kernels: numpy/linear.py, cuda/linear.py.
+    Kernels: numpy/linear.py, numba/linear.py, cuda/linear.py.
     """
 
     fresh = True

@@ -33,14 +33,14 @@ __all__ = ["multi_head_attention"]
 
 
 class SelfAttention(Function):
-    """y = (heads side by side) Wo + bo, where head h is softmax(q_h k_h^T / sqrt(K)) v_h and [q k v] = x W + b.
+    """y = (heads side by side) wo + bo, where head h is softmax(q_h k_h^T / sqrt(K)) v_h and [q k v] = x w + b.
 
-    Its gradient is that of the ops that it is composed of, in reverse: of the linear layer with Wo, of the attention of
-    each head (see `Attention`), and of the linear layer with W, whose dz is [dq dk dv].
+    Its gradient is that of the ops that it is composed of, in reverse  =>  that of the linear layer with wo, of the
+    attention of each head (see `Attention`), and of the linear layer with w, whose dz is [dq dk dv].
 
-    Keeps x, W, b, Wo and pattern; statistics: q, k, v, the heads' outputs; (by a kernel, for each query) the largest
-    score and the sum of exponentials.
-    Kernels: numba/multi_head_attention.py.
+    Keeps x, w, b, wo and pattern; statistics: projections, outputs of heads, (by a kernel, for each query) largest
+    score, sum of exponentials.
+    Kernels: numpy/attention.py, numba/attention.py, numba/multi_head_attention.py.
     """
 
     fresh = True
@@ -60,13 +60,13 @@ class SelfAttention(Function):
 
 
 class CrossAttention(Function):
-    """As `SelfAttention`, but queries come from x, q = x Wq + bq, and keys and values from the memory, [k v] = m Wkv + bkv.
+    """As `SelfAttention`, but queries come from x, q = x wq + bq, and keys and values from memory, [k v] = m wkv + bkv.
 
-    Wq is the first D columns of W, Wkv the others.
+    wq is the first D columns of w, wkv the others.
 
-    Keeps x, memory, W, b, Wo and pattern; statistics: q, k, v, the heads' outputs; (by a kernel, for each query) the
-    largest score and the sum of exponentials.
-    Kernels: numba/multi_head_attention.py.
+    Keeps x, memory, w, b, wo and pattern; statistics: queries, keys with values, outputs of heads, (by a kernel, for
+    each query) largest score, sum of exponentials.
+    Kernels: numpy/attention.py, numba/attention.py, numba/multi_head_attention.py.
     """
 
     fresh = True
@@ -148,7 +148,7 @@ def merged(x_BHLK: Array) -> Array:
 def self_attention_gradient(
     dy: Array, x: Array, w: Array, wo: Array, kept: Any, heads: int, pattern: AttentionPattern, needs: tuple[bool, ...]
 ) -> tuple[Array | None, ...]:
-    """Return dx, dW, db, dWo and dbo; each is None if it is not needed."""
+    """Return dx, dw, db, dwo and dbo; each is None if it is not needed."""
     dparts, dwo, dbo = _gradient_of_heads(dy, wo, kept, heads, pattern, (any(needs[:3]), *needs[3:]))
     if dparts is None:
         return None, None, None, dwo, dbo
@@ -168,7 +168,7 @@ def cross_attention_gradient(
     pattern: AttentionPattern,
     needs: tuple[bool, ...],
 ) -> tuple[Array | None, ...]:
-    """Return dx, dmemory, dW, db, dWo and dbo; each is None if it is not needed."""
+    """Return dx, dmemory, dw, db, dwo and dbo; each is None if it is not needed."""
     dparts, dwo, dbo = _gradient_of_heads(dy, wo, kept, heads, pattern, (any(needs[:4]), *needs[4:]))
     if dparts is None:
         return None, None, None, None, dwo, dbo
@@ -182,7 +182,7 @@ def cross_attention_gradient(
 def _gradient_of_heads(
     dy: Array, wo: Array, kept: Any, heads: int, pattern: AttentionPattern, needs: tuple[bool, ...]
 ) -> tuple[Any, Array | None, Array | None]:
-    """Return [dq, dk, dv], each (B, L, D), dWo and dbo."""
+    """Return [dq, dk, dv], each (B, L, D), dwo and dbo."""
     q, kv, y_BTD, statistics = kept
     dheads_BTD, dwo, dbo = linear_gradient(dy, y_BTD, wo, needs)
     if dheads_BTD is None:

@@ -34,7 +34,7 @@ class LayerNorm(Function):
     =>  dx = rstd (g - mean(g) - h mean(g h)), dweight = sum of dy h, dbias = sum of dy over all rows.
 
     Keeps x and weight; statistics: mean, 1/std.
-    Kernels: numpy/normalize.py, cuda/normalize.py.
+    Kernels: numpy/normalize.py, numba/normalize.py, cuda/normalize.py.
     """
 
     fresh = True

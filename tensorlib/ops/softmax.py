@@ -28,7 +28,7 @@ class Softmax(Function):
     dy_i/dx_j = y_i (1[i=j] - y_j)  =>  dx = y (dy - <dy, y>).
 
     Keeps y.
-    Kernels: numpy/softmax.py, cuda/softmax.py.
+    Kernels: numpy/softmax.py, numba/softmax.py, cuda/softmax.py.
     """
 
     def forward(self, x: Array, axis: int | tuple[int, ...], visible: Array | None) -> Array:

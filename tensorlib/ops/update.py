@@ -44,7 +44,7 @@ def adam_update(
     p <- p - learning_rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
     Weight decay is added to g or, if `decoupled` (AdamW), subtracted from p: p <- p - learning_rate weight_decay p.
 
-    Kernels: numpy/update.py, cuda/update.py.
+    Kernels: numpy/update.py, numba/update.py, cuda/update.py.
     """
     if weight_decay and decoupled:
         p = p * (1 - learning_rate * weight_decay)
@@ -64,6 +64,6 @@ def average_update(e: Array, w: Array, decay: float) -> None:
 
     It is computed as e + (1 - decay) (w - e), which leaves an average of equal values exactly as it is.
 
-    Kernels: numpy/update.py, cuda/update.py.
+    Kernels: numpy/update.py, numba/update.py, cuda/update.py.
     """
     e += (1 - decay) * (w - e)

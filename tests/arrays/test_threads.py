@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ import tensorlib as tl
 from models.architectures.transformer import Transformer, TransformerConfig
 from nn import optim
 from tensorlib.arrays.threads import BLAS, share
+from tensorlib.kernels import chosen
 from tests import ROOT
+from tests.conftest import only_for_numpy
 
 
 def blas_threads():
@@ -231,10 +234,19 @@ def test_bits_do_not_depend_on_the_number_of_threads(program):
     assert len(found) == 1
 
 
-def test_the_sample_of_bits_is_large_enough_to_be_shared(monkeypatch):
+SHARING = {
+    "numpy": {"linalg", "blocks", "attention", "linear_cross_entropy", "recurrent"},
+    "numba": {"rows", "feed_forward", "multi_head_attention"},
+}
+
+
+@pytest.mark.parametrize("technology", SHARING)
+def test_the_sample_of_bits_is_large_enough_to_be_shared(technology, monkeypatch):
     """Otherwise the test above would compare one thread with itself."""
+    if technology == "numba" and chosen() != "numba":
+        pytest.skip("no compiled kernels here")
     kernels = set()
-    for module in ("linalg", "blocks", "attention", "linear_cross_entropy", "recurrent"):
+    for module in SHARING[technology]:
 
         def spy(work, pieces, module=module):
             if len(pieces) > 1:
@@ -242,7 +254,13 @@ def test_the_sample_of_bits_is_large_enough_to_be_shared(monkeypatch):
             for piece in pieces:
                 work(piece)
 
-        monkeypatch.setattr(f"tensorlib.kernels.numpy.{module}.share", spy)
+        monkeypatch.setattr(f"tensorlib.kernels.{technology}.{module}.share", spy)
+    with only_for_numpy() if technology == "numpy" else nullcontext():
+        run_all_kernels()
+    assert kernels == SHARING[technology]
+
+
+def run_all_kernels():
     model = Transformer(TransformerConfig(900, 900, 2, 64, 4, 256, dropout=0.1))
     optimizer = optim.Adam(model.named_parameters(), 1e-3)
     ids = np.random.default_rng(0).integers(4, 900, (24, 45))
@@ -250,7 +268,6 @@ def test_the_sample_of_bits_is_large_enough_to_be_shared(monkeypatch):
     tl.cross_entropy(model(ids, ids), ids).backward()
     optimizer.step()
     nn.GRU(150, 150)(np.zeros((40, 2, 150), "float32"))
-    assert kernels == {"linalg", "blocks", "attention", "linear_cross_entropy", "recurrent"}
 
 
 # ---- when the system refuses threads, and after a fork ----

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ import tensorlib as tl
 from tensorlib.kernels import chosen, overridable
 from tensorlib.kernels.numba import replaced
 from tests import ROOT
-from tests.conftest import backend_named, with_kernels
+from tests.conftest import backend_named, only_for_numpy, with_kernels
 from tests.kernels.samples import SAMPLES
 
 # These return also what the kernel keeps for its gradient; the formula keeps nothing.
@@ -53,19 +53,6 @@ def copied(value, backend):
         core = value[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in value.strides)]
         return backend.xp.broadcast_to(backend.asarray(core), value.shape)
     return backend.asarray(value)
-
-
-@contextmanager
-def only_for_numpy():
-    """Register the kernels for NumPy that compiled ones have replaced; then the compiled ones again."""
-    compiled = {formula: formula.registry[np.ndarray] for formula in overridable().values() if replaced(formula)}
-    try:
-        for formula in compiled:
-            formula.register(np.ndarray, replaced(formula))
-        yield
-    finally:
-        for formula, kernel in compiled.items():
-            formula.register(np.ndarray, kernel)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in (matmul|subtract)")  # infinities are among the samples
