@@ -166,8 +166,8 @@ class MultiHeadAttention(Module):
         if not (return_weights or turned) and one_batch and run_as_one_op(self.projection, self.output):
             projection, output, p = self.projection, self.output, self.dropout if self.training else 0.0
             return tl.multi_head_attention(
-                x_BTD, projection.weight, projection.bias, output.weight, output.bias, self.heads, memory_BSD, visible,
-                causal, p,
+                x_BTD, projection.weight, projection.bias, output.weight, output.bias, memory_BSD, visible,
+                heads=self.heads, causal=causal, dropout=p,
             )  # fmt: skip
         if memory_BSD is None:
             q_BHTK, k_BHSK, v_BHSK = self.queries_keys_values(x_BTD)

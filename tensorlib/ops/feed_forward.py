@@ -6,7 +6,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array
-from tensorlib.engine.function import Function, derivation
+from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.engine.recording import current_state
 from tensorlib.ops.dropout import checked_probability, dropout_scale, next_draw
 from tensorlib.ops.linear import (
@@ -97,8 +97,9 @@ def feed_forward(
     Tensor([[6.5]], shape=(1, 1), dtype=float32)
     """
     p = checked_probability("feed_forward", "dropout", dropout)
-    x, w1, b1 = linear_operands("feed_forward", x, w1, b1)
-    _, w2, b2 = linear_operands("feed_forward", b1, w2, b2)  # b1 has the width of h
+    x = as_tensor(x)
+    x, w1, b1 = linear_operands("feed_forward", x, w1, as_tensor(b1, like=x))
+    _, w2, b2 = linear_operands("feed_forward", b1, w2, as_tensor(b2, like=x))  # b1 has the width of h
     key, draw = next_draw("feed_forward", p, generator)
     if current_state().formulas:
         return Linear.apply(LinearRelu.apply(x, w1, b1, p=p, key=key, draw=draw), w2, b2)

@@ -209,9 +209,10 @@ def multi_head_attention(
     bias: TensorLike,
     output_weight: TensorLike,
     output_bias: TensorLike,
-    heads: int,
     memory: TensorLike | None = None,
     visible: TensorLike | None = None,
+    *,
+    heads: int,
     causal: bool = False,
     dropout: float = 0.0,
     generator: Generator | None = None,
@@ -235,9 +236,10 @@ def multi_head_attention(
     name = "multi_head_attention"
     check_flag(name, "causal", causal)
     p = checked_probability(name, "dropout", dropout)
-    x, weight, bias = linear_operands(name, x, weight, bias)
+    x = as_tensor(x)
+    x, weight, bias = linear_operands(name, x, weight, as_tensor(bias, like=x))
     width = x.shape[-1]
-    output_weight, output_bias = linear_operands(name, x, output_weight, output_bias)[1:]
+    output_weight, output_bias = linear_operands(name, x, output_weight, as_tensor(output_bias, like=x))[1:]
     if x.ndim != 3 or weight.shape[1] != 3 * width or output_weight.shape[1] != width:
         raise ValueError(
             f"{name}: x must be (B, T, D), weight (D, 3D) and output_weight (D, D), got {x.shape}, {weight.shape} and "

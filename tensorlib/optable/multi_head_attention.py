@@ -15,27 +15,24 @@ __all__ = ["ROWS"]
 
 def _multi_head_attention(
     x: np.ndarray, w: np.ndarray, b: np.ndarray, wo: np.ndarray, bo: np.ndarray, memory: np.ndarray | None = None,
-    visible: Any = True, causal: bool = False, dropout: float = 0.0,
+    visible: Any = True, heads: int = 1, causal: bool = False, dropout: float = 0.0,
 ) -> np.ndarray:  # fmt: skip
     source, d = x if memory is None else memory, x.shape[-1]
     parts = x @ w[:, :d] + b[:d], source @ w[:, d : 2 * d] + b[d : 2 * d], source @ w[:, 2 * d :] + b[2 * d :]
-    q, k, v = (np.swapaxes(p.reshape(*p.shape[:2], HEADS, d // HEADS), 1, 2) for p in parts)
+    q, k, v = (np.swapaxes(p.reshape(*p.shape[:2], heads, d // heads), 1, 2) for p in parts)
     y = np.swapaxes(reference_attention(q, k, v, visible, dropout, causal=causal), 1, 2)
     return y.reshape(x.shape) @ wo + bo
 
 
-HEADS = 2
 WEIGHTS = (4, 12), (12,), (4, 4), (4,)
 PADDING = np.array([[True, True, True, False], [True, False, True, True]])[:, None, None]
 
 ROWS: list[Row] = [
     Row(
         "multi_head_attention",
-        lambda x, w, b, wo, bo, memory=None, visible=None, causal=False, dropout=0.0: tl.multi_head_attention(
-            x, w, b, wo, bo, HEADS, memory, visible, causal, dropout, tl.Generator(7)
-        ), _multi_head_attention,
-        [sample((2, 3, 4), *WEIGHTS), sample((2, 3, 4), *WEIGHTS, causal=True, dropout=0.3),
-         sample((2, 3, 4), *WEIGHTS, (2, 4, 4), visible=PADDING), sample((1, 2, 4), *WEIGHTS, (1, 3, 4), dropout=0.3),
-         sample((0, 3, 4), *WEIGHTS), sample((1, 1, 4), *WEIGHTS), sample((2, 4, 4), *WEIGHTS, visible=PADDING)],
+        lambda *operands, **options: tl.multi_head_attention(*operands, **options, generator=tl.Generator(7)), _multi_head_attention,
+        [sample((2, 3, 4), *WEIGHTS, heads=2), sample((2, 3, 4), *WEIGHTS, heads=2, causal=True, dropout=0.3),
+         sample((2, 3, 4), *WEIGHTS, (2, 4, 4), heads=2, visible=PADDING), sample((1, 2, 4), *WEIGHTS, (1, 3, 4), heads=2, dropout=0.3),
+         sample((0, 3, 4), *WEIGHTS, heads=2), sample((1, 1, 4), *WEIGHTS, heads=2), sample((2, 4, 4), *WEIGHTS, heads=2, visible=PADDING)],
     ),
 ]  # fmt: skip

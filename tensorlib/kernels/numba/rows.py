@@ -23,8 +23,13 @@ MOST_PIECES = 8
 
 
 def serves(x: np.ndarray, *others: np.ndarray) -> bool:
-    """Return whether all arrays have the dtype of x, which is float32 or float64."""
-    return x.dtype.char in "fd" and all(o.dtype == x.dtype for o in others)
+    """Return whether all are NumPy's arrays of the dtype of x, which is float32 or float64."""
+    if x.dtype.char not in "fd":
+        return False
+    for other in others:
+        if other.dtype != x.dtype or not isinstance(other, np.ndarray):
+            return False
+    return True
 
 
 def rows(x: np.ndarray) -> np.ndarray:
