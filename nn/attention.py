@@ -165,6 +165,7 @@ class MultiHeadAttention(Module):
         one_batch = memory_BSD is None or memory_BSD.shape[0] == x_BTD.shape[0]
         if not (return_weights or turned) and one_batch and run_as_one_op(self.projection, self.output):
             projection, output, p = self.projection, self.output, self.dropout if self.training else 0.0
+            assert projection.bias is not None and output.bias is not None
             return tl.multi_head_attention(
                 x_BTD, projection.weight, projection.bias, output.weight, output.bias, memory_BSD, visible,
                 heads=self.heads, causal=causal, dropout=p,

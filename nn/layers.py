@@ -210,6 +210,7 @@ class FeedForward(Module):
         if not run_as_one_op(self.hidden, self.output):
             return self.output(self.hidden(x))
         hidden, output = self.hidden, self.output
+        assert hidden.bias is not None and output.bias is not None
         x = with_width(self, x, hidden.weight.shape[0], hidden.weight)
         p = hidden.dropout if hidden.training else 0.0
         return tl.feed_forward(x, hidden.weight, hidden.bias, output.weight, output.bias, p)

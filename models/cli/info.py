@@ -7,11 +7,23 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 import tensorlib as tl
+from tensorlib.kernels import chosen
+from tensorlib.kernels.numba import available
 from tensorlib.messages import plural
 
 __all__ = ["info"]
 
-PACKAGES = ("numpy", "sentencepiece", "safetensors", "sacrebleu", "threadpoolctl", "cupy", "graphviz", "graphviz-pure")
+PACKAGES = (
+    "numpy",
+    "sentencepiece",
+    "safetensors",
+    "sacrebleu",
+    "threadpoolctl",
+    "cupy",
+    "numba",
+    "graphviz",
+    "graphviz-pure",
+)
 
 
 def info() -> int:
@@ -25,12 +37,19 @@ def info() -> int:
     print("packages: " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
     print("backend numpy: yes")
     print(f"backend cupy: {_gpu()}")
-    print(f"kernels: {plural(tl.thread_count(), 'thread')}")
+    print(f"kernels: {_kernels()}, {plural(tl.thread_count(), 'thread')}")
     for pool in threadpool_info():
         kernels = f", {pool['architecture']} kernels" if "architecture" in pool else ""
         name = f"{pool['internal_api']} {pool.get('version') or ''}".strip()
         print(f"{pool['user_api']}: {name}{kernels}, {plural(pool['num_threads'], 'thread')}")
     return 0
+
+
+def _kernels() -> str:
+    """Return which kernels run on the CPU, and what would be faster."""
+    names = {"0": "none (TENSORLIB_KERNELS=0)", "numpy": "NumPy's", "numba": "compiled by Numba"}
+    kind = chosen()
+    return names[kind] + ("; pip install numba for faster ones" if kind == "numpy" and not available() else "")
 
 
 def _version(package: str) -> str:

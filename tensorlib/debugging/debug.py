@@ -49,7 +49,10 @@ def debug() -> Scope:
 def _debugging() -> Iterator[None]:
     watch = _FiniteCheck()
     try:
-        with np.errstate(all="ignore"), recording(source=True, formulas=True, watch=watch):  # the report replaces NumPy's warnings
+        with (
+            np.errstate(all="ignore"),
+            recording(source=True, formulas=True, watch=watch),
+        ):  # the report replaces NumPy's warnings
             yield
     finally:
         watch.cuts.close()

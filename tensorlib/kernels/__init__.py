@@ -1,8 +1,9 @@
 """Kernels: fast overrides of formulas in ops/.
 
 A kernel is registered for an array type under ``functools.singledispatch``: the formula stays readable, and the kernel
-runs instead. TENSORLIB_KERNELS in the environment chooses: ``0`` registers no kernel, everything works, but more slowly;
-``numpy`` registers those for NumPy (and CuPy); ``numba``, the default where Numba is installed, also those that Numba compiles.
+runs instead. TENSORLIB_KERNELS in the environment chooses: ``0`` registers no kernel, and everything works, but more
+slowly; ``numpy`` registers those written in NumPy (and those for CuPy); ``numba``, the default where Numba is
+installed, also those that Numba compiles.
 """
 
 from __future__ import annotations

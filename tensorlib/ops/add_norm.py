@@ -9,7 +9,7 @@ from tensorlib.arrays.backend import Array
 from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.engine.recording import current_state
 from tensorlib.ops.arguments import at_least_float32, checked_floating
-from tensorlib.ops.dropout import AddDropout, Dropout, add_dropout_formula, checked_probability, next_draw
+from tensorlib.ops.dropout import AddDropout, Dropout, checked_probability, next_draw
 from tensorlib.ops.normalize import (
     LayerNorm,
     checked_eps,
@@ -37,7 +37,9 @@ class AddNorm(Function):
     Kernels: numba/add_norm.py.
     """
 
-    def forward(self, x: Array, s: Array, weight: Array, bias: Array, eps: float, drop: tuple[float, int, int]) -> Array:
+    def forward(
+        self, x: Array, s: Array, weight: Array, bias: Array, eps: float, drop: tuple[float, int, int]
+    ) -> Array:
         self.eps, self.drop = eps, drop
         y, self.statistics = add_norm_formula(x, s, weight, bias, eps, drop)
         self.save(x, s, weight)
@@ -70,7 +72,9 @@ def add_norm_gradient(
     """Return dx, ds, dweight and dbias; each is None if it is not needed."""
     p, key, draw = drop
     inputs = needs[0] or needs[1]
-    dz, dweight, dbias = layer_norm_gradient(dy, residual_sum(x, s, drop), weight, *kept, (inputs, *needs[2:]))
+    mean, rstd = kept
+    z = residual_sum(x, s, drop)
+    dz, dweight, dbias = layer_norm_gradient(dy, z, weight, mean, rstd, (inputs, *needs[2:]))
     ds = Dropout.run(dz, p=p, key=key, draw=draw) if p and needs[1] else dz
     return dz if needs[0] else None, ds if needs[1] else None, dweight, dbias
 

@@ -69,7 +69,7 @@ def feed_forward_gradient(
     """Return dx, dw1, db1, dw2 and db2; each is None if it is not needed."""
     inner = any(needs[:3])
     dh, dw2, db2 = linear_gradient(dy, h, w2, (inner, needs[3], needs[4]))
-    if not inner:
+    if dh is None:
         return None, None, None, dw2, db2
     dz = linear_relu_gradient(dh, h, scale)
     dx, dw1, db1 = linear_gradient(dz, x, w1, needs[:3])

@@ -135,7 +135,8 @@ def heads_of(q: Array, kv: Array | None, heads: int) -> list[Array]:
 
 def split_heads(x_BLD: Array, heads: int) -> Array:
     """Return (B, L, D) as (B, H, L, K)."""
-    return x_BLD.reshape(*x_BLD.shape[:2], heads, x_BLD.shape[2] // heads).swapaxes(1, 2)
+    batch, length, width = x_BLD.shape
+    return x_BLD.reshape((batch, length, heads, width // heads)).swapaxes(1, 2)
 
 
 def merged(x_BHLK: Array) -> Array:
@@ -187,12 +188,12 @@ def _gradient_of_heads(
     dheads_BTD, dwo, dbo = linear_gradient(dy, y_BTD, wo, needs)
     if dheads_BTD is None:
         return None, dwo, dbo
-    q_k_v = heads_of(q, kv, heads)
-    gradients = attention_gradient(split_heads(dheads_BTD, heads), *q_k_v, pattern, statistics, (True, True, True))
+    dy_BHTK, (q_BHTK, k_BHSK, v_BHSK) = split_heads(dheads_BTD, heads), heads_of(q, kv, heads)
+    gradients: Any = attention_gradient(dy_BHTK, q_BHTK, k_BHSK, v_BHSK, pattern, statistics, (True, True, True))
     return [merged(d) for d in gradients], dwo, dbo
 
 
-def _joined(parts: list[Array], axis: int) -> Array:
+def _joined(parts: list[Any], axis: int) -> Array:
     if hasattr(parts[0], "requires_grad"):
         return concatenate(parts, axis)
     return namespace_of(parts[0]).concatenate(parts, axis)

@@ -27,12 +27,18 @@ def _multi_head_attention(
 WEIGHTS = (4, 12), (12,), (4, 4), (4,)
 PADDING = np.array([[True, True, True, False], [True, False, True, True]])[:, None, None]
 
+
+def _op(*operands: Any, **options: Any) -> Any:
+    return tl.multi_head_attention(*operands, **options, generator=tl.Generator(7))
+
+
 ROWS: list[Row] = [
     Row(
-        "multi_head_attention",
-        lambda *operands, **options: tl.multi_head_attention(*operands, **options, generator=tl.Generator(7)), _multi_head_attention,
+        "multi_head_attention", _op, _multi_head_attention,
         [sample((2, 3, 4), *WEIGHTS, heads=2), sample((2, 3, 4), *WEIGHTS, heads=2, causal=True, dropout=0.3),
-         sample((2, 3, 4), *WEIGHTS, (2, 4, 4), heads=2, visible=PADDING), sample((1, 2, 4), *WEIGHTS, (1, 3, 4), heads=2, dropout=0.3),
-         sample((0, 3, 4), *WEIGHTS, heads=2), sample((1, 1, 4), *WEIGHTS, heads=2), sample((2, 4, 4), *WEIGHTS, heads=2, visible=PADDING)],
+         sample((2, 3, 4), *WEIGHTS, (2, 4, 4), heads=2, visible=PADDING),
+         sample((1, 2, 4), *WEIGHTS, (1, 3, 4), heads=1, dropout=0.3),
+         sample((0, 3, 4), *WEIGHTS, heads=2), sample((1, 1, 4), *WEIGHTS, heads=4),
+         sample((2, 4, 4), *WEIGHTS, heads=2, visible=PADDING)],
     ),
 ]  # fmt: skip

@@ -202,7 +202,13 @@ def attention_gradients(rng, dtype):
 
 def feed_forwards(rng, dtype):
     """Yield few rows, and so many that a kernel cuts them into pieces."""
-    for shape, hidden, out in (((2, 3), 4, 3), ((1, 1), 1, 1), ((0, 3), 2, 3), ((3, 100, 5), 9, 5), ((700, 60), 50, 40)):
+    for shape, hidden, out in (
+        ((2, 3), 4, 3),
+        ((1, 1), 1, 1),
+        ((0, 3), 2, 3),
+        ((3, 100, 5), 9, 5),
+        ((700, 60), 50, 40),
+    ):
         width = shape[-1]
         w1, b1 = normal(rng, (width, hidden), dtype), normal(rng, (hidden,), dtype)
         w2, b2 = normal(rng, (hidden, out), dtype), normal(rng, (out,), dtype)
@@ -248,7 +254,11 @@ def self_attentions(rng, dtype):
     for batch, length, width, heads in ((2, 3, 4, 2), (1, 1, 1, 1), (0, 3, 4, 2), (60, 9, 8, 2), (9, 300, 4, 1)):
         weights = attention_weights(rng, width, dtype)
         padding = rng.random((batch, 1, 1, length)) < 0.8
-        for pattern in [*patterns, AttentionPattern(padding, True, 0.3, 5, 7), AttentionPattern(padding, False, 0.0, 0, 0)]:
+        for pattern in [
+            *patterns,
+            AttentionPattern(padding, True, 0.3, 5, 7),
+            AttentionPattern(padding, False, 0.0, 0, 0),
+        ]:
             yield normal(rng, (batch, length, width), dtype) / 3, *weights, heads, pattern
     some = rng.random((1, 2, 9, 9)) < 0.7  # also queries that see nothing, and a mask for each head
     x, weights = normal(rng, (60, 9, 8), dtype) / 3, attention_weights(rng, 8, dtype)

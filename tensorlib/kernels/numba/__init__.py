@@ -29,13 +29,16 @@ FILES = {
     "linear": ("linear_formula", "linear_gradient", "linear_relu_formula", "linear_relu_gradient"),
     "linear_cross_entropy": ("linear_cross_entropy_formula",),
     "multi_head_attention": (
-        "cross_attention_formula", "cross_attention_gradient", "self_attention_formula", "self_attention_gradient",
+        "cross_attention_formula",
+        "cross_attention_gradient",
+        "self_attention_formula",
+        "self_attention_gradient",
     ),
     "normalize": ("layer_norm_formula", "layer_norm_gradient"),
     "softmax": ("softmax_formula", "softmax_gradient"),
     "update": ("adam_update", "average_update", "sgd_update"),
 }
-_REPLACED: dict[Callable[..., Any], Callable[..., Any]] = {}  # by formula, the kernel for NumPy
+_REPLACED: dict[Any, Callable[..., Any]] = {}  # by formula, the kernel for NumPy
 
 
 def available() -> bool:

@@ -78,9 +78,7 @@ def backward_rows(
         z_some, dx_some = z[: high - low], dx[low:high]
         bits = _bits(mask, start + low, high - low, width, words)
         _sum_rows(x[low:high], s[low:high], bits, mask[3], scale, z_some)
-        layer_norm_gradient_rows(
-            dy[low:high], z_some, weight, mean[low:high], rstd[low:high], dx_some, dweight, dbias
-        )
+        layer_norm_gradient_rows(dy[low:high], z_some, weight, mean[low:high], rstd[low:high], dx_some, dweight, dbias)
         if bits.size:
             _drop_rows(dx_some, bits, mask[3], scale, ds[low:high])
 
@@ -103,9 +101,7 @@ def _add_norm_kernel(
     number = x.dtype.type(eps)
 
     def piece(n: slice) -> None:
-        forward_rows(
-            x_rows[n], s_rows[n], weight, bias, number, mask, scale, n.start, y_rows[n], mean[n], rstd[n]
-        )
+        forward_rows(x_rows[n], s_rows[n], weight, bias, number, mask, scale, n.start, y_rows[n], mean[n], rstd[n])
 
     share(piece, pieces(len(x_rows), 2 * x.size))
     kept = (*x.shape[:-1], 1)

@@ -1,9 +1,9 @@
-"""Attention, a block of queries of one head at a time: scores, softmax, mask, dropout and products in one compiled call.
+"""Attention, a block of queries of one head at a time: scores, softmax, dropout and products in one compiled call.
 
 A block has all keys of its queries, so its softmax is complete, and it fits in the cache. Backward computes the weights
 again from the scores and the kept sums of their exponentials, by the same steps.
 
-Shape suffixes: B sentences, H heads, T queries, S keys, K head width, M width of the values; t and s are those of a block.
+Shape suffixes: B sentences, H heads, T queries, S keys, K head width, M width of the values; t and s, of one block.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def block_of(queries: int, keys: int) -> int:
 
 @compiled
 def seen_keys(visible: Any, keys: int) -> int:
-    """Return how many keys are needed if a mask is the same for all queries: those after the last visible one are not."""
+    """Return how many keys are needed: not those after the last visible one, if a mask is the same for all queries."""
     if visible.shape[0] != 1:
         return keys
     for s in range(keys - 1, -1, -1):
@@ -75,7 +75,7 @@ def sums_are_safe(e_ts: Any, totals: Any) -> bool:
     for i in range(e_ts.shape[0]):
         total = exponentials(e_ts, i, e_ts.dtype.type(0))
         totals[i] = total
-        safe = safe and SAFE_LEAST < total and total < SAFE_MOST
+        safe = safe and total > SAFE_LEAST and total < SAFE_MOST
     return safe
 
 
@@ -104,7 +104,7 @@ def drop_and_divide(e_ts: Any, totals: Any, bits: Any, level: Any, scale: Any) -
 
 @compiled
 def bits_of(mask: Any, head: int, queries: int, keys: int, first: int, count: int, words: Any) -> Any:
-    """Return the random bits of a block of weights, (t, S), of the head with this number; no elements without dropout."""
+    """Return the random bits of a block of weights, (t, S), of the head with this number; none without dropout."""
     if mask[3] == 0:
         return words.view(np.uint16)[:0].reshape((0, keys))
     return write_bits(mask, (head * queries + first) * keys, count * keys, words).reshape((count, keys))

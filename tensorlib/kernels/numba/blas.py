@@ -1,7 +1,7 @@
 """Matrix products inside compiled functions, by the BLAS that NumPy brings along.
 
-The function's address is registered under its name, so that machine code that calls it can be kept on disk. Products run
-on the calling thread if the caller holds ``BLAS`` (tensorlib/arrays/threads.py), as every kernel that uses this does.
+The function's address is registered under its name, so that machine code that calls it can be kept on disk. Products
+run on the calling thread if the caller holds ``BLAS`` (tensorlib/arrays/threads.py), as every kernel here does.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def _external(name: str, number: Any) -> Any:
     return types.ExternalFunction(name, signature)
 
 
-FOUND = all([_register(name) for name in ("scipy_cblas_sgemm64_", "scipy_cblas_dgemm64_")])
-"""Whether NumPy has a BLAS with these functions, as the one in its wheels; without it, kernels that need it step back."""
+FOUND = _register("scipy_cblas_sgemm64_") and _register("scipy_cblas_dgemm64_")
+"""Whether NumPy has a BLAS with these functions, as in its wheels; without it, kernels that need it step back."""
 
 _sgemm = _external("scipy_cblas_sgemm64_", types.float32)
 _dgemm = _external("scipy_cblas_dgemm64_", types.float64)
@@ -63,7 +63,7 @@ def _choose(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz):  # ty
 
 
 def for_blas(x: np.ndarray) -> np.ndarray:
-    """Return a matrix, or a stack of matrices, that BLAS can read: rows or columns are contiguous and do not overlap."""
+    """Return matrices that BLAS can read: rows or columns are contiguous and do not overlap."""
     (n, m), (step, unit), item = x.shape[-2:], x.strides[-2:], x.itemsize
     readable = (unit == item and step >= m * item) or (step == item and unit >= n * item)
     return x if readable and x.flags.writeable else x.copy()
@@ -71,7 +71,7 @@ def for_blas(x: np.ndarray) -> np.ndarray:
 
 @compiled
 def gemm(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
-    """z = scale x y + kept z for matrices as `for_blas` returns them; z has contiguous rows."""
+    """Z = scale x y + kept z for matrices as `for_blas` returns them; z has contiguous rows."""
     (m, k), n, item = x.shape, y.shape[1], x.itemsize
     x_plain = x.strides[1] == item or k == 1
     y_plain = y.strides[1] == item or n == 1
@@ -95,5 +95,5 @@ def gemm(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
 
 @AnyLayout
 def multiply(x: Any, y: Any, z: Any) -> None:
-    """z = x y."""
+    """Z = x y."""
     gemm(x, y, z, x.dtype.type(1), x.dtype.type(0))

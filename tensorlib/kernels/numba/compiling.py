@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 
 from numba import njit, typeof
 from numba.core.caching import (
@@ -53,7 +54,7 @@ class _OfTheUser(_EveryFileCounts, UserWideCacheLocator):
 
 
 class _CompiledCode(CompileResultCacheImpl):
-    _locator_classes = [_GivenDirectory, _BesideTheSources, _OfTheUser]
+    _locator_classes: ClassVar = [_GivenDirectory, _BesideTheSources, _OfTheUser]
 
 
 class _Cache(FunctionCache):
@@ -65,10 +66,8 @@ def _compiler(rounding: set[str], **options: Any) -> Callable[[Callable[..., Any
 
     def decorate(function: Callable[..., Any]) -> Any:
         made = njit(nogil=True, error_model="numpy", fastmath=rounding, **options)(function)
-        try:
+        with suppress(RuntimeError):  # no directory can be written to: each process compiles again
             made._cache = _Cache(function)
-        except RuntimeError:  # no directory can be written to: compile again in each process
-            pass
         return made
 
     return decorate

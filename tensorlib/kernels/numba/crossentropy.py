@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +39,9 @@ def losses(x: Any, targets: Any, counted: Any, smoothing: Any, loss: Any, tops: 
 
 
 @compiled  # top and logarithm stay apart: their sum would lose the logarithm beside 1e30
-def gradients(x: Any, tops: Any, log_totals: Any, targets: Any, counted: Any, smoothing: Any, dloss: Any, dx: Any) -> None:
+def gradients(
+    x: Any, tops: Any, log_totals: Any, targets: Any, counted: Any, smoothing: Any, dloss: Any, dx: Any
+) -> None:
     """Write dloss (softmax - q) for each row, 0 for ignored ones."""
     zero, one = x.dtype.type(0), x.dtype.type(1)
     for i in range(x.shape[0]):

@@ -65,7 +65,7 @@ def _exp32(x: Any) -> Any:
 
 @inlined_contracted
 def _tanh32(x: Any) -> Any:
-    """tanh |x| = 1 - 2 / (e^2|x| + 1), and near 0, where that would lose digits, x + x^3 p(x^2)."""
+    """Tanh |x| = 1 - 2 / (e^2|x| + 1), and near 0, where that would lose digits, x + x^3 p(x^2)."""
     size = abs(x)
     z = x * x
     near = (((((T5 * z + T4) * z + T3) * z + T2) * z + T1) * z) * x + x
@@ -75,7 +75,7 @@ def _tanh32(x: Any) -> Any:
 
 @inlined_contracted
 def _erf32(x: Any) -> Any:
-    """x (1 + p(x^2)) up to 1, and 1 - exp(-p(|x|)) beyond."""
+    """X (1 + p(x^2)) up to 1, and 1 - exp(-p(|x|)) beyond."""
     size = abs(x)
     z = x * x
     near = ((((((S6 * z + S5) * z + S4) * z + S3) * z + S2) * z + S1) * z + S0) * x + x
@@ -117,8 +117,10 @@ def sigmoid(x: Any) -> Any:
 
 
 def in_order(x: Any) -> Any:
-    """Return an integer that is larger for larger x: vector instructions find the largest integer, but not the largest
-    number, among which there may be a NaN. A NaN gives the largest or smallest integer."""
+    """Return an integer that is larger for larger x; a NaN gives the largest or the smallest one.
+
+    Vector instructions find the largest of several integers, but not of numbers, among which there may be a NaN.
+    """
 
 
 def out_of_order(b: Any) -> Any:

@@ -23,9 +23,7 @@ from tensorlib.ops.feed_forward import feed_forward_formula, feed_forward_gradie
 
 
 @compiled
-def forward_rows(
-    x: Any, w1: Any, b1: Any, w2: Any, b2: Any, h: Any, y: Any, mask: Any, scale: Any, start: int
-) -> None:
+def forward_rows(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, h: Any, y: Any, mask: Any, scale: Any, start: int) -> None:
     """Compute h and y for rows of which the first has the number `start`."""
     linear_relu_rows(x, w1, b1, h, mask, scale, start)
     linear_rows(h, w2, b2, y)

@@ -1,4 +1,4 @@
-"""The dense layer: a piece of rows is multiplied, and gets bias, ReLU and dropout, in one call that needs no interpreter."""
+"""The dense layer: a piece of rows is multiplied, and gets bias, ReLU and dropout, in one compiled call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["add_bias", "linear_relu_rows", "linear_rows", "relu_gradient_in_plac
 
 @compiled
 def linear_rows(x: Any, weight: Any, bias: Any, z: Any) -> None:
-    """z = x W + b for contiguous rows of x and z; without a bias `bias` has no elements."""
+    """Z = x W + b for contiguous rows of x and z; without a bias `bias` has no elements."""
     gemm(x, weight, z, x.dtype.type(1), x.dtype.type(0))
     if bias.size:
         add_bias(bias, z)
@@ -40,7 +40,7 @@ def add_bias(bias: Any, z: Any) -> None:
 
 @compiled
 def linear_relu_rows(x: Any, weight: Any, bias: Any, y: Any, mask: Any, scale: Any, start: int) -> None:
-    """y = max(x W + b, 0) after dropout, for rows of which the first has the number `start`; no dropout if scale is 1."""
+    """Write max(x W + b, 0), after dropout unless the scale is 1, to y; its first row has the number `start`."""
     gemm(x, weight, y, x.dtype.type(1), x.dtype.type(0))
     if scale == x.dtype.type(1):
         _relu(bias, y)
@@ -152,9 +152,7 @@ def _linear_relu_kernel(
 
 
 @overrides(linear_relu_gradient)
-def _linear_relu_gradient_kernel(
-    before: Callable[..., Array], dy: np.ndarray, y: np.ndarray, scale: float
-) -> Array:
+def _linear_relu_gradient_kernel(before: Callable[..., Array], dy: np.ndarray, y: np.ndarray, scale: float) -> Array:
     if not serves(y, dy) or not y.size or dy.shape != y.shape:
         return before(dy, y, scale)
     dz = np.empty(y.shape, y.dtype)

@@ -1,10 +1,10 @@
 """The loss from hidden states: the threads divide the vocabulary, and meet twice for each block of rows.
 
-First each piece of the vocabulary gets its logits, and their exponentials relative to its own largest logit of each row;
-then, when the sums over all pieces are known, it turns them into the gradient of the logits and its contributions to
-those of hidden states, weight and bias.
+First each piece of the vocabulary gets its logits, and their exponentials relative to its own largest logit of each
+row; then, when the sums over all pieces are known, it turns them into the gradient of the logits and its contributions
+to those of hidden states, weight and bias.
 
-Shape suffixes: N rows with a target that counts, D width, V vocabulary; lower-case letters are those of a block or piece.
+Shape suffixes: N rows with a target that counts, D width, V vocabulary; lower-case letters: of a block or piece.
 """
 
 from __future__ import annotations

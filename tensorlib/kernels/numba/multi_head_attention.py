@@ -2,7 +2,7 @@
 
 A piece contributes to the gradients of the weights; the contributions are added in the order of the pieces.
 
-Shape suffixes: B sentences, T queries, S keys, D width, H heads; the rows of sentences are those of (B T, ...), (B S, ...).
+B sentences have T queries and S keys each; their rows are those of matrices (B T, D) and (B S, D).
 """
 
 from __future__ import annotations
@@ -105,9 +105,7 @@ def self_attention(
     d, length = x.shape[1], tops.shape[2]
     low, high = begin * length, end * length
     project(x, w, b, low, high, qkv)
-    attend_sentences(
-        qkv[:, :d], qkv[:, d : 2 * d], qkv[:, 2 * d :], merged, pattern, begin, end, visible, tops, totals
-    )
+    attend_sentences(qkv[:, :d], qkv[:, d : 2 * d], qkv[:, 2 * d :], merged, pattern, begin, end, visible, tops, totals)
     project(merged, wo, bo, low, high, y)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.array import Array
+from tensorlib.arrays.threads import share
 from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.compiling import inlined, inlined_sums, summing
 from tensorlib.kernels.numba.rows import contiguous, pieces, rows, serves
-from tensorlib.arrays.threads import share
 from tensorlib.kernels.numpy.blocks import sum_in_order
 from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
 

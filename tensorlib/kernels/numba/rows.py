@@ -24,12 +24,7 @@ MOST_PIECES = 8
 
 def serves(x: np.ndarray, *others: np.ndarray) -> bool:
     """Return whether all are NumPy's arrays of the dtype of x, which is float32 or float64."""
-    if x.dtype.char not in "fd":
-        return False
-    for other in others:
-        if other.dtype != x.dtype or not isinstance(other, np.ndarray):
-            return False
-    return True
+    return x.dtype.char in "fd" and all(o.dtype == x.dtype and isinstance(o, np.ndarray) for o in others)
 
 
 def rows(x: np.ndarray) -> np.ndarray:
@@ -56,9 +51,9 @@ def pieces(count: int, work: int) -> list[slice]:
 
 
 def product_pieces(count: int, multiplications: int) -> list[slice]:
-    """Return slices that cover `count` rows or columns of a product: an even number, for two threads, unless it is small.
+    """Return slices that cover `count` rows or columns of a product: an even number, unless the product is small.
 
-    BLAS is slower on fewer than some 1,000 of them.
+    Even, for two threads; few, because BLAS is slower on fewer than some 1,000 rows.
     """
     if multiplications < SHARED_PRODUCT:
         return [slice(0, count)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib.arrays.array import Array
 from tensorlib.kernels.numba import overrides
-from tensorlib.kernels.numba.compiling import compiled, inlined_sums, summing
+from tensorlib.kernels.numba.compiling import inlined_sums, summing
 from tensorlib.kernels.numba.elementary import exp, in_order, out_of_order
 from tensorlib.kernels.numba.rows import for_pieces, rows, serves
 from tensorlib.ops.softmax import softmax_formula, softmax_gradient

@@ -21,8 +21,10 @@ def _in_place(*arrays: np.ndarray) -> bool:
 
 
 @compiled
-def adam(p: Any, g: Any, m: Any, v: Any, new: Any, beta1: Any, beta2: Any, other1: Any, other2: Any, eps: Any, rate: Any,
-         root: Any, added: Any, shrunk: Any) -> None:  # fmt: skip
+def adam(
+    p: Any, g: Any, m: Any, v: Any, new: Any, beta1: Any, beta2: Any, other1: Any, other2: Any, eps: Any, rate: Any,
+    root: Any, added: Any, shrunk: Any,
+) -> None:  # fmt: skip
     """Update the moments and write the parameter's new value.
 
     other1, other2: 1 - b1 and 1 - b2, rounded once; rate: learning rate / (1 - b1^t); root: 1 / sqrt(1 - b2^t); added:
@@ -67,8 +69,10 @@ def _adam_update_kernel(
     arrays = [a.reshape(-1) for a in (p, g, m, v, new)]
     numbers = [
         number(x)
-        for x in (beta1, beta2, 1 - beta1, 1 - beta2, eps, learning_rate / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step),
-                  0 if decoupled else weight_decay, 1 - learning_rate * weight_decay if decoupled else 1)
+        for x in (
+            beta1, beta2, 1 - beta1, 1 - beta2, eps, learning_rate / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step),
+            0 if decoupled else weight_decay, 1 - learning_rate * weight_decay if decoupled else 1,
+        )
     ]  # fmt: skip
     for_pieces(lambda b: adam(*[a[b] for a in arrays], *numbers), p.size)
     return new

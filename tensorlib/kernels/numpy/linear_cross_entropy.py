@@ -64,6 +64,7 @@ class BlockedLoss:
         self.columns = even_blocks(self.classes, 2 * max(round(self.classes / COLUMNS), 1))
 
     def run(self) -> np.ndarray:
+        """Return the loss, and add to the gradients."""
         row_bytes = self.classes * self.x_ND.itemsize
         count = round(len(self.x_ND) * row_bytes / BLOCK_BYTES) or 1  # blocks of nearly equal height
         blocks = row_blocks(len(self.x_ND), row_bytes, -(-len(self.x_ND) // count) * row_bytes)
