@@ -586,7 +586,9 @@ def test_defaults_are_the_base_model_of_the_paper():
 
 def dropped(model):
     """Return which ops drop elements of which shape, and with what probability."""
-    found, stack, seen = [], [model(np.full((2, 5), 4), np.full((2, 3), 4)).node], set()
+    with tl.record_formulas():
+        logits = model(np.full((2, 5), 4), np.full((2, 3), 4))
+    found, stack, seen = [], [logits.node], set()
     while stack:
         node = stack.pop()
         if isinstance(node, tl.Function) and id(node) not in seen:
