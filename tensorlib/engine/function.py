@@ -189,8 +189,7 @@ class Function(Node):
 def _operand(x: Any, inputs: Sequence[Any]) -> Any:
     """Return the argument of `forward` for an input that is not a Tensor.
 
-    A Python number stays a number, and a NumPy scalar becomes one, so that neither changes the dtype of an array; but
-    numbers alone, as in tl.exp(1.0), become arrays.
+    A number, also NumPy's, becomes a Python number, which changes no array's dtype; numbers alone become arrays.
     """
     if isinstance(x, np.generic):
         x = x.item()
@@ -230,6 +229,11 @@ def derivation(*ops: type[Function]) -> Callable[[F], F]:
         return function
 
     return add
+
+
+def records_formulas() -> bool:
+    """Return whether an op that is composed of others should be recorded as these; see `record_formulas`."""
+    return STATE.get().formulas
 
 
 def constant(array: Any) -> Tensor:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tensorlib.engine.value import Value
     from tensorlib.tensor import Tensor
 
-__all__ = ["is_grad_enabled", "module_scope", "no_grad", "record_formulas", "record_source"]
+__all__ = ["is_grad_enabled", "module_scope", "no_grad", "record_source"]
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -124,20 +124,6 @@ def record_source() -> Scope:
     ...     y = tl.exp(x)  # messages about y name this line
     """
     return recording(source=True)
-
-
-def record_formulas() -> Scope:
-    """Make sub-layers such as `feed_forward` record the ops that they are composed of: for pictures and explanations.
-
-    Values and gradients are the same except for rounding; a step takes longer. `debug` does so, too.
-
-    >>> x, w, b = tl.ones((1, 2)), tl.Tensor(np.eye(2), requires_grad=True), tl.zeros(2)
-    >>> with tl.record_formulas():
-    ...     y = tl.feed_forward(x, w, b, w, b)
-    >>> y.node.name, tl.feed_forward(x, w, b, w, b).node.name
-    ('linear', 'feed_forward')
-    """
-    return recording(formulas=True)
 
 
 # ---- the user's line -----------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.random import Generator
-from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.engine.recording import current_state
+from tensorlib.engine.function import Function, as_tensor, derivation, records_formulas
+from tensorlib.messages import shown
 from tensorlib.ops.arguments import at_least_float32, check_flag
 from tensorlib.ops.attention import (
     Attention,
@@ -237,31 +237,37 @@ def multi_head_attention(
     name = "multi_head_attention"
     check_flag(name, "causal", causal)
     p = checked_probability(name, "dropout", dropout)
+    inputs, weights = _operands(name, x, weight, bias, output_weight, output_bias, memory)
+    (batch, queries, width), keys = inputs[0].shape, inputs[-1].shape[1]
+    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or width % heads:
+        raise ValueError(f"{name}: heads must be an integer that divides the width {width}, got {shown(heads)}")
+    if causal:
+        check_causal(name, queries, keys)
+    mask = None if visible is None else checked_visible(visible, (batch, heads, queries, keys), inputs[0])
+    pattern = AttentionPattern(mask, causal, p, *next_draw(name, p, generator))
+    if records_formulas():
+        return _composed(inputs, weights, heads, pattern)
+    op = SelfAttention if memory is None else CrossAttention
+    return op.apply(*inputs, *weights, heads=heads, pattern=pattern)
+
+
+def _operands(
+    name: str, x: Any, weight: Any, bias: Any, output_weight: Any, output_bias: Any, memory: Any
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return x and, if it is given, the memory; and weights and biases, after checking that all shapes fit."""
     x = as_tensor(x)
     x, weight, bias = linear_operands(name, x, weight, as_tensor(bias, like=x))
+    _, output_weight, output_bias = linear_operands(name, x, output_weight, as_tensor(output_bias, like=x))
     width = x.shape[-1]
-    output_weight, output_bias = linear_operands(name, x, output_weight, as_tensor(output_bias, like=x))[1:]
     if x.ndim != 3 or weight.shape[1] != 3 * width or output_weight.shape[1] != width:
         raise ValueError(
             f"{name}: x must be (B, T, D), weight (D, 3D) and output_weight (D, D), got {x.shape}, {weight.shape} and "
             f"{output_weight.shape}"
         )
-    if isinstance(heads, bool) or not isinstance(heads, int) or heads < 1 or width % heads:
-        raise ValueError(f"{name}: heads must be an integer that divides the width {width}, got {heads!r}")
     inputs = [x] if memory is None else [x, as_tensor(memory, like=x)]
-    source = inputs[-1]
-    if source.ndim != 3 or source.shape[::2] != x.shape[::2]:
-        raise ValueError(f"{name}: memory must be (B, S, D) with B and D of x {x.shape}, got {source.shape}")
-    queries, keys = x.shape[1], source.shape[1]
-    if causal:
-        check_causal(name, queries, keys)
-    mask = None if visible is None else checked_visible(visible, (x.shape[0], heads, queries, keys), x)
-    pattern = AttentionPattern(mask, causal, p, *next_draw(name, p, generator))
-    weights = weight, bias, output_weight, output_bias
-    if current_state().formulas:
-        return _composed(inputs, weights, heads, pattern)
-    op = SelfAttention if memory is None else CrossAttention
-    return op.apply(*inputs, *weights, heads=heads, pattern=pattern)
+    if inputs[-1].ndim != 3 or inputs[-1].shape[::2] != x.shape[::2]:
+        raise ValueError(f"{name}: memory must be (B, S, D) with B and D of x {x.shape}, got {inputs[-1].shape}")
+    return inputs, [weight, bias, output_weight, output_bias]
 
 
 def _composed(inputs: list[Tensor], weights: Any, heads: int, pattern: AttentionPattern) -> Tensor:

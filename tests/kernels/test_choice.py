@@ -34,9 +34,8 @@ def test_a_choice_that_cannot_be_made_is_an_error(given, message):
 
 def test_the_command_says_so_in_one_line():
     environment = {**os.environ, "TENSORLIB_KERNELS": "cuda"}
-    code = (
-        "import runpy, sys; sys.argv = ['tensorlib', 'info']; runpy.run_path('tensorlib/console_script.py')['main']()"
-    )
+    code = "import runpy, sys; sys.argv = ['tensorlib', 'info']\n"
+    code += "sys.exit(runpy.run_path('tensorlib/console_script.py')['main']())"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode and len(done.stderr.splitlines()) == 1 and "got 'cuda'" in done.stderr

@@ -168,7 +168,8 @@ def test_without_numba_the_kernels_for_numpy_run():
 
 def test_a_numba_that_cannot_be_imported_is_named_once(tmp_path):
     (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 1')", encoding="utf-8")
-    code = "import tensorlib as tl\nfor _ in range(2): print(tl.softmax([0.0, 1.0]).numpy(), tl.layer_norm([1.0, 2.0]).shape)"
+    code = "import tensorlib as tl\nfor _ in range(2):\n"
+    code += "    print(tl.softmax([0.0, 1.0]).numpy(), tl.layer_norm([1.0, 2.0]).shape)"
     done = run(code, PYTHONPATH=str(tmp_path), TENSORLIB_KERNELS="")
     assert done.stdout == 2 * "[0.2689414 0.7310586] (2,)\n"
     assert done.stderr.count("no compiled kernels, because Numba cannot be imported: Numba needs NumPy 1") == 1
@@ -186,7 +187,7 @@ def test_a_forked_child_computes_as_its_parent():
         "import os, numpy as np, tensorlib as tl\n"
         "def step():\n"
         "    x = tl.Tensor(np.ones((3000, 64), 'float32'), requires_grad=True)\n"
-        "    w = tl.Tensor(np.eye(64, dtype='float32')), tl.zeros(64), tl.Tensor(np.eye(64, dtype='float32')), tl.zeros(64)\n"
+        "    w = [tl.Tensor(np.eye(64, dtype='float32')), tl.zeros(64)] * 2\n"
         "    tl.feed_forward(tl.layer_norm(x), *w, 0.1, tl.Generator(0)).sum().backward()\n"
         "    return x.grad.numpy()\n"
         "with tl.threads(2):\n"
