@@ -51,7 +51,9 @@ def draw(
     require_writable(out, "draw --out")
     drawn = build_model(SMALL[model]) if model else load_run(run, "numpy").model
     try:
-        tl.draw(_small_loss(drawn.train()), out, depth=depth)
+        with tl.record_formulas():
+            loss = _small_loss(drawn.train())
+        tl.draw(loss, out, depth=depth)
     except (ValueError, RuntimeError) as error:  # an invalid suffix, or no renderer
         raise UserError(str(error)) from None
     print(f"{out}: the loss of {drawn.parameter_count():,} parameters on two sentences, opened to depth {depth}")

@@ -93,6 +93,12 @@ def gemm(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
     )
 
 
+for _number in (types.float32, types.float64):  # once for each dtype, not for each combination of layouts
+    _matrix = types.Array(_number, 2, "A")
+    gemm.compile((_matrix, _matrix, _matrix, _number, _number))
+gemm.disable_compile()
+
+
 @AnyLayout
 def multiply(x: Any, y: Any, z: Any) -> None:
     """Z = x y."""
