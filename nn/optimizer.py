@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 import tensorlib as tl
+from nn.batches import FlatBatch, joined
 from nn.checks import check_number
 from nn.module import Module
 from nn.states import fitting_arrays
@@ -82,6 +83,7 @@ class Optimizer:
         self.learning_rate = learning_rate
         self.steps = dict.fromkeys(self.parameters, 0)  # updates of each parameter so far, for Adam
         self.state: dict[str, dict[str, Array]] = {name: {} for name in self.parameters}
+        self._batches: dict[tuple[str, ...], FlatBatch] = {}
         if any(p.backend.xp is np for p in self.parameters.values()):
             tl.keep_memory()
 
@@ -144,26 +146,23 @@ class Optimizer:
                 new = self._updated(p, g, state, self.steps[name] + 1)
                 parameter.replace(as_dtype(new, parameter.dtype), copy=False)
                 self.steps[name] += 1
+        before, self._batches = self._batches, {}
         for names in batches.values():
-            self._update_batch({name: gradients[name] for name in names})
+            self._update_batch({name: gradients[name] for name in names}, before)
 
-    def _update_batch(self, gradients: dict[str, Array]) -> None:
-        """Update small parameters as one array, because an update takes about twenty NumPy calls at any size."""
-        states = {slot: _flat([self.state[name][slot] for name in gradients]) for slot in self.slots}
-        flat_g = _flat(list(gradients.values()))
-        old = as_dtype(_flat([self.parameters[name].data for name in gradients]), flat_g.dtype)
-        step = self.steps[next(iter(gradients))] + 1
-        new, start = self._updated(old, flat_g, states, step), 0
-        for name, g in gradients.items():
-            end = start + g.size
-            for slot, flat in states.items():
-                moment: Any = self.state[name][slot]
-                moment[...] = flat[start:end].reshape(g.shape)
-            # This copies; a view would keep the whole concatenated array alive.
-            parameter = self.parameters[name]
-            parameter.replace(as_dtype(new[start:end].reshape(g.shape), parameter.dtype))
+    def _update_batch(self, gradients: dict[str, Array], before: dict[tuple[str, ...], FlatBatch]) -> None:
+        """Update small parameters as one array: at any size an update takes twenty NumPy calls, or a compiled one."""
+        names = tuple(gradients)
+        key = (*self.slots, *names)
+        batch = before.get(key)
+        if batch is None or not batch.is_current():
+            batch = FlatBatch(self.parameters, self.state, self.slots, names)
+        self._batches[key] = batch
+        flat_g, step = joined(list(gradients.values())), self.steps[names[0]] + 1
+        new = self._updated(as_dtype(batch.values, flat_g.dtype), flat_g, batch.slots, step)
+        batch.replace(as_dtype(new, self.parameters[names[0]].dtype))
+        for name in names:
             self.steps[name] = step
-            start = end
 
     def _updated(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Array:
         """Return the result of `update`, after checking that it is an array of the shape of p."""
@@ -323,10 +322,6 @@ def parameter_list(operation: str, parameters: Any) -> list[Any]:
             f"{operation}: needs an iterable of one or more parameters, got {kind_of(parameters)}; pass {remedy}"
         )
     return list(parameters)
-
-
-def _flat(arrays: list[Array]) -> Array:
-    return np.concatenate([array.reshape(-1) for array in arrays])
 
 
 def _fitting(array: Array | None, parameter: tl.Tensor) -> Array:

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import nn
 import tensorlib as tl
 from nn import optim, schedules
+from nn.optimizer import SMALL
 from tests.edges import refused
 from tests.strict import STRICT
 
@@ -555,14 +557,45 @@ def test_a_step_that_fails_changes_and_counts_nothing(size):
     np.testing.assert_allclose(a.numpy(), 0.9, rtol=1e-6)
 
 
-def test_a_small_parameter_keeps_no_memory_of_the_others_alive():
-    parameters = [nn.Parameter(np.ones(n, "float32")) for n in (1, 2000)]
+def test_small_parameters_share_memory_and_large_ones_have_their_own():
+    parameters = [nn.Parameter(np.zeros(n, "float32")) for n in (3, SMALL + 1, 5)]
     optimizer = optim.Adam(parameters)
-    for p in parameters:
-        p.grad = tl.ones_like(p)
-    optimizer.step()
-    arrays = [p.data for p in parameters] + [a for s in optimizer.state.values() for a in s.values()]
-    assert all(array.base is None or array.base.size == array.size for array in arrays)
+    for _ in range(2):
+        for p in parameters:
+            p.grad = tl.ones_like(p)
+        optimizer.step()
+    small, large, other = (p.data for p in parameters)
+    assert small.base is other.base and small.base.size == 8
+    assert large.base is None or large.base.size == large.size
+    assert np.shares_memory(optimizer.state["0"]["m"], optimizer.state["2"]["m"].base)
+
+
+@pytest.mark.parametrize("kind", [optim.Adam, partial(optim.SGD, momentum=0.5, learning_rate=0.1)])
+def test_what_somebody_replaced_between_steps_counts(kind):
+    """A parameter, its state, or both; by the optimizer's own batch this must not be overlooked."""
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=n).astype("float32") for n in (3, 5)]
+    together = [nn.Parameter(v) for v in values]
+    apart = [nn.Parameter(v) for v in values]
+    joint, single = kind(together), [kind([p]) for p in apart]
+    for step in range(5):
+        for p in (*together, *apart):
+            p.grad = p * 0.5 + 1
+        joint.step()
+        for optimizer in single:
+            optimizer.step()
+        if step == 1:
+            for p in (together[1], apart[1]):
+                p.replace(np.ones(5, "float32"))
+        if step == 2:
+            joint.load_state_dict({name: array * 2 for name, array in joint.state_dict().items()})
+            for optimizer in single:
+                optimizer.load_state_dict({name: array * 2 for name, array in optimizer.state_dict().items()})
+        if step == 3:
+            together[0].data += 1
+            apart[0].data += 1
+    for p, q in zip(together, apart, strict=True):
+        np.testing.assert_allclose(p.numpy(), q.numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
