@@ -28,6 +28,7 @@ from models.training.loop import Trainer
 from models.training.optimizer import raised_rate
 from models.training.start import Run, plan_run, prepare_run, resume_run, start_run
 from models.training.validation import sample_lines, validate
+from tensorlib.kernels import compile_ahead
 from tensorlib.messages import plural
 
 __all__ = ["train"]
@@ -70,6 +71,8 @@ def train(
             diverged = _train_on(run, stopper)
         else:
             plan = plan_run(out, *layers)
+            if plan.config.backend == "numpy" and plan.config.model.kind == "transformer":
+                compile_ahead()  # while text is prepared
             if dry_run:
                 prepared = prepare_run(plan)
                 print("\n".join([*choice_lines(prepared), *size_lines(prepared), *estimate_lines(prepared)]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from tensorlib.arrays.backend import on_first_use
@@ -31,7 +32,7 @@ from tensorlib.ops import (
     update,
 )
 
-__all__ = ["chosen", "enabled", "overridable", "register_kernels"]
+__all__ = ["chosen", "compile_ahead", "enabled", "overridable", "register_kernels"]
 
 
 def overridable() -> dict[str, Callable[..., Any]]:
@@ -82,6 +83,19 @@ def register_kernels() -> None:
     if kind == "numba":
         numba.register(overridable())
     on_first_use("cupy", _register_cuda_kernels)
+
+
+def compile_ahead() -> None:
+    """Compile the kernels of a Transformer's training step in another thread, if compiled kernels run here.
+
+    Kernels compile when they are first called; machine code from earlier processes is only read. A program calls this
+    before work that needs no kernels, such as preparing text.
+    """
+    if chosen() == "numba":
+        with suppress(ImportError):  # the first kernel reports it
+            from tensorlib.kernels.numba.ahead import compile_ahead as start
+
+            start()
 
 
 def _register_cuda_kernels() -> None:

@@ -198,3 +198,29 @@ def test_a_forked_child_computes_as_its_parent():
         "    assert same and os.waitpid(child, 0)[1] == 0\n"
     )
     run(code)
+
+
+AHEAD = """
+import numpy as np
+from tensorlib.kernels.numba.ahead import compile_ahead
+compile_ahead().join()
+from numba.core import event
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, e): compiled.append(str(e.data["dispatcher"].py_func.__qualname__))
+    def on_end(self, e): pass
+event.register("numba:compile", Listener())
+import models, tensorlib as tl
+from nn import optim
+model = models.Transformer(models.TransformerConfig(400, 400, layers=1, width=16, heads=2, feed_forward=32))
+optimizer, ids = optim.Adam(model.named_parameters()), np.ones((20, 30), int)
+for _ in range(2):
+    optimizer.zero_grad()
+    model.loss(ids, ids, ids, 0.1).backward()
+    optimizer.step()
+print(compiled)
+"""
+
+
+def test_what_is_compiled_ahead_is_all_that_a_step_needs():
+    assert run(AHEAD).stdout == "[]\n"
