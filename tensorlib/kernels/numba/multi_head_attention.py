@@ -28,6 +28,7 @@ from tensorlib.kernels.numba.compiling import compiled
 from tensorlib.kernels.numba.dropout import room_for_bits
 from tensorlib.kernels.numba.linear import linear_rows, sum_of_rows
 from tensorlib.kernels.numba.rows import Partial, contiguous, product_pieces, rows, serves
+from tensorlib.kernels.numpy.blocks import even_blocks
 from tensorlib.ops.attention import AttentionPattern
 from tensorlib.ops.multi_head_attention import (
     cross_attention_formula,
@@ -179,7 +180,7 @@ class _Call:
         width = x.shape[2]
         self.visible = mask_for(pattern, source.shape[1])
         self.pattern = pattern.causal, *pattern_numbers(pattern, width // heads, x.dtype)
-        self.pieces = product_pieces(len(x), 4 * x.size * width)
+        self.pieces = even_blocks(len(x), len(product_pieces(x.size // width, 4 * x.size * width)))
         self.statistics = len(x), heads, x.shape[1]
 
     def run(self, work: Callable[[int, slice], Any]) -> list[Any]:
