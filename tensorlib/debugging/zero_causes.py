@@ -51,7 +51,7 @@ def _share(test: Any) -> float:
 
 def _dead_units(node: Function, position: int, dys: Any) -> str:
     # A unit is a position along the last axis; it is dead if it is 0 in every row. In a vector each element is a unit.
-    y = node.saved[-1]
+    y = node.statistics if node.name == "feed_forward" else node.saved[-1]
     dead = (y == 0).all(axis=tuple(range(y.ndim - 1))) if y.ndim > 1 else y == 0
     return f"{percent(_share(dead))} of units dead"
 
@@ -147,7 +147,7 @@ def _clipped(node: Any, position: int, dys: Any) -> str:
 
 
 _CAUSES: dict[str, Callable[[Any, int, Any], str]] = {
-    "relu": _dead_units, "linear_relu": _dead_units,
+    "relu": _dead_units, "linear_relu": _dead_units, "feed_forward": _dead_units,
     "multiply": _zero_factor, "matmul": _zero_factor, "linear": _zero_factor,
     "where": _not_selected, "maximum": _not_the_extreme, "minimum": _not_the_extreme,
     "dropout": _dropped, "add_dropout": _dropped, "max": _only_the_extreme, "min": _only_the_extreme,
@@ -155,5 +155,5 @@ _CAUSES: dict[str, Callable[[Any, int, Any], str]] = {
     "softmax": _flat_softmax, "log_softmax": _flat_softmax, "sigmoid": _saturated, "tanh": _saturated,
     "power": _zero_slope_at_zero, "square": _zero_slope_at_zero, "abs": _zero_slope_at_zero,
     "cross_entropy": _ignored_targets, "linear_cross_entropy": _ignored_targets,
-    "attention": _blind_queries, "clip": _clipped,
+    "attention": _blind_queries, "self_attention": _blind_queries, "cross_attention": _blind_queries, "clip": _clipped,
 }  # fmt: skip

@@ -232,6 +232,16 @@ def test_a_dead_relu_is_found_through_the_ops_after_it():
     assert "zeroed by linear" in str(last) and "the other factor, the output of linear_relu at" in str(last)
 
 
+def test_the_sub_layers_that_are_one_op_are_explained_too():
+    net = nn.FeedForward(4, 6)
+    net.hidden.bias.replace(np.full(6, -100, "float32"))
+    answer = tl.explain(net.hidden.weight, net(tl.Tensor(random(5, 4))).sum())
+    assert_says(answer, "zero", "zeroed by feed_forward: 100 % of units dead")
+    x, attention = tl.Tensor(random(2, 3, 4), requires_grad=True), nn.MultiHeadAttention(4, 2)
+    hidden = attention(x, visible=np.zeros((1, 1, 1, 3), bool))
+    assert_says(tl.explain(x, (hidden * hidden).sum()), "zero", "self_attention: 100 % of the queries see nothing")
+
+
 def test_equal_reasons_are_counted_and_long_lists_are_cut():
     p = leaf(random(3, 3) * 0 + 1)
     with tl.debug():
