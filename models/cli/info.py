@@ -37,7 +37,7 @@ def info() -> int:
     print("packages: " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
     print("backend numpy: yes")
     print(f"backend cupy: {_gpu()}")
-    print(f"kernels: {_kernels()}, {plural(tl.thread_count(), 'thread')}")
+    print(f"kernels: {_kernels()}")
     for pool in threadpool_info():
         kernels = f", {pool['architecture']} kernels" if "architecture" in pool else ""
         name = f"{pool['internal_api']} {pool.get('version') or ''}".strip()
@@ -47,9 +47,9 @@ def info() -> int:
 
 def _kernels() -> str:
     """Return which kernels run on the CPU, and what would be faster."""
-    names = {"0": "none (TENSORLIB_KERNELS=0)", "numpy": "NumPy's", "numba": "compiled by Numba"}
-    kind = chosen()
-    return names[kind] + ("; pip install numba for faster ones" if kind == "numpy" and not available() else "")
+    names = {"0": "none, because TENSORLIB_KERNELS=0,", "numpy": "NumPy's", "numba": "compiled by Numba"}
+    faster = " (pip install numba for faster ones)" if chosen() == "numpy" and not available() else ""
+    return f"{names[chosen()]} on {plural(tl.thread_count(), 'thread')}{faster}"
 
 
 def _version(package: str) -> str:

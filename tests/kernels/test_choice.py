@@ -42,7 +42,7 @@ def test_the_command_says_so_in_one_line():
 
 
 def test_info_names_the_kernels():
-    for given, text in (("0", "kernels: none (TENSORLIB_KERNELS=0), "), ("numpy", "kernels: NumPy's")):
+    for given, text in (("0", "kernels: none, because TENSORLIB_KERNELS=0, on "), ("numpy", "kernels: NumPy's on ")):
         environment = {**os.environ, "TENSORLIB_KERNELS": given}
         command = [sys.executable, "-m", "tensorlib", "info"]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
