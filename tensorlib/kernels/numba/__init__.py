@@ -35,6 +35,7 @@ FILES = {
         "self_attention_gradient",
     ),
     "normalize": ("layer_norm_formula", "layer_norm_gradient"),
+    "recurrent": ("gru_steps", "gru_steps_gradient", "lstm_steps", "lstm_steps_gradient"),
     "softmax": ("softmax_formula", "softmax_gradient"),
     "update": ("adam_update", "average_update", "sgd_update"),
 }

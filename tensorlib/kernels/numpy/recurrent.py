@@ -30,8 +30,8 @@ def _lstm_steps_kernel(
     (sentences, length, _), units = u.shape, len(weight_h)
     gates = np.empty_like(u, order="C")
     hs, cs = np.empty((2, sentences, length, units), u.dtype)
-    order, blocks = steps(length, reverse), _unit_blocks(sentences, weight_h)
-    weights = [_of_units(weight_h, b) for b in blocks]
+    order, blocks = steps(length, reverse), unit_blocks(sentences, weight_h)
+    weights = [of_units(weight_h, b) for b in blocks]
 
     def work(t: int, last: int, number: int) -> None:
         block = blocks[number]
@@ -51,7 +51,7 @@ def _lstm_steps_kernel(
         h_new *= o
         _keep_hidden(visible, t, (c_new, c_before), (h_new, h_before[:, block]))
 
-    _each_step(work, order, len(blocks))
+    each_step(work, order, len(blocks))
     return hs, cs, gates
 
 
@@ -71,7 +71,7 @@ def _lstm_steps_gradient_kernel(
     sentences, length, units = dhs.shape
     dzs = np.empty_like(gates, order="C")
     dh_0, dc_0 = np.zeros((2, sentences, units), dhs.dtype)  # while the loop runs, those of the step before
-    order, (blocks, weights) = steps(length, not reverse), _transposed(sentences, weight_h)
+    order, (blocks, weights) = steps(length, not reverse), transposed(sentences, weight_h)
 
     def receive(last: int, number: int) -> None:
         """Compute what step `last` hands to the state before it, dz W_h^T; a hidden step hands on what it got."""
@@ -93,8 +93,8 @@ def _lstm_steps_gradient_kernel(
             _keep_hidden(visible, t, (handed, dc))
         dc[...] = handed
 
-    _each_step(work, order, len(blocks))
-    _each_block(partial(receive, order[-1]), len(blocks))
+    each_step(work, order, len(blocks))
+    each_block(partial(receive, order[-1]), len(blocks))
     return dzs, dh_0, dc_0
 
 
@@ -124,8 +124,8 @@ def _gru_steps_kernel(
     (sentences, length, _), units = u.shape, len(weight_h)
     gates = np.empty_like(u, order="C")
     hs, ms = np.empty((2, sentences, length, units), u.dtype)
-    order, blocks = steps(length, reverse), _unit_blocks(sentences, weight_h)
-    weights = [_of_units(weight_h, b) for b in blocks]
+    order, blocks = steps(length, reverse), unit_blocks(sentences, weight_h)
+    weights = [of_units(weight_h, b) for b in blocks]
 
     def work(t: int, last: int, number: int) -> None:
         block = blocks[number]
@@ -145,7 +145,7 @@ def _gru_steps_kernel(
         h_new += n  # (1 - z) n + z h'
         _keep_hidden(visible, t, (h_new, h_before[:, block]))
 
-    _each_step(work, order, len(blocks))
+    each_step(work, order, len(blocks))
     return hs, gates, ms
 
 
@@ -164,7 +164,7 @@ def _gru_steps_gradient_kernel(
     sentences, length, units = dhs.shape
     dus, dqs = np.empty((2, *gates.shape), gates.dtype)
     dh_0 = np.zeros((sentences, units), dhs.dtype)  # while the loop runs, that of the step before without its product
-    order, (blocks, weights) = steps(length, not reverse), _transposed(sentences, weight_h)
+    order, (blocks, weights) = steps(length, not reverse), transposed(sentences, weight_h)
 
     def receive(last: int, number: int) -> None:
         """Add what step `last` hands to the state before it through its product; a hidden step has dq = 0."""
@@ -186,8 +186,8 @@ def _gru_steps_gradient_kernel(
         dq[:, :2] = du[:, :2]
         dh[...] = kept
 
-    _each_step(work, order, len(blocks))
-    _each_block(partial(receive, order[-1]), len(blocks))
+    each_step(work, order, len(blocks))
+    each_block(partial(receive, order[-1]), len(blocks))
     return dus, dqs, dh_0
 
 
@@ -210,24 +210,26 @@ def _gru_step_gradient(
 # ---- blocks and steps --------------------------------------------------------------------------------------------
 
 
-def _unit_blocks(sentences: int, weight_h: np.ndarray) -> list[slice]:
+def unit_blocks(sentences: int, weight_h: np.ndarray) -> list[slice]:
+    """Return the blocks of hidden units: two if the product of a step is large enough, otherwise one."""
     return even_blocks(len(weight_h), 2 if sentences * weight_h.size >= SHARED_STEP else 1)
 
 
-def _transposed(sentences: int, weight_h: np.ndarray) -> tuple[list[slice], list[np.ndarray]]:
+def transposed(sentences: int, weight_h: np.ndarray) -> tuple[list[slice], list[np.ndarray]]:
     """Return the blocks, and the part of W_h^T for each: copies, for products read them faster than views."""
-    blocks = _unit_blocks(sentences, weight_h)
+    blocks = unit_blocks(sentences, weight_h)
     return blocks, [np.ascontiguousarray(weight_h[block].T) for block in blocks]
 
 
-def _each_step(work: Callable[[int, int, int], Any], order: range, blocks: int) -> None:
+def each_step(work: Callable[[int, int, int], Any], order: range, blocks: int) -> None:
     """Call ``work(t, the step before, block)`` for each block; no block starts a step before all ended the last one."""
     with BLAS:
         for t in order:
-            _each_block(partial(work, t, t - order.step), blocks)
+            each_block(partial(work, t, t - order.step), blocks)
 
 
-def _each_block(work: Callable[[int], Any], blocks: int) -> None:
+def each_block(work: Callable[[int], Any], blocks: int) -> None:
+    """Call ``work(block)`` for each block."""
     with BLAS:  # also for a single block, so that its bits do not depend on the number of threads
         if blocks == 1:
             work(0)
@@ -240,7 +242,7 @@ def _by_gate(x: np.ndarray, units: int) -> np.ndarray:
     return x.reshape((*x.shape[:-1], x.shape[-1] // units, units))
 
 
-def _of_units(weight_h: np.ndarray, block: slice) -> np.ndarray:
+def of_units(weight_h: np.ndarray, block: slice) -> np.ndarray:
     """Return the columns of W_h that belong to a block of units, for all gates side by side."""
     units = len(weight_h)
     return (
