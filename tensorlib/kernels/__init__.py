@@ -15,6 +15,7 @@ from typing import Any
 
 from tensorlib.arrays.backend import on_first_use
 from tensorlib.ops import (
+    activations,
     add_norm,
     attention,
     crossentropy,
@@ -38,8 +39,8 @@ __all__ = ["chosen", "compile_ahead", "enabled", "overridable", "register_kernel
 def overridable() -> dict[str, Callable[..., Any]]:
     """Return every formula that kernels may override, by name. A test compares each formula with its kernels."""
     modules = (
-        add_norm, attention, crossentropy, dropout, feed_forward, indexing, linalg, linear, linear_cross_entropy,
-        multi_head_attention, normalize, recurrent, sampled_linear, softmax, update,
+        activations, add_norm, attention, crossentropy, dropout, feed_forward, indexing, linalg, linear,
+        linear_cross_entropy, multi_head_attention, normalize, recurrent, sampled_linear, softmax, update,
     )  # fmt: skip
     return {
         name: formula

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
@@ -146,19 +147,32 @@ class Gelu(Function):
     P'(x) = p(x) = exp(-x^2 / 2) / sqrt(2 pi)  =>  dx = dy (P(x) + x p(x)).
 
     Keeps x; statistics: P(x).
+    Kernels: numba/activations.py.
     """
 
     def forward(self, x: Array) -> Array:
         self.save(x)
-        self.statistics = portion = normal_portion(x)
-        return x * portion
+        y, self.statistics = gelu_formula(x)
+        return y
 
     def backward(self, dy: Array) -> Any:
         (x,) = self.saved
-        portion = normal_portion(x) if self.statistics is None else self.statistics
-        xp = namespace_of(dy)
-        near = xp.clip(x, -40, 40)  # outside, p(x) is 0 in every dtype, and infinity · 0 would be NaN
-        return dy * (portion + near * xp.exp(-0.5 * near * near) * (1 / math.sqrt(2 * math.pi)))
+        return gelu_gradient(dy, x, normal_portion(x) if self.statistics is None else self.statistics)
+
+
+@singledispatch
+def gelu_formula(x: Array) -> tuple[Array, Array]:
+    """Return y and, for the gradient, P(x)."""
+    portion = normal_portion(x)
+    return x * portion, portion
+
+
+@singledispatch
+def gelu_gradient(dy: Array, x: Array, portion: Array) -> Array:
+    """Return dx, given P(x)."""
+    xp = namespace_of(dy)
+    near = xp.clip(x, -40, 40)  # outside, p(x) is 0 in every dtype, and infinity · 0 would be NaN
+    return dy * (portion + near * xp.exp(-0.5 * near * near) * (1 / math.sqrt(2 * math.pi)))
 
 
 def normal_portion(x: Array) -> Array:

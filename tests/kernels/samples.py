@@ -6,6 +6,7 @@ changes its method.
 
 import numpy as np
 
+from tensorlib.ops.activations import gelu_formula
 from tensorlib.ops.add_norm import add_norm_formula
 from tensorlib.ops.attention import AttentionPattern, attention_formula
 from tensorlib.ops.feed_forward import feed_forward_formula
@@ -415,7 +416,23 @@ def gru_steps_gradients(rng, dtype):
     yield dh, h, gates, m, weight.astype("float64"), None, False
 
 
+def gelus(rng, dtype):
+    for shape in [*SHAPES, ()]:
+        yield (normal(rng, shape, dtype),)
+    yield (normal(rng, (40, 30), dtype).T,)
+    yield (np.array([inf, -inf, np.nan, 1e30, -1e30, 0], dtype),)
+
+
+def gelu_gradients(rng, dtype):
+    for (x,) in gelus(rng, dtype):
+        portion = gelu_formula.dispatch(object)(x)[1]
+        yield normal(rng, x.shape, dtype), x, np.asarray(portion)
+        yield np.broadcast_to(np.ones((), dtype), x.shape), x, np.asarray(portion)
+
+
 SAMPLES = {
+    "gelu_formula": gelus,
+    "gelu_gradient": gelu_gradients,
     "add_norm_formula": add_norms,
     "add_norm_gradient": add_norm_gradients,
     "cross_attention_formula": cross_attentions,

@@ -20,6 +20,7 @@ from tensorlib.arrays.threads import stay_awake
 __all__ = ["FILES", "available", "overrides", "register", "replaced"]
 
 FILES = {
+    "activations": ("gelu_formula", "gelu_gradient"),
     "add_norm": ("add_norm_formula", "add_norm_gradient"),
     "attention": ("attention_formula", "attention_gradient"),
     "crossentropy": ("cross_entropy_formula", "cross_entropy_gradient"),
