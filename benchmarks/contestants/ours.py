@@ -13,9 +13,11 @@ import tensorlib as tl
 from contestants import Contestant
 from models.architectures.transformer import Transformer, TransformerConfig
 from nn import optim
+from tensorlib.kernels import chosen
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # source, target to read, target to predict
-LIBRARY = f"tensorlib {tl.__version__}, NumPy {np.__version__}"
+KERNELS = {"0": "no kernels", "numpy": "NumPy's kernels", "numba": "kernels compiled by Numba"}[chosen()]
+LIBRARY = f"tensorlib {tl.__version__}, NumPy {np.__version__}, {KERNELS}"
 
 
 def model_of(size: Size, backend: str = "numpy", dropout: float = DROPOUT) -> Transformer:

@@ -55,7 +55,9 @@ def copied(value, backend):
     return backend.asarray(value)
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in (matmul|subtract|multiply)")  # infinities are among the samples
+@pytest.mark.filterwarnings(
+    "ignore:invalid value encountered in (matmul|subtract|multiply)"
+)  # infinities are among the samples
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ["numpy", "numba", "cupy"])
 @pytest.mark.parametrize("name", sorted(overridable()))

@@ -199,15 +199,16 @@ def test_a_step_can_be_measured(measure, tmp_path):
 def test_losses_of_runs_are_compared(monkeypatch):
     curves = imported("curves", monkeypatch)
     on, off = curves.Run([2.0, 1.0], "x"), curves.Run([2.0, 1.0005], "y")
-    text, agree = curves.report({(True, 1): on, (True, 2): on, (False, 1): off, (False, 2): off}, steps=2)
-    assert agree and "at most 5.0e-04" in text and "kernels on, 1 and 2 threads: the same bits" in text
+    runs = {(kind, threads): off if kind == "0" else on for kind in ("numba", "numpy", "0") for threads in (1, 2)}
+    text, agree = curves.report(runs, steps=2)
+    assert agree and text.count("at most 5.0e-04") == 2 and "compiled kernels, 1 and 2 threads: the same bits" in text
     other = curves.Run([2.0, 1.0005], "z")
-    text, agree = curves.report({(True, 1): on, (True, 2): on, (False, 1): off, (False, 2): other}, steps=2)
-    assert agree and "kernels off, 1 and 2 threads: NOT the same bits" in text
+    text, agree = curves.report({**runs, ("0", 2): other}, steps=2)
+    assert agree and "no kernels, 1 and 2 threads: NOT the same bits" in text
     far = curves.Run([2.0, 1.1], "y")
-    assert not curves.report({(True, 1): on, (True, 2): on, (False, 1): far, (False, 2): far}, steps=2)[1]
-    text, agree = curves.report({(True, 1): on, (True, 2): off, (False, 1): off, (False, 2): off}, steps=2)
-    assert not agree and "kernels on, 1 and 2 threads: NOT the same bits" in text
+    assert not curves.report({**runs, ("0", 1): far, ("0", 2): far}, steps=2)[1]
+    text, agree = curves.report({**runs, ("numba", 2): off}, steps=2)
+    assert not agree and "compiled kernels, 1 and 2 threads: NOT the same bits" in text
 
 
 def test_cached_keys_and_values_are_checked_against_the_whole_prefix(monkeypatch, sizes):
