@@ -163,7 +163,8 @@ class MultiHeadAttention(Module):
                 )
         turned = self.rotary is not None and memory_BSD is None
         one_batch = memory_BSD is None or memory_BSD.shape[0] == x_BTD.shape[0]
-        if not (return_weights or turned) and one_batch and run_as_one_op(self.projection, self.output):
+        plain = type(self) is MultiHeadAttention  # a subclass may override the methods below
+        if plain and not (return_weights or turned) and one_batch and run_as_one_op(self.projection, self.output):
             projection, output, p = self.projection, self.output, self.dropout if self.training else 0.0
             assert projection.bias is not None and output.bias is not None
             return tl.multi_head_attention(

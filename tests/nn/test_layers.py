@@ -395,3 +395,53 @@ def test_a_padding_mask_takes_lengths_from_any_backend(backend):
     lengths = tl.Tensor([2, 0], backend=backend)
     np.testing.assert_array_equal(nn.padding_mask(lengths).numpy()[:, 0, 0], [[1, 1], [0, 0]])
     assert nn.padding_mask([], backend=backend).shape == (0, 1, 1, 0)
+
+
+# ---- sub-layers as one op ------------------------------------------------------------------------------------------
+
+
+def ops_of(y):
+    """Return the names of the ops that y was computed by."""
+    found, stack = set(), [y.node]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, tl.Function):
+            found.add(node.name)
+            stack += [edge[0] for edge in node.edges if edge]
+    return found
+
+
+class Doubled(nn.MultiHeadAttention):
+    def attend(self, *args, **kwargs):
+        return super().attend(*args, **kwargs) * 2.0
+
+
+def test_a_sub_layer_is_one_op_and_its_formula_gives_the_same():
+    x, memory = (tl.normal((2, 3, 8), generator=tl.Generator(i)) for i in range(2))
+    feed_forward, attention = nn.FeedForward(8, 12), nn.MultiHeadAttention(8, 2)
+    visible = nn.padding_mask([3, 2])
+    for compute, ops in (
+        (lambda: feed_forward(x), {"feed_forward"}),
+        (lambda: attention(x, visible=visible), {"self_attention"}),
+        (lambda: attention(x, causal=True), {"self_attention"}),
+        (lambda: attention(x, memory, visible), {"cross_attention"}),
+    ):
+        y = compute()
+        with tl.record_formulas():
+            composed = compute()
+        assert ops_of(y) == ops and "linear" in ops_of(composed) and len(ops_of(composed)) > 1
+        np.testing.assert_allclose(y.numpy(), composed.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_what_somebody_changed_in_a_sub_layer_counts():
+    x, seen = tl.normal((2, 3, 8)), []
+    attention, doubled = nn.MultiHeadAttention(8, 2), Doubled(8, 2)
+    doubled.load_state_dict(attention.state_dict())
+    np.testing.assert_allclose(doubled(x).numpy(), 2 * attention(x).numpy(), rtol=1e-6)
+    feed_forward = nn.FeedForward(8, 12)
+    before = feed_forward(x).numpy()
+    with feed_forward.hidden.register_forward_hook(lambda module, args, output: seen.append(output.shape)):
+        np.testing.assert_allclose(feed_forward(x).numpy(), before, rtol=1e-5, atol=1e-6)
+    assert seen == [(2, 3, 12)]
+    feed_forward.output = nn.Linear(12, 8, bias=False)
+    assert ops_of(feed_forward(x)) == {"linear", "linear_relu"}
