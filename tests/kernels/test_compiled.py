@@ -4,14 +4,17 @@ import math
 import os
 import subprocess
 import sys
+from itertools import islice
 
 import numpy as np
 import pytest
 
 from tensorlib.arrays.philox import philox_bits
 from tensorlib.arrays.threads import BLAS
-from tensorlib.kernels import chosen
+from tensorlib.kernels import chosen, overridable
+from tensorlib.kernels.numba import replaced
 from tests import ROOT
+from tests.kernels.samples import SAMPLES
 
 if chosen() != "numba":
     pytest.skip("no compiled kernels here", allow_module_level=True)
@@ -121,6 +124,32 @@ def test_products_of_matrices_in_every_layout(dtype):
                     with BLAS:
                         multiply(x, y, room)
                     np.testing.assert_allclose(room, x @ y, rtol=0, atol=1e-4 if dtype == "float32" else 1e-12)
+
+
+def read_only(value):
+    if isinstance(value, tuple):
+        parts = [read_only(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, dict):
+        return {name: read_only(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray):
+        value = value.copy()
+        value.flags.writeable = False
+    return value
+
+
+COMPILED = [name for name in sorted(overridable()) if replaced(overridable()[name]) and not name.endswith("update")]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("name", COMPILED)
+def test_arguments_may_be_read_only(name):
+    """Numba takes read-only arrays for another type; the optimizers' own arrays are not among the arguments here."""
+    formula = overridable()[name]
+    for arguments in islice(SAMPLES[name](np.random.default_rng(0), "float32"), 12):
+        for given in (arguments, [read_only(a) for a in arguments]):
+            options = given[-1] if isinstance(given[-1], dict) else {}
+            formula(*given[: len(given) - bool(options)], **options)
 
 
 # ---- in other processes ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.compiling import compiled, summing
 from tensorlib.kernels.numba.dropout import CHUNK, Mask, keep_or_zero, mask_of, room_for_bits, write_bits
 from tensorlib.kernels.numba.normalize import layer_norm_gradient_rows, layer_norm_rows
-from tensorlib.kernels.numba.rows import Partial, contiguous, pieces, rows, serves
+from tensorlib.kernels.numba.rows import Partial, contiguous, flat, pieces, rows, serves
 from tensorlib.ops.add_norm import add_norm_formula, add_norm_gradient
 from tensorlib.ops.dropout import dropout_scale
 
@@ -118,7 +118,7 @@ def _add_norm_gradient_kernel(
     dx, (mask, scale) = np.empty(x.shape, x.dtype), _drawn(drop, x.dtype)
     ds = np.empty(x.shape, x.dtype) if mask[3] else dx
     dy_rows, x_rows, s_rows, dx_rows, ds_rows = rows(dy), rows(x), rows(s), rows(dx), rows(ds)
-    weight, mean, rstd = contiguous(weight), kept[0].reshape(-1), kept[1].reshape(-1)
+    weight, mean, rstd = contiguous(weight), flat(kept[0]), flat(kept[1])
     parts = pieces(len(x_rows), 3 * x.size)
     dweight, dbias = (Partial(weight.shape, x.dtype, len(parts)) for _ in range(2))
 

@@ -318,7 +318,7 @@ def _attention_gradient_kernel(
     lead = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     q_, k_, v_, dy_ = (_with_heads(x, lead) for x in (q, k, v, dy))
     dq, dk, dv = (empty_heads(x.shape, x.dtype) for x in (q_, k_, v_))
-    tops, totals = (x.reshape(q_.shape[:3]) for x in kept)
+    tops, totals = (contiguous(x.reshape(q_.shape[:3])) for x in kept)
     visible, (mask, numbers) = mask_for(pattern, k_.shape[2]), pattern_numbers(pattern, q_.shape[-1], q.dtype)
     finite: list[bool] = []
 

@@ -11,7 +11,7 @@ from tensorlib.arrays.array import Array
 from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.compiling import compiled, summing
 from tensorlib.kernels.numba.elementary import exp
-from tensorlib.kernels.numba.rows import for_pieces, rows, serves
+from tensorlib.kernels.numba.rows import flat, for_pieces, rows, serves
 from tensorlib.kernels.numba.softmax import largest
 from tensorlib.ops.crossentropy import cross_entropy_formula, cross_entropy_gradient
 
@@ -80,7 +80,7 @@ def _cross_entropy_gradient_kernel(
     if kept is None or not serves(logits, *kept) or not logits.size:
         return before(dloss, logits, kept, targets, counted, smoothing)
     x, targets = rows(logits), targets.astype(np.int64, copy=False)
-    tops, log_totals = (k.reshape(-1) for k in kept)
+    tops, log_totals = (flat(k) for k in kept)
     factors = np.ascontiguousarray(np.broadcast_to(dloss, len(x)), x.dtype)
     dx, smooth = np.empty(x.shape, x.dtype), x.dtype.type(smoothing)
     for_pieces(

@@ -151,7 +151,7 @@ def _linear_cross_entropy_kernel(
     targets, counted, smoothing = classes
     if not FOUND or not serves(x, weight, *bias) or not x.size or not weight.size or not counted.any():
         return before(x, weight, *bias, classes=classes, needs=needs)
-    classes = targets.astype(np.int64, copy=False), counted, smoothing
+    classes = contiguous(targets.astype(np.int64, copy=False)), counted, smoothing
     return loss_and_gradients(
         _CompiledLoss, contiguous(x), for_blas(weight), tuple([contiguous(b) for b in bias]), classes, needs
     )

@@ -234,7 +234,11 @@ def _self_attention_gradient_kernel(
     if kept[3] is None or not all(needs) or not _fits(heads, x, x, w, wo, dy, kept[0]):
         return before(dy, x, w, wo, kept, heads, pattern, needs)
     call, x_rows, dy_rows, w, wo = _Call(x, x, heads, pattern), rows(x), rows(dy), contiguous(w), contiguous(wo)
-    qkv, merged, (tops, totals) = rows(kept[0]), rows(kept[2]), (k.reshape(call.statistics) for k in kept[3])
+    qkv, merged, (tops, totals) = (
+        rows(kept[0]),
+        rows(kept[2]),
+        (contiguous(k.reshape(call.statistics)) for k in kept[3]),
+    )
     dqkv, dmerged, dx = np.empty(qkv.shape, x.dtype), np.empty(merged.shape, x.dtype), np.empty(x.shape, x.dtype)
     shapes = w.shape, w.shape[1:], wo.shape, wo.shape[1:]
     sums = [Partial(shape, x.dtype, len(call.pieces)) for shape in shapes]
@@ -279,7 +283,7 @@ def _cross_attention_gradient_kernel(
         return before(dy, x, memory, w, wo, kept, heads, pattern, needs)
     call, x_rows, memory_rows, dy_rows = _Call(x, memory, heads, pattern), rows(x), rows(memory), rows(dy)
     w, wo, q, kv, merged = contiguous(w), contiguous(wo), rows(kept[0]), rows(kept[1]), rows(kept[2])
-    tops, totals = (k.reshape(call.statistics) for k in kept[3])
+    tops, totals = (contiguous(k.reshape(call.statistics)) for k in kept[3])
     (dq, dmerged), dkv = np.empty((2, *q.shape), x.dtype), np.empty(kv.shape, x.dtype)
     dx, dmemory = np.empty(x.shape, x.dtype), np.empty(memory.shape, x.dtype)
     shapes = w.shape, w.shape[1:], wo.shape, wo.shape[1:]

@@ -11,7 +11,7 @@ from tensorlib.arrays.array import Array
 from tensorlib.arrays.threads import share
 from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.compiling import inlined, inlined_sums, summing
-from tensorlib.kernels.numba.rows import contiguous, pieces, rows, serves
+from tensorlib.kernels.numba.rows import contiguous, flat, pieces, rows, serves
 from tensorlib.kernels.numpy.blocks import sum_in_order
 from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
 
@@ -107,7 +107,7 @@ def _layer_norm_gradient_kernel(
     if not x.size or not serves(x, dy, weight, mean, rstd) or dy.shape != x.shape:
         return before(dy, x, weight, mean, rstd, needs)
     dy_rows, x_rows, weight = rows(dy), rows(x), contiguous(weight)
-    mean, rstd = mean.reshape(-1), rstd.reshape(-1)
+    mean, rstd = flat(mean), flat(rstd)
     parts = pieces(len(x_rows), 2 * x.size)
     dx = np.empty(x.shape if needs[0] else (0, 0), x.dtype)
     dx_rows = dx.reshape(-1, dx.shape[-1]) if needs[0] else dx

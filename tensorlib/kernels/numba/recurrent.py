@@ -58,6 +58,7 @@ def _lstm_steps_gradient_kernel(
     arrays, dzs = [contiguous(x) for x in (dhs, dcs, cs, cs_before, gates)], np.empty(gates.shape, gates.dtype)
     dh, dc = np.zeros((2, sentences, units), dhs.dtype)
     order, (blocks, weights), seen = steps(length, not reverse), transposed(sentences, weight_h), _seen(visible)
+    weights = [contiguous(w) for w in weights]
 
     def receive(last: int, number: int) -> None:
         hand_on(dzs, last, weights[number], blocks[number].start, seen, False, dh)
@@ -104,6 +105,7 @@ def _gru_steps_gradient_kernel(
     arrays, (dus, dqs) = [contiguous(x) for x in (dhs, hs_before, gates, ms)], np.empty((2, *gates.shape), gates.dtype)
     dh = np.zeros((sentences, units), dhs.dtype)
     order, (blocks, weights), seen = steps(length, not reverse), transposed(sentences, weight_h), _seen(visible)
+    weights = [contiguous(w) for w in weights]
 
     def receive(last: int, number: int) -> None:
         hand_on(dqs, last, weights[number], blocks[number].start, seen, True, dh)
