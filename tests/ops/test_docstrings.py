@@ -13,7 +13,7 @@ import pytest
 import tensorlib as tl
 from tensorlib.engine.function import Function
 from tensorlib.graphs.held_arrays import arrays_in, held_arrays, own_attributes
-from tensorlib.kernels import enabled, numba, overridable
+from tensorlib.kernels import chosen, enabled, numba, overridable
 from tensorlib.ops.exponential import Exp
 from tensorlib.optable import ROWS, function_names
 from tests import ROOT
@@ -49,6 +49,7 @@ MODULES = [
     file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     for file in FILES
     if not file.startswith(NEEDS_CUPY) and not file.endswith("__main__.py")
+    if chosen() == "numba" or not file.startswith("tensorlib/kernels/numba/") or file.endswith("__init__.py")
 ]
 
 
