@@ -119,12 +119,17 @@ def remove_unfinished(parent: Path) -> list[Path]:
 
 
 def _begin(parent: Path) -> tuple[Path, BinaryIO | None]:
-    """Create a temporary directory and, before it, the locked file that says that it is in use."""
+    """Create a temporary directory and, before it, the locked file that says that it is in use.
+
+    Between creating that file and locking it, `remove_unfinished` of another process may lock it, and would then remove
+    the directory; so another name is taken.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     temporary, held = parent / f"{_NEW}{secrets.token_hex(4)}", None
+    with suppress(LocksUnsupported):
+        while (held := locked_file(_lock_of(temporary))) is None:
+            temporary = parent / f"{_NEW}{secrets.token_hex(4)}"
     try:
-        with suppress(LocksUnsupported):
-            held = locked_file(_lock_of(temporary))
         temporary.mkdir()
         temporary.chmod(0o755)
     except BaseException:

@@ -15,6 +15,7 @@ import pytest
 from models.cli.main import main
 from models.runs.directory import remove_temporaries
 from models.runs.lock import RunLock
+from models.system import files
 from models.system.errors import UserError
 from models.system.files import new_directory, remove_unfinished
 from models.system.locking import LocksUnsupported, locked_file
@@ -227,6 +228,20 @@ def test_runs_that_begin_at_the_same_moment_do_not_share_a_directory(tmp_path, o
         found += made
     assert len(set(found)) == len(found) == (1 if out else 150)
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_name_that_another_process_locks_first_is_not_taken(tmp_path, monkeypatch):
+    """`remove_unfinished` may lock the file before its creator does, and then removes the directory of that name."""
+    locked, asked = files.locked_file, []
+
+    def second_time(path):
+        asked.append(path)
+        return locked(path) if len(asked) > 1 else None
+
+    monkeypatch.setattr(files, "locked_file", second_time)
+    with files.new_directory(tmp_path, "train") as temporary:
+        assert len(set(asked)) == 2 and asked[1].name == f"{temporary.name}.lock"
+        assert temporary.is_dir()
 
 
 # ---- what killed processes leave ----
