@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from tensorlib.arrays.backend import on_first_use
@@ -93,10 +92,9 @@ def compile_ahead() -> None:
     before work that needs no kernels, such as preparing text.
     """
     if chosen() == "numba":
-        with suppress(ImportError):  # the first kernel reports it
-            from tensorlib.kernels.numba.ahead import compile_ahead as start
+        from tensorlib.kernels.numba import ahead
 
-            start()
+        ahead.compile_ahead()
 
 
 def _register_cuda_kernels() -> None:

@@ -23,7 +23,7 @@ from tensorlib.ops.attention import (
 )
 from tensorlib.ops.dropout import checked_probability, next_draw
 from tensorlib.ops.linear import Linear, linear_formula, linear_gradient, linear_operands
-from tensorlib.ops.shape import Split, concatenate
+from tensorlib.ops.shape import Split
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -55,7 +55,7 @@ class SelfAttention(Function):
 
     def backward(self, dy: Array) -> Any:
         x, w, b, wo = self.saved
-        kept = self.statistics or recomputed(Linear.run(x, w, b), None, self.heads, self.pattern)
+        kept = self.statistics or attended(Linear.run(x, w, b), None, self.heads, self.pattern)
         return self_attention_gradient(dy, x, w, wo, kept, self.heads, self.pattern, self.needs)
 
 
@@ -85,7 +85,7 @@ class CrossAttention(Function):
         if kept is None:
             d = x.shape[-1]
             q, kv = Linear.run(x, w[:, :d], b[:d]), Linear.run(memory, w[:, d:], b[d:])
-            kept = recomputed(q, kv, self.heads, self.pattern)
+            kept = attended(q, kv, self.heads, self.pattern)
         return cross_attention_gradient(dy, x, memory, w, wo, kept, self.heads, self.pattern, self.needs)
 
 
@@ -97,7 +97,7 @@ def self_attention_formula(
     x: Array, w: Array, b: Array, wo: Array, bo: Array, heads: int, pattern: AttentionPattern
 ) -> tuple[Array, Any]:
     """Return y, and what the gradient needs."""
-    kept = recomputed(linear_formula(x, w, b), None, heads, pattern)
+    kept = attended(linear_formula(x, w, b), None, heads, pattern)
     return linear_formula(kept[2], wo, bo), kept
 
 
@@ -108,11 +108,11 @@ def cross_attention_formula(
     """Return y, and what the gradient needs."""
     d = x.shape[-1]
     q, kv = linear_formula(x, w[:, :d], b[:d]), linear_formula(memory, w[:, d:], b[d:])
-    kept = recomputed(q, kv, heads, pattern)
+    kept = attended(q, kv, heads, pattern)
     return linear_formula(kept[2], wo, bo), kept
 
 
-def recomputed(q: Array, kv: Array | None, heads: int, pattern: AttentionPattern) -> tuple[Any, ...]:
+def attended(q: Array, kv: Array | None, heads: int, pattern: AttentionPattern) -> tuple[Any, ...]:
     """Return the projections, the heads' outputs (B, T, D), and the statistics of attention.
 
     q holds queries (B, T, D) and kv keys and values (B, S, 2D), or q holds all three and kv is None.
@@ -153,7 +153,8 @@ def self_attention_gradient(
     dparts, dwo, dbo = _gradient_of_heads(dy, wo, kept, heads, pattern, (any(needs[:3]), *needs[3:]))
     if dparts is None:
         return None, None, None, dwo, dbo
-    dx, dw, db = linear_gradient(_joined(dparts, -1), x, w, needs[:3])
+    xp = namespace_of(dy)
+    dx, dw, db = linear_gradient(xp.concatenate(dparts, axis=-1), x, w, needs[:3])
     return dx, dw, db, dwo, dbo
 
 
@@ -173,11 +174,11 @@ def cross_attention_gradient(
     dparts, dwo, dbo = _gradient_of_heads(dy, wo, kept, heads, pattern, (any(needs[:4]), *needs[4:]))
     if dparts is None:
         return None, None, None, None, dwo, dbo
-    d = x.shape[-1]
+    d, xp = x.shape[-1], namespace_of(dy)
     dx, dwq, dbq = linear_gradient(dparts[0], x, w[:, :d], (needs[0], *needs[2:4]))
-    dmemory, dwkv, dbkv = linear_gradient(_joined(dparts[1:], -1), memory, w[:, d:], needs[1:4])
-    dw = _joined([dwq, dwkv], 1) if needs[2] else None
-    return dx, dmemory, dw, _joined([dbq, dbkv], 0) if needs[3] else None, dwo, dbo
+    dmemory, dwkv, dbkv = linear_gradient(xp.concatenate(dparts[1:], axis=-1), memory, w[:, d:], needs[1:4])
+    dw = xp.concatenate([dwq, dwkv], axis=1) if needs[2] else None
+    return dx, dmemory, dw, xp.concatenate([dbq, dbkv]) if needs[3] else None, dwo, dbo
 
 
 def _gradient_of_heads(
@@ -191,12 +192,6 @@ def _gradient_of_heads(
     dy_BHTK, (q_BHTK, k_BHSK, v_BHSK) = split_heads(dheads_BTD, heads), heads_of(q, kv, heads)
     gradients: Any = attention_gradient(dy_BHTK, q_BHTK, k_BHSK, v_BHSK, pattern, statistics, (True, True, True))
     return [merged(d) for d in gradients], dwo, dbo
-
-
-def _joined(parts: list[Any], axis: int) -> Array:
-    if hasattr(parts[0], "requires_grad"):
-        return concatenate(parts, axis)
-    return namespace_of(parts[0]).concatenate(parts, axis)
 
 
 # ---- the public function -----------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ print(digest.hexdigest())
 def test_bits_do_not_depend_on_the_number_of_threads(program):
     """Neither on ours nor on those of BLAS."""
     found = set()
-    for ours, blas in ((1, 1), (2, 2), (3, 1), (1, 2)):
+    for ours, blas in ((1, 1), (2, 2), (8, 1), (1, 2)):
         numbers = {"TENSORLIB_THREADS": str(ours), "OPENBLAS_NUM_THREADS": str(blas), "OMP_NUM_THREADS": str(blas)}
         done = subprocess.run(
             [sys.executable, "-c", program],

@@ -99,11 +99,9 @@ def _number(x):
     return elementary.out_of_order(elementary.in_order(x))
 
 
-@pytest.mark.parametrize("start", [0, 1, 15, 16, 1000, 2**33, 2**64 * 16 - 32])
+@pytest.mark.parametrize("start", [0, 1, 15, 16, 1000, 2**33, 2**62])
 @pytest.mark.parametrize(("key", "draw"), [(0, 0), (7, 2**40), (2**127 + 5, 3)])
 def test_random_bits_are_those_of_numpy(key, draw, start):
-    if start >= 2**63:
-        pytest.skip("positions are integers of 64 bits")
     bits = write_bits(mask_of(0.1, key, draw), start, 333, room_for_bits(333))
     np.testing.assert_array_equal(bits, philox_bits(key, draw, start, 333))
 

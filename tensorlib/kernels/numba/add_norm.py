@@ -11,7 +11,7 @@ from tensorlib.arrays.array import Array
 from tensorlib.arrays.threads import share
 from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.compiling import compiled, summing
-from tensorlib.kernels.numba.dropout import CHUNK, Mask, keep_or_zero, mask_of, room_for_bits, write_bits
+from tensorlib.kernels.numba.dropout import CHUNK, Mask, bits_of_rows, keep_or_zero, mask_of, room_for_bits
 from tensorlib.kernels.numba.normalize import layer_norm_gradient_rows, layer_norm_rows
 from tensorlib.kernels.numba.rows import Partial, contiguous, flat, pieces, rows, serves
 from tensorlib.ops.add_norm import add_norm_formula, add_norm_gradient
@@ -31,14 +31,6 @@ def _sum_rows(x: Any, s: Any, bits: Any, level: Any, scale: Any, z: Any) -> None
                 z[i, j] = x[i, j] + s[i, j]
 
 
-@compiled
-def _bits(mask: Any, first: int, count: int, width: int, words: Any) -> Any:
-    """Return the random bits of `count` rows from row `first` on; no elements without dropout."""
-    if mask[3] == 0:
-        return words.view(np.uint16)[:0].reshape((0, width))
-    return write_bits(mask, first * width, count * width, words).reshape((count, width))
-
-
 @summing
 def forward_rows(
     x: Any, s: Any, weight: Any, bias: Any, eps: Any, mask: Any, scale: Any, start: int, y: Any, mean: Any, rstd: Any
@@ -50,7 +42,7 @@ def forward_rows(
     for low in range(0, x.shape[0], step):
         high = min(low + step, x.shape[0])
         z_some = z[: high - low]
-        bits = _bits(mask, start + low, high - low, width, words)
+        bits = bits_of_rows(mask, start + low, high - low, width, words)
         _sum_rows(x[low:high], s[low:high], bits, mask[3], scale, z_some)
         layer_norm_rows(z_some, weight, bias, eps, y[low:high], mean[low:high], rstd[low:high])
 
@@ -76,7 +68,7 @@ def backward_rows(
     for low in range(0, x.shape[0], step):
         high = min(low + step, x.shape[0])
         z_some, dx_some = z[: high - low], dx[low:high]
-        bits = _bits(mask, start + low, high - low, width, words)
+        bits = bits_of_rows(mask, start + low, high - low, width, words)
         _sum_rows(x[low:high], s[low:high], bits, mask[3], scale, z_some)
         layer_norm_gradient_rows(dy[low:high], z_some, weight, mean[low:high], rstd[low:high], dx_some, dweight, dbias)
         if bits.size:

@@ -19,7 +19,7 @@ from tensorlib.arrays.threads import BLAS, share
 from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.blas import FOUND, for_blas, gemm
 from tensorlib.kernels.numba.compiling import AnyLayout, compiled, summing
-from tensorlib.kernels.numba.dropout import Mask, keep_or_zero, mask_of, room_for_bits, write_bits
+from tensorlib.kernels.numba.dropout import Mask, bits_of_rows, keep_or_zero, mask_of, room_for_bits
 from tensorlib.kernels.numba.rows import contiguous, pieces, serves
 from tensorlib.kernels.numba.softmax import exponentials, largest
 from tensorlib.kernels.numpy.attention import empty_heads
@@ -103,14 +103,6 @@ def drop_and_divide(e_ts: Any, totals: Any, bits: Any, level: Any, scale: Any) -
 
 
 @compiled
-def bits_of(mask: Any, head: int, queries: int, keys: int, first: int, count: int, words: Any) -> Any:
-    """Return the random bits of a block of weights, (t, S), of the head with this number; none without dropout."""
-    if mask[3] == 0:
-        return words.view(np.uint16)[:0].reshape((0, keys))
-    return write_bits(mask, (head * queries + first) * keys, count * keys, words).reshape((count, keys))
-
-
-@compiled
 def attend_head(
     q_TK: Any, k_SK: Any, v_SM: Any, visible: Any, causal: bool, mask: Any, numbers: Any, head: int, tops: Any,
     totals: Any, scratch: Any, words: Any, y_TM: Any,
@@ -134,7 +126,7 @@ def attend_head(
         if not sums_are_safe(e_ts, total):
             scores(q, k, numbers[0], visible, causal, first, e_ts)
             exponentials_below_top(e_ts, top, total)
-        bits = bits_of(mask, head, queries, all_keys, first, count, words)
+        bits = bits_of_rows(mask, head * queries + first, count, all_keys, words)
         drop_and_divide(e_ts, total, bits, mask[3], numbers[1])
         gemm(e_ts, v_SM[:seen], y_TM[first:last], one, zero)
 
@@ -189,7 +181,7 @@ def attend_head_gradient(
         q, k, v, dy = q_TK[first:last], k_SK[:seen], v_SM[:seen], dy_TM[first:last]
         scores(q, k, numbers[0], visible, causal, first, e_ts)
         gemm(dy, v.T, dw_ts, one, zero)
-        bits = bits_of(mask, head, queries, all_keys, first, count, words)
+        bits = bits_of_rows(mask, head * queries + first, count, all_keys, words)
         top, total = tops[first:last], totals[first:last]
         finite = score_gradients(e_ts, dw_ts, top, total, bits, mask[3], numbers) and finite
         gemm(dw_ts, k, dq_TK[first:last], one, zero)

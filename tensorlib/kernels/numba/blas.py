@@ -71,7 +71,7 @@ def for_blas(x: np.ndarray) -> np.ndarray:
 
 @compiled
 def gemm(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
-    """Z = scale x y + kept z for matrices as `for_blas` returns them; z has contiguous rows."""
+    """Write scale x y + kept z to z, for matrices as `for_blas` returns them; z has contiguous rows."""
     (m, k), n, item = x.shape, y.shape[1], x.itemsize
     x_plain = x.strides[1] == item or k == 1
     y_plain = y.strides[1] == item or n == 1
@@ -101,5 +101,5 @@ gemm.disable_compile()
 
 @AnyLayout
 def multiply(x: Any, y: Any, z: Any) -> None:
-    """Z = x y."""
+    """Write x y to z."""
     gemm(x, y, z, x.dtype.type(1), x.dtype.type(0))

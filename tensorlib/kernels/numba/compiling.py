@@ -110,9 +110,13 @@ class AnyLayout:
         return (made or self._compile(arguments))(*arguments)
 
     def _compile(self, arguments: tuple[Any, ...]) -> Any:
+        kind = arguments[0].dtype.char
         with self._lock:
+            if kind in self._compiled:  # by another thread, meanwhile
+                return self._compiled[kind]
             made = compiled(self.function)
             types = [typeof(a) for a in arguments]
             made.compile(tuple([t.copy(layout="A") if getattr(t, "ndim", 0) > 1 else t for t in types]))
             made.disable_compile()  # so that a contiguous array is taken for a strided one
-            return self._compiled.setdefault(arguments[0].dtype.char, made)
+            self._compiled[kind] = made
+            return made

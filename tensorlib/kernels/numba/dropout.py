@@ -14,7 +14,7 @@ from tensorlib.kernels.numba.philox import NUMBERS, four_words, key_words
 from tensorlib.kernels.numba.rows import flat, for_pieces, serves
 from tensorlib.ops.dropout import add_dropout_formula, dropout_formula, dropout_scale, dropped_levels
 
-__all__ = ["CHUNK", "Mask", "keep_or_zero", "mask_of", "room_for_bits", "write_bits"]
+__all__ = ["CHUNK", "Mask", "bits_of_rows", "keep_or_zero", "mask_of", "room_for_bits", "write_bits"]
 
 CHUNK = 4096  # numbers whose random bits stay in the first-level cache
 WORDS = 4  # of 64 bits, in a block
@@ -43,6 +43,14 @@ def write_bits(mask: Any, start: int, count: int, words: Any) -> Any:
         at = WORDS * block
         words[at], words[at + 1], words[at + 2], words[at + 3] = w0, w1, w2, w3
     return words.view(np.uint16)[skipped : skipped + count]
+
+
+@compiled
+def bits_of_rows(mask: Any, first: int, count: int, width: int, words: Any) -> Any:
+    """Return the random bits of `count` rows of this width from row `first` on; without dropout no elements."""
+    if mask[3] == 0:
+        return words.view(np.uint16)[:0].reshape((0, width))
+    return write_bits(mask, first * width, count * width, words).reshape((count, width))
 
 
 @inlined

@@ -18,6 +18,7 @@ from tensorlib.kernels.numba.compiling import compiled
 from tensorlib.kernels.numba.dropout import mask_of
 from tensorlib.kernels.numba.linear import linear_relu_rows, linear_rows, relu_gradient_in_place, sum_of_rows
 from tensorlib.kernels.numba.rows import Partial, contiguous, product_pieces, rows, serves
+from tensorlib.kernels.numpy.linalg import FEW_ROWS
 from tensorlib.ops.dropout import dropout_scale
 from tensorlib.ops.feed_forward import feed_forward_formula, feed_forward_gradient
 
@@ -55,7 +56,7 @@ def _feed_forward_kernel(
     h, y = np.empty((*x.shape[:-1], w1.shape[1]), x.dtype), np.empty((*x.shape[:-1], w2.shape[1]), x.dtype)
     x_rows, h_rows, y_rows = rows(x), rows(h), rows(y)
     weights = [contiguous(w) for w in (w1, b1, w2, b2)]
-    mask, scale = mask_of(p, key, draw), x.dtype.type(dropout_scale(p) if p else 1)
+    mask, scale = mask_of(p, key, draw), x.dtype.type(dropout_scale(p))
 
     def piece(n: slice) -> None:
         forward_rows(x_rows[n], *weights, h_rows[n], y_rows[n], mask, scale, n.start)
@@ -89,11 +90,8 @@ def _feed_forward_gradient_kernel(
     return dx, *[s.total() for s in sums]
 
 
-FEW_ROWS = 256
-
-
 def _fits(x: np.ndarray, *others: np.ndarray) -> bool:
-    """Return whether the kernel serves these operands; for few rows, as in decoding, products are cut by columns."""
+    """Return whether the kernel serves these operands."""
     return (
         FOUND and x.ndim >= 1 and serves(x, *others) and all(a.size for a in (x, *others))
         and x.size // x.shape[-1] > FEW_ROWS

@@ -13,9 +13,9 @@ from tensorlib.arrays.threads import BLAS, share
 from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.blas import FOUND, for_blas, gemm, multiply
 from tensorlib.kernels.numba.compiling import compiled
-from tensorlib.kernels.numba.dropout import CHUNK, keep_or_zero, mask_of, room_for_bits, write_bits
+from tensorlib.kernels.numba.dropout import CHUNK, bits_of_rows, keep_or_zero, mask_of, room_for_bits
 from tensorlib.kernels.numba.rows import contiguous, for_pieces, product_pieces, rows, serves
-from tensorlib.kernels.numpy.linalg import call_all
+from tensorlib.kernels.numpy.linalg import FEW_ROWS, call_all
 from tensorlib.ops.dropout import dropout_scale
 from tensorlib.ops.linear import linear_formula, linear_gradient, linear_relu_formula, linear_relu_gradient
 
@@ -24,7 +24,7 @@ __all__ = ["add_bias", "linear_relu_rows", "linear_rows", "relu_gradient_in_plac
 
 @compiled
 def linear_rows(x: Any, weight: Any, bias: Any, z: Any) -> None:
-    """Z = x W + b for contiguous rows of x and z; without a bias `bias` has no elements."""
+    """Write x W + b to z, for contiguous rows of x and z; without a bias `bias` has no elements."""
     gemm(x, weight, z, x.dtype.type(1), x.dtype.type(0))
     if bias.size:
         add_bias(bias, z)
@@ -40,27 +40,14 @@ def add_bias(bias: Any, z: Any) -> None:
 
 @compiled
 def linear_relu_rows(x: Any, weight: Any, bias: Any, y: Any, mask: Any, scale: Any, start: int) -> None:
-    """Write max(x W + b, 0), after dropout unless the scale is 1, to y; its first row has the number `start`."""
+    """Write max(x W + b, 0) after dropout to y, whose first row has the number `start`."""
     gemm(x, weight, y, x.dtype.type(1), x.dtype.type(0))
-    if scale == x.dtype.type(1):
-        _relu(bias, y)
-        return
     width = y.shape[1]
     step = max(1, CHUNK // width)
     words = room_for_bits(step * width)
     for low in range(0, y.shape[0], step):
         high = min(low + step, y.shape[0])
-        bits = write_bits(mask, (start + low) * width, (high - low) * width, words)
-        _relu_drop(bias, y[low:high], bits.reshape((high - low, width)), mask[3], scale)
-
-
-@compiled
-def _relu(bias: Any, y: Any) -> None:
-    zero = y.dtype.type(0)
-    for i in range(y.shape[0]):
-        for j in range(y.shape[1]):
-            z = y[i, j] + bias[j]
-            y[i, j] = zero if z < zero else z  # a NaN stays
+        _relu_drop(bias, y[low:high], bits_of_rows(mask, start + low, high - low, width, words), mask[3], scale)
 
 
 @compiled
@@ -69,7 +56,10 @@ def _relu_drop(bias: Any, y: Any, bits: Any, level: Any, scale: Any) -> None:
     for i in range(y.shape[0]):
         for j in range(y.shape[1]):
             z = y[i, j] + bias[j]
-            y[i, j] = keep_or_zero((zero if z < zero else z) * scale, bits[i, j], level)
+            y[i, j] = zero if z < zero else z  # a NaN stays
+        if bits.size:
+            for j in range(y.shape[1]):
+                y[i, j] = keep_or_zero(y[i, j] * scale, bits[i, j], level)
 
 
 @compiled
@@ -127,9 +117,6 @@ def _linear_kernel(
     return z
 
 
-FEW_ROWS = 256  # as in decoding: NumPy's kernels cut by columns, because by rows each thread would prepare all of W
-
-
 @overrides(linear_relu_formula)
 def _linear_relu_kernel(
     before: Callable[..., Array], x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, p: float, key: int,
@@ -141,7 +128,7 @@ def _linear_relu_kernel(
     y = np.empty((*x.shape[:-1], weight.shape[1]), x.dtype)
     x_rows, y_rows, weight = rows(x), rows(y), for_blas(weight)
     b = np.zeros(weight.shape[1], x.dtype) if bias is None else contiguous(bias)
-    mask, scale = mask_of(p, key, draw), x.dtype.type(dropout_scale(p) if p else 1)
+    mask, scale = mask_of(p, key, draw), x.dtype.type(dropout_scale(p))
 
     def piece(n: slice) -> None:
         linear_relu_rows(x_rows[n], weight, b, y_rows[n], mask, scale, n.start)

@@ -29,6 +29,7 @@ from tensorlib.kernels.numba.dropout import room_for_bits
 from tensorlib.kernels.numba.linear import linear_rows, sum_of_rows
 from tensorlib.kernels.numba.rows import Partial, contiguous, product_pieces, rows, serves
 from tensorlib.kernels.numpy.blocks import even_blocks
+from tensorlib.kernels.numpy.linalg import FEW_ROWS
 from tensorlib.ops.attention import AttentionPattern
 from tensorlib.ops.multi_head_attention import (
     cross_attention_formula,
@@ -195,7 +196,7 @@ class _Call:
         return results
 
 
-def _fits(heads: int, x: np.ndarray, source: np.ndarray, *others: np.ndarray) -> bool:
+def _fits(x: np.ndarray, source: np.ndarray, *others: np.ndarray) -> bool:
     """Return whether the kernels serve these operands: enough sentences to divide, and enough rows."""
     return (
         FOUND and serves(x, source, *others) and all(a.size for a in (x, source, *others)) and len(x) >= 8
@@ -203,15 +204,12 @@ def _fits(heads: int, x: np.ndarray, source: np.ndarray, *others: np.ndarray) ->
     )  # fmt: skip
 
 
-FEW_ROWS = 256  # as in decoding: products are cut by columns
-
-
 @overrides(self_attention_formula)
 def _self_attention_kernel(
     before: Callable[..., Any], x: np.ndarray, w: np.ndarray, b: np.ndarray, wo: np.ndarray, bo: np.ndarray,
     heads: int, pattern: AttentionPattern,
 ) -> tuple[Array, Any]:  # fmt: skip
-    if not _fits(heads, x, x, w, b, wo, bo):
+    if not _fits(x, x, w, b, wo, bo):
         return before(x, w, b, wo, bo, heads, pattern)
     call, x_rows = _Call(x, x, heads, pattern), rows(x)
     qkv, (merged, y) = np.empty((*x.shape[:2], w.shape[1]), x.dtype), np.empty((2, *x.shape), x.dtype)
@@ -231,14 +229,11 @@ def _self_attention_gradient_kernel(
     before: Callable[..., Any], dy: np.ndarray, x: np.ndarray, w: np.ndarray, wo: np.ndarray, kept: Any, heads: int,
     pattern: AttentionPattern, needs: tuple[bool, ...],
 ) -> tuple[Array | None, ...]:  # fmt: skip
-    if kept[3] is None or not all(needs) or not _fits(heads, x, x, w, wo, dy, kept[0]):
+    if kept[3] is None or not all(needs) or not _fits(x, x, w, wo, dy, kept[0]):
         return before(dy, x, w, wo, kept, heads, pattern, needs)
     call, x_rows, dy_rows, w, wo = _Call(x, x, heads, pattern), rows(x), rows(dy), contiguous(w), contiguous(wo)
-    qkv, merged, (tops, totals) = (
-        rows(kept[0]),
-        rows(kept[2]),
-        (contiguous(k.reshape(call.statistics)) for k in kept[3]),
-    )
+    qkv, merged = rows(kept[0]), rows(kept[2])
+    tops, totals = (contiguous(k.reshape(call.statistics)) for k in kept[3])
     dqkv, dmerged, dx = np.empty(qkv.shape, x.dtype), np.empty(merged.shape, x.dtype), np.empty(x.shape, x.dtype)
     shapes = w.shape, w.shape[1:], wo.shape, wo.shape[1:]
     sums = [Partial(shape, x.dtype, len(call.pieces)) for shape in shapes]
@@ -257,7 +252,7 @@ def _cross_attention_kernel(
     before: Callable[..., Any], x: np.ndarray, memory: np.ndarray, w: np.ndarray, b: np.ndarray, wo: np.ndarray,
     bo: np.ndarray, heads: int, pattern: AttentionPattern,
 ) -> tuple[Array, Any]:  # fmt: skip
-    if not _fits(heads, x, memory, w, b, wo, bo):
+    if not _fits(x, memory, w, b, wo, bo):
         return before(x, memory, w, b, wo, bo, heads, pattern)
     call, x_rows, memory_rows = _Call(x, memory, heads, pattern), rows(x), rows(memory)
     kv, (q, merged, y) = np.empty((*memory.shape[:2], 2 * x.shape[2]), x.dtype), np.empty((3, *x.shape), x.dtype)
@@ -279,7 +274,7 @@ def _cross_attention_gradient_kernel(
     before: Callable[..., Any], dy: np.ndarray, x: np.ndarray, memory: np.ndarray, w: np.ndarray, wo: np.ndarray,
     kept: Any, heads: int, pattern: AttentionPattern, needs: tuple[bool, ...],
 ) -> tuple[Array | None, ...]:  # fmt: skip
-    if kept[3] is None or not all(needs) or not _fits(heads, x, memory, w, wo, dy, kept[0]):
+    if kept[3] is None or not all(needs) or not _fits(x, memory, w, wo, dy, kept[0]):
         return before(dy, x, memory, w, wo, kept, heads, pattern, needs)
     call, x_rows, memory_rows, dy_rows = _Call(x, memory, heads, pattern), rows(x), rows(memory), rows(dy)
     w, wo, q, kv, merged = contiguous(w), contiguous(wo), rows(kept[0]), rows(kept[1]), rows(kept[2])

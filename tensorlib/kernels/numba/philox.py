@@ -41,9 +41,7 @@ def _whole_product(context, x, y):  # type: ignore[no-untyped-def]  # Numba call
 @inlined
 def four_words(key0: Any, key1: Any, draw: Any, block: Any) -> Any:
     """Return the four words of a block of a draw; NumPy advances the counter before it computes a block."""
-    c0, c2 = u64(block) + u64(1), u64(draw)
-    c1 = u64(1) if c0 == u64(0) else u64(0)
-    c3 = u64(0)
+    c0, c1, c2, c3 = u64(block) + u64(1), u64(0), u64(draw), u64(0)
     for _ in range(10):
         high0, low0 = _whole_product(FACTORS[0], c0)
         high1, low1 = _whole_product(FACTORS[1], c2)
