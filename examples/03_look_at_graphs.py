@@ -24,7 +24,8 @@ config = TransformerConfig(
 )
 model = Transformer(config)
 source_ids, target_ids = np.full((8, 12), 7), np.full((8, 10), 7)
-loss = tl.cross_entropy(model(source_ids, target_ids), target_ids)
+with tl.record_formulas():  # the ops inside each sub-layer; otherwise a sub-layer is one op
+    loss = tl.cross_entropy(model(source_ids, target_ids), target_ids)
 
 graph = tl.graph(loss)  # the recorded graph as data: nodes, leaves, edges
 print(graph.headline())
