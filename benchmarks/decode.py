@@ -1,16 +1,17 @@
-"""Decoding compared with transformers' MarianMTModel of the same sizes; the two take turns in their own processes.
+"""Decoding compared with MarianMTModel of transformers and with CTranslate2; they take turns in their own processes.
 
     python benchmarks/decode.py [tiny|small|base ...] [--beam 1] [--rounds 5] [--sentences 200] [--batch 50]
                                 [--coretype unset]
 
-The weights are untrained; the sentences are random ids, with lengths like those of Multi30k in subwords. Both sides
-sort sentences by length and decode them in batches, with cached keys and values. Neither side may end a sentence, so
-each target is as long as the longest source of its batch, and both sides generate the same number of tokens. These
-figures therefore do not include the gain from removing finished sentences from the batch. With --beam 4 both keep four
-targets of each sentence open to the end (num_beams=4 in transformers), so rules for early stopping have no effect.
+The weights are untrained, and CTranslate2 has those of tensorlib; the sentences are random ids, with lengths like those
+of Multi30k in subwords. All sides sort sentences by length and decode them in batches, with cached keys and values. No
+side may end a sentence, so each target is as long as the longest source of its batch, and all sides generate the same
+number of tokens. These figures therefore do not include the gain from removing finished sentences from the batch. With
+--beam 4 all keep four targets of each sentence open to the end (num_beams=4 in transformers), so rules for early
+stopping have no effect.
 
-Prints target tokens/s, whether tensorlib's decoding with cached keys and values equals decoding without them, token for
-token, and how far the logits differ. The exit status is 1 if a token differs or a logit differs by more than 1e-5.
+Prints target tokens/s, how many targets are those of CTranslate2, whether tensorlib's decoding with cached keys and
+values equals decoding without them, token for token, and how far the logits differ. The exit status is 1 if a token differs or a logit differs by more than 1e-5.
 """
 
 from __future__ import annotations
@@ -37,7 +38,12 @@ from measure import (
 )  # fmt: skip
 from sizes import FIRST_WORD, SIZES, Size
 
-SIDES = {OURS: "contestants.ours_decoding:decoding", "MarianMTModel": "contestants.marian:decoding"}
+CTRANSLATE = "CTranslate2"
+SIDES = {
+    OURS: "contestants.ours_decoding:decoding",
+    "MarianMTModel": "contestants.marian:decoding",
+    CTRANSLATE: "contestants.ctranslate:decoding",
+}
 CLOSE = 1e-5
 EOS = 3
 
@@ -76,11 +82,22 @@ def compare(name: str, options: Namespace, env: dict[str, str]) -> tuple[str, bo
             "peak memory",
         ]
         text += f"\n\n{table(heads, rows)}"
+        if CTRANSLATE in workers:
+            same, total = agreement(workers[OURS], workers[CTRANSLATE])
+            text += f"\n\n{name}: {same} of {total} targets are the same as CTranslate2's"
         workers[OURS].run("check")
         found = workers[OURS].value
     text += f"\n\n{name}: with and without cached keys and values, {found['different']} of {found['tokens']:,} tokens"
     text += f" differ, logits by at most {found['farthest']:.1e}\n"
     return text, found["different"] == 0 and found["farthest"] <= CLOSE
+
+
+def agreement(ours: Worker, theirs: Worker) -> tuple[int, int]:
+    """Return how many targets of two sides with the same weights are equal, and how many there are."""
+    for worker in (ours, theirs):
+        worker.run("targets")
+    pairs = list(zip(ours.value, theirs.value, strict=True))
+    return sum(own == other for own, other in pairs), len(pairs)
 
 
 def main() -> int:

@@ -17,21 +17,29 @@ from models.text.tokens import BOS, EOS
 CHECKED = 4  # the approximate number of batches to check, from short to long ones
 
 
+def never_ending(size: Size) -> Transformer:
+    """Return a model whose targets do not end: the logit of </s> is 0, and some other is larger."""
+    model = model_of(size, dropout=0.0).eval()
+    weight = model.output.weight.numpy().copy()
+    weight[:, EOS] = 0
+    model.output.weight.replace(weight)
+    return model
+
+
 def decoding(size: list[int], batches: list[list[list[int]]], beam: int = 1) -> Contestant:
     """Decode batches of sources, greedily or with a beam, each target as long as its batch's longest source."""
-    model = model_of(Size(*size), dropout=0.0).eval()
-    weight = model.output.weight.numpy().copy()
-    weight[:, EOS] = 0  # its logit is 0 and some other is larger, so no sentence ends early
-    model.output.weight.replace(weight)
+    model = never_ending(Size(*size))
 
-    def step() -> int:
-        return sum(len(target) for sources in batches for target in decoded(sources, max(map(len, sources))))
-
-    def decoded(sources: list[list[int]], length: int) -> list[list[int]]:
+    def decoded() -> list[list[int]]:
         # As in the command line, beam search also serves a beam of 1.
-        return [found[0].tokens for found in beam_search(model, sources, beam, max_length=length)]
+        return [
+            found[0].tokens
+            for sources in batches
+            for found in beam_search(model, sources, beam, max_length=max(map(len, sources)))
+        ]
 
-    return Contestant(LIBRARY, {"step": step, "check": lambda: check(model, batches)})
+    steps = {"step": lambda: sum(map(len, decoded())), "targets": decoded, "check": lambda: check(model, batches)}
+    return Contestant(LIBRARY, steps)
 
 
 def check(model: Transformer, batches: list[list[list[int]]]) -> dict[str, int | float]:

@@ -17,6 +17,7 @@ import nn
 import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
 from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, vocabulary_problems
+from models.architectures.indexed_state import IndexedState, PreparedDecoder, can_step
 from models.architectures.layers import LayersConfig, PositionKind, Positions, make_positions, with_positions
 from nn.layers import run_as_one_op
 
@@ -122,16 +123,26 @@ class Transformer(EncoderDecoder):
 
     # ---- decoding: one token at a time ----
 
-    def start(self, memory: tl.Tensor, source_visible: tl.Tensor | None = None) -> DecoderState:
+    def start(self, memory: tl.Tensor, source_visible: tl.Tensor | None = None) -> DecoderState | IndexedState:
         """Return the state before the first token: keys and values of the memory (B, S, D), computed only once.
 
-        `source_visible` is as in `decode`.
+        `source_visible` is as in `decode`. Where compiled kernels compute the steps, the state also holds the weights.
         """
+        if type(self) is Transformer and can_step(self.decoder):
+            return self._indexed_state(memory, source_visible)
         visible = None if source_visible is None else _for_all_queries(source_visible)
         cross = tuple(layer.cross_attention.keys_values(memory) for layer in self.decoder.layers)
         return DecoderState(length=0, visible=visible, cross=cross, own=(), source_B=np.arange(memory.shape[0]))
 
-    def decode_step(self, ids: ArrayLike, state: DecoderState) -> tuple[tl.Tensor, DecoderState]:
+    def _indexed_state(self, memory_BSD: tl.Tensor, visible: tl.Tensor | None) -> IndexedState:
+        keys_values = [layer.cross_attention.packed_keys_values(memory_BSD).data for layer in self.decoder.layers]
+        batch, length, _ = memory_BSD.shape
+        every = np.ones((batch, length), bool) if visible is None else visible.numpy().reshape(batch, length)
+        return IndexedState.starting(PreparedDecoder(self.decoder, self.output_weight()), keys_values, every)
+
+    def decode_step(
+        self, ids: ArrayLike, state: DecoderState | IndexedState
+    ) -> tuple[tl.Tensor, DecoderState | IndexedState]:
         """Append a token to each sentence, ids (B,); return the logits (B, V) for the next token, and the new state.
 
         The logits equal those of `decode` at the last position of the whole prefix. A state keeps the keys and values
@@ -139,8 +150,18 @@ class Transformer(EncoderDecoder):
         """
         ids_B1 = np.asarray(ids)[:, None]
         x_B1D = self._embed(self.target_embedding, self.target_positions, ids_B1, state.length)
+        if isinstance(state, IndexedState):
+            if not tl.is_grad_enabled():
+                return self._indexed_step(x_B1D, state)
+            state = state.as_tensors()
         x_B1D, own = self.decoder.step(x_B1D, state)
         return self.logits(x_B1D)[:, 0], replace(state, length=state.length + 1, own=own)
+
+    def _indexed_step(self, x_B1D: tl.Tensor, state: IndexedState) -> tuple[tl.Tensor, IndexedState]:
+        y_BD, new_state = state.step(x_B1D.data[:, 0])
+        if self.decoder.norm is not None:
+            y_BD = self.decoder.norm(tl.from_numpy(y_BD)).data
+        return tl.from_numpy(state.decoder.logits(y_BD)), new_state
 
     @property
     def longest_target(self) -> int | None:

@@ -1,0 +1,198 @@
+"""Decoding state whose rows find their keys and values by index, for the sub-layers of `tensorlib.ops.next_position`.
+
+A search drops, repeats and reorders rows at every step. Here that moves only indices: keys and values stay where they
+were written, and those of the memory are kept once for each source, however many rows translate it.
+
+Shape suffixes: B sources, S source length, R rows, T tokens so far, L positions there is room for, D width, E = 2 D
+for keys and values side by side, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import nn
+import tensorlib as tl
+from models.architectures.decoder_state import DecoderState, KeyValueCache
+from nn.layers import run_as_one_op
+from tensorlib.kernels import chosen
+from tensorlib.ops.next_position import (
+    SubLayer,
+    cross_attention_step,
+    feed_forward_step,
+    panels_of,
+    projection_step,
+    self_attention_step,
+)
+
+if TYPE_CHECKING:
+    from models.architectures.transformer import Decoder, DecoderLayer
+
+__all__ = ["IndexedState", "PreparedDecoder", "can_step"]
+
+MIN_ROOM = 16  # positions of a new buffer
+Ids = NDArray[np.int64]
+
+
+# ---- weights -----------------------------------------------------------------------------------------------------
+
+
+class PreparedLayer:
+    """The three sub-layers of a decoder layer."""
+
+    def __init__(self, layer: DecoderLayer) -> None:
+        own, cross, feed_forward = layer.attention, layer.cross_attention, layer.feed_forward
+        width = own.output.weight.shape[0]
+        self.own = _sublayer(own.projection, own.output, layer.attention_residual)
+        self.cross = _sublayer(cross.projection, cross.output, layer.cross_attention_residual, slice(0, width))
+        self.feed_forward = _sublayer(feed_forward.hidden, feed_forward.output, layer.feed_forward_residual)
+
+
+def _sublayer(first: Any, second: Any, residual: Any, columns: slice = slice(None)) -> SubLayer:
+    norm = residual.norm
+    return SubLayer(
+        panels_of(first.weight.data[:, columns]), first.bias.data[columns], panels_of(second.weight.data),
+        second.bias.data, norm.weight.data, norm.bias.data, norm.eps, residual.order == "pre",
+    )  # fmt: skip
+
+
+class PreparedDecoder:
+    """A decoder's weights, and the matrix of the logits, in the layout that its steps read."""
+
+    def __init__(self, decoder: Decoder, output_weight: tl.Tensor) -> None:
+        self.layers = [PreparedLayer(layer) for layer in decoder.layers]
+        self.heads = decoder.layers[0].attention.heads
+        self.output = panels_of(output_weight.data)
+        self.vocabulary = output_weight.shape[1]
+
+    def logits(self, x_RD: np.ndarray) -> np.ndarray:
+        """Return the logits (R, V)."""
+        y_RV: np.ndarray = projection_step(x_RD, self.output, self.vocabulary)
+        return y_RV
+
+
+_ATTENTION = ["nn.attention.MultiHeadAttention", "nn.layers.Linear", "nn.layers.Linear"]
+_ADD_NORM = ["models.architectures.transformer.AddNorm", "nn.layers.LayerNorm", "nn.layers.Dropout"]
+_FEED_FORWARD = ["nn.layers.FeedForward", "nn.layers.LinearRelu", "nn.layers.Linear"]
+LAYER = ["models.architectures.transformer.DecoderLayer", *2 * (_ATTENTION + _ADD_NORM), *_FEED_FORWARD, *_ADD_NORM]
+"""The modules of a layer that these steps compute; any other is called as it is."""
+
+
+def can_step(decoder: Decoder) -> bool:
+    """Return whether compiled kernels may compute the steps of this decoder instead of its modules.
+
+    They must be installed, no gradient and no recording of every op wanted, and each module of the known class, with
+    biases, in evaluation mode and without hooks.
+    """
+    if tl.is_grad_enabled() or chosen() != "numba":
+        return False
+    for layer in decoder.layers:
+        modules = list(layer.modules())
+        if [f"{type(m).__module__}.{type(m).__qualname__}" for m in modules] != LAYER:
+            return False
+        if any(m.training or m._hooks or m._pre_hooks or "forward" in vars(m) for m in modules):
+            return False
+        if not run_as_one_op(*[m for m in modules if isinstance(m, nn.Linear | nn.LayerNorm)]):
+            return False
+    return all(isinstance(p.data, np.ndarray) and p.dtype.char in "fd" for p in decoder.parameters())
+
+
+# ---- the state ---------------------------------------------------------------------------------------------------
+
+
+class _Kept:
+    """Keys and values of all rows and positions, an array (L, R, E) for each layer, and which positions are free."""
+
+    def __init__(self, arrays: list[np.ndarray], free: range) -> None:
+        self.arrays = arrays
+        self._free = set(free)
+
+    def with_position(self, position: int, rows: int) -> _Kept:
+        """Return what has this position free, for so many rows, and claim it: this, or a copy with more room.
+
+        A position is claimed only once, so states that continue the same state do not overwrite each other's.
+        """
+        length, room, width = self.arrays[0].shape
+        if rows <= room and self._claim(position):
+            return self
+        shape = length if position < length else max(2 * length, MIN_ROOM), max(rows, room), width
+        arrays = [np.empty(shape, a.dtype) for a in self.arrays]
+        for new, old in zip(arrays, self.arrays, strict=True):
+            new[:position, :room] = old[:position]
+        return _Kept(arrays, range(position + 1, shape[0]))
+
+    def _claim(self, position: int) -> bool:
+        try:
+            self._free.remove(position)
+        except KeyError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class IndexedState:
+    """The state between decoding steps. It is immutable: a step returns a new state. Weights are those of the start."""
+
+    decoder: PreparedDecoder
+    visible_BS: np.ndarray
+    """Source positions that may be attended to."""
+    memory: tuple[np.ndarray, ...]
+    """For each layer, keys and values (B, S, E) of the memory."""
+    kept: _Kept
+    """Keys and values of the tokens so far."""
+    place_RT: Ids
+    """The keys and values of row r at position t are ``kept.arrays[layer][t, place_RT[r, t]]``."""
+    source_R: Ids
+    """The source of each row."""
+
+    selects_by_index = True
+
+    @classmethod
+    def starting(cls, decoder: PreparedDecoder, memory_BSE: list[np.ndarray], visible_BS: np.ndarray) -> IndexedState:
+        """Return the state before the first token, with one row for each source."""
+        sources = len(memory_BSE[0])
+        kept = _Kept([np.empty((0, 0, m.shape[2]), m.dtype) for m in memory_BSE], range(0))
+        nowhere, every = np.empty((sources, 0), np.int64), np.arange(sources)
+        return cls(decoder, visible_BS, tuple(memory_BSE), kept, nowhere, every)
+
+    @property
+    def length(self) -> int:
+        """Number of tokens so far."""
+        return self.place_RT.shape[1]
+
+    def select(self, rows: ArrayLike) -> IndexedState:
+        """Return the state of the given rows (indices or booleans), which may drop, repeat or reorder them."""
+        rows = np.asarray(rows)
+        return replace(self, place_RT=self.place_RT[rows], source_R=self.source_R[rows])
+
+    def step(self, x_RD: np.ndarray) -> tuple[np.ndarray, IndexedState]:
+        """Return the decoder's output for one more position, before the last normalization, and the new state."""
+        rows, heads = len(self.source_R), self.decoder.heads
+        kept = self.kept.with_position(self.length, rows)
+        place_RT = np.concatenate([self.place_RT, np.arange(rows)[:, None]], axis=1)
+        for layer, memory_BSE, kept_LRE in zip(self.decoder.layers, self.memory, kept.arrays, strict=True):
+            x_RD = self_attention_step(x_RD, layer.own, kept_LRE, place_RT, heads)
+            x_RD = cross_attention_step(x_RD, layer.cross, memory_BSE, self.visible_BS, self.source_R, heads)
+            x_RD = feed_forward_step(x_RD, layer.feed_forward)
+        return x_RD, replace(self, kept=kept, place_RT=place_RT)
+
+    def as_tensors(self) -> DecoderState:
+        """Return the same state as Tensors of each row, for steps that record a graph."""
+        positions = np.arange(self.length)
+        own = [self._heads(a[positions, self.place_RT]) for a in self.kept.arrays] if self.length else []
+        return DecoderState(
+            length=self.length,
+            visible=tl.from_numpy(self.visible_BS[self.source_R][:, None, None]),
+            cross=tuple(self._heads(m[self.source_R]) for m in self.memory),
+            own=tuple(KeyValueCache(k, v) for k, v in own),
+            source_B=self.source_R,
+        )
+
+    def _heads(self, keys_values_RTE: np.ndarray) -> tuple[tl.Tensor, tl.Tensor]:
+        rows, length, _ = keys_values_RTE.shape
+        parts = keys_values_RTE.reshape(rows, length, 2, self.decoder.heads, -1).transpose(2, 0, 3, 1, 4)
+        return tl.from_numpy(parts[0]), tl.from_numpy(parts[1])
