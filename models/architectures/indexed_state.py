@@ -20,14 +20,7 @@ import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
 from nn.layers import run_as_one_op
 from tensorlib.kernels import chosen
-from tensorlib.ops.next_position import (
-    SubLayer,
-    cross_attention_step,
-    feed_forward_step,
-    panels_of,
-    projection_step,
-    self_attention_step,
-)
+from tensorlib.ops.next_position import Layer, Memory, SubLayer, decoder_step, panels_of, projection_step
 
 if TYPE_CHECKING:
     from models.architectures.transformer import Decoder, DecoderLayer
@@ -41,15 +34,14 @@ Ids = NDArray[np.int64]
 # ---- weights -----------------------------------------------------------------------------------------------------
 
 
-class PreparedLayer:
-    """The three sub-layers of a decoder layer."""
-
-    def __init__(self, layer: DecoderLayer) -> None:
-        own, cross, feed_forward = layer.attention, layer.cross_attention, layer.feed_forward
-        width = own.output.weight.shape[0]
-        self.own = _sublayer(own.projection, own.output, layer.attention_residual)
-        self.cross = _sublayer(cross.projection, cross.output, layer.cross_attention_residual, slice(0, width))
-        self.feed_forward = _sublayer(feed_forward.hidden, feed_forward.output, layer.feed_forward_residual)
+def _prepared(layer: DecoderLayer) -> Layer:
+    own, cross, feed_forward = layer.attention, layer.cross_attention, layer.feed_forward
+    queries = slice(0, cross.output.weight.shape[0])
+    return Layer(
+        _sublayer(own.projection, own.output, layer.attention_residual),
+        _sublayer(cross.projection, cross.output, layer.cross_attention_residual, queries),
+        _sublayer(feed_forward.hidden, feed_forward.output, layer.feed_forward_residual),
+    )
 
 
 def _sublayer(first: Any, second: Any, residual: Any, columns: slice = slice(None)) -> SubLayer:
@@ -64,7 +56,7 @@ class PreparedDecoder:
     """A decoder's weights, and the matrix of the logits, in the layout that its steps read."""
 
     def __init__(self, decoder: Decoder, output_weight: tl.Tensor) -> None:
-        self.layers = [PreparedLayer(layer) for layer in decoder.layers]
+        self.layers = [_prepared(layer) for layer in decoder.layers]
         self.heads = decoder.layers[0].attention.heads
         self.output = panels_of(output_weight.data)
         self.vocabulary = output_weight.shape[1]
@@ -171,14 +163,12 @@ class IndexedState:
 
     def step(self, x_RD: np.ndarray) -> tuple[np.ndarray, IndexedState]:
         """Return the decoder's output for one more position, before the last normalization, and the new state."""
-        rows, heads = len(self.source_R), self.decoder.heads
+        rows, decoder = len(self.source_R), self.decoder
         kept = self.kept.with_position(self.length, rows)
         place_RT = np.concatenate([self.place_RT, np.arange(rows)[:, None]], axis=1)
-        for layer, memory_BSE, kept_LRE in zip(self.decoder.layers, self.memory, kept.arrays, strict=True):
-            x_RD = self_attention_step(x_RD, layer.own, kept_LRE, place_RT, heads)
-            x_RD = cross_attention_step(x_RD, layer.cross, memory_BSE, self.visible_BS, self.source_R, heads)
-            x_RD = feed_forward_step(x_RD, layer.feed_forward)
-        return x_RD, replace(self, kept=kept, place_RT=place_RT)
+        memory = Memory(self.memory, self.visible_BS, self.source_R)
+        y_RD = decoder_step(x_RD, decoder.layers, kept.arrays, place_RT, memory, decoder.heads)
+        return y_RD, replace(self, kept=kept, place_RT=place_RT)
 
     def as_tensors(self) -> DecoderState:
         """Return the same state as Tensors of each row, for steps that record a graph."""

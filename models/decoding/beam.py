@@ -19,6 +19,7 @@ from models.decoding.hypothesis import length_penalty as penalty
 from models.decoding.protocols import State, SteppingModel
 from models.decoding.settings import DEFAULT_BEAM, DEFAULT_LENGTH_PENALTY
 from models.text.tokens import BOS, EOS
+from tensorlib.ops.next_position import largest_and_total
 
 __all__ = ["beam_search"]
 
@@ -78,10 +79,10 @@ def likeliest(logits_RV: tl.Tensor, count: int, may_end: bool = True) -> tuple[n
     Only these and one sum per row leave the device. If </s> may not come, its log-probability is -inf, and one more
     token is returned.
     """
-    best, ids = tl.topk(logits_RV, min(count + (not may_end), logits_RV.shape[-1]))
-    total_R1 = tl.logsumexp(logits_RV, axis=-1, keepdims=True).numpy().astype(np.float64)
-    log_probs_RC = np.minimum(best.numpy() - total_R1, 0)  # rounding must not let a token raise log P
-    ids_RC = ids.numpy()
+    found = largest_and_total(logits_RV.data, min(count + (not may_end), logits_RV.shape[-1]))
+    best_RC, ids_RC, total_R = (logits_RV.backend.to_numpy(array) for array in found)
+    # Rounding must not let a token raise log P.
+    log_probs_RC = np.minimum(best_RC - total_R.astype(np.float64)[:, None], 0)
     return ids_RC, log_probs_RC if may_end else np.where(ids_RC == EOS, -math.inf, log_probs_RC)
 
 

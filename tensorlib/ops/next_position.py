@@ -1,9 +1,9 @@
-"""A Transformer's sub-layers at the next position of many rows, as formulas on raw arrays.
+"""A Transformer's decoder at the next position of many rows, as formulas on raw arrays.
 
-Decoding token by token calls these where no gradient is wanted. They compute what the modules of a layer compute one
-by one, in one call per sub-layer, which kernels make fast: matrices are prepared once (`panels_of`), keys and values
-are written where they stay, and each row finds those of its earlier positions by index, so that a search that drops,
-repeats or reorders rows copies only indices.
+Decoding token by token calls these where no gradient is wanted. They compute what the modules of the layers compute one
+by one, in one call, which a kernel makes fast: matrices are prepared once (`panels_of`), keys and values are written
+where they stay, and each row finds those of its earlier positions by index, so that a search that drops, repeats or
+reorders rows copies only indices.
 
 Shape suffixes: R rows, D width, E columns of a matrix, J panels, B sources, S source positions, T positions so far,
 L positions there is room for, H heads, K head width.
@@ -11,41 +11,50 @@ L positions there is room for, H heads, K head width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import singledispatch
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.engine.function import as_tensor
 from tensorlib.ops.normalize import layer_norm_formula
+from tensorlib.ops.reduce import logsumexp
 from tensorlib.ops.softmax import softmax_formula
+from tensorlib.ops.sorting import topk
 
 __all__ = [
     "COLUMNS",
+    "Layer",
+    "Memory",
     "SubLayer",
-    "cross_attention_step",
-    "feed_forward_step",
+    "decoder_step",
+    "largest_and_total",
     "panels_of",
     "projection_step",
-    "self_attention_step",
 ]
 
 COLUMNS = 16  # of a panel
 
 
+@singledispatch
 def panels_of(weight_DE: Array) -> Array:
     """Return the columns of a matrix in panels (J, D, COLUMNS), which a product reads in order; the last ends in 0s.
+
+    Kernels: numba/next_position.py.
 
     >>> panels_of(np.ones((3, 17))).shape
     (2, 3, 16)
     """
-    xp = namespace_of(weight_DE)
     rows, columns = weight_DE.shape
-    count = -(-columns // COLUMNS)
-    padded = xp.zeros((rows, count * COLUMNS), weight_DE.dtype)
-    padded[:, :columns] = weight_DE
-    return xp.ascontiguousarray(padded.reshape(rows, count, COLUMNS).swapaxes(0, 1))
+    full, rest = divmod(columns, COLUMNS)
+    panels_JDC = namespace_of(weight_DE).empty((full + (rest > 0), rows, COLUMNS), weight_DE.dtype)
+    panels_JDC[:full] = weight_DE[:, : columns - rest].reshape(rows, full, COLUMNS).swapaxes(0, 1)
+    if rest:
+        panels_JDC[full, :, :rest] = weight_DE[:, columns - rest :]
+        panels_JDC[full, :, rest:] = 0
+    return panels_JDC
 
 
 class SubLayer(NamedTuple):
@@ -63,40 +72,69 @@ class SubLayer(NamedTuple):
     """Whether x + f(LayerNorm(x)) is computed instead of LayerNorm(x + f(x))."""
 
 
+class Layer(NamedTuple):
+    """The sub-layers of a decoder layer."""
+
+    own: SubLayer
+    cross: SubLayer
+    feed_forward: SubLayer
+
+
+class Memory(NamedTuple):
+    """What all rows may read: their sources' keys and values, side by side, for each layer."""
+
+    keys_values_BSE: Sequence[Array]
+    visible_BS: Array
+    source_R: Array
+    """The source of each row."""
+
+
+@singledispatch
+def decoder_step(
+    x_RD: Array, layers: Sequence[Layer], kept_LRE: Sequence[Array], place_RT: Array, memory: Memory, heads: int
+) -> Array:
+    """Return the output of all layers for the rows' last position, T - 1.
+
+    ``kept[layer][t, place[r, t]]`` are the keys and values of row r at position t, side by side. Those of the last
+    position are written there.
+
+    Kernels: numba/next_position.py.
+    """
+    for number, layer in enumerate(layers):
+        x_RD = self_attention_step(x_RD, layer.own, kept_LRE[number], place_RT, heads)
+        keys_values_RSE = memory.keys_values_BSE[number][memory.source_R]
+        x_RD = cross_attention_step(x_RD, layer.cross, keys_values_RSE, memory.visible_BS[memory.source_R], heads)
+        x_RD = feed_forward_step(x_RD, layer.feed_forward)
+    return x_RD
+
+
 @singledispatch
 def projection_step(x_RD: Array, panels_JDC: Array, columns: int) -> Array:
     """Return x W, where the panels hold W of this number of columns.
 
     Kernels: numba/next_position.py.
     """
-    return _product(x_RD, panels_JDC, columns)
+    return x_RD @ panels_JDC.swapaxes(0, 1).reshape(x_RD.shape[1], -1)[:, :columns]
 
 
 @singledispatch
-def feed_forward_step(x_RD: Array, layer: SubLayer) -> Array:
-    """Return the feed-forward sub-layer max(x W1 + b1, 0) W2 + b2, with Add & Norm.
+def largest_and_total(logits_RV: Array, count: int) -> tuple[Array, Array, Array]:
+    """Return for each row the `count` largest logits, the largest first, their columns, and log sum exp of the row.
+
+    Equal logits keep their order. A NaN makes the total NaN.
 
     Kernels: numba/next_position.py.
     """
-
-    def feed_forward(z_RD: Array) -> Array:
-        hidden = _first(z_RD, layer)
-        return _second(hidden * (hidden > 0), layer)
-
-    return _add_norm(x_RD, feed_forward, layer)
+    logits = as_tensor(logits_RV)
+    best, columns = topk(logits, count)
+    return best.array, columns.array, logsumexp(logits, axis=-1).array
 
 
-@singledispatch
-def self_attention_step(
-    x_RD: Array, layer: SubLayer, kept_LRE: Array, place_RT: Array, heads: int
-) -> Array:
-    """Return self-attention of the rows' last position, T - 1, to all T positions, with Add & Norm.
+# ---- the sub-layers ----------------------------------------------------------------------------------------------
 
-    The first matrix projects to queries, keys and values, side by side. ``kept[t, place[r, t]]`` are the keys and values
-    of row r at position t, side by side. Those of the last position are written there first.
 
-    Kernels: numba/next_position.py.
-    """
+def self_attention_step(x_RD: Array, layer: SubLayer, kept_LRE: Array, place_RT: Array, heads: int) -> Array:
+    """Return self-attention of the last position to all positions; the first matrix projects to q, k and v."""
     xp, (rows, length), width = namespace_of(x_RD), place_RT.shape, x_RD.shape[1]
 
     def attention(z_RD: Array) -> Array:
@@ -108,37 +146,31 @@ def self_attention_step(
     return _add_norm(x_RD, attention, layer)
 
 
-@singledispatch
 def cross_attention_step(
-    x_RD: Array, layer: SubLayer, memory_BSE: Array, visible_BS: Array, source_R: Array, heads: int
+    x_RD: Array, layer: SubLayer, keys_values_RSE: Array, visible_RS: Array, heads: int
 ) -> Array:
-    """Return attention of each row to the visible positions of its source, with Add & Norm.
-
-    The first matrix projects to queries; ``memory[source[r]]`` are the keys and values of row r, side by side.
-
-    Kernels: numba/next_position.py.
-    """
-
-    def attention(z_RD: Array) -> Array:
-        keys_values_RSE, visible_RS = memory_BSE[source_R], visible_BS[source_R]
-        return _second(_attend(_first(z_RD, layer), keys_values_RSE, visible_RS, heads), layer)
-
-    return _add_norm(x_RD, attention, layer)
+    """Return attention of each row to the visible positions of its source; the first matrix projects to queries."""
+    return _add_norm(
+        x_RD, lambda z_RD: _second(_attend(_first(z_RD, layer), keys_values_RSE, visible_RS, heads), layer), layer
+    )
 
 
-# ---- what the formulas share -------------------------------------------------------------------------------------
+def feed_forward_step(x_RD: Array, layer: SubLayer) -> Array:
+    """Return max(x W1 + b1, 0) W2 + b2."""
 
+    def feed_forward(z_RD: Array) -> Array:
+        hidden = _first(z_RD, layer)
+        return _second(hidden * (hidden > 0), layer)
 
-def _product(x_RD: Array, panels_JDC: Array, columns: int) -> Array:
-    return x_RD @ panels_JDC.swapaxes(0, 1).reshape(x_RD.shape[1], -1)[:, :columns]
+    return _add_norm(x_RD, feed_forward, layer)
 
 
 def _first(x_RD: Array, layer: SubLayer) -> Array:
-    return _product(x_RD, layer.first, len(layer.first_bias)) + layer.first_bias
+    return projection_step(x_RD, layer.first, len(layer.first_bias)) + layer.first_bias
 
 
 def _second(x_RD: Array, layer: SubLayer) -> Array:
-    return _product(x_RD, layer.second, len(layer.second_bias)) + layer.second_bias
+    return projection_step(x_RD, layer.second, len(layer.second_bias)) + layer.second_bias
 
 
 def _add_norm(x_RD: Array, sublayer: Callable[[Array], Array], layer: SubLayer) -> Array:

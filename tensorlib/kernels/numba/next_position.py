@@ -1,9 +1,9 @@
-"""A Transformer's sub-layers at the next position: some rows go through a whole sub-layer in one compiled call."""
+"""A Transformer's decoder at the next position: some rows go through a sub-layer in one compiled call."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,19 +14,24 @@ from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.compiling import compiled, summing
 from tensorlib.kernels.numba.linear import add_bias
 from tensorlib.kernels.numba.normalize import normalize_row
-from tensorlib.kernels.numba.rows import serves
+from tensorlib.kernels.numba.rows import contiguous, for_pieces, serves
 from tensorlib.kernels.numba.softmax import exponentials, largest
 from tensorlib.kernels.numba.tiles import product_of_panels
 from tensorlib.kernels.numpy.blocks import even_blocks
 from tensorlib.ops.next_position import (
+    COLUMNS,
+    Layer,
+    Memory,
     SubLayer,
-    cross_attention_step,
-    feed_forward_step,
+    decoder_step,
+    largest_and_total,
+    panels_of,
     projection_step,
-    self_attention_step,
 )
 
 FEWEST, MOST = 8, 64  # rows of a piece: each piece reads all matrices, but must fit in the cache
+BLOCK = 64  # logits
+MOST_CANDIDATES = 64  # each is moved up to its place, which takes longer the more there are
 
 
 # ---- compiled ----------------------------------------------------------------------------------------------------
@@ -183,6 +188,49 @@ def cross_attention_rows(
     add_and_normalize(x, f, norm, y)
 
 
+@compiled
+def fill_panels(weight: Any, first: int, last: int, panels: Any) -> None:
+    """Copy the panels first to last of `weight` (D, J, COLUMNS) to `panels` (J, D, COLUMNS)."""
+    step = 8  # rows: so many streams are fetched ahead
+    for low in range(0, weight.shape[0], step):
+        for n in range(first, last):
+            for p in range(low, min(low + step, weight.shape[0])):
+                for c in range(weight.shape[2]):
+                    panels[n, p, c] = weight[p, n, c]
+
+
+@summing
+def largest_of_rows(x: Any, values: Any, columns: Any, totals: Any) -> None:
+    """Write the largest numbers of each row, their columns, and log sum exp."""
+    width, last = x.shape[1], values.shape[1] - 1
+    blocks = np.empty((width // BLOCK + 1, BLOCK), x.dtype)
+    row = blocks.reshape(1, -1)
+    for i in range(x.shape[0]):
+        row[0, width:] = -math.inf
+        for j in range(width):
+            row[0, j] = x[i, j]
+        values[i, :], columns[i, :], found = -math.inf, 0, 0
+        for n in range(blocks.shape[0]):
+            # Nearly always it is less, so that few numbers are looked at twice.
+            if found <= last or not largest(blocks, n) <= values[i, last]:
+                for j in range(min(BLOCK, width - n * BLOCK)):
+                    if found <= last or blocks[n, j] > values[i, last]:
+                        _insert(values, columns, i, min(found, last), blocks[n, j], n * BLOCK + j)
+                        found += 1
+        top = largest(row, 0)
+        totals[i] = top + math.log(exponentials(row, 0, top))
+
+
+@compiled
+def _insert(values: Any, columns: Any, i: int, last: int, value: Any, column: int) -> None:
+    """Insert a number into the first `last` + 1 places of row i, in falling order, after its equals."""
+    j = last
+    while j > 0 and values[i, j - 1] < value:
+        values[i, j], columns[i, j] = values[i, j - 1], columns[i, j - 1]
+        j -= 1
+    values[i, j], columns[i, j] = value, column
+
+
 # ---- the kernels -------------------------------------------------------------------------------------------------
 
 
@@ -196,6 +244,34 @@ def _arguments(layer: SubLayer, dtype: np.dtype) -> tuple[Any, ...]:
     return (*layer[:4], (layer.norm_weight, layer.norm_bias, dtype.type(layer.eps), layer.pre))
 
 
+@overrides(decoder_step)
+def _decoder_kernel(
+    before: Callable[..., Array], x: np.ndarray, layers: Sequence[Layer], kept: Sequence[np.ndarray],
+    place: np.ndarray, memory: Memory, heads: int,
+) -> Array:  # fmt: skip
+    arrays = [a for layer in layers for sublayer in layer for a in sublayer[:6]]
+    if not serves(x, *arrays, *kept, *memory.keys_values_BSE) or not x.size:
+        return before(x, layers, kept, place, memory, heads)
+    y, visible, source = np.empty_like(x), memory.visible_BS, memory.source_R
+    prepared = [[_arguments(sublayer, x.dtype) for sublayer in layer] for layer in layers]
+
+    def piece(n: slice) -> None:
+        """Take some rows through all layers, so that threads meet only once."""
+        z = x[n]
+        a, b = np.empty((2, *z.shape), x.dtype)
+        for (own, cross, feed_forward), kept_LRE, keys_values in zip(
+            prepared, kept, memory.keys_values_BSE, strict=True
+        ):
+            self_attention_rows(z, *own, kept_LRE, place[n], heads, a)
+            cross_attention_rows(a, *cross, keys_values, visible, source[n], heads, b)
+            feed_forward_rows(b, *feed_forward, a)
+            z = a
+        y[n] = z
+
+    share(piece, _pieces(len(x)))
+    return y
+
+
 @overrides(projection_step)
 def _projection_kernel(before: Callable[..., Array], x: np.ndarray, panels: np.ndarray, columns: int) -> Array:
     if not serves(x, panels) or not x.size:
@@ -205,35 +281,21 @@ def _projection_kernel(before: Callable[..., Array], x: np.ndarray, panels: np.n
     return y
 
 
-@overrides(feed_forward_step)
-def _feed_forward_kernel(before: Callable[..., Array], x: np.ndarray, layer: SubLayer) -> Array:
-    if not serves(x, *layer[:6]) or not x.size:
-        return before(x, layer)
-    y, arguments = np.empty_like(x), _arguments(layer, x.dtype)
-    share(lambda n: feed_forward_rows(x[n], *arguments, y[n]), _pieces(len(x)))
-    return y
+@overrides(panels_of)
+def _panels_kernel(before: Callable[..., Array], weight: np.ndarray) -> Array:
+    if not serves(weight) or weight.ndim != 2 or not weight.size or weight.shape[1] % COLUMNS:
+        return before(weight)
+    parts = contiguous(weight).reshape(len(weight), -1, COLUMNS)
+    panels = np.empty((parts.shape[1], len(weight), COLUMNS), weight.dtype)
+    for_pieces(lambda n: fill_panels(parts, n.start, n.stop, panels), len(panels), panels[0].size)
+    return panels
 
 
-@overrides(self_attention_step)
-def _self_attention_kernel(
-    before: Callable[..., Array], x: np.ndarray, layer: SubLayer, kept: np.ndarray, place: np.ndarray, heads: int
-) -> Array:
-    if not serves(x, kept, *layer[:6]) or not x.size:
-        return before(x, layer, kept, place, heads)
-    y, arguments = np.empty_like(x), _arguments(layer, x.dtype)
-    share(lambda n: self_attention_rows(x[n], *arguments, kept, place[n], heads, y[n]), _pieces(len(x)))
-    return y
-
-
-@overrides(cross_attention_step)
-def _cross_attention_kernel(
-    before: Callable[..., Array], x: np.ndarray, layer: SubLayer, memory: np.ndarray, visible: np.ndarray,
-    source: np.ndarray, heads: int,
-) -> Array:  # fmt: skip
-    if not serves(x, memory, *layer[:6]) or not x.size:
-        return before(x, layer, memory, visible, source, heads)
-    y, arguments = np.empty_like(x), _arguments(layer, x.dtype)
-    share(
-        lambda n: cross_attention_rows(x[n], *arguments, memory, visible, source[n], heads, y[n]), _pieces(len(x))
-    )
-    return y
+@overrides(largest_and_total)
+def _largest_kernel(before: Callable[..., Any], logits: np.ndarray, count: int) -> tuple[Array, Array, Array]:
+    if not serves(logits) or logits.ndim != 2 or not 0 < count <= min(MOST_CANDIDATES, logits.shape[1]):
+        return before(logits, count)
+    x, rows_ = contiguous(logits), len(logits)
+    values, columns, totals = np.empty((rows_, count), x.dtype), np.empty((rows_, count), np.int64), x[:, 0].copy()
+    for_pieces(lambda n: largest_of_rows(x[n], values[n], columns[n], totals[n]), rows_, x.shape[1])
+    return values, columns, totals

@@ -35,14 +35,17 @@ ROWS_OF_FLOAT64 = 6 if _WIDE else 3
 
 
 @intrinsic
-def _tile(typing: Any, rows: Any, x: Any, i: Any, y: Any, j: Any, z: Any, zi: Any, zj: Any, scale: Any, kept: Any) -> Any:
+def _tile(
+    typing: Any, rows: Any, x: Any, i: Any, y: Any, j: Any, ahead: Any, z: Any, zi: Any, zj: Any, scale: Any, kept: Any
+) -> Any:
     """z[zi : zi + rows, zj : zj + COLUMNS] = scale x[i : i + rows] y[:, j : j + COLUMNS] + kept (the same part of z).
 
-    1 <= rows <= the most rows. y and z have contiguous rows, and at least one.
+    1 <= rows <= the most rows. y and z have contiguous rows, and at least one. What lies `ahead` bytes after each row
+    of y is fetched into the cache: it should be what the next tile reads.
     """
 
     def emit(context: Any, builder: Any, signature: Any, values: tuple[Any, ...]) -> Any:
-        count, x_value, i_, y_value, j_, z_value, zi_, zj_, scale_, kept_ = values
+        count, x_value, i_, y_value, j_, ahead_, z_value, zi_, zj_, scale_, kept_ = values
         arrays = [
             context.make_array(kind)(context, builder, value)
             for kind, value in zip((x, y, z), (x_value, y_value, z_value), strict=True)
@@ -59,14 +62,14 @@ def _tile(typing: Any, rows: Any, x: Any, i: Any, y: Any, j: Any, z: Any, zi: An
             block = builder.append_basic_block(f"rows{number}")
             choice.add_case(context.get_constant(types.intp, number), block)
             builder.position_at_end(block)
-            sums = _sums(builder, number, x_start, x_strides, y_start, y_step, length)
+            sums = _sums(builder, number, x_start, x_strides, y_start, y_step, length, ahead_)
             _store(builder, sums, z_start, z_step, scale_, kept_)
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
 
     index = types.intp
-    return types.void(index, x, index, y, index, z, index, index, x.dtype, x.dtype), emit
+    return types.void(index, x, index, y, index, index, z, index, index, x.dtype, x.dtype), emit
 
 
 def _address(builder: Any, array: Any, row: Any, column: Any) -> Any:
@@ -76,7 +79,7 @@ def _address(builder: Any, array: Any, row: Any, column: Any) -> Any:
     return cgutils.pointer_add(builder, array.data, offset)
 
 
-def _sums(builder: Any, rows: int, x: Any, x_strides: Any, y: Any, y_step: Any, length: Any) -> list[Any]:
+def _sums(builder: Any, rows: int, x: Any, x_strides: Any, y: Any, y_step: Any, length: Any, ahead: Any) -> list[Any]:
     """Emit the loop over p; return the sums of each row, a vector of `COLUMNS` numbers."""
     index, vector = length.type, ir.VectorType(x.type.pointee, COLUMNS)
     starts = [cgutils.pointer_add(builder, x, builder.mul(x_strides[0], index(r))) for r in range(rows)]
@@ -84,7 +87,9 @@ def _sums(builder: Any, rows: int, x: Any, x_strides: Any, y: Any, y_step: Any, 
     builder.branch(loop)
     builder.position_at_end(loop)
     p, sums = builder.phi(index), [builder.phi(vector) for _ in range(rows)]
-    y_row = _load(builder, vector, y, builder.mul(p, y_step))
+    y_offset = builder.mul(p, y_step)
+    y_row = _load(builder, vector, y, y_offset)
+    _prefetch(builder, cgutils.pointer_add(builder, y, builder.add(y_offset, ahead)))
     x_offset, new = builder.mul(p, x_strides[1]), []
     for start, total in zip(starts, sums, strict=True):
         number = _in_every_place(builder, vector, _load(builder, vector.element, start, x_offset))
@@ -121,6 +126,15 @@ def _load(builder: Any, kind: Any, start: Any, offset: Any) -> Any:
     return loaded
 
 
+def _prefetch(builder: Any, place: Any) -> None:
+    """Emit the instruction to fetch the cache line of an address, which need not exist, for reading."""
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0"
+    )
+    builder.call(function, [builder.bitcast(place, byte), number(0), number(3), number(1)])  # read, keep, data
+
+
 def _write(builder: Any, value: Any, place: Any) -> None:
     builder.store(value, builder.bitcast(place, value.type.as_pointer())).align = 4
 
@@ -155,13 +169,13 @@ def fill_panel(y: Any, panel: Any) -> None:
 
 
 @compiled
-def product_with_panel(x: Any, y: Any, j: int, z: Any, zj: int, scale: Any, kept: Any) -> None:
+def product_with_panel(x: Any, y: Any, j: int, ahead: int, z: Any, zj: int, scale: Any, kept: Any) -> None:
     """Write scale x y[:, j : j + COLUMNS] + kept z to the same number of columns of z, from column zj on."""
     most, count = ROWS if x.itemsize == 4 else ROWS_OF_FLOAT64, x.shape[0]
     tiles = (count + most - 1) // most
     step = (count + tiles - 1) // tiles  # tiles of nearly the same height: a flat one takes nearly as long as a high one
     for i in range(0, count, step):
-        _tile(min(step, count - i), x, i, y, j, z, i, zj, scale, kept)
+        _tile(min(step, count - i), x, i, y, j, ahead, z, i, zj, scale, kept)
 
 
 @compiled
@@ -172,10 +186,10 @@ def product(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
     panel = np.empty((0 if plain and not edge else len(y), COLUMNS), x.dtype)
     for j in range(0, z.shape[1] - edge, COLUMNS):
         if plain:
-            product_with_panel(x, y, j, z, j, scale, kept)
+            product_with_panel(x, y, j, COLUMNS * y.itemsize, z, j, scale, kept)
         else:
             fill_panel(y[:, j : j + COLUMNS], panel)
-            product_with_panel(x, panel, 0, z, j, scale, kept)
+            product_with_panel(x, panel, 0, 0, z, j, scale, kept)
     if edge:
         fill_panel(y[:, z.shape[1] - edge :], panel)
         product_at_edge(x, panel, z[:, z.shape[1] - edge :], scale, kept)
@@ -187,7 +201,7 @@ def product_of_panels(x: Any, panels: Any, z: Any) -> None:
     one, zero = x.dtype.type(1), x.dtype.type(0)
     edge = z.shape[1] % COLUMNS
     for n in range(z.shape[1] // COLUMNS):
-        product_with_panel(x, panels[n], 0, z, n * COLUMNS, one, zero)
+        product_with_panel(x, panels[n], 0, panels.strides[0], z, n * COLUMNS, one, zero)
     if edge:
         product_at_edge(x, panels[-1], z[:, z.shape[1] - edge :], one, zero)
 
@@ -196,7 +210,7 @@ def product_of_panels(x: Any, panels: Any, z: Any) -> None:
 def product_at_edge(x: Any, panel: Any, z: Any, scale: Any, kept: Any) -> None:
     """Write scale x panel + kept z to z, which has fewer columns than the panel."""
     padded = np.empty((len(x), COLUMNS), x.dtype)
-    product_with_panel(x, panel, 0, padded, 0, scale, x.dtype.type(0))
+    product_with_panel(x, panel, 0, 0, padded, 0, scale, x.dtype.type(0))
     for i in range(z.shape[0]):
         for c in range(z.shape[1]):
             z[i, c] = padded[i, c] + kept * z[i, c] if kept else padded[i, c]
