@@ -194,12 +194,8 @@ class MultiHeadAttention(Module):
 
     def keys_values(self, memory_BSD: tl.Tensor) -> tuple[tl.Tensor, tl.Tensor]:
         """Project memory to keys and values, each (B, H, S, K), in one product."""
-        k_BSD, v_BSD = tl.split(self.packed_keys_values(memory_BSD), 2, axis=-1)
+        k_BSD, v_BSD = tl.split(self._project(memory_BSD, slice(memory_BSD.shape[-1], None)), 2, axis=-1)
         return self._split_heads(k_BSD), self._split_heads(v_BSD)
-
-    def packed_keys_values(self, memory_BSD: tl.Tensor) -> tl.Tensor:
-        """Project memory to keys and values (B, S, 2D), side by side."""
-        return self._project(memory_BSD, slice(memory_BSD.shape[-1], None))
 
     def attend(
         self,

@@ -57,14 +57,17 @@ class SinusoidalPositions(Module):
 
     def forward(self, x_BTD: TensorLike, start: int = 0) -> tl.Tensor:
         """Return x plus the rows for positions start, start + 1, ..."""
+        x_BTD = with_width(self, x_BTD, self.table.shape[1], self.table, "B, T")
+        return x_BTD + self.rows(start, x_BTD.shape[1])
+
+    def rows(self, start: int, length: int) -> tl.Tensor:
+        """Return the rows (T, D) for positions start, start + 1, ..."""
         check_size("SinusoidalPositions", least=0, start=start)
         prepared, width = self.table.shape
-        x_BTD = with_width(self, x_BTD, width, self.table, "B, T")
-        length = x_BTD.shape[1]
         if start + length <= prepared:
-            return x_BTD + self.table[start : start + length]
+            return self.table[start : start + length]
         rows_TD = sinusoids(length, width, start).astype(np.float32)  # rounded like the prepared rows
-        return x_BTD + tl.Tensor(rows_TD, dtype=self.table.dtype, backend=self.table.backend)
+        return tl.Tensor(rows_TD, dtype=self.table.dtype, backend=self.table.backend)
 
 
 class LearnedPositions(Module):
@@ -85,16 +88,19 @@ class LearnedPositions(Module):
 
     def forward(self, x_BTD: TensorLike, start: int = 0) -> tl.Tensor:
         """Return x plus the rows for positions start, start + 1, ..."""
+        x_BTD = with_width(self, x_BTD, self.weight.shape[1], self.weight, "B, T")
+        return x_BTD + self.rows(start, x_BTD.shape[1])
+
+    def rows(self, start: int, length: int) -> tl.Tensor:
+        """Return the rows (T, D) for positions start, start + 1, ..."""
         check_size("LearnedPositions", least=0, start=start)  # a negative start would silently take other rows
-        longest, width = self.weight.shape
-        x_BTD = with_width(self, x_BTD, width, self.weight, "B, T")
-        end = start + x_BTD.shape[1]
+        longest, end = self.weight.shape[0], start + length
         if end > longest:
             raise ValueError(
                 f"LearnedPositions: has {longest} positions, got a sequence that ends at {end}; "
                 "raise longest (max_length in a config), or use sinusoidal positions"
             )
-        return x_BTD + self.weight[start:end]
+        return self.weight[start:end]
 
 
 class RotaryPositions(Module):

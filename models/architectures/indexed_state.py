@@ -59,7 +59,18 @@ class PreparedDecoder:
         self.layers = [_prepared(layer) for layer in decoder.layers]
         self.heads = decoder.layers[0].attention.heads
         self.output = panels_of(output_weight.data)
-        self.vocabulary = output_weight.shape[1]
+        self.width, self.vocabulary = output_weight.shape
+        self._cross = [layer.cross_attention.projection for layer in decoder.layers]
+
+    def keys_values(self, memory_BSD: np.ndarray) -> list[np.ndarray]:
+        """Return each layer's keys and values (B, S, E) of the memory."""
+        rows, keys_values = memory_BSD.reshape(-1, self.width), []
+        for projection in self._cross:
+            panels, bias = panels_of(projection.weight.data[:, self.width :]), projection.bias.data[self.width :]
+            projected = projection_step(rows, panels, len(bias))
+            projected += bias
+            keys_values.append(projected.reshape(*memory_BSD.shape[:2], len(bias)))
+        return keys_values
 
     def logits(self, x_RD: np.ndarray) -> np.ndarray:
         """Return the logits (R, V)."""
@@ -144,12 +155,12 @@ class IndexedState:
     selects_by_index = True
 
     @classmethod
-    def starting(cls, decoder: PreparedDecoder, memory_BSE: list[np.ndarray], visible_BS: np.ndarray) -> IndexedState:
+    def starting(cls, decoder: PreparedDecoder, memory_BSD: np.ndarray, visible_BS: np.ndarray) -> IndexedState:
         """Return the state before the first token, with one row for each source."""
-        sources = len(memory_BSE[0])
-        kept = _Kept([np.empty((0, 0, m.shape[2]), m.dtype) for m in memory_BSE], range(0))
+        memory, sources = tuple(decoder.keys_values(memory_BSD)), len(memory_BSD)
+        kept = _Kept([np.empty((0, 0, m.shape[2]), m.dtype) for m in memory], range(0))
         nowhere, every = np.empty((sources, 0), np.int64), np.arange(sources)
-        return cls(decoder, visible_BS, tuple(memory_BSE), kept, nowhere, every)
+        return cls(decoder, visible_BS, memory, kept, nowhere, every)
 
     @property
     def length(self) -> int:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
+import numpy as np
+
 import nn
 import tensorlib as tl
 
-__all__ = ["LayersConfig", "PositionKind", "Positions", "make_positions", "with_positions"]
+__all__ = ["LayersConfig", "PositionKind", "Positions", "make_positions", "next_vectors", "with_positions"]
 
 PositionKind = Literal["sinusoidal", "learned", "rotary", "none"]
 
@@ -71,3 +73,11 @@ def with_positions(x_BTD: tl.Tensor, positions: Positions | None, start: int = 0
     """Return sqrt(D) embeddings + positions; the factor (section 3.4) keeps positions from dominating."""
     x_BTD = x_BTD * math.sqrt(x_BTD.shape[-1])
     return x_BTD if positions is None else positions(x_BTD, start)
+
+
+def next_vectors(embedding: nn.Embedding, positions: Positions | None, ids_B: np.ndarray, position: int) -> np.ndarray:
+    """Return the same for one id of each row, all at this position: an array (B, D), with few calls."""
+    x_BD: np.ndarray = embedding(ids_B).data * math.sqrt(embedding.weight.shape[1])
+    if positions is not None:
+        x_BD += positions.rows(position, 1).data
+    return x_BD

@@ -18,7 +18,7 @@ import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
 from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, vocabulary_problems
 from models.architectures.indexed_state import IndexedState, PreparedDecoder, can_step
-from models.architectures.layers import LayersConfig, PositionKind, Positions, make_positions, with_positions
+from models.architectures.layers import LayersConfig, PositionKind, Positions, make_positions, next_vectors, with_positions
 from nn.layers import run_as_one_op
 
 __all__ = ["DecoderState", "Encoder", "Transformer", "TransformerConfig"]
@@ -135,10 +135,9 @@ class Transformer(EncoderDecoder):
         return DecoderState(length=0, visible=visible, cross=cross, own=(), source_B=np.arange(memory.shape[0]))
 
     def _indexed_state(self, memory_BSD: tl.Tensor, visible: tl.Tensor | None) -> IndexedState:
-        keys_values = [layer.cross_attention.packed_keys_values(memory_BSD).data for layer in self.decoder.layers]
         batch, length, _ = memory_BSD.shape
-        every = np.ones((batch, length), bool) if visible is None else visible.numpy().reshape(batch, length)
-        return IndexedState.starting(PreparedDecoder(self.decoder, self.output_weight()), keys_values, every)
+        visible_BS = np.ones((batch, length), bool) if visible is None else visible.numpy().reshape(batch, length)
+        return IndexedState.starting(PreparedDecoder(self.decoder, self.output_weight()), memory_BSD.data, visible_BS)
 
     def decode_step(
         self, ids: ArrayLike, state: DecoderState | IndexedState
@@ -148,17 +147,17 @@ class Transformer(EncoderDecoder):
         The logits equal those of `decode` at the last position of the whole prefix. A state keeps the keys and values
         of all earlier positions, so a step computes only one position. `state` itself does not change.
         """
-        ids_B1 = np.asarray(ids)[:, None]
-        x_B1D = self._embed(self.target_embedding, self.target_positions, ids_B1, state.length)
         if isinstance(state, IndexedState):
             if not tl.is_grad_enabled():
-                return self._indexed_step(x_B1D, state)
+                return self._indexed_step(np.asarray(ids), state)
             state = state.as_tensors()
+        ids_B1 = np.asarray(ids)[:, None]
+        x_B1D = self._embed(self.target_embedding, self.target_positions, ids_B1, state.length)
         x_B1D, own = self.decoder.step(x_B1D, state)
         return self.logits(x_B1D)[:, 0], replace(state, length=state.length + 1, own=own)
 
-    def _indexed_step(self, x_B1D: tl.Tensor, state: IndexedState) -> tuple[tl.Tensor, IndexedState]:
-        y_BD, new_state = state.step(x_B1D.data[:, 0])
+    def _indexed_step(self, ids_B: np.ndarray, state: IndexedState) -> tuple[tl.Tensor, IndexedState]:
+        y_BD, new_state = state.step(next_vectors(self.target_embedding, self.target_positions, ids_B, state.length))
         if self.decoder.norm is not None:
             y_BD = self.decoder.norm(tl.from_numpy(y_BD)).data
         return tl.from_numpy(state.decoder.logits(y_BD)), new_state

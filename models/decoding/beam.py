@@ -67,7 +67,7 @@ def beam_search(
         with model.evaluating(), tl.no_grad(), tl.threads(), np.errstate(all="ignore"):  # what overflows raises below
             state = token_by_token.initial_state(model, sources)
             while beams.open_BN.any():
-                ids_R, rows_R = beams.next_rows()
+                ids_R, rows_R = beams.next_rows(token_by_token.drop_at(state))
                 logits_RV, state = next_logits(model, ids_R, state.select(rows_R))
                 beams.extend(*likeliest(logits_RV, beam, may_end=beams.length >= min_length))
     return [sorted(found, key=lambda h: -h.score)[:n_best] for found in beams.found]
@@ -99,24 +99,31 @@ class Beams:
         self.found: list[list[Hypothesis]] = [[] for _ in range(sentences)]  # for each sentence, in order of discovery
         for i in np.flatnonzero(limit_B <= 0):
             self.found[i].append(Hypothesis.from_ids([], [], alpha))
-        self.length = 0  # number of tokens in every open target
+        self.history = _History()
         self.sentence_B, self.limit_B = np.arange(sentences), limit_B
         self.open_BN = np.zeros((sentences, beam), bool)
         self.open_BN[:, 0] = limit_B > 0
         self.row_BN = np.full((sentences, beam), -1)  # the row of the model's state that a slot continues; -1: none
         self.row_BN[:, 0] = np.arange(sentences)
-        self.ids_BNT = np.full((sentences, beam, 0), BOS)
-        self.log_probs_BNT = np.zeros((sentences, beam, 0))
+        self.node_BN = np.zeros((sentences, beam), np.int64)  # the last token of a slot's target, in the history
         self.log_prob_BN = np.zeros((sentences, beam))  # the sum over all tokens
 
-    def next_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the last token of each row of the next step, and the row of the state that it continues."""
+    @property
+    def length(self) -> int:
+        """Number of tokens in every open target."""
+        return len(self.history)
+
+    def next_rows(self, drop_at: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the last token of each row of the next step, and the row of the state that it continues.
+
+        Rows of closed slots are dropped once they are the fraction `drop_at` of all rows.
+        """
         kept_BN = self.row_BN >= 0
-        if np.mean(self.open_BN[kept_BN]) <= 1 - token_by_token.ENDED:
+        if not self.open_BN[kept_BN].all() and np.mean(self.open_BN[kept_BN]) <= 1 - drop_at:
             self._keep_sentences(np.any(self.open_BN, axis=1))
             kept_BN = self.open_BN
         rows_R = self.row_BN[kept_BN]
-        ids_R = self.ids_BNT[:, :, -1][kept_BN] if self.length else np.full(len(rows_R), BOS)
+        ids_R = self.history.tokens[-1][self.node_BN[kept_BN]] if self.length else np.full(len(rows_R), BOS)
         self.row_BN = np.where(kept_BN, np.cumsum(kept_BN).reshape(kept_BN.shape) - 1, -1)
         return ids_R, rows_R
 
@@ -127,32 +134,34 @@ class Beams:
 
     def extend(self, ids_RC: np.ndarray, log_probs_RC: np.ndarray) -> None:
         """Put the best continuations of each sentence into its free slots, and record those that have ended."""
-        sentences, beam = self.open_BN.shape
-        finite_BN = np.isfinite(log_probs_RC).any(axis=1)[self.row_BN]
-        require_finite(finite_BN[self.open_BN], np.repeat(self.sentence_B, beam)[self.open_BN.ravel()])
+        (sentences, beam), candidates = self.open_BN.shape, ids_RC.shape[1]
+        finite_R = np.isfinite(log_probs_RC).any(axis=1)
+        if not finite_R.all():
+            finite_BN = finite_R[self.row_BN]
+            require_finite(finite_BN[self.open_BN], np.repeat(self.sentence_B, beam)[self.open_BN.ravel()])
         begun_BN = np.where(self.open_BN, self.log_prob_BN, -math.inf)
         total_BX = (begun_BN[:, :, None] + log_probs_RC[self.row_BN]).reshape(sentences, -1)  # X: N times C
         best_BN = np.argsort(-total_BX, axis=1, kind="stable")[:, :beam]
-        self.log_prob_BN = np.take_along_axis(total_BX, best_BN, 1)
+        parent_BN, candidate_BN = np.divmod(best_BN, candidates)
+        b_B1 = np.arange(sentences)[:, None]
+        self.log_prob_BN = total_BX[b_B1, best_BN]
         free_B = beam - np.array([len(self.found[i]) for i in self.sentence_B])
         chosen_BN = (np.arange(beam) < free_B[:, None]) & (self.log_prob_BN > -math.inf)
 
-        parent_BN, candidate_BN = np.divmod(best_BN, ids_RC.shape[1])
-        row_BN = np.take_along_axis(self.row_BN, parent_BN, 1)
-        self.ids_BNT = _appended(self.ids_BNT, parent_BN, ids_RC[row_BN, candidate_BN])
-        self.log_probs_BNT = _appended(self.log_probs_BNT, parent_BN, log_probs_RC[row_BN, candidate_BN])
+        row_BN = self.row_BN[b_B1, parent_BN]
+        ids_BN = ids_RC[row_BN, candidate_BN]
+        self.node_BN = self.history.add(self.node_BN[b_B1, parent_BN], ids_BN, log_probs_RC[row_BN, candidate_BN])
         self.row_BN = np.where(chosen_BN, row_BN, self.row_BN)
-        self.length += 1
 
-        closed_BN = chosen_BN & ((self.ids_BNT[:, :, -1] == EOS) | (self.length >= self.limit_B[:, None]))
+        closed_BN = chosen_BN & ((ids_BN == EOS) | (self.length >= self.limit_B[:, None]))
         self._record(closed_BN)
         self.open_BN = chosen_BN & ~closed_BN
         self.open_BN &= self._may_win_B()[:, None]
 
     def _record(self, closed_BN: np.ndarray) -> None:
-        for b, n in np.argwhere(closed_BN).tolist():
-            ids, log_probs = self.ids_BNT[b, n].tolist(), self.log_probs_BNT[b, n].tolist()
-            self.found[self.sentence_B[b]].append(Hypothesis.from_ids(ids, log_probs, self.alpha))
+        sentences = np.broadcast_to(self.sentence_B[:, None], closed_BN.shape)[closed_BN].tolist()
+        for i, ids, log_probs in zip(sentences, *self.history.targets(self.node_BN[closed_BN]), strict=True):
+            self.found[i].append(Hypothesis.from_ids(ids, log_probs, self.alpha))
 
     def _may_win_B(self) -> np.ndarray:
         """Return for each sentence whether one of its open targets can still reach the n best.
@@ -172,7 +181,31 @@ class Beams:
         return may_win_B
 
 
-def _appended(begun_BNT: np.ndarray, parent_BN: np.ndarray, new_BN: np.ndarray) -> np.ndarray:
-    """Return the tokens (or log-probabilities) of each slot's parent with a new one at the end."""
-    parents_BNT = np.take_along_axis(begun_BNT, parent_BN[:, :, None], axis=1)
-    return np.concatenate([parents_BNT, new_BN[:, :, None]], axis=2)
+class _History:
+    """All tokens so far, each with the number of the one before it: what targets have in common is kept once.
+
+    A token is numbered within its step.
+    """
+
+    def __init__(self) -> None:
+        self.tokens: list[np.ndarray] = []
+        self._log_probs: list[np.ndarray] = []
+        self._before: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def add(self, before_BN: np.ndarray, tokens_BN: np.ndarray, log_probs_BN: np.ndarray) -> np.ndarray:
+        """Add a token after each of those with the numbers `before_BN`; return the numbers of the new ones."""
+        self._before.append(before_BN.ravel())
+        self.tokens.append(tokens_BN.ravel())
+        self._log_probs.append(log_probs_BN.ravel())
+        return np.arange(tokens_BN.size).reshape(tokens_BN.shape)
+
+    def targets(self, last: np.ndarray) -> tuple[list[list[int]], list[list[float]]]:
+        """Return the ids and log-probabilities of the targets that end in these tokens of the latest step."""
+        ids, log_probs = np.empty((len(last), len(self)), np.int64), np.empty((len(last), len(self)))
+        for t in reversed(range(len(self) if len(last) else 0)):
+            ids[:, t], log_probs[:, t] = self.tokens[t][last], self._log_probs[t][last]
+            last = self._before[t][last]
+        return ids.tolist(), log_probs.tolist()

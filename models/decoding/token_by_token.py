@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -188,7 +189,7 @@ def decode_loop(
     with model.evaluating(), tl.no_grad(), tl.threads(), np.errstate(all="ignore"):  # what overflows raises below
         state, length = initial_state(model, sources), 0
         while open_B.any():
-            if np.mean(~open_B) >= ENDED:
+            if not open_B.all() and np.mean(~open_B) >= drop_at(state):
                 sentence_B, ids_B, state = sentence_B[open_B], ids_B[open_B], state.select(open_B)
                 open_B = open_B[open_B]
             logits_BV, state = next_logits(model, ids_B, state)
@@ -199,6 +200,14 @@ def decode_loop(
                 targets[i].append(token)
             open_B = open_B & (ids_B != EOS) & (length < limit_B[sentence_B])
     return targets
+
+
+def drop_at(state: Any) -> float:
+    """Return the fraction of a batch that must have ended before dropping it pays off.
+
+    If a state's `selects_by_index` is true, it copies no keys and values, so every ended sentence is dropped at once.
+    """
+    return 0.0 if getattr(state, "selects_by_index", False) else ENDED
 
 
 def initial_state(model: SteppingModel[State], sources: Sequence[Sequence[int]]) -> State:

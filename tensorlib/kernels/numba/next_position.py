@@ -96,18 +96,18 @@ def feed_forward_rows(x: Any, first: Any, first_bias: Any, second: Any, second_b
 
 
 @summing
-def scores(q: Any, h: int, keys_values: Any, row: Any, scale: Any, s: Any) -> None:
-    """Write q k^T / sqrt(K) of head h, for each query and the rows of k that it sees; -inf where it sees none."""
-    for i in range(q.shape[0]):
-        for n in range(row.shape[1]):
-            r = row[i, n]
+def scores(q: Any, i: int, keys_values: Any, row: Any, scale: Any, s: Any) -> None:
+    """Write q k^T / sqrt(K) of query i to s (H, N), for the rows of k that it sees; -inf where it sees none."""
+    for n in range(s.shape[1]):
+        r = row[i, n]
+        for h in range(s.shape[0]):
             if r < 0:
-                s[i, n] = -math.inf
+                s[h, n] = -math.inf
             else:
                 total = s.dtype.type(0)
                 for c in range(q.shape[2]):
                     total += q[i, h, c] * keys_values[r, h, c]
-                s[i, n] = total * scale
+                s[h, n] = total * scale
 
 
 @summing
@@ -122,31 +122,33 @@ def softmax_in_place(s: Any) -> None:
 
 
 @compiled
-def weighted_sums(w: Any, keys_values: Any, row: Any, h: int, y: Any) -> None:
-    """Write w v of head h to y."""
-    heads, total = y.shape[1], np.empty(y.shape[2], y.dtype)
-    for i in range(y.shape[0]):
-        total[:] = 0
-        for n in range(row.shape[1]):
-            r = row[i, n]
-            if r >= 0:
-                weight = w[i, n]
-                for c in range(total.shape[0]):
-                    total[c] += weight * keys_values[r, heads + h, c]
-        y[i, h] = total
+def weighted_sums(w: Any, keys_values: Any, row: Any, i: int, total: Any) -> None:
+    """Write w v of query i to `total` (H, K), for weights (H, N)."""
+    total[:] = 0
+    heads = total.shape[0]
+    for n in range(w.shape[1]):
+        r = row[i, n]
+        if r >= 0:
+            for h in range(heads):
+                weight = w[h, n]
+                for c in range(total.shape[1]):
+                    total[h, c] += weight * keys_values[r, heads + h, c]
 
 
 @compiled
 def attend(q: Any, keys_values: Any, row: Any, y: Any) -> None:
-    """Write the output (R, H, K) of each head, for queries that see the keys and values ``row[i]``, if not < 0.
+    """Write the output (R, H, K) of all heads, for queries that see the keys and values ``row[i]``, if not < 0.
 
-    q: (R, H or more, K), of which the first H are queries. keys_values: (N, 2 H, K).
+    q: (R, H or more, K), of which the first H are queries. keys_values: (N, 2 H, K). All heads of a row are computed
+    before the next row, because they lie side by side in memory.
     """
-    s, scale = np.empty(row.shape, q.dtype), q.dtype.type(1 / math.sqrt(y.shape[2]))
-    for h in range(y.shape[1]):
-        scores(q, h, keys_values, row, scale, s)
+    (queries, heads, width), places = y.shape, row.shape[1]
+    s, total, scale = np.empty((heads, places), q.dtype), np.empty((heads, width), q.dtype), q.dtype.type(1 / math.sqrt(width))
+    for i in range(queries):
+        scores(q, i, keys_values, row, scale, s)
         softmax_in_place(s)
-        weighted_sums(s, keys_values, row, h, y)
+        weighted_sums(s, keys_values, row, i, total)
+        y[i] = total
 
 
 @compiled
