@@ -11,7 +11,8 @@ number of tokens. These figures therefore do not include the gain from removing 
 stopping have no effect.
 
 Prints target tokens/s, how many targets are those of CTranslate2, whether tensorlib's decoding with cached keys and
-values equals decoding without them, token for token, and how far the logits differ. The exit status is 1 if a token differs or a logit differs by more than 1e-5.
+values equals decoding without them, token for token, and how far the logits differ. The exit status is 1 if a token
+differs or a logit differs by more than 1e-5.
 """
 
 from __future__ import annotations

@@ -34,6 +34,11 @@ class DecoderState:
     source_B: np.ndarray
     """For each row, the number of the row in the first state that has the same source; on the host."""
 
+    @property
+    def rows(self) -> int:
+        """Number of targets that are decoded."""
+        return len(self.source_B)
+
     def select(self, rows: ArrayLike) -> DecoderState:
         """Return the state of the given rows (indices or booleans), which may drop, repeat or reorder sentences."""
         rows = np.asarray(rows)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IndexedState", "PreparedDecoder", "can_step"]
 
+FEWEST_SOURCES = 8
 MIN_ROOM = 16  # positions of a new buffer
 Ids = NDArray[np.int64]
 
@@ -60,21 +61,21 @@ class PreparedDecoder:
         self.heads = decoder.layers[0].attention.heads
         self.output = panels_of(output_weight.data)
         self.width, self.vocabulary = output_weight.shape
-        self._cross = [layer.cross_attention.projection for layer in decoder.layers]
+        self._cross: list[Any] = [layer.cross_attention.projection for layer in decoder.layers]
 
     def keys_values(self, memory_BSD: np.ndarray) -> list[np.ndarray]:
         """Return each layer's keys and values (B, S, E) of the memory."""
         rows, keys_values = memory_BSD.reshape(-1, self.width), []
         for projection in self._cross:
             panels, bias = panels_of(projection.weight.data[:, self.width :]), projection.bias.data[self.width :]
-            projected = projection_step(rows, panels, len(bias))
+            projected: Any = projection_step(rows, panels, len(bias))
             projected += bias
             keys_values.append(projected.reshape(*memory_BSD.shape[:2], len(bias)))
         return keys_values
 
     def logits(self, x_RD: np.ndarray) -> np.ndarray:
         """Return the logits (R, V)."""
-        y_RV: np.ndarray = projection_step(x_RD, self.output, self.vocabulary)
+        y_RV: Any = projection_step(x_RD, self.output, self.vocabulary)
         return y_RV
 
 
@@ -85,13 +86,13 @@ LAYER = ["models.architectures.transformer.DecoderLayer", *2 * (_ATTENTION + _AD
 """The modules of a layer that these steps compute; any other is called as it is."""
 
 
-def can_step(decoder: Decoder) -> bool:
+def can_step(decoder: Decoder, sources: int) -> bool:
     """Return whether compiled kernels may compute the steps of this decoder instead of its modules.
 
     They must be installed, no gradient and no recording of every op wanted, and each module of the known class, with
-    biases, in evaluation mode and without hooks.
+    biases, in evaluation mode and without hooks. For a few sentences, nobody should wait until kernels are compiled.
     """
-    if tl.is_grad_enabled() or chosen() != "numba":
+    if tl.is_grad_enabled() or chosen() != "numba" or sources < FEWEST_SOURCES:
         return False
     for layer in decoder.layers:
         modules = list(layer.modules())
@@ -167,6 +168,11 @@ class IndexedState:
         """Number of tokens so far."""
         return self.place_RT.shape[1]
 
+    @property
+    def rows(self) -> int:
+        """Number of targets that are decoded."""
+        return len(self.source_R)
+
     def select(self, rows: ArrayLike) -> IndexedState:
         """Return the state of the given rows (indices or booleans), which may drop, repeat or reorder them."""
         rows = np.asarray(rows)
@@ -174,11 +180,10 @@ class IndexedState:
 
     def step(self, x_RD: np.ndarray) -> tuple[np.ndarray, IndexedState]:
         """Return the decoder's output for one more position, before the last normalization, and the new state."""
-        rows, decoder = len(self.source_R), self.decoder
-        kept = self.kept.with_position(self.length, rows)
-        place_RT = np.concatenate([self.place_RT, np.arange(rows)[:, None]], axis=1)
+        decoder, kept = self.decoder, self.kept.with_position(self.length, self.rows)
+        place_RT = np.concatenate([self.place_RT, np.arange(self.rows)[:, None]], axis=1)
         memory = Memory(self.memory, self.visible_BS, self.source_R)
-        y_RD = decoder_step(x_RD, decoder.layers, kept.arrays, place_RT, memory, decoder.heads)
+        y_RD: Any = decoder_step(x_RD, decoder.layers, kept.arrays, place_RT, memory, decoder.heads)
         return y_RD, replace(self, kept=kept, place_RT=place_RT)
 
     def as_tensors(self) -> DecoderState:

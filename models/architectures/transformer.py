@@ -18,7 +18,14 @@ import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
 from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, vocabulary_problems
 from models.architectures.indexed_state import IndexedState, PreparedDecoder, can_step
-from models.architectures.layers import LayersConfig, PositionKind, Positions, make_positions, next_vectors, with_positions
+from models.architectures.layers import (
+    LayersConfig,
+    PositionKind,
+    Positions,
+    make_positions,
+    next_vectors,
+    with_positions,
+)
 from nn.layers import run_as_one_op
 
 __all__ = ["DecoderState", "Encoder", "Transformer", "TransformerConfig"]
@@ -128,7 +135,7 @@ class Transformer(EncoderDecoder):
 
         `source_visible` is as in `decode`. Where compiled kernels compute the steps, the state also holds the weights.
         """
-        if type(self) is Transformer and can_step(self.decoder):
+        if type(self) is Transformer and can_step(self.decoder, len(memory)):
             return self._indexed_state(memory, source_visible)
         visible = None if source_visible is None else _for_all_queries(source_visible)
         cross = tuple(layer.cross_attention.keys_values(memory) for layer in self.decoder.layers)
@@ -136,7 +143,9 @@ class Transformer(EncoderDecoder):
 
     def _indexed_state(self, memory_BSD: tl.Tensor, visible: tl.Tensor | None) -> IndexedState:
         batch, length, _ = memory_BSD.shape
-        visible_BS = np.ones((batch, length), bool) if visible is None else visible.numpy().reshape(batch, length)
+        visible_BS = np.ones((batch, length), bool)
+        if visible is not None:
+            visible_BS &= visible.numpy().reshape(batch, length)
         return IndexedState.starting(PreparedDecoder(self.decoder, self.output_weight()), memory_BSD.data, visible_BS)
 
     def decode_step(
@@ -146,13 +155,17 @@ class Transformer(EncoderDecoder):
 
         The logits equal those of `decode` at the last position of the whole prefix. A state keeps the keys and values
         of all earlier positions, so a step computes only one position. `state` itself does not change.
+
+        Errors: ValueError unless there is one id for each row of the state.
         """
+        ids_B = np.asarray(ids)
+        if ids_B.shape != (state.rows,):
+            raise ValueError(f"decode_step: ids must be ({state.rows},), one for each row; got shape {ids_B.shape}")
         if isinstance(state, IndexedState):
             if not tl.is_grad_enabled():
-                return self._indexed_step(np.asarray(ids), state)
+                return self._indexed_step(ids_B, state)
             state = state.as_tensors()
-        ids_B1 = np.asarray(ids)[:, None]
-        x_B1D = self._embed(self.target_embedding, self.target_positions, ids_B1, state.length)
+        x_B1D = self._embed(self.target_embedding, self.target_positions, ids_B[:, None], state.length)
         x_B1D, own = self.decoder.step(x_B1D, state)
         return self.logits(x_B1D)[:, 0], replace(state, length=state.length + 1, own=own)
 

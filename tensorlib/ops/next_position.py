@@ -114,7 +114,7 @@ def projection_step(x_RD: Array, panels_JDC: Array, columns: int) -> Array:
 
     Kernels: numba/next_position.py.
     """
-    return x_RD @ panels_JDC.swapaxes(0, 1).reshape(x_RD.shape[1], -1)[:, :columns]
+    return x_RD @ panels_JDC.swapaxes(0, 1).reshape((x_RD.shape[1], -1))[:, :columns]
 
 
 @singledispatch
@@ -139,16 +139,15 @@ def self_attention_step(x_RD: Array, layer: SubLayer, kept_LRE: Array, place_RT:
 
     def attention(z_RD: Array) -> Array:
         projected = _first(z_RD, layer)
-        kept_LRE[length - 1, place_RT[:, -1]] = projected[:, width:]
+        kept: Any = kept_LRE
+        kept[length - 1, place_RT[:, -1]] = projected[:, width:]
         keys_values_RTE = kept_LRE[xp.arange(length), place_RT]
         return _second(_attend(projected[:, :width], keys_values_RTE, xp.ones((rows, length), bool), heads), layer)
 
     return _add_norm(x_RD, attention, layer)
 
 
-def cross_attention_step(
-    x_RD: Array, layer: SubLayer, keys_values_RSE: Array, visible_RS: Array, heads: int
-) -> Array:
+def cross_attention_step(x_RD: Array, layer: SubLayer, keys_values_RSE: Array, visible_RS: Array, heads: int) -> Array:
     """Return attention of each row to the visible positions of its source; the first matrix projects to queries."""
     return _add_norm(
         x_RD, lambda z_RD: _second(_attend(_first(z_RD, layer), keys_values_RSE, visible_RS, heads), layer), layer
@@ -183,9 +182,9 @@ def _add_norm(x_RD: Array, sublayer: Callable[[Array], Array], layer: SubLayer) 
 def _attend(q_RD: Array, keys_values_RTE: Array, visible_RT: Array, heads: int) -> Array:
     """Return softmax(q k^T / sqrt(K)) v of each head, for one query per row."""
     rows, length, _ = keys_values_RTE.shape
-    parts_RTHK: Any = keys_values_RTE.reshape(rows, length, 2, heads, -1)
-    k_RTHK, v_RTHK = parts_RTHK[:, :, 0], parts_RTHK[:, :, 1]
-    q_R1HK = q_RD.reshape(rows, 1, heads, -1)
+    parts_RT2HK = keys_values_RTE.reshape((rows, length, 2, heads, -1))
+    k_RTHK, v_RTHK = parts_RT2HK[:, :, 0], parts_RT2HK[:, :, 1]
+    q_R1HK = q_RD.reshape((rows, 1, heads, -1))
     scores_RTH = (q_R1HK * k_RTHK).sum(axis=-1) / float(np.sqrt(q_R1HK.shape[-1]))
     weights_RTH = softmax_formula(scores_RTH, 1, visible_RT[:, :, None])
     return (weights_RTH[..., None] * v_RTHK).sum(axis=1).reshape(q_RD.shape)

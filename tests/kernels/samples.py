@@ -12,6 +12,7 @@ from tensorlib.ops.attention import AttentionPattern, attention_formula
 from tensorlib.ops.feed_forward import feed_forward_formula
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula
 from tensorlib.ops.multi_head_attention import cross_attention_formula, self_attention_formula
+from tensorlib.ops.next_position import Layer, Memory, SubLayer, panels_of
 
 SHAPES = [(2, 3), (1, 1), (5, 1), (1, 7), (0, 4), (3, 0, 4), (2, 3, 5), (3, 32), (33, 257), (4,), (2000, 300)]
 inf = np.inf
@@ -430,7 +431,63 @@ def gelu_gradients(rng, dtype):
         yield np.broadcast_to(np.ones((), dtype), x.shape), x, np.asarray(portion)
 
 
+def sublayers(rng, dtype, width, first, inner, pre):
+    """Return the parameters of a sub-layer: matrices (width, first) and (inner, width), as panels."""
+    matrices = [panels_of.dispatch(object)(normal(rng, shape, dtype)) for shape in ((width, first), (inner, width))]
+    vectors = [normal(rng, (size,), dtype) for size in (first, width, width, width)]
+    return SubLayer(matrices[0], vectors[0], matrices[1], vectors[1], vectors[2], vectors[3], 1e-5, pre)
+
+
+def decoder_steps(rng, dtype):
+    for rows, width, heads, length, source in ((1, 8, 2, 1, 1), (3, 12, 3, 4, 5), (17, 32, 2, 2, 3), (70, 20, 1, 3, 4)):
+        for pre in (False, True):
+            layers = tuple(
+                Layer(
+                    sublayers(rng, dtype, width, 3 * width, width, pre),
+                    sublayers(rng, dtype, width, width, width, pre),
+                    sublayers(rng, dtype, width, 3 * width + 1, 3 * width + 1, pre),
+                )
+                for _ in range(2)
+            )
+            kept = tuple(normal(rng, (length + 1, rows + 2, 2 * width), dtype) for _ in layers)
+            place = rng.integers(0, rows + 2, (rows, length))
+            place[:, -1] = rng.permutation(rows + 2)[:rows]
+            sources = rows // 3 + 1
+            visible = rng.random((sources, source)) < 0.7
+            visible[0] = False  # such a source gives nothing
+            keys_values = tuple(normal(rng, (sources, source, 2 * width), dtype) for _ in layers)
+            memory = Memory(keys_values, visible, rng.integers(0, sources, rows))
+            yield normal(rng, (rows, width), dtype), layers, kept, place, memory, heads
+
+
+def projections(rng, dtype):
+    for rows, width, columns in ((1, 1, 1), (7, 5, 16), (6, 9, 33), (50, 32, 48), (150, 8, 20), (0, 3, 4)):
+        panels = panels_of.dispatch(object)(normal(rng, (width, columns), dtype))
+        yield normal(rng, (rows, width), dtype), panels, columns
+
+
+def matrices(rng, dtype):
+    for shape in ((1, 1), (3, 16), (20, 48), (5, 33), (4, 0)):
+        yield (normal(rng, shape, dtype),)
+        yield (normal(rng, shape[::-1], dtype).T,)
+
+
+def rows_of_logits(rng, dtype):
+    for rows, columns, count in ((1, 1, 1), (3, 5, 5), (2, 64, 3), (4, 65, 64), (50, 3000, 4), (3, 200, 70), (2, 9, 1)):
+        x = normal(rng, (rows, columns), dtype)
+        x[0] = np.round(x[0])  # with ties
+        yield x, count
+    x[0, 1:], x[1, :-1] = -inf, -inf
+    yield x, 4
+    yield np.full((2, 5), -inf, dtype), 2
+    yield normal(rng, (9, 4), dtype).T, 3
+
+
 SAMPLES = {
+    "decoder_step": decoder_steps,
+    "largest_and_total": rows_of_logits,
+    "panels_of": matrices,
+    "projection_step": projections,
     "gelu_formula": gelus,
     "gelu_gradient": gelu_gradients,
     "add_norm_formula": add_norms,

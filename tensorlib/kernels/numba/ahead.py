@@ -1,4 +1,4 @@
-"""Compiling the kernels of a Transformer's training step before the first step, in a thread of its own."""
+"""Compiling the kernels of a Transformer's training step, and of decoding, before the first step, in another thread."""
 
 from __future__ import annotations
 
@@ -19,12 +19,21 @@ from tensorlib.ops.multi_head_attention import (
     self_attention_formula,
     self_attention_gradient,
 )
+from tensorlib.ops.next_position import (
+    Layer,
+    Memory,
+    SubLayer,
+    decoder_step,
+    largest_and_total,
+    panels_of,
+    projection_step,
+)
 from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
 from tensorlib.ops.update import adam_update
 
 __all__ = ["compile_ahead"]
 
-SENTENCES, LENGTH, WIDTH = 16, 32, 8  # enough rows for kernels that leave few rows to NumPy
+SENTENCES, LENGTH, WIDTH = 16, 32, 16  # enough rows for kernels that leave few rows to NumPy
 DROP = 0.1, 0, 0
 
 
@@ -71,6 +80,20 @@ def _steps() -> Iterator[None]:
     settings = {"learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8, "weight_decay": 0.0}
     adam_update(one, one, m, v, step=1, decoupled=False, **settings)
     yield
+    yield from _decoding(x[:, 0].copy(), one)
     add_dropout_formula(x, x, *DROP)  # this and the last two serve norm="pre"
     _, (mean, rstd) = layer_norm_formula(x, one, one, 1e-5)
     layer_norm_gradient(x, x, one, mean, rstd, (True,) * 3)
+
+
+def _decoding(x: np.ndarray, one: np.ndarray) -> Iterator[None]:
+    """Call the kernels of a decoding step."""
+    square, wide = (panels_of(np.ones((WIDTH, columns), x.dtype)) for columns in (WIDTH, 3 * WIDTH))
+    narrow = SubLayer(square, one, square, one, one, one, 1e-5, False)
+    layer = Layer(narrow._replace(first=wide, first_bias=np.ones(3 * WIDTH, x.dtype)), narrow, narrow)
+    every = np.arange(SENTENCES)
+    memory = Memory([np.ones((SENTENCES, 1, 2 * WIDTH), x.dtype)], np.ones((SENTENCES, 1), bool), every)
+    decoder_step(x, [layer], [np.empty((1, SENTENCES, 2 * WIDTH), x.dtype)], every[:, None], memory, 2)
+    yield
+    largest_and_total(projection_step(x, square, WIDTH), 1)
+    yield

@@ -122,8 +122,8 @@ def softmax_in_place(s: Any) -> None:
 
 
 @compiled
-def weighted_sums(w: Any, keys_values: Any, row: Any, i: int, total: Any) -> None:
-    """Write w v of query i to `total` (H, K), for weights (H, N)."""
+def weighted_sums(w: Any, keys_values: Any, row: Any, i: int, total: Any, y: Any) -> None:
+    """Write w v of query i to y[i], for weights (H, N); `total` (H, K) holds the sums."""
     total[:] = 0
     heads = total.shape[0]
     for n in range(w.shape[1]):
@@ -133,6 +133,9 @@ def weighted_sums(w: Any, keys_values: Any, row: Any, i: int, total: Any) -> Non
                 weight = w[h, n]
                 for c in range(total.shape[1]):
                     total[h, c] += weight * keys_values[r, heads + h, c]
+    for h in range(heads):
+        for c in range(total.shape[1]):
+            y[i, h, c] = total[h, c]
 
 
 @compiled
@@ -143,12 +146,15 @@ def attend(q: Any, keys_values: Any, row: Any, y: Any) -> None:
     before the next row, because they lie side by side in memory.
     """
     (queries, heads, width), places = y.shape, row.shape[1]
-    s, total, scale = np.empty((heads, places), q.dtype), np.empty((heads, width), q.dtype), q.dtype.type(1 / math.sqrt(width))
+    s, total, scale = (
+        np.empty((heads, places), q.dtype),
+        np.empty((heads, width), q.dtype),
+        q.dtype.type(1 / math.sqrt(width)),
+    )
     for i in range(queries):
         scores(q, i, keys_values, row, scale, s)
         softmax_in_place(s)
-        weighted_sums(s, keys_values, row, i, total)
-        y[i] = total
+        weighted_sums(s, keys_values, row, i, total, y)
 
 
 @compiled
@@ -164,9 +170,15 @@ def self_attention_rows(
     for i in range(place.shape[0]):
         for t in range(place.shape[1]):
             row[i, t] = t * kept.shape[1] + place[i, t]
-        rows[row[i, last]] = qkv[i, d:]
+        for c in range(2 * d):  # not rows[...] = qkv[...]: compiling its error messages takes seconds
+            rows[row[i, last], c] = qkv[i, d + c]
     by_head = len(x), heads, d // heads
-    attend(qkv.reshape(len(x), 3 * heads, d // heads), rows.reshape(-1, 2 * heads, d // heads), row, attended.reshape(by_head))
+    attend(
+        qkv.reshape(len(x), 3 * heads, d // heads),
+        rows.reshape(-1, 2 * heads, d // heads),
+        row,
+        attended.reshape(by_head),
+    )
     project(attended, second, second_bias, f)
     add_and_normalize(x, f, norm, y)
 
@@ -184,8 +196,8 @@ def cross_attention_rows(
     for i in range(row.shape[0]):
         for s in range(length):
             row[i, s] = source[i] * length + s if visible[source[i], s] else -1
-    by_head, width = (len(x), heads, x.shape[1] // heads), x.shape[1] // heads
-    attend(q.reshape(by_head), memory.reshape(-1, 2 * heads, width), row, attended.reshape(by_head))
+    k = x.shape[1] // heads
+    attend(q.reshape(-1, heads, k), memory.reshape(-1, 2 * heads, k), row, attended.reshape(-1, heads, k))
     project(attended, second, second_bias, f)
     add_and_normalize(x, f, norm, y)
 
@@ -243,7 +255,8 @@ def _pieces(rows: int) -> list[slice]:
 
 
 def _arguments(layer: SubLayer, dtype: np.dtype) -> tuple[Any, ...]:
-    return (*layer[:4], (layer.norm_weight, layer.norm_bias, dtype.type(layer.eps), layer.pre))
+    *arrays, weight, bias = (contiguous(a) for a in layer[:6])  # type: ignore[arg-type]
+    return (*arrays, (weight, bias, dtype.type(layer.eps), layer.pre))
 
 
 @overrides(decoder_step)
@@ -251,19 +264,20 @@ def _decoder_kernel(
     before: Callable[..., Array], x: np.ndarray, layers: Sequence[Layer], kept: Sequence[np.ndarray],
     place: np.ndarray, memory: Memory, heads: int,
 ) -> Array:  # fmt: skip
-    arrays = [a for layer in layers for sublayer in layer for a in sublayer[:6]]
-    if not serves(x, *arrays, *kept, *memory.keys_values_BSE) or not x.size:
+    arrays: list[Any] = [a for layer in layers for sublayer in layer for a in sublayer[:6]]
+    arrays += [*kept, *memory.keys_values_BSE]
+    if not serves(x, *arrays) or not x.size:
         return before(x, layers, kept, place, memory, heads)
-    y, visible, source = np.empty_like(x), memory.visible_BS, memory.source_R
+    x, place, (visible, source) = contiguous(x), contiguous(place), (contiguous(a) for a in memory[1:])  # type: ignore[arg-type]
+    keys_values_BSE: list[Any] = [contiguous(a) for a in memory.keys_values_BSE]  # type: ignore[arg-type]
     prepared = [[_arguments(sublayer, x.dtype) for sublayer in layer] for layer in layers]
+    y = np.empty_like(x)
 
     def piece(n: slice) -> None:
         """Take some rows through all layers, so that threads meet only once."""
         z = x[n]
         a, b = np.empty((2, *z.shape), x.dtype)
-        for (own, cross, feed_forward), kept_LRE, keys_values in zip(
-            prepared, kept, memory.keys_values_BSE, strict=True
-        ):
+        for (own, cross, feed_forward), kept_LRE, keys_values in zip(prepared, kept, keys_values_BSE, strict=True):
             self_attention_rows(z, *own, kept_LRE, place[n], heads, a)
             cross_attention_rows(a, *cross, keys_values, visible, source[n], heads, b)
             feed_forward_rows(b, *feed_forward, a)
@@ -278,7 +292,7 @@ def _decoder_kernel(
 def _projection_kernel(before: Callable[..., Array], x: np.ndarray, panels: np.ndarray, columns: int) -> Array:
     if not serves(x, panels) or not x.size:
         return before(x, panels, columns)
-    y = np.empty((len(x), columns), x.dtype)
+    x, panels, y = contiguous(x), contiguous(panels), np.empty((len(x), columns), x.dtype)
     share(lambda n: product_of_panels(x[n], panels, y[n]), _pieces(len(x)))
     return y
 

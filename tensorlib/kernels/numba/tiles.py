@@ -173,7 +173,9 @@ def product_with_panel(x: Any, y: Any, j: int, ahead: int, z: Any, zj: int, scal
     """Write scale x y[:, j : j + COLUMNS] + kept z to the same number of columns of z, from column zj on."""
     most, count = ROWS if x.itemsize == 4 else ROWS_OF_FLOAT64, x.shape[0]
     tiles = (count + most - 1) // most
-    step = (count + tiles - 1) // tiles  # tiles of nearly the same height: a flat one takes nearly as long as a high one
+    step = (
+        count + tiles - 1
+    ) // tiles  # tiles of nearly the same height: a flat one takes nearly as long as a high one
     for i in range(0, count, step):
         _tile(min(step, count - i), x, i, y, j, ahead, z, i, zj, scale, kept)
 

@@ -13,6 +13,8 @@ import pytest
 import nn
 import tensorlib as tl
 from models import Transformer, TransformerConfig
+from models.architectures import indexed_state
+from models.architectures.indexed_state import IndexedState
 from models.text.tokens import BOS, EOS, PAD
 from nn import optim
 
@@ -171,8 +173,10 @@ def test_the_gradient_of_the_loss_is_right_along_random_directions_of_each_param
 # ---- step by step ----
 
 
+@pytest.mark.parametrize("fewest", [1, 8], ids=["compiled", "by modules"])
 @pytest.mark.parametrize("variant", VARIANTS, ids=IDS)
-def test_step_by_step_logits_equal_teacher_forced_logits(variant):
+def test_step_by_step_logits_equal_teacher_forced_logits(variant, fewest, monkeypatch):
+    monkeypatch.setattr(indexed_state, "FEWEST_SOURCES", fewest)
     model = make(**variant)
     target = np.array([[BOS, 5, 4, 6, 1, 4], [BOS, 6, 6, 5, 4, 4]])
     visible = model.visible(SOURCE)
@@ -196,6 +200,7 @@ def test_steps_continue_past_the_prepared_sinusoids():
 
 
 def state_arrays(state):
+    state = state.as_tensors() if isinstance(state, IndexedState) else state
     pairs = [*state.cross, *state.own]
     return [x.numpy() for pair in pairs for x in pair] + ([] if state.visible is None else [state.visible.numpy()])
 
@@ -215,8 +220,9 @@ def test_a_layer_steps_with_its_cache_through_the_hooks_of_its_residuals(norm):
     assert layer.step(x_B1D, cache, state.cross[0], state.visible)[1].keys.shape == (2, 2, 2, 2)
 
 
-@pytest.mark.parametrize("recorded", [True, False])
-def test_a_step_does_not_change_the_state_it_was_given(recorded):
+@pytest.mark.parametrize(("recorded", "fewest"), [(True, 8), (False, 8), (False, 1)])
+def test_a_step_does_not_change_the_state_it_was_given(recorded, fewest, monkeypatch):
+    monkeypatch.setattr(indexed_state, "FEWEST_SOURCES", fewest)
     with nullcontext() if recorded else tl.no_grad():
         steps_from_one_state(make(layers=2))
 
@@ -233,8 +239,10 @@ def steps_from_one_state(model):
     assert state.length == 1
     for a, b in zip(before, state_arrays(state), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
         state.length = 5
+    with pytest.raises(ValueError, match=r"decode_step: ids must be \(2,\), one for each row; got shape \(3,\)"):
+        model.decode_step([4, 5, 6], state)
 
 
 def test_two_decodings_may_alternate():
