@@ -18,12 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 import nn
 import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
+from models.architectures.layers import next_vectors
 from nn.layers import run_as_one_op
 from tensorlib.kernels import chosen
 from tensorlib.ops.next_position import Layer, Memory, SubLayer, decoder_step, panels_of, projection_step
 
 if TYPE_CHECKING:
-    from models.architectures.transformer import Decoder, DecoderLayer
+    from models.architectures.transformer import Decoder, DecoderLayer, Transformer
 
 __all__ = ["IndexedState", "PreparedDecoder", "can_step"]
 
@@ -156,9 +157,14 @@ class IndexedState:
     selects_by_index = True
 
     @classmethod
-    def starting(cls, decoder: PreparedDecoder, memory_BSD: np.ndarray, visible_BS: np.ndarray) -> IndexedState:
-        """Return the state before the first token, with one row for each source."""
-        memory, sources = tuple(decoder.keys_values(memory_BSD)), len(memory_BSD)
+    def starting(cls, model: Transformer, memory_BSD: tl.Tensor, visible: tl.Tensor | None) -> IndexedState:
+        """Return the state before the first token, with one row for each source; see `Transformer.start`."""
+        sources, length, _ = memory_BSD.shape
+        visible_BS = np.ones((sources, length), bool)
+        if visible is not None:
+            visible_BS &= visible.numpy().reshape(sources, length)
+        decoder = PreparedDecoder(model.decoder, model.output_weight())
+        memory = tuple(decoder.keys_values(memory_BSD.data))
         kept = _Kept([np.empty((0, 0, m.shape[2]), m.dtype) for m in memory], range(0))
         nowhere, every = np.empty((sources, 0), np.int64), np.arange(sources)
         return cls(decoder, visible_BS, memory, kept, nowhere, every)
@@ -178,13 +184,16 @@ class IndexedState:
         rows = np.asarray(rows)
         return replace(self, place_RT=self.place_RT[rows], source_R=self.source_R[rows])
 
-    def step(self, x_RD: np.ndarray) -> tuple[np.ndarray, IndexedState]:
-        """Return the decoder's output for one more position, before the last normalization, and the new state."""
+    def next_logits(self, model: Transformer, ids_R: np.ndarray) -> tuple[tl.Tensor, IndexedState]:
+        """Append a token to each row; return the logits (R, V) for the next token, and the new state."""
         decoder, kept = self.decoder, self.kept.with_position(self.length, self.rows)
         place_RT = np.concatenate([self.place_RT, np.arange(self.rows)[:, None]], axis=1)
+        x_RD = next_vectors(model.target_embedding, model.target_positions, ids_R, self.length)
         memory = Memory(self.memory, self.visible_BS, self.source_R)
         y_RD: Any = decoder_step(x_RD, decoder.layers, kept.arrays, place_RT, memory, decoder.heads)
-        return y_RD, replace(self, kept=kept, place_RT=place_RT)
+        if model.decoder.norm is not None:
+            y_RD = model.decoder.norm(tl.from_numpy(y_RD)).data
+        return tl.from_numpy(decoder.logits(y_RD)), replace(self, kept=kept, place_RT=place_RT)
 
     def as_tensors(self) -> DecoderState:
         """Return the same state as Tensors of each row, for steps that record a graph."""

@@ -17,13 +17,12 @@ import nn
 import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
 from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, vocabulary_problems
-from models.architectures.indexed_state import IndexedState, PreparedDecoder, can_step
+from models.architectures.indexed_state import IndexedState, can_step
 from models.architectures.layers import (
     LayersConfig,
     PositionKind,
     Positions,
     make_positions,
-    next_vectors,
     with_positions,
 )
 from nn.layers import run_as_one_op
@@ -136,17 +135,10 @@ class Transformer(EncoderDecoder):
         `source_visible` is as in `decode`. Where compiled kernels compute the steps, the state also holds the weights.
         """
         if type(self) is Transformer and can_step(self.decoder, len(memory)):
-            return self._indexed_state(memory, source_visible)
+            return IndexedState.starting(self, memory, source_visible)
         visible = None if source_visible is None else _for_all_queries(source_visible)
         cross = tuple(layer.cross_attention.keys_values(memory) for layer in self.decoder.layers)
         return DecoderState(length=0, visible=visible, cross=cross, own=(), source_B=np.arange(memory.shape[0]))
-
-    def _indexed_state(self, memory_BSD: tl.Tensor, visible: tl.Tensor | None) -> IndexedState:
-        batch, length, _ = memory_BSD.shape
-        visible_BS = np.ones((batch, length), bool)
-        if visible is not None:
-            visible_BS &= visible.numpy().reshape(batch, length)
-        return IndexedState.starting(PreparedDecoder(self.decoder, self.output_weight()), memory_BSD.data, visible_BS)
 
     def decode_step(
         self, ids: ArrayLike, state: DecoderState | IndexedState
@@ -163,17 +155,11 @@ class Transformer(EncoderDecoder):
             raise ValueError(f"decode_step: ids must be ({state.rows},), one for each row; got shape {ids_B.shape}")
         if isinstance(state, IndexedState):
             if not tl.is_grad_enabled():
-                return self._indexed_step(ids_B, state)
+                return state.next_logits(self, ids_B)
             state = state.as_tensors()
         x_B1D = self._embed(self.target_embedding, self.target_positions, ids_B[:, None], state.length)
         x_B1D, own = self.decoder.step(x_B1D, state)
         return self.logits(x_B1D)[:, 0], replace(state, length=state.length + 1, own=own)
-
-    def _indexed_step(self, ids_B: np.ndarray, state: IndexedState) -> tuple[tl.Tensor, IndexedState]:
-        y_BD, new_state = state.step(next_vectors(self.target_embedding, self.target_positions, ids_B, state.length))
-        if self.decoder.norm is not None:
-            y_BD = self.decoder.norm(tl.from_numpy(y_BD)).data
-        return tl.from_numpy(state.decoder.logits(y_BD)), new_state
 
     @property
     def longest_target(self) -> int | None:
