@@ -7,8 +7,8 @@
 Post-norm, dropout 0.1 on embeddings, attention, hidden values and sub-layers, label smoothing 0.1, float32. Every
 contestant runs in its own process, with the same number of threads, and takes its turn while the others sleep. Warm-up
 steps, before the first round and at the beginning of each turn, are not counted. The code for each peer
-(`contestants/`) is what its users would write: PyTorch, eager and compiled, JAX, HIPS autograd. Peers that are not
-installed (extra `peers`) are left out.
+(`contestants/`) is what its users would write: PyTorch, eager, under bfloat16 autocast and compiled, JAX, HIPS autograd.
+Peers that are not installed (extra `peers`) are left out. A processor without AVX512_BF16 only emulates bfloat16.
 
 Prints for each size the median step, its quartiles, how many times as fast tensorlib is, target tokens/s, peak memory,
 and how much of that the library held before the model was built. A last line gives tensorlib's share of the peak of
@@ -46,6 +46,7 @@ PEAK = "BLAS peak"
 CONTESTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     OURS: ("contestants.ours:step", {}),
     "PyTorch eager": ("contestants.torch_step:step", {}),
+    "PyTorch bf16": ("contestants.torch_step:step", {"bf16": True}),
     "torch.compile": ("contestants.torch_step:step", {"compiled": True}),
     "JAX jit": ("contestants.jax_step:step", {}),
     "HIPS autograd": ("contestants.hips_step:step", {}),
@@ -61,6 +62,7 @@ def starters(size: Size, backend: str, only: Sequence[str], env: Mapping[str, st
         made = {
             OURS: ("contestants.ours:step", {"size": size, "backend": backend}),
             "PyTorch eager": ("contestants.torch_step:step", {"size": size, "device": "cuda"}),
+            "PyTorch bf16": ("contestants.torch_step:step", {"size": size, "device": "cuda", "bf16": True}),
         }
     return {name: partial(Worker, *what, env) for name, what in made.items() if not only or name in only}
 

@@ -135,15 +135,15 @@ class Optimizer:
             )
         gradients = {name: self._gradient(name, p) for name, p in trained.items()}
         batches: dict[tuple[int, np.dtype], list[str]] = {}
+        elementwise = self._is_elementwise
         for name, g in gradients.items():
-            parameter, state = self.parameters[name], self.state[name]
-            for slot in self.slots:
-                state[slot] = _fitting(state.get(slot), parameter)
-            if self._is_elementwise and parameter.size <= SMALL and parameter.backend.xp is np:
+            parameter = self.parameters[name]
+            if elementwise and g.size <= SMALL and isinstance(g, np.ndarray):
                 batches.setdefault((self.steps[name], parameter.dtype), []).append(name)
             else:
+                self._fit_state(name)
                 p = as_dtype(parameter.data, g.dtype)
-                new = self._updated(p, g, state, self.steps[name] + 1)
+                new = self._updated(p, g, self.state[name], self.steps[name] + 1)
                 parameter.replace(as_dtype(new, parameter.dtype), copy=False)
                 self.steps[name] += 1
         before, self._batches = self._batches, {}
@@ -156,6 +156,8 @@ class Optimizer:
         key = (*self.slots, *names)
         batch = before.get(key)
         if batch is None or not batch.is_current():
+            for name in names:
+                self._fit_state(name)
             batch = FlatBatch(self.parameters, self.state, self.slots, names)
         self._batches[key] = batch
         flat_g, step = joined(list(gradients.values())), self.steps[names[0]] + 1
@@ -163,6 +165,12 @@ class Optimizer:
         batch.replace(as_dtype(new, self.parameters[names[0]].dtype))
         for name in names:
             self.steps[name] = step
+
+    def _fit_state(self, name: str) -> None:
+        """Let the state of a parameter have its current backend and dtype."""
+        parameter, state = self.parameters[name], self.state[name]
+        for slot in self.slots:
+            state[slot] = _fitting(state.get(slot), parameter)
 
     def _updated(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Array:
         """Return the result of `update`, after checking that it is an array of the shape of p."""
@@ -224,12 +232,12 @@ class Optimizer:
             raise TypeError(f"{kind}: the gradient of {name} must be a Tensor, got {kind_of(grad)}")
         if grad.shape != parameter.shape:
             raise ValueError(f"{kind}: the gradient of {name} must have its shape {parameter.shape}, got {grad.shape}")
-        if type(grad.data) is not type(parameter.data):
+        if type(grad.array) is not type(parameter.array):
             raise TypeError(
                 f"{kind}: the gradient of {name} must be on its backend {parameter.backend.name}, "
                 f"got {grad.backend.name}; move the model before the backward pass"
             )
-        return as_dtype(grad.data, sum_dtype(parameter))
+        return as_dtype(grad.array, sum_dtype(parameter))
 
     def update(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Array:
         """Return the new array of one parameter, given its array, its gradient and the number of this step.

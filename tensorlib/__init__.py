@@ -1,5 +1,6 @@
 """tensorlib: a reverse-mode tensor autograd engine on NumPy and CuPy."""
 
+import sys as _sys
 from typing import TYPE_CHECKING
 
 from tensorlib.arrays.backend import *  # noqa: F403
@@ -59,7 +60,13 @@ from tensorlib.transforms.derivatives import *  # noqa: F403
 from tensorlib.transforms.gradcheck import *  # noqa: F403
 from tensorlib.transforms.recompute import *  # noqa: F403
 
-register_kernels()
+try:
+    register_kernels()
+except RuntimeError as _error:
+    if _sys.argv[:1] != ["-m"]:  # what Python sets while `python -m tensorlib` imports this package
+        raise
+    print(f"tensorlib: {_error}", file=_sys.stderr)
+    _sys.exit(2)
 _answer_keywords(globals(), Tensor)  # noqa: F405
 _warn_if_shadowed()
 globals().pop("tensor", None)  # the module tensor.py, which PyTorch's tl.tensor([1.0]) would try to call

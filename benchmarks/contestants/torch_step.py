@@ -52,15 +52,17 @@ class Translator(torch.nn.Module):
         return self.output(self.body(x, y, tgt_mask=self.causal, tgt_is_causal=True))
 
 
-def step(size: list[int], compiled: bool = False, device: str = "cpu") -> Contestant:
+def step(size: list[int], compiled: bool = False, device: str = "cpu", bf16: bool = False) -> Contestant:
+    """Forward, backward and Adam; with `bf16`, under autocast: products in bfloat16, weights and Adam in float32."""
     torch.manual_seed(0)
     model = Translator(Size(*size)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4, fused=True)
     source, target_in, target_out = (torch.tensor(ids, device=device) for ids in batch_of(Size(*size)))
 
     def loss_of(source: torch.Tensor, target_in: torch.Tensor, target_out: torch.Tensor) -> torch.Tensor:
-        logits = model(source, target_in)
-        return F.cross_entropy(logits.flatten(0, 1), target_out.flatten(), label_smoothing=SMOOTHING)
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            logits = model(source, target_in)
+            return F.cross_entropy(logits.flatten(0, 1), target_out.flatten(), label_smoothing=SMOOTHING)
 
     if compiled:
         loss_of = torch.compile(loss_of)
@@ -72,7 +74,8 @@ def step(size: list[int], compiled: bool = False, device: str = "cpu") -> Contes
         optimizer.step()
         return loss.item()
 
-    return Contestant(f"{LIBRARY}{', compiled' if compiled else ''}", {"step": step})
+    kind = f"{', compiled' if compiled else ''}{', bfloat16 autocast' if bf16 else ''}"
+    return Contestant(LIBRARY + kind, {"step": step})
 
 
 def attention(heads: int, length: int, width: int, dropout: float = DROPOUT) -> Contestant:

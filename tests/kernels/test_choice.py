@@ -32,13 +32,15 @@ def test_a_choice_that_cannot_be_made_is_an_error(given, message):
     assert done.returncode and message in done.stderr
 
 
-def test_the_command_says_so_in_one_line():
+CONSOLE_SCRIPT = "import runpy, sys; sys.argv = ['tensorlib', 'info']\n"
+CONSOLE_SCRIPT += "sys.exit(runpy.run_path('tensorlib/console_script.py')['main']())"
+
+
+@pytest.mark.parametrize("command", [["-c", CONSOLE_SCRIPT], ["-m", "tensorlib", "info"]])
+def test_the_command_says_so_in_one_line(command):
     environment = {**os.environ, "TENSORLIB_KERNELS": "cuda"}
-    code = "import runpy, sys; sys.argv = ['tensorlib', 'info']\n"
-    code += "sys.exit(runpy.run_path('tensorlib/console_script.py')['main']())"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode and len(done.stderr.splitlines()) == 1 and "got 'cuda'" in done.stderr
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "got 'cuda'" in done.stderr
 
 
 def test_info_names_the_kernels():
