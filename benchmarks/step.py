@@ -7,8 +7,8 @@
 Post-norm, dropout 0.1 on embeddings, attention, hidden values and sub-layers, label smoothing 0.1, float32. Every
 contestant runs in its own process, with the same number of threads, and takes its turn while the others sleep. Warm-up
 steps, before the first round and at the beginning of each turn, are not counted. The code for each peer
-(`contestants/`) is what its users would write: PyTorch, eager, under bfloat16 autocast and compiled, JAX, HIPS autograd.
-Peers that are not installed (extra `peers`) are left out. A processor without AVX512_BF16 only emulates bfloat16.
+(`contestants/`) is what its users would write: PyTorch eager, under autocast to bfloat16 (which a processor without
+AVX512_BF16 emulates), and compiled; JAX; HIPS autograd. Peers that are not installed (extra `peers`) are left out.
 
 Prints for each size the median step, its quartiles, how many times as fast tensorlib is, target tokens/s, peak memory,
 and how much of that the library held before the model was built. A last line gives tensorlib's share of the peak of
