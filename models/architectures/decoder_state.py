@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 import tensorlib as tl
 
-__all__ = ["DecoderState", "KeyValueCache"]
+__all__ = ["DecoderState", "FreePositions", "KeyValueCache"]
 
 MIN_GROWTH = 16  # a buffer grows by at least this many positions
 
@@ -84,9 +84,9 @@ class KeyValueCache:
             )
         position = self.keys.shape[2]
         buffer = self.buffer
-        if buffer is None or not buffer.claim(position):
+        if buffer is None or not buffer.free.claim(position):
             buffer = _Buffer.starting_with(self.keys, self.values)
-            buffer.claim(position)
+            buffer.free.claim(position)
         keys: Any = buffer.keys.data  # written in place, which formulas never do
         values: Any = buffer.values.data
         keys[:, :, position] = keys_BH1K.data[:, :, 0]
@@ -101,12 +101,27 @@ class KeyValueCache:
         return self.buffer.select(rows, length).cache(length)
 
 
+class FreePositions:
+    """The positions of a buffer that nothing was written to."""
+
+    def __init__(self, free: range) -> None:
+        self._free = set(free)
+
+    def claim(self, position: int) -> bool:
+        """Claim a position; return False if it does not exist or is taken. If several threads try, one succeeds."""
+        try:
+            self._free.remove(position)
+        except KeyError:
+            return False
+        return True
+
+
 class _Buffer:
     """Keys and values (B, H, positions, K), and which positions are still free."""
 
     def __init__(self, keys: tl.Tensor, values: tl.Tensor, free: range) -> None:
         self.keys, self.values = keys, values
-        self._free = set(free)
+        self.free = FreePositions(free)
 
     @classmethod
     def starting_with(cls, keys: tl.Tensor, values: tl.Tensor) -> _Buffer:
@@ -122,14 +137,6 @@ class _Buffer:
     def select(self, rows: np.ndarray, length: int) -> _Buffer:
         """Return a new buffer of the given rows, in the given order, whose positions from `length` on are free."""
         return _Buffer(_rows(self.keys, rows), _rows(self.values, rows), range(length, self.keys.shape[2]))
-
-    def claim(self, position: int) -> bool:
-        """Claim a position; return False if it does not exist or is taken. If several threads try, one succeeds."""
-        try:
-            self._free.remove(position)
-        except KeyError:
-            return False
-        return True
 
 
 def _lengthened(x: tl.Tensor, added: int) -> tl.Tensor:

@@ -75,9 +75,9 @@ def with_positions(x_BTD: tl.Tensor, positions: Positions | None, start: int = 0
     return x_BTD if positions is None else positions(x_BTD, start)
 
 
-def next_vectors(embedding: nn.Embedding, positions: Positions | None, ids_B: np.ndarray, position: int) -> np.ndarray:
-    """Return the same for one id of each row, all at this position: an array (B, D), with few calls."""
-    x_BD: np.ndarray = embedding(ids_B).data * math.sqrt(embedding.weight.shape[1])
+def next_vectors(embedding: nn.Embedding, positions: Positions | None, ids_B: np.ndarray, start: int) -> np.ndarray:
+    """Return `with_positions` of one id of each row, all at position `start`, as an array (B, D), in few calls."""
+    x_BD: np.ndarray = embedding(ids_B[:, None]).data[:, 0] * math.sqrt(embedding.weight.shape[1])
     if positions is not None:
-        x_BD += positions.rows(position, 1).data
+        x_BD += positions.rows(start, 1).data
     return x_BD

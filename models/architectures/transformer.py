@@ -17,14 +17,9 @@ import nn
 import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
 from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, vocabulary_problems
-from models.architectures.indexed_state import IndexedState, can_step
-from models.architectures.layers import (
-    LayersConfig,
-    PositionKind,
-    Positions,
-    make_positions,
-    with_positions,
-)
+from models.architectures.indexed_state import IndexedState
+from models.architectures.layers import LayersConfig, PositionKind, Positions, make_positions, with_positions
+from models.architectures.prepared import can_prepare
 from nn.layers import run_as_one_op
 
 __all__ = ["DecoderState", "Encoder", "Transformer", "TransformerConfig"]
@@ -132,9 +127,10 @@ class Transformer(EncoderDecoder):
     def start(self, memory: tl.Tensor, source_visible: tl.Tensor | None = None) -> DecoderState | IndexedState:
         """Return the state before the first token: keys and values of the memory (B, S, D), computed only once.
 
-        `source_visible` is as in `decode`. Where compiled kernels compute the steps, the state also holds the weights.
+        `source_visible` is as in `decode`. With compiled kernels, without gradients and for several sentences, the
+        state is an `IndexedState`, which also holds a copy of the decoder's matrices.
         """
-        if type(self) is Transformer and can_step(self.decoder, len(memory)):
+        if can_prepare(self, memory, source_visible):
             return IndexedState.starting(self, memory, source_visible)
         visible = None if source_visible is None else _for_all_queries(source_visible)
         cross = tuple(layer.cross_attention.keys_values(memory) for layer in self.decoder.layers)
@@ -154,7 +150,7 @@ class Transformer(EncoderDecoder):
         if ids_B.shape != (state.rows,):
             raise ValueError(f"decode_step: ids must be ({state.rows},), one for each row; got shape {ids_B.shape}")
         if isinstance(state, IndexedState):
-            if not tl.is_grad_enabled():
+            if state.decoder.is_current():
                 return state.next_logits(self, ids_B)
             state = state.as_tensors()
         x_B1D = self._embed(self.target_embedding, self.target_positions, ids_B[:, None], state.length)

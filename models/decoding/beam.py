@@ -89,8 +89,8 @@ def likeliest(logits_RV: tl.Tensor, count: int, may_end: bool = True) -> tuple[n
 class Beams:
     """The beams of all sentences: arrays with a row for each sentence and a column (slot) for each target.
 
-    A slot that has closed keeps its row of the model's batch for a while. That row is still computed although it is
-    not needed, because moving all other rows together would cost more.
+    A slot that has closed keeps its row of the model's batch for a while if moving all other rows together would cost
+    more than computing a row that is not needed: see `next_rows`.
     """
 
     def __init__(self, limit_B: np.ndarray, beam: int, alpha: float, n_best: int, min_length: int) -> None:

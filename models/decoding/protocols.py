@@ -28,7 +28,11 @@ Memory = Any  # what `encode` returns; decoding only passes it on
 
 
 class StepState(Protocol):
-    """A model's state after the tokens decoded so far, for each row of a batch."""
+    """A model's state after the tokens decoded so far, for each row of a batch.
+
+    A state may have an attribute `selects_by_index`. If it is true, `select` copies no keys and values, so every row
+    that has ended is dropped at once.
+    """
 
     def select(self, rows: np.ndarray, /) -> Self:
         """Return the state of the given rows (indices or booleans), in the given order."""

@@ -113,7 +113,7 @@ def sample(
         return ids_B, own_B
 
     targets = decode_loop(model, sources, limit_B, choose)
-    # Ended sentences stay in the batch for a while; the log-probabilities computed after the end are dropped.
+    # Ended sentences may stay in the batch for a while; the log-probabilities computed after the end are dropped.
     return [
         Hypothesis.from_ids(ids, own[: len(ids)], length_penalty) for ids, own in zip(targets, log_probs, strict=True)
     ]
@@ -203,10 +203,7 @@ def decode_loop(
 
 
 def drop_at(state: Any) -> float:
-    """Return the fraction of a batch that must have ended before dropping it pays off.
-
-    If a state's `selects_by_index` is true, it copies no keys and values, so every ended sentence is dropped at once.
-    """
+    """Return the fraction of a batch that must have ended before dropping it pays off; see `StepState`."""
     return 0.0 if getattr(state, "selects_by_index", False) else ENDED
 
 

@@ -88,7 +88,7 @@ def register_kernels() -> None:
 
 
 def compile_ahead() -> None:
-    """Compile the kernels of a Transformer's training step in another thread, if compiled kernels run here.
+    """Compile the kernels of a Transformer's training step and of decoding in another thread, if they run here.
 
     Kernels compile when they are first called; machine code from earlier processes is only read. A program calls this
     before work that needs no kernels, such as preparing text.

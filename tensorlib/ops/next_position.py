@@ -1,8 +1,8 @@
 """A Transformer's decoder at the next position of many rows, as formulas on raw arrays.
 
-Decoding token by token calls these where no gradient is wanted. They compute what the modules of the layers compute one
-by one, in one call, which a kernel makes fast: matrices are prepared once (`panels_of`), keys and values are written
-where they stay, and each row finds those of its earlier positions by index, so that a search that drops, repeats or
+Decoding token by token calls these when gradients are off. They compute what the modules of the layers compute one by
+one, in one call, which a kernel makes fast: matrices are prepared once (`panels_of`), keys and values are written where
+they stay, and each row looks up those of its earlier positions by index, so that a search that drops, repeats or
 reorders rows copies only indices.
 
 Shape suffixes: R rows, D width, E columns of a matrix, J panels, B sources, S source positions, T positions so far,
@@ -26,21 +26,23 @@ from tensorlib.ops.sorting import topk
 
 __all__ = [
     "COLUMNS",
-    "Layer",
+    "DecoderLayer",
     "Memory",
     "SubLayer",
     "decoder_step",
     "largest_and_total",
+    "panel_product",
     "panels_of",
-    "projection_step",
 ]
 
-COLUMNS = 16  # of a panel
+COLUMNS = 16  # in a panel
 
 
 @singledispatch
 def panels_of(weight_DE: Array) -> Array:
-    """Return the columns of a matrix in panels (J, D, COLUMNS), which a product reads in order; the last ends in 0s.
+    """Return the columns of a matrix in panels (J, D, COLUMNS), which a product reads in order.
+
+    The last panel is padded with zeros.
 
     Kernels: numba/next_position.py.
 
@@ -72,7 +74,7 @@ class SubLayer(NamedTuple):
     """Whether x + f(LayerNorm(x)) is computed instead of LayerNorm(x + f(x))."""
 
 
-class Layer(NamedTuple):
+class DecoderLayer(NamedTuple):
     """The sub-layers of a decoder layer."""
 
     own: SubLayer
@@ -91,17 +93,17 @@ class Memory(NamedTuple):
 
 @singledispatch
 def decoder_step(
-    x_RD: Array, layers: Sequence[Layer], kept_LRE: Sequence[Array], place_RT: Array, memory: Memory, heads: int
+    x_RD: Array, layers: Sequence[DecoderLayer], kept_LRE: Sequence[Array], slot_RT: Array, memory: Memory, heads: int
 ) -> Array:
     """Return the output of all layers for the rows' last position, T - 1.
 
-    ``kept[layer][t, place[r, t]]`` are the keys and values of row r at position t, side by side. Those of the last
+    ``kept[layer][t, slot[r, t]]`` are the keys and values of row r at position t, side by side. Those of the last
     position are written there.
 
     Kernels: numba/next_position.py.
     """
     for number, layer in enumerate(layers):
-        x_RD = self_attention_step(x_RD, layer.own, kept_LRE[number], place_RT, heads)
+        x_RD = self_attention_step(x_RD, layer.own, kept_LRE[number], slot_RT, heads)
         keys_values_RSE = memory.keys_values_BSE[number][memory.source_R]
         x_RD = cross_attention_step(x_RD, layer.cross, keys_values_RSE, memory.visible_BS[memory.source_R], heads)
         x_RD = feed_forward_step(x_RD, layer.feed_forward)
@@ -109,7 +111,7 @@ def decoder_step(
 
 
 @singledispatch
-def projection_step(x_RD: Array, panels_JDC: Array, columns: int) -> Array:
+def panel_product(x_RD: Array, panels_JDC: Array, columns: int) -> Array:
     """Return x W, where the panels hold W of this number of columns.
 
     Kernels: numba/next_position.py.
@@ -133,15 +135,15 @@ def largest_and_total(logits_RV: Array, count: int) -> tuple[Array, Array, Array
 # ---- the sub-layers ----------------------------------------------------------------------------------------------
 
 
-def self_attention_step(x_RD: Array, layer: SubLayer, kept_LRE: Array, place_RT: Array, heads: int) -> Array:
+def self_attention_step(x_RD: Array, layer: SubLayer, kept_LRE: Array, slot_RT: Array, heads: int) -> Array:
     """Return self-attention of the last position to all positions; the first matrix projects to q, k and v."""
-    xp, (rows, length), width = namespace_of(x_RD), place_RT.shape, x_RD.shape[1]
+    xp, (rows, length), width = namespace_of(x_RD), slot_RT.shape, x_RD.shape[1]
 
     def attention(z_RD: Array) -> Array:
         projected = _first(z_RD, layer)
         kept: Any = kept_LRE
-        kept[length - 1, place_RT[:, -1]] = projected[:, width:]
-        keys_values_RTE = kept_LRE[xp.arange(length), place_RT]
+        kept[length - 1, slot_RT[:, -1]] = projected[:, width:]
+        keys_values_RTE = kept_LRE[xp.arange(length), slot_RT]
         return _second(_attend(projected[:, :width], keys_values_RTE, xp.ones((rows, length), bool), heads), layer)
 
     return _add_norm(x_RD, attention, layer)
@@ -159,17 +161,17 @@ def feed_forward_step(x_RD: Array, layer: SubLayer) -> Array:
 
     def feed_forward(z_RD: Array) -> Array:
         hidden = _first(z_RD, layer)
-        return _second(hidden * (hidden > 0), layer)
+        return _second(namespace_of(hidden).maximum(hidden, 0), layer)
 
     return _add_norm(x_RD, feed_forward, layer)
 
 
 def _first(x_RD: Array, layer: SubLayer) -> Array:
-    return projection_step(x_RD, layer.first, len(layer.first_bias)) + layer.first_bias
+    return panel_product(x_RD, layer.first, len(layer.first_bias)) + layer.first_bias
 
 
 def _second(x_RD: Array, layer: SubLayer) -> Array:
-    return projection_step(x_RD, layer.second, len(layer.second_bias)) + layer.second_bias
+    return panel_product(x_RD, layer.second, len(layer.second_bias)) + layer.second_bias
 
 
 def _add_norm(x_RD: Array, sublayer: Callable[[Array], Array], layer: SubLayer) -> Array:
@@ -182,9 +184,9 @@ def _add_norm(x_RD: Array, sublayer: Callable[[Array], Array], layer: SubLayer) 
 def _attend(q_RD: Array, keys_values_RTE: Array, visible_RT: Array, heads: int) -> Array:
     """Return softmax(q k^T / sqrt(K)) v of each head, for one query per row."""
     rows, length, _ = keys_values_RTE.shape
-    parts_RT2HK = keys_values_RTE.reshape((rows, length, 2, heads, -1))
+    parts_RT2HK = keys_values_RTE.reshape((rows, length, 2, heads, q_RD.shape[1] // heads))
     k_RTHK, v_RTHK = parts_RT2HK[:, :, 0], parts_RT2HK[:, :, 1]
-    q_R1HK = q_RD.reshape((rows, 1, heads, -1))
+    q_R1HK = q_RD.reshape((rows, 1, heads, q_RD.shape[1] // heads))
     scores_RTH = (q_R1HK * k_RTHK).sum(axis=-1) / float(np.sqrt(q_R1HK.shape[-1]))
     weights_RTH = softmax_formula(scores_RTH, 1, visible_RT[:, :, None])
     return (weights_RTH[..., None] * v_RTHK).sum(axis=1).reshape(q_RD.shape)

@@ -12,7 +12,7 @@ from tensorlib.ops.attention import AttentionPattern, attention_formula
 from tensorlib.ops.feed_forward import feed_forward_formula
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula
 from tensorlib.ops.multi_head_attention import cross_attention_formula, self_attention_formula
-from tensorlib.ops.next_position import Layer, Memory, SubLayer, panels_of
+from tensorlib.ops.next_position import DecoderLayer, Memory, SubLayer, panels_of
 
 SHAPES = [(2, 3), (1, 1), (5, 1), (1, 7), (0, 4), (3, 0, 4), (2, 3, 5), (3, 32), (33, 257), (4,), (2000, 300)]
 inf = np.inf
@@ -439,10 +439,11 @@ def sublayers(rng, dtype, width, first, inner, pre):
 
 
 def decoder_steps(rng, dtype):
-    for rows, width, heads, length, source in ((1, 8, 2, 1, 1), (3, 12, 3, 4, 5), (17, 32, 2, 2, 3), (70, 20, 1, 3, 4)):
+    cases = (1, 8, 2, 1, 1), (3, 12, 3, 4, 5), (17, 32, 2, 2, 3), (70, 20, 1, 3, 4), (0, 8, 2, 2, 3), (9, 8, 2, 2, 0)
+    for rows, width, heads, length, source in cases:
         for pre in (False, True):
             layers = tuple(
-                Layer(
+                DecoderLayer(
                     sublayers(rng, dtype, width, 3 * width, width, pre),
                     sublayers(rng, dtype, width, width, width, pre),
                     sublayers(rng, dtype, width, 3 * width + 1, 3 * width + 1, pre),
@@ -450,14 +451,14 @@ def decoder_steps(rng, dtype):
                 for _ in range(2)
             )
             kept = tuple(normal(rng, (length + 1, rows + 2, 2 * width), dtype) for _ in layers)
-            place = rng.integers(0, rows + 2, (rows, length))
-            place[:, -1] = rng.permutation(rows + 2)[:rows]
+            slot = rng.integers(0, rows + 2, (rows, length))
+            slot[:, -1] = rng.permutation(rows + 2)[:rows]
             sources = rows // 3 + 1
             visible = rng.random((sources, source)) < 0.7
             visible[0] = False  # such a source gives nothing
             keys_values = tuple(normal(rng, (sources, source, 2 * width), dtype) for _ in layers)
             memory = Memory(keys_values, visible, rng.integers(0, sources, rows))
-            yield normal(rng, (rows, width), dtype), layers, kept, place, memory, heads
+            yield normal(rng, (rows, width), dtype), layers, kept, slot, memory, heads
 
 
 def projections(rng, dtype):
@@ -480,6 +481,7 @@ def rows_of_logits(rng, dtype):
     x[0, 1:], x[1, :-1] = -inf, -inf
     yield x, 4
     yield np.full((2, 5), -inf, dtype), 2
+    yield np.array([[1, inf, 2, inf], [-inf, inf, 0, 1]], dtype), 2
     yield normal(rng, (9, 4), dtype).T, 3
 
 
@@ -487,7 +489,7 @@ SAMPLES = {
     "decoder_step": decoder_steps,
     "largest_and_total": rows_of_logits,
     "panels_of": matrices,
-    "projection_step": projections,
+    "panel_product": projections,
     "gelu_formula": gelus,
     "gelu_gradient": gelu_gradients,
     "add_norm_formula": add_norms,

@@ -35,7 +35,7 @@ FILES = {
         "self_attention_formula",
         "self_attention_gradient",
     ),
-    "next_position": ("decoder_step", "largest_and_total", "panels_of", "projection_step"),
+    "next_position": ("decoder_step", "largest_and_total", "panels_of", "panel_product"),
     "normalize": ("layer_norm_formula", "layer_norm_gradient"),
     "recurrent": ("gru_steps", "gru_steps_gradient", "lstm_steps", "lstm_steps_gradient"),
     "softmax": ("softmax_formula", "softmax_gradient"),

@@ -20,13 +20,13 @@ from tensorlib.ops.multi_head_attention import (
     self_attention_gradient,
 )
 from tensorlib.ops.next_position import (
-    Layer,
+    DecoderLayer,
     Memory,
     SubLayer,
     decoder_step,
     largest_and_total,
+    panel_product,
     panels_of,
-    projection_step,
 )
 from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
 from tensorlib.ops.update import adam_update
@@ -90,10 +90,10 @@ def _decoding(x: np.ndarray, one: np.ndarray) -> Iterator[None]:
     """Call the kernels of a decoding step."""
     square, wide = (panels_of(np.ones((WIDTH, columns), x.dtype)) for columns in (WIDTH, 3 * WIDTH))
     narrow = SubLayer(square, one, square, one, one, one, 1e-5, False)
-    layer = Layer(narrow._replace(first=wide, first_bias=np.ones(3 * WIDTH, x.dtype)), narrow, narrow)
+    layer = DecoderLayer(narrow._replace(first=wide, first_bias=np.ones(3 * WIDTH, x.dtype)), narrow, narrow)
     every = np.arange(SENTENCES)
     memory = Memory([np.ones((SENTENCES, 1, 2 * WIDTH), x.dtype)], np.ones((SENTENCES, 1), bool), every)
     decoder_step(x, [layer], [np.empty((1, SENTENCES, 2 * WIDTH), x.dtype)], every[:, None], memory, 2)
     yield
-    largest_and_total(projection_step(x, square, WIDTH), 1)
+    largest_and_total(panel_product(x, square, WIDTH), 1)
     yield

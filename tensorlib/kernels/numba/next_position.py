@@ -20,18 +20,18 @@ from tensorlib.kernels.numba.tiles import product_of_panels
 from tensorlib.kernels.numpy.blocks import even_blocks
 from tensorlib.ops.next_position import (
     COLUMNS,
-    Layer,
+    DecoderLayer,
     Memory,
     SubLayer,
     decoder_step,
     largest_and_total,
+    panel_product,
     panels_of,
-    projection_step,
 )
 
 FEWEST, MOST = 8, 64  # rows of a piece: each piece reads all matrices, but must fit in the cache
 BLOCK = 64  # logits
-MOST_CANDIDATES = 64  # each is moved up to its place, which takes longer the more there are
+MOST_CANDIDATES = 64  # each is moved up to its slot, which takes longer the more there are
 
 
 # ---- compiled ----------------------------------------------------------------------------------------------------
@@ -159,17 +159,17 @@ def attend(q: Any, keys_values: Any, row: Any, y: Any) -> None:
 
 @compiled
 def self_attention_rows(
-    x: Any, first: Any, first_bias: Any, second: Any, second_bias: Any, norm: Any, kept: Any, place: Any, heads: int,
+    x: Any, first: Any, first_bias: Any, second: Any, second_bias: Any, norm: Any, kept: Any, slot: Any, heads: int,
     y: Any,
 ) -> None:  # fmt: skip
     """Compute self-attention of some rows, and write their keys and values to `kept` (L, R, E)."""
-    d, last = x.shape[1], place.shape[1] - 1
+    d, last = x.shape[1], slot.shape[1] - 1
     qkv, attended, f = np.empty((len(x), 3 * d), x.dtype), np.empty_like(x), np.empty_like(x)
     project(sublayer_input(x, norm), first, first_bias, qkv)
-    row, rows = np.empty(place.shape, np.int64), kept.reshape(-1, 2 * d)
-    for i in range(place.shape[0]):
-        for t in range(place.shape[1]):
-            row[i, t] = t * kept.shape[1] + place[i, t]
+    row, rows = np.empty(slot.shape, np.int64), kept.reshape(-1, 2 * d)
+    for i in range(slot.shape[0]):
+        for t in range(slot.shape[1]):
+            row[i, t] = t * kept.shape[1] + slot[i, t]
         for c in range(2 * d):  # not rows[...] = qkv[...]: compiling its error messages takes seconds
             rows[row[i, last], c] = qkv[i, d + c]
     by_head = len(x), heads, d // heads
@@ -205,7 +205,7 @@ def cross_attention_rows(
 @compiled
 def fill_panels(weight: Any, first: int, last: int, panels: Any) -> None:
     """Copy the panels first to last of `weight` (D, J, COLUMNS) to `panels` (J, D, COLUMNS)."""
-    step = 8  # rows: so many streams are fetched ahead
+    step = 8  # rows, each of which the processor fetches ahead
     for low in range(0, weight.shape[0], step):
         for n in range(first, last):
             for p in range(low, min(low + step, weight.shape[0])):
@@ -232,7 +232,7 @@ def largest_of_rows(x: Any, values: Any, columns: Any, totals: Any) -> None:
                         _insert(values, columns, i, min(found, last), blocks[n, j], n * BLOCK + j)
                         found += 1
         top = largest(row, 0)
-        totals[i] = top + math.log(exponentials(row, 0, top))
+        totals[i] = top if top == math.inf else top + math.log(exponentials(row, 0, top))
 
 
 @compiled
@@ -261,14 +261,14 @@ def _arguments(layer: SubLayer, dtype: np.dtype) -> tuple[Any, ...]:
 
 @overrides(decoder_step)
 def _decoder_kernel(
-    before: Callable[..., Array], x: np.ndarray, layers: Sequence[Layer], kept: Sequence[np.ndarray],
-    place: np.ndarray, memory: Memory, heads: int,
+    before: Callable[..., Array], x: np.ndarray, layers: Sequence[DecoderLayer], kept: Sequence[np.ndarray],
+    slot: np.ndarray, memory: Memory, heads: int,
 ) -> Array:  # fmt: skip
     arrays: list[Any] = [a for layer in layers for sublayer in layer for a in sublayer[:6]]
     arrays += [*kept, *memory.keys_values_BSE]
-    if not serves(x, *arrays) or not x.size:
-        return before(x, layers, kept, place, memory, heads)
-    x, place, (visible, source) = contiguous(x), contiguous(place), (contiguous(a) for a in memory[1:])  # type: ignore[arg-type]
+    if not serves(x, *arrays) or not x.size or not memory.visible_BS.size:
+        return before(x, layers, kept, slot, memory, heads)
+    x, slot, (visible, source) = contiguous(x), contiguous(slot), (contiguous(a) for a in memory[1:])  # type: ignore[arg-type]
     keys_values_BSE: list[Any] = [contiguous(a) for a in memory.keys_values_BSE]  # type: ignore[arg-type]
     prepared = [[_arguments(sublayer, x.dtype) for sublayer in layer] for layer in layers]
     y = np.empty_like(x)
@@ -278,7 +278,7 @@ def _decoder_kernel(
         z = x[n]
         a, b = np.empty((2, *z.shape), x.dtype)
         for (own, cross, feed_forward), kept_LRE, keys_values in zip(prepared, kept, keys_values_BSE, strict=True):
-            self_attention_rows(z, *own, kept_LRE, place[n], heads, a)
+            self_attention_rows(z, *own, kept_LRE, slot[n], heads, a)
             cross_attention_rows(a, *cross, keys_values, visible, source[n], heads, b)
             feed_forward_rows(b, *feed_forward, a)
             z = a
@@ -288,7 +288,7 @@ def _decoder_kernel(
     return y
 
 
-@overrides(projection_step)
+@overrides(panel_product)
 def _projection_kernel(before: Callable[..., Array], x: np.ndarray, panels: np.ndarray, columns: int) -> Array:
     if not serves(x, panels) or not x.size:
         return before(x, panels, columns)

@@ -1,6 +1,7 @@
 """The decoding state whose rows find keys and values by index: when it is used, and what its steps share and copy."""
 
 from contextlib import nullcontext
+from functools import singledispatch
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import nn
 import tensorlib as tl
 from models import Transformer, TransformerConfig
-from models.architectures import indexed_state
+from models.architectures import prepared
 from models.architectures.decoder_state import DecoderState
 from models.architectures.indexed_state import IndexedState
 from models.text.tokens import BOS, EOS, PAD
@@ -20,7 +21,7 @@ compiled = pytest.mark.skipif(chosen() != "numba", reason="needs compiled kernel
 
 @pytest.fixture(autouse=True)
 def for_a_few_sources(monkeypatch):
-    monkeypatch.setattr(indexed_state, "FEWEST_SOURCES", 2)
+    monkeypatch.setattr(prepared, "FEWEST_SOURCES", 2)
 
 
 def make(kind=Transformer, dtype="float64", **changes):
@@ -55,32 +56,55 @@ class OtherAttention(nn.MultiHeadAttention):
         return super().attend(*args, **options) * 2
 
 
-def with_other_attention():
+class OtherPositions(nn.SinusoidalPositions):
+    def forward(self, x_BTD, start=0):
+        return super().forward(x_BTD, start) * 2
+
+
+def with_part(name, part):
+    """Return a model one of whose modules is replaced."""
     model = make()
-    model.decoder.layers[1].cross_attention = OtherAttention(8, 2).astype("float64").eval()
+    *path, last = name.split(".")
+    owner = model
+    for step in path:
+        owner = owner[int(step)] if step.isdigit() else getattr(owner, step)
+    setattr(owner, last, part)
+    for p in part.parameters():
+        p.replace(tl.normal(p.shape, generator=tl.Generator(1)).numpy())
+    return model.astype("float64").eval()
+
+
+def with_hook(name):
+    model = make()
+    modules = {
+        "hidden": model.decoder.layers[0].feed_forward.hidden, "output": model.output,
+        "positions": model.target_positions, "embedding": model.target_embedding,
+    }  # fmt: skip
+    modules[name].register_forward_hook(lambda module, args, output: output * 2)
     return model
 
 
-def with_hook():
+def with_some_weights_in_float32():
     model = make()
-    model.decoder.layers[0].feed_forward.register_forward_hook(lambda module, args, output: output * 2)
-    return model
-
-
-def without_bias():
-    model = make()
-    model.decoder.layers[0].attention.output.bias = None
+    model.target_embedding.weight.replace(model.target_embedding.weight.numpy().astype("float32"))
     return model
 
 
 OTHERS = {
-    "float16": lambda: make(dtype="float16"),
-    "a hook": with_hook,
-    "another attention": with_other_attention,
+    "another attention": lambda: with_part("decoder.layers.1.cross_attention", OtherAttention(8, 2)),
     "another class": lambda: make(Louder),
-    "no bias": without_bias,
+    "another number of heads": lambda: with_part("decoder.layers.1.cross_attention", nn.MultiHeadAttention(8, 4)),
+    "bias of the output": lambda: with_part("output", nn.Linear(8, 9)),
+    "float16": lambda: make(dtype="float16"),
+    "hook of the embedding": lambda: with_hook("embedding"),
+    "hook of a hidden layer": lambda: with_hook("hidden"),
+    "hook of the output": lambda: with_hook("output"),
+    "hook of the positions": lambda: with_hook("positions"),
+    "no bias": lambda: with_part("decoder.layers.0.attention.output", nn.Linear(8, 8, bias=False)),
+    "other positions": lambda: with_part("target_positions", OtherPositions(8)),
     "rotary": lambda: make(positions="rotary"),
     "training": lambda: make(dropout=0.0).train(),
+    "two dtypes": with_some_weights_in_float32,
 }
 
 
@@ -92,7 +116,26 @@ def test_a_model_that_computes_something_else_takes_its_own_steps(name):
         steps, state = logits_of(model, targets)
         whole = model(SOURCE, targets).numpy().swapaxes(0, 1)
     assert isinstance(state, DecoderState)
-    np.testing.assert_allclose(steps, whole, rtol=0, atol=2e-2 if name == "float16" else 1e-10)
+    rough = name in ("float16", "two dtypes")
+    np.testing.assert_allclose(steps, whole, rtol=0, atol=2e-2 if rough else 1e-10)
+
+
+@compiled
+def test_a_method_of_a_module_of_its_own_is_called():
+    model, calls = make(), []
+    step = model.decoder.layers[1].step
+    model.decoder.layers[1].step = lambda *arguments: calls.append(1) or step(*arguments)
+    with tl.no_grad():
+        logits_of(model, [[BOS, 5], [BOS, 6]])
+    assert len(calls) == 2
+
+
+@compiled
+def test_dropout_that_acts_on_the_embedding_acts_in_steps():
+    model = make()
+    model.dropout.train()
+    with tl.no_grad():
+        assert isinstance(started(model), DecoderState)
 
 
 @compiled
@@ -125,9 +168,32 @@ def test_one_sentence_does_not_wait_for_the_compiler():
 
 
 def test_without_compiled_kernels_modules_take_the_steps(monkeypatch):
-    monkeypatch.setattr(indexed_state, "chosen", lambda: "numpy")
+    monkeypatch.setattr(prepared, "decoder_step", singledispatch(lambda *arguments: None))
     with tl.no_grad():
         assert isinstance(started(make()), DecoderState)
+
+
+def masks(visible_BS):
+    yield visible_BS, IndexedState
+    yield visible_BS.reshape(2, 1, 1, 4), IndexedState
+    yield None, IndexedState
+    yield visible_BS[:1].reshape(1, 1, 1, 4), DecoderState
+
+
+@compiled
+def test_masks_of_every_shape_hide_what_modules_hide():
+    model = make()
+    with tl.no_grad():
+        memory = model.encode(SOURCE)
+        for visible, kind in masks(model.visible(SOURCE)):
+            expected = model.decode([[BOS, 5], [BOS, 6]], memory, visible).numpy()[:, -1]
+            state = model.start(memory, visible)
+            assert isinstance(state, kind)
+            found, _ = logits_of(model, [[BOS, 5], [BOS, 6]], state)
+            np.testing.assert_allclose(found[-1], expected, rtol=0, atol=1e-12)
+        for wrong in (model.visible(SOURCE).swapaxes(0, 1), tl.ones((2, 3), dtype=bool)):
+            with pytest.raises(ValueError, match=r"mask|visible"):
+                model.decode_step([BOS, BOS], model.start(memory, wrong))
 
 
 # ---- what its steps share and copy ----
@@ -146,7 +212,7 @@ def test_selected_rows_continue_as_if_decoded_from_the_beginning(norm, dtype):
         whole = model(SOURCE[rows], [[BOS, 6, 6, 7, 4], [BOS, 5, 4, 5, 5], [BOS, 5, 4, 6, 8], [BOS, 6, 6, 7, 7],
                                      [BOS, 6, 6, 4, 4]]).numpy()[:, 3:]  # fmt: skip
     np.testing.assert_allclose(found.swapaxes(0, 1), whole, rtol=0, atol=1e-5 if dtype == "float32" else 1e-12)
-    assert picked.kept is state.kept and picked.memory is state.memory  # only indices are copied
+    assert picked.buffer is state.buffer and picked.memory_BSE is state.memory_BSE  # only indices are copied
 
 
 @compiled
@@ -157,22 +223,49 @@ def test_states_that_continue_one_state_do_not_write_over_each_other():
         first, one = logits_of(model, [[4], [5]], state)
         second, two = logits_of(model, [[6], [7]], state)
         again, three = logits_of(model, [[4], [5]], state)
-    assert one.kept is state.kept and two.kept is not one.kept and three.kept is not two.kept
+    assert one.buffer is state.buffer and two.buffer is not one.buffer and three.buffer is not two.buffer
     np.testing.assert_array_equal(first, again)
     assert (first != second).any()
 
 
+CHANGES = {
+    "debugging": lambda model: tl.debug(),
+    "hook": lambda model: model.decoder.layers[0].feed_forward.register_forward_hook(lambda m, a, y: y * 2),
+    "weight": lambda model: nullcontext(model.decoder.layers[0].attention.projection.bias.replace(np.ones(24))),
+}
+
+
 @compiled
-def test_the_state_keeps_the_weights_that_it_started_with():
+@pytest.mark.parametrize("name", CHANGES)
+def test_decoding_continues_by_modules_after_a_change(name):
+    model, after = make(), [[4, 7], [8, 4]]
+    with tl.no_grad():
+        _, state = logits_of(model, [[BOS, 5], [BOS, 6]])
+        by_modules = state.as_tensors()
+        with CHANGES[name](model):
+            found, last = logits_of(model, after, state)
+            expected, _ = logits_of(model, after, by_modules)
+    assert isinstance(state, IndexedState) and isinstance(last, DecoderState)
+    np.testing.assert_array_equal(found, expected)
+
+
+@compiled
+def test_a_state_of_no_rows_has_no_logits():
     model = make()
     with tl.no_grad():
-        state = started(model)
-        expected, _ = logits_of(model, [[BOS], [BOS]], state)
-        model.decoder.layers[0].attention.projection.weight.data[:] = 0
-        found, _ = logits_of(model, [[BOS], [BOS]], state)
-        changed, _ = logits_of(model, [[BOS], [BOS]])
-    np.testing.assert_array_equal(found, expected)
-    assert (changed != expected).any()
+        _, state = logits_of(model, [[BOS], [BOS]])
+        logits, after = model.decode_step(np.array([], int), state.select(np.zeros(2, bool)))
+    assert logits.shape == (0, 9) and after.rows == 0 and after.as_tensors().own[0].keys.shape == (0, 2, 2, 4)
+
+
+@compiled
+def test_rows_that_were_dropped_give_back_their_memory():
+    model = make()
+    with tl.no_grad():
+        state = started(model).select(np.zeros(100, int))
+        _, state = model.decode_step([BOS] * 100, state)
+        _, state = logits_of(model, [[4] * 40], state.select([7]))
+    assert state.buffer.arrays[0].shape[1] == 1
 
 
 @compiled

@@ -13,7 +13,7 @@ import pytest
 import nn
 import tensorlib as tl
 from models import Transformer, TransformerConfig
-from models.architectures import indexed_state
+from models.architectures import prepared
 from models.architectures.indexed_state import IndexedState
 from models.text.tokens import BOS, EOS, PAD
 from nn import optim
@@ -176,7 +176,7 @@ def test_the_gradient_of_the_loss_is_right_along_random_directions_of_each_param
 @pytest.mark.parametrize("fewest", [1, 8], ids=["compiled", "by modules"])
 @pytest.mark.parametrize("variant", VARIANTS, ids=IDS)
 def test_step_by_step_logits_equal_teacher_forced_logits(variant, fewest, monkeypatch):
-    monkeypatch.setattr(indexed_state, "FEWEST_SOURCES", fewest)
+    monkeypatch.setattr(prepared, "FEWEST_SOURCES", fewest)
     model = make(**variant)
     target = np.array([[BOS, 5, 4, 6, 1, 4], [BOS, 6, 6, 5, 4, 4]])
     visible = model.visible(SOURCE)
@@ -222,7 +222,7 @@ def test_a_layer_steps_with_its_cache_through_the_hooks_of_its_residuals(norm):
 
 @pytest.mark.parametrize(("recorded", "fewest"), [(True, 8), (False, 8), (False, 1)])
 def test_a_step_does_not_change_the_state_it_was_given(recorded, fewest, monkeypatch):
-    monkeypatch.setattr(indexed_state, "FEWEST_SOURCES", fewest)
+    monkeypatch.setattr(prepared, "FEWEST_SOURCES", fewest)
     with nullcontext() if recorded else tl.no_grad():
         steps_from_one_state(make(layers=2))
 

@@ -217,7 +217,7 @@ def test_forced_scores_are_the_log_probabilities_of_the_whole_target_read_at_onc
 
 
 def test_what_need_not_be_copied_is_not(monkeypatch):
-    monkeypatch.setattr(transformer, "can_step", lambda decoder, sources: False)
+    monkeypatch.setattr(transformer, "can_prepare", lambda *arguments: False)
     model = make().eval()
     with tl.no_grad():
         state = token_by_token.initial_state(model, [[4, EOS], [5, EOS]]).select([0, 0, 1, 1])

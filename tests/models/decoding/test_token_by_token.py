@@ -8,7 +8,7 @@ import pytest
 
 import tensorlib as tl
 from models import Transformer, TransformerConfig
-from models.architectures import decoder_state, indexed_state, transformer
+from models.architectures import decoder_state, indexed_state, prepared, transformer
 from models.architectures.decoder_state import KeyValueCache
 from models.decoding import token_by_token as decoding
 from models.decoding.token_by_token import greedy
@@ -106,7 +106,7 @@ def test_a_sentence_stops_at_its_limit():
 
 
 def test_when_ended_sentences_leave_the_batch_changes_no_result(monkeypatch):
-    monkeypatch.setattr(transformer, "can_step", lambda decoder, sources: False)  # such a state drops them at once
+    monkeypatch.setattr(transformer, "can_prepare", lambda *arguments: False)  # such a state drops them at once
     model, texts = make(), sources(20, seed=2)
     step, rows = model.decode_step, []
     monkeypatch.setattr(model, "decode_step", lambda ids_B, state: rows.append(len(ids_B)) or step(ids_B, state))
@@ -255,7 +255,7 @@ def test_a_recorded_step_concatenates_and_both_kinds_of_step_may_alternate():
 def test_steps_from_branching_states_equal_decoding_from_the_beginning(variant, monkeypatch, backend):
     monkeypatch.setattr(decoder_state, "MIN_GROWTH", 2)  # so that buffers are outgrown, too
     monkeypatch.setattr(indexed_state, "MIN_ROOM", 2)
-    monkeypatch.setattr(indexed_state, "FEWEST_SOURCES", 1)
+    monkeypatch.setattr(prepared, "FEWEST_SOURCES", 1)
     model, rng = make(variant).eval().to(backend), np.random.default_rng(variant)
     source = np.array([[4, 5, 6, EOS], [7, 8, EOS, PAD], [9, EOS, PAD, PAD]])
     with tl.no_grad():
