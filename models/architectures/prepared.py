@@ -24,8 +24,10 @@ __all__ = ["PreparedDecoder", "can_prepare"]
 FEWEST_SOURCES = 8  # below this, waiting for kernels to be compiled, once on a machine, would be most of the time
 
 
-def can_prepare(model: Transformer, memory_BSD: tl.Tensor, visible: tl.Tensor | None) -> bool:
-    """Return whether kernels compute what the modules of this model would.
+def can_prepare(
+    model: Transformer, memory_BSD: tl.Tensor, visible: tl.Tensor | None, layer: type, add_norm: type
+) -> bool:
+    """Return whether kernels compute what the modules of this model would, if `layer` is the class of its layers.
 
     There must be a kernel, no gradients and no recording of every op, modules of the classes known here with nothing
     overridden, one floating dtype, and inputs that need neither broadcasting nor an error message.
@@ -41,25 +43,24 @@ def can_prepare(model: Transformer, memory_BSD: tl.Tensor, visible: tl.Tensor | 
         is_mask = isinstance(visible, tl.Tensor) and visible.dtype == bool
         if not is_mask or visible.shape not in ((sources, length), (sources, 1, 1, length)):
             return False
-    return _is_known(model) and not any(map(_does_more, _modules(model))) and _are_alike([memory_BSD, *_weights(model)])
+    known = _is_known(model, layer, add_norm)
+    return known and not any(map(_does_more, _modules(model))) and _are_alike([memory_BSD, *_weights(model)])
 
 
-def _is_known(model: Transformer) -> bool:
+def _is_known(model: Transformer, layer_class: type, add_norm_class: type) -> bool:
     """Return whether every module that takes part in a step is of the class that it has in a new model."""
-    from models.architectures.transformer import AddNorm, Decoder, DecoderLayer, Transformer
-
-    attention, add_norm = [nn.MultiHeadAttention, nn.Linear, nn.Linear], [AddNorm, nn.LayerNorm, nn.Dropout]
+    attention, add_norm = [nn.MultiHeadAttention, nn.Linear, nn.Linear], [add_norm_class, nn.LayerNorm, nn.Dropout]
     feed_forward = [nn.FeedForward, nn.LinearRelu, nn.Linear]
-    known = [DecoderLayer, *attention, *add_norm, *attention, *add_norm, *feed_forward, *add_norm]
+    known = [layer_class, *attention, *add_norm, *attention, *add_norm, *feed_forward, *add_norm]
     layers, heads = list(model.decoder.layers), model.config.heads
     return (
-        type(model) is Transformer and type(model.decoder) is Decoder and type(model.target_embedding) is nn.Embedding
+        type(model.target_embedding) is nn.Embedding
         and type(model.target_positions) in (nn.SinusoidalPositions, nn.LearnedPositions, type(None))
         and (model.config.tie_embeddings or (type(model.output) is nn.Linear and model.output.bias is None))
         and all([type(m) for m in layer.modules()] == known for layer in layers)
         and {a.heads for layer in layers for a in (layer.attention, layer.cross_attention)} == {heads}
         and run_as_one_op(*(m for m in model.decoder.modules() if isinstance(m, nn.Linear | nn.LayerNorm)))
-    )  # fmt: skip
+    )
 
 
 def _modules(model: Transformer) -> Iterator[nn.Module]:

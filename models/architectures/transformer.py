@@ -130,7 +130,8 @@ class Transformer(EncoderDecoder):
         `source_visible` is as in `decode`. With compiled kernels, without gradients and for several sentences, the
         state is an `IndexedState`, which also holds a copy of the decoder's matrices.
         """
-        if can_prepare(self, memory, source_visible):
+        plain = type(self) is Transformer and type(self.decoder) is Decoder
+        if plain and can_prepare(self, memory, source_visible, DecoderLayer, AddNorm):
             return IndexedState.starting(self, memory, source_visible)
         visible = None if source_visible is None else _for_all_queries(source_visible)
         cross = tuple(layer.cross_attention.keys_values(memory) for layer in self.decoder.layers)
