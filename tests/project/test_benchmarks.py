@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -222,6 +223,19 @@ def test_cached_keys_and_values_are_checked_against_the_whole_prefix(monkeypatch
     assert contestant.steps["step"]() == tokens == decoding.decoding(size, batches, beam=3).steps["step"]()
     found = contestant.steps["check"]()
     assert found["tokens"] == tokens and found["different"] == 0 and found["farthest"] <= decode.CLOSE
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("beam", [1, 3])
+def test_ctranslate2_decodes_with_the_same_weights(beam, monkeypatch, sizes):
+    if find_spec("ctranslate2") is None:
+        pytest.skip("needs ctranslate2")
+    decode = imported("decode", monkeypatch)
+    size = sizes.Size(16, 2, 24, 2, 40, 1, 1)
+    arguments = {"size": size, "batches": decode.batches_of(size, sentences=12, batch=6), "beam": beam}
+    sides = [decode.SIDES[side] for side in (decode.OURS, decode.CTRANSLATE)]
+    with decode.Worker(sides[0], arguments, {}) as ours, decode.Worker(sides[1], arguments, {}) as theirs:
+        assert decode.agreement(ours, theirs) == (12, 12)
 
 
 def test_one_size_is_changed_at_a_time(monkeypatch):
