@@ -228,6 +228,13 @@ def test_a_forked_child_computes_as_its_parent():
     run(code)
 
 
+def test_a_program_with_kernels_does_not_change_the_terminal():
+    code = STEP + "import os, sys\ninitialise = sys.modules.get('colorama.initialise')\n"
+    code += "print(initialise is not None and initialise.atexit_done)\n"
+    code += "print('NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING' in os.environ)\n"
+    assert run(code).stdout.splitlines()[-2:] == ["False", "False"]
+
+
 AHEAD = """
 import numpy as np
 from tensorlib.kernels.numba.ahead import compile_ahead

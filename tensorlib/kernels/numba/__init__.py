@@ -7,6 +7,8 @@ file of this room when one of its own is.
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -62,6 +64,7 @@ def register(formulas: dict[str, Any]) -> None:
 def _first_call(formula: Any, file: str) -> Callable[..., Any]:
     def load_and_call(*arguments: Any, **options: Any) -> Any:
         try:
+            _import_numba()
             waiting = import_module(f"{__name__}.waiting")
             if waiting.can_wait():
                 stay_awake(waiting.wait_for_change)
@@ -73,6 +76,18 @@ def _first_call(formula: Any, file: str) -> Callable[..., Any]:
         return formula(*arguments, **options)
 
     return load_and_call
+
+
+def _import_numba() -> None:
+    """Import Numba without colors in its error messages, for which it would change the terminal when a program ends."""
+    switch = "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING"
+    if "numba" in sys.modules or switch in os.environ:
+        return
+    os.environ[switch] = "1"
+    try:
+        import_module("numba")
+    finally:
+        os.environ.pop(switch, None)
 
 
 def replaced(formula: Any) -> Callable[..., Any] | None:
