@@ -1,7 +1,7 @@
 """Matrix products of a few rows, by tiles of the result that stay in registers.
 
-BLAS is made for large products: it copies the matrix into another layout each time, which for 25 rows takes as long as
-multiplying. Here the matrix is copied once, into panels of `COLUMNS` columns (`next_position.panels_of`). A tile of the
+BLAS is made for large products: it copies the matrix into another layout each time, which for 25 rows takes half as
+long as multiplying. Here it is copied once, into panels of `COLUMNS` columns (`next_position.panels_of`). A tile of the
 result, some rows by the columns of a panel, is summed up in vector registers (Goto and van de Geijn 2008, section 4):
 
     for each p:  tile[r, :] += x[r, p] panel[p, :]
