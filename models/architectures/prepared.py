@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PreparedDecoder", "can_prepare"]
 
-FEWEST_SOURCES = 8  # below this, waiting for kernels to be compiled, once on a machine, would be most of the time
+FEWEST_SOURCES = 8  # for fewer, compiling, which takes seconds once on a machine, takes longer than decoding
 
 
 def can_prepare(

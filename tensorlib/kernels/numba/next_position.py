@@ -30,8 +30,8 @@ from tensorlib.ops.next_position import (
 )
 
 FEWEST, MOST = 8, 64  # rows of a piece: each piece reads all matrices, but must fit in the cache
-BLOCK = 64  # logits
-MOST_CANDIDATES = 64  # each is moved up to its slot, which takes longer the more there are
+BLOCK = 64  # logits that are compared with the largest so far at once
+MOST_CANDIDATES = 64  # of the largest logits: inserting one takes longer the more there are
 
 
 # ---- compiled ----------------------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def project(x: Any, panels: Any, bias: Any, z: Any) -> None:
 
 @summing
 def normalize(x: Any, weight: Any, bias: Any, eps: Any, y: Any) -> None:
-    """Write LayerNorm of each row to y, which may be x."""
+    """Write LayerNorm of each row to y."""
     for i in range(x.shape[0]):
         normalize_row(x, i, weight, bias, eps, y)
 
@@ -145,12 +145,8 @@ def attend(q: Any, keys_values: Any, row: Any, y: Any) -> None:
     q: (R, H or more, K), of which the first H are queries. keys_values: (N, 2 H, K). All heads of a row are computed
     before the next row, because they lie side by side in memory.
     """
-    (queries, heads, width), places = y.shape, row.shape[1]
-    s, total, scale = (
-        np.empty((heads, places), q.dtype),
-        np.empty((heads, width), q.dtype),
-        q.dtype.type(1 / math.sqrt(width)),
-    )
+    (queries, heads, width), scale = y.shape, q.dtype.type(1 / math.sqrt(y.shape[2]))
+    s, total = np.empty((heads, row.shape[1]), q.dtype), np.empty((heads, width), q.dtype)
     for i in range(queries):
         scores(q, i, keys_values, row, scale, s)
         softmax_in_place(s)
@@ -172,13 +168,8 @@ def self_attention_rows(
             row[i, t] = t * kept.shape[1] + slot[i, t]
         for c in range(2 * d):  # not rows[...] = qkv[...]: compiling its error messages takes seconds
             rows[row[i, last], c] = qkv[i, d + c]
-    by_head = len(x), heads, d // heads
-    attend(
-        qkv.reshape(len(x), 3 * heads, d // heads),
-        rows.reshape(-1, 2 * heads, d // heads),
-        row,
-        attended.reshape(by_head),
-    )
+    k = d // heads
+    attend(qkv.reshape(-1, 3 * heads, k), rows.reshape(-1, 2 * heads, k), row, attended.reshape(-1, heads, k))
     project(attended, second, second_bias, f)
     add_and_normalize(x, f, norm, y)
 
@@ -225,7 +216,7 @@ def largest_of_rows(x: Any, values: Any, columns: Any, totals: Any) -> None:
             row[0, j] = x[i, j]
         values[i, :], columns[i, :], found = -math.inf, 0, 0
         for n in range(blocks.shape[0]):
-            # Nearly always it is less, so that few numbers are looked at twice.
+            # The largest of a block is seldom among the largest so far, so few blocks are read again.
             if found <= last or not largest(blocks, n) <= values[i, last]:
                 for j in range(min(BLOCK, width - n * BLOCK)):
                     if found <= last or blocks[n, j] > values[i, last]:
@@ -289,7 +280,7 @@ def _decoder_kernel(
 
 
 @overrides(panel_product)
-def _projection_kernel(before: Callable[..., Array], x: np.ndarray, panels: np.ndarray, columns: int) -> Array:
+def _panel_product_kernel(before: Callable[..., Array], x: np.ndarray, panels: np.ndarray, columns: int) -> Array:
     if not serves(x, panels) or not x.size:
         return before(x, panels, columns)
     x, panels, y = contiguous(x), contiguous(panels), np.empty((len(x), columns), x.dtype)
