@@ -11,7 +11,7 @@ import pytest
 import tensorlib as tl
 from tensorlib.arrays.backend import get_backend
 from tensorlib.arrays.random import default_generator
-from tensorlib.kernels import enabled, overridable
+from tensorlib.kernels import chosen, enabled, overridable
 from tensorlib.kernels.numba import replaced
 from tests.strict import STRICT
 
@@ -59,6 +59,18 @@ def cupy_is_initialized():
 def backend(request):
     """Each array kind: NumPy, a stand-in that refuses what CuPy refuses, and CuPy if a GPU answers."""
     return backend_named(request.param)
+
+
+@pytest.fixture
+def stand_in():
+    """Return NumPy in the place of oneDNN, with the list of the products in bf16 that it is asked for."""
+    if chosen() != "numba":
+        pytest.skip("no compiled kernels here")
+    from tests.kernels.onednn_stand_in import connected
+
+    made = connected()
+    made.shapes.clear(), made.limits.clear()
+    return made
 
 
 @pytest.fixture(autouse=True)

@@ -35,13 +35,20 @@ def model_of(size: Size, backend: str = "numpy", dropout: float = DROPOUT) -> Tr
     return Transformer(config, tl.Generator(0)).to(backend)
 
 
-def training_step(model: Transformer, learning_rate: float, batch: Callable[[], Batch]) -> Callable[[], float]:
+def training_step(
+    model: Transformer, learning_rate: float, batch: Callable[[], Batch], precision: str = "float32"
+) -> Callable[[], float]:
     """Return a function that runs forward, backward and Adam on the next result of `batch`."""
+    try:
+        tl.precision(precision)
+    except RuntimeError as error:
+        raise ImportError(str(error)) from None  # so that it is left out, as where a library is missing
     optimizer = optim.Adam(model.named_parameters(), learning_rate)
 
     def step() -> float:
         optimizer.zero_grad()
-        loss = model.loss(*batch(), label_smoothing=SMOOTHING)
+        with tl.precision(precision):
+            loss = model.loss(*batch(), label_smoothing=SMOOTHING)
         loss.backward()
         optimizer.step()
         return loss.item()  # waits for the GPU
@@ -49,7 +56,7 @@ def training_step(model: Transformer, learning_rate: float, batch: Callable[[], 
     return step
 
 
-def step(size: list[int], backend: str = "numpy") -> Contestant:
+def step(size: list[int], backend: str = "numpy", precision: str = "float32") -> Contestant:
     tl.seed(0)
     ids = batch_of(Size(*size))
     library = LIBRARY
@@ -57,7 +64,7 @@ def step(size: list[int], backend: str = "numpy") -> Contestant:
         import cupy
 
         library += f", CuPy {cupy.__version__}"
-    return Contestant(library, {"step": training_step(model_of(Size(*size), backend), 1e-4, lambda: ids)})
+    return Contestant(library, {"step": training_step(model_of(Size(*size), backend), 1e-4, lambda: ids, precision)})
 
 
 def attention(heads: int, length: int, width: int, dropout: float = DROPOUT) -> Contestant:

@@ -13,7 +13,7 @@ import numpy as np
 import nn
 import tensorlib as tl
 from nn.layers import run_as_one_op
-from tensorlib.engine.function import records_formulas
+from tensorlib.engine.recording import current_state
 from tensorlib.ops.next_position import DecoderLayer, SubLayer, decoder_step, panel_product, panels_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ def can_prepare(
     There must be a kernel, no gradients and no recording of every op, modules of the classes known here with nothing
     overridden, one floating dtype, and inputs that need neither broadcasting nor an error message.
     """
-    if tl.is_grad_enabled() or records_formulas() or decoder_step.dispatch(np.ndarray) is decoder_step.dispatch(object):
+    if (
+        tl.is_grad_enabled()
+        or current_state().formulas
+        or decoder_step.dispatch(np.ndarray) is decoder_step.dispatch(object)
+    ):
         return False
     if not isinstance(memory_BSD, tl.Tensor) or memory_BSD.ndim != 3 or memory_BSD.shape[2] != model.config.width:
         return False
@@ -117,7 +121,7 @@ class PreparedDecoder:
 
         Elements that were written into a weight's array go unnoticed.
         """
-        if tl.is_grad_enabled() or records_formulas():
+        if tl.is_grad_enabled() or current_state().formulas:
             return False
         same = all(weight.version == version for weight, version in self._versions)
         return same and not any(m.training or m._hooks or m._pre_hooks for m in self._modules)

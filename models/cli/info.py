@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import tensorlib as tl
 from tensorlib.kernels import chosen
 from tensorlib.kernels.numba import available
+from tensorlib.kernels.precision import refusal
 from tensorlib.messages import plural
 
 __all__ = ["info"]
@@ -21,6 +22,7 @@ PACKAGES = (
     "threadpoolctl",
     "cupy",
     "numba",
+    "onednn-cpu-gomp",
     "graphviz",
     "graphviz-pure",
 )
@@ -38,6 +40,7 @@ def info() -> int:
     print("backend numpy: yes")
     print(f"backend cupy: {_gpu()}")
     print(f"kernels: {_kernels()}")
+    print(f"precision bf16: {_bf16()}")
     for pool in threadpool_info():
         kernels = f", {pool['architecture']} kernels" if "architecture" in pool else ""
         name = f"{pool['internal_api']} {pool.get('version') or ''}".strip()
@@ -50,6 +53,12 @@ def _kernels() -> str:
     names = {"0": "none, because TENSORLIB_KERNELS=0,", "numpy": "NumPy's", "numba": "compiled by Numba"}
     faster = " (pip install numba for faster ones)" if chosen() == "numpy" and not available() else ""
     return f"{names[chosen()]} on {plural(tl.thread_count(), 'thread')}{faster}"
+
+
+def _bf16() -> str:
+    """Return whether products can be computed in bf16, or what they require."""
+    problem = refusal("bf16")
+    return "yes" if problem is None else f"no ({str(problem).removeprefix('precision: bf16 ')})"
 
 
 def _version(package: str) -> str:

@@ -72,7 +72,7 @@ def train(
         else:
             plan = plan_run(out, *layers)
             if plan.config.backend == "numpy" and plan.config.model.kind == "transformer":
-                compile_ahead()  # while text is prepared
+                compile_ahead(plan.config.precision)  # while text is prepared
             if dry_run:
                 prepared = prepare_run(plan)
                 print("\n".join([*choice_lines(prepared), *size_lines(prepared), *estimate_lines(prepared)]))

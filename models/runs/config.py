@@ -121,6 +121,9 @@ class TrainConfig:
     valid_tsv: Annotated[str, "One file instead of these two, in the format of --train-tsv."] = ""
     valid_text: Annotated[str, "Text for a language model to validate on."] = ""
     backend: Annotated[str, "Array library: numpy (CPU) or cupy (a CUDA GPU)."] = "numpy"
+    precision: Annotated[
+        str, "Operands of the large matrix products in training: float32, or bf16 on a CPU that multiplies it."
+    ] = "float32"
     seed: Annotated[int, "Seed of all randomness; equal runs with equal seeds write equal bytes."] = 0
     steps: Annotated[int, "Number of steps after which training ends; 0: no such limit."] = 0
     epochs: Annotated[int, "Number of passes over the text after which training ends; 0: no such limit."] = 0

@@ -35,6 +35,7 @@ _RESUMING_MAY_CHANGE |= {"keep", "samples", "patience"}
 
 # With one of these, the rest of the run is no longer that of the run that began; it must be named with --resume-with.
 RESUMING_WITH = {f"optim.{field.name}" for field in dataclasses.fields(OptimConfig)} - {"optim.name", "optim.ema"}
+RESUMING_WITH |= {"precision"}
 
 
 def config_from(*layers: Layer, size: TextSize | StreamSize | None = None) -> TrainConfig:

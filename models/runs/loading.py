@@ -22,7 +22,7 @@ from models.runs.directory import CONFIG, find_run, newest_run, read_config
 from models.system.errors import CheckpointError, UserError
 from models.text.subwords import Tokenizer
 
-__all__ = ["Loaded", "load_run", "model_config", "open_backend"]
+__all__ = ["Loaded", "load_run", "model_config", "open_backend", "require_precision"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,20 @@ def open_backend(name: str) -> str:
         return tl.get_backend(name).name
     except (RuntimeError, ValueError) as error:
         raise UserError(f"--backend {name}: {error}") from None
+
+
+def require_precision(config: TrainConfig) -> None:
+    """Raise `UserError` if this machine, or the config's backend, does not multiply in the config's precision."""
+    if config.precision != "float32" and open_backend(config.backend) != "numpy":
+        raise UserError(
+            f"--precision {config.precision}: requires --backend numpy; got {config.backend}, which has float32"
+        )
+    try:
+        tl.precision(config.precision)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--precision {config.precision}: {str(error).removeprefix('precision: ').removeprefix('bf16 ')}"
+        ) from None
 
 
 def model_config(config: TrainConfig, tokenizer: Tokenizer) -> Config:

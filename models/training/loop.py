@@ -149,7 +149,8 @@ class Trainer:
             # The sum over the batch divided by the tokens of the whole step: averaging each batch separately would
             # weight the tokens of a small batch more than those of a large one.
             inputs_BT = self.feeding.inputs(self.model, batch, self.progress.step)
-            summed = self.model.loss(batch.source_BS, inputs_BT, batch.target_out_BT, smoothing, "sum")
+            with tl.precision(self.config.precision):
+                summed = self.model.loss(batch.source_BS, inputs_BT, batch.target_out_BT, smoothing, "sum")
             loss = summed * (1 / tokens)
             value = float(loss.item())
             if not math.isfinite(value):

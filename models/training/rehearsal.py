@@ -8,6 +8,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
+import tensorlib as tl
 from models.training.epochs import Epochs
 from models.training.feeding import make_feeding
 from models.training.optimizer import make_optimizer
@@ -32,7 +33,8 @@ def rehearsed_seconds(run: Prepared) -> float:
         with np.errstate(all="ignore"):  # whether training diverges is not measured here
             for batch in islice(batches, accumulate):
                 inputs_BT = feeding.inputs(run.model, batch, 1)
-                loss = run.model.loss(batch.source_BS, inputs_BT, batch.target_out_BT, 0.1)
+                with tl.precision(run.config.precision):
+                    loss = run.model.loss(batch.source_BS, inputs_BT, batch.target_out_BT, 0.1)
                 loss.backward()
             optim.clip_grad_norm(run.model.parameters(), 1.0)
             optimizer.step()

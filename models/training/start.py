@@ -19,7 +19,7 @@ from models.runs.config import BleuTokenize, TrainConfig
 from models.runs.config_layers import Layer, config_from, merged, resumed
 from models.runs.defaults import Choice, choose
 from models.runs.directory import RUNS, create_run, read_config, refuse_existing, remove_temporaries
-from models.runs.loading import model_config, open_backend
+from models.runs.loading import model_config, open_backend, require_precision
 from models.runs.lock import RunLock
 from models.system.files import remove_unfinished, require_creatable
 from models.system.stopping import Stopper
@@ -74,6 +74,7 @@ def plan_run(out: Path | None, *layers: Layer) -> Plan:
         refuse_existing(out)
     require_creatable(out or RUNS / "1", "train --out" if out else "train")
     open_backend(config.backend)
+    require_precision(config)
     return Plan(config, read_corpus(config), layers)
 
 
@@ -135,6 +136,7 @@ def resume_run(path: Path, stopper: Stopper, *layers: Layer, may_change: Collect
         notes += _removed(remove_temporaries(path) + remove_unfinished(path.parent))
         config = resumed(read_config(path), *layers, may_change=may_change)
         backend = open_backend(config.backend)
+        require_precision(config)
         tokenizer = Tokenizer.load(path)
         corpus = read_corpus(config)
         examples = encode_corpus(config, corpus, tokenizer)

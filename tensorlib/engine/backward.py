@@ -120,7 +120,7 @@ def _run_backward(node: Function, dys: list[Any], create_graph: bool) -> tuple[A
     if node.guarded:
         node.saved, dys = tuple([read_only(x) for x in node.saved]), [_guarded(dy) for dy in dys]
     try:
-        dxs = _differentiable_backward(node, dys) if create_graph else node.backward(*dys)
+        dxs = _gradients_of(node, dys, create_graph)
     except Exception as error:
         raise in_backward(node, error) from error
     if not isinstance(dxs, tuple):
@@ -142,9 +142,14 @@ def _guarded(dy: Any) -> Any:
     return read_only(dy) if not isinstance(dy, Value) else dy if dy.needs_grad else wrap(read_only(dy.array))
 
 
-def _differentiable_backward(node: Function, dys: list[Any]) -> Any:
-    """Run `backward` on Tensors, in a copy of the node, because another pass may need the arrays in the node itself."""
-    twin = copy.copy(node)
+def _gradients_of(node: Function, dys: list[Any], create_graph: bool) -> Any:
+    """Run `backward` in the precision in which `forward` ran."""
+    if node.precision != current_state().precision:
+        with recording(precision=node.precision):
+            return _gradients_of(node, dys, create_graph)
+    if not create_graph:
+        return node.backward(*dys)
+    twin = copy.copy(node)  # because another pass may need the arrays in the node itself
     twin.saved, twin.statistics = node.saved_with_history(), None
     with recording(path=node.path, watch=None):  # the gradients are watched, not the ops that compute them
         return twin.backward(*dys)
@@ -195,12 +200,8 @@ _UNBROADCAST = "if its inputs broadcast, set broadcasts = True in the class; "
 
 def _conformed(node: Function, dxs: Sequence[Any]) -> tuple[Any, ...]:
     """Return `dxs` with the shapes and dtypes of the inputs; None for each gradient that does not flow on."""
-    return tuple(
-        [
-            None if edge is None or dx is None else _conform(node, i, dx)
-            for i, (edge, dx) in enumerate(zip(node.edges or (), dxs, strict=True))
-        ]
-    )
+    pairs = enumerate(zip(node.edges or (), dxs, strict=True))
+    return tuple([None if edge is None or dx is None else _conform(node, i, dx) for i, (edge, dx) in pairs])
 
 
 # ---- the public functions ----------------------------------------------------------------------------------------
@@ -258,10 +259,9 @@ def grad(
     ys, xs = _listed(outputs), _listed(inputs)
     given = _grad_outputs(outputs, grad_outputs, len(ys))
     _check_arguments(ys, xs)
-    retain = create_graph if retain_graph is None else retain_graph
     with recording(record=create_graph):
         seeds = [_seed(y, g, "grad", create_graph) for y, g in zip(ys, given, strict=True)]
-        found, _ = backward_pass(ys, seeds, xs, retain, create_graph)
+        found, _ = backward_pass(ys, seeds, xs, create_graph if retain_graph is None else retain_graph, create_graph)
         results: list[Any] = [found.get(edge_of(x)) for x in xs]
         for i, dx in enumerate(results):
             if dx is not None and any(xs[i] is other for other in xs[:i]):

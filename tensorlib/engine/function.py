@@ -177,7 +177,7 @@ class Function(Node):
 
     def _notify(self, state: State, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
         """Note where this op was called, and notify the observers of this thread."""
-        self.path = state.path
+        self.path, self.precision = state.path, state.precision
         if state.source:
             self.source = calling_line()
         if state.tape is not None:
@@ -229,11 +229,6 @@ def derivation(*ops: type[Function]) -> Callable[[F], F]:
         return function
 
     return add
-
-
-def records_formulas() -> bool:
-    """Return whether an op that is composed of others should be recorded as these; see `record_formulas`."""
-    return STATE.get().formulas
 
 
 def constant(array: Any) -> Tensor:

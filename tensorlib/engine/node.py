@@ -45,6 +45,7 @@ class Node:
         retained: by output, a weak reference to the Value that called `retain_grad`.
         path: the module that the op was called in, as "encoder.layers.0".
         source: the user's line that called it, as "file.py:12", if it was noted.
+        precision: that of matrix products where the op was called; its gradient is computed in the same.
         region: the `checkpoint` that can compute `saved` again.
         cuts: the places where the history of inputs was cut off, if noted within `debug`.
     """
@@ -62,6 +63,7 @@ class Node:
     retained: dict[int, Any] | None = None
     path: str = ""
     source: str | None = None
+    precision: str = "float32"
     region: Any = None
     cuts: Sequence[Any] = ()
 

@@ -63,6 +63,7 @@ class State(NamedTuple):
     tape: Any = None  # for `checkpoint`: its method `ran` is called with each op and its inputs
     changeable: Any = None  # in a hook: the gradient that it got, which ``g *= 2`` changes
     watch: Watch | None = None  # for `debug` and `explain`: observes everything that is computed
+    precision: str = "float32"  # of the operands of matrix products; see `precision`
 
 
 DEFAULT_STATE = State()

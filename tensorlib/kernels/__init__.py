@@ -87,8 +87,10 @@ def register_kernels() -> None:
     on_first_use("cupy", _register_cuda_kernels)
 
 
-def compile_ahead() -> None:
+def compile_ahead(precision: str = "float32") -> None:
     """Compile the kernels of a Transformer's training step and of decoding in another thread, if they run here.
+
+    precision: that of the training step, for which `precision` has been called.
 
     Kernels compile when they are first called; machine code from earlier processes is only read. A program calls this
     before work that needs no kernels, such as preparing text.
@@ -96,7 +98,7 @@ def compile_ahead() -> None:
     if chosen() == "numba":
         from tensorlib.kernels.numba import ahead
 
-        ahead.compile_ahead()
+        ahead.compile_ahead(precision)
 
 
 def _register_cuda_kernels() -> None:

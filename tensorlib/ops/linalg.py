@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.array import ArrayT
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.engine.function import Function, as_tensor, constant, derivation
+from tensorlib.arrays.bf16 import rounded_to_bf16
+from tensorlib.engine.function import Function, as_tensor, constant, derivation, is_tensor
+from tensorlib.engine.recording import current_state
 from tensorlib.ops.arguments import as_tensors, checked_integer, normalized_axes, normalized_axis
 from tensorlib.ops.arithmetic import multiply
 from tensorlib.ops.indexing import where
@@ -64,10 +66,20 @@ class Matmul(Function):
 
 @singledispatch
 def product(x: Array, y: Array) -> Array:
-    """Return x @ y; if y is a matrix, all leading axes of x are folded into its rows."""
+    """Return x @ y; if y is a matrix, all leading axes of x are folded into its rows.
+
+    Within ``precision("bf16")`` both are rounded to bf16 if y is a matrix, not if it is a batch, as in attention.
+    """
+    if y.ndim == 2 and not is_tensor(x) and in_bf16(x) and in_bf16(y):  # of Tensors, `Matmul` rounds the arrays
+        x, y = rounded_to_bf16(x), rounded_to_bf16(y)
     if y.ndim == 2 and x.ndim > 2:
         return (rows(x) @ y).reshape((*x.shape[:-1], y.shape[-1]))
     return x @ y
+
+
+def in_bf16(x: Array) -> bool:
+    """Return whether x, as an operand of a product, is rounded to bf16 here; see `precision`."""
+    return current_state().precision == "bf16" and x.dtype == "float32"
 
 
 def rows(x: ArrayT) -> ArrayT:

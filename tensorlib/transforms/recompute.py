@@ -122,6 +122,7 @@ class _Region:
         self.function, self.inputs, self.options, self.draws = function, inputs, options, draws
         self.nodes = [weakref.ref(node) for node in tape.nodes]
         self.ops = _ops_in(tape)
+        self.precision = current_state().precision
         # The versions after the first run: values that it replaces itself, such as a running mean, are not an error.
         self.versions = [(leaf, x.version) for leaf in tape.leaves.values() if (x := leaf()) is not None]
 
@@ -135,7 +136,7 @@ class _Region:
             if (leaf := reference()) is not None and leaf.version != version:
                 raise replaced_since("a checkpoint", leaf, version)
         tape = _Tape()
-        with self.draws.repeating(), recording(record=True, tape=tape, watch=None):
+        with self.draws.repeating(), recording(record=True, tape=tape, watch=None, precision=self.precision):
             inputs, options = _copied((self.inputs, self.options), {})  # f may write into them in each run
             self.function(*inputs, **options)
         if (again := _ops_in(tape)) != self.ops:

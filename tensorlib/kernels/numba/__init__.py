@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.threads import stay_awake
+from tensorlib.ops import linalg
 
 __all__ = ["FILES", "available", "overrides", "register", "replaced"]
 
@@ -76,6 +77,31 @@ def _first_call(formula: Any, file: str) -> Callable[..., Any]:
         return formula(*arguments, **options)
 
     return load_and_call
+
+
+def bf16_ready() -> str | None:
+    """Prepare products in bf16; return None or, if this machine does not have them, what they require."""
+    _import_numba()
+    onednn = import_module(f"{__name__}.onednn")
+    if not onednn.has_instructions():
+        return "requires a processor with AVX512_BF16 instructions, and this one has none; use float32"
+    functions = onednn.functions_of_onednn()
+    if functions is None:
+        return 'requires oneDNN; pip install -e ".[bf16]"'
+    if not onednn.check(functions.product):
+        return "products of the installed oneDNN are wrong on this processor; use float32"
+    connect_bf16(functions)
+    return None
+
+
+def connect_bf16(functions: Any) -> None:
+    """Let compiled kernels multiply bf16 matrices by these functions (onednn.py); once, the first ones stay."""
+    if linalg.product in _REPLACED:
+        return
+    import_module(f"{__name__}.onednn").connect(functions)
+    import_module(f"{__name__}.blas").compile_for_bf16()
+    _REPLACED[linalg.product] = linalg.product.dispatch(np.ndarray)
+    import_module(f"{__name__}.product")
 
 
 def _import_numba() -> None:

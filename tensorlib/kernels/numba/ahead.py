@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tensorlib.engine.recording import recording
 from tensorlib.ops.add_norm import add_norm_formula, add_norm_gradient
 from tensorlib.ops.attention import AttentionPattern
 from tensorlib.ops.dropout import add_dropout_formula, dropout_formula
@@ -37,20 +38,21 @@ SENTENCES, LENGTH, WIDTH = 16, 32, 16  # enough rows for kernels that leave few 
 DROP = 0.1, 0, 0
 
 
-def compile_ahead() -> threading.Thread:
+def compile_ahead(precision: str = "float32") -> threading.Thread:
     """Start a thread that calls these kernels on small arrays in float32, and return it.
 
     The thread ends early if the program ends: a thread that is in the middle of compiling cannot be stopped.
     """
-    thread = threading.Thread(target=_call_all, name="tensorlib-compiling")
+    thread = threading.Thread(target=_call_all, args=(precision,), name="tensorlib-compiling")
     thread.start()
     return thread
 
 
-def _call_all() -> None:
-    for _ in _steps():
-        if not threading.main_thread().is_alive():
-            return
+def _call_all(precision: str) -> None:
+    with recording(precision=precision):
+        for _ in _steps():
+            if not threading.main_thread().is_alive():
+                return
 
 
 def _steps() -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Matrix products inside compiled functions, by the BLAS that NumPy brings along.
+"""Matrix products inside compiled functions, by the BLAS that NumPy brings along; of bf16 matrices, by oneDNN.
 
 The function's address is registered under its name, so that machine code that calls it can be kept on disk. Products
 run on the calling thread if the caller holds ``BLAS`` (tensorlib/arrays/threads.py), as every kernel here does.
@@ -16,10 +16,12 @@ from numba.extending import overload
 
 from tensorlib.arrays.threads import blas_libraries
 from tensorlib.kernels.numba.compiling import AnyLayout, compiled
+from tensorlib.kernels.numba.onednn import multiply_bf16, set_threads, threads
 
-__all__ = ["FOUND", "for_blas", "gemm", "multiply"]
+__all__ = ["FOUND", "compile_for_bf16", "for_blas", "gemm", "multiply"]
 
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112  # cblas.h
+LETTER = ord("N"), ord("T")  # the same for oneDNN
 
 
 def _register(name: str) -> bool:
@@ -54,6 +56,15 @@ def _call(*arguments: Any) -> None:
 
 @overload(_call)
 def _choose(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz):  # type: ignore[no-untyped-def]
+    if x.dtype == types.uint16:
+
+        def call_onednn(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz):  # type: ignore[no-untyped-def]
+            before = threads()
+            set_threads(1)
+            multiply_bf16(LETTER[tx - PLAIN], LETTER[ty - PLAIN], m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz)
+            set_threads(before)
+
+        return call_onednn
     function = _sgemm if alpha == types.float32 else _dgemm
 
     def call(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz):  # type: ignore[no-untyped-def]
@@ -71,7 +82,10 @@ def for_blas(x: np.ndarray) -> np.ndarray:
 
 @compiled
 def gemm(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
-    """Write scale x y + kept z to z, for matrices as `for_blas` returns them; z has contiguous rows."""
+    """Write scale x y + kept z to z, for matrices as `for_blas` returns them; z has contiguous rows.
+
+    x and y have the dtype of z, or are bf16 matrices, of dtype uint16, and z is float32.
+    """
     (m, k), n, item = x.shape, y.shape[1], x.itemsize
     x_plain = x.strides[1] == item or k == 1
     y_plain = y.strides[1] == item or n == 1
@@ -82,14 +96,14 @@ def gemm(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
         m,
         n,
         k,
-        x.dtype.type(scale),
+        z.dtype.type(scale),
         x.ctypes,
         max(x.strides[0] // item, k, 1) if x_plain else max(x.strides[1] // item, m, 1),
         y.ctypes,
         max(y.strides[0] // item, n, 1) if y_plain else max(y.strides[1] // item, k, 1),
-        x.dtype.type(kept),
+        z.dtype.type(kept),
         z.ctypes,
-        max(z.strides[0] // item, n, 1),
+        max(z.strides[0] // z.itemsize, n, 1),
     )
 
 
@@ -99,7 +113,15 @@ for _number in (types.float32, types.float64):  # once for each dtype, not for e
 gemm.disable_compile()
 
 
+def compile_for_bf16() -> None:
+    """Let `gemm` multiply bf16 matrices; `connect` (onednn.py) must have been called."""
+    gemm.disable_compile(False)
+    operand, result = types.Array(types.uint16, 2, "A"), types.Array(types.float32, 2, "A")
+    gemm.compile((operand, operand, result, types.float32, types.float32))
+    gemm.disable_compile()
+
+
 @AnyLayout
 def multiply(x: Any, y: Any, z: Any) -> None:
     """Write x y to z."""
-    gemm(x, y, z, x.dtype.type(1), x.dtype.type(0))
+    gemm(x, y, z, z.dtype.type(1), z.dtype.type(0))

@@ -13,6 +13,7 @@ import numpy as np
 from tensorlib.arrays.array import Array
 from tensorlib.arrays.threads import BLAS, share
 from tensorlib.kernels.numba import overrides
+from tensorlib.kernels.numba.bf16 import factors, operand
 from tensorlib.kernels.numba.blas import FOUND, gemm
 from tensorlib.kernels.numba.compiling import compiled
 from tensorlib.kernels.numba.dropout import mask_of
@@ -36,12 +37,13 @@ def backward_rows(
 ) -> None:
     """Compute the gradient of x, and these rows' contribution to the others."""
     one, zero = x.dtype.type(1), x.dtype.type(0)
-    dz = np.empty(h.shape, h.dtype)
-    gemm(dy, w2.T, dz, one, zero)
+    dz, dy_factor = np.empty(h.shape, h.dtype), operand(dy, w2)
+    gemm(dy_factor, w2.T, dz, one, zero)
     relu_gradient_in_place(dz, h, scale)
-    gemm(dz, w1.T, dx, one, zero)
-    gemm(x.T, dz, dw1, one, zero)
-    gemm(h.T, dy, dw2, one, zero)
+    dz_factor = operand(dz, w1)
+    gemm(dz_factor, w1.T, dx, one, zero)
+    gemm(operand(x, w1).T, dz_factor, dw1, one, zero)
+    gemm(operand(h, w2).T, dy_factor, dw2, one, zero)
     sum_of_rows(dz, db1)
     sum_of_rows(dy, db2)
 
@@ -55,11 +57,11 @@ def _feed_forward_kernel(
         return before(x, w1, b1, w2, b2, p, key, draw)
     h, y = np.empty((*x.shape[:-1], w1.shape[1]), x.dtype), np.empty((*x.shape[:-1], w2.shape[1]), x.dtype)
     x_rows, h_rows, y_rows = rows(x), rows(h), rows(y)
-    weights = [contiguous(w) for w in (w1, b1, w2, b2)]
+    (w1, w2), b1, b2 = factors(w1, w2), contiguous(b1), contiguous(b2)
     mask, scale = mask_of(p, key, draw), x.dtype.type(dropout_scale(p))
 
     def piece(n: slice) -> None:
-        forward_rows(x_rows[n], *weights, h_rows[n], y_rows[n], mask, scale, n.start)
+        forward_rows(x_rows[n], w1, b1, w2, b2, h_rows[n], y_rows[n], mask, scale, n.start)
 
     with BLAS:
         share(piece, product_pieces(len(x_rows), 2 * x.size * w1.shape[1]))
@@ -75,7 +77,7 @@ def _feed_forward_gradient_kernel(
         return before(dy, x, w1, h, w2, scale, needs)
     dx = np.empty(x.shape, x.dtype)
     dy_rows, x_rows, h_rows, dx_rows = rows(dy), rows(x), rows(h), rows(dx)
-    w1, w2 = contiguous(w1), contiguous(w2)
+    w1, w2 = factors(w1, w2)
     parts = product_pieces(len(x_rows), 4 * x.size * w1.shape[1])
     sums = [Partial(shape, x.dtype, len(parts)) for shape in (w1.shape, w1.shape[1:], w2.shape, w2.shape[1:])]
 

@@ -11,6 +11,7 @@ import numpy as np
 from tensorlib.arrays.array import Array
 from tensorlib.arrays.threads import BLAS, share
 from tensorlib.kernels.numba import overrides
+from tensorlib.kernels.numba.bf16 import factors, operand
 from tensorlib.kernels.numba.blas import FOUND, for_blas, gemm, multiply
 from tensorlib.kernels.numba.compiling import compiled
 from tensorlib.kernels.numba.dropout import CHUNK, bits_of_rows, keep_or_zero, mask_of, room_for_bits
@@ -25,7 +26,7 @@ __all__ = ["add_bias", "linear_relu_rows", "linear_rows", "relu_gradient_in_plac
 @compiled
 def linear_rows(x: Any, weight: Any, bias: Any, z: Any) -> None:
     """Write x W + b to z, for contiguous rows of x and z; without a bias `bias` has no elements."""
-    gemm(x, weight, z, x.dtype.type(1), x.dtype.type(0))
+    gemm(operand(x, weight), weight, z, z.dtype.type(1), z.dtype.type(0))
     if bias.size:
         add_bias(bias, z)
 
@@ -41,7 +42,7 @@ def add_bias(bias: Any, z: Any) -> None:
 @compiled
 def linear_relu_rows(x: Any, weight: Any, bias: Any, y: Any, mask: Any, scale: Any, start: int) -> None:
     """Write max(x W + b, 0) after dropout to y, whose first row has the number `start`."""
-    gemm(x, weight, y, x.dtype.type(1), x.dtype.type(0))
+    gemm(operand(x, weight), weight, y, y.dtype.type(1), y.dtype.type(0))
     width = y.shape[1]
     step = max(1, CHUNK // width)
     words = room_for_bits(step * width)
@@ -89,13 +90,12 @@ def sum_of_rows(x: Any, total: Any) -> None:
             total[j] += x[i, j]
 
 
-def weight_gradient_pieces(x: np.ndarray, dz: np.ndarray, dweight: np.ndarray) -> list[Callable[[], Any]]:
-    """Return functions that together write x^T dz to `dweight`, which they divide along its longer side."""
-    work = x.size * dz.shape[1]
-    if dweight.shape[0] >= dweight.shape[1]:
-        return [partial(multiply, x[:, n].T, dz, dweight[n]) for n in product_pieces(len(dweight), work)]
-    parts = product_pieces(dweight.shape[1], work)
-    return [partial(multiply, x.T, dz[:, n], dweight[:, n]) for n in parts]
+def product_tasks(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> list[Callable[[], Any]]:
+    """Return functions that together write x y to z, which they divide along its longer side."""
+    work = x.size * y.shape[1]
+    if len(z) >= z.shape[1]:
+        return [partial(multiply, x[n], y, z[n]) for n in product_pieces(len(z), work)]
+    return [partial(multiply, x, y[:, n], z[:, n]) for n in product_pieces(z.shape[1], work)]
 
 
 def _shapes_fit(x: np.ndarray, weight: np.ndarray, *bias: np.ndarray) -> bool:
@@ -111,7 +111,7 @@ def _linear_kernel(
         return before(x, weight, bias)
     z = np.empty((*x.shape[:-1], weight.shape[1]), x.dtype)
     x_rows, z_rows, b = rows(x), rows(z), np.empty(0, x.dtype) if bias is None else contiguous(bias)
-    weight = for_blas(weight)
+    (weight,) = factors(weight, make=for_blas)
     with BLAS:
         share(lambda n: linear_rows(x_rows[n], weight, b, z_rows[n]), product_pieces(len(z_rows), z.size * len(weight)))
     return z
@@ -126,7 +126,7 @@ def _linear_relu_kernel(
     if not _shapes_fit(x, weight, *given) or x.size // x.shape[-1] <= FEW_ROWS:
         return before(x, weight, bias, p, key, draw)
     y = np.empty((*x.shape[:-1], weight.shape[1]), x.dtype)
-    x_rows, y_rows, weight = rows(x), rows(y), for_blas(weight)
+    x_rows, y_rows, (weight,) = rows(x), rows(y), factors(weight, make=for_blas)
     b = np.zeros(weight.shape[1], x.dtype) if bias is None else contiguous(bias)
     mask, scale = mask_of(p, key, draw), x.dtype.type(dropout_scale(p))
 
@@ -158,13 +158,14 @@ def _linear_gradient_kernel(
         return before(dz, x, weight, needs)
     x_rows, dz_rows = rows(x), rows(dz)
     dx, dweight, dbias = (np.empty(shape, x.dtype) for shape in (x.shape, weight.shape, weight.shape[1:]))
-    tasks: list[Callable[[], Any]] = []
+    (dz_factor,), tasks = factors(dz_rows), list[Callable[[], Any]]()
     if needs[0]:
-        dx_rows, weight = rows(dx), for_blas(weight)
+        dx_rows, (weight,) = rows(dx), factors(weight, make=for_blas)
         for n in product_pieces(len(x_rows), x.size * weight.shape[1]):
-            tasks.append(partial(multiply, dz_rows[n], weight.T, dx_rows[n]))
+            tasks.append(partial(multiply, dz_factor[n], weight.T, dx_rows[n]))
     if needs[1]:
-        tasks += weight_gradient_pieces(x_rows, dz_rows, dweight)
+        (x_factor,) = factors(x_rows)
+        tasks += product_tasks(x_factor.T, dz_factor, dweight)
     if any(needs[2:]):
         tasks.append(partial(sum_of_rows, dz_rows, dbias))
     call_all(tasks)

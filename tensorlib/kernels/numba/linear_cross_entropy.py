@@ -16,6 +16,7 @@ import numpy as np
 
 from tensorlib.arrays.array import Array
 from tensorlib.kernels.numba import overrides
+from tensorlib.kernels.numba.bf16 import factors, operand
 from tensorlib.kernels.numba.blas import FOUND, for_blas, gemm
 from tensorlib.kernels.numba.compiling import AnyLayout, compiled, summing
 from tensorlib.kernels.numba.linear import add_bias, sum_of_rows
@@ -45,7 +46,7 @@ def logits(
 ) -> None:  # fmt: skip
     """Compute the exponentials of a piece of the vocabulary that begins with class `first`, and the targets' logits."""
     z_nv = z[: x_nD.shape[0] * weight_Dv.shape[1]].reshape((x_nD.shape[0], weight_Dv.shape[1]))
-    gemm(x_nD, weight_Dv, z_nv, x_nD.dtype.type(1), x_nD.dtype.type(0))
+    gemm(x_nD, weight_Dv, z_nv, z.dtype.type(1), z.dtype.type(0))
     if bias_v.size:
         add_bias(bias_v, z_nv)
     for i in range(z_nv.shape[0]):
@@ -74,31 +75,36 @@ def gradients(
     dweight and dbias grow if `added`; dx (n, D) is written, flat.
     """
     n, classes = x_nD.shape[0], weight_Dv.shape[1]
-    one, zero = x_nD.dtype.type(1), x_nD.dtype.type(0)
+    one, zero = z.dtype.type(1), z.dtype.type(0)
     dz_nv = z[: n * classes].reshape((n, classes))
     _to_gradient(dz_nv, factors_n, smoothing)
     for i in range(n):
         v = targets_n[i] - first
         if 0 <= v < classes:
             dz_nv[i, v] -= of_target
+    dz_factor = operand(dz_nv, weight_Dv)
     if dweight_Dv.size:
         if dweight_Dv.strides[1] == dweight_Dv.itemsize:
-            gemm(x_nD.T, dz_nv, dweight_Dv, one, one if added else zero)
+            gemm(x_nD.T, dz_factor, dweight_Dv, one, one if added else zero)
         else:  # of a tied weight, which is transposed
-            gemm(dz_nv.T, x_nD, dweight_Dv.T, one, one if added else zero)
+            gemm(dz_factor.T, x_nD, dweight_Dv.T, one, one if added else zero)
     if dbias_v.size:
-        total = np.empty(classes, x_nD.dtype)
+        total = np.empty(classes, z.dtype)
         sum_of_rows(dz_nv, total)
         dbias_v += total
     if dx.size:
-        gemm(dz_nv, weight_Dv.T, dx[: n * x_nD.shape[1]].reshape((n, x_nD.shape[1])), one, zero)
+        gemm(dz_factor, weight_Dv.T, dx[: n * x_nD.shape[1]].reshape((n, x_nD.shape[1])), one, zero)
 
 
 class _CompiledLoss(BlockedLoss):
     """The loss over all rows, with compiled pieces of the vocabulary."""
 
+    def __init__(self, x: np.ndarray, targets: np.ndarray, weight: np.ndarray, *others: Any) -> None:
+        super().__init__(x, targets, weight, *others)
+        self.x_factor, self.weight_factor = factors(x, weight, make=for_blas)
+
     def _block(self, n: slice, z_nV: np.ndarray) -> Any:
-        x_nD, targets_n, dtype = self.x_ND[n], self.targets_N[n], z_nV.dtype
+        x_nD, targets_n, dtype = self.x_factor[n], self.targets_N[n], z_nV.dtype
         rows, z = len(targets_n), z_nV.reshape(-1)
         tops_Pn, sums_Pn, plain_Pn = np.empty((3, len(self.columns), rows), dtype)  # P: pieces of the vocabulary
         chosen_n, none = np.empty(rows, dtype), np.empty(0, dtype)
@@ -106,7 +112,7 @@ class _CompiledLoss(BlockedLoss):
         def first_pass(v: slice) -> None:
             i, bias = self.columns.index(v), self.bias[0][v] if self.bias else none
             mine = z[v.start * rows : v.stop * rows]
-            logits(x_nD, self.weight_DV[:, v], bias, targets_n, v.start, mine, tops_Pn[i], sums_Pn[i], plain_Pn[i],
+            logits(x_nD, self.weight_factor[:, v], bias, targets_n, v.start, mine, tops_Pn[i], sums_Pn[i], plain_Pn[i],
                    chosen_n)  # fmt: skip
 
         self._for_columns(first_pass, rows)
@@ -127,7 +133,7 @@ class _CompiledLoss(BlockedLoss):
 
     def _second_pass(self, n: slice, z: np.ndarray, factors_Pn: np.ndarray) -> None:
         """Add the contributions of a block of rows to the gradients; exp(logit - top) · factor is the softmax."""
-        x_nD, targets_n, dtype = self.x_ND[n], self.targets_N[n], factors_Pn.dtype
+        x_nD, targets_n, dtype = self.x_factor[n], self.targets_N[n], factors_Pn.dtype
         rows, none = len(targets_n), np.empty((0, 0), dtype)
         dx_parts = np.empty((len(self.columns), x_nD.size if self.dx is not None else 0), dtype)
         smoothing, of_target = dtype.type(self.smoothing / self.classes), dtype.type(1 - self.smoothing)
@@ -136,7 +142,7 @@ class _CompiledLoss(BlockedLoss):
             i, mine = self.columns.index(v), z[v.start * rows : v.stop * rows]
             dweight = none if self.dweight is None else self.dweight[:, v]
             dbias = none[0:0].reshape(0) if not self.dbias or self.dbias[0] is None else self.dbias[0][v]
-            gradients(x_nD, self.weight_DV[:, v], targets_n, v.start, mine, factors_Pn[i], smoothing, of_target,
+            gradients(x_nD, self.weight_factor[:, v], targets_n, v.start, mine, factors_Pn[i], smoothing, of_target,
                       n.start > 0, dx_parts[i], dweight, dbias)  # fmt: skip
 
         self._for_columns(piece, rows)

@@ -23,6 +23,7 @@ from tensorlib.kernels.numba.attention import (
     mask_for,
     pattern_numbers,
 )
+from tensorlib.kernels.numba.bf16 import factors, operand
 from tensorlib.kernels.numba.blas import FOUND, gemm
 from tensorlib.kernels.numba.compiling import compiled
 from tensorlib.kernels.numba.dropout import room_for_bits
@@ -131,9 +132,9 @@ def self_attention_gradient_piece(
 @compiled
 def gradient_of_output(dz: Any, x: Any, w: Any, dx: Any, dw: Any, db: Any) -> None:
     """Write the gradients of z = x W + b."""
-    one, zero = x.dtype.type(1), x.dtype.type(0)
-    gemm(dz, w.T, dx, one, zero)
-    gemm(x.T, dz, dw, one, zero)
+    one, zero, dz_factor = x.dtype.type(1), x.dtype.type(0), operand(dz, w)
+    gemm(dz_factor, w.T, dx, one, zero)
+    gemm(operand(x, w).T, dz_factor, dw, one, zero)
     sum_of_rows(dz, db)
 
 
@@ -214,11 +215,11 @@ def _self_attention_kernel(
     call, x_rows = _Call(x, x, heads, pattern), rows(x)
     qkv, (merged, y) = np.empty((*x.shape[:2], w.shape[1]), x.dtype), np.empty((2, *x.shape), x.dtype)
     tops, totals = np.empty((2, *call.statistics), x.dtype)
-    weights = [contiguous(a) for a in (w, b, wo, bo)]
+    (w, wo), b, bo = factors(w, wo), contiguous(b), contiguous(bo)
 
     def work(number: int, n: slice) -> None:
         arguments = call.pattern, n.start, n.stop, call.visible, tops, totals, rows(qkv), rows(merged), rows(y)
-        self_attention(x_rows, *weights, *arguments)
+        self_attention(x_rows, w, b, wo, bo, *arguments)
 
     call.run(work)
     return y, (qkv, None, merged, (tops[..., None], totals[..., None]))
@@ -231,7 +232,7 @@ def _self_attention_gradient_kernel(
 ) -> tuple[Array | None, ...]:  # fmt: skip
     if kept[3] is None or not all(needs) or not _fits(x, x, w, wo, dy, kept[0]):
         return before(dy, x, w, wo, kept, heads, pattern, needs)
-    call, x_rows, dy_rows, w, wo = _Call(x, x, heads, pattern), rows(x), rows(dy), contiguous(w), contiguous(wo)
+    call, x_rows, dy_rows, (w_factor, wo_factor) = _Call(x, x, heads, pattern), rows(x), rows(dy), factors(w, wo)
     qkv, merged = rows(kept[0]), rows(kept[2])
     tops, totals = (contiguous(k.reshape(call.statistics)) for k in kept[3])
     dqkv, dmerged, dx = np.empty(qkv.shape, x.dtype), np.empty(merged.shape, x.dtype), np.empty(x.shape, x.dtype)
@@ -240,7 +241,9 @@ def _self_attention_gradient_kernel(
 
     def work(number: int, n: slice) -> bool:
         arguments = call.pattern, n.start, n.stop, call.visible, tops, totals, qkv, merged, dmerged, dqkv, rows(dx)
-        return self_attention_gradient_piece(dy_rows, x_rows, w, wo, *arguments, *[s[number] for s in sums])
+        return self_attention_gradient_piece(
+            dy_rows, x_rows, w_factor, wo_factor, *arguments, *[s[number] for s in sums]
+        )
 
     if not all(call.run(work)):  # a gradient is infinite or NaN, perhaps only at hidden positions
         return before(dy, x, w, wo, kept, heads, pattern, needs)
@@ -257,12 +260,12 @@ def _cross_attention_kernel(
     call, x_rows, memory_rows = _Call(x, memory, heads, pattern), rows(x), rows(memory)
     kv, (q, merged, y) = np.empty((*memory.shape[:2], 2 * x.shape[2]), x.dtype), np.empty((3, *x.shape), x.dtype)
     tops, totals = np.empty((2, *call.statistics), x.dtype)
-    weights = [contiguous(a) for a in (w, b, wo, bo)]
+    (w, wo), b, bo = factors(w, wo), contiguous(b), contiguous(bo)
 
     def work(number: int, n: slice) -> None:
         projected = rows(q), rows(kv), rows(merged), rows(y)
         cross_attention(
-            x_rows, memory_rows, *weights, call.pattern, n.start, n.stop, call.visible, tops, totals, *projected
+            x_rows, memory_rows, w, b, wo, bo, call.pattern, n.start, n.stop, call.visible, tops, totals, *projected
         )
 
     call.run(work)
@@ -277,7 +280,7 @@ def _cross_attention_gradient_kernel(
     if kept[3] is None or not all(needs) or not _fits(x, memory, w, wo, dy, kept[0]):
         return before(dy, x, memory, w, wo, kept, heads, pattern, needs)
     call, x_rows, memory_rows, dy_rows = _Call(x, memory, heads, pattern), rows(x), rows(memory), rows(dy)
-    w, wo, q, kv, merged = contiguous(w), contiguous(wo), rows(kept[0]), rows(kept[1]), rows(kept[2])
+    (w_factor, wo_factor), q, kv, merged = factors(w, wo), rows(kept[0]), rows(kept[1]), rows(kept[2])
     tops, totals = (contiguous(k.reshape(call.statistics)) for k in kept[3])
     (dq, dmerged), dkv = np.empty((2, *q.shape), x.dtype), np.empty(kv.shape, x.dtype)
     dx, dmemory = np.empty(x.shape, x.dtype), np.empty(memory.shape, x.dtype)
@@ -288,7 +291,7 @@ def _cross_attention_gradient_kernel(
         statistics = call.pattern, n.start, n.stop, call.visible, tops, totals
         gradients = dmerged, dq, dkv, rows(dx), rows(dmemory), *[s[number] for s in sums]
         return cross_attention_gradient_piece(
-            dy_rows, x_rows, memory_rows, w, wo, *statistics, q, kv, merged, *gradients
+            dy_rows, x_rows, memory_rows, w_factor, wo_factor, *statistics, q, kv, merged, *gradients
         )
 
     if not all(call.run(work)):

@@ -1,0 +1,28 @@
+"""Large products of two matrices, or of a batch of rows and a matrix, within ``precision("bf16")``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tensorlib.arrays.array import Array
+from tensorlib.kernels.numba import overrides
+from tensorlib.kernels.numba.bf16 import factors
+from tensorlib.kernels.numba.blas import for_blas
+from tensorlib.kernels.numba.linear import product_tasks
+from tensorlib.kernels.numba.rows import SHARED_PRODUCT
+from tensorlib.kernels.numpy.linalg import call_all
+from tensorlib.ops.linalg import in_bf16, product
+
+
+@overrides(product)
+def _product_kernel(before: Callable[..., Array], x: np.ndarray, y: np.ndarray) -> Array:
+    if not (in_bf16(x) and in_bf16(y)) or y.ndim != 2 or x.ndim < 2 or x.shape[-1] != len(y):
+        return before(x, y)
+    if x.size * y.shape[1] < SHARED_PRODUCT:
+        return before(x, y)
+    z = np.empty((*x.shape[:-1], y.shape[1]), x.dtype)
+    x_factor, y_factor = factors(x.reshape(-1, x.shape[-1]), y, make=for_blas)
+    call_all(product_tasks(x_factor, y_factor, z.reshape(-1, z.shape[-1])))
+    return z
