@@ -14,7 +14,7 @@ from nn import init
 from nn.checks import check_fraction, check_generator, check_number, check_size, refuse_several, with_width
 from nn.module import Module
 from nn.parameter import Parameter
-from tensorlib.engine.recording import current_state
+from tensorlib.engine.recording import STATE
 from tensorlib.ops.arguments import check_flag
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def run_as_one_op(*layers: Module) -> bool:
     It calls them one by one if the ops of the formula are to be recorded, if a layer has hooks, or if it was replaced
     by another kind of module, has another ``forward`` or no bias.
     """
-    if current_state().formulas:
+    if STATE.get().formulas:
         return False
     for layer in layers:
         own = type(layer).__module__ == __name__ and "forward" not in vars(layer)

@@ -15,7 +15,7 @@ from tensorlib.arrays.conversion import floats_beside, new_array, without_librar
 from tensorlib.arrays.sharing import kept, note_overwritten, read_only
 from tensorlib.engine import backward, hooks
 from tensorlib.engine.node import next_serial
-from tensorlib.engine.recording import STATE, current_state, is_grad_enabled
+from tensorlib.engine.recording import STATE, is_grad_enabled
 from tensorlib.engine.value import Value, as_array, checked_array, wrap
 from tensorlib.exchange import interop, numpy_functions
 from tensorlib.messages import kind_of, unknown_name
@@ -252,7 +252,7 @@ class Tensor(Value):
 
         Warn if a gradient is lost by a call that is there for something else, such as moving the value.
         """
-        state = current_state()
+        state = STATE.get()
         if state.watch is not None:
             state.watch.detached(self, copy, how)
         if self.node is not None and state.record and (how == "to" or (how == "Tensor(...)" and not copy.needs_grad)):

@@ -13,7 +13,7 @@ import numpy as np
 import nn
 import tensorlib as tl
 from nn.layers import run_as_one_op
-from tensorlib.engine.recording import current_state
+from tensorlib.engine.recording import STATE
 from tensorlib.ops.next_position import DecoderLayer, SubLayer, decoder_step, panel_product, panels_of
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def can_prepare(
     """
     if (
         tl.is_grad_enabled()
-        or current_state().formulas
+        or STATE.get().formulas
         or decoder_step.dispatch(np.ndarray) is decoder_step.dispatch(object)
     ):
         return False
@@ -121,7 +121,7 @@ class PreparedDecoder:
 
         Elements that were written into a weight's array go unnoticed.
         """
-        if tl.is_grad_enabled() or current_state().formulas:
+        if tl.is_grad_enabled() or STATE.get().formulas:
             return False
         same = all(weight.version == version for weight, version in self._versions)
         return same and not any(m.training or m._hooks or m._pre_hooks for m in self._modules)

@@ -10,7 +10,7 @@ from typing import Any
 from tensorlib.debugging.locations import location
 from tensorlib.engine.function import Function
 from tensorlib.engine.node import Edge
-from tensorlib.engine.recording import calling_line, current_state
+from tensorlib.engine.recording import STATE, calling_line
 from tensorlib.engine.value import Value, edge_of
 from tensorlib.tensor import Tensor
 
@@ -61,7 +61,7 @@ class CutTracker:
     def detached(self, x: Tensor, y: Tensor, how: str) -> None:
         """Note that the method `how` returned `y`, the value of `x` without its history."""
         if x.needs_grad:
-            state = current_state()
+            state = STATE.get()
             y.cut = Cut("detach", how, calling_line(), state.path, [edge_of(x)])
             y.cut.by_engine = _caller_of_tensor().startswith("tensorlib.")
         elif (cut := cut_of(x)) is not None:

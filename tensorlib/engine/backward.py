@@ -26,7 +26,7 @@ from tensorlib.engine.errors import in_backward, overwritten, replaced_since, re
 from tensorlib.engine.function import Function
 from tensorlib.engine.gradients import Gradients
 from tensorlib.engine.node import Edge
-from tensorlib.engine.recording import current_state, recording
+from tensorlib.engine.recording import STATE, recording
 from tensorlib.engine.value import Value, as_array, as_value, edge_of, wrap
 from tensorlib.messages import kind_of, shown
 
@@ -52,7 +52,7 @@ def backward_pass(
     Tensors that called `retain_grad`. If `targets` is None, these Tensors are the targets. No Tensor is written to, so
     an interrupted pass leaves no partial sum.
     """
-    watch = current_state().watch
+    watch = STATE.get().watch
     wanted = None if targets is None else {edge_of(t) for t in targets}
     gradients = Gradients(create_graph, wanted, runs_hooks=watch is None or watch.runs_hooks)
     gradients.start(outputs, seeds)
@@ -144,7 +144,7 @@ def _guarded(dy: Any) -> Any:
 
 def _gradients_of(node: Function, dys: list[Any], create_graph: bool) -> Any:
     """Run `backward` in the precision in which `forward` ran."""
-    if node.precision != current_state().precision:
+    if node.precision != STATE.get().precision:
         with recording(precision=node.precision):
             return _gradients_of(node, dys, create_graph)
     if not create_graph:

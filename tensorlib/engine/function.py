@@ -130,7 +130,7 @@ class Function(Node):
         op.needs = tuple(needs)
         recorded = True in needs
         if recorded:
-            op.edges, op.serial = edges, next_serial()
+            op.edges, op.serial, op.attributes = edges, next_serial(), attributes
             if len(arrays) == 2 and arrays[0] is arrays[1]:
                 arrays[1] = arrays[1][...]  # x * x: a view, as in _distinct, but without a function call
             elif len(arrays) > 2:

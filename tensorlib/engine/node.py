@@ -25,8 +25,8 @@ __all__ = ["Edge", "Node", "next_serial", "op_name"]
 Edge = tuple["Node | Value", int]
 """The destination of a gradient: a node and the number of one of its outputs, or a leaf and 0. See `edge_of`."""
 
-ArrayType = tuple[tuple[int, ...], Any]
-"""The shape and dtype of an input or output; the dtype is None for a Python number."""
+ArrayType = tuple[Any, Any]
+"""The shape and dtype of an input or output; of a Python number, the number and None."""
 
 
 class Node:
@@ -37,6 +37,7 @@ class Node:
             None instead of a sequence if the op was not recorded or its graph has been released.
         serial: the recording order; always greater than the serials of the node's inputs.
         input_types, output_types: the shape and dtype of each input and output.
+        attributes: the keyword arguments of ``apply``, such as an axis.
         saved: the arrays that `backward` needs. Each is an input or an output of the op.
         saved_roles: for each saved array, i >= 0 if it is input i, -1 - k if it is output k.
         leaf_versions: the leaves among the saved inputs, each with its version in the forward pass.
@@ -55,6 +56,7 @@ class Node:
     serial: int = 0
     input_types: Sequence[ArrayType] = ()
     output_types: Sequence[ArrayType] = ()
+    attributes: dict[str, Any] | None = None
     saved: tuple[Any, ...] = ()
     saved_roles: Sequence[int] = ()
     leaf_versions: Sequence[tuple[Value, int]] = ()
@@ -76,7 +78,7 @@ class Node:
             self._note_saved_roles(inputs, outputs, given)
         input_types: list[Any] = []  # in loops: before Python 3.12 a comprehension costs a function call
         for x in inputs:
-            input_types.append((x.shape, x.dtype) if hasattr(x, "dtype") else ((), None))
+            input_types.append((x.shape, x.dtype) if hasattr(x, "dtype") else (x, None))
         output_types: list[Any] = []
         for y in outputs:
             output_types.append((y.shape, y.dtype))

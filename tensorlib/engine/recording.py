@@ -94,11 +94,6 @@ def no_grad() -> Scope:
     return recording(record=False)
 
 
-def current_state() -> State:
-    """Return this thread's recording state."""
-    return STATE.get()
-
-
 def is_grad_enabled() -> bool:
     """Return True if operations are recorded here, False inside `no_grad`.
 

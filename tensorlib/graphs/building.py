@@ -98,7 +98,8 @@ class _GraphBuilder:
 
     def input(self, node: Function, position: int) -> ValueRef:
         edge = (node.edges or ())[position]
-        value = self.value(*node.input_types[position])
+        shape, dtype = node.input_types[position]
+        value = self.value(shape if dtype is not None else (), dtype)
         if edge is None:
             return ValueRef(None, self.constant(node, position, value), 0, value)
         below, output = edge

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array
 from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.engine.recording import current_state
+from tensorlib.engine.recording import STATE
 from tensorlib.ops.arguments import at_least_float32, checked_floating
 from tensorlib.ops.dropout import AddDropout, Dropout, checked_probability, next_draw
 from tensorlib.ops.normalize import (
@@ -111,7 +111,7 @@ def add_norm(
     weight = xp.ones(width, x.dtype) if weight is None else weight
     bias = xp.zeros(width, x.dtype) if bias is None else bias
     drop = p, *next_draw("add_norm", p, generator)
-    if current_state().formulas:
+    if STATE.get().formulas:
         z = AddDropout.apply(x, s, p=p, key=drop[1], draw=drop[2]) if p else x + s
         return LayerNorm.apply(z, weight, bias, eps=eps)
     return AddNorm.apply(x, s, weight, bias, eps=eps, drop=drop)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array
 from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.engine.recording import current_state
+from tensorlib.engine.recording import STATE
 from tensorlib.ops.dropout import checked_probability, dropout_scale, next_draw
 from tensorlib.ops.linear import (
     Linear,
@@ -101,6 +101,6 @@ def feed_forward(
     x, w1, b1 = linear_operands("feed_forward", x, w1, as_tensor(b1, like=x))
     _, w2, b2 = linear_operands("feed_forward", b1, w2, as_tensor(b2, like=x))  # b1 has the width of h
     key, draw = next_draw("feed_forward", p, generator)
-    if current_state().formulas:
+    if STATE.get().formulas:
         return Linear.apply(LinearRelu.apply(x, w1, b1, p=p, key=key, draw=draw), w2, b2)
     return FeedForward.apply(x, w1, b1, w2, b2, p=p, key=key, draw=draw)

@@ -11,7 +11,7 @@ from tensorlib.arrays.array import ArrayT
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.bf16 import rounded_to_bf16
 from tensorlib.engine.function import Function, as_tensor, constant, derivation, is_tensor
-from tensorlib.engine.recording import current_state
+from tensorlib.engine.recording import STATE
 from tensorlib.ops.arguments import as_tensors, checked_integer, normalized_axes, normalized_axis
 from tensorlib.ops.arithmetic import multiply
 from tensorlib.ops.indexing import where
@@ -79,7 +79,7 @@ def product(x: Array, y: Array) -> Array:
 
 def in_bf16(x: Array) -> bool:
     """Return whether x, as an operand of a product, is rounded to bf16 here; see `precision`."""
-    return current_state().precision == "bf16" and x.dtype == "float32"
+    return STATE.get().precision == "bf16" and x.dtype == "float32"
 
 
 def rows(x: ArrayT) -> ArrayT:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.random import Generator
 from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.engine.recording import current_state
+from tensorlib.engine.recording import STATE
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import at_least_float32, check_flag
 from tensorlib.ops.attention import (
@@ -241,7 +241,7 @@ def multi_head_attention(
         check_causal(name, queries, keys)
     mask = None if visible is None else checked_visible(visible, (batch, heads, queries, keys), inputs[0])
     pattern = AttentionPattern(mask, causal, p, *next_draw(name, p, generator))
-    if current_state().formulas:
+    if STATE.get().formulas:
         return _composed(inputs, weights, heads, pattern)
     op = SelfAttention if memory is None else CrossAttention
     return op.apply(*inputs, *weights, heads=heads, pattern=pattern)

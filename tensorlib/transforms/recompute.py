@@ -12,7 +12,7 @@ from tensorlib.arrays.sharing import kept
 from tensorlib.engine.errors import replaced_since
 from tensorlib.engine.function import Function
 from tensorlib.engine.node import op_name
-from tensorlib.engine.recording import current_state, recording
+from tensorlib.engine.recording import STATE, recording
 from tensorlib.engine.value import wrap
 from tensorlib.messages import shown
 from tensorlib.tensor import Tensor
@@ -45,7 +45,7 @@ def checkpoint(f: Callable[P, R], *inputs: P.args, **options: P.kwargs) -> R:
     """
     if not callable(f):
         raise TypeError(f"checkpoint: the first argument must be a function, as in checkpoint(f, x); got {shown(f)}")
-    state = current_state()
+    state = STATE.get()
     if not state.record:
         return f(*inputs, **options)
     kept_inputs, kept_options = _copied((inputs, options), {})  # before f can write into them
@@ -122,7 +122,7 @@ class _Region:
         self.function, self.inputs, self.options, self.draws = function, inputs, options, draws
         self.nodes = [weakref.ref(node) for node in tape.nodes]
         self.ops = _ops_in(tape)
-        self.precision = current_state().precision
+        self.precision = STATE.get().precision
         # The versions after the first run: values that it replaces itself, such as a running mean, are not an error.
         self.versions = [(leaf, x.version) for leaf in tape.leaves.values() if (x := leaf()) is not None]
 

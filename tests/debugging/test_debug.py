@@ -14,7 +14,7 @@ import pytest
 import nn
 import tensorlib as tl
 from models import Transformer, TransformerConfig
-from tensorlib.engine.recording import current_state
+from tensorlib.engine.recording import STATE
 
 
 def leaf(values, backend="numpy", **options):
@@ -266,12 +266,12 @@ def test_a_package_whose_name_begins_as_ours_does_is_the_users(tmp_path):
 
 
 def test_off_outside_the_block_and_restored_after_an_error():
-    before, numpy_before = current_state(), np.geterr()
+    before, numpy_before = STATE.get(), np.geterr()
     with pytest.raises(KeyError), tl.debug():
         raise KeyError
     with pytest.raises(FloatingPointError), tl.debug():
         tl.log(tl.Tensor([0.0]))
-    assert current_state() is before or current_state() == before
+    assert STATE.get() is before or STATE.get() == before
     assert np.geterr() == numpy_before
     with np.errstate(divide="ignore"):
         assert tl.log(leaf([0.0])).node.source is None

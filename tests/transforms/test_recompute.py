@@ -8,7 +8,7 @@ import pytest
 
 import tensorlib as tl
 from models import Transformer, TransformerConfig
-from tensorlib.engine.recording import State, current_state
+from tensorlib.engine.recording import STATE, State
 
 
 def weights(backend="numpy"):
@@ -243,7 +243,7 @@ def test_an_error_in_the_second_run_changes_nothing(error):
     after, loss = own.state, y.sum()
     with pytest.raises(error, match="on the way"):
         loss.backward(retain_graph=True)
-    assert x.grad is None and own.state == after and current_state() == State()
+    assert x.grad is None and own.state == after and STATE.get() == State()
     assert own.next_draw() == after  # draws are no longer repeated
     loss.backward()
     np.testing.assert_allclose(x.grad.numpy(), 4 * y.numpy())  # y = (m x e^x)^2  =>  dy/dx = 2 y (1 + 1/x)
