@@ -26,7 +26,7 @@ Edge = tuple["Node | Value", int]
 """The destination of a gradient: a node and the number of one of its outputs, or a leaf and 0. See `edge_of`."""
 
 ArrayType = tuple[Any, Any]
-"""The shape and dtype of an input or output; of a Python number, the number and None."""
+"""The shape and dtype of an input or output; of an input without an edge, itself (an array or number) and its dtype."""
 
 
 class Node:
@@ -77,8 +77,8 @@ class Node:
         if self.saved:
             self._note_saved_roles(inputs, outputs, given)
         input_types: list[Any] = []  # in loops: before Python 3.12 a comprehension costs a function call
-        for x in inputs:
-            input_types.append((x.shape, x.dtype) if hasattr(x, "dtype") else (x, None))
+        for x, edge in zip(inputs, self.edges or (), strict=True):
+            input_types.append((x, getattr(x, "dtype", None)) if edge is None else (x.shape, x.dtype))
         output_types: list[Any] = []
         for y in outputs:
             output_types.append((y.shape, y.dtype))

@@ -97,11 +97,11 @@ class _GraphBuilder:
         return ValueRef(self.numbers[y.node], None, y.output_index, value)
 
     def input(self, node: Function, position: int) -> ValueRef:
-        edge = (node.edges or ())[position]
-        shape, dtype = node.input_types[position]
-        value = self.value(shape if dtype is not None else (), dtype)
+        edge, (given, dtype) = (node.edges or ())[position], node.input_types[position]
         if edge is None:
-            return ValueRef(None, self.constant(node, position, value), 0, value)
+            value = self.value(getattr(given, "shape", ()), dtype)
+            return ValueRef(None, self.constant(given, value) if value.dtype else None, 0, value)
+        value = self.value(given, dtype)
         below, output = edge
         if isinstance(below, Value):
             return ValueRef(None, self.leaf(below), 0, value)
@@ -115,12 +115,7 @@ class _GraphBuilder:
             self.leaf_of[id(x)] = self.new_leaf(kind, name, self.value(x.shape, x.dtype))
         return self.leaf_of[id(x)]
 
-    def constant(self, node: Function, position: int, value: GraphValue) -> int | None:
-        if not value.dtype:
-            return None
-        array = dict(node.saved_by_role()).get(position)
-        if array is None:
-            return self.new_leaf("constant", "", value)
+    def constant(self, array: Any, value: GraphValue) -> int:
         if id(array) not in self.leaf_of:
             self.leaf_of[id(array)] = self.new_leaf("constant", self.names.get(id(array), ""), value)
         return self.leaf_of[id(array)]

@@ -83,8 +83,7 @@ class GraphLeaf:
 
     Attributes:
         number: its index in ``graph.leaves``.
-        kind: "parameter" (a module holds it), "input" (requires a gradient) or "constant" (does not). A constant that
-            an op uses without saving it cannot be recognized, so each such use counts as a new constant.
+        kind: "parameter" (a module holds it), "input" (requires a gradient) or "constant" (does not).
         name: the parameter's name, as "encoder.layers.0.attention.weight", or the name given to `graph`; otherwise "".
         value: shape and dtype.
 
