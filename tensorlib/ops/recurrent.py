@@ -77,7 +77,7 @@ class Rnn(Function):
     dx = dz W_x^T.
 
     Keeps x, weight_x, weight_h, h_0, h and visible.
-    Kernels: numpy/linalg.py, numpy/linear.py, numba/linear.py.
+    Kernels: numpy/linalg.py, numpy/linear.py, numba/linear.py, numba/recurrent.py.
     """
 
     def forward(
@@ -96,6 +96,7 @@ class Rnn(Function):
         return dx, dweight_x, dweight_h, dbias, dh_0
 
 
+@singledispatch
 def rnn_steps(u: Array, weight_h: Array, h: Array, relu: bool, visible: Array | None, reverse: bool) -> Array:
     """Return all states, given u = x W_x + b and the first state."""
     activation, hs = Relu if relu else Tanh, []
@@ -105,6 +106,7 @@ def rnn_steps(u: Array, weight_h: Array, h: Array, relu: bool, visible: Array | 
     return by_position(hs, reverse)
 
 
+@singledispatch
 def rnn_steps_gradient(
     dhs: Array, hs: Array, weight_h: Array, relu: bool, visible: Array | None, reverse: bool
 ) -> tuple[Array, Array]:

@@ -386,6 +386,23 @@ def recurrences(rng, dtype):
         yield sentences, length, units, rng.random((sentences, length)) < 0.7, True
 
 
+def rnn_steps(rng, dtype):
+    for n, length, units, visible, reverse in [*recurrences(rng, dtype), (100, 2, 150, None, False)]:
+        u, weight = normal(rng, (n, length, units), dtype), normal(rng, (units, units), dtype) / units
+        for relu in (False, True):
+            yield u, weight.astype(dtype), normal(rng, (n, units), dtype), relu, visible, reverse
+    yield u[:, ::2], weight.astype("float64"), normal(rng, (n, units), dtype), False, None, False
+
+
+def rnn_steps_gradients(rng, dtype):
+    for n, length, units, visible, reverse in [*recurrences(rng, dtype), (100, 2, 150, None, False)]:
+        dh, h = (normal(rng, (n, length, units), dtype) for _ in range(2))
+        weight = (normal(rng, (units, units), dtype) / units).astype(dtype)
+        for relu in (False, True):
+            yield dh, h, weight, relu, visible, reverse
+    yield dh, h, weight.astype("float64"), False, None, False
+
+
 def lstm_steps(rng, dtype):
     for n, length, units, visible, reverse in recurrences(rng, dtype):
         u, weight = normal(rng, (n, length, 4 * units), dtype), normal(rng, (units, 4 * units), dtype) / units
@@ -501,6 +518,8 @@ SAMPLES = {
     "self_attention_formula": self_attentions,
     "self_attention_gradient": self_attention_gradients,
     "lstm_steps": lstm_steps,
+    "rnn_steps": rnn_steps,
+    "rnn_steps_gradient": rnn_steps_gradients,
     "lstm_steps_gradient": lstm_steps_gradients,
     "gru_steps": gru_steps,
     "gru_steps_gradient": gru_steps_gradients,

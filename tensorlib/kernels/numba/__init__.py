@@ -40,7 +40,14 @@ FILES = {
     ),
     "next_position": ("decoder_step", "largest_and_total", "panels_of", "panel_product"),
     "normalize": ("layer_norm_formula", "layer_norm_gradient"),
-    "recurrent": ("gru_steps", "gru_steps_gradient", "lstm_steps", "lstm_steps_gradient"),
+    "recurrent": (
+        "gru_steps",
+        "gru_steps_gradient",
+        "lstm_steps",
+        "lstm_steps_gradient",
+        "rnn_steps",
+        "rnn_steps_gradient",
+    ),
     "softmax": ("softmax_formula", "softmax_gradient"),
     "update": ("adam_update", "average_update", "sgd_update"),
 }

@@ -1,4 +1,4 @@
-"""A step of LSTM and GRU for a block of units: the product that they need, and the gates of each sentence.
+"""A step of RNN, LSTM and GRU for a block of units: the product that they need, and the gates of each sentence.
 
 Loops write one array each: the compiler must be sure that what they write is not what they read.
 """
@@ -13,7 +13,10 @@ from tensorlib.kernels.numba.blas import gemm
 from tensorlib.kernels.numba.compiling import compiled
 from tensorlib.kernels.numba.elementary import sigmoid, tanh
 
-__all__ = ["gru_step", "gru_step_gradient", "hand_on", "lstm_step", "lstm_step_gradient"]
+__all__ = [
+    "gru_step", "gru_step_gradient", "hand_on", "lstm_step", "lstm_step_gradient", "rnn_step",
+    "rnn_step_gradient",
+]  # fmt: skip
 
 
 @compiled
@@ -38,6 +41,67 @@ def _sigmoid(x: Any) -> None:
 def _tanh(x: Any) -> None:
     for j in range(x.size):
         x[j] = tanh(x[j])
+
+
+@compiled
+def _relu(x: Any) -> None:
+    zero = x.dtype.type(0)
+    for j in range(x.size):
+        x[j] = zero if x[j] < zero else x[j]  # a NaN stays
+
+
+@compiled
+def rnn_step(
+    before: Any, last: int, u: Any, t: int, weight: Any, first: int, visible: Any, relu: bool, hs: Any
+) -> None:  # fmt: skip
+    """Write h at position t for the units from `first` on, whose columns of W_h are `weight`.
+
+    `before` holds the state before the step at position `last`. Where `visible` (B, T or 0) is False, the state stays.
+    """
+    end = first + weight.shape[1]
+    z = np.empty((hs.shape[0], weight.shape[1]), hs.dtype)
+    gemm(before[:, last], weight, z, hs.dtype.type(1), hs.dtype.type(0))
+    for n in range(hs.shape[0]):
+        if visible.size and not visible[n, t]:
+            _copy(before[n, last, first:end], hs[n, t, first:end])
+            continue
+        _add(z[n], u[n, t, first:end])
+        if relu:
+            _relu(z[n])
+        else:
+            _tanh(z[n])
+        _copy(z[n], hs[n, t, first:end])
+
+
+@compiled
+def _relu_gradient(dh: Any, h: Any, dz: Any) -> None:
+    zero = dz.dtype.type(0)
+    for j in range(dz.size):
+        dz[j] = dh[j] if h[j] > zero else zero
+
+
+@compiled
+def _tanh_gradient(dh: Any, h: Any, dz: Any) -> None:
+    one = dz.dtype.type(1)
+    for j in range(dz.size):
+        dz[j] = dh[j] * (one - h[j] * h[j])
+
+
+@compiled
+def rnn_step_gradient(
+    dhs: Any, hs: Any, t: int, first: int, count: int, visible: Any, relu: bool, dh: Any, dzs: Any
+) -> None:  # fmt: skip
+    """Write dz at position t for `count` units; dh (B, H) holds what later steps hand to the state of this one."""
+    end = first + count
+    for n in range(dh.shape[0]):
+        dh_n, dz, h = dh[n, first:end], dzs[n, t, first:end], hs[n, t, first:end]
+        _add(dh_n, dhs[n, t, first:end])
+        if visible.size and not visible[n, t]:
+            dz[:] = 0
+        elif relu:
+            _relu_gradient(dh_n, h, dz)
+        else:
+            _tanh_gradient(dh_n, h, dz)
 
 
 @compiled
