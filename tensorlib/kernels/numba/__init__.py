@@ -108,7 +108,7 @@ def connect_bf16(functions: Any) -> None:
     import_module(f"{__name__}.onednn").connect(functions)
     import_module(f"{__name__}.blas").compile_for_bf16()
     _REPLACED[linalg.product] = linalg.product.dispatch(np.ndarray)
-    import_module(f"{__name__}.product")
+    overrides(linalg.product)(import_module(f"{__name__}.product").product_in_bf16)
 
 
 def _import_numba() -> None:

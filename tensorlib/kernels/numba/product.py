@@ -7,17 +7,18 @@ from collections.abc import Callable
 import numpy as np
 
 from tensorlib.arrays.array import Array
-from tensorlib.kernels.numba import overrides
 from tensorlib.kernels.numba.bf16 import factors
 from tensorlib.kernels.numba.blas import for_blas
 from tensorlib.kernels.numba.linear import product_tasks
 from tensorlib.kernels.numba.rows import SHARED_PRODUCT
 from tensorlib.kernels.numpy.linalg import call_all
-from tensorlib.ops.linalg import in_bf16, product
+from tensorlib.ops.linalg import in_bf16
+
+__all__ = ["product_in_bf16"]
 
 
-@overrides(product)
-def _product_kernel(before: Callable[..., Array], x: np.ndarray, y: np.ndarray) -> Array:
+def product_in_bf16(before: Callable[..., Array], x: np.ndarray, y: np.ndarray) -> Array:
+    """Return x y, by the kernel `before` unless the product is large and the precision is bf16."""
     if not (in_bf16(x) and in_bf16(y)) or y.ndim != 2 or x.ndim < 2 or x.shape[-1] != len(y):
         return before(x, y)
     if x.size * y.shape[1] < SHARED_PRODUCT:
