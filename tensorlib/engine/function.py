@@ -13,7 +13,8 @@ from tensorlib.arrays.conversion import check_numbers, floats_beside, new_array
 from tensorlib.arrays.sharing import read_only
 from tensorlib.engine.errors import by_name, explained, require_arrays
 from tensorlib.engine.node import Edge, Node, next_serial
-from tensorlib.engine.recording import DEFAULT_STATE, STATE, State, calling_line
+from tensorlib.engine.recording import DEFAULT_STATE, State, calling_line
+from tensorlib.engine.recording import STATE as STATE  # also for the ops
 from tensorlib.engine.value import Value, as_array, as_value, checked_array, wrap
 from tensorlib.messages import unknown_name
 from tensorlib.pytorch_words import CONTEXT_NAMES

@@ -6,8 +6,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array
-from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.engine.recording import STATE
+from tensorlib.engine.function import STATE, Function, as_tensor, derivation
 from tensorlib.ops.arguments import at_least_float32, checked_floating
 from tensorlib.ops.dropout import AddDropout, Dropout, checked_probability, next_draw
 from tensorlib.ops.normalize import (

@@ -6,8 +6,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array
-from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.engine.recording import STATE
+from tensorlib.engine.function import STATE, Function, as_tensor, derivation
 from tensorlib.ops.dropout import checked_probability, dropout_scale, next_draw
 from tensorlib.ops.linear import (
     Linear,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tensorlib.arrays.array import ArrayT
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.bf16 import rounded_to_bf16
-from tensorlib.engine.function import Function, as_tensor, constant, derivation, is_tensor
-from tensorlib.engine.recording import STATE
+from tensorlib.engine.function import STATE, Function, as_tensor, constant, derivation, is_tensor
 from tensorlib.ops.arguments import as_tensors, checked_integer, normalized_axes, normalized_axis
 from tensorlib.ops.arithmetic import multiply
 from tensorlib.ops.indexing import where

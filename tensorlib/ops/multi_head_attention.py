@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.random import Generator
-from tensorlib.engine.function import Function, as_tensor, derivation
-from tensorlib.engine.recording import STATE
+from tensorlib.engine.function import STATE, Function, as_tensor, derivation
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import at_least_float32, check_flag
 from tensorlib.ops.attention import (
