@@ -1,0 +1,57 @@
+"""A `Derivation` as plain text, in columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tensorlib.graphs.equations import Equation, backward_equations, forward_equations, printable
+from tensorlib.graphs.formulas import plain, rule_of
+
+if TYPE_CHECKING:
+    from tensorlib.graphs.derivation import Derivation
+
+__all__: list[str] = []
+
+
+def text_of(derivation: Derivation) -> str:
+    """Return the equations as lines of text, and below them the rule of each op from its docstring."""
+    given = []
+    for one in derivation.given:
+        name = f", {printable(one.name, 80)}" if one.name and one.name != one.symbol else ""
+        role = "requires a gradient" if one.needs_gradient else "constant"
+        hook = ", changed by a hook" if one.hooked else ""
+        given.append((one.symbol, str(tuple(one.held.values.shape)), f"{one.held.values.dtype}, {role}{hook}{name}"))
+    parts = [
+        f"The derivation of {derivation.output}: {derivation.headline()}",
+        "\n".join(["given", *_columns(given)]),
+        "\n".join(["forward", *_lines(forward_equations(derivation))]),
+        "\n".join(["backward", *_lines(backward_equations(derivation))]),
+        "\n".join(["rules", *_rules(derivation)]),
+    ]
+    return "\n\n".join(parts)
+
+
+def _lines(equations: Sequence[Equation]) -> list[str]:
+    left = max([len(plain(e.left)) for e in equations], default=0)
+    rows = []
+    for e in equations:
+        relation = f"{e.relation:>2}" if any(other.relation == "+=" for other in equations) else e.relation
+        rows.append((f"{plain(e.left):{left}} {relation} {plain(e.right)}", e.shape, e.note))
+    return _columns(rows)
+
+
+def _columns(rows: Sequence[tuple[str, ...]], widest: int = 72) -> list[str]:
+    """Return lines whose columns are aligned; a cell wider than `widest` pushes the rest of its own line only."""
+    widths = [max([len(cell) for cell in column if len(cell) <= widest], default=0) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join([f"{c:{w}}" for c, w in zip(row, widths, strict=True)]).rstrip() for row in rows]
+
+
+def _rules(derivation: Derivation) -> list[str]:
+    """Return what the docstring of each op derives."""
+    lines = []
+    for op, name in dict.fromkeys([(step.op, step.name) for step in derivation.steps]):
+        text = rule_of(op).text or "no derivation in its docstring"
+        lines += textwrap.wrap(f"{name}: {printable(text, 4000)}", 112, initial_indent="  ", subsequent_indent="      ")
+    return lines
