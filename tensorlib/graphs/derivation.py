@@ -47,14 +47,18 @@ class Derivation:
       x  (2,)  float32, requires a gradient
     <BLANKLINE>
     forward
-      z1 = x x                     (2,)  multiply
-      z2 = sum of z1 over `axis`   ()    sum, axis=None, keepdims=False
+      z1 = x x                      (2,)  multiply
+      z2 = sum of z1 over all axes  ()    sum, keepdims=False
     <BLANKLINE>
     backward
-      dz2 = 1                                        ()
-      dz1 : every element of z1 gets the whole of dz2  (2,)  sum
-      dx  = dz1 x                                    (2,)  multiply, input 1
-      dx += dz1 x                                    (2,)  multiply, input 2
+      dz2  = 1                                            ()
+      dz1  = [every element of z1 gets the whole of dz2]  (2,)  sum
+      dx   = dz1 x                                        (2,)  multiply, input 1
+      dx  += dz1 x                                        (2,)  multiply, input 2
+    <BLANKLINE>
+    rules, from the docstrings of the ops
+      multiply: z = x y => dx = dz y, dy = dz x.
+      sum: y = sum of x over `axis` => every element of x gets the whole of dy.
     """
 
     given: list[Given] = field(default_factory=list)
@@ -83,7 +87,7 @@ class Derivation:
 
         >>> x = tl.Tensor(2.0, requires_grad=True)
         >>> print(tl.derive(tl.tanh(x), names={"x": x}).latex().splitlines()[2])
-        {z_{1}} &= \tanh ({x}) &&\quad () &&\quad \text{tanh} \\
+        {z_{1}} &= \tanh ({x}) &&\quad () &&\quad \text{tanh}
         """
         return latex_of(self, document)
 
@@ -223,7 +227,9 @@ class _Builder:
         last = name.rpartition(".")[2]
         symbol = stem = last if _SYMBOL.fullmatch(last) and not keyword.iskeyword(last) else otherwise
         number = 1
-        while symbol in self.symbols or f"d{symbol}" in self.symbols or symbol[:1] == "d" and symbol[1:] in self.symbols:
+        while (
+            symbol in self.symbols or f"d{symbol}" in self.symbols or (symbol[:1] == "d" and symbol[1:] in self.symbols)
+        ):
             number += 1
             symbol = f"{stem}_{number}"
         self.symbols.add(symbol)

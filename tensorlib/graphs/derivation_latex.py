@@ -48,7 +48,7 @@ def _align(equations: Sequence[Equation]) -> str:
     lines = []
     for e in equations:
         relation = "=" if e.relation == "=" else r"\mathrel{+}="
-        note = rf" &&\quad \text{{{words(e.note)}}}" if e.note else ""
+        note = rf" &&\quad \text{{{words(e.op)}}}" if e.op else ""
         lines.append(rf"{math(e.left)} &{relation} {math(e.right)} &&\quad {_escaped(e.shape)}{note}")
     joined = " \\\\\n".join(lines)
     return f"\\begin{{align*}}\n{joined}\n\\end{{align*}}"
@@ -59,10 +59,11 @@ def _align(equations: Sequence[Equation]) -> str:
 _FIRST = 0xE000  # private characters stand for names and numbers while the text around them is read
 _FUNCTIONS = {"exp", "log", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arcsin", "arccos", "arctan", "max", "min"}
 _SIGNS = {
-    "<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "=>": r"\Rightarrow ", "+=": r"\mathrel{+}=", "...": r"\dots ", "·": r"\cdot ",
+    "<=": r"\le ", ">=": r"\ge ", "!=": r"\ne ", "=>": r"\Rightarrow ", "+=": r"\mathrel{+}=", "...": r"\dots ",
+    "·": r"\cdot ",
 }  # fmt: skip
 _TOKEN = re.compile(
-    r"(?P<inner><(?=[^\s=])[^<>]*(?<=\S)>)|(?P<sign><=|>=|!=|=>|\+=|\.\.\.|·)|(?P<up>[\^_])|(?P<word>[A-Za-z]{2,})|(?P<any>.)",
+    r"(?P<inner><(?=[^\s=])[^<>]*(?<=\S)>)|(?P<sign><=|>=|!=|=>|\+=|\.\.\.|·)|(?P<up>[\^_])|(?P<call>[A-Za-z]{2,}(?:_[A-Za-z0-9]+)+(?=\())|(?P<word>[A-Za-z]{2,})|(?P<any>.)",
     re.DOTALL,
 )
 
@@ -85,7 +86,8 @@ def math(parts: Sequence[Part]) -> str:
 
 
 def _read(text: str, names: Sequence[str]) -> str:
-    found, position = [], 0
+    found: list[str] = []
+    position = 0
     while position < len(text):
         match = _TOKEN.match(text, position)
         assert match is not None  # the last alternative matches any character
@@ -94,7 +96,9 @@ def _read(text: str, names: Sequence[str]) -> str:
         if kind == "up":
             argument, position = _argument(text, position)
             inner = r"\top" if argument == "T" else _read(argument, names)
-            found.append(f"{'^' if token == '^' else '_'}{{{inner}}}")
+            found.append(("{}" if found and found[-1].startswith(token) else "") + f"{token}{{{inner}}}")  # a_i_j
+        elif kind == "call":
+            found.append(rf"\operatorname{{{_escaped(token)}}}")
         elif kind == "inner":
             found.append(rf"\langle {_read(token[1:-1], names)}\rangle ")
         elif kind == "sign":
@@ -102,7 +106,7 @@ def _read(text: str, names: Sequence[str]) -> str:
         elif kind == "word":
             found.append(_word(token, text[position : position + 1]))
         elif token == " ":
-            found.append(" ")
+            found.append(r"\," if _factor(text[position - 2 : position - 1]) and _factors(text[position:]) else " ")
         else:
             number = ord(token) - _FIRST
             found.append(names[number] if 0 <= number < len(names) else _escaped(token))
@@ -122,10 +126,19 @@ def _argument(text: str, position: int) -> tuple[str, int]:
     depth = 0
     for end in range(start, len(text)):
         depth += (text[end] == opening) - (text[end] == closing[opening] and (opening != "|" or end > start))
-        if opening == "|" and end > start and text[end] == "|" or opening != "|" and depth == 0:
+        if (opening == "|" and end > start and text[end] == "|") or (opening != "|" and depth == 0):
             inside = text[start + 1 : end]
             return sign + (f"|{inside}|" if opening == "|" else inside), end + 1
     return sign + opening, start + 1
+
+
+def _factor(c: str) -> bool:
+    return bool(c) and (c.isalnum() or c in ")]" or ord(c) >= _FIRST)
+
+
+def _factors(rest: str) -> bool:
+    """Return whether text goes on with a name or a parenthesis, not with a word or a sign: a space before it is thin."""
+    return re.match(r"[\ue000-\uf8ff(]|[A-Za-z](?![A-Za-z])", rest) is not None
 
 
 def _word(word: str, following: str) -> str:
@@ -133,6 +146,10 @@ def _word(word: str, following: str) -> str:
         return rf"\{word} "
     if word == "sum" and following == "_":
         return r"\sum"
+    if word[0] == "d" and len(word) == 2:  # the gradient of a value that the rule itself introduces, as dz
+        return rf"{{\mathrm{{d}}{word[1]}}}"
+    if following == "(":
+        return rf"\operatorname{{{word}}}"
     if word == "pi":
         return r"\pi "
     return rf"\text{{{word}}}"
@@ -171,8 +188,9 @@ _ESCAPES = {
     "^": r"\hat{}", "~": r"\sim ", "`": "", "'": "'",
 }  # fmt: skip
 _IN_WORDS = {
-    "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "`": "'", '"': "''", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", "-": "{-}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}", "`": "'", '"': "''", "<": r"\textless{}",
+    ">": r"\textgreater{}", "|": r"\textbar{}", "-": "{-}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&",
+    "#": r"\#", "%": r"\%", "_": r"\_",
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def text_of(derivation: Derivation) -> str:
         "\n".join(["given", *_columns(given)]),
         "\n".join(["forward", *_lines(forward_equations(derivation))]),
         "\n".join(["backward", *_lines(backward_equations(derivation))]),
-        "\n".join(["rules", *_rules(derivation)]),
+        "\n".join(["rules, from the docstrings of the ops", *_rules(derivation)]),
     ]
     return "\n\n".join(parts)
 
@@ -38,20 +38,26 @@ def _lines(equations: Sequence[Equation]) -> list[str]:
     rows = []
     for e in equations:
         relation = f"{e.relation:>2}" if any(other.relation == "+=" for other in equations) else e.relation
-        rows.append((f"{plain(e.left):{left}} {relation} {plain(e.right)}", e.shape, e.note))
+        rows.append(
+            (f"{plain(e.left):{left}} {relation} {plain(e.right)}", e.shape, ", ".join(filter(None, [e.op, e.detail])))
+        )
     return _columns(rows)
 
 
 def _columns(rows: Sequence[tuple[str, ...]], widest: int = 72) -> list[str]:
     """Return lines whose columns are aligned; a cell wider than `widest` pushes the rest of its own line only."""
-    widths = [max([len(cell) for cell in column if len(cell) <= widest], default=0) for column in zip(*rows, strict=True)]
+    widths = [
+        max([len(cell) for cell in column if len(cell) <= widest], default=0) for column in zip(*rows, strict=True)
+    ]
     return ["  " + "  ".join([f"{c:{w}}" for c, w in zip(row, widths, strict=True)]).rstrip() for row in rows]
 
 
 def _rules(derivation: Derivation) -> list[str]:
-    """Return what the docstring of each op derives."""
+    """Return what the docstring of each op derives, paragraph by paragraph."""
     lines = []
     for op, name in dict.fromkeys([(step.op, step.name) for step in derivation.steps]):
-        text = rule_of(op).text or "no derivation in its docstring"
-        lines += textwrap.wrap(f"{name}: {printable(text, 4000)}", 112, initial_indent="  ", subsequent_indent="      ")
+        paragraphs = (rule_of(op).text or "its docstring derives nothing").split("\n")
+        for i, paragraph in enumerate(paragraphs):
+            start = f"  {name}: " if i == 0 else "      "
+            lines += textwrap.wrap(printable(paragraph, 2000), 112, initial_indent=start, subsequent_indent="      ")
     return lines

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from tensorlib.arrays.shapes import broadcasts_to
-from tensorlib.graphs.formulas import Part, Rule, filled, rule_of
+from tensorlib.graphs.formulas import Part, Rule, filled, rule_of, says
 from tensorlib.graphs.steps import Step
 from tensorlib.messages import shown
 
@@ -18,13 +18,17 @@ __all__ = ["Equation", "backward_equations", "forward_equations", "printable"]
 
 
 class Equation(NamedTuple):
-    """``left = right``, the shape of the left side, and the op; `relation` is "=" or, for a further summand, "+="."""
+    """``left = right``, and the shape of the left side; `relation` is "=" or, for a further summand, "+=".
+
+    `op` is the op that the equation is of, "" for the gradient that the pass starts with; `detail` says more of it.
+    """
 
     left: list[Part]
     relation: str
     right: list[Part]
     shape: str
-    note: str
+    op: str
+    detail: str
 
 
 def forward_equations(derivation: Derivation) -> list[Equation]:
@@ -41,15 +45,15 @@ def backward_equations(derivation: Derivation) -> list[Equation]:
     taken, seen = _symbols(derivation), {derivation.output}
     start = "1" if derivation.seed is None else "given"
     shape = str(tuple(derivation.value.shape))
-    found = [Equation([Part("gradient", derivation.output)], "=", [Part("", start)], shape, "")]
+    found = [Equation([Part("gradient", derivation.output)], "=", [Part("", start)], shape, "", "")]
     for step in reversed(derivation.steps):
         several = sum(step.needs) > 1
         for position, (x, need) in enumerate(zip(step.inputs, step.needs, strict=True)):
             if need and isinstance(x, str):
-                note = f"{step.name}, input {position + 1}" if several else step.name
+                detail = f"input {position + 1}" if several else ""
                 right = _gradient(step, position, taken)
                 shape, relation = str(step.input_types[position][0]), "+=" if x in seen else "="
-                found.append(Equation([Part("gradient", x)], relation, right, shape, note))
+                found.append(Equation([Part("gradient", x)], relation, right, shape, step.name, detail))
                 seen.add(x)
     return found
 
@@ -60,18 +64,29 @@ def _symbols(derivation: Derivation) -> frozenset[str]:
 
 def _forward(step: Step, taken: frozenset[str]) -> Equation:
     rule, shape = rule_of(step.op), " ".join([str(shape) for shape, _ in step.output_types])
-    note = [step.name]
+    options = step.options()
     left, equals, right = rule.value.partition(" = ")
-    if equals and " " not in left and len(step.outputs) == 1 and not rule.variadic:
+    if equals and " " not in left and len(step.outputs) == 1 and says(rule, len(step.inputs)):
         names, suffix = _meanings(step, rule), f"_{step.number}"
         result = filled(left, rule, names, taken, suffix)
-        formula = filled(right, rule, names, taken, suffix)
-        note += step.options()
+        formula = filled(_with_attributes(right, options), rule, names, taken, suffix)
+        details = [f"{name}={value}" for name, value in options.items() if f"`{name}`" not in right and value != "None"]
     else:
         result = _joined([Part("value", y) for y in step.outputs])
-        formula = _call(step.name, [*map(_operand, step.inputs), *[Part("", text) for text in step.options()]])
-    note += [f"in {step.path}"] if step.path else []
-    return Equation(result, "=", formula, shape, printable(", ".join(note), 160))
+        formula = _call(
+            step.name, [*map(_operand, step.inputs), *[Part("", f"{name}={value}") for name, value in options.items()]]
+        )
+        details = []
+    details += [f"in {step.path}"] if step.path else []
+    return Equation(result, "=", formula, shape, step.name, printable(", ".join(details), 160))
+
+
+def _with_attributes(formula: str, options: Mapping[str, str]) -> str:
+    """Put the values of attributes in place of their names: "over `axis`" becomes "over axis 1" or "over all axes"."""
+    for name, value in options.items():
+        shown_value = "all axes" if (name, value) == ("axis", "None") else f"{name} {value}"
+        formula = formula.replace(f"`{name}`", shown_value)
+    return formula
 
 
 def _gradient(step: Step, position: int, taken: frozenset[str]) -> list[Part]:
@@ -79,10 +94,11 @@ def _gradient(step: Step, position: int, taken: frozenset[str]) -> list[Part]:
     rule = rule_of(step.op)
     names, suffix = _meanings(step, rule), f"_{step.number}"
     parameter = rule.parameters[position] if position < len(rule.parameters) else ""
-    if len(step.outputs) == 1 and rule.gradients.get(parameter) and (position == 0 or not rule.variadic):
+    several = position >= rule.variadic >= 0 and not says(rule, len(step.inputs))
+    if len(step.outputs) == 1 and rule.gradients.get(parameter) and not several:
         formula = _without_idle_ends(rule.gradients[parameter], step, rule)
         parts = filled(formula, rule, names, taken, suffix)
-    elif len(step.outputs) == 1 and rule.words:
+    elif len(step.outputs) == 1 and rule.words and " = " not in rule.words and len(rule.words) <= _MOST_WORDS:
         words = re.sub(rf"^d{re.escape(parameter)} (is )?", "", rule.words)
         parts = [Part("", "["), *filled(words, rule, names, taken, suffix), Part("", "]")]
     else:
@@ -91,6 +107,9 @@ def _gradient(step: Step, position: int, taken: frozenset[str]) -> list[Part]:
     if getattr(step.op, "broadcasts", False) and given != result and broadcasts_to(given, result):
         parts = [*parts, Part("", f", summed to {given}")]
     return parts
+
+
+_MOST_WORDS = 110  # a longer rule stands once, at the end
 
 
 def _without_idle_ends(formula: str, step: Step, rule: Rule) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
-__all__ = ["Part", "Rule", "filled", "plain", "rule_of"]
+__all__ = ["Part", "Rule", "filled", "plain", "rule_of", "says"]
 
 
 class Rule(NamedTuple):
@@ -20,7 +20,7 @@ class Rule(NamedTuple):
 
     Attributes:
         parameters: the names of ``forward``'s parameters.
-        variadic: whether it takes any number of inputs.
+        variadic: the position of the one that takes any number of inputs; -1 if there is none.
         result: the name of the result in the formula, as "z"; "" if there is no formula of one result.
         value: the formula, as "z = x y"; "" if there is none.
         gradients: the right-hand side for each parameter that has one, as {"x": "dz y"}.
@@ -34,7 +34,7 @@ class Rule(NamedTuple):
     """
 
     parameters: tuple[str, ...]
-    variadic: bool
+    variadic: int
     result: str
     value: str
     gradients: Mapping[str, str]
@@ -47,7 +47,8 @@ def rule_of(op: type) -> Rule:
     """Return the rule that the docstring of an op's class states; parts that it does not state are empty."""
     forward = getattr(op, "forward", None)
     signature = list(inspect.signature(forward).parameters.values())[1:] if forward is not None else []
-    parameters, variadic = tuple([p.name for p in signature]), any(p.kind is p.VAR_POSITIONAL for p in signature)
+    parameters = tuple([p.name for p in signature])
+    variadic = next((i for i, p in enumerate(signature) if p.kind is p.VAR_POSITIONAL), -1)
     paragraphs = [" ".join(part.split()) for part in inspect.cleandoc(vars(op).get("__doc__") or "").split("\n\n")]
     kept = next((i for i, part in enumerate(paragraphs) if part.startswith(("Keeps", "Kernels"))), len(paragraphs))
     paragraphs = paragraphs[:kept]
@@ -69,7 +70,9 @@ def _without_sources(text: str) -> str:
 def _value(text: str) -> str:
     """Return the formula at the start of a docstring: up to the arrow, the end of the sentence, or remarks."""
     start = text.split("=>", 1)[0]
-    return re.split(r"\.(?:\s|$)|;\s|:\s|,\s+which|\s+for (?:\w+ ){0,4}\w+ \(", start, maxsplit=1)[0].strip().rstrip(",")
+    return (
+        re.split(r"\.(?:\s|$)|;\s|:\s|,\s+which|\s+for (?:\w+ ){0,4}\w+ \(", start, maxsplit=1)[0].strip().rstrip(",")
+    )
 
 
 def _written(parameter: str, parameters: tuple[str, ...], text: str) -> str:
@@ -93,6 +96,14 @@ def _gradient(text: str, name: str) -> str:
     rest = text[found[-1].end() :]
     end = _END.search(rest)
     return rest[: end.start() if end else None].strip().rstrip(",")
+
+
+def says(rule: Rule, inputs: int) -> bool:
+    """Return whether the formula names every input, of which there are so many: a bias may be left out."""
+    if rule.variadic < 0:
+        return inputs <= len(rule.parameters)
+    written = _written(rule.parameters[rule.variadic], rule.parameters, rule.text)
+    return inputs == rule.variadic + 1 and re.search(rf"(?<![A-Za-z]){written}(?![A-Za-z])", rule.value) is not None
 
 
 # ---- other names ---------------------------------------------------------------------------------------------------
@@ -122,7 +133,9 @@ def filled(formula: str, rule: Rule, names: Mapping[str, str], taken: frozenset[
     if rule.parameters and "x" not in meanings and rule.parameters[0] == "logits":
         meanings["x"] = names["logits"]
     spelled = sorted(meanings, key=len, reverse=True)
-    token = re.compile(rf"(?<![A-Za-z`])(d?)({'|'.join(map(re.escape, spelled))})(?![A-Za-z])|(?<![A-Za-z`])[A-Za-z]\b")
+    token = re.compile(
+        rf"(?<![A-Za-z`'])(d?)({'|'.join(map(re.escape, spelled))})(?![A-Za-z])|(?<![A-Za-z`'])[A-Za-z]\b"
+    )
     parts: list[Part] = []
     position = 0
     for match in token.finditer(formula):

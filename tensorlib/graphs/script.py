@@ -34,7 +34,8 @@ class _Script:
 
     def __init__(self, derivation: Derivation) -> None:
         self.derivation = derivation
-        self.sources = Sources(provided=_STAND_INS, used=_RUNTIME_NAMES)
+        self.sources = Sources(provided=_STAND_INS, used=_RUNTIME_NAMES | {"base64", "hashlib", *_LOCALS})
+        self.sources.owners |= {"np": ("import numpy", "np"), "Any": ("from typing import Any", "Any")}
         self.constants: dict[str, str] = {}  # arrays among the attributes: name -> expression
         self.constant_of: dict[int, str] = {}
         self.classes = {step.op: self.sources.need_class(step.op) for step in derivation.steps}
@@ -53,8 +54,7 @@ class _Script:
                 module = definition.module
                 definitions.append(f"# ---- {module} {'-' * (100 - len(module))}")
             definitions.append(definition.text)
-        own = {"base64": "import base64", "hashlib": "import hashlib", "np": "import numpy as np"}
-        imports = sorted({**own, **self.sources.imports, "Any": "from typing import Any"}.values())
+        imports = sorted({*_RUNTIME_IMPORTS, *self.sources.imports.values()})
         return "\n\n\n".join(
             [
                 f'"""{self._docstring()}"""\n\nfrom __future__ import annotations',
@@ -64,7 +64,7 @@ class _Script:
                 f"{_ruler('what was given')}\n\n{self._given()}",
                 f"{_ruler('the computation')}\n\n{self._run()}",
                 'if __name__ == "__main__":\n    values, gradients = run()\n'
-                f"    report({{RESULT: values[RESULT]}}, {{name: gradients[name] for name in INPUTS if name in gradients}})\n"
+                "    report({RESULT: values[RESULT]}, {x: gradients[x] for x in INPUTS if x in gradients})\n"
                 '    print("the value has", "the" if checksum(values[RESULT]) == EXPECTED else "NOT the", '
                 '"bits that tensorlib computed")\n',
             ]
@@ -80,10 +80,12 @@ class _Script:
         )
 
     def _refuse_hooks(self) -> None:
-        hooked = [s.name for s in self.derivation.steps if s.hooked] + [g.symbol for g in self.derivation.given if g.hooked]
+        hooked = [s.name for s in self.derivation.steps if s.hooked] + [
+            g.symbol for g in self.derivation.given if g.hooked
+        ]
         if hooked:
             raise ValueError(
-                f"derive: a script needs gradients that only ops compute, but a hook may change the one of {hooked[0]}; "
+                f"derive: a script has gradients that ops alone compute, but a hook may change that of {hooked[0]}; "
                 "remove the hook before the forward pass"
             )
 
@@ -107,7 +109,7 @@ class _Script:
     def _given(self) -> str:
         lines = [f"{name} = {expression}" for name, expression in self.constants.items()]
         for given in self.derivation.given:
-            comment = f"  # {ascii(given.name[:60])}" if given.name and given.name != given.symbol else ""
+            comment = f"  # {given.name[:60]!a}" if given.name and given.name != given.symbol else ""
             lines.append(f"{self.identifiers[given.symbol]} = {_array(given.held)}{comment}")
         seed = "None" if self.derivation.seed is None else _array(self.derivation.seed)
         inputs = [given.symbol for given in self.derivation.given if given.needs_gradient]
@@ -161,7 +163,9 @@ class _Script:
         for position in step.copied:
             before, after = f"n{step.number}.saved[:{position}]", f"n{step.number}.saved[{position + 1}:]"
             copy = f"n{step.number}.saved[{position}].copy()"
-            lines.append(f"n{step.number}.saved = (*{before}, {copy}, *{after})  # as the engine copies a caller's array")
+            lines.append(
+                f"n{step.number}.saved = (*{before}, {copy}, *{after})  # as the engine copies a caller's array"
+            )
         return lines
 
     # ---- literals ----------------------------------------------------------------------------------------------------
@@ -179,7 +183,7 @@ class _Script:
         if isinstance(value, slice):
             return f"slice({self._literal(value.start)}, {self._literal(value.stop)}, {self._literal(value.step)})"
         if isinstance(value, np.dtype):
-            return f"np.dtype({ascii(value.str)})"
+            return f"np.dtype({value.str!a})"
         if isinstance(value, type) and issubclass(value, np.generic):
             return f"np.{value.__name__}"
         if isinstance(value, type) and value in (bool, int, float):
@@ -188,7 +192,9 @@ class _Script:
             return self._container(value)
         if isinstance(value, np.generic) or hasattr(value, "nbytes"):
             return self._constant(value)
-        raise ValueError(f"derive: a script can hold numbers, arrays and containers of them, not a {type(value).__name__}")
+        raise ValueError(
+            f"derive: a script can hold numbers, arrays and containers of them, not a {type(value).__name__}"
+        )
 
     def _container(self, value: Any) -> str:
         if isinstance(value, dict):
@@ -213,10 +219,26 @@ class _Script:
 # ---- the runtime, and texts ------------------------------------------------------------------------------------------
 
 _RUNTIME = inspect.getsource(script_runtime).partition("# ---- copied from here")[2].partition("\n")[2].strip("\n")
-_RUNTIME_NAMES = {name for name, value in vars(script_runtime).items() if getattr(value, "__module__", "") == script_runtime.__name__} | {"STATE"}
+_RUNTIME_NAMES = {
+    name for name, value in vars(script_runtime).items() if getattr(value, "__module__", "") == script_runtime.__name__
+} | {"STATE"}
 _STAND_INS = {"Backend", "Function", "STATE", "as_array", "backend_of", "is_tensor", "namespace_of"}
+_RUNTIME_IMPORTS = ("import base64", "import hashlib", "import numpy as np", "from typing import Any")
 _USED_BY_RUNTIME = {"tensorlib.arrays.philox": ["philox_bits"], "tensorlib.arrays.shapes": ["sum_to"]}
-_LOCALS = ("run", "values", "sums", "owned", "gradients", "name", "array", "SEED", "RESULT", "INPUTS", "NAMES", "EXPECTED")
+_LOCALS = (
+    "run",
+    "values",
+    "sums",
+    "owned",
+    "gradients",
+    "name",
+    "array",
+    "SEED",
+    "RESULT",
+    "INPUTS",
+    "NAMES",
+    "EXPECTED",
+)
 
 
 def _ruler(title: str) -> str:
@@ -234,7 +256,7 @@ def _strings(symbols: Any) -> str:
 
 
 def _named(names: Mapping[str, str]) -> str:
-    return f"{{{', '.join([f'{json.dumps(symbol)}: {ascii(name[:200])}' for symbol, name in names.items()])}}}"
+    return f"{{{', '.join([f'{json.dumps(symbol)}: {name[:200]!a}' for symbol, name in names.items()])}}}"
 
 
 def _array(held: Held) -> str:

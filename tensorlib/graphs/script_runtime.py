@@ -30,8 +30,8 @@ class Function:
     saved: tuple[Any, ...] = ()
     statistics: Any = None
     precision = "float32"
-    inputs: list[Any] = []
-    outputs: list[Any] = []
+    inputs: tuple[Any, ...] = ()
+    outputs: tuple[Any, ...] = ()
 
     def save(self, *arrays: Any) -> None:
         self.saved = arrays
@@ -97,8 +97,8 @@ def computed(op: type, needs: tuple[bool, ...], /, *inputs: Any, **attributes: A
     node.needs, node.precision = needs, STATE.precision
     y = node.forward(*inputs, **attributes)
     outputs = y if isinstance(y, tuple) else (y,)
-    node.inputs = [(getattr(x, "shape", ()), getattr(x, "dtype", None)) for x in inputs]
-    node.outputs = [(y.shape, y.dtype) for y in outputs]
+    node.inputs = tuple([(getattr(x, "shape", ()), getattr(x, "dtype", None)) for x in inputs])
+    node.outputs = tuple([(y.shape, y.dtype) for y in outputs])
     return node, *map(as_array, outputs)
 
 
@@ -111,7 +111,7 @@ def pull(node: Any, sums: dict[str, Any], owned: set[str], outputs: tuple[str, .
     if all(dy is None for dy in dys):
         return
     dys = [np.zeros(*kind) if dy is None else dy for dy, kind in zip(dys, node.outputs, strict=True)]
-    STATE.precision = node.precision  # type: ignore[misc]
+    STATE.precision = node.precision
     dxs = node.backward(*dys)
     dxs = dxs if isinstance(dxs, tuple) else (dxs,)
     for name, dx, (shape, dtype) in zip(inputs, dxs, node.inputs, strict=True):

@@ -32,7 +32,7 @@ class Held(NamedTuple):
 
 
 def _strides(array: Any) -> tuple[int, ...]:
-    """Return the strides in elements; if they span far more memory than the array has, smaller ones in the same order."""
+    """Return the strides in elements; if they span far more memory than the array has, smaller ones in that order."""
     size = array.itemsize
     own = tuple([step // size for step in array.strides])
     span = sum((n - 1) * abs(step) for n, step in zip(array.shape, own, strict=True)) + 1
@@ -96,6 +96,19 @@ class Step:
         """The name of the op, as "layer_norm"."""
         return op_name(self.op)
 
-    def options(self) -> list[str]:
-        """Return the attributes as "axis=-1"; an array by its shape. A dropout mask's key and draw are left out."""
-        return [f"{name}={shown(value)}" for name, value in self.attributes.items() if name not in ("key", "draw")]
+    def options(self) -> dict[str, str]:
+        """Return the attributes as text; an array by its shape. A dropout mask's key and draw are left out."""
+        pairs = list(self.attributes.items())
+        pairs = [pair for name, value in pairs for pair in _fields(name, value)]
+        return {name: _brief(value) for name, value in pairs if name not in ("key", "draw")}
+
+
+def _fields(name: str, value: Any) -> list[tuple[str, Any]]:
+    """Return the fields of a NamedTuple, such as the pattern of attention, as attributes of their own."""
+    return list(value._asdict().items()) if hasattr(value, "_fields") else [(name, value)]
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_brief, value))})"
+    return f"array {tuple(value.shape)}" if getattr(value, "shape", ()) else shown(value)
