@@ -26,7 +26,8 @@ def latex_of(derivation: Derivation, document: bool) -> str:
     backward = _align(backward_equations(derivation))
     result = _symbol(derivation.output)
     given = [
-        f"${_symbol(g.symbol)}$: {words(str(tuple(g.held.values.shape)))}" + (f", {words(g.name)}" if g.name else "")
+        f"${_symbol(g.symbol)}$: {words(str(tuple(g.held.values.shape)))}"
+        + (f", {words(g.name)}" if g.name not in ("", g.symbol) else "")
         for g in derivation.given
     ]
     body = "\n".join(
@@ -72,7 +73,7 @@ def math(parts: Sequence[Part]) -> str:
     r"""Return a formula in LaTeX's mathematics.
 
     >>> math([Part("gradient", "z2"), Part("", " "), Part("value", "W"), Part("", "^T where "), Part("value", "x")])
-    '{\\mathrm{d}z_{2}} {W}^{\\top} \\text{ where } {x}'
+    '{\\mathrm{d}z_{2}}\\,{W}^{\\top} \\text{ where } {x}'
     """
     named = [part for part in parts if part.kind]
     text, count = "", 0
@@ -106,7 +107,8 @@ def _read(text: str, names: Sequence[str]) -> str:
         elif kind == "word":
             found.append(_word(token, text[position : position + 1]))
         elif token == " ":
-            found.append(r"\," if _factor(text[position - 2 : position - 1]) and _factors(text[position:]) else " ")
+            thin = found and _ends_factor(found[-1]) and _starts_factor(text[position:])
+            found.append(r"\," if thin else " ")
         else:
             number = ord(token) - _FIRST
             found.append(names[number] if 0 <= number < len(names) else _escaped(token))
@@ -132,12 +134,13 @@ def _argument(text: str, position: int) -> tuple[str, int]:
     return sign + opening, start + 1
 
 
-def _factor(c: str) -> bool:
-    return bool(c) and (c.isalnum() or c in ")]" or ord(c) >= _FIRST)
+def _ends_factor(token: str) -> bool:
+    """Return whether a token is a name, an exponent or a closing parenthesis, but not a word or a function."""
+    return token[-1].isalnum() or (token[-1] in "})]" and not token.startswith("\\"))
 
 
-def _factors(rest: str) -> bool:
-    """Return whether text goes on with a name or a parenthesis, not with a word or a sign: a space before it is thin."""
+def _starts_factor(rest: str) -> bool:
+    """Return whether text goes on with a name or a parenthesis, so that a space before it stands for a product."""
     return re.match(r"[\ue000-\uf8ff(]|[A-Za-z](?![A-Za-z])", rest) is not None
 
 
@@ -162,7 +165,8 @@ def _merged(tokens: list[str]) -> str:
     joined = re.sub(r" \\text\{(?=[^ ])", r" \\text{ ", joined)
     while (merged := re.sub(r"(\\text\{[^{}]*)\} *\\text\{ *([^{}]*\})", r"\1 \2", joined)) != joined:
         joined = merged
-    return re.sub(r" {2,}", " ", joined).strip()
+    joined = re.sub(r"(^|[(\[]) *\\text\{ ", r"\1\\text{", joined.strip())
+    return re.sub(r" {2,}", " ", joined)
 
 
 def _named(part: Part) -> str:

@@ -35,9 +35,10 @@ def text_of(derivation: Derivation) -> str:
 
 def _lines(equations: Sequence[Equation]) -> list[str]:
     left = max([len(plain(e.left)) for e in equations], default=0)
+    width = max([len(e.relation) for e in equations], default=0)
     rows = []
     for e in equations:
-        relation = f"{e.relation:>2}" if any(other.relation == "+=" for other in equations) else e.relation
+        relation = f"{e.relation:>{width}}"
         rows.append(
             (f"{plain(e.left):{left}} {relation} {plain(e.right)}", e.shape, ", ".join(filter(None, [e.op, e.detail])))
         )

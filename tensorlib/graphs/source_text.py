@@ -94,8 +94,10 @@ def without_annotations(text: str) -> ast.Module:
     return ast.fix_missing_locations(tree)
 
 
-def names_in(tree: ast.Module) -> tuple[set[str], set[str]]:
+@cache
+def names_in(text: str) -> tuple[frozenset[str], frozenset[str]]:
     """Return the global names that a statement uses when what it defines runs, and those when it is defined."""
+    tree = without_annotations(text)
     later: set[str] = set()
     first: set[str] = set()
     waiting = [(symtable.symtable(ast.unparse(tree), "<derived>", "exec"), False)]
@@ -107,7 +109,7 @@ def names_in(tree: ast.Module) -> tuple[set[str], set[str]]:
             if symbol.is_referenced() and (outermost or symbol.is_global()):
                 (later if inside else first).add(symbol.get_name())
         waiting += [(child, inside) for child in table.get_children()]
-    return later, first
+    return frozenset(later), frozenset(first)
 
 
 def renamed(text: str, new_names: Mapping[str, str]) -> str:
@@ -137,7 +139,7 @@ def renamed(text: str, new_names: Mapping[str, str]) -> str:
     )
 
 
-def attributes_of(name: str, tree: ast.Module) -> set[str]:
+def attributes_of(name: str, text: str) -> set[str]:
     """Return the attributes that a statement takes from `name`, as ``tl.Function``."""
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    nodes = [node for node in ast.walk(without_annotations(text)) if isinstance(node, ast.Attribute)]
     return {node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id == name}

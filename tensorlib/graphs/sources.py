@@ -22,7 +22,6 @@ from tensorlib.graphs.source_text import (
     source_of,
     statements_of,
     text_of,
-    without_annotations,
 )
 
 __all__ = ["Definition", "Sources"]
@@ -187,17 +186,16 @@ class Sources:
 
     def _define(self, key: Key, definition: Definition, user: str) -> None:
         self.definitions[key] = definition
-        tree = without_annotations(definition.text)
-        later, first = names_in(tree)
-        statement = tree.body[0]
-        own = getattr(statement, "name", key[1])
+        text = definition.text
+        later, first = names_in(text)
+        own = key[1].rpartition(".")[2].partition(" ")[0]
         new_names = {own: definition.name} if own != definition.name else {}
         for name in sorted((later | first) - {own}):
             other, new = self._need(key[0], name, user)
             if new != name:
                 new_names[name] = new
             if other is not None:
-                self._complete_facade(other, name, tree, user)
+                self._complete_facade(other, name, text, user)
                 definition.needs.append(other)
                 if name in first:
                     definition.needs_first.append(other)
@@ -206,13 +204,13 @@ class Sources:
         except NameError as error:
             raise _unusable(user, str(error)) from None
 
-    def _complete_facade(self, key: Key, name: str, tree: ast.Module, user: str) -> None:
+    def _complete_facade(self, key: Key, name: str, text: str, user: str) -> None:
         """Define a class called ``tl``, for a user's ``import tensorlib as tl``, with the attributes that are used."""
         if key not in self.facades:
             return
         definition = self.definitions[key]
         lines = definition.text.splitlines() or [f"class {definition.name}:"]
-        for attribute in sorted(attributes_of(name, tree)):
+        for attribute in sorted(attributes_of(name, text)):
             given: Any = getattr(sys.modules["tensorlib"], attribute)
             home, new = self._need(given.__module__, given.__name__, user)
             line = f"    {attribute} = {new}" if isinstance(given, type) else f"    {attribute} = staticmethod({new})"
