@@ -75,6 +75,7 @@ def _value(text: str) -> str:
     )
 
 
+@cache
 def _written(parameter: str, parameters: tuple[str, ...], text: str) -> str:
     """Return the name that a formula uses for a parameter: W for weight and b for bias, if it does not spell it out."""
     short = {"weight": "W", "bias": "b", "weight_x": "W_x", "weight_h": "W_h", "bias_h": "b_h", "logits": "x"}
