@@ -64,7 +64,7 @@ class _Script:
                 f"{_ruler('what was given')}\n\n{self._given()}",
                 f"{_ruler('the computation')}\n\n{self._run()}",
                 'if __name__ == "__main__":\n    values, gradients = run()\n'
-                "    report({RESULT: values[RESULT]}, {x: gradients[x] for x in INPUTS if x in gradients})\n"
+                "    report({RESULT: values[RESULT]}, {x: gradients[x] for x in INPUTS if x in gradients}, NAMES)\n"
                 '    print("the value has", "the" if checksum(values[RESULT]) == EXPECTED else "NOT the", '
                 '"bits that tensorlib computed")\n',
             ]
@@ -113,7 +113,7 @@ class _Script:
             lines.append(f"{self.identifiers[given.symbol]} = {_array(given.held)}{comment}")
         seed = "None" if self.derivation.seed is None else _array(self.derivation.seed)
         inputs = [given.symbol for given in self.derivation.given if given.needs_gradient]
-        titles = {g.symbol: g.name for g in self.derivation.given if g.needs_gradient and g.name}
+        titles = {g.symbol: g.name for g in self.derivation.given if g.needs_gradient and g.name not in ("", g.symbol)}
         return "\n".join(
             [
                 *lines,

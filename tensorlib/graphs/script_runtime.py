@@ -151,9 +151,10 @@ def checksum(array: Any) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
-def report(values: dict[str, Any], gradients: dict[str, Any]) -> None:
+def report(values: dict[str, Any], gradients: dict[str, Any], names: dict[str, str]) -> None:
     """Print shape, dtype and checksum of each value and gradient, and the numbers of small ones."""
     for title, arrays in (("value", values), ("gradient of", gradients)):
         for name, array in arrays.items():
             small = f"  {array.tolist()}" if array.size <= 4 else ""
-            print(f"{title} {ascii(name)[1:-1]}  {array.shape} {array.dtype}  {checksum(array)}{small}")
+            full = f", {names[name]!a}" if name in names else ""
+            print(f"{title} {name}  {array.shape} {array.dtype}  {checksum(array)}{small}{full}")

@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 import tensorlib as tl
+from tensorlib.arrays.bf16 import rounded_to_bf16
+from tensorlib.engine.recording import recording
 from tensorlib.graphs.derivation_latex import math, words
 from tensorlib.graphs.formulas import Part, rule_of
 from tensorlib.graphs.script import script_of
@@ -122,6 +125,19 @@ def test_the_weights_of_an_output_with_several_elements(tmp_path):
     assert run(tl.derive(x * x, {"x": x}), tmp_path)[1]["x"].tolist() == [2, 4]
     derivation = tl.derive(x * x, {"x": x}, gradient=[1.0, 10.0])
     assert run(derivation, tmp_path)[1]["x"].tolist() == [2, 40] and "dz1  = given" in str(derivation)
+
+
+def test_a_leaf_alone_and_products_in_bf16(tmp_path):
+    x = tl.Tensor([[1.0, 2.0]], requires_grad=True)
+    assert run(tl.derive(x, {"x": x}), tmp_path)[1]["x"].tolist() == [[1, 1]] and "forward" in str(tl.derive(x))
+    w = tl.Tensor(np.random.default_rng(0).normal(size=(2, 3)).astype("float32"), requires_grad=True)
+    with recording(precision="bf16"):
+        y = (x @ w) @ w.T
+    values, gradients = run(tl.derive(y, {"x": x, "w": w}), tmp_path)
+    y.backward(tl.ones(y.shape))
+    rounded = rounded_to_bf16(rounded_to_bf16(x.data) @ rounded_to_bf16(w.data)) @ rounded_to_bf16(w.data).T
+    np.testing.assert_allclose(values["z3"], rounded, rtol=1e-6)
+    np.testing.assert_allclose(gradients["w"], w.grad.numpy(), rtol=1e-6)
 
 
 # ---- ops of a user ---------------------------------------------------------------------------------------------------
@@ -315,6 +331,24 @@ def test_latex_of_a_network():
     assert r"{\mathrm{d}x} &= {\mathrm{d}z_{1}}\,{w}^{\top} &&\quad (4, 3) &&\quad \text{matmul} \\" in text
     assert r"{\mathrm{d}h} &\mathrel{+}= {\mathrm{d}z_{5}}\,{z_{4}}" in text
     assert tl.derive(y, names)._repr_latex_() == text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX")
+def test_latex_compiles(tmp_path):
+    """The derivation of every op, of a Transformer, and one with hostile names."""
+    losses = [loss_of(name) for name in [*OTHERS, *TABLE]]
+    for name in HOSTILE:
+        x = tl.Tensor([0.5, 1.0], requires_grad=True)
+        x.name = name
+        losses.append((tl.tanh(x).sum(), {}))
+    documents = [tl.derive(loss, names).latex(document=True) for loss, names in losses]
+    bodies = [text.split(r"\begin{document}")[1].split(r"\end{document}")[0] for text in documents]
+    start = documents[0].split(r"\begin{document}")[0]
+    whole = "\n".join([start, r"\begin{document}", *bodies, r"\end{document}", ""])
+    (tmp_path / "all.tex").write_text(whole, encoding="ascii")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, [line for line in done.stdout.splitlines() if line.startswith(("!", "l."))]
 
 
 def test_a_long_derivation_is_not_printed_into_a_notebook():
