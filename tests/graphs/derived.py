@@ -73,13 +73,16 @@ def loss_of_transformer(formulas=False):
 def loss_of_layouts():
     """Return a sum over arrays that are not contiguous: the order in memory decides how a sum is rounded."""
     rng = np.random.default_rng(1)
-    transposed = tl.from_numpy(np.asfortranarray(rng.normal(size=(57, 41)).astype("float32")))
-    strided = tl.from_numpy(rng.normal(size=(64, 500)).astype("float32")[::-2, ::3])
-    for x in (transposed, strided):
-        x.requires_grad = True
-    constant = np.asfortranarray(rng.normal(size=(57, 41)).astype("float32"))
-    y = (transposed * constant * transposed.sum(axis=0)).sum() + (strided.T @ strided).sum(axis=0).mean()
-    return y + (strided * strided).mean() * transposed.mean(), {"transposed": transposed, "strided": strided}
+    columns = np.asfortranarray(rng.normal(size=(57, 41)).astype("float32"))
+    transposed = tl.Tensor(columns, requires_grad=True)
+    strided = tl.Tensor(rng.normal(size=(32, 167)).astype("float32"), requires_grad=True)
+    strided.replace(rng.normal(size=(64, 500)).astype("float32")[::-2, ::3], copy=False)
+    w = tl.Tensor(rng.normal(size=41).astype("float32"), requires_grad=True)
+    y = (transposed * columns * transposed.sum(axis=0)).sum() + (strided.T @ strided).sum(axis=0).mean()
+    y = y + (strided * strided).mean() * (transposed + w).mean()
+    for shared in (tl.from_numpy(columns), columns):  # the engine saves a contiguous copy
+        y = y + (shared * (transposed + w)).sum()
+    return y, {"transposed": transposed, "strided": strided, "w": w}
 
 
 def loss_of_checkpoint():
