@@ -16,6 +16,7 @@ from tensorlib.engine.recording import *  # noqa: F403
 from tensorlib.exchange.interop import *  # noqa: F403
 from tensorlib.exchange.safetensors import *  # noqa: F403
 from tensorlib.graphs.building import *  # noqa: F403
+from tensorlib.graphs.derivation import *  # noqa: F403
 from tensorlib.graphs.drawing import *  # noqa: F403
 from tensorlib.graphs.graph import *  # noqa: F403
 from tensorlib.kernels import register_kernels
