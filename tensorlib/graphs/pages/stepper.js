@@ -32,11 +32,18 @@ function nameOf(source) {
     const leaf = data.leaves[source.leaf];
     return leaf.name || `${leaf.kind} ${source.leaf}`;
   }
-  const node = data.nodes[source.node];
+  const node = data.nodes[source.node], single = node.frame !== null && isSingle(node.frame) ? data.frames[node.frame].title : "";
   const which = node.outputs.length > 1 ? ` [${source.output}]` : "";
-  return node.names[source.output] || `${data.ops[node.op].name} #${source.node + 1}${which}`;
+  return node.names[source.output] || `${single || data.ops[node.op].name} #${source.node + 1}${which}`;
 }
-function titleOf(number) { return `${data.ops[data.nodes[number].op].name} #${number + 1}`; }
+function gradientName(source) {
+  const result = data.outputs.length === 1 && "node" in data.outputs[0] ? data.nodes[data.outputs[0].node].names[data.outputs[0].output] : "";
+  return result ? `d ${clipped(result, 30)} / d ${clipped(nameOf(source), 60)}` : `gradient of ${clipped(nameOf(source), 60)}`;
+}
+function titleOf(number) {
+  const node = data.nodes[number], names = node.names.filter((name) => name).map((name) => clipped(name, 60)).join(", ");
+  return `${names ? `${names} = ` : ""}${data.ops[node.op].name} #${number + 1}`;
+}
 function valueOf(source) { return "leaf" in source ? data.leaves[source.leaf].value : data.nodes[source.node].outputs[source.output]; }
 
 // ---- what is visible: the open modules, and boxes in them -----------------------------------------------------------
@@ -104,7 +111,7 @@ function width(text, size, bold = true) {
   return ruler.measureText(text).width;
 }
 
-function clipped(text, most) {
+function clipped(text, most) {  // by its middle
   const letters = [...text];
   return letters.length <= most ? text : `${letters.slice(0, most / 2).join("")}…${letters.slice(-most / 2).join("")}`;
 }
@@ -123,7 +130,8 @@ function opBox(number) {
   const title = clipped(name ? `${name} = ${op}` : single || op, 28);
   const lines = single && !name && single !== op ? [op] : [];
   const slots = node.outputs.map((_, output) => `n${number}.${output}`);
-  return { kind: "op", number, title, lines: [...lines, ...valueLines(node.outputs, slots)], slots };
+  return { kind: "op", number, title, lines: [...lines, ...valueLines(node.outputs, slots)], slots, valueAt: lines.length + 1,
+    hasShape: data.arrays[node.outputs[0]].values?.length !== 1 };
 }
 
 function leafBox(number) {
@@ -133,7 +141,7 @@ function leafBox(number) {
 }
 
 function moduleBox(frame) {
-  return { kind: "module", frame, title: `＋ ${clipped(data.frames[frame].title, 26)}`, lines: [`${data.frames[frame].ops} ops`], slots: [] };
+  return { kind: "module", frame, title: `+ ${clipped(data.frames[frame].title, 26)}`, lines: [`${data.frames[frame].ops} ops`], slots: [] };
 }
 
 function valueLines(arrays, slots, graded = true) {  // the last one is the place of the gradient, as wide as it will be
@@ -189,6 +197,7 @@ function drawnBox(box) {
     box.gradient.setAttribute("class", "gradient");
   }
   const tip = box.kind === "module" ? data.frames[box.frame].path : box.leaf ? nameOf({ leaf: box.number }) : `${titleOf(box.number)} ${data.nodes[box.number].path}`;
+  if (box.kind === "op") box.value = texts[box.valueAt];
   box.group = svg("g", { class: "box", tabindex: 0, role: "button", "aria-label": tip }, svg("title", {}, tip),
     svg("rect", { ...at, x: at.x - 4, y: at.y - 4, width: at.width + 8, height: at.height + 8, class: "ring" }), svg("rect", at), ...texts);
   box.group.addEventListener("click", () => { if (!dragged) choose(box); });
@@ -266,6 +275,7 @@ function showState() {
     if (box === active || (box.leaf && box.number === shown.pinned) || (now.kind === "seed" && data.outputs.some((source) => view.nodeBoxes[source.node] === box))) classes.push(`now-${now.phase || "forward"}`);
     if (matches.has(box.key)) classes.push("match");
     box.group.setAttribute("class", classes.filter(Boolean).join(" "));
+    if (box.value) box.value.textContent = step > box.number || box.hasShape ? box.lines[box.valueAt - 1] : "";
     if (box.gradient) box.gradient.textContent = gradientText(box.slots[0], step);
   }
   for (const edge of view.edges) {
@@ -296,8 +306,8 @@ function look(change, glide = false) {
 
 function fit() {
   const { clientWidth, clientHeight } = byId("stage"), { w, h } = view.root;
-  const k = Math.min(1.6, (clientWidth - 40) / w, (clientHeight - 40) / h);
-  look({ k, x: (clientWidth - k * w) / 2, y: Math.max(20, (clientHeight - k * h) / 2) });
+  const k = Math.min(1.6, (clientWidth - 40) / w, (clientHeight - 70) / h);
+  look({ k, x: (clientWidth - k * w) / 2, y: Math.max(15, (clientHeight - 30 - k * h) / 2) });
 }
 
 function begin() {  // readable, if need be without showing all

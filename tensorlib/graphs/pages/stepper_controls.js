@@ -44,7 +44,7 @@ function play(on = timer === null) {
       if (shown.step === film.length - 1) play(false);
     }, Number(byId("speed").value));
   }
-  byId("play").textContent = on ? "⏸ pause" : "▶ play";
+  byId("play").textContent = on ? "Pause" : "Play";
 }
 
 function switchTheme() {

@@ -5,7 +5,7 @@
 // {key, w, h, leaf} or a frame {key, children, title}; an edge is {from, to}, two boxes. Each frame is laid out by
 // itself. An edge that leaves or enters it passes a port on its border, so that no edge crosses a box.
 
-const GAP = { row: 30, column: 16, pad: 14, title: 22, lane: 9 };
+const GAP = { row: 26, column: 16, pad: 14, title: 22, lane: 9 };
 
 function place(root, edges) {
   const chains = new Map();
@@ -124,7 +124,7 @@ function order(rows) {  // by the mean place of neighbours, downwards and upward
     const down = round % 2 === 0, side = down ? "above" : "below";
     for (const row of down ? rows : [...rows].reverse()) {
       for (const v of row) {
-        v.want = v[side].length ? v[side].reduce((sum, { v: other }) => sum + place01(other, rows), 0) / v[side].length : place01(v, rows);
+        v.want = v[side].length ? v[side].reduce((sum, end) => sum + endPlace(end, rows), 0) / v[side].length : place01(v, rows);
       }
       row.sort((a, b) => a.want - b.want || a.place - b.place).forEach((v, i) => { v.place = i; });
     }
@@ -135,12 +135,17 @@ function order(rows) {  // by the mean place of neighbours, downwards and upward
   rows.forEach((row) => row.forEach((v, i) => { v.place = i; }));
 }
 
+function endPlace({ v, other }, rows) {  // of a frame: of its port
+  return place01(v, rows) + other / Math.max(v.w, 1) / rows[v.row].length;
+}
+
 function place01(v, rows) { return (v.place + 0.5) / rows[v.row].length; }
 
 function crossings(rows) {
   let found = 0;
   for (const row of rows) {
-    const ends = row.flatMap((v) => v.below.map(({ v: w }) => [v.place, w.place])).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+    const port = (x, v) => x / Math.max(v.w, 1) * 0.9;
+    const ends = row.flatMap((v) => v.below.map(({ v: w, own, other }) => [v.place + port(own, v), w.place + port(other, w)])).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
     if (ends.length > 400) continue;  // counting them would take longer than it is worth
     for (let i = 0; i < ends.length; i++) {
       for (let j = 0; j < i; j++) if (ends[j][0] < ends[i][0] && ends[j][1] > ends[i][1]) found++;
@@ -252,6 +257,7 @@ function curve(points, shift = 0) {  // straight within a row, curved between ro
   let d = "", last = null;
   for (const [px, y] of points) {
     const x = px + shift;
+    if (last && Math.abs(x - last[0]) < 0.05 && Math.abs(y - last[1]) < 0.05) continue;  // an arrowhead needs a direction
     if (!last) d = `M${x.toFixed(1)} ${y.toFixed(1)}`;
     else if (Math.abs(x - last[0]) < 0.5) d += `L${x.toFixed(1)} ${y.toFixed(1)}`;
     else {

@@ -57,7 +57,7 @@ function forwardPanel({ node: number }) {
 
 function seedPanel() {
   return [
-    heading("backward", "Backward begins", data.outputs.map((source) => `d ${nameOf(source)} / d ${nameOf(source)} = 1`).join(", ")),
+    heading("backward", "Backward begins", data.outputs.map((source) => `${gradientName(source)} = 1`).join(", ")),
     element("p", {}, "The gradient of the result with respect to itself. From here it flows back, from each op to its inputs, in the reverse of the order in which the ops ran: an op runs when all its consumers have delivered."),
     ...data.notes.map((note) => element("p", { className: "soft" }, note)),
     ...data.outputs.map((source, i) => figure([link(source)], data.begun[i].dx)),
@@ -68,7 +68,9 @@ function backwardPanel({ node: number, dys, dxs }) {
   const node = data.nodes[number], op = data.ops[node.op], place = shown.step - SEED;
   return [
     opHeading("backward", `Backward, op ${place} of ${data.backward.length}`, number),
-    rule("Gradient rule", "backward", op.gradient || op.formula),
+    rule("Formula, and the gradient rule", "forward", op.formula),
+    op.gradient ? rule("", "backward", op.gradient) : null,
+    attributes(node),
     element("h3", {}, dys.length > 1 ? "Gradients that arrive" : "Gradient that arrives"),
     ...dys.flatMap((array, output) => incoming({ node: number, output }, array)),
     element("h3", {}, "Gradients that it passes on"),
@@ -78,7 +80,6 @@ function backwardPanel({ node: number, dys, dxs }) {
       ...node.outputs.map((array, output) => figure([element("b", {}, nameOf({ node: number, output }))], array, " result")),
       ...node.inputs.filter((source) => !("number" in source)).map((source) => figure([link(source)], valueOf(source), " input")),
     ]),
-    details("Formula", [rule("", "forward", op.formula), attributes(node)]),
     code(op, ["backward"]),
     hop(number, "Run back to its forward step", number + 1),
   ];
@@ -86,20 +87,20 @@ function backwardPanel({ node: number, dys, dxs }) {
 
 function incoming(source, array) {
   const parts = arrived(slotOf(source), shown.step);
-  const name = `d / d ${clipped(nameOf(source), 60)}`;
+  const name = gradientName(source);
   if (parts.length < 2) return [figure([element("b", {}, name), parts[0] ? from(parts[0]) : " (none: zeros)"], array)];
   return [element("p", {}, element("b", {}, name), `: ${parts.length} contributions add up, and flow on once`), sum(parts, array)];
 }
 
 function from(part) {
   if (part.node === null) return " the seed";
-  return element("span", {}, " from ", link({ node: part.node, output: 0 }), data.nodes[part.node].inputs.length > 1 ? `, input ${part.position + 1}` : "");
+  return element("span", {}, " from ", link({ node: part.node, output: 0 }), data.nodes[part.node].inputs.length > 1 ? ` input ${part.position + 1}` : "");
 }
 
 function sum(parts, total) {
-  const terms = parts.slice(0, 6).flatMap((part, i) => [i ? element("b", {}, "+") : null, figure([from(part)], part.dx)]);
+  const terms = parts.slice(0, 6).flatMap((part, i) => [i ? element("b", {}, "+") : null, figure([from(part)], part.dx, "", true)]);
   if (parts.length > 6) terms.push(element("b", {}, `+ … (${parts.length - 6} more)`));
-  return element("div", { className: "sum" }, ...terms, element("b", {}, "="), figure([element("b", {}, "sum")], total));
+  return element("div", { className: "sum" }, ...terms, element("b", {}, "="), figure([element("b", {}, "sum")], total, "", true));
 }
 
 function outgoing(source, given, position, number) {
@@ -133,8 +134,9 @@ function leafPanel(number) {
 }
 
 function rule(title, phase, text) {
-  const shownText = text || "This op has no docstring: see its source below.";
-  return element("div", {}, title ? element("h3", {}, title) : null, element("div", { className: `rule ${phase}` }, shownText));
+  const lines = text.replace(/([^;:\n])\n(?!=>|\n)/g, "$1 ");  // without the source's line ends, which do not fit here
+  const box = element("div", { className: `rule ${phase}` }, lines || "This op has no docstring: see its source below.");
+  return title ? element("div", {}, element("h3", {}, title), box) : box;
 }
 
 function attributes(node) {

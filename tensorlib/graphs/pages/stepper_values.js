@@ -32,7 +32,7 @@ function colour(t) {  // t from -1 to 1: blue, paper, orange
 
 function ink(rgb) { return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 140 ? "#111" : "#fff"; }
 
-function picture(array) { return array.values ? table(array) : heatMap(array); }
+function picture(array, most = 190) { return array.values ? table(array) : heatMap(array, most); }
 
 function table(array) {
   const columns = array.shape.at(-1) ?? 1, rows = columns ? array.values.length / columns : 0;
@@ -56,24 +56,26 @@ function table(array) {
   return element("div", { className: "numbers" }, array.values.length ? body : "no elements");
 }
 
-function heatMap(array) {
+function heatMap(array, most) {  // most: pixels
   const { rows, columns, top, data } = array.cells;
   const levels = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
-  const canvas = element("canvas", { width: columns, height: rows });
-  const context = canvas.getContext("2d"), image = context.createImageData(columns, rows);
+  const size = Math.max(3, Math.min(14, Math.floor(most / Math.max(rows, columns))));
+  const isWhole = rows === array.shape.slice(0, -1).reduce((a, b) => a * b, 1);
+  const inBlock = isWhole && array.shape.length > 2 ? array.shape.at(-2) : rows, gap = 4;  // between matrices
+  const topOf = (row) => row * size + Math.floor(row / inBlock) * gap;
+  const canvas = element("canvas", { width: columns * size, height: topOf(rows - 1) + size });
+  const context = canvas.getContext("2d");
   levels.forEach((level, i) => {
-    const rgb = level ? colour((level - 128) / 127) : (i + Math.floor(i / columns)) % 2 ? [204, 51, 51] : [250, 200, 200];
-    image.data.set([...rgb, 255], 4 * i);
+    const row = Math.floor(i / columns), column = i % columns;
+    context.fillStyle = level ? `rgb(${colour((level - 128) / 127)})` : (row + column) % 2 ? "#c33" : "#fcc";
+    context.fillRect(column * size, topOf(row), size, size);
   });
-  context.putImageData(image, 0, 0);
-  const size = Math.max(4, Math.min(14, Math.floor(190 / Math.max(rows, columns))));
-  canvas.style.width = `${columns * size}px`;
-  canvas.style.height = `${rows * size}px`;
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `heat map of ${shapeText(array)}: ${statistics(array)}`);
   canvas.addEventListener("pointermove", (event) => {
     const column = Math.min(columns - 1, Math.floor(event.offsetX / canvas.clientWidth * columns));
-    const row = Math.min(rows - 1, Math.floor(event.offsetY / canvas.clientHeight * rows));
+    const y = event.offsetY / canvas.clientHeight * canvas.height;
+    const row = Math.max(0, Array.from({ length: rows }, (_, r) => r).findLastIndex((r) => topOf(r) <= y));
     const level = levels[row * columns + column];
     canvas.title = `row ${row}, column ${column} of ${rows} x ${columns} cells: ${level ? `about ${short((level - 128) / 127 * top)}` : "not finite"}`;
   });
@@ -87,11 +89,11 @@ function statistics(array) {
   return parts.join(" · ");
 }
 
-function figure(caption, number, extra = "") {
+function figure(caption, number, extra = "", inSum = false) {
   const array = data.arrays[number];
   const many = !array.values || array.values.length > 1;
   return element("figure", { className: "value" },
     element("figcaption", {}, ...caption, " ", element("span", { className: "shape" },
       shapeText(array) + (array.dtype === "float32" ? "" : ` ${array.dtype}`) + extra)),
-    picture(array), many ? element("div", { className: "stats" }, statistics(array)) : null);
+    picture(array, inSum ? 130 : 190), many ? element("div", { className: "stats" }, inSum ? `norm ${short(array.norm ?? "nan")}` : statistics(array)) : null);
 }
