@@ -40,18 +40,18 @@ def op_text(cls: type[Function]) -> dict[str, Any]:
     return {
         "name": op_name(cls),
         "class": cls.__name__,
-        "formula": printable(formula.strip(), 4000),
-        "gradient": printable("\n\n".join([part for part in parts if part]), 4000),
-        "notes": printable("\n\n".join(notes), 4000),
+        "formula": printable(formula.strip(), 4000, lines=True),
+        "gradient": printable("\n\n".join([part for part in parts if part]), 4000, lines=True),
+        "notes": printable("\n\n".join(notes), 4000, lines=True),
         "code": [code for title, function in _functions(cls) if (code := _code(title, function))["text"]],
     }
 
 
-def printable(text: str, limit: int = 300) -> str:
-    """Escape what is not printable, but for line ends, and cut the middle out of a text over `limit` characters."""
+def printable(text: str, limit: int = 300, *, lines: bool = False) -> str:
+    """Escape what is not printable (but not line ends if `lines`), and cut the middle out of a text over `limit`."""
     if len(text) > limit:
         text = f"{text[: limit // 2]}…{text[-(limit // 2) :]}"
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or (lines and c == "\n") else c.encode("unicode_escape").decode() for c in text)
 
 
 def _functions(cls: type[Function]) -> Iterator[tuple[str, Any]]:
@@ -77,4 +77,4 @@ def _code(title: str, function: Any) -> dict[str, str]:
     ours = module.partition(".")[0] in ("tensorlib", "nn", "models")
     file = f"{module.replace('.', '/')}.py" if ours else os.path.basename(inspect.getfile(function))
     text = textwrap.dedent("".join(lines)).replace("\t", "    ").rstrip()
-    return {"title": title, "place": printable(f"{file}:{number}"), "text": printable(text, _LONGEST)}
+    return {"title": title, "place": printable(f"{file}:{number}"), "text": printable(text, _LONGEST, lines=True)}

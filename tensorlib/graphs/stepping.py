@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -80,15 +80,29 @@ def step_through(
 
 def film_of(y: Tensor | Sequence[Tensor], names: Mapping[str, Any] | None = None, depth: int | None = None) -> Any:
     """Return the data of the page as JSON: ops, arrays, frames, leaves, nodes, and the steps of the backward pass."""
-    outputs = [y] if isinstance(y, Tensor) else list(y)
-    released = [x for x in outputs if isinstance(x, Tensor) and x.node is not None]
-    nodes = recorded_nodes(released, "step_through")[::-1]
+    outputs = _checked_outputs(y)
+    nodes = recorded_nodes(outputs, "step_through")[::-1]
     if len(nodes) > MOST_NODES:
         raise ValueError(
             f"step_through: {len(nodes):,} ops are more than the {MOST_NODES:,} that a page can show; "
             "record fewer, such as fewer steps of a loop or layers, or use draw, which folds what repeats"
         )
     return _Film(outputs, nodes, graph(outputs, names), names or {}).film(depth)
+
+
+def _checked_outputs(y: Any) -> list[Tensor]:
+    outputs = [y] if isinstance(y, Tensor) or not isinstance(y, Iterable) else list(y)
+    if not outputs:
+        raise ValueError("step_through: needs at least one Tensor, got an empty sequence")
+    for output in outputs:
+        if not isinstance(output, Tensor):
+            raise TypeError(f"step_through: needs a Tensor or a sequence of Tensors, got {shown(output)}")
+        if not output.requires_grad:
+            raise ValueError(
+                f"step_through: nothing was recorded for the Tensor of shape {output.shape}: none of its inputs requires "
+                "a gradient, or it was computed inside no_grad() or after detach()"
+            )
+    return outputs
 
 
 class _Film:

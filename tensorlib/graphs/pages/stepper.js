@@ -22,7 +22,10 @@ film.forEach((pass, step) => {
 });
 const shown = { step: 0, open: new Set(), leaves: data.leaves.length <= 24, pinned: null };
 
-function contribute(slot, one) { contributions.set(slot, [...(contributions.get(slot) ?? []), one]); }
+function contribute(slot, one) {
+  if (!contributions.has(slot)) contributions.set(slot, []);
+  contributions.get(slot).push(one);
+}
 function arrived(slot, step) { return (contributions.get(slot) ?? []).filter((one) => one.step <= step); }
 function gradientOf(slot, step) { return arrived(slot, step).at(-1)?.total; }
 
@@ -50,6 +53,8 @@ function valueOf(source) { return "leaf" in source ? data.leaves[source.leaf].va
 
 let view = null;  // {boxes, edges, boxOf: slot or node -> box}
 
+const MOST_ARROWS = 12;  // from one leaf; one that is used more often is drawn at each of its uses
+
 function isSingle(frame) { return data.frames[frame].ops === 1; }  // nothing to see inside
 
 function framesAround(frame) {  // outermost first, without those of one op
@@ -65,7 +70,7 @@ function build() {
     for (const f of framesAround(frame)) {
       if (!shown.open.has(f)) return { folded: f, parent };
       if (!frames.has(f)) {
-        frames.set(f, { key: `f${f}`, frame: f, children: [], title: data.frames[f].title, titleWidth: width(data.frames[f].title, 13) + 24 });
+        frames.set(f, { key: `f${f}`, frame: f, children: [], title: data.frames[f].title, titleWidth: width(clipped(data.frames[f].title, 40), 12) + 40 });
         parent.children.push(frames.get(f));
       }
       parent = frames.get(f);
@@ -74,7 +79,7 @@ function build() {
   };
   const add = (key, parent, make) => {
     if (!boxes.has(key)) {
-      boxes.set(key, sized({ key, ...make() }));
+      boxes.set(key, sized({ key, parent, ...make() }));
       parent.children.push(boxes.get(key));
     }
     return boxes.get(key);
@@ -85,15 +90,21 @@ function build() {
     (box.nodes ??= []).push(number);
     return box;
   });
+  const users = data.leaves.map(() => new Set());
+  data.nodes.forEach((node, n) => node.inputs.forEach((source) => users[source.leaf]?.add(nodeBoxes[n])));
   const leafBoxes = data.leaves.map((leaf, number) => {
     const { folded, parent } = home(leaf.frame);
-    if (folded !== null || (!shown.leaves && leaf.kind !== "input")) return null;
-    return add(`l${number}`, parent, () => leafBox(number));
+    if (folded !== null || (!shown.leaves && leaf.kind !== "input")) return () => null;
+    if (users[number].size <= MOST_ARROWS) {
+      const box = add(`l${number}`, parent, () => leafBox(number));
+      return () => box;
+    }
+    return (user) => add(`l${number} ${user.key}`, user.parent, () => leafBox(number));  // a copy beside each user
   });
   const edges = new Map();
   data.nodes.forEach((node, number) => node.inputs.forEach((source, position) => {
     if ("number" in source) return;
-    const from = "leaf" in source ? leafBoxes[source.leaf] : nodeBoxes[source.node], to = nodeBoxes[number];
+    const to = nodeBoxes[number], from = "leaf" in source ? leafBoxes[source.leaf](to) : nodeBoxes[source.node];
     if (!from || from === to) return;
     const copy = to.kind === "op" ? node.inputs.slice(0, position).filter((other) => slotOf(other) === slotOf(source)).length : 0;
     const key = `${from.key}>${to.key}>${copy}`;
@@ -101,7 +112,7 @@ function build() {
     edges.get(key).uses.push([number, position]);
   }));
   place(root, [...edges.values()]);
-  view = { root, boxes: [...boxes.values()], edges: [...edges.values()], nodeBoxes, leafBoxes };
+  view = { root, boxes: [...boxes.values()], edges: [...edges.values()], nodeBoxes };
   draw();
 }
 
@@ -179,8 +190,10 @@ function draw() {
       visit(child);
     }
   })(view.root);
+  const pair = (edge) => `${edge.from.key}>${edge.to.key}`, copiesOf = new Map();
+  for (const edge of view.edges) copiesOf.set(pair(edge), (copiesOf.get(pair(edge)) ?? 0) + 1);
   for (const edge of view.edges) {
-    const copies = view.edges.filter((other) => other.from === edge.from && other.to === edge.to).length;
+    const copies = copiesOf.get(pair(edge));
     edge.path = svg("path", { class: "edge", d: curve(edge.points, (edge.copy - (copies - 1) / 2) * 14) });
     edges.append(edge.path);
   }
@@ -273,7 +286,7 @@ function showState() {
       : box.slots.some((slot) => gradientOf(slot, step) !== undefined);
     const classes = ["box", box.kind, box.leaf ? "leaf" : "", known ? "known" : "", graded ? "graded" : ""];
     if (box === active || (box.leaf && box.number === shown.pinned) || (now.kind === "seed" && data.outputs.some((source) => view.nodeBoxes[source.node] === box))) classes.push(`now-${now.phase || "forward"}`);
-    if (matches.has(box.key)) classes.push("match");
+    if (matches.has(box.leaf ? `l${box.number}` : box.key)) classes.push("match");
     box.group.setAttribute("class", classes.filter(Boolean).join(" "));
     if (box.value) box.value.textContent = step > box.number || box.hasShape ? box.lines[box.valueAt - 1] : "";
     if (box.gradient) box.gradient.textContent = gradientText(box.slots[0], step);

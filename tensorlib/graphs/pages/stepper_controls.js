@@ -9,7 +9,7 @@ function search(text) {
   const nodes = wanted ? data.nodes.flatMap((node, n) => has(titleOf(n), node.path, node.source, ...node.names) ? [n] : []) : [];
   const leaves = wanted ? data.leaves.flatMap((leaf, n) => has(leaf.name, leaf.kind) ? [n] : []) : [];
   for (const n of nodes) matches.add(view.nodeBoxes[n].key);
-  for (const n of leaves) if (view.leafBoxes[n]) matches.add(view.leafBoxes[n].key);
+  for (const n of leaves) matches.add(`l${n}`);
   const rows = [
     ...nodes.map((n) => [`${nameOf({ node: n, output: 0 })}  ${data.nodes[n].path}`, () => runTo(n)]),
     ...leaves.map((n) => [`${nameOf({ leaf: n })}  ${data.leaves[n].kind}`, () => pin(n)]),

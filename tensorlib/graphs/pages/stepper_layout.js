@@ -169,12 +169,22 @@ function spread(rows) {  // near the neighbours, in the given order, without ove
     const down = round % 2 === 0;
     for (const row of down ? rows : [...rows].reverse()) {
       const wants = row.map((v) => {
-        const ends = round < 14 && (down ? v.above : v.below).length ? (down ? v.above : v.below) : [...v.above, ...v.below];
+        const side = down ? v.above : v.below;
+        const ends = sameKind(v, round < 14 && side.length ? side : [...v.above, ...v.below]);
         return ends.length ? ends.reduce((sum, { v: w, own, other }) => sum + w.x + other - own, 0) / ends.length : v.x;
       });
       nearest(row, wants).forEach((x, i) => { row[i].x = x; });
     }
   }
+}
+
+const WEIGHTS = { op: 1, port: 1, lane: 0.2, leaf: 0.005 };  // ops stay below each other, others make way
+
+function kind(v) { return v.item ? (v.item.leaf ? "leaf" : "op") : v.port ? "port" : "lane"; }
+
+function sameKind(v, ends) {  // ops below ops, lanes below lanes: otherwise a column drifts sideways, row after row
+  const same = ends.filter((end) => (kind(end.v) === "lane") === (kind(v) === "lane") && kind(end.v) !== "leaf");
+  return same.length ? same : ends;
 }
 
 function gapAfter(v) { return v.item ? GAP.column : GAP.lane; }
@@ -187,7 +197,7 @@ function nearest(row, wants) {  // least squares without overlap: pool neighbour
   }
   const pools = [];
   wants.forEach((want, i) => {
-    const weight = row[i].item ? 1 : 3;  // long edges are kept straight
+    const weight = WEIGHTS[kind(row[i])];
     let pool = { sum: weight * (want - offsets[i]), weight, count: 1 };
     while (pools.length && pools.at(-1).sum / pools.at(-1).weight > pool.sum / pool.weight) {
       const left = pools.pop();
