@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import tempfile
 
-COMMAND = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+COMMAND = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
 
 
 class Chromium:

@@ -70,7 +70,11 @@ def draw(
             tl.draw(loss, out, depth=2 if depth is None else depth)
     except (ValueError, RuntimeError) as error:  # an invalid suffix, or no renderer
         raise UserError(str(error)) from None
-    what = "one sentence pair, forward and backward" if step else f"two sentences, opened to depth {2 if depth is None else depth}"
+    what = (
+        "one sentence pair, forward and backward"
+        if step
+        else f"two sentences, opened to depth {2 if depth is None else depth}"
+    )
     print(f"{out}: the loss of {drawn.parameter_count():,} parameters on {what}")
     return 0
 

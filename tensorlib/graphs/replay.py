@@ -133,8 +133,8 @@ def observe_gradients(
     """Run a backward pass from `outputs` that changes neither ``.grad`` nor the graph, and calls no hooks.
 
     It starts with ones: for an output that is not a scalar, this gives the gradients of its sum. `nodes` are those that
-    computed `outputs`. ``keep(array)`` returns what to remember of an array, which must not be the array itself, because
-    the pass may write to it later.
+    computed `outputs`. ``keep(array)`` returns what to remember of an array: not the array itself, to which the pass
+    may write later.
 
     Returns what the pass starts with, a delivery for each output; the steps, in the engine's order; and what is kept of
     each leaf's gradient, by id of the leaf.
@@ -157,4 +157,3 @@ def _checkpoints_kept(nodes: Sequence[Function]) -> Iterator[None]:
     finally:
         for node, saved, statistics, region in before:
             node.saved, node.statistics, node.region = saved, statistics, region
-

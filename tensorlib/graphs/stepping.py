@@ -99,8 +99,8 @@ def _checked_outputs(y: Any) -> list[Tensor]:
             raise TypeError(f"step_through: needs a Tensor or a sequence of Tensors, got {shown(output)}")
         if not output.requires_grad:
             raise ValueError(
-                f"step_through: nothing was recorded for the Tensor of shape {output.shape}: none of its inputs requires "
-                "a gradient, or it was computed inside no_grad() or after detach()"
+                f"step_through: nothing was recorded for the Tensor of shape {output.shape}: none of its inputs "
+                "requires a gradient, or it was computed inside no_grad() or after detach()"
             )
     return outputs
 
@@ -137,7 +137,8 @@ class _Film:
             "ops": [op_text(cls) for cls in classes],
             "frames": frames,
             "leaves": [
-                self.leaf(leaf, of_leaf, at) for leaf, at in zip(self.drawn.leaves, _homes(self.drawn, frames, home), strict=True)
+                self.leaf(leaf, of_leaf, at)
+                for leaf, at in zip(self.drawn.leaves, _homes(self.drawn, frames, home), strict=True)
             ],
             "nodes": [
                 {"op": classes.index(type(node)), "frame": home[n], **self.node(node, copy)}
@@ -146,7 +147,11 @@ class _Film:
             "outputs": [_source(ref.node, ref.leaf, ref.output) for ref in self.drawn.outputs],
             "begun": [_delivery(one) for one in begun],
             "backward": [
-                {"node": self.number[id(step.node)], "dys": step.dys, "dxs": [_delivery(one) for one in step.deliveries]}
+                {
+                    "node": self.number[id(step.node)],
+                    "dys": step.dys,
+                    "dxs": [_delivery(one) for one in step.deliveries],
+                }
                 for step in steps
             ],
             "arrays": self.table.summaries,  # last, when all have been added
@@ -241,9 +246,7 @@ def _frames(drawn: Graph) -> tuple[list[dict[str, Any]], list[int | None]]:
     return frames, home
 
 
-def _homes(
-    drawn: Graph, frames: Sequence[Mapping[str, Any]], home: Sequence[int | None]
-) -> list[int | None]:
+def _homes(drawn: Graph, frames: Sequence[Mapping[str, Any]], home: Sequence[int | None]) -> list[int | None]:
     """Return the frame in which each leaf is drawn: the innermost around all its users; inputs are outside of all."""
     around: list[list[int] | None] = [None] * len(drawn.leaves)
     for node, at in zip(drawn.nodes, home, strict=True):
@@ -269,7 +272,9 @@ def _depth_that_fits(drawn: Graph, frames: Sequence[Mapping[str, Any]], home: Se
     deepest = max((frame["level"] + 1 for frame in frames), default=0)
     for depth in range(deepest, 0, -1):
         closed = [frame for frame in frames if frame["level"] == depth]
-        visible = [node for node, at in zip(drawn.nodes, home, strict=True) if at is None or frames[at]["level"] < depth]
+        visible = [
+            node for node, at in zip(drawn.nodes, home, strict=True) if at is None or frames[at]["level"] < depth
+        ]
         if len(closed) + len(visible) <= PAGE:
             return depth
     return 0
