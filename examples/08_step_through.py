@@ -24,7 +24,7 @@ print(tl.step_through(c, where / "steps.html", names={"a": a, "b": b, "c": c}))
 
 PAIRS = [("我有一只猫", "I have a cat"), ("我有两只猫", "I have two cats"), ("他有一只狗", "He has a dog")]
 tl.seed(0)
-tokenizer = Tokenizer.train(PAIRS, vocabulary_size=400)
+tokenizer = Tokenizer.train(PAIRS, vocabulary_size=300)
 model = Transformer(
     TransformerConfig(
         source_vocabulary=tokenizer.source_size,

@@ -181,7 +181,7 @@ class _Film:
         slots = [(id(node), k) for k in range(len(node.output_types))]
         return {
             "path": printable(copy.path),
-            "source": printable(shown_line(copy.source)) if copy.source else "",
+            "source": _line(copy.source) if copy.source else "",
             "names": [printable(self.names.get(slot, "")) for slot in slots],
             "attributes": self.attributes(node.attributes or {}),
             "inputs": [self.input(node, copy, i) for i in range(len(copy.inputs))],
@@ -205,6 +205,12 @@ class _Film:
             else:
                 found.append({"name": printable(name), "text": printable(shown(value))})
         return found
+
+
+def _line(source: str) -> str:
+    """Return a line's place without the folders outside the current directory, since pages are passed on."""
+    line = shown_line(source)
+    return printable(os.path.basename(line) if os.path.isabs(line) else line)
 
 
 def _source(node: int | None, leaf: int | None, output: int) -> dict[str, Any]:

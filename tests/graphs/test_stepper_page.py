@@ -97,6 +97,8 @@ def test_the_film_runs_to_the_end_and_back_in_a_browser(page, tmp_path):
     page.press("ArrowLeft")
     shown = " ".join(page.run("document.querySelector('.sum').innerText").split())
     assert shown == "from c input 1 scalar 1 + from c input 2 scalar 1 = sum scalar 2"
+    shown = " ".join(page.run("[...document.querySelectorAll('.adds .sum')].map(sum => sum.innerText).join()").split())
+    assert shown == "from b input 1 scalar 2 + from b input 2 scalar 2 = sum scalar 4"
     for _ in range(9):
         page.press("ArrowLeft")
     assert page.run("document.body.dataset.step") == "0"

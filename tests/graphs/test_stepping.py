@@ -138,6 +138,13 @@ def test_numbers_attributes_and_constants_are_shown():
     assert "not a scalar" in film["notes"][0]
 
 
+def test_a_line_is_named_without_the_folders_around_it(tmp_path, monkeypatch):
+    with tl.record_source():
+        y = tl.tanh(leaf(1.0))
+    monkeypatch.chdir(tmp_path)
+    assert re.fullmatch(r"test_stepping\.py:\d+", film_of(y)["nodes"][0]["source"])
+
+
 def test_formula_and_rule_are_those_of_the_source():
     film = film_of(tl.softmax(leaf([1.0, 2.0])))
     (op,) = film["ops"]
