@@ -1,9 +1,12 @@
-"""`tensorlib draw`: the computation graph of a model's loss as a picture."""
+"""`tensorlib draw`: the computation graph of a model's loss as a picture, or as a page that steps through it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 import tensorlib as tl
 from models.architectures.build import Config, build_model
@@ -28,40 +31,56 @@ SMALL: dict[str, Config] = {
     "language": LanguageConfig(20, layers=2, width=16, heads=2, feed_forward=32, max_length=16),
 }
 
+PAIRS = [([4, 5, 6, 3], [7, 8, 9]), ([5, 3], [9])]  # of different lengths, so that a picture of both includes padding
+
 
 def draw(
     *,
     run: Path | None = None,
     model: Literal["transformer", "lstm", "gru", "rnn", "language"] | None = None,
-    out: Path = Path("graph.svg"),
-    depth: Whole = 2,
+    out: Path | None = None,
+    depth: Whole | None = None,
+    step: Annotated[bool, Parameter(negative="", show_default=False)] = False,
 ) -> int:
-    """Draw the computation graph of a model's loss on one small batch.
+    """Draw the computation graph of a model's loss on one small batch, or make a page that steps through it.
 
     Args:
         run: a run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
         model: a small untrained model instead of a run's.
-        out: the picture. Its suffix chooses the format: svg, png, jpg or pdf; or dot or gv, which need no renderer.
-        depth: modules are drawn open down to this depth; each deeper module is one box.
+        out: the picture. Its suffix chooses the format: svg, png, jpg or pdf; or dot or gv, which need no renderer. Of
+            --step: the page, whose suffix is html. [graph.svg, or steps.html with --step]
+        depth: modules are drawn open down to this depth; each deeper module is one box. [2; with --step, as many
+            levels as fit]
+        step: write a page that steps through forward and backward, on one sentence pair: each op with its formula and
+            gradient rule, values, and gradients as they arrive.
     """
     if run is not None and model is not None:
         raise UserError(f"draw: only one of --run and --model is allowed; got {run} and {model}; leave out one")
-    if depth < 0:
+    if depth is not None and depth < 0:
         raise UserError(f"draw: --depth must be at least 0, got {depth}; a large number opens everything")
+    out = out or Path("steps.html" if step else "graph.svg")
     require_writable(out, "draw --out")
     drawn = build_model(SMALL[model]) if model else load_run(run, "numpy").model
     try:
         with tl.record_formulas():
-            loss = _small_loss(drawn.train())
-        tl.draw(loss, out, depth=depth)
+            loss = _small_loss(drawn.train(), PAIRS[:1] if step else PAIRS)
+        if step:
+            tl.step_through(loss, out, names={"loss": loss}, depth=depth)
+        else:
+            tl.draw(loss, out, depth=2 if depth is None else depth)
     except (ValueError, RuntimeError) as error:  # an invalid suffix, or no renderer
         raise UserError(str(error)) from None
-    print(f"{out}: the loss of {drawn.parameter_count():,} parameters on two sentences, opened to depth {depth}")
+    what = (
+        "one sentence pair, forward and backward"
+        if step
+        else f"two sentences, opened to depth {2 if depth is None else depth}"
+    )
+    print(f"{out}: the loss of {drawn.parameter_count():,} parameters on {what}")
     return 0
 
 
-def _small_loss(model: EncoderDecoder) -> tl.Tensor:
-    """Return the loss of two made-up sentences of different lengths, so that the picture includes padding."""
-    batch = make_batch([([4, 5, 6, 3], [7, 8, 9]), ([5, 3], [9])])
+def _small_loss(model: EncoderDecoder, pairs: Sequence[tuple[list[int], list[int]]]) -> tl.Tensor:
+    """Return the loss of made-up sentence pairs."""
+    batch = make_batch(pairs)
     source_BS = batch.source_BS[:, :0] if isinstance(model, LanguageModel) else batch.source_BS
     return tl.cross_entropy(model(source_BS, batch.target_in_BT), batch.target_out_BT, ignore_index=PAD)

@@ -19,7 +19,8 @@ SHOWS = {
     "05_why_is_my_gradient_zero": "100 % of units dead",
     "06_copy_task": "0 1 2 3 4 5 6 7 8 9 -> 0 1 2 3 4 5 6 7 8 9\n",
     "07_recommender": "10 of 10 recommended items are from the cluster that the user likes",
-    "08_derive": "gradient of b  (2,) float64  ",
+    "08_step_through": "transformer-steps.html",
+    "10_derive": "gradient of b  (2,) float64  ",
 }
 QUICKLY = {"06_copy_task": ["--width", "32"]}  # at full size it takes minutes
 

@@ -386,6 +386,10 @@ BAD = {
     "evaluating two texts": ("evaluate --source two --reference two --tsv two", "got --source and --tsv two"),
     "drawing two things": ("draw --run there --model transformer", "only one of --run and --model"),
     "drawing to nowhere": ("draw --model transformer --out none/g.svg", "none"),
+    "a page that is a picture": (
+        "draw --model rnn --step --out g.svg",
+        "step_through: the suffix of g.svg must be .html",
+    ),
     "an unknown picture": ("draw --model transformer --out g.txt", ".txt"),
     "checking no op": ("check sofmax", "sofmax"),
     "inspecting nothing": ("inspect none", "checkpoint none: a readable file is required"),
@@ -984,6 +988,19 @@ def test_draw_writes_a_picture(here, capsys):
 def test_draw_draws_a_run(in_trained, capsys, tmp_path):
     assert main(["draw", "--out", str(tmp_path / "graph.dot")]) == 0
     assert (tmp_path / "graph.dot").exists()
+
+
+@pytest.mark.parametrize("model", ["transformer", "lstm", "language"])
+def test_draw_step_writes_a_page_that_steps_through_one_sentence(here, capsys, model):
+    assert main(["draw", "--step", "--model", model]) == 0
+    assert "parameters on one sentence pair, forward and backward" in capsys.readouterr().out
+    page = (here / "steps.html").read_text()
+    assert '"formula":' in page and '"backward":[' in page
+
+
+def test_draw_step_takes_a_run(in_trained, capsys, tmp_path):
+    assert main(["draw", "--step", "--out", str(tmp_path / "run.html"), "--depth", "1"]) == 0
+    assert '"depth":1' in (tmp_path / "run.html").read_text()
 
 
 def test_check_prints_a_row_for_each_op(capsys):
