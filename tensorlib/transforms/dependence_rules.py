@@ -184,7 +184,7 @@ def added_in_places(site: Site) -> list[Labels]:
         places = places[attributes["index" if isinstance(site.node, ScatterAdd) else "ids"]]
     found = np.zeros((size + 1, site.unknown.size), np.uint64)  # the first row collects what falls into padding
     np.bitwise_or.at(found, np.broadcast_to(places, x.fixed.shape).reshape(-1), x.labels.reshape(-1, found.shape[1]))
-    return [found[1:].reshape(*site.shape, -1)]
+    return [found[1:].reshape(*site.shape, site.unknown.size)]
 
 
 # ---- along axes --------------------------------------------------------------------------------------------------
@@ -208,18 +208,18 @@ def running(site: Site) -> list[Labels]:
 
 
 def normalized_exponentials(site: Site) -> list[Labels]:
-    """Each element of a softmax depends on all that take part; one that takes part alone is 1, and hidden ones are 0.
+    """Each element of a softmax depends on all that are not hidden; the hidden ones are 0.
 
-    Hidden are those outside the mask, and those that are -inf whatever the labelled elements are.
+    Hidden are those outside the mask, and those that are -inf whatever the labelled elements are. A single visible
+    element counts as one that depends on itself, although it is 1: a kernel may compute exp(x) / exp(x), with rounding.
     """
     (x,), visible = site.inputs, site.attributes.get("visible")
     axes = normalized_axes(site.attributes["axis"], x.fixed.ndim, site.node.name)
     hidden = x.infinite & (np.asarray(x.value) < 0)
     if visible is not None:
         hidden = hidden | ~np.asarray(visible)
-    alone = (~hidden).sum(axis=axes, keepdims=True) == 1
     total = over(without(x.labels, hidden), axes, keepdims=True)
-    return [without(union(site.shape, total), hidden | alone)]
+    return [without(union(site.shape, total), hidden)]
 
 
 def normalized_rows(site: Site) -> list[Labels]:
