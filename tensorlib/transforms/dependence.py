@@ -278,9 +278,12 @@ class _Spread:
             return [self.of_formula(node, inputs)]
         found = self.labels(node, inputs)
         if type(node) not in RULES:
-            # It is not run again, because it may be anything; and so nothing that it computes counts as fixed.
+            # It is not run again, because it may be anything. Nothing that it computes is fixed, so ones do as values.
             self.without_rule.append(f"{node.name} {node.origin()}")
-            return [Known.of(labels | self.unknown, None) for labels in found]
+            return [
+                Known.of(labels | self.unknown, np.ones(shape, dtype))
+                for labels, (shape, dtype) in zip(found, node.output_types, strict=True)
+            ]
         with np.errstate(all="ignore"):
             values: Any = type(node).run(*[x.value for x in inputs], **(node.attributes or {}))
         values = values if isinstance(values, tuple) else (values,)
