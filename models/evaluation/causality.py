@@ -122,7 +122,7 @@ class Read(NamedTuple):
     """A call of an embedding: its output, and the token that each id means."""
 
     output: tl.Tensor
-    tokens: np.ndarray
+    tokens: np.ndarray[Any, Any]
     """Tokens, in the shape of the ids."""
 
 
@@ -226,13 +226,13 @@ def _proved(
             t, predicted = column % steps, text.predicted(b, column % steps)
             if predicted is not None and column >= steps and number < begins[steps]:
                 predicted -= 1  # a repeated step reads the latest token itself, which may be another one this time
-            for place in np.ndindex(read.tokens.shape):
-                kind = read.tokens[place].hidden_from(b, predicted)
+            for place, token in np.ndenumerate(read.tokens):
+                kind = token.hidden_from(b, predicted)
                 pairs += kind is not None
                 if kind is not None and dependence[(b, column, *place)]:
                     begin = reads[begins[column]].output.node if begins[column] else None
                     since = 0 if begin is None else begin.serial
-                    leaks.append(Leak(kind, b, t, read.tokens[place], dependence, (b, column, *place), since))
+                    leaks.append(Leak(kind, b, t, token, dependence, (b, column, *place), since))
     sizes = (len(text.source_BS), text.source_BS.shape[1], text.batch.target_in_BT.shape[1])
     return pairs, described(leaks, sizes, SHOWN)
 

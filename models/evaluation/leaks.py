@@ -64,9 +64,7 @@ class Leak(NamedTuple):
             wrong -= 1
         return path[wrong]
 
-    def _belongs(
-        self, step: tl.DependenceStep, first: tl.DependenceStep, sizes: tuple[int, int, int]
-    ) -> bool | None:
+    def _belongs(self, step: tl.DependenceStep, first: tl.DependenceStep, sizes: tuple[int, int, int]) -> bool | None:
         """Return whether an element of a value is where the token may be, and None if that is unknown."""
         home, at = Home.of(step, sizes), Home.of(first, sizes)
         if self.since and self.kind != "another sentence" and not at.sources:

@@ -167,7 +167,7 @@ def depends(y: Tensor, on: Any, *, axes: Axes = None, axes_of_y: Axes = None) ->
     found = []
     for numbers, sizes in groups:
         start, count = int(numbers.min(initial=first)), int(np.prod(sizes))
-        array = bits[..., start : start + count].astype(bool).reshape(*bits.shape[:-1], *sizes)
+        array = bits[..., start : start + count].astype(bool).reshape((*bits.shape[:-1], *sizes))
         found.append(Dependence(array, spread, target, start))
     return found[0] if isinstance(on, Tensor) else found
 

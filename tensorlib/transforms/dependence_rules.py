@@ -53,7 +53,7 @@ class Known(NamedTuple):
     @classmethod
     def of(cls, labels: Labels, value: Any) -> Known:
         """Return what is known of a value with these labels."""
-        return cls(labels, value, ~labels.any(axis=-1))
+        return cls(labels, value, np.asarray(~labels.any(axis=-1)))
 
     @property
     def zero(self) -> np.ndarray:
@@ -99,8 +99,8 @@ def union(shape: Sequence[int], *parts: Labels) -> Labels:
 
 def over(labels: Labels, axes: int | tuple[int, ...], keepdims: bool = False) -> Labels:
     """Return the union over axes of the values."""
-    found: Labels = np.bitwise_or.reduce(labels, axis=axes, keepdims=keepdims)
-    return found
+    found: Any = np.bitwise_or.reduce(labels, axis=axes)
+    return np.expand_dims(found, axes) if keepdims else found
 
 
 def everything(labels: Labels) -> Labels:
@@ -114,7 +114,7 @@ def without(labels: Labels, where: np.ndarray) -> Labels:
 
 
 def anything(site: Site) -> list[Labels]:
-    """The rule for unknown ops: every element of every output can depend on every element of every input."""
+    """Return labels for an unknown op: every element of an output can depend on every element of every input."""
     found = np.bitwise_or.reduce([everything(x.labels) for x in site.inputs])
     return [union(shape, found) for shape, _ in site.node.output_types]
 
@@ -128,19 +128,19 @@ def elementwise_union(site: Site) -> list[Labels]:
 
 
 def sum_of_two(site: Site) -> list[Labels]:
-    """A fixed infinity stays one, whatever finite number is added to it."""
+    """Return the union, except that a fixed infinity stays one, whatever finite number is added to it."""
     x, y = site.inputs
     return [without(union(site.shape, x.labels, y.labels), x.infinite | y.infinite)]
 
 
 def product_of_two(site: Site) -> list[Labels]:
-    """A fixed 0 stays 0, whatever finite number it is multiplied by."""
+    """Return the union, except that a fixed 0 stays 0, whatever finite number it is multiplied by."""
     x, y = site.inputs
     return [without(union(site.shape, x.labels, y.labels), x.zero | y.zero)]
 
 
 def quotient(site: Site) -> list[Labels]:
-    """A fixed 0 stays 0, whatever finite number except 0 it is divided by."""
+    """Return the union, except that a fixed 0 stays 0, whatever finite number except 0 it is divided by."""
     x, y = site.inputs
     return [without(union(site.shape, x.labels, y.labels), np.broadcast_to(x.zero, site.shape))]
 
@@ -168,7 +168,7 @@ def moved(site: Site) -> list[Labels]:
         numbers.append(np.arange(start, start + size).reshape(x.fixed.shape))
         tables.append(x.labels.reshape(-1, words))
         start += size
-    fills = {name: 0 for name in ("value", "fill") if name in site.attributes}
+    fills: dict[str, Any] = {name: 0 for name in ("value", "fill") if name in site.attributes}
     found: Any = type(site.node).run(*numbers, **{**site.attributes, **fills})
     table = np.concatenate(tables)
     return [table[places] for places in (found if isinstance(found, tuple) else (found,))]
@@ -250,7 +250,7 @@ def matrix_product(site: Site) -> list[Labels]:
 
 
 def _contracted(labels: Labels, counts: np.ndarray) -> Labels:
-    """Return for labels (..., n, k, words) and booleans (..., k, m) the union over the k that count, (..., n, m, words).
+    """Return the union over the k that count: (..., n, m, words) for labels (..., n, k, words), counts (..., k, m).
 
     m is 1 if all count.
     """
@@ -280,7 +280,7 @@ def sampled_product(site: Site) -> list[Labels]:
 
 
 def recurrent(site: Site) -> list[Labels]:
-    """A step depends on its input, the state before it and the weights; a step that is not visible keeps the state."""
+    """Let a step depend on its input, the state before it and the weights; an invisible step keeps the state."""
     count, visible = len(site.node.output_types), site.attributes["visible"]
     x, *weights = [known.labels for known in site.inputs[:-count]]
     states = [known.labels for known in site.inputs[-count:]]

@@ -201,13 +201,11 @@ def test_a_cache_that_is_one_step_ahead(monkeypatch):
     monkeypatch.setattr(KeyValueCache, "append", shared)
     found = failures()
     assert not found["training"] and not found["evaluation"]
-    text = complaint(
-        found, "token by token", "a later token", "concatenate", "decoder.layers.0.attention_residual"
-    )
+    text = complaint(found, "token by token", "a later token", "concatenate", "decoder.layers.0.attention_residual")
     assert "decoder_state.py" in text
 
 
-# ---- what the proof cannot see, and what it needs ---------------------------------------------------------------------
+# ---- what the proof cannot see, and what it needs ------------------------------------------------------------------
 
 
 def test_a_leak_around_the_graph_is_found_by_trying(monkeypatch):
