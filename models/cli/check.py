@@ -50,9 +50,10 @@ CAUSAL: dict[str, Config] = {
 def check(*op: str, backend: str = "numpy", causality: bool = False, run: Path | None = None) -> int:
     """Check the gradients of every op and of whole models against finite differences, to second order.
 
+    The exit status is 1 if any gradient is wrong.
+
     With --causality, prove instead that a model's logits depend on no later target token, no padding and no other
-    sentence; where they can, a line names the op, its module and the line that called it. The exit status is 1 if any
-    gradient is wrong, or if anything is not proved.
+    sentence. Where they can, a line names the op, its module and the line that called it, and the exit status is 1.
 
     Args:
         op: names of the ops to check; "transformer", "language-model", "rnn-translator", "gru-translator" and
@@ -87,7 +88,7 @@ def _check_causality(names: Sequence[str], backend: str, run: Path | None) -> in
     for name, model in models.items():
         for report in prove(model):
             proved = "not proved" if report.failures else "proved"
-            print(f"{name:<26}{report.way:<34}{report.pairs:>6}  {proved}", flush=True)
+            print(f"{name:<25} {report.way:<34}{report.pairs:>6}  {proved}", flush=True)
             failures += [f"{name}, {report.way}: {failure}" for failure in report.failures]
     for failure in failures:
         print(f"tensorlib: check: {failure}", file=sys.stderr)

@@ -56,10 +56,11 @@ class Leak(NamedTuple):
         """Return the op on the way from the token to the logit that first brings the token where it must not be.
 
         If the sizes of axes do not tell where the values before it belong, it is the first op that computed such a one.
+        If all belong where they are, the token was read in the wrong place: it is the embedding.
         """
         path = self.dependence.path(*self.at)
         belongs = [self._belongs(step, path[0], sizes) for step in path]
-        wrong = belongs.index(False) if False in belongs else len(path) - 1
+        wrong = belongs.index(False) if False in belongs else 0 if belongs[-1] else len(path) - 1
         while wrong > 0 and belongs[wrong - 1] is None:
             wrong -= 1
         return path[wrong]
@@ -72,7 +73,7 @@ class Leak(NamedTuple):
         if self.kind == "another sentence":
             return None if home.sentence is None else home.sentence == self.token.sentence
         if not home.sources and not home.targets:
-            return None
+            return False if self.since and step.serial >= self.since else None  # a step computes a single position
         if self.kind == "padding":
             return bool(home.sources & at.sources if at.sources else home.targets & at.targets)
         return None if not home.targets else max(home.targets) > self.token.place

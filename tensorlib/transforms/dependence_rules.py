@@ -1,11 +1,10 @@
 """For each op, which elements of its outputs can depend on which elements of its inputs.
 
-A set of labels stands at every element: bits in 64-bit words, an array (*shape, words). A rule gets the sets of an
-op's inputs and returns those of its outputs. It may add a label too many, and never leaves one out that belongs there.
+A rule gets the sets of labels of an op's inputs and returns those of its outputs. It may add a label too many, and
+never leaves one out that belongs there.
 
-An element without any label is *fixed*: it has the value that was recorded, whatever the labelled elements are. This is
-how masks count. A fixed 0 keeps what it multiplies out of a product or sum, and a fixed -inf keeps itself out of a
-softmax and whatever is added to it out of the sum. Both are exact if the other elements are finite.
+Masks count by what is fixed. A fixed 0 keeps what it multiplies out of a product or sum, and a fixed -inf keeps itself
+out of a softmax and whatever is added to it out of the sum. Both are exact if the other elements are finite.
 """
 
 from __future__ import annotations
@@ -36,34 +35,9 @@ from tensorlib.ops.recurrent import Gru, Lstm, Rnn, steps
 from tensorlib.ops.sampled_linear import SampledLinear
 from tensorlib.ops.shape import Astype, BroadcastTo, Concatenate, Copy, Reshape, Split, Transpose
 from tensorlib.ops.softmax import LogSoftmax, Softmax
+from tensorlib.transforms.label_sets import Known, Labels, everything, over, union, without
 
-__all__ = ["FORMULAS", "RULES", "Known", "Labels", "Site", "anything", "union"]
-
-Labels = np.ndarray[Any, np.dtype[np.uint64]]
-"""Sets of labels, (*shape, words): bit i of a set says whether label i is in it."""
-
-
-class Known(NamedTuple):
-    """What is known of a value: its labels, the recorded value, and where it is fixed because it has no label."""
-
-    labels: Labels
-    value: Any
-    fixed: np.ndarray
-
-    @classmethod
-    def of(cls, labels: Labels, value: Any) -> Known:
-        """Return what is known of a value with these labels."""
-        return cls(labels, value, np.asarray(~labels.any(axis=-1)))
-
-    @property
-    def zero(self) -> np.ndarray:
-        """Where the value is 0, whatever the labelled elements are."""
-        return self.fixed & (np.asarray(self.value) == 0)
-
-    @property
-    def infinite(self) -> np.ndarray:
-        """Where the value is inf or -inf, whatever the labelled elements are."""
-        return self.fixed & np.isinf(self.value)
+__all__ = ["FORMULAS", "RULES", "Site", "anything"]
 
 
 class Site(NamedTuple):
@@ -87,30 +61,6 @@ class Site(NamedTuple):
 
 
 Rule = Callable[[Site], list[Labels]]
-
-
-def union(shape: Sequence[int], *parts: Labels) -> Labels:
-    """Return the union of sets that broadcast to `shape`, as a new array."""
-    found = np.zeros((*shape, parts[0].shape[-1]), np.uint64)
-    for part in parts:
-        found |= part
-    return found
-
-
-def over(labels: Labels, axes: int | tuple[int, ...], keepdims: bool = False) -> Labels:
-    """Return the union over axes of the values."""
-    found: Any = np.bitwise_or.reduce(labels, axis=axes)
-    return np.expand_dims(found, axes) if keepdims else found
-
-
-def everything(labels: Labels) -> Labels:
-    """Return the union of the sets of all elements, (words,)."""
-    return over(labels.reshape(-1, labels.shape[-1]), 0)
-
-
-def without(labels: Labels, where: np.ndarray) -> Labels:
-    """Return the sets, empty where the condition holds."""
-    return np.where(where[..., None], np.uint64(0), labels)
 
 
 def anything(site: Site) -> list[Labels]:

@@ -19,6 +19,7 @@ SHOWS = {
     "05_why_is_my_gradient_zero": "100 % of units dead",
     "06_copy_task": "0 1 2 3 4 5 6 7 8 9 -> 0 1 2 3 4 5 6 7 8 9\n",
     "07_recommender": "10 of 10 recommended items are from the cluster that the user likes",
+    "09_wrong_masks": "on target token 0 of sentence 0, by embedding in target_embedding at ",
 }
 QUICKLY = {"06_copy_task": ["--width", "32"]}  # at full size it takes minutes
 
