@@ -5,6 +5,7 @@ import pytest
 
 import tensorlib as tl
 from tensorlib.engine.function import Function
+from tensorlib.ops.cumulative import Recurrence
 from tensorlib.ops.plain import Plain
 from tensorlib.optable import ROWS
 from tensorlib.transforms.dependence_rules import FORMULAS, RULES
@@ -100,6 +101,7 @@ EXACT = {
     "layer_norm": (lambda x: tl.layer_norm(x), X),
     "sum": (lambda x: x.sum(axis=0), X),
     "cumsum": (lambda x: tl.cumsum(x, axis=1), X),
+    "recurrence": (lambda x, a: Recurrence.apply(x, a, axis=0), (4,), (4,)),
     "transpose, reshape, slice": (lambda x: x.swapaxes(0, 1).reshape(2, 6)[:, 1:4], X),
     "concatenate": (lambda x, y: tl.concatenate([x, y, x], axis=1), X, (3, 1)),
     "roll": (lambda x: tl.roll(x, 1, axis=1), X),
@@ -189,6 +191,9 @@ def test_every_draw_of_dropout_counts():
         np.testing.assert_array_equal(tl.depends(y, on=x).array, np.eye(50, dtype=bool))
     ones = tl.dropout(tl.Tensor(np.ones(50), requires_grad=True), 0.9)  # mostly zeros in this draw
     assert tl.depends((ones * x).sum(), on=x).array.all()
+    fixed = tl.dropout(tl.where(np.zeros(50, bool), leaf(50), 1.0), 0.9)  # ones, of which this draw drops most
+    assert (fixed.numpy() == 0).sum() > 30
+    assert tl.depends((fixed * x).sum(), on=x).array.all()
     hidden = tl.softmax(tl.where(np.tri(3, dtype=bool), leaf(3, 3), -np.inf))
     v = leaf(3, 1)
     assert tl.depends(tl.dropout(hidden, 0.5) @ v, on=v, axes=[0], axes_of_y=[0]).array.tolist() == np.tri(3).tolist()
