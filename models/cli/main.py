@@ -23,7 +23,7 @@ COMMANDS = {
     "average": "Average the weights of a run's newest checkpoints.",
     "data": "Prepare text to train on, in a new directory.",
     "draw": "Draw the computation graph of a model's loss.",
-    "check": "Check the gradients of every op and of whole models.",
+    "check": "Check the gradients of every op and of whole models; prove that no model sees later tokens.",
     "inspect": "Show what is in a checkpoint, and whether it is undamaged.",
     "info": "Show versions, backends, GPU and BLAS.",
 }
