@@ -18,6 +18,7 @@ from tensorlib.exchange.safetensors import *  # noqa: F403
 from tensorlib.graphs.building import *  # noqa: F403
 from tensorlib.graphs.drawing import *  # noqa: F403
 from tensorlib.graphs.graph import *  # noqa: F403
+from tensorlib.graphs.notebook import *  # noqa: F403
 from tensorlib.kernels import register_kernels
 from tensorlib.kernels.precision import *  # noqa: F403
 from tensorlib.messages import unknown_name as _unknown_name

@@ -11,6 +11,7 @@ from tensorlib.engine.node import Node, op_name
 from tensorlib.engine.value import Value
 from tensorlib.graphs.attribute_text import attribute_text
 from tensorlib.graphs.calling import call_of
+from tensorlib.graphs.composites import without_own_names
 from tensorlib.graphs.flops import flops_of
 from tensorlib.graphs.graph import Graph, GraphLeaf, GraphNode, GraphValue, ValueRef
 from tensorlib.graphs.held_arrays import held_arrays
@@ -34,13 +35,14 @@ def graph(
     Call it before ``y.backward()``, which releases the graph, or pass ``retain_graph=True`` to it.
 
     Args:
-        y: one Tensor, several Tensors, or a module or function, which is called with `inputs`. Of such inputs, each
-            array or Tensor of floating numbers that has no history is recorded as an input that requires a gradient.
+        y: one Tensor, several Tensors, or a module or function.
+        *inputs: what to call the module or function with. Each array or Tensor of floating numbers that has no history
+            is recorded as an input that requires a gradient.
         names: names for Tensors that no module has named: ``names={"x": x, "w": w}``, or simply ``names=locals()``.
         formulas: call the module or function within `record_formulas`, so that sub-layers such as `feed_forward` are
             recorded as the ops of their formulas, and the ops of a function such as `mean` as a part of their own.
-        values, gradients: also measure each value, by computing it again, and each gradient of the sum of the outputs,
-            by a backward pass that changes nothing; see ``Graph.values``. This takes as long as a training step.
+        values: also measure each value, by computing it again; see ``Graph.values``.
+        gradients: also measure each gradient of the sum of the outputs, by a backward pass that changes nothing.
 
     Raises ValueError for a Tensor without history, TypeError for inputs beside a Tensor, RuntimeError for a graph that
     was released.
@@ -55,7 +57,9 @@ def graph(
     """
     if callable(y):
         called, given = call_of(y, inputs, formulas)
-        return recorded_graph(called, given | dict(names or {}), values=values, gradients=gradients)
+        built = recorded_graph(called, given | dict(names or {}), values=values, gradients=gradients)
+        without_own_names(built)
+        return built
     if inputs or formulas:
         what = "inputs" if inputs else "formulas=True"
         raise TypeError(

@@ -17,10 +17,10 @@ __all__ = ["flops_of"]
 Shape = tuple[int, ...]
 Count = Callable[[Sequence[Shape], Sequence[Shape]], int]
 
-_MOVES = frozenset(
-    "astype broadcast_to concatenate copy reshape split transpose getitem embedding where windows diagonal on_diagonal "
-    "pad scatter_add".split()
-)
+_MOVES = (
+    "astype", "broadcast_to", "concatenate", "copy", "diagonal", "embedding", "getitem", "on_diagonal", "pad",
+    "reshape", "scatter_add", "split", "transpose", "where", "windows",
+)  # fmt: skip
 _SOFTMAX, _NORM = 5, 8
 
 
@@ -78,7 +78,7 @@ def _feed_forward(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
 
 
 def _attention(inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
-    """q (..., T, K), k (..., S, K), v (..., S, V): two products, the scale and a softmax of (..., T, S)."""
+    """Count two products, the scale and a softmax of (..., T, S), for q (..., T, K), k (..., S, K), v (..., S, V)."""
     q, k, v = inputs
     scores = math.prod(q[:-1]) * k[-2]
     return scores * (2 * q[-1] + 2 * v[-1] + 1 + _SOFTMAX)

@@ -1,8 +1,8 @@
-"""Values and gradients of a recorded graph, found again: nodes run forward on raw arrays, and an observed backward pass.
+"""Values and gradients of a recorded graph, found again: ops run again on raw arrays, and a backward pass is observed.
 
-A graph keeps no intermediate values. But each node is an instance of its op, with its attributes, and each input without
-an edge is recorded itself, so ``forward`` can run again from the leaves on. Dropout draws the same mask again, because
-its key and draw are attributes.
+A graph keeps no intermediate values. But each node is an instance of its op, with its attributes, and each input
+without an edge is recorded itself, so ``forward`` can run again from the leaves on. Dropout draws the same mask again,
+because its key and draw are attributes.
 """
 
 from __future__ import annotations
