@@ -83,7 +83,7 @@ class GraphNode:
     >>> x = tl.Tensor([[0.0, 1.0]], requires_grad=True)
     >>> exp, total = tl.graph(tl.exp(x).sum(axis=1))
     >>> exp.op, exp.saved_bytes, exp.flops, total.attributes["axis"]
-    ('exp', 8, 2, '(1,)')
+    ('exp', 8, 2, '1')
     """
 
     number: int

@@ -104,15 +104,19 @@ def measured_text(m: Measured, title: str) -> str:
     """Return the elements of a small array, the range of a large value, or the norm of a large gradient."""
     bad = f", {m.not_finite:,} not finite" if m.not_finite else ""
     if m.arrays > 1:
-        what = "norm " if title == "grad" else ""
         low, high = (m.least_norm, m.norm) if title == "grad" else (m.low, m.high)
-        return f"{what}{number_text(low)} … {number_text(high)}{bad}"
+        return f"{'norm ' if title == 'grad' else ''}{_range(low, high)}{bad}"
     if m.elements:
         texts = [number_text(x) for x in m.elements]
         return texts[0] if not m.shape else f"[{', '.join(texts)}]"
     if title == "grad":
         return f"norm {number_text(m.norm)}{bad}"
-    return f"{number_text(m.low)} … {number_text(m.high)}{bad}"
+    return f"{_range(m.low, m.high)}{bad}"
+
+
+def _range(low: float, high: float) -> str:
+    texts = number_text(low), number_text(high)
+    return " … ".join(texts if texts[0] != texts[1] else texts[:1])
 
 
 def gradient_norm(box: Box, graph: Graph) -> float | None:
