@@ -30,29 +30,36 @@ _HELVETICA_BOLD = (
     + (56, 61, 56, 61, 56, 33, 61, 61, 28, 28, 56, 28, 89, 61, 61, 61, 61, 39, 56, 33, 61, 56, 78, 56, 56, 50)
     + (39, 28, 39, 58)
 )
+_KNOWN = "×·…−≤≥\N{NO-BREAK SPACE}"
+_LONGEST_IN_LEGEND = 22  # characters of the name of a kind or color; a longer text is a line
+_GROUP = re.compile(r'(<g id="[^"]*" class="(?:node|cluster|edge)">)')
 _TEXT = re.compile(r'<text ([^>]*)text-anchor="start" x="([-\d.]+)"([^>]*) font-size="([\d.]+)"([^>]*)>([^<]*)</text>')
 
 
 def readable_everywhere(svg: str) -> str:
-    """Return a picture of Graphviz whose texts are centered where Graphviz has placed them, in the font of the viewer.
+    """Return a picture of Graphviz whose texts are centered in their boxes, in the font of the viewer.
 
-    A text that begins where Graphviz placed it would leave its box to the right where the font is wider.
+    A text that begins where Graphviz placed it would leave its box to the right where the font is wider. Titles of
+    frames and lines below the picture begin at the left, where there is room for them.
     """
-
-    def centered(found: re.Match[str]) -> str:
-        before, x, between, size, after, text = found.groups()
-        table = _HELVETICA_BOLD if "bold" in between + after else _HELVETICA
-        plain = html.unescape(text)
-        width = sum(table[ord(c) - 32] if " " <= c <= "~" else 56 for c in plain) * float(size) / 100
-        if not plain.isascii() and not all(c in _KNOWN or " " <= c <= "~" for c in plain):
-            return found.group()  # Graphviz may have measured these characters otherwise
-        middle = float(x) + width / 2
-        return f'<text {before}text-anchor="middle" x="{middle:.2f}"{between} font-size="{size}"{after}>{text}</text>'
-
-    return _TEXT.sub(centered, svg).replace('font-family="Helvetica,sans-Serif"', f'font-family="{FONTS}"')
+    parts = _GROUP.split(svg)  # the text before each group of a box, frame or arrow, and the kind of the group
+    parts[0] = _TEXT.sub(lambda found: _centered(found, _LONGEST_IN_LEGEND), parts[0])
+    for i in range(1, len(parts), 2):
+        if 'class="node"' in parts[i]:
+            parts[i + 1] = _TEXT.sub(_centered, parts[i + 1])
+    return "".join(parts).replace('font-family="Helvetica,sans-Serif"', f'font-family="{FONTS}"')
 
 
-_KNOWN = "×·…−≤≥"
+def _centered(found: re.Match[str], longest: int = 1000) -> str:
+    """Return a text that is centered where Graphviz centered it; unchanged if Graphviz may have measured otherwise."""
+    before, x, between, size, after, text = found.groups()
+    plain = html.unescape(text)
+    if len(plain) > longest or not all(c in _KNOWN or " " <= c <= "~" for c in plain):
+        return found.group()
+    table = _HELVETICA_BOLD if "bold" in between + after else _HELVETICA
+    width = sum(table[ord(c) - 32] if " " <= c <= "~" else 56 for c in plain) * float(size) / 100
+    middle = float(x) + width / 2
+    return f'<text {before}text-anchor="middle" x="{middle:.2f}"{between} font-size="{size}"{after}>{text}</text>'
 
 
 def page(svg: str, title: str) -> str:
