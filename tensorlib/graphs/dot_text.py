@@ -69,8 +69,9 @@ class _Picture:
                 dot.edge(key, box.key, style="dashed")
         for number, inner in enumerate(frame.frames):
             with dot.subgraph(name=f"cluster_{number}" if level == 0 else f"{dot.name}_{number}") as cluster:
+                side = "r" if cluster.name in self.look.right_titles else "l"
                 label = cell(f"<b>{_text(inner.title)}</b>", width_of(printable(inner.title), 11, bold=True))
-                cluster.attr(label=f"<{label}>", tooltip=_plain(inner.path), labeljust="l", labelloc="t")
+                cluster.attr(label=f"<{label}>", tooltip=_plain(inner.path), labeljust=side, labelloc="t")
                 cluster.attr(style="rounded,filled", fillcolor="#f8fafc" if level % 2 == 0 else "#ffffff")
                 cluster.attr(color="#cbd5e1", fontsize="11", fontcolor=FAINT, margin="10")
                 self.write_frame(cluster, inner, level + 1)

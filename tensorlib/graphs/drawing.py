@@ -21,6 +21,7 @@ from tensorlib.graphs.pages import page, readable_everywhere
 from tensorlib.graphs.placing import work_to_place
 from tensorlib.graphs.rendering import find_renderer, render
 from tensorlib.graphs.rolling import rolled_up
+from tensorlib.graphs.titles import crossed_titles
 from tensorlib.tensor import Tensor
 
 __all__ = ["draw"]
@@ -160,7 +161,20 @@ def picture_of(
 ) -> bytes:
     """Return the picture in this form, folded further than asked for if it cannot be drawn in time or does not fit."""
     deadline = time.monotonic() + SECONDS
-    first = _View(drawn, depth, fold_repeats)
+    chosen, look = _chosen_view(drawn, _View(drawn, depth, fold_repeats), look, command, deadline)
+    try:
+        if form not in ("svg", "html"):
+            look = _with_free_titles(chosen, look, command, deadline)[0] if chosen.view.root.frames else look
+            return _rendered(chosen, look, form, command, deadline)
+        svg = readable_everywhere(_with_free_titles(chosen, look, command, deadline)[1])
+    except TimeoutError as error:
+        remedy = "pass a smaller depth, draw a smaller graph, or write a .dot file"
+        raise RuntimeError(f"draw: {len(chosen.view.boxes):,} boxes at {chosen}: {error}; {remedy}") from None
+    return (page(svg, drawn.headline()) if form == "html" else svg).encode()
+
+
+def _chosen_view(drawn: Graph, first: _View, look: Look, command: str, deadline: float) -> tuple[_View, Look]:
+    """Return the finest view that can be drawn in time and fits, with a note in the look if it is not the first."""
     asked, why = f"{len(first.view.boxes):,} boxes at {first}", first.obstacle()
     best: tuple[float, _View, Look] | None = None
     for candidate in _coarser(drawn, first):
@@ -177,16 +191,28 @@ def picture_of(
             f"draw: {asked} {why}; no folding helps; draw a smaller graph, such as fewer steps of a loop, or write a "
             ".dot file"
         )
-    _, chosen, told = best
-    source = digraph(chosen.graph, chosen.view, told).source
-    try:
-        rendered = render(source, "svg" if form == "html" else form, command, max(1.0, deadline - time.monotonic()))
-    except TimeoutError as error:
-        remedy = "pass a smaller depth, draw a smaller graph, or write a .dot file"
-        raise RuntimeError(f"draw: {len(chosen.view.boxes):,} boxes at {chosen}: {error}; {remedy}") from None
-    if form in ("svg", "html"):
-        rendered = readable_everywhere(rendered.decode()).encode()
-    return page(rendered.decode(), drawn.headline()).encode() if form == "html" else rendered
+    return best[1:]
+
+
+def _rendered(chosen: _View, look: Look, form: str, command: str, deadline: float) -> bytes:
+    source = digraph(chosen.graph, chosen.view, look).source
+    return render(source, form, command, max(0.1, deadline - time.monotonic()))
+
+
+def _with_free_titles(chosen: _View, look: Look, command: str, deadline: float) -> tuple[Look, str]:
+    """Return a look in which titles that an arrow crosses have moved to the right, if fewer are crossed then; the SVG.
+
+    This takes a second layout, which is not begun if the first has taken a quarter of the time that is left.
+    """
+    start = time.monotonic()
+    svg = _rendered(chosen, look, "svg", command, deadline).decode()
+    crossed = crossed_titles(svg)
+    if crossed and time.monotonic() - start < (deadline - start) / 4:
+        other = replace(look, right_titles=crossed)
+        moved = _rendered(chosen, other, "svg", command, deadline).decode()
+        if len(crossed_titles(moved)) < len(crossed):
+            return other, moved
+    return look, svg
 
 
 _UNFIT = "do not fit the size"

@@ -28,6 +28,7 @@ class Look:
     size: tuple[float, float] | None = None  # in inches
     headline: str = ""  # of the whole graph, if only a part is drawn
     note: str = ""
+    right_titles: frozenset[str] = frozenset()  # the names of clusters whose titles are not at the left
 
     @property
     def measures(self) -> bool:
