@@ -160,8 +160,8 @@ def picture_of(
     drawn: Graph, depth: int | None, fold_repeats: bool | None, look: Look, form: str, command: str
 ) -> bytes:
     """Return the picture in this form, folded further than asked for if it cannot be drawn in time or does not fit."""
+    chosen, look = _chosen_view(drawn, _View(drawn, depth, fold_repeats), look, command)
     deadline = time.monotonic() + SECONDS
-    chosen, look = _chosen_view(drawn, _View(drawn, depth, fold_repeats), look, command, deadline)
     try:
         if form not in ("svg", "html"):
             look = _with_free_titles(chosen, look, command, deadline)[0] if chosen.view.root.frames else look
@@ -173,7 +173,7 @@ def picture_of(
     return (page(svg, drawn.headline()) if form == "html" else svg).encode()
 
 
-def _chosen_view(drawn: Graph, first: _View, look: Look, command: str, deadline: float) -> tuple[_View, Look]:
+def _chosen_view(drawn: Graph, first: _View, look: Look, command: str) -> tuple[_View, Look]:
     """Return the finest view that can be drawn in time and fits, with a note in the look if it is not the first."""
     asked, why = f"{len(first.view.boxes):,} boxes at {first}", first.obstacle()
     best: tuple[float, _View, Look] | None = None
@@ -181,7 +181,7 @@ def _chosen_view(drawn: Graph, first: _View, look: Look, command: str, deadline:
         if candidate.obstacle():
             continue
         told = look if candidate is first else replace(look, note=f"folded at {candidate}: {asked} {why or _UNFIT}")
-        scale = _scale(candidate, told, command, deadline)
+        scale = _scale(candidate, told, command)
         if best is None or scale > best[0]:
             best = (scale, candidate, told)
         if scale >= LEAST_SCALE:
@@ -218,13 +218,13 @@ def _with_free_titles(chosen: _View, look: Look, command: str, deadline: float) 
 _UNFIT = "do not fit the size"
 
 
-def _scale(candidate: _View, look: Look, command: str, deadline: float) -> float:
+def _scale(candidate: _View, look: Look, command: str) -> float:
     """Return by what factor the picture has to be made smaller to fit its size; 1 if it has none or fits."""
     if look.size is None:
         return 1.0
     source = digraph(candidate.graph, candidate.view, replace(look, size=None)).source
     try:
-        svg = render(source, "svg", command, max(1.0, deadline - time.monotonic())).decode()
+        svg = render(source, "svg", command, SECONDS / 4).decode()
     except TimeoutError:
         return 0.0
     found = re.search(r'<svg width="([\d.]+)pt" height="([\d.]+)pt"', svg)

@@ -55,6 +55,11 @@ class _Rolling:
         self.paths = [node.path for node in graph.nodes]
         self.leaf_for = list(range(len(graph.leaves)))
         self.leaf_names = [leaf.name for leaf in graph.leaves]
+        self.users: list[list[int]] = [[] for _ in graph.leaves]
+        for node in graph.nodes:
+            for ref in node.inputs:
+                if ref.leaf is not None and node.number not in self.users[ref.leaf][-1:]:
+                    self.users[ref.leaf].append(node.number)
         for run in runs:
             self.roll(run)
         self.numbers = {n: k for k, n in enumerate(n for n, kept in enumerate(self.kept) if n == kept)}
@@ -81,14 +86,13 @@ class _Rolling:
 
     def roll_leaves(self, run: Run) -> None:
         """Let a leaf that only one step uses stand for those that the other steps use in its place."""
-        users = self.users_of_leaves(run)
         for n in range(run.start, run.start + run.period):
             for position, ref in enumerate(self.graph.nodes[n].inputs):
-                if ref.leaf is None or users.get(ref.leaf) != {0}:
+                if ref.leaf is None or self.steps_that_use(ref.leaf, run) != {0}:
                     continue
                 for step in range(1, run.steps):
                     other = self.graph.nodes[n + step * run.period].inputs[position].leaf
-                    if other is not None and users.get(other) == {step}:
+                    if other is not None and self.steps_that_use(other, run) == {step}:
                         self.leaf_for[other] = ref.leaf
                 name, path = self.leaf_names[ref.leaf], self.graph.nodes[n].path
                 levels, marked = levels_of(path), levels_of(self.paths[n])
@@ -98,16 +102,12 @@ class _Rolling:
                         self.leaf_names[ref.leaf] = f"{new}.{name[len(old) + 1 :]}"
                         break
 
-    def users_of_leaves(self, run: Run) -> dict[int, set[int]]:
-        """Return for each leaf the steps of the run that use it; -1 is a node outside the run."""
-        users: dict[int, set[int]] = {}
-        for node in self.graph.nodes:
-            inside = run.start <= node.number < run.stop
-            step = (node.number - run.start) // run.period if inside else -1
-            for ref in node.inputs:
-                if ref.leaf is not None:
-                    users.setdefault(ref.leaf, set()).add(step)
-        return users
+    def steps_that_use(self, leaf: int, run: Run) -> set[int]:
+        """Return the steps of the run that use a leaf; -1 alone if a node outside the run uses it."""
+        users = self.users[leaf]
+        if users[0] < run.start or users[-1] >= run.stop:  # most leaves of a loop, such as its weights, at once
+            return {-1}
+        return {(n - run.start) // run.period for n in users}
 
     def run(self) -> Graph:
         graph = Graph()

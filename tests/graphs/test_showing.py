@@ -12,6 +12,7 @@ from tensorlib.graphs import notebook, rendering
 from tensorlib.graphs.colors import color_of_norm
 from tensorlib.graphs.rolling import rolled_up
 from tensorlib.graphs.text_width import width_of
+from tensorlib.graphs.titles import crossed_titles
 from tests.graphs.test_repeats import loop, recurrent, stack_of_layers
 from tests.recorded import leaf, network
 
@@ -269,3 +270,19 @@ def test_a_notebook_shows_the_picture_or_else_the_summary(monkeypatch):
     monkeypatch.setattr(notebook, "find_renderer", lambda: ("dot", "/does/not/exist"))
     assert g._repr_html_().startswith("<pre>")
     assert tl.Graph()._repr_html_().startswith("<pre>")
+
+
+def test_no_arrow_crosses_the_title_of_a_frame(tmp_path):
+    def loss(x):
+        return tl.exp(x.mean())
+
+    svg = svg_of(loss, tmp_path, inputs=(np.ones((4, 4)),), formulas=True)
+    assert not crossed_titles(svg)
+
+
+def test_a_crossed_title_is_noticed():
+    title = '<text x="10" y="20" font-size="11.00">mean()</text>'
+    frame = f'<g id="clust1" class="cluster">\n<title>cluster_0</title>\n{title}</g>'
+    arrow = '<g id="edge1" class="edge">\n<title>a</title>\n<path fill="none" d="M{0},0C{0},10 {0},20 {0},40"/></g>'
+    assert crossed_titles(frame + arrow.format(20)) == {"cluster_0"}
+    assert crossed_titles(frame + arrow.format(200)) == frozenset()
