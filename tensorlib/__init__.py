@@ -19,6 +19,7 @@ from tensorlib.graphs.building import *  # noqa: F403
 from tensorlib.graphs.derivation import *  # noqa: F403
 from tensorlib.graphs.drawing import *  # noqa: F403
 from tensorlib.graphs.graph import *  # noqa: F403
+from tensorlib.graphs.notebook import *  # noqa: F403
 from tensorlib.graphs.stepping import *  # noqa: F403
 from tensorlib.kernels import register_kernels
 from tensorlib.kernels.precision import *  # noqa: F403

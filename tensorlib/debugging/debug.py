@@ -6,15 +6,19 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
 from tensorlib.debugging.history_cuts import CutTracker
 from tensorlib.debugging.ranges import Range, all_finite, range_of
 from tensorlib.debugging.remedies import backward_remedy, forward_remedy
+from tensorlib.engine.backward import topological_order
 from tensorlib.engine.function import Function
 from tensorlib.engine.recording import Scope, Watch, recording, shown_line
 from tensorlib.engine.value import Value
+from tensorlib.graphs.building import graph_of_nodes
+from tensorlib.graphs.graph import Graph
 from tensorlib.messages import plural
 from tensorlib.tensor import Tensor
 
@@ -29,6 +33,9 @@ def debug() -> Scope:
     The first NaN, or the first Inf computed from finite inputs, raises FloatingPointError. It names the op, the
     module, your line that called it, the shapes and ranges of its inputs, and a remedy. An Inf that was already in the
     inputs, as in a mask of -inf before softmax, passes.
+
+    Any exception that leaves the block or function has an attribute `graph`: what had been recorded by then and still
+    exists, as `tl.graph` returns it, so ``tl.draw(error.graph, "error.svg")`` draws it. It is None if nothing was.
 
     Every op recorded inside also notes its line, so that an exception in its backward, even outside, names the line.
     Cuts of a history are noted too, so that `explain` can say why a gradient is None. They cost memory: the history
@@ -66,6 +73,9 @@ def _debugging() -> Iterator[None]:
         # The report replaces NumPy's warnings.
         with np.errstate(all="ignore"), recording(source=True, formulas=True, watch=watch):
             yield
+    except Exception as error:
+        error.graph = watch.recorded()  # type: ignore[attr-defined]
+        raise
     finally:
         watch.cuts.close()
 
@@ -73,8 +83,19 @@ def _debugging() -> Iterator[None]:
 class _FiniteCheck(Watch):
     def __init__(self) -> None:
         self.cuts = CutTracker()
+        self.nodes: WeakSet[Function] = WeakSet()
+
+    def recorded(self) -> Graph | None:
+        """Return the graph of the nodes recorded so far that still exist."""
+        roots = [node for node in self.nodes if node.edges is not None]
+        try:
+            return graph_of_nodes(topological_order(roots)[::-1]) if roots else None
+        except RuntimeError:  # a part of it was released by a backward pass
+            return None
 
     def forward(self, node: Function, inputs: Sequence[Any], outputs: Sequence[Tensor]) -> None:
+        if node.edges is not None:
+            self.nodes.add(node)
         self.cuts.ran(node, inputs, outputs)
         for k, y in enumerate(outputs):
             if not all_finite(y.array):

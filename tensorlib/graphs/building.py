@@ -2,35 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tensorlib.engine.backward import topological_order
 from tensorlib.engine.function import Function
 from tensorlib.engine.node import Node, op_name
 from tensorlib.engine.value import Value
+from tensorlib.graphs.attribute_text import attribute_text
+from tensorlib.graphs.calling import call_of
+from tensorlib.graphs.composites import without_own_names
+from tensorlib.graphs.flops import flops_of
 from tensorlib.graphs.graph import Graph, GraphLeaf, GraphNode, GraphValue, ValueRef
 from tensorlib.graphs.held_arrays import held_arrays
+from tensorlib.graphs.measured_graph import measured_gradients, measured_values
+from tensorlib.messages import kind_of
 from tensorlib.tensor import Tensor
 
 __all__ = ["graph"]
 
 
-def graph(y: Tensor | Sequence[Tensor], names: Mapping[str, Any] | None = None) -> Graph:
+def graph(
+    y: Tensor | Sequence[Tensor] | Callable[..., Any],
+    *inputs: Any,
+    names: Mapping[str, Any] | None = None,
+    formulas: bool = False,
+    values: bool = False,
+    gradients: bool = False,
+) -> Graph:
     """Return the graph of the computation of `y` (one Tensor or several) as data.
 
-    Call it before ``y.backward()``, which releases the graph, or pass ``retain_graph=True`` to it. `names` names
-    leaves that no module has named: ``names={"x": x, "w": w}``, or simply ``names=locals()``.
+    Call it before ``y.backward()``, which releases the graph, or pass ``retain_graph=True`` to it.
 
-    Raises ValueError for a Tensor without history, RuntimeError for a graph that was released.
+    Args:
+        y: one Tensor, several Tensors, or a module or function.
+        *inputs: what to call the module or function with. Each array or Tensor of floating numbers that has no history
+            is recorded as an input that requires a gradient.
+        names: names for Tensors that no module has named: ``names={"x": x, "w": w}``, or simply ``names=locals()``.
+        formulas: call the module or function within `record_formulas`, so that sub-layers such as `feed_forward` are
+            recorded as the ops of their formulas, and the ops of a function such as `mean` as a part of their own.
+        values: also measure each value, by computing it again; see ``Graph.values``.
+        gradients: also measure each gradient of the sum of the outputs, by a backward pass that changes nothing.
+
+    Raises ValueError for a Tensor without history, TypeError for inputs beside a Tensor, RuntimeError for a graph that
+    was released.
 
     >>> x = tl.Tensor([[1.0, 2.0]], requires_grad=True)
     >>> w = tl.Tensor([[1.0], [1.0]], requires_grad=True)
     >>> graph = tl.graph(tl.tanh(x @ w), names={"x": x, "w": w})
     >>> [node.op for node in graph], [leaf.name for leaf in graph.leaves]
     (['matmul', 'tanh'], ['x', 'w'])
+    >>> [node.op for node in tl.graph(lambda x: tl.exp(-x), np.ones(3))]
+    ['negative', 'exp']
     """
+    if callable(y):
+        called, given = call_of(y, inputs, formulas)
+        built = recorded_graph(called, given | dict(names or {}), values=values, gradients=gradients)
+        without_own_names(built)
+        return built
+    if inputs or formulas:
+        what = "inputs" if inputs else "formulas=True"
+        raise TypeError(
+            f"graph: {what} can only be passed with a module or function to call, got {kind_of(y)}; "
+            "compute y within tl.record_formulas(), and pass names by name: names={...}"
+        )
     outputs = [y] if isinstance(y, Tensor) else list(y)
+    return recorded_graph(outputs, names or {}, values=values, gradients=gradients)
+
+
+def recorded_graph(
+    outputs: Sequence[Any], names: Mapping[str, Any], *, values: bool = False, gradients: bool = False
+) -> Graph:
+    """Return the graph of Tensors, after checking them."""
     if not outputs:
         raise ValueError("graph: needs at least one Tensor, got an empty sequence")
     for output in outputs:
@@ -41,7 +84,23 @@ def graph(y: Tensor | Sequence[Tensor], names: Mapping[str, Any] | None = None) 
                 f"graph: nothing was recorded for the Tensor of shape {output.shape}: none of its inputs requires a "
                 "gradient, or it was computed inside no_grad() or after detach()"
             )
-    return _GraphBuilder(names or {}).build(outputs)
+    nodes = recorded_nodes(outputs, "graph")[::-1]
+    builder = _GraphBuilder(names)
+    built = builder.build(nodes, outputs)
+    if values:
+        built.values = measured_values(nodes, builder.leaf_of)
+    if gradients:
+        built.gradients = measured_gradients(outputs, nodes, builder.leaf_of)
+    return built
+
+
+def graph_of_nodes(nodes: Sequence[Function]) -> Graph:
+    """Return the graph of nodes, oldest first, all of whose inputs are among them; its outputs are what none uses."""
+    built = _GraphBuilder({}).build(nodes, [])
+    used = {ref.node for node in built for ref in node.inputs}
+    last = [node for node in built if node.number not in used]
+    built.outputs = tuple([ValueRef(n.number, None, k, value) for n in last for k, value in enumerate(n.outputs)])
+    return built
 
 
 def recorded_nodes(outputs: Sequence[Tensor], operation: str) -> list[Function]:
@@ -64,24 +123,42 @@ class _GraphBuilder:
         self.graph = Graph()
         self.numbers: dict[Node, int] = {}
         self.leaf_of: dict[int, int] = {}  # id of a leaf Tensor, or of a constant's array -> number
+        self.flops_of: dict[tuple[Any, ...], int] = {}  # a long chain has few distinct ops
         self.value_of: dict[tuple[Any, Any], GraphValue] = {}
         tensors = [(name, x) for name, x in names.items() if isinstance(x, Tensor)]
         self.names = {key: name for name, x in reversed(tensors) for key in (id(x), id(x.array))}
+        self.output_names: dict[Node, dict[int, str]] = {}
+        for name, x in reversed(tensors):
+            if x.node is not None:
+                self.output_names.setdefault(x.node, {})[x.output_index] = name
 
-    def build(self, outputs: Sequence[Tensor]) -> Graph:
-        nodes = recorded_nodes(outputs, "graph")[::-1]
+    def build(self, nodes: Sequence[Function], outputs: Sequence[Tensor]) -> Graph:
         self.numbers = {node: number for number, node in enumerate(nodes)}
         name_of = {cls: op_name(cls) for cls in set(map(type, nodes))}
         for output in outputs:
             if output.node is None:
                 self.leaf(output)
         for number, node in enumerate(nodes):
-            inputs = tuple([self.input(node, position) for position in range(len(node.input_types))])
-            values = tuple([self.value(*output) for output in node.output_types])
-            self.graph.nodes.append(GraphNode(number, name_of[type(node)], node.path, node.source, inputs, values))
+            self.graph.nodes.append(self.node(number, name_of[type(node)], node))
         self.graph.outputs = tuple([self.output(output) for output in outputs])
         self.count_saved(nodes)
         return self.graph
+
+    def node(self, number: int, op: str, node: Function) -> GraphNode:
+        inputs = tuple([self.input(node, position) for position in range(len(node.input_types))])
+        values = tuple([self.value(*output) for output in node.output_types])
+        attributes = node.attributes or {}
+        built = GraphNode(number, op, node.path, node.source, inputs, values)
+        if attributes:
+            built.attributes = {name: attribute_text(value) for name, value in attributes.items()}
+        given = (op, *[ref[3] for ref in inputs], *values, attributes.get("heads", 1))
+        if given not in self.flops_of:
+            shapes = [ref.value.shape for ref in inputs]
+            self.flops_of[given] = flops_of(op, shapes, [value.shape for value in values], given[-1])
+        built.flops = self.flops_of[given]
+        if node in self.output_names:
+            built.names = tuple([self.output_names[node].get(k, "") for k in range(len(values))])
+        return built
 
     def value(self, shape: tuple[int, ...], dtype: Any) -> GraphValue:
         """Return one shared object for equal values, because a long chain has few distinct ones."""
@@ -100,7 +177,9 @@ class _GraphBuilder:
         edge, (given, dtype) = (node.edges or ())[position], node.input_types[position]
         if edge is None:
             value = self.value(getattr(given, "shape", ()), dtype)
-            return ValueRef(None, self.constant(given, value) if value.dtype else None, 0, value)
+            if value.dtype:
+                return ValueRef(None, self.constant(given, value), 0, value)
+            return ValueRef(None, None, 0, value, given if isinstance(given, int | float) else None)
         value = self.value(given, dtype)
         below, output = edge
         if isinstance(below, Value):
@@ -117,7 +196,10 @@ class _GraphBuilder:
 
     def constant(self, array: Any, value: GraphValue) -> int:
         if id(array) not in self.leaf_of:
-            self.leaf_of[id(array)] = self.new_leaf("constant", self.names.get(id(array), ""), value)
+            number = self.new_leaf("constant", self.names.get(id(array), ""), value)
+            if not value.shape:
+                self.graph.leaves[number].scalar = array.item()
+            self.leaf_of[id(array)] = number
         return self.leaf_of[id(array)]
 
     def new_leaf(self, kind: str, name: str, value: GraphValue) -> int:

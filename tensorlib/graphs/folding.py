@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from tensorlib.graphs.graph import Graph, GraphLeaf, GraphNode, GraphValue, ValueRef
 from tensorlib.graphs.repeats import FEWEST, Repeat, find_repeats, without_digits
 
-__all__ = ["PAGE", "Arrow", "Box", "Frame", "View", "fold", "levels_of"]
+__all__ = ["PAGE", "Arrow", "Box", "Frame", "View", "calls_of", "fold", "levels_of"]
 
 PAGE = 60  # boxes; larger views fold what repeats
 
@@ -54,7 +54,11 @@ class Box:
     parameters: int = 0  # the number of elements in parameters that only this folded module or repeat uses
     repeat: Repeat | None = None
     hidden: Counter[str] = field(default_factory=Counter)  # the leaves inside, by their kinds
+    leaves: list[int] = field(default_factory=list)  # the numbers of the parameters inside
     outputs: list[GraphValue] = field(default_factory=list)
+    refs: list[ValueRef] = field(default_factory=list)  # to the outputs of a folded module or repeat
+    saved_bytes: int = 0
+    flops: int = 0
     is_output: bool = False
 
 
@@ -89,7 +93,7 @@ def levels_of(path: str) -> tuple[str, ...]:
     return tuple(levels)
 
 
-def _calls(graph: Graph, depth: int | None) -> list[tuple[Call, ...]]:
+def calls_of(graph: Graph, depth: int | None) -> list[tuple[Call, ...]]:
     """Return for each node the module calls around it, outermost first, down to `depth` + 1 levels.
 
     Two nodes belong to the same call of a module if a path of its own nodes connects them.
@@ -123,16 +127,19 @@ def _find_root(parents: list[int], number: int) -> int:
     return number
 
 
-def fold(graph: Graph, depth: int | None = None) -> View:
-    """Return the view of `graph` opened to `depth`, without what repeats if it is large; None folds nothing."""
-    calls = _calls(graph, depth)
+def fold(graph: Graph, depth: int | None = None, *, repeats: bool = True) -> View:
+    """Return the view of `graph` opened to `depth`, without what repeats if it is large; None folds nothing.
+
+    Without `repeats`, repeats stay visible in a large view, too.
+    """
+    calls = calls_of(graph, depth)
     if depth is None:
         return _Folding(graph, calls, max(map(len, calls), default=0)).run()
     view = _Folding(graph, calls, depth).run()
     for same_shapes in (True, False):
-        if len(view.boxes) > PAGE:
-            repeats = find_repeats(graph, calls, depth, same_shapes=same_shapes)
-            view = _Folding(graph, _inside_repeats(calls, depth, repeats), depth, leaves_repeat=True).run()
+        if repeats and len(view.boxes) > PAGE:
+            found = find_repeats(graph, calls, depth, same_shapes=same_shapes)
+            view = _Folding(graph, _inside_repeats(calls, depth, found), depth, leaves_repeat=True).run()
     return view
 
 
@@ -210,6 +217,7 @@ class _Folding:
         if call is None:
             frame = self.frame(calls, node.path)
             box = Box(f"n{node.number}", "op", frame, node.path, node, outputs=list(node.outputs))
+            box.saved_bytes, box.flops = node.saved_bytes, node.flops
             return self.add(node.number, box)
         if call not in self.boxes:
             frame = self.frame(calls[: calls.index(call)], node.path)
@@ -220,6 +228,8 @@ class _Folding:
                 self.add(call, Box(f"m{call[1]}", "module", frame, path))
         box = self.boxes[call]
         box.ops += 1
+        box.saved_bytes += node.saved_bytes
+        box.flops += node.flops
         box.node = node if box.ops == 1 else None
         return box
 
@@ -230,6 +240,7 @@ class _Folding:
             box = self.boxes[call]
             box.parameters += leaf.value.size if leaf.kind == "parameter" else 0
             box.hidden[leaf.kind] += 1
+            box.leaves += [leaf.number] if leaf.kind == "parameter" else []
             return box
         frame = self.frame(calls, path)
         return self.add(
@@ -289,6 +300,7 @@ class _Folding:
         if box.kind in ("module", "repeat") and (box.key, ref) not in self.delivered:
             self.delivered.add((box.key, ref))
             box.outputs.append(ref.value)
+            box.refs.append(ref)
 
     def replace_single_op_frames(self) -> None:
         for frame in self.frames.values():

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+from tensorlib.graphs.measuring import Measured
 from tensorlib.messages import plural, shown_bytes
 
 __all__ = ["Edge", "Graph", "Leaf", "Node", "Source", "Value"]
@@ -39,14 +40,27 @@ class GraphValue(NamedTuple):
 class ValueRef(NamedTuple):
     """Reference to a value: output `output` of node `node`, or leaf `leaf`. Both are None for a Python number.
 
-    >>> tl.graph(tl.Tensor(2.0, requires_grad=True) * 3).nodes[0].inputs[0].leaf
-    0
+    `number` is the Python number itself, such as the 3 of ``x ** 3``; otherwise None.
+
+    >>> first, second = tl.graph(tl.Tensor(2.0, requires_grad=True) * 3).nodes[0].inputs
+    >>> first.leaf, second.leaf, second.number
+    (0, None, 3)
     """
 
     node: int | None
     leaf: int | None
     output: int
     value: GraphValue
+    number: float | None = None
+
+    @property
+    def slot(self) -> Slot:
+        """The key of this value in ``graph.values`` and ``graph.gradients``."""
+        return ("leaf", self.leaf, 0) if self.node is None else ("node", self.node, self.output)
+
+
+Slot = tuple[str, int | None, int]
+"""A value of a graph: ("node", number of the node, number of its output), or ("leaf", number of the leaf, 0)."""
 
 
 @dataclass(slots=True)
@@ -62,10 +76,14 @@ class GraphNode:
         outputs: shape and dtype of each output.
         saved_bytes: the bytes of memory that it keeps for the backward pass, including masks and indices, but excluding
             leaves and arrays that earlier nodes keep.
+        attributes: the options of the op, such as its axis or shape, as short texts.
+        flops: the floating-point operations of its forward pass, as `tensorlib/graphs/flops.py` counts them.
+        names: for each output, the name that ``names`` gave to the Tensor, or ""; empty if no output has one.
 
-    >>> node = tl.graph(tl.exp(tl.Tensor([0.0, 1.0], requires_grad=True))).nodes[0]
-    >>> node.op, node.saved_bytes
-    ('exp', 8)
+    >>> x = tl.Tensor([[0.0, 1.0]], requires_grad=True)
+    >>> exp, total = tl.graph(tl.exp(x).sum(axis=1))
+    >>> exp.op, exp.saved_bytes, exp.flops, total.attributes["axis"]
+    ('exp', 8, 2, '1')
     """
 
     number: int
@@ -75,6 +93,9 @@ class GraphNode:
     inputs: tuple[ValueRef, ...]
     outputs: tuple[GraphValue, ...]
     saved_bytes: int = 0
+    attributes: dict[str, str] = field(default_factory=dict)
+    flops: int = 0
+    names: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -86,24 +107,31 @@ class GraphLeaf:
         kind: "parameter" (a module holds it), "input" (requires a gradient) or "constant" (does not).
         name: the parameter's name, as "encoder.layers.0.attention.weight", or the name given to `graph`; otherwise "".
         value: shape and dtype.
+        scalar: the number in a constant without axes; otherwise None.
 
     >>> x = tl.Tensor(2.0, requires_grad=True)
-    >>> tl.graph(x * 3, names={"x": x}).leaves
-    [GraphLeaf(number=0, kind='input', name='x', value=GraphValue(shape=(), dtype='float32'))]
+    >>> leaf, three = tl.graph(x * tl.Tensor(3.0), names={"x": x}).leaves
+    >>> (leaf.kind, leaf.name), (three.kind, three.scalar)
+    (('input', 'x'), ('constant', 3.0))
     """
 
     number: int
     kind: str
     name: str
     value: GraphValue
+    scalar: float | None = None
 
 
 class GraphEdge(NamedTuple):
     """One input of one op: `source` (None: a Python number) delivers `value` to input `position` of `target`.
 
+    `number` is that Python number.
+
     >>> x = tl.Tensor(2.0, requires_grad=True)
     >>> [(edge.source and edge.source.kind, edge.target.op) for edge in tl.graph(x * 3).edges]
     [('input', 'multiply'), (None, 'multiply')]
+    >>> [edge.name for edge in tl.graph(x * 3, names={"x": x}).edges]
+    ['x', '3']
     """
 
     source: GraphNode | GraphLeaf | None
@@ -111,6 +139,16 @@ class GraphEdge(NamedTuple):
     target: GraphNode
     position: int
     value: GraphValue
+    number: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the Tensor that flows here, or the number; "" if it has none."""
+        if self.source is None:
+            return "" if self.number is None else repr(self.number)
+        if isinstance(self.source, GraphLeaf):
+            return self.source.name or ("" if self.source.scalar is None else repr(self.source.scalar))
+        return self.source.names[self.output] if self.source.names else ""
 
 
 @dataclass(repr=False)
@@ -121,6 +159,8 @@ class Graph:
         nodes: the ops, each after its inputs.
         leaves: the parameters, inputs and constants that the ops use.
         outputs: references to the Tensors that `graph` was called with.
+        values, gradients: what was measured of each value and of its gradient, if `graph` was asked for it, by
+            `ValueRef.slot`. The gradient is that of the sum of all outputs.
 
     >>> x = tl.Tensor([1.0, 2.0], requires_grad=True)
     >>> tl.graph(tl.softmax(x * 3))
@@ -130,6 +170,11 @@ class Graph:
     nodes: list[GraphNode] = field(default_factory=list)
     leaves: list[GraphLeaf] = field(default_factory=list)
     outputs: tuple[ValueRef, ...] = ()
+    values: dict[Slot, Measured] = field(default_factory=dict)
+    gradients: dict[Slot, Measured] = field(default_factory=dict)
+
+    show: ClassVar[Callable[[Graph], str]]
+    """Returns the picture in a notebook as HTML; set by notebook.py, which draws and so imports this file."""
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -141,9 +186,9 @@ class Graph:
     def edges(self) -> Iterator[GraphEdge]:
         """All edges, node by node, in the order of each node's inputs."""
         for node in self.nodes:
-            for position, (number, leaf, output, value) in enumerate(node.inputs):
-                source = None if number is None else self.nodes[number]
-                yield GraphEdge(source if leaf is None else self.leaves[leaf], output, node, position, value)
+            for position, (above, leaf, output, value, number) in enumerate(node.inputs):
+                source = None if above is None else self.nodes[above]
+                yield GraphEdge(source if leaf is None else self.leaves[leaf], output, node, position, value, number)
 
     @property
     def parameters(self) -> list[GraphLeaf]:
@@ -154,6 +199,11 @@ class Graph:
     def saved_bytes(self) -> int:
         """The memory kept until the backward pass, without parameters and inputs."""
         return sum(node.saved_bytes for node in self.nodes)
+
+    @property
+    def flops(self) -> int:
+        """The floating-point operations of the forward pass."""
+        return sum(node.flops for node in self.nodes)
 
     def op_counts(self) -> Counter[str]:
         """Return how often each op occurs."""
@@ -177,6 +227,9 @@ class Graph:
 
     def __repr__(self) -> str:
         return f"Graph({self.headline()})"
+
+    def _repr_html_(self) -> str:
+        return type(self).show(self)
 
 
 # The public names, such as tl.Node. Inside tensorlib, Node and Value are classes of the engine.

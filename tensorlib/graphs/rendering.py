@@ -47,7 +47,7 @@ def render(text: str, form: str, command: str, seconds: float) -> bytes:
                 process.stdin.flush()
                 status = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"{command} was not done after {seconds:g} s") from None
+            raise TimeoutError(f"{command} was not done after {round(seconds, 1):g} s") from None
         picture.seek(0)
         complaints.seek(0)
         if status != 0:

@@ -46,13 +46,16 @@ class _Item(NamedTuple):
     sources: list[int | None]  # for each input from outside the item: the item that computes it, None for a leaf
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
+    """Equal consecutive steps: the items from `start` to `stop`, `period` of them a step."""
+
     start: int
     stop: int
     period: int
 
     @property
     def steps(self) -> int:
+        """The number of steps."""
         return (self.stop - self.start) // self.period
 
     @property
@@ -70,15 +73,29 @@ def find_repeats(
     of axes may differ between steps, as in a loop that lengthens a sequence.
     """
     items = _items(graph, calls, depth)
-    number_of: dict[Hashable, int] = {}
-    kinds = np.array([number_of.setdefault(_kind(item, same_shapes), len(number_of)) for item in items], dtype=np.int64)
-    runs = [run for period in _periods(kinds.tolist()) for run in _runs(items, kinds, period)]
-    around = [calls[item.nodes[0].number] for item in items]
     found = []
-    for run in _chosen(runs, [0, *map(_shared, around, around[1:])]):
+    for run in _runs_of(items, calls, same_shapes, FEWEST):
         nodes = tuple([node for item in run.folded for node in items[item].nodes])
         found.append(Repeat(f"r{nodes[0].number}", run.steps - 2, nodes))
     return found
+
+
+def find_runs(
+    graph: Graph, calls: Sequence[tuple[Hashable, ...]], depth: int, *, same_shapes: bool, fewest: int
+) -> list[Run]:
+    """Return the runs of at least `fewest` equal steps, as `find_repeats` does; of open modules, items are nodes."""
+    return _runs_of(_items(graph, calls, depth), calls, same_shapes, fewest)
+
+
+def _runs_of(
+    items: Sequence[_Item], calls: Sequence[tuple[Hashable, ...]], same_shapes: bool, fewest: int
+) -> list[Run]:
+    number_of: dict[Hashable, int] = {}
+    kinds = np.array([number_of.setdefault(_kind(item, same_shapes), len(number_of)) for item in items], dtype=np.int64)
+    periods = _periods(kinds.tolist(), fewest)
+    runs = [run for period in periods for run in _runs(items, kinds, period, fewest)]
+    around = [calls[item.nodes[0].number] for item in items]
+    return _chosen(runs, [0, *map(_shared, around, around[1:])], fewest)
 
 
 def _items(graph: Graph, calls: Sequence[tuple[Hashable, ...]], depth: int) -> list[_Item]:
@@ -129,7 +146,7 @@ def _shared(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
-def _periods(kinds: Sequence[int]) -> list[int]:
+def _periods(kinds: Sequence[int], fewest: int) -> list[int]:
     """Return the distances between items of one kind that occur often enough to be a run's period."""
     places: dict[int, list[int]] = {}
     for place, kind in enumerate(kinds):
@@ -138,21 +155,21 @@ def _periods(kinds: Sequence[int]) -> list[int]:
     for of_kind in places.values():
         for lag in range(1, _LAGS + 1):
             votes.update(map(operator.sub, of_kind[lag:], of_kind))
-    return [period for period, n in votes.most_common(_PERIODS) if n >= FEWEST - 1]
+    return [period for period, n in votes.most_common(_PERIODS) if n >= fewest - 1]
 
 
-def _runs(items: Sequence[_Item], kinds: np.ndarray, period: int) -> Iterator[_Run]:
-    """Yield the longest runs of at least `FEWEST` steps of this period."""
+def _runs(items: Sequence[_Item], kinds: np.ndarray, period: int, fewest: int) -> Iterator[Run]:
+    """Yield the longest runs of at least `fewest` steps of this period."""
     same = np.concatenate([[False], kinds[:-period] == kinds[period:], [False]])
     starts, stops = np.flatnonzero(np.diff(same.astype(np.int8))).reshape(-1, 2).T.tolist()
     for start, stop in zip(starts, stops, strict=True):
-        if stop - start < (FEWEST - 1) * period:
+        if stop - start < (fewest - 1) * period:
             continue
         for n in range(start, stop):
             if not _continues(items[n].sources, items[n + period].sources, start, period, n < start + period):
-                yield _Run(start, n + period, period)
+                yield Run(start, n + period, period)
                 start = n + 1
-        yield _Run(start, stop + period, period)
+        yield Run(start, stop + period, period)
 
 
 def _continues(now: list[int | None], then: list[int | None], start: int, period: int, is_first: bool) -> bool:
@@ -168,23 +185,30 @@ def _continues(now: list[int | None], then: list[int | None], start: int, period
     return True
 
 
-def _chosen(runs: list[_Run], shared: Sequence[int]) -> list[_Run]:
+def _chosen(runs: list[Run], shared: Sequence[int], fewest: int) -> list[Run]:
     """Choose the run that hides most items, then the best ones in what remains visible."""
-    chosen: list[_Run] = []
+    chosen: list[Run] = []
     pending = [(0, len(shared), runs)]
     while pending:
         low, high, runs = pending.pop()
-        runs = [_Run(max(run.start, low), min(run.stop, high), run.period) for run in runs]
-        runs = [run for run in runs if run.steps >= FEWEST]
+        runs = [Run(max(run.start, low), min(run.stop, high), run.period) for run in runs]
+        runs = [run for run in runs if run.steps >= fewest]
         if runs:
-            best = _aligned(max(runs, key=lambda run: (len(run.folded), -run.period)), shared)
+            best = max(runs, key=lambda run: (len(_hidden(run, fewest)), -run.period))
+            best = _aligned(best, shared, fewest)
             chosen.append(best)
-            pending += [(low, best.folded.start, runs), (best.folded.stop, high, runs)]
+            hidden = _hidden(best, fewest)
+            pending += [(low, hidden.start, runs), (hidden.stop, high, runs)]
     return chosen
 
 
-def _aligned(run: _Run, shared: Sequence[int]) -> _Run:
+def _hidden(run: Run, fewest: int) -> range:
+    """Return the items that are not searched again: of `FEWEST` steps or more, the first and the last stay visible."""
+    return run.folded if fewest == FEWEST else range(run.start, run.start + run.steps * run.period)
+
+
+def _aligned(run: Run, shared: Sequence[int], fewest: int) -> Run:
     """Let the steps begin where the fewest modules are cut apart, if enough steps remain."""
-    latest = run.stop - FEWEST * run.period
+    latest = run.stop - fewest * run.period
     start = min(range(run.start, min(run.start + run.period - 1, latest) + 1), key=lambda n: (shared[n], n))
-    return _Run(start, run.stop, run.period)
+    return Run(start, run.stop, run.period)

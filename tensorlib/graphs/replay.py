@@ -1,22 +1,25 @@
-"""What a recorded graph computed: its values, run again from what the nodes kept, and its gradients as they arrive."""
+"""The values of a recorded graph: its ops run again on raw arrays.
+
+A graph keeps no intermediate values. But each node is an instance of its op, with its attributes, and each input
+without an edge is recorded itself, so ``forward`` can run again from the leaves on. Dropout draws the same mask again,
+because its key and draw are attributes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeAlias
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tensorlib.arrays.array import Array
 from tensorlib.arrays.sharing import read_only
-from tensorlib.engine.backward import backward_pass
 from tensorlib.engine.function import Function
-from tensorlib.engine.recording import Watch, recording
-from tensorlib.engine.value import Value
-from tensorlib.tensor import Tensor
+from tensorlib.engine.recording import recording
+from tensorlib.engine.value import Value, as_array
 
-__all__ = ["Delivery", "GradientStep", "Slot", "observe_gradients", "recorded_values"]
+__all__ = ["Slot", "inputs_of", "recorded_values", "replayed"]
 
 Slot: TypeAlias = tuple[int, int]
 """A value by number: the id of its node or leaf, and the number of the output."""
@@ -34,7 +37,7 @@ def recorded_values(nodes: Sequence[Function], operation: str) -> dict[Slot, Arr
     for node in nodes:
         slots = [(id(node), k) for k in range(len(node.output_types))]
         if not all(slot in values for slot in slots):
-            for slot, array in zip(slots, _outputs_again(node, values, operation), strict=True):
+            for slot, array in zip(slots, _outputs_again(node, inputs_of(node, values), operation), strict=True):
                 values.setdefault(slot, array)
     return values
 
@@ -61,14 +64,14 @@ def _saved_values(nodes: Sequence[Function]) -> dict[Slot, Array]:
     return values
 
 
-def _outputs_again(node: Function, values: dict[Slot, Array], operation: str) -> tuple[Array, ...]:
-    arrays = [read_only(x) for x in inputs_of(node, values)]
+def _outputs_again(node: Function, inputs: Sequence[Any], operation: str) -> tuple[Array, ...]:
+    arrays = [read_only(x) for x in inputs]
     try:
         with np.errstate(all="ignore"), recording(record=False, watch=None, tape=None, precision=node.precision):
             outputs = type(node).run(*arrays, **(node.attributes or {}))
     except Exception as error:
         raise RuntimeError(f"{operation}: the op {node.name} could not be run again: {error}") from error
-    outputs = tuple(outputs) if isinstance(outputs, tuple) else (outputs,)
+    outputs = tuple([as_array(y) for y in (outputs if isinstance(outputs, tuple) else (outputs,))])
     for y, (shape, _) in zip(outputs, node.output_types, strict=False):
         if np.shape(y) != tuple(shape):
             raise RuntimeError(
@@ -78,82 +81,30 @@ def _outputs_again(node: Function, values: dict[Slot, Array], operation: str) ->
     return outputs
 
 
-# ---- gradients ---------------------------------------------------------------------------------------------------
+def replayed(nodes: Sequence[Function], operation: str = "graph") -> Iterator[tuple[Function, list[Any], Any]]:
+    """Yield each node, oldest first, with the values of its inputs and outputs, computed again from the leaves.
 
+    Unlike `recorded_values`, it holds a value only until its last use. Raises RuntimeError as that does.
 
-class Delivery(NamedTuple):
-    """One contribution to a gradient: `dx`, and `total`, the sum of it and all contributions before it.
-
-    Both are what `observe_gradients` was told to keep of the arrays.
+    >>> from tensorlib.graphs.replay import replayed
+    >>> a = tl.Tensor(3.0, requires_grad=True)
+    >>> b = a * 2
+    >>> c = b + 1
+    >>> [(node.name, outputs[0].item()) for node, _, outputs in replayed([b.node, c.node])]
+    [('multiply', 6.0), ('add', 7.0)]
     """
-
-    dx: Any
-    total: Any
-
-
-class GradientStep(NamedTuple):
-    """One node's part of a backward pass: the gradients of its outputs, and what it delivers to each input."""
-
-    node: Function
-    dys: list[Any]
-    deliveries: list[Delivery | None]
-
-
-class _Gradients(Watch):
-    """Keeps the gradients of a backward pass in the order in which the engine computes them. Calls no hooks."""
-
-    runs_hooks = False
-
-    def __init__(self, keep: Callable[[Any], Any]) -> None:
-        self.keep = keep  # the arrays may be added to in place later, so something must be kept of them at once
-        self.steps: list[GradientStep] = []
-        self.of_leaf: dict[int, Any] = {}
-        self.sums: dict[Slot, Array] = {}
-
-    def backward(self, node: Function, dys: Sequence[Any], dxs: Sequence[Any]) -> None:
-        for k in range(len(dys)):
-            self.sums.pop((id(node), k), None)
-        deliveries: list[Delivery | None] = []
-        for edge, dx in zip(node.edges or (), dxs, strict=True):
-            known = edge is not None and dx is not None
-            deliveries.append(self.deliver((id(edge[0]), edge[1]), dx) if known and edge else None)
-        self.steps.append(GradientStep(node, [self.keep(dy) for dy in dys], deliveries))
-
-    def deliver(self, slot: Slot, dx: Array) -> Delivery:
-        self.sums[slot] = self.sums[slot] + dx if slot in self.sums else dx
-        return Delivery(self.keep(dx), self.keep(self.sums[slot]))
-
-    def arrived(self, leaf: Value, dx: Any) -> None:
-        self.of_leaf[id(leaf)] = self.keep(dx)
-
-
-def observe_gradients(
-    outputs: Sequence[Tensor], nodes: Sequence[Function], keep: Callable[[Any], Any]
-) -> tuple[list[Delivery], list[GradientStep], dict[int, Any]]:
-    """Run a backward pass from `outputs` that changes neither ``.grad`` nor the graph, and calls no hooks.
-
-    It starts with ones: for an output that is not a scalar, this gives the gradients of its sum. `nodes` are those that
-    computed `outputs`. ``keep(array)`` returns what to remember of an array: not the array itself, to which the pass
-    may write later.
-
-    Returns what the pass starts with, a delivery for each output; the steps, in the engine's order; and what is kept of
-    each leaf's gradient, by id of the leaf.
-    """
-    watch = _Gradients(keep)
-    seeds = [y.backend.xp.ones(y.shape, y.dtype) for y in outputs]
-    slots = [(id(y), 0) if y.node is None else (id(y.node), y.output_index) for y in outputs]
-    begun = [watch.deliver(slot, seed) for slot, seed in zip(slots, seeds, strict=True)]
-    with np.errstate(all="ignore"), _checkpoints_kept(nodes), recording(record=False, watch=watch, tape=None):
-        backward_pass(outputs, seeds, None, retain_graph=True, create_graph=False)
-    return begun, watch.steps, watch.of_leaf
-
-
-@contextmanager
-def _checkpoints_kept(nodes: Sequence[Function]) -> Iterator[None]:
-    """Afterwards, drop the arrays again that a checkpoint computed for the backward pass."""
-    before = [(node, node.saved, node.statistics, node.region) for node in nodes if node.region is not None]
-    try:
-        yield
-    finally:
-        for node, saved, statistics, region in before:
-            node.saved, node.statistics, node.region = saved, statistics, region
+    uses = Counter((id(edge[0]), edge[1]) for node in nodes for edge in node.edges or () if edge is not None)
+    values: dict[Slot, Array] = {}
+    for node in nodes:
+        inputs = inputs_of(node, values)
+        outputs = _outputs_again(node, inputs, operation)
+        yield node, inputs, outputs
+        for k, y in enumerate(outputs):
+            if uses[id(node), k]:
+                values[id(node), k] = y
+        for edge in node.edges or ():
+            if edge is not None:
+                slot = id(edge[0]), edge[1]
+                uses[slot] -= 1
+                if not uses[slot]:
+                    values.pop(slot, None)  # a leaf is not among them

@@ -19,8 +19,9 @@ from tensorlib.graphs.array_summaries import ArrayTable
 from tensorlib.graphs.building import graph, recorded_nodes
 from tensorlib.graphs.folding import levels_of
 from tensorlib.graphs.graph import Graph, GraphLeaf, GraphNode
+from tensorlib.graphs.observing import Delivery, observe_gradients
 from tensorlib.graphs.op_texts import op_text, printable
-from tensorlib.graphs.replay import Delivery, observe_gradients, recorded_values
+from tensorlib.graphs.replay import recorded_values
 from tensorlib.messages import shown
 from tensorlib.tensor import Tensor
 
@@ -87,7 +88,7 @@ def film_of(y: Tensor | Sequence[Tensor], names: Mapping[str, Any] | None = None
             f"step_through: {len(nodes):,} ops are more than the {MOST_NODES:,} that a page can show; "
             "record fewer, such as fewer steps of a loop or layers, or use draw, which folds what repeats"
         )
-    return _Film(outputs, nodes, graph(outputs, names), names or {}).film(depth)
+    return _Film(outputs, nodes, graph(outputs, names=names), names or {}).film(depth)
 
 
 def _checked_outputs(y: Any) -> list[Tensor]:

@@ -27,14 +27,14 @@ def test_a_leaf_alone_is_a_graph_and_a_picture(tmp_path):
     assert "(3,)" in dot_text(leaf(3), tmp_path)
 
 
-def test_a_long_chain_needs_no_recursion_and_is_refused_by_name(tmp_path):
+def test_a_long_chain_needs_no_recursion_and_is_folded_where_it_cannot_be_drawn(tmp_path):
     y = leaf(1)
     for _ in range(20_000):
         y = tl.tanh(y)
     g = tl.graph(y)
     assert len(g) == 20_000 and g.nodes[-1].inputs[0].node == 19_998
-    with pytest.raises(ValueError, match=r"20,001 boxes at depth=None .*pass depth=0, which shows 4,"):
-        tl.draw(g, tmp_path / "g.svg", depth=None)
+    svg = tl.draw(g, tmp_path / "g.svg", depth=None).read_text()
+    assert "steps ×20000" in svg and "20,001 boxes at depth=None are more than the 1,000 that can be drawn" in svg
     assert dot_text(g, tmp_path, depth=None).count(" -> ") == 20_000
     assert dot_text(g, tmp_path).count(" -> ") == 3  # the leaf, the first op, 19,998 more, the last op
 
@@ -166,10 +166,12 @@ def test_a_missing_folder_is_named(tmp_path):
         tl.draw(network(), tmp_path / "nowhere" / "g.dot")
 
 
-def test_too_many_boxes_name_the_depth_that_fits(tmp_path, monkeypatch):
-    only_pure(monkeypatch)
+def test_too_many_boxes_are_folded_as_little_as_needed_and_the_picture_says_so(tmp_path, monkeypatch, any_renderer):
     monkeypatch.setattr(drawing, "MOST_BOXES", 8)
-    with pytest.raises(ValueError, match=r"boxes at depth=None are more than the 8 .* pass depth=1, which shows 4,"):
+    svg = tl.draw(network(), tmp_path / "g.svg", depth=None).read_text()
+    assert "folded at depth=2, fold_repeats=True: 28 boxes at depth=None are more than the 8" in html.unescape(svg)
+    monkeypatch.setattr(drawing, "MOST_BOXES", 1)
+    with pytest.raises(ValueError, match=r"28 boxes at depth=None are more than the 1 .* no folding helps;"):
         tl.draw(network(), tmp_path / "g.svg", depth=None)
 
 

@@ -51,23 +51,22 @@ def test_a_circle_of_boxes_is_estimated_too():
     assert work_to_place(fold(tl.graph(y), 0)) >= 0
 
 
-def test_a_long_loop_is_drawn_at_once_and_refused_where_nothing_is_folded(tmp_path):
+def test_a_long_loop_is_drawn_at_once_and_folded_where_placing_it_would_take_minutes(tmp_path):
     assert tl.draw(loop(150), tmp_path / "g.svg").read_bytes().count(b"148 more steps") >= 1
-    with pytest.raises(ValueError, match="would take minutes") as caught:
-        tl.draw(loop(150), tmp_path / "whole.svg", depth=None)
-    assert str(caught.value) == (
-        "draw: 302 boxes at depth=None with so many long arrows between them would take minutes to place; "
-        "pass depth=0, which shows 7, or write a .dot file"
+    svg = tl.draw(loop(150), tmp_path / "whole.svg", depth=None).read_text()
+    assert "steps ×150" in svg
+    assert (
+        "folded at depth=None, fold_repeats=True: 302 boxes at depth=None with so many long arrows between them would "
+        "take minutes to place" in svg
     )
-    assert tl.draw(loop(150), tmp_path / "whole.dot", depth=None).exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["g.svg", "whole.dot"]
+    assert tl.draw(loop(150), tmp_path / "whole.dot", depth=None).read_text().count(" -> ") == 450
 
 
 def test_what_no_depth_helps_is_said(tmp_path):
     values = [leaf(3)]
     for _ in range(45):
         values.append(tl.tanh(tl.concatenate(values).sum() * values[0]))
-    with pytest.raises(ValueError, match=r"^draw: \d+ boxes at depth=2 with .*; no other depth helps; draw a smaller "):
+    with pytest.raises(ValueError, match=r"^draw: \d+ boxes at depth=2 with .*; no folding helps; draw a smaller "):
         tl.draw(values[-1], tmp_path / "g.svg")
 
 
