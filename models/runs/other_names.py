@@ -167,9 +167,9 @@ _OURS = {
 
 # By the reason why there is no such option, the names of such options.
 _FACTS = {
-    "Everything is computed in float32.": (
-        "fp16 bf16 tf32 amp apex-amp half half-precision float16 mixed-precision precision memory-efficient-fp16 "
-        "dtype model-dtype"
+    "Everything is computed in float32, except products with --precision bf16, on a CPU that has them.": (
+        "fp16 bf16 tf32 amp apex-amp half half-precision float16 mixed-precision memory-efficient-fp16 dtype "
+        "model-dtype"
     ),
     "The environment variable TENSORLIB_THREADS sets the number of threads.": (
         "threads num-threads n-threads cpu-threads"

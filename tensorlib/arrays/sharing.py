@@ -35,6 +35,55 @@ def kept(array: Any) -> Any:
     return array.copy() if SHARED and hasattr(array, "base") and id(_owner(array)) in SHARED else array
 
 
+SMALL = 1 << 18  # bytes
+
+
+class Given:
+    """A constant that an op was given, for who looks at the graph later; the backward pass does not need it.
+
+    A small one is held, as a copy if the caller can write to it. A large one is held weakly, so that memory is freed as
+    if it were not noted; not at all if the caller can write to it.
+    """
+
+    __slots__ = ("_held", "_weak", "shape")
+
+    def __init__(self, array: Any, of_caller: bool) -> None:
+        of_caller = of_caller or (bool(SHARED) and kept(array[:0] if array.ndim else array) is not array)
+        self.shape, self._held, self._weak = array.shape, None, lambda: None  # type: tuple[int, ...], Any, Any
+        if array.nbytes <= SMALL:
+            self._held = array.copy() if of_caller else array
+        elif not of_caller:
+            self._weak = weakref.ref(array)
+
+    def array(self, serial: int) -> Array | None:
+        """Return the constant as it was at the time `serial`; None if it no longer exists so."""
+        found = self._held if self._held is not None else self._weak()
+        return None if found is None or overwritten_since(found, serial) else found
+
+
+def value_of(given: Any, serial: int, whose: str) -> Any:
+    """Return the number or array that `noted` noted, as it was at the time `serial`.
+
+    Raises RuntimeError, whose message begins with `whose`, for a large array that no longer exists so.
+    """
+    if not isinstance(given, Given):
+        return given
+    if (array := given.array(serial)) is None:
+        raise RuntimeError(
+            f"{whose}: its constant input of shape {given.shape} is needed, which is no longer there; of over "
+            f"{SMALL // 1024} kB, keep it as a Tensor in a variable of yours or in a module, and do not write to it"
+        )
+    return array
+
+
+def noted(x: Any, given: Any) -> Any:
+    """Return what a node notes of an input without an edge: `Given`, or a number as it is.
+
+    x is the argument of ``forward``, made from `given`: itself if that is an array of the caller.
+    """
+    return Given(x, x is given) if hasattr(x, "nbytes") else x
+
+
 def read_only(array: Any) -> Any:
     """Return a view of an array of NumPy that cannot be written to; return anything else as it is."""
     if isinstance(array, np.ndarray):

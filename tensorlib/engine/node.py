@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array
-from tensorlib.arrays.sharing import SHARED, kept, overwritten_since
+from tensorlib.arrays.sharing import SHARED, kept, noted, overwritten_since
 from tensorlib.engine.recording import shown_line
 from tensorlib.engine.value import Value, as_array, wrap
 
@@ -26,7 +26,7 @@ Edge = tuple["Node | Value", int]
 """The destination of a gradient: a node and the number of one of its outputs, or a leaf and 0. See `edge_of`."""
 
 ArrayType = tuple[Any, Any]
-"""The shape and dtype of an input or output; of an input without an edge, itself (an array or number) and its dtype."""
+"""The shape and dtype of an input or output; of an input without an edge, what `noted` returns, and its dtype."""
 
 
 class Node:
@@ -77,8 +77,8 @@ class Node:
         if self.saved:
             self._note_saved_roles(inputs, outputs, given)
         input_types: list[Any] = []  # in loops: before Python 3.12 a comprehension costs a function call
-        for x, edge in zip(inputs, self.edges or (), strict=True):
-            input_types.append((x, getattr(x, "dtype", None)) if edge is None else (x.shape, x.dtype))
+        for x, edge, one in zip(inputs, self.edges or (), given, strict=True):
+            input_types.append((noted(x, one), getattr(x, "dtype", None)) if edge is None else (x.shape, x.dtype))
         output_types: list[Any] = []
         for y in outputs:
             output_types.append((y.shape, y.dtype))

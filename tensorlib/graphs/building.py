@@ -57,7 +57,7 @@ def graph(
     """
     if callable(y):
         called, given = call_of(y, inputs, formulas)
-        built = recorded_graph(called, given | dict(names or {}), values=values, gradients=gradients)
+        built = recorded_graph(called, given | names_of(names), values=values, gradients=gradients)
         without_own_names(built)
         return built
     if inputs or formulas:
@@ -66,8 +66,17 @@ def graph(
             f"graph: {what} can only be passed with a module or function to call, got {kind_of(y)}; "
             "compute y within tl.record_formulas(), and pass names by name: names={...}"
         )
+    if not isinstance(y, Tensor | list | tuple):
+        raise TypeError(f"graph: needs a Tensor, several Tensors, a module or a function, got {kind_of(y)}")
     outputs = [y] if isinstance(y, Tensor) else list(y)
-    return recorded_graph(outputs, names or {}, values=values, gradients=gradients)
+    return recorded_graph(outputs, names_of(names), values=values, gradients=gradients)
+
+
+def names_of(names: Mapping[str, Any] | None, operation: str = "graph") -> dict[str, Any]:
+    """Return the argument `names` as a dict, after a check of its type."""
+    if names is not None and not isinstance(names, Mapping):
+        raise TypeError(f"{operation}: names must be a dict, such as locals() or {{'x': x}}, got {kind_of(names)}")
+    return dict(names or {})
 
 
 def recorded_graph(
@@ -88,7 +97,7 @@ def recorded_graph(
     builder = _GraphBuilder(names)
     built = builder.build(nodes, outputs)
     if values:
-        built.values = measured_values(nodes, builder.leaf_of)
+        built.values = measured_values(outputs, nodes, builder.leaf_of)
     if gradients:
         built.gradients = measured_gradients(outputs, nodes, builder.leaf_of)
     return built
@@ -178,7 +187,8 @@ class _GraphBuilder:
         if edge is None:
             value = self.value(getattr(given, "shape", ()), dtype)
             if value.dtype:
-                return ValueRef(None, self.constant(given, value), 0, value)
+                array = given.array(node.serial)
+                return ValueRef(None, self.constant(given if array is None else array, value), 0, value)
             return ValueRef(None, None, 0, value, given if isinstance(given, int | float) else None)
         value = self.value(given, dtype)
         below, output = edge

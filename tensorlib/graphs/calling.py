@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib.arrays.random import default_generator
 from tensorlib.engine.recording import recording
 from tensorlib.engine.value import wrap
 from tensorlib.graphs.composites import CompositeNames
@@ -23,7 +24,7 @@ def call_of(function: Callable[..., Any], inputs: Sequence[Any], formulas: bool)
     """
     given = [_input(x) for x in inputs]
     with recording(record=True, **({"formulas": True, "watch": CompositeNames()} if formulas else {})):
-        result = function(*given)
+        result = _without_drawing(function, given)
     found = _tensors_in(result)
     recorded = [y for y in found if y.requires_grad]
     if not recorded:
@@ -33,6 +34,16 @@ def call_of(function: Callable[..., Any], inputs: Sequence[Any], formulas: bool)
             f"{f'{len(found)} without history' if found else type(result).__name__}; pass inputs of floating numbers"
         )
     return recorded, dict(zip(_parameter_names(function, len(given)), given, strict=False))
+
+
+def _without_drawing(function: Callable[..., Any], given: Sequence[Any]) -> Any:
+    """Return ``function(*given)``; the default generator, from which dropout draws, remains as it is."""
+    generator = default_generator()
+    before = generator.state
+    try:
+        return function(*given)
+    finally:
+        generator.state = before
 
 
 def _input(x: Any) -> Any:

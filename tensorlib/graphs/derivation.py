@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.backend import backend_of
+from tensorlib.arrays.sharing import value_of
 from tensorlib.engine.function import Function
 from tensorlib.engine.value import Value
-from tensorlib.graphs.building import recorded_nodes
+from tensorlib.graphs.building import names_of, recorded_nodes
 from tensorlib.graphs.derivation_latex import latex_of
 from tensorlib.graphs.derivation_text import text_of
+from tensorlib.graphs.replay import replayed, require_same
 from tensorlib.graphs.script import script_of
 from tensorlib.graphs.steps import Given, Held, Step
 from tensorlib.messages import plural
@@ -147,7 +149,7 @@ def derive(y: Tensor, names: Mapping[str, Any] | None = None, *, gradient: Any =
         if weights.shape != y.shape:
             raise ValueError(f"derive: the gradient must have the output's shape {y.shape}, got {weights.shape}")
         seed = Held.of(weights)
-    return _Builder(names or {}).build(y, seed)
+    return _Builder(names_of(names, "derive")).build(y, seed)
 
 
 class _Builder:
@@ -168,6 +170,9 @@ class _Builder:
     def build(self, y: Tensor, seed: Held | None) -> Derivation:
         found = self.derivation
         nodes = recorded_nodes([y], "derive")[::-1]
+        for node, _, results in replayed(nodes, "derive"):
+            for k, array in enumerate(results):
+                require_same([y], (id(node), k), array, "derive")
         if y.node is None:
             self.leaf(y)
         for number, node in enumerate(nodes, start=1):
@@ -202,7 +207,8 @@ class _Builder:
     def input(self, node: Function, position: int) -> str | float:
         edge, (given, dtype) = (node.edges or ())[position], node.input_types[position]
         if edge is None:
-            return given if dtype is None else self.constant(given)
+            value = value_of(given, node.serial, f"derive: {node.name}")
+            return value if dtype is None else self.constant(value)
         below, output = edge
         return self.leaf(below) if isinstance(below, Value) else self.symbol_of[below, output]
 
@@ -252,7 +258,7 @@ def _copied(node: Function) -> tuple[int, ...]:
     found = []
     for position, (role, array) in enumerate(node.saved_by_role()):
         if role >= 0 and (node.edges or ())[role] is None:
-            given = node.input_types[role][0]
+            given = value_of(node.input_types[role][0], node.serial, f"derive: {node.name}")
             if given is not array and getattr(given, "strides", None) != getattr(array, "strides", None):
                 found.append(position)
     return tuple(found)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tensorlib.graphs.folding import Box
 from tensorlib.graphs.graph import Graph, GraphNode, GraphValue, ValueRef
-from tensorlib.graphs.measuring import Measured
+from tensorlib.graphs.measuring import Measured, joined
 from tensorlib.messages import shown_bytes
 
 __all__ = ["SHOWN", "Look", "attribute_line", "extra_lines", "gradient_norm", "value_lines"]
@@ -64,14 +64,19 @@ def attribute_line(node: GraphNode) -> str:
 
 def extra_lines(box: Box, graph: Graph, show: frozenset[str]) -> list[str]:
     """Return the lines about numbers, memory and operations in a box."""
-    refs = refs_of(box)
     lines = []
     if show & {"values", "statistics"}:
-        lines += _measured_lines("data", refs, graph.values, show)
+        lines += _measured_lines("data", _measured_in(box, graph.values), show)
     if "gradients" in show or ("statistics" in show and graph.gradients):
-        lines += _measured_lines("grad", refs, graph.gradients, show)
+        lines += _measured_lines("grad", _measured_in(box, graph.gradients), show)
         if own := [m for leaf in box.leaves if (m := graph.gradients.get(("leaf", leaf, 0)))]:
-            lines.append(f"grad of parameters: norm {number_text(total_norm(own))}")
+            several = any(m.arrays > 1 for m in own) or (box.repeat is not None and len(own) > 1)
+            both = min(m.least_norm for m in own), max(m.norm for m in own)
+            lines.append(
+                f"grad of each parameter: norm {_range(*both)}"
+                if several
+                else f"grad of parameters: norm {number_text(total_norm(own))}"
+            )
     if "memory" in show and box.saved_bytes:
         lines.append(f"keeps {shown_bytes(box.saved_bytes)}")
     if "operations" in show and box.flops:
@@ -86,10 +91,17 @@ def refs_of(box: Box) -> list[ValueRef]:
     return [ValueRef(None, box.leaf.number, 0, box.leaf.value)] if box.leaf else box.refs
 
 
-def _measured_lines(
-    title: str, refs: Sequence[ValueRef], found: dict[tuple[str, int | None, int], Measured], show: frozenset[str]
-) -> list[str]:
-    known = [found[ref.slot] for ref in refs if ref.slot in found]
+def _measured_in(box: Box, found: Mapping[tuple[str, int | None, int], Measured]) -> list[Measured]:
+    """Return what is known of the values that leave a box; of a repeat, one range over the results of all its steps."""
+    if box.repeat and box.repeat.nodes:
+        length = len(box.repeat.nodes) // box.repeat.steps
+        results = box.repeat.nodes[length - 1 :: length]
+        steps = [m for node in results if (m := found.get(("node", node.number, 0)))]
+        return [joined(steps)] if steps else []
+    return [found[ref.slot] for ref in refs_of(box) if ref.slot in found]
+
+
+def _measured_lines(title: str, known: Sequence[Measured], show: frozenset[str]) -> list[str]:
     if not known:
         return []
     lines = [f"{title} {measured_text(one, title)}" for one in known[:3]]
@@ -121,8 +133,14 @@ def _range(low: float, high: float) -> str:
 
 
 def gradient_norm(box: Box, graph: Graph) -> float | None:
-    """Return the norm of all gradients of the values that leave a box; None if there is none."""
-    known = [graph.gradients[ref.slot] for ref in refs_of(box) if ref.slot in graph.gradients]
+    """Return the norm of all gradients of the values that leave a box; None if there is none.
+
+    Of several steps, it is the smallest or the largest norm, whichever is further from 1, so that a picture does not
+    hide what vanishes or explodes.
+    """
+    known = _measured_in(box, graph.gradients)
+    if len(known) == 1 and known[0].arrays > 1:
+        return max(known[0].least_norm, known[0].norm, key=lambda x: abs(math.log10(x)) if x > 0 else math.inf)
     return total_norm(known) if known else None
 
 

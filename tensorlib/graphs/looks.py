@@ -14,6 +14,8 @@ SIZES = {"page": (7.3, 10.7), "slide": (12.6, 6.8)}  # inches: A4 upright and 16
 
 def look_of(show: str | Sequence[str], color: str, direction: str, size: Any) -> Look:
     """Return the look that these options of `draw` describe. Raises ValueError for an unknown one."""
+    if not isinstance(show, str | Sequence):
+        raise TypeError(f"draw: show must be some of {', '.join(SHOWN)}, or () for none; got {show!r}")
     shown = frozenset([show] if isinstance(show, str) else show)
     if unknown := sorted(shown - set(SHOWN)):
         raise ValueError(f"draw: show must be some of {', '.join(SHOWN)}; got {', '.join(map(repr, unknown))}")

@@ -10,7 +10,7 @@ from tensorlib.engine.recording import Watch
 from tensorlib.engine.value import Value
 from tensorlib.graphs.measuring import Measured, measured
 from tensorlib.graphs.observing import backward_under
-from tensorlib.graphs.replay import replayed
+from tensorlib.graphs.replay import replayed, require_same
 from tensorlib.tensor import Tensor
 
 __all__ = ["measured_gradients", "measured_values"]
@@ -18,18 +18,21 @@ __all__ = ["measured_gradients", "measured_values"]
 Place = tuple[str, int | None, int]  # as `ValueRef.slot` in graph.py
 
 
-def measured_values(nodes: Sequence[Function], leaf_of: Mapping[int, int]) -> dict[Place, Measured]:
+def measured_values(
+    outputs: Sequence[Tensor], nodes: Sequence[Function], leaf_of: Mapping[int, int]
+) -> dict[Place, Measured]:
     """Return what there is to say about the value of each leaf and each output of each node.
 
     `leaf_of` has the number of each leaf by the id of its Tensor, and of each constant by the id of its array.
     """
     found: dict[Place, Measured] = {}
-    for number, (node, inputs, outputs) in enumerate(replayed(nodes)):
+    for number, (node, inputs, results) in enumerate(replayed(nodes)):
         for x, edge in zip(inputs, node.edges or (), strict=True):
             leaf = leaf_of.get(id(x) if edge is None else id(edge[0]))
             if leaf is not None and ("leaf", leaf, 0) not in found:
                 found["leaf", leaf, 0] = measured(x)
-        for k, y in enumerate(outputs):
+        for k, y in enumerate(results):
+            require_same(outputs, (id(node), k), y, "graph")
             found["node", number, k] = measured(y)
     return found
 

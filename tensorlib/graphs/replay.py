@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tensorlib.arrays.array import Array
-from tensorlib.arrays.sharing import read_only
+from tensorlib.arrays.sharing import read_only, value_of
 from tensorlib.engine.function import Function
 from tensorlib.engine.recording import recording
 from tensorlib.engine.value import Value, as_array
 
-__all__ = ["Slot", "inputs_of", "recorded_values", "replayed"]
+__all__ = ["Slot", "inputs_of", "recorded_values", "replayed", "require_same"]
 
 Slot: TypeAlias = tuple[int, int]
 """A value by number: the id of its node or leaf, and the number of the output."""
@@ -37,17 +37,19 @@ def recorded_values(nodes: Sequence[Function], operation: str) -> dict[Slot, Arr
     for node in nodes:
         slots = [(id(node), k) for k in range(len(node.output_types))]
         if not all(slot in values for slot in slots):
-            for slot, array in zip(slots, _outputs_again(node, inputs_of(node, values), operation), strict=True):
+            for slot, array in zip(
+                slots, _outputs_again(node, inputs_of(node, values, operation), operation), strict=True
+            ):
                 values.setdefault(slot, array)
     return values
 
 
-def inputs_of(node: Function, values: dict[Slot, Array]) -> list[Any]:
+def inputs_of(node: Function, values: dict[Slot, Array], operation: str) -> list[Any]:
     """Return the arguments of the node's `forward`: arrays, and Python numbers where it got numbers."""
     inputs: list[Any] = []
     for edge, (given, _) in zip(node.edges or (), node.input_types, strict=True):
         if edge is None:
-            inputs.append(given)
+            inputs.append(value_of(given, node.serial, f"{operation}: {node.name}"))
         else:
             inputs.append(edge[0].array if isinstance(edge[0], Value) else values[id(edge[0]), edge[1]])
     return inputs
@@ -96,7 +98,7 @@ def replayed(nodes: Sequence[Function], operation: str = "graph") -> Iterator[tu
     uses = Counter((id(edge[0]), edge[1]) for node in nodes for edge in node.edges or () if edge is not None)
     values: dict[Slot, Array] = {}
     for node in nodes:
-        inputs = inputs_of(node, values)
+        inputs = inputs_of(node, values, operation)
         outputs = _outputs_again(node, inputs, operation)
         yield node, inputs, outputs
         for k, y in enumerate(outputs):
@@ -108,3 +110,19 @@ def replayed(nodes: Sequence[Function], operation: str = "graph") -> Iterator[tu
                 uses[slot] -= 1
                 if not uses[slot]:
                     values.pop(slot, None)  # a leaf is not among them
+
+
+def require_same(outputs: Sequence[Value], slot: Slot, array: Any, operation: str) -> None:
+    """Raise RuntimeError if `array`, computed again for a slot, is not the value of the output that it belongs to.
+
+    A leaf may have got new data since, as in an optimizer's step. Only the ops that need its value for their gradients
+    have noted its version.
+    """
+    for y in outputs:
+        if y.node is not None and (id(y.node), y.output_index) == slot:
+            xp = y.backend.xp
+            if not bool(xp.array_equal(array, y.array, equal_nan=y.dtype.kind == "f")):
+                raise RuntimeError(
+                    f"{operation}: the ops give another value than when they were recorded, as if the data of a Tensor "
+                    f"had been replaced since; call {operation} before an update"
+                )

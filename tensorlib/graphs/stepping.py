@@ -11,17 +11,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from tensorlib.arrays.sharing import value_of
 from tensorlib.engine.function import Function
 from tensorlib.engine.recording import shown_line
 from tensorlib.engine.value import Value
 from tensorlib.exchange.safetensors import write_atomically
 from tensorlib.graphs.array_summaries import ArrayTable
-from tensorlib.graphs.building import graph, recorded_nodes
+from tensorlib.graphs.building import graph, names_of, recorded_nodes
 from tensorlib.graphs.folding import levels_of
 from tensorlib.graphs.graph import Graph, GraphLeaf, GraphNode
 from tensorlib.graphs.observing import Delivery, observe_gradients
 from tensorlib.graphs.op_texts import op_text, printable
-from tensorlib.graphs.replay import recorded_values
+from tensorlib.graphs.replay import recorded_values, require_same
 from tensorlib.messages import shown
 from tensorlib.tensor import Tensor
 
@@ -88,7 +89,7 @@ def film_of(y: Tensor | Sequence[Tensor], names: Mapping[str, Any] | None = None
             f"step_through: {len(nodes):,} ops are more than the {MOST_NODES:,} that a page can show; "
             "record fewer, such as fewer steps of a loop or layers, or use draw, which folds what repeats"
         )
-    return _Film(outputs, nodes, graph(outputs, names=names), names or {}).film(depth)
+    return _Film(outputs, nodes, graph(outputs, names=names), names_of(names, "step_through")).film(depth)
 
 
 def _checked_outputs(y: Any) -> list[Tensor]:
@@ -115,12 +116,15 @@ class _Film:
         self.outputs, self.nodes, self.drawn = outputs, nodes, drawn
         self.table = ArrayTable()
         self.values = recorded_values(nodes, "step_through")
+        for slot, array in self.values.items():
+            require_same(outputs, slot, array, "step_through")
         self.number = {id(node): n for n, node in enumerate(nodes)}
         self.leaves: dict[int, Any] = {}  # by number: the leaf, or the array of a constant
         for node, copy in zip(nodes, drawn.nodes, strict=True):
             for edge, (given, _), ref in zip(node.edges or (), node.input_types, copy.inputs, strict=True):
                 if ref.leaf is not None:
-                    self.leaves[ref.leaf] = given if edge is None else edge[0]
+                    whose = f"step_through: {node.name}"
+                    self.leaves[ref.leaf] = value_of(given, node.serial, whose) if edge is None else edge[0]
         for x, ref in zip(outputs, drawn.outputs, strict=True):
             if ref.leaf is not None:
                 self.leaves[ref.leaf] = x

@@ -13,7 +13,7 @@ import numpy as np
 
 from tensorlib.engine.node import Edge
 from tensorlib.engine.value import edge_of
-from tensorlib.messages import shown
+from tensorlib.messages import kind_of, shown
 from tensorlib.tensor import Tensor
 from tensorlib.transforms.label_sets import Known, Labels, over, single_labels
 from tensorlib.transforms.label_spread import DependenceStep, Spread
@@ -113,6 +113,8 @@ def depends(y: Tensor, on: Any, *, axes: Axes = None, axes_of_y: Axes = None) ->
 
     Raises ValueError for a Tensor without history, and on a GPU; RuntimeError for a graph that was released.
     """
+    if not isinstance(on, Tensor | list | tuple):
+        raise TypeError(f"depends: on must be a Tensor or a list of Tensors, got {kind_of(on)}")
     sources = [on] if isinstance(on, Tensor) else list(on)
     for name, x in [("y", y), *[("on", x) for x in sources]]:
         _check_recorded(name, x)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensorlib.arrays.sharing import value_of
 from tensorlib.engine.backward import topological_order
 from tensorlib.engine.function import Function
 from tensorlib.engine.node import Edge
@@ -73,7 +74,7 @@ class Spread:
         edge = node.edges[position]
         if edge is not None:
             return self.at(edge)
-        value = node.input_types[position][0]
+        value = value_of(node.input_types[position][0], node.serial, f"depends: {node.name}")
         return Known.of(np.zeros((*np.shape(value), self.unknown.size), np.uint64), value)
 
     def outputs(self, node: Function, inputs: Sequence[Known]) -> list[Known]:

@@ -1,5 +1,7 @@
 """Values and gradients found again from the record: they are those of the forward and the backward pass."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -111,3 +113,78 @@ def test_a_module_that_is_drawn_alone_needs_no_loss():
         ("parameter", "bias"),
     ]
     assert g.gradients["node", len(g) - 1, 0].norm == pytest.approx(np.sqrt(8))
+
+
+# ---- what a graph keeps of its constants ----
+
+
+def test_large_constants_are_not_kept_alive():
+    x = tl.Tensor(np.ones(1 << 20, np.float32), requires_grad=True)
+    tracemalloc.start()
+    try:
+        y = x
+        for _ in range(5):
+            y = y + tl.Tensor(np.full(1 << 20, 0.5, np.float32))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2.5 * x.data.nbytes  # the last value, and what one addition makes
+    assert len(tl.graph(y)) == 5
+    with pytest.raises(
+        RuntimeError, match=r"^derive: add: its constant input of shape \(1048576,\) .* no longer there"
+    ):
+        tl.derive(y.sum())
+
+
+def test_constants_that_exist_are_found():
+    x, c = tl.Tensor(np.ones(1 << 17, np.float32), requires_grad=True), tl.Tensor(np.arange(1 << 17, dtype="f"))
+    y = x + c
+    *_, (_, inputs, _) = replayed(recorded_nodes([y], "test"))
+    assert inputs[1] is c.array
+
+
+def test_a_small_array_of_the_caller_is_copied():
+    a, x = np.ones(3, np.float32), tl.Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    y, z = x + a, x + tl.from_numpy(a)
+    a[:] = 100
+    for found in (y, z):
+        *_, (_, _, outputs) = replayed(recorded_nodes([found], "test"))
+        np.testing.assert_array_equal(outputs[0], [2, 3, 4])
+
+
+@pytest.mark.parametrize("name", ["graph", "step_through", "derive"])
+def test_data_that_was_replaced_since_is_an_error(name, tmp_path):
+    w = tl.Tensor([1.0, 2.0], requires_grad=True)
+    y = (w + 1).sum()  # neither op notes the version of w, whose value no gradient needs
+    w.data = np.array([100.0, 200.0], np.float32)
+    look = {
+        "graph": lambda: tl.graph(y, values=True),
+        "step_through": lambda: tl.step_through(y, tmp_path / "steps.html"),
+        "derive": lambda: tl.derive(y),
+    }
+    with pytest.raises(RuntimeError, match=f"^{name}: the ops give another value .* before an update"):
+        look[name]()
+
+
+def test_drawing_a_module_leaves_the_random_numbers_of_training():
+    x, layer = np.ones((2, 50), np.float32), nn.Dropout(0.5)
+    tl.seed(3)
+    expected = tl.dropout(x, 0.5).numpy()
+    tl.seed(3)
+    tl.graph(layer, x)
+    np.testing.assert_array_equal(tl.dropout(x, 0.5).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("look", "message"),
+    [
+        (lambda y: tl.graph(3), "graph: needs a Tensor, several Tensors, a module or a function, got int"),
+        (lambda y: tl.graph(y, names=["y"]), "graph: names must be a dict, .* got list"),
+        (lambda y: tl.derive(y, names="y"), "derive: names must be a dict, .* got str"),
+        (lambda y: tl.draw(y, "y.svg", show=None), "draw: show must be some of .*; got None"),
+        (lambda y: tl.depends(y, on=3), "depends: on must be a Tensor or a list of Tensors, got int"),
+    ],
+)
+def test_arguments_of_other_types(look, message):
+    with pytest.raises(TypeError, match=f"^{message}"):
+        look(tl.exp(tl.Tensor(1.0, requires_grad=True)))

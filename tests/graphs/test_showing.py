@@ -286,3 +286,13 @@ def test_a_crossed_title_is_noticed():
     arrow = '<g id="edge1" class="edge">\n<title>a</title>\n<path fill="none" d="M{0},0C{0},10 {0},20 {0},40"/></g>'
     assert crossed_titles(frame + arrow.format(20)) == {"cluster_0"}
     assert crossed_titles(frame + arrow.format(200)) == frozenset()
+
+
+def test_steps_in_one_box_show_the_gradient_that_vanishes(tmp_path):
+    w, h = tl.Tensor(np.eye(4) * 0.5, requires_grad=True), tl.Tensor(np.ones((1, 4)))
+    for _ in range(70):
+        h = tl.tanh(h @ w)
+    text = tl.draw(h.sum(), tmp_path / "h.dot", show="gradients", color="gradient").read_text()
+    box = next(line for line in text.splitlines() if "68 more steps" in line)
+    assert re.search(r"grad norm \S+e-\d\d … 1<", box.replace("−", "-"))
+    assert f'fillcolor="{color_of_norm(1e-20)}"' in box

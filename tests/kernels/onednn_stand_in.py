@@ -24,14 +24,14 @@ class StandIn:
     """NumPy in the place of oneDNN, with a list of the products that were asked for."""
 
     def __init__(self, product_type):
-        self.shapes, self.limits = [], []
+        self.shapes, self.limits, self.status = [], [], 0
 
         def product(tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz):
             self.shapes.append((m, n, k))
             result = matrix(z, m, n, ldz, ctypes.c_float)
             new = alpha * (operand(x, tx, m, k, ldx) @ operand(y, ty, k, n, ldy))
             result[:] = new + beta * result if beta else new
-            return 0
+            return self.status
 
         self.functions = (
             product_type(product),

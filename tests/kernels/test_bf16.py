@@ -1,6 +1,7 @@
 """Products in bf16: rounding, what is refused, and kernels against the formula, with a stand-in for oneDNN."""
 
 import ctypes
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -101,8 +102,10 @@ def test_bf16_is_refused_where_something_is_missing(monkeypatch):
     ],
 )
 def test_bf16_names_what_is_missing(monkeypatch, instructions, functions, message):
+    from tensorlib.kernels import numba
     from tensorlib.kernels.numba import onednn
 
+    monkeypatch.setattr(numba, "_REPLACED", {})  # as if no product in bf16 had been asked for
     wrong = functions and onednn.Functions(lambda *_: 0, None, None)  # it writes nothing
     monkeypatch.setattr(precision, "chosen", lambda: "numba")
     monkeypatch.setattr(onednn, "has_instructions", lambda: instructions)
@@ -147,13 +150,26 @@ def samples():
     yield "linear_cross_entropy_formula", (rows, normal(600, 32).T, bias, options)
 
 
+@contextmanager
+def formula_of_product():
+    """Let formulas round the operands of every product, also of small ones, as `product` says."""
+    product = overridable()["product"]
+    kernel = product.dispatch(np.ndarray)
+    product.register(np.ndarray, product.dispatch(object))
+    try:
+        yield
+    finally:
+        product.register(np.ndarray, kernel)
+
+
 @pytest.mark.parametrize(("name", "arguments"), [*samples()])
 def test_kernels_compute_the_rounded_formula(name, arguments, stand_in):
     formula = overridable()[name]
     stand_in.shapes.clear()
     backend = tl.get_backend("numpy")
     with recording(precision="bf16"):
-        expected, _ = run(formula.dispatch(object), arguments, backend, name in KEEPING)
+        with formula_of_product():
+            expected, _ = run(formula.dispatch(object), arguments, backend, name in KEEPING)
         between = len(stand_in.shapes)
         results, _ = run(formula.dispatch(np.ndarray), arguments, backend, name in KEEPING)
     exact, _ = run(formula.dispatch(np.ndarray), arguments, backend, name in KEEPING)
@@ -242,3 +258,37 @@ def test_the_convention_of_onednn_is_that_of_its_float32_product():
     status = product(ord("T"), ord("T"), 5, 6, 7, 2.0, x.ctypes.data, 5, y.ctypes.data, 7, 1.0, z.ctypes.data, 6)
     assert status == 0
     np.testing.assert_allclose(z, 2 * x.T @ y.T + 1, rtol=1e-5)
+
+
+def test_products_of_few_rows_are_exact_both_ways(stand_in):
+    x, w = tl.Tensor(normal(100, 300), requires_grad=True), tl.Tensor(normal(300, 400), requires_grad=True)
+    for f in (lambda: tl.linear(x, w), lambda: x @ w):
+        results = []
+        for precision_name in ("float32", "bf16"):
+            x.grad = w.grad = None
+            with recording(precision=precision_name):
+                y = f()
+            y.sum().backward()
+            results.append([y.numpy(), x.grad.numpy(), w.grad.numpy()])
+        for exact, rounded in zip(*results, strict=True):
+            np.testing.assert_array_equal(rounded, exact)
+    assert not stand_in.shapes
+
+
+def test_a_product_that_fails_is_nan(stand_in, monkeypatch):
+    monkeypatch.setattr(stand_in, "status", 1)
+    with recording(precision="bf16"):
+        assert np.isnan(tl.linear(X, W, B).numpy()).all()
+
+
+@compiled_only
+def test_a_numba_that_cannot_be_imported_is_named(monkeypatch):
+    from tensorlib.kernels import numba
+
+    def fail():
+        raise ImportError("Numba needs NumPy 2.3 or less")
+
+    monkeypatch.setattr(numba, "_REPLACED", {})
+    monkeypatch.setattr(numba, "_import_numba", fail)
+    with pytest.raises(RuntimeError, match=r"bf16 requires Numba, which cannot be imported: Numba needs NumPy"):
+        tl.precision("bf16")

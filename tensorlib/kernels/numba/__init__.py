@@ -11,8 +11,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,7 @@ FILES = {
     "softmax": ("softmax_formula", "softmax_gradient"),
     "update": ("adam_update", "average_update", "sgd_update"),
 }
+_CONNECTING = Lock()
 _REPLACED: dict[Any, Callable[..., Any]] = {}  # by formula, the kernel for NumPy
 
 
@@ -88,13 +91,20 @@ def _first_call(formula: Any, file: str) -> Callable[..., Any]:
 
 def bf16_ready() -> str | None:
     """Prepare products in bf16; return None or, if this machine does not have them, what they require."""
-    _import_numba()
-    onednn = import_module(f"{__name__}.onednn")
+    if linalg.product in _REPLACED:
+        return None
+    try:
+        _import_numba()
+        onednn = import_module(f"{__name__}.onednn")
+    except ImportError as error:
+        return f"requires Numba, which cannot be imported: {error}"
     if not onednn.has_instructions():
         return "requires a processor with AVX512_BF16 instructions, and this one has none; use float32"
     functions = onednn.functions_of_onednn()
     if functions is None:
         return 'requires oneDNN; pip install -e ".[bf16]"'
+    if not import_module(f"{__name__}.blas").FOUND:
+        return "requires a NumPy that brings its own OpenBLAS, as its wheels do; pip install numpy"
     if not onednn.check(functions.product):
         return "products of the installed oneDNN are wrong on this processor; use float32"
     connect_bf16(functions)
@@ -103,12 +113,14 @@ def bf16_ready() -> str | None:
 
 def connect_bf16(functions: Any) -> None:
     """Let compiled kernels multiply bf16 matrices by these functions (onednn.py); once, the first ones stay."""
-    if linalg.product in _REPLACED:
-        return
-    import_module(f"{__name__}.onednn").connect(functions)
-    import_module(f"{__name__}.blas").compile_for_bf16()
-    _REPLACED[linalg.product] = linalg.product.dispatch(np.ndarray)
-    overrides(linalg.product)(import_module(f"{__name__}.product").product_in_bf16)
+    with _CONNECTING:
+        if linalg.product in _REPLACED:
+            return
+        import_module(f"{__name__}.onednn").connect(functions)
+        import_module(f"{__name__}.blas").compile_for_bf16()
+        kernel, before = import_module(f"{__name__}.product").product_in_bf16, linalg.product.dispatch(np.ndarray)
+        linalg.product.register(np.ndarray, partial(kernel, before))
+        _REPLACED[linalg.product] = before  # last: another thread takes it for the sign that all is ready
 
 
 def _import_numba() -> None:

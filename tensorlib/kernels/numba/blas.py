@@ -50,8 +50,9 @@ _sgemm = _external("scipy_cblas_sgemm64_", types.float32)
 _dgemm = _external("scipy_cblas_dgemm64_", types.float64)
 
 
-def _call(*arguments: Any) -> None:
-    """Call the function of the dtype of the first factor."""
+def _call(*arguments: Any) -> int:
+    """Call the function of the dtype of the first factor; return 0 unless it fails."""
+    raise NotImplementedError  # this is for compiled code
 
 
 @overload(_call)
@@ -61,14 +62,16 @@ def _choose(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz):  # ty
         def call_onednn(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz):  # type: ignore[no-untyped-def]
             before = threads()
             set_threads(1)
-            multiply_bf16(LETTER[tx - PLAIN], LETTER[ty - PLAIN], m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz)
+            status = multiply_bf16(LETTER[tx - PLAIN], LETTER[ty - PLAIN], m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz)
             set_threads(before)
+            return status
 
         return call_onednn
     function = _sgemm if alpha == types.float32 else _dgemm
 
     def call(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz):  # type: ignore[no-untyped-def]
         function(layout, tx, ty, m, n, k, alpha, x, ldx, y, ldy, beta, z, ldz)
+        return 0
 
     return call
 
@@ -84,12 +87,12 @@ def for_blas(x: np.ndarray) -> np.ndarray:
 def gemm(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
     """Write scale x y + kept z to z, for matrices as `for_blas` returns them; z has contiguous rows.
 
-    x and y have the dtype of z, or are bf16 matrices, of dtype uint16, and z is float32.
+    x and y have the dtype of z, or are bf16 matrices, of dtype uint16, and z is float32; it is NaN if oneDNN fails.
     """
     (m, k), n, item = x.shape, y.shape[1], x.itemsize
     x_plain = x.strides[1] == item or k == 1
     y_plain = y.strides[1] == item or n == 1
-    _call(
+    status = _call(
         ROW_MAJOR,
         PLAIN if x_plain else TRANSPOSED,
         PLAIN if y_plain else TRANSPOSED,
@@ -105,12 +108,15 @@ def gemm(x: Any, y: Any, z: Any, scale: Any, kept: Any) -> None:
         z.ctypes,
         max(z.strides[0] // z.itemsize, n, 1),
     )
+    if status != 0:  # oneDNN has no memory for its copies; a step with NaN is skipped, one with old numbers is not
+        z[:] = np.nan
 
 
-for _number in (types.float32, types.float64):  # once for each dtype, not for each combination of layouts
-    _matrix = types.Array(_number, 2, "A")
-    gemm.compile((_matrix, _matrix, _matrix, _number, _number))
-gemm.disable_compile()
+if FOUND:
+    for _number in (types.float32, types.float64):  # once for each dtype, not for each combination of layouts
+        _matrix = types.Array(_number, 2, "A")
+        gemm.compile((_matrix, _matrix, _matrix, _number, _number))
+    gemm.disable_compile()
 
 
 def compile_for_bf16() -> None:

@@ -158,13 +158,14 @@ def _linear_gradient_kernel(
         return before(dz, x, weight, needs)
     x_rows, dz_rows = rows(x), rows(dz)
     dx, dweight, dbias = (np.empty(shape, x.dtype) for shape in (x.shape, weight.shape, weight.shape[1:]))
-    (dz_factor,), tasks = factors(dz_rows), list[Callable[[], Any]]()
+    tasks, few = list[Callable[[], Any]](), len(x_rows) <= FEW_ROWS  # of which the product was exact, too
+    (dz_factor,) = [dz_rows] if few else factors(dz_rows)
     if needs[0]:
-        dx_rows, (weight,) = rows(dx), factors(weight, make=for_blas)
+        dx_rows, (weight,) = rows(dx), [for_blas(weight)] if few else factors(weight, make=for_blas)
         for n in product_pieces(len(x_rows), x.size * weight.shape[1]):
             tasks.append(partial(multiply, dz_factor[n], weight.T, dx_rows[n]))
     if needs[1]:
-        (x_factor,) = factors(x_rows)
+        (x_factor,) = [x_rows] if few else factors(x_rows)
         tasks += product_tasks(x_factor.T, dz_factor, dweight)
     if any(needs[2:]):
         tasks.append(partial(sum_of_rows, dz_rows, dbias))

@@ -60,10 +60,18 @@ def functions_of_onednn() -> Functions | None:
         try:
             library = ctypes.CDLL(path)
             product = ctypes.cast(library.dnnl_gemm_bf16bf16f32, _Product)
-            return Functions(product, library.omp_set_num_threads, library.omp_get_max_threads)
+            return Functions(product, *_openmp(library))
         except (OSError, AttributeError):
             continue
     return None
+
+
+def _openmp(library: Any) -> tuple[Any, Any]:
+    """Return OpenMP's functions as the library calls them: one that was loaded before for all comes first."""
+    for place in (ctypes.CDLL(None), library):
+        if hasattr(place, "omp_set_num_threads"):
+            return place.omp_set_num_threads, place.omp_get_max_threads
+    raise AttributeError("no OpenMP")
 
 
 def _paths() -> list[str]:
@@ -78,19 +86,24 @@ def _paths() -> list[str]:
 
 
 def check(product: Callable[..., int]) -> bool:
-    """Return whether products in all layouts are right: sums are exact for the small integers that are multiplied."""
+    """Return whether products in all layouts are right: sums are exact for the small integers that are multiplied.
+
+    They have one and several blocks, strides wider than the rows, and results that hold NaN before.
+    """
     rng = np.random.default_rng(0)
-    m, n, k = 5, 40, 33
-    for tx, ty in ((78, 78), (78, 84), (84, 78), (84, 84)):  # "N" and "T"
-        x, y = rng.integers(-8, 9, (m, k)).astype(np.float32), rng.integers(-8, 9, (k, n)).astype(np.float32)
-        stored = [np.ascontiguousarray(a.T if t == 84 else a) for a, t in ((x, tx), (y, ty))]
-        x16, y16 = ((a.view(np.uint32) >> 16).astype(np.uint16) for a in stored)
-        z = np.ones((m, n), np.float32)
-        status = product(
-            tx, ty, m, n, k, 2.0, x16.ctypes.data, x16.shape[1], y16.ctypes.data, y16.shape[1], 1.0, z.ctypes.data, n
-        )
-        if status != 0 or (z != 2 * x @ y + 1).any():
-            return False
+    for m, n, k in ((5, 40, 33), (1, 7, 500), (300, 1, 70), (130, 210, 450)):
+        for tx, ty in ((78, 78), (78, 84), (84, 78), (84, 84)):  # "N" and "T"
+            x, y = rng.integers(-4, 5, (m, k)).astype(np.float32), rng.integers(-4, 5, (k, n)).astype(np.float32)
+            stored = [np.pad(a.T if t == 84 else a, ((0, 0), (0, 3))) for a, t in ((x, tx), (y, ty))]
+            x16, y16 = ((np.ascontiguousarray(a).view(np.uint32) >> 16).astype(np.uint16) for a in stored)
+            for kept in (0.0, 1.0):
+                z = np.full((m, n + 2), np.nan if kept == 0 else 1, np.float32)
+                status = product(
+                    tx, ty, m, n, k, 2.0, x16.ctypes.data, x16.shape[1], y16.ctypes.data, y16.shape[1], kept,
+                    z.ctypes.data, n + 2,
+                )  # fmt: skip
+                if status != 0 or (z[:, :n] != 2 * x @ y + kept).any():
+                    return False
     return True
 
 
