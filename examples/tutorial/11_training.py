@@ -60,16 +60,16 @@ def losses_of(learning_rate, updates=60, clip=None):
     return found
 
 
-def bar(losses):
-    """Return the losses 1, 2, 5, 10, 20 and 60, and whether they fell."""
+def row(losses):
+    """Return the losses before updates 1, 2, 5, 10, 20 and 60, as text."""
     chosen = [losses[n - 1] for n in (1, 2, 5, 10, 20, 60)]
     return " ".join(f"{loss:8.2f}" if loss < 1e4 else "    huge" for loss in chosen)
 
 
 print("\nloss before update           1        2        5       10       20       60")
 for rate in (0.001, 0.1, 1.0):
-    print(f"  learning rate {rate:5}:", bar(losses_of(lambda update, rate=rate: rate)))
-print("  1.0, clipped to 0.1:", bar(losses_of(lambda update: 1.0, clip=0.1)))
+    print(f"  learning rate {rate:5}:", row(losses_of(lambda update, rate=rate: rate)))
+print("  1.0, clipped to 0.1:", row(losses_of(lambda update: 1.0, clip=0.1)))
 
 noam = schedules.noam(width=512, warmup=4000)
 print("\nNoam's learning rate: up for 4,000 updates, then down as 1 / sqrt(update)")
