@@ -19,7 +19,8 @@ print("ds =", s.grad.numpy().tolist(), " s was used in three columns")
 
 # Why: broadcasting is a product with a matrix of zeros and ones, and its gradient the product with the transpose.
 copies = np.ones((2, 1))  # (1, 3) becomes (2, 3): every row is a copy
-print("\ncopies @ b equals broadcasting: ", np.array_equal(copies @ b.numpy()[None], np.broadcast_to(b.numpy(), (2, 3))))
+broadcast = np.broadcast_to(b.numpy(), (2, 3))
+print("\ncopies @ b equals broadcasting: ", np.array_equal(copies @ b.numpy()[None], broadcast))
 dz = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, -1.0]])  # the gradient that arrives at x + b
 print("copies.T @ dz, a sum over rows: ", (copies.T @ dz).tolist())
 

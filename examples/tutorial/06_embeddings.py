@@ -12,7 +12,7 @@ rng = np.random.default_rng(0)
 table = tl.Tensor(rng.normal(size=(5, 4)), requires_grad=True)  # a row of D = 4 numbers for each word
 
 # An embedding looks rows up. It is the product with a matrix of zeros and ones, without the work of the product.
-ids = np.array([IDS[word] for word in "the cat bites the dog".split()])
+ids = np.array([IDS[word] for word in ["the", "cat", "bites", "the", "dog"]])
 vectors = tl.embedding(table, ids)
 one_hot = np.eye(5)[ids]
 print("looked up", vectors.shape, "equals one_hot @ table:", np.array_equal(vectors.numpy(), one_hot @ table.numpy()))

@@ -1,6 +1,8 @@
 """Every step of the tutorial runs, prints what its page quotes, and is the program that its page explains."""
 
+import json
 import re
+import subprocess
 import sys
 from textwrap import dedent
 
@@ -65,6 +67,35 @@ def test_what_a_page_names_exists(page):
     assert not missing_links(page, text)
     assert not missing_files(text)
     assert not missing_names(text)
+
+
+# ---- notebooks -------------------------------------------------------------------------------------------------------
+
+
+def test_the_notebooks_hold_pages_and_programs(tmp_path):
+    command = [sys.executable, pages.PROGRAMS / "notebooks.py", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == [program.stem for program in STEPS]
+    for program in STEPS:
+        notebook = json.loads(text_of(tmp_path / f"{program.stem}.ipynb"))
+        assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+        page, code = notebook["cells"]
+        assert (page["cell_type"], code["cell_type"]) == ("markdown", "code")
+        assert page["id"] != code["id"]  # as nbformat 4.5 requires
+        assert "".join(code["source"]) + "\n" == text_of(program)
+        assert code["outputs"] == [] and code["execution_count"] is None
+        text = "".join(page["source"])
+        assert text.startswith("# Step") and "## Questions" in text and "<!-- output -->" not in text
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            assert (tmp_path / link).exists(), link
+
+
+def test_without_a_directory_the_notebooks_say_what_is_required():
+    run = subprocess.run([sys.executable, pages.PROGRAMS / "notebooks.py"], capture_output=True, text=True)
+    assert run.returncode and run.stderr.startswith("usage:")
+
+
+# ---- these tests find what they are for ------------------------------------------------------------------------------
 
 
 def test_a_page_that_drifted_is_noticed():
