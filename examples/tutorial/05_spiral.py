@@ -33,8 +33,8 @@ class Network(nn.Module):
 
 
 def train(model, x, classes, updates):
-    """Lower the cross-entropy by Adam, and print how it goes."""
-    optimizer = optim.Adam(model.named_parameters(), learning_rate=0.01)
+    """Lower the cross-entropy by Adam, with ever smaller steps, and print how it goes."""
+    optimizer = optim.Adam(model.named_parameters())
     for update in range(updates + 1):
         logits = model(x)
         loss = tl.cross_entropy(logits, classes)
@@ -43,6 +43,7 @@ def train(model, x, classes, updates):
             print(f"  update {update:3}  loss {loss.item():.2f}  right {right:4.0%}")
         optimizer.zero_grad()
         loss.backward()
+        optimizer.learning_rate = 0.02 * (1 - update / (updates + 1))
         optimizer.step()
 
 
@@ -50,11 +51,11 @@ x, classes = spirals()
 tl.seed(0)
 
 print("a straight line, logits = x W + b:")
-train(nn.Linear(2, 2).astype("float64"), tl.Tensor(x), classes, 800)
+train(nn.Linear(2, 2).astype("float64"), tl.Tensor(x), classes, 600)
 
 model = Network(width=16).astype("float64")  # float64, so that all machines print the same
 print(f"two hidden layers of 16 units, {model.parameter_count()} parameters:")
-train(model, tl.Tensor(x), classes, 800)
+train(model, tl.Tensor(x), classes, 600)
 
 # What has it learned? Its answer on a grid of points, seen from above.
 print("\nthe plane as the network sees it:")

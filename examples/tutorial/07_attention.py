@@ -42,6 +42,9 @@ print("each row sums to 1:", np.allclose(weights.numpy().sum(axis=1), 1))
 y = weights @ v  # each word becomes a mean of the values that it may see
 show("y = weights v (5, 4)", y.numpy())
 
+# The graph of what was computed, with the names of the matrices. Open the picture in a browser.
+tl.draw(y, "attention.svg", names={"x": x, "q": q, "k": k, "v": v, "scores": scores, "weights": weights, "y": y})
+
 # The engine has all of this as one op, which never holds a mask or the weights of a long text.
 one_op = tl.scaled_dot_product_attention(q, k, v, causal=True)
 print("the engine's one op gives the same:", np.allclose(one_op.numpy(), y.numpy()))
