@@ -24,7 +24,7 @@ print("\ncopies @ b equals broadcasting: ", np.array_equal(copies @ b.numpy()[No
 dz = np.array([[2.0, 2.0, 2.0], [-1.0, -1.0, -1.0]])  # the gradient that arrives at x + b
 print("copies.T @ dz, a sum over rows: ", (copies.T @ dz).tolist())
 
-# Every op of the engine that broadcasts calls the same function at the end of its gradient.
+# An op of the engine that broadcasts says so, and the backward pass sums its gradients by this function.
 print("sum_to(dz, (3,)):               ", sum_to(dz, (3,)).tolist())
 print("sum_to(dz, (2, 1)):             ", sum_to(dz, (2, 1)).tolist())
 
