@@ -22,6 +22,7 @@ OUTSIDE = "repository"  # the site's folder of files that are not in docs/
 LANGUAGES = {".py": "python", ".sh": "bash", ".toml": "toml", ".cu": "cpp", ".cuh": "cpp", ".html": "html"}
 PICTURES = (".svg", ".png", ".jpg", ".gif")
 NOT_PAGES = ("build.py", "reference.py", "zensical.toml")
+ELSEWHERE = "https://unpkg.com/iframe-worker/shim"
 LINK = re.compile(r'(\]\(|\b(?:src|href)=")([^)"\s]+)([)"])')
 GUIDES = [
     ("Training", "training.md"), ("Decoding", "decoding.md"), ("Language models", "language.md"),
@@ -41,7 +42,9 @@ def for_generator(text: str) -> str:
     table it shows the backslash of a bar within code.
     """
     lines: list[str] = []
-    levels: list[tuple[int, int]] = []  # of the lists around a line: how far the text of an item is indented, and will be
+    levels: list[
+        tuple[int, int]
+    ] = []  # of the lists around a line: how far the text of an item is indented, and will be
     fence = ""
     for line in text.splitlines():
         body = line.lstrip(" ")
@@ -183,6 +186,13 @@ def navigation(source: Path, generated: dict[str, str]) -> list:
     return [entry for entry in found if all(entry.values())]
 
 
+def without_network(html: Path) -> None:
+    """Replace the script by which pages opened from a disk are searched, which would be loaded from elsewhere."""
+    for file in html.rglob("*.html"):
+        own = os.path.relpath(html / "worker.js", file.parent).replace(os.sep, "/")
+        write(file, file.read_text(encoding="utf-8").replace(f'"{ELSEWHERE}"', f'"{own}"'))
+
+
 def main() -> None:
     """Build the site into a folder, build/site by default."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -198,6 +208,7 @@ def main() -> None:
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--config-file", str(folder / "zensical.toml")]
     if subprocess.run(command, cwd=folder).returncode:
         raise SystemExit('build.py: the site could not be built; is the extra installed? pip install -e ".[docs]"')
+    without_network(folder / "html")
     print(f"open {folder / 'html' / 'index.html'}")
 
 

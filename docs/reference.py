@@ -16,6 +16,11 @@ ROOMS = {  # the title of each room's page
     "graphs": "Graphs and pictures", "debugging": "Debugging", "exchange": "Exchange and files",
     "arrays": "Backends and random numbers", "kernels": "Kernels",
 }  # fmt: skip
+FAMILIES = {  # the titles of families of ops that their file's name does not give
+    "add_norm": "Add and normalize", "crossentropy": "Cross-entropy", "einsum": "Einstein sums",
+    "feed_forward": "Feed-forward", "linalg": "Matrices", "linear_cross_entropy": "Linear and cross-entropy",
+    "multi_head_attention": "Multi-head attention", "reduce": "Sums and means", "shape": "Shapes",
+}  # fmt: skip
 SUBMODULES = ("optim", "schedules", "init", "functional", "averaging")
 NOT_PUBLIC = ("TYPE_CHECKING", "register_kernels")
 
@@ -38,10 +43,14 @@ def block(part: str) -> str:
     if re.match(r"[-*] |\d\. ", lines[0]):
         return prose(part)
     first = next((i for i, line in enumerate(lines) if line.startswith("    ") or line.startswith(">>>")), len(lines))
+    if is_formula(part) and first == len(lines):
+        return fenced(re.sub(r"(?<=.{90})\n", " ", "\n".join(lines)), "text")  # the page wraps lines
     if is_formula(part) or first == 0:
         return fenced(part, "text")
     rest = "\n".join(lines[first:])
-    above = re.sub(r"^(Keeps|Kernels:)", r"\n\1", prose("\n".join(lines[:first]).replace("::", ":")), flags=re.MULTILINE)
+    above = re.sub(
+        r"^(Keeps|Kernels:)", r"\n\1", prose("\n".join(lines[:first]).replace("::", ":")), flags=re.MULTILINE
+    )
     return above.strip() + ("\n\n" + fenced(rest, "pycon" if ">>>" in rest else "text") if rest.strip() else "")
 
 
@@ -75,6 +84,7 @@ def prose(text: str) -> str:
 
 def escaped(text: str) -> str:
     text = re.sub(r"([\\*_\[\]#|~])", r"\\\1", text)
+    text = re.sub(r"\\\*(\w+)\\\*", r"*\1*", text)  # a word in asterisks is emphasized
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
@@ -82,7 +92,7 @@ def summary(value: Any) -> str:
     """Return the first sentence of a docstring, as Markdown for a cell of a table."""
     first = " ".join((inspect.getdoc(value) or "").partition("\n\n")[0].split())
     sentence = re.match(r".*?[.:](?= |$)", first)
-    return prose(sentence[0] if sentence else first)
+    return prose(re.sub(":$", ".", sentence[0] if sentence else first))
 
 
 # ---- entries ---------------------------------------------------------------------------------------------------------
@@ -182,12 +192,19 @@ def op_pages(root: Path) -> dict[str, str]:
     for name, value in sorted(public_names().items()):
         if is_op(value):
             families.setdefault(family(value), {})[name] = value
-    rows = ["# Every op", "", "Each op, with the derivation of its gradient as the docstring in its source states it.", ""]
+    rows = [
+        "# Every op",
+        "",
+        "Each op, with the derivation of its gradient as the docstring in its source states it.",
+        "",
+    ]
     rows += ["| op | what it does |", "|---|---|"]
     pages = {"ops/index.md": ""}
     for room in sorted(families):
         about = inspect.getdoc(import_module(f"tensorlib.ops.{room}")) or ""
-        pages[f"ops/{room}.md"] = page(room.replace("_", " "), about, "tl", families[room], root)
+        pages[f"ops/{room}.md"] = page(
+            FAMILIES.get(room, room.replace("_", " ").capitalize()), about, "tl", families[room], root
+        )
     every = {name: value for values in families.values() for name, value in values.items()}
     rows += [f"| [tl.{k}]({family(v)}.md#tl{k}) | {summary(v)} |" for k, v in sorted(every.items())]
     return {**pages, "ops/index.md": "\n".join(rows) + "\n"}
