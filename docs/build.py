@@ -160,6 +160,7 @@ def write_source(source: Path) -> list:
 
 
 def write(file: Path, text: str) -> None:
+    """Write a text file, and the folders around it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
 

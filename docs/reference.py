@@ -1,4 +1,4 @@
-"""Pages of the site made of docstrings: every op with its derivation, and every public name of tensorlib, nn, models."""
+"""Pages of the site made of docstrings: every op with its derivation, and all public names of the three packages."""
 
 import inspect
 import re
@@ -42,7 +42,7 @@ def block(part: str) -> str:
         return f"**{lines[0]}**\n\n{arguments(lines[1:])}"
     if re.match(r"[-*] |\d\. ", lines[0]):
         return prose(part)
-    first = next((i for i, line in enumerate(lines) if line.startswith("    ") or line.startswith(">>>")), len(lines))
+    first = next((i for i, line in enumerate(lines) if line.startswith(("    ", ">>>"))), len(lines))
     if is_formula(part) and first == len(lines):
         return fenced(re.sub(r"(?<=.{90})\n", " ", "\n".join(lines)), "text")  # the page wraps lines
     if is_formula(part) or first == 0:
@@ -60,6 +60,7 @@ def is_formula(part: str) -> bool:
 
 
 def fenced(text: str, language: str) -> str:
+    """Return a fenced block of code."""
     return f"```{language}\n{inspect.cleandoc(text) if text.startswith(' ') else text}\n```"
 
 
@@ -83,6 +84,7 @@ def prose(text: str) -> str:
 
 
 def escaped(text: str) -> str:
+    """Return text without backticks in which nothing but a word in asterisks has a meaning."""
     text = re.sub(r"([\\*_\[\]#|~])", r"\\\1", text)
     text = re.sub(r"\\\*(\w+)\\\*", r"*\1*", text)  # a word in asterisks is emphasized
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -165,10 +167,12 @@ def op_behind(value: Any) -> Any:
 
 
 def is_op(value: Any) -> bool:
+    """Return whether a function is an op, or made of ops alone."""
     return str(getattr(value, "__module__", "")).startswith("tensorlib.ops.")
 
 
 def family(op: Any) -> str:
+    """Return the name of the file that defines an op."""
     return str(op.__module__).rpartition(".")[2]
 
 
@@ -182,6 +186,7 @@ def public_names() -> dict[str, Any]:
 
 
 def page(heading: str, about: str, package: str, values: dict[str, Any], root: Path) -> str:
+    """Return a page with an entry for each value, by its name in the package."""
     parts = [f"# {heading}", markdown(about)]
     return "\n\n".join([*parts, *(entry(f"{package}.{name}", value, root) for name, value in values.items())]) + "\n"
 
