@@ -232,13 +232,17 @@ def test_a_browser_loads_nothing_from_elsewhere_and_no_page_is_wider_than_the_sc
         assert scheme == ("slate" if dark else "default")
 
 
-FOUND = """new Promise((done) => {
-  const roots = () => [document, ...[...document.querySelectorAll("*")].map((e) => e.shadowRoot).filter(Boolean)];
-  const links = () => roots().flatMap((root) => [...root.querySelectorAll("a")]).map((a) => a.href).join(" ");
-  let left = 100;
-  const look = () => (links().includes("#tllogsumexp") || !left-- ? done(links()) : setTimeout(look, 100));
-  look();
-})"""
+def eventually(condition):
+    """Return a script that waits until a condition holds, or for ten seconds, and gives whether it holds."""
+    return """new Promise((done) => {
+      let left = 100;
+      const look = () => (CONDITION ? done(true) : left-- ? setTimeout(look, 100) : done(false));
+      look();
+    })""".replace("CONDITION", condition)
+
+
+TYPING = "document.activeElement.shadowRoot?.activeElement?.tagName === 'INPUT'"
+FOUND = "document.activeElement.shadowRoot.querySelector('a[href$=\"ops/reduce.html#tllogsumexp\"]')"
 
 
 @pytest.mark.skipif(COMMAND is None, reason="needs Chromium")
@@ -246,5 +250,6 @@ def test_the_search_works_on_pages_opened_from_a_disk(html):
     with Chromium() as browser:
         browser.open((html / "index.html").as_uri())
         browser.run("document.querySelector('.md-search__button').click()")
+        assert browser.run(eventually(TYPING))
         browser.send("Input.insertText", {"text": "logsumexp"})
-        assert "ops/reduce.html#tllogsumexp" in browser.run(FOUND)
+        assert browser.run(eventually(FOUND))
