@@ -56,6 +56,8 @@ def for_generator(text: str) -> str:
             levels.pop()
         old, new = levels[-1] if levels else (0, 0)
         item = re.match(r"(?:[-*+]|\d+[.)]) +(?=\S)", body) if not fence and indent - old < 4 else None
+        if item and lines and lines[-1] and not levels and re.match(r"\d", body) and not re.match(r"1\D", body):
+            item = None  # only a list that begins with 1 interrupts a paragraph
         if item and not levels and lines and lines[-1] and not re.match(r" *([-*+]|\d+\.) |    ", lines[-1]):
             lines.append("")
         if not item and body.startswith("|"):

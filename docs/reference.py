@@ -1,11 +1,12 @@
 """Pages of the site made of docstrings: every op with its derivation, and all public names of the three packages."""
 
+import ast
 import inspect
 import re
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import models
 import nn
@@ -102,11 +103,14 @@ def summary(value: Any) -> str:
 
 def signature(name: str, value: Any) -> str:
     """Return the signature of a function or class, on several lines if it is long; "" if there is none."""
+    if getattr(value, "_is_protocol", False):
+        return ""  # nobody calls it
     try:
         found = inspect.signature(value)
     except (TypeError, ValueError):
         return ""
-    shown = [str(p) for p in found.parameters.values() if p.name not in ("self", "cls")]
+    given = [p.replace(annotation=plain(p.annotation)) for p in found.parameters.values()]
+    shown = [str(p) for p in given if p.name not in ("self", "cls")]
     kinds = [p.kind for p in found.parameters.values() if p.name not in ("self", "cls")]
     if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
         shown.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
@@ -117,11 +121,19 @@ def signature(name: str, value: Any) -> str:
     return line if len(line) <= 90 else f"{name}(\n    " + ",\n    ".join(shown) + f",\n){arrow}"
 
 
+def plain(annotation: Any) -> Any:
+    """Return an annotation without the help text that belongs to it."""
+    if isinstance(annotation, str) and annotation.startswith("Annotated["):
+        parsed: Any = ast.parse(annotation, mode="eval").body
+        return ast.unparse(parsed.slice.elts[0])
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
 def source_link(value: Any, root: Path, depth: int) -> str:
     """Return a link to the line of the source, or "" for what has none."""
     try:
-        plain = inspect.unwrap(value)
-        file, line = inspect.getsourcefile(plain), inspect.getsourcelines(plain)[1]
+        inner = inspect.unwrap(value)
+        file, line = inspect.getsourcefile(inner), inspect.getsourcelines(inner)[1]
     except (TypeError, OSError):
         return ""
     path = Path(file or "").resolve()

@@ -102,6 +102,13 @@ def test_an_op_has_signature_example_derivation_and_source(source):
     )
 
 
+def test_no_signature_shows_help_texts_or_addresses(source):
+    pages = [*(source / "api").glob("*.md"), *(source / "ops").glob("*.md")]
+    signatures = [part for page in pages for part in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)]
+    assert len(signatures) > 250
+    assert not [part for part in signatures if "Annotated" in part or " at 0x" in part]
+
+
 def test_every_page_of_docs_is_in_the_navigation(source):
     config = tomllib.loads((source.parent / "zensical.toml").read_text(encoding="utf-8"))
 
@@ -130,6 +137,7 @@ def test_files_outside_of_docs_are_shown(source):
             "1. a\n\n    ```sh\n    x\n    ```\n\n    - b\n        c\n",
         ),
         ("text:\n- a\n- b\n", "text:\n\n- a\n- b\n"),
+        ("the result is\n0. Then\n", "the result is\n0. Then\n"),
         ("- a\n  b\n\nc\n\n    d\n", "- a\n    b\n\nc\n\n    d\n"),
         ("```\na\n- b\n  c\n```\n", "```\na\n- b\n  c\n```\n"),
         ("| `a\\|b` | c\\|d |\n", "| `a|b` | c\\|d |\n"),
