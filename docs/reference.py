@@ -114,7 +114,7 @@ def signature(name: str, value: Any) -> str:
     kinds = [p.kind for p in found.parameters.values() if p.name not in ("self", "cls")]
     if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
         shown.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
-    shown = [re.sub(r"^([*\w]+): '(.*?)'(?= =|$)", r"\1: \2", text) for text in shown]
+    shown = [re.sub(r"^([*\w]+): (['\"])(.*?)\2(?= =|$)", r"\1: \3", text) for text in shown]
     arrow = "" if inspect.isclass(value) else f" -> {found.return_annotation}"
     arrow = arrow if found.return_annotation is not inspect.Signature.empty else ""
     line = f"{name}({', '.join(shown)}){arrow}".replace("tl.Tensor", "Tensor")

@@ -214,6 +214,7 @@ def broken_links(folder):
 def test_every_link_of_the_site_leads_somewhere_and_nothing_is_loaded_from_elsewhere(html):
     assert len(list(html.rglob("*.html"))) > 100
     assert not broken_links(html)
+    assert not [target for target in Page(html / "404.html").loads if urlsplit(target).netloc]
     for style in html.rglob("*.css"):
         loaded = re.findall(r"url\(\s*['\"]?(https?:|//)|@import", style.read_text(encoding="utf-8"))
         assert not loaded, style
