@@ -51,7 +51,7 @@ class Given:
         of_caller = of_caller or (bool(SHARED) and kept(array[:0] if array.ndim else array) is not array)
         self.shape, self._held, self._weak = array.shape, None, lambda: None  # type: tuple[int, ...], Any, Any
         if array.nbytes <= SMALL:
-            self._held = array.copy() if of_caller else array
+            self._held = array.copy(order="K") if of_caller else array
         elif not of_caller:
             self._weak = weakref.ref(array)
 

@@ -126,7 +126,7 @@ def test_every_page_of_docs_is_in_the_navigation(source):
 def test_files_outside_of_docs_are_shown(source):
     shown = (source / "repository/examples/01_gradients.py.md").read_text(encoding="utf-8")
     assert (ROOT / "examples/01_gradients.py").read_text(encoding="utf-8") in shown
-    assert "(repository/examples/index.md)" in (source / "index.md").read_text(encoding="utf-8")
+    assert "(repository/examples/10_derive.py.md)" in (source / "derivations.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
