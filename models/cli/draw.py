@@ -47,8 +47,8 @@ def draw(
     Args:
         run: a run's directory, or one checkpoint in it. [the newest in runs/, its best weights]
         model: a small untrained model instead of a run's.
-        out: the picture. Its suffix chooses the format: svg, png, jpg or pdf; or dot or gv, which need no renderer. Of
-            --step: the page, whose suffix is html. [graph.svg, or steps.html with --step]
+        out: the picture. Its suffix chooses the format: svg, html, png, jpg or pdf; or dot or gv, which need no
+            renderer. Of --step: the page, whose suffix is html. [graph.svg, or steps.html with --step]
         depth: modules are drawn open down to this depth; each deeper module is one box. [2; with --step, as many
             levels as fit]
         step: write a page that steps through forward and backward, on one sentence pair: each op with its formula and
