@@ -51,7 +51,7 @@ class Given:
         of_caller = of_caller or (bool(SHARED) and kept(array[:0] if array.ndim else array) is not array)
         self.shape, self._held, self._weak = array.shape, None, lambda: None  # type: tuple[int, ...], Any, Any
         if array.nbytes <= SMALL:
-            self._held = array.copy(order="K") if of_caller else array
+            self._held = _copy(array) if of_caller else array
         elif not of_caller:
             self._weak = weakref.ref(array)
 
@@ -59,6 +59,11 @@ class Given:
         """Return the constant as it was at the time `serial`; None if it no longer exists so."""
         found = self._held if self._held is not None else self._weak()
         return None if found is None or overwritten_since(found, serial) else found
+
+
+def _copy(array: Any) -> Any:
+    """Return a copy; of an array of NumPy with its memory layout, on which the rounding of a product may depend."""
+    return array.copy(order="K") if isinstance(array, np.ndarray) else array.copy()
 
 
 def value_of(given: Any, serial: int, whose: str) -> Any:
