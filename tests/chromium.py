@@ -18,7 +18,7 @@ class Chromium:
     def __init__(self, *flags):
         read, self._write = os.pipe()
         self._read, write = os.pipe()
-        self._profile = tempfile.TemporaryDirectory()
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
         def connect():  # Chromium reads commands from 3 and writes answers to 4
             a, b = os.dup(read), os.dup(write)
