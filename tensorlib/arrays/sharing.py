@@ -32,7 +32,12 @@ def note_shared(array: Array) -> None:
 
 def kept(array: Any) -> Any:
     """Return `array` as a graph may keep it: a copy if the caller can write to its memory. A number is returned."""
-    return array.copy() if SHARED and hasattr(array, "base") and id(_owner(array)) in SHARED else array
+    return array.copy() if is_shared(array) else array
+
+
+def is_shared(array: Any) -> bool:
+    """Return whether the caller can write to the memory of `array`; a number has none."""
+    return bool(SHARED) and hasattr(array, "base") and id(_owner(array)) in SHARED
 
 
 SMALL = 1 << 18  # bytes
@@ -48,7 +53,7 @@ class Given:
     __slots__ = ("_held", "_weak", "shape")
 
     def __init__(self, array: Any, of_caller: bool) -> None:
-        of_caller = of_caller or (bool(SHARED) and kept(array[:0] if array.ndim else array) is not array)
+        of_caller = of_caller or is_shared(array)
         self.shape, self._held, self._weak = array.shape, None, lambda: None  # type: tuple[int, ...], Any, Any
         if array.nbytes <= SMALL:
             self._held = _copy(array) if of_caller else array

@@ -138,6 +138,7 @@ def test_large_constants_are_not_kept_alive():
 
 def test_constants_that_exist_are_found():
     x, c = tl.Tensor(np.ones(1 << 17, np.float32), requires_grad=True), tl.Tensor(np.arange(1 << 17, dtype="f"))
+    other = tl.from_numpy(np.ones(2, np.float32))  # noqa: F841  # memory that the caller shares, but not of c
     y = x + c
     *_, (_, inputs, _) = replayed(recorded_nodes([y], "test"))
     assert inputs[1] is c.array
