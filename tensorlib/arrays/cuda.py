@@ -12,6 +12,7 @@ from typing import Any
 
 import cupy
 
+from tensorlib.arrays.capturing import RecordedDraw
 from tensorlib.arrays.philox import WORD
 
 __all__ = ["C_NAMES", "THREADS", "inlined", "kernel", "options", "random_bits", "seeds"]
@@ -68,5 +69,11 @@ def random_bits(key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
 
 
 def seeds(key: int, draw: int) -> tuple[Any, ...]:
-    """Return (key, draw) as the arguments of a kernel: the two halves of the key, and the draw."""
-    return cupy.uint64(key & WORD), cupy.uint64(key >> 64), cupy.uint64(draw)
+    """Return (key, draw) as four arguments of a kernel: the slot, both halves of the key, and the draw.
+
+    ``draw_at`` in philox.cuh reads them. The slot is the null pointer, 0, unless the draw was made while a step was
+    recorded; then key and position are in the slot, and the last argument counts from there.
+    """
+    if isinstance(draw, RecordedDraw):
+        return draw.slot, cupy.uint64(0), cupy.uint64(0), cupy.uint64(draw.offset)
+    return 0, cupy.uint64(key & WORD), cupy.uint64(key >> 64), cupy.uint64(draw)

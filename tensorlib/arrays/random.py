@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
+from typing import Protocol
 
 import numpy as np
 
@@ -72,7 +73,7 @@ class DrawTape:
 
     def __init__(self) -> None:
         self.draws: list[tuple[int, int]] = []
-        self._outer: DrawTape | _Repeat | None = None
+        self._outer: DrawSource | None = None
 
     def next_draw(self, generator: Generator) -> tuple[int, int]:
         draw = generator._advance() if self._outer is None else self._outer.next_draw(generator)
@@ -83,13 +84,13 @@ class DrawTape:
     def recording(self) -> Iterator[None]:
         """Record the draws made inside the ``with`` block."""
         self._outer = _TAPE.get()
-        with _tape_set(self):
+        with draws_from(self):
             yield
 
     @contextmanager
     def repeating(self) -> Iterator[None]:
         """Repeat the recorded draws in their order inside the ``with`` block, whichever generator is used."""
-        with _tape_set(_Repeat(self.draws)):
+        with draws_from(_Repeat(self.draws)):
             yield
 
 
@@ -101,12 +102,21 @@ class _Repeat:
         return next(self._draws, None) or generator._advance()  # more draws than recorded: checkpoint raises an error
 
 
-_TAPE: ContextVar[DrawTape | _Repeat | None] = ContextVar("tensorlib_draws", default=None)
+class DrawSource(Protocol):
+    """Whatever makes the draws of this thread in place of the generators themselves."""
+
+    def next_draw(self, generator: Generator) -> tuple[int, int]:
+        """Return (key, draw) for a function that draws from `generator`."""
+        ...
+
+
+_TAPE: ContextVar[DrawSource | None] = ContextVar("tensorlib_draws", default=None)
 
 
 @contextmanager
-def _tape_set(tape: DrawTape | _Repeat) -> Iterator[None]:
-    token = _TAPE.set(tape)
+def draws_from(source: DrawSource) -> Iterator[None]:
+    """Let `source` make the draws of this thread inside the ``with`` block."""
+    token = _TAPE.set(source)
     try:
         yield
     finally:

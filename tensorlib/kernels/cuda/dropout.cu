@@ -7,11 +7,12 @@
 constexpr int THREADS = 256;  // in a block; equals THREADS in arrays/cuda.py
 
 extern "C" __global__ void dropout(const real* x, long long size, const real* bias, long long width, bool relu,
-                                   unsigned dropped_levels, double scale, unsigned long long key0,
-                                   unsigned long long key1, unsigned long long draw, const real* residual, real* y) {
+                                   unsigned dropped_levels, double scale, const unsigned long long* slot,
+                                   unsigned long long key0, unsigned long long key1, unsigned long long draw,
+                                   const real* residual, real* y) {
     __shared__ PhiloxBlock random[THREADS];
     const long long first = blockIdx.x * (long long)THREADS;
-    if (dropped_levels) random[threadIdx.x] = philox_block(key0, key1, draw, first + threadIdx.x);
+    if (dropped_levels) random[threadIdx.x] = philox_block(draw_at(slot, key0, key1, draw), first + threadIdx.x);
     __syncthreads();
     for (int i = threadIdx.x; i < 16 * THREADS && 16 * first + i < size; i += THREADS) {
         const long long e = 16 * first + i;
