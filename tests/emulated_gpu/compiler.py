@@ -1,0 +1,96 @@
+"""Compiling CUDA sources by g++ for this computer, once for each source and set of options."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HEADER = Path(__file__).with_name("cuda_on_host.h")
+FLAGS = ("-std=gnu++17", "-O2", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-w", "-fno-ipa-reference")
+# -O1 would hide nothing that -O2 shows; -O2 runs the walking tests in half the time.
+
+
+def compiler() -> str | None:
+    """Return g++, or None if this computer has none."""
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
+def folder() -> Path:
+    """Return the folder for compiled libraries."""
+    name = f"tensorlib-emulated-gpu-{os.getuid()}"
+    path = Path(tempfile.gettempdir()) / name
+    path.mkdir(exist_ok=True)
+    return path
+
+
+class CompileException(Exception):
+    """CuPy's error for a source that does not compile."""
+
+
+def _run(command: list[str], code: str) -> str:
+    done = subprocess.run(command, input=code, capture_output=True, text=True)
+    if done.returncode:
+        raise CompileException(done.stderr)
+    return done.stdout
+
+
+def definitions(options: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the options that g++ understands, which are the definitions."""
+    return tuple(o for o in options if o.startswith("-D"))
+
+
+@cache
+def library(code: str, options: tuple[str, ...] = ()) -> Library:
+    """Compile a source of CUDA C and load it. Raises CompileException with the messages of g++."""
+    return Library(code, definitions(options))
+
+
+class Library:
+    """A loaded library: its kernels by name, with their launch bounds."""
+
+    def __init__(self, code: str, options: tuple[str, ...]) -> None:
+        gxx = compiler()
+        if gxx is None:
+            raise CompileException("the emulated GPU needs g++ to compile CUDA sources; install it, or set CXX")
+        digest = hashlib.sha256("\0".join((HEADER.read_text(), code, *FLAGS, *options)).encode()).hexdigest()[:32]
+        path = folder() / f"{digest}.so"
+        names = path.with_suffix(".txt")
+        if not path.exists():
+            found = kernels_in(_run([gxx, "-E", "-P", "-w", "-x", "c++", *options, "-"], code))
+            whole = f'#include "{HEADER}"\n#line 1 "kernel.cu"\n{code}\n'
+            whole += "".join(f"EMULATED_LAUNCHER({name})\n" for name in found)
+            part = path.with_suffix(f".{os.getpid()}.part")
+            _run([gxx, *FLAGS, *options, "-shared", "-x", "c++", "-", "-o", str(part)], whole)
+            temporary = names.with_suffix(f".{os.getpid()}.names")
+            temporary.write_text("".join(f"{name} {bound}\n" for name, bound in found.items()))
+            temporary.replace(names)
+            part.replace(path)
+        self.bounds = {name: int(bound) for name, bound in map(str.split, names.read_text().splitlines())}
+        self.library = ctypes.PyDLL(str(path))  # holds Python's lock: kernels run one after another
+
+    def function(self, name: str) -> Any:
+        return getattr(self.library, name)
+
+
+def kernels_in(code: str) -> dict[str, int]:
+    """Return the kernels that a preprocessed source defines, with the most threads of each by its launch bounds."""
+
+    def as_word(match: re.Match[str]) -> str:
+        first = match[1].split(",")[0].strip()
+        return f" bound_{first if first.isdigit() else 1024} "
+
+    code = re.sub(r"__launch_bounds__\s*\(((?:[^()]|\([^()]*\))*)\)", as_word, code)
+    found = {}
+    for match in re.finditer(r'extern\s+"C"\s+((?:\w+\s+)*?\w+)\s*\(', code):
+        *words, name = match[1].split()
+        if "__global__" in words:
+            found[name] = next((int(w[6:]) for w in words if re.fullmatch(r"bound_\d+", w)), 1024)
+    return found
