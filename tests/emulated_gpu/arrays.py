@@ -165,7 +165,7 @@ class ndarray(StrictArray):  # noqa: N801  # CuPy's name
         self, stream: Any = None, order: str = "C", out: np.ndarray | None = None, blocking: bool = True
     ) -> np.ndarray:
         with stream or get_current_stream():
-            fetches(asynchronous=not blocking)
+            fetches(waits=blocking)
         if out is None:
             return np.array(self._host, order="C" if order == "C" else "F")
         if self.dtype != out.dtype:
@@ -185,7 +185,7 @@ class ndarray(StrictArray):  # noqa: N801  # CuPy's name
         if not (self.flags.c_contiguous or self.flags.f_contiguous):
             raise RuntimeError("Cannot set to non-contiguous array")
         with stream or get_current_stream():
-            uploads(asynchronous=stream is not None)
+            uploads()
         self._host[...] = arr
 
     def _number(self, kind: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 HEADER = Path(__file__).with_name("cuda_on_host.h")
-FLAGS = ("-std=gnu++17", "-O2", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-w", "-fno-ipa-reference")
-# -O1 would hide nothing that -O2 shows; -O2 runs the walking tests in half the time.
+FLAGS = ("-std=gnu++17", "-O2", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-w", "-fno-ipa-reference",
+         "-fno-gnu-unique", "-fvisibility=hidden")  # fmt: skip  # else two libraries would share their shared arrays
 
 
 def compiler() -> str | None:
@@ -57,24 +58,38 @@ class Library:
     """A loaded library: its kernels by name, with their launch bounds."""
 
     def __init__(self, code: str, options: tuple[str, ...]) -> None:
+        digest = hashlib.sha256("\0".join((HEADER.read_text(), code, *FLAGS, *options)).encode()).hexdigest()[:32]
+        path = folder() / f"{digest}.so"
+        names = path.with_suffix(".json")
+        if not path.exists():
+            self._compile(code, options, path, names)
+        described = json.loads(names.read_text())
+        self.bounds = described["bounds"]
+        self.library = ctypes.PyDLL(str(path))  # holds Python's lock: kernels run one after another
+        addresses, sizes = ((ctypes.c_ulonglong * len(shared))(*shared) for shared in described["shared"])
+        self.library.emulated_shared(len(sizes), addresses, sizes, ctypes.c_ulonglong(described["anchor"]))
+
+    @staticmethod
+    def _compile(code: str, options: tuple[str, ...], path: Path, names: Path) -> None:
         gxx = compiler()
         if gxx is None:
             raise CompileException("the emulated GPU needs g++ to compile CUDA sources; install it, or set CXX")
-        digest = hashlib.sha256("\0".join((HEADER.read_text(), code, *FLAGS, *options)).encode()).hexdigest()[:32]
-        path = folder() / f"{digest}.so"
-        names = path.with_suffix(".txt")
-        if not path.exists():
-            found = kernels_in(_run([gxx, "-E", "-P", "-w", "-x", "c++", *options, "-"], code))
-            whole = f'#include "{HEADER}"\n#line 1 "kernel.cu"\n{code}\n'
-            whole += "".join(f"EMULATED_LAUNCHER({name})\n" for name in found)
-            part = path.with_suffix(f".{os.getpid()}.part")
-            _run([gxx, *FLAGS, *options, "-shared", "-x", "c++", "-", "-o", str(part)], whole)
-            temporary = names.with_suffix(f".{os.getpid()}.names")
-            temporary.write_text("".join(f"{name} {bound}\n" for name, bound in found.items()))
-            temporary.replace(names)
-            part.replace(path)
-        self.bounds = {name: int(bound) for name, bound in map(str.split, names.read_text().splitlines())}
-        self.library = ctypes.PyDLL(str(path))  # holds Python's lock: kernels run one after another
+        bounds = kernels_in(_run([gxx, "-E", "-P", "-w", "-x", "c++", *options, "-"], code))
+        whole = f'#include "{HEADER}"\n#line 1 "kernel.cu"\n{code}\n'
+        whole += "".join(f"EMULATED_LAUNCHER({name})\n" for name in bounds)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        _run([gxx, *FLAGS, *options, "-shared", "-x", "c++", "-", "-o", str(part)], whole)
+        symbols = [line.split() for line in _run(["nm", "-S", str(part)], "").splitlines()]
+        # Variables of functions have names in _ZZ; those of constants are in sections for reading only ("r").
+        shared = [s for s in symbols if len(s) == 4 and s[2] in "bBdDuVW" and s[3].startswith("_ZZ")]
+        (anchor,) = [int(s[0], 16) for s in symbols if s[-1] == "emulated_shared"]
+        described = {
+            "bounds": bounds, "anchor": anchor, "shared": [[int(s[i], 16) for s in shared] for i in (0, 1)],
+        }  # fmt: skip
+        temporary = names.with_suffix(f".{os.getpid()}.names")
+        temporary.write_text(json.dumps(described))
+        temporary.replace(names)
+        part.replace(path)
 
     def function(self, name: str) -> Any:
         return getattr(self.library, name)

@@ -92,9 +92,8 @@ struct Warp {
 
 static Fiber fibers[MOST_THREADS];
 static Warp warps[MOST_WARPS];
-static int ready[MOST_THREADS];
-static int threads, ready_count, at_barrier, done, running;
-static const char* where_barrier;
+static unsigned ready[MOST_WARPS], ready_warps;  // bits: the lanes that can run, and the warps that have such lanes
+static int threads, at_barrier, done, running;
 static void* scheduler;
 static char* stacks;
 static void (*entry)(void*);
@@ -109,7 +108,8 @@ static inline unsigned below(unsigned n) {
 }
 
 #if defined(__x86_64__)
-// Saves the registers that a function must keep on the stack, then continues on another stack.
+// Saves the registers that a function must keep on the stack, then continues on another stack; by a
+// jump, because a processor predicts the address of `ret` from the calls, which were made on the other stack.
 asm(R"(
 .text
 .type emulated_switch, @function
@@ -128,7 +128,8 @@ emulated_switch:
     popq %r12
     popq %rbx
     popq %rbp
-    ret
+    popq %rcx
+    jmpq *%rcx
 .size emulated_switch, . - emulated_switch
 )");
 extern "C" void emulated_switch(void** save, void* to) __attribute__((visibility("hidden")));
@@ -137,7 +138,7 @@ static void begin();
 static void* prepared(char* top) {
     void** s = (void**)((uintptr_t)top & ~(uintptr_t)15);
     *--s = nullptr;                // where a caller's frame would begin
-    *--s = (void*)(void (*)())begin;  // the address that `ret` takes
+    *--s = (void*)(void (*)())begin;  // where the switch continues
     for (int i = 0; i < 6; ++i) *--s = nullptr;
     return s;
 }
@@ -171,7 +172,7 @@ static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char* for
     vsnprintf(message, 400, format, list);
     va_end(list);
     failed = true;
-    if (running >= 0) leave();
+    leave();
     abort();
 }
 
@@ -195,12 +196,41 @@ static void resume(int i) {
 
 static void make_ready(int i) {
     fibers[i].waits = RUNS;
-    ready[ready_count++] = i;
+    ready[i / LANES] |= 1u << i % LANES;
+    ready_warps |= 1u << i / LANES;
 }
+
+// A set bit of a word that is not 0; which one, depends on a random number below 32.
+static inline int any_bit(unsigned word, unsigned random) {
+    const unsigned turned = word >> random | word << (-random & 31);
+    return (__builtin_ctz(turned) + random) & 31;
+}
+
+// The next thread: mostly a lane of the same warp, because its memory is in the cache; else one of any warp.
+static int next_ready() {
+    const unsigned random = below(1u << 16);
+    int warp = running / LANES;
+    if (!ready[warp] || random < 4096) warp = any_bit(ready_warps, random >> 5 & 31);
+    const int lane = any_bit(ready[warp], random & 31);
+    ready[warp] &= ~(1u << lane);
+    if (!ready[warp]) ready_warps &= ~(1u << warp);
+    return warp * LANES + lane;
+}
+
+// Shared memory holds nothing when a block begins: it is filled with a pattern whose floating-point numbers are NaN.
+struct Range {
+    char* start;
+    size_t size;
+};
+static Range shared[1024];
+static int shared_count;
 
 // Returns whether the block ran to its end.
 static bool run_block() {
-    ready_count = at_barrier = done = 0;
+    for (int i = 0; i < shared_count; ++i) memset(shared[i].start, 0xFF, shared[i].size);
+    at_barrier = done = running = 0;
+    memset(ready, 0, sizeof ready);
+    ready_warps = 0;
     memset(warps, 0, sizeof(Warp) * ((threads + LANES - 1) / LANES));
     for (int i = 0; i < threads; ++i) {
         fibers[i].stack_pointer = prepared(stacks + i * SPACING + STACK - 64);
@@ -208,15 +238,11 @@ static bool run_block() {
         make_ready(i);
     }
     while (done < threads) {
-        while (ready_count) {
-            const unsigned chosen = below(ready_count);
-            const int i = ready[chosen];
-            ready[chosen] = ready[--ready_count];
-            resume(i);
+        while (ready_warps) {
+            resume(next_ready());
             if (failed) return false;
         }
         if (done == threads) break;
-        running = -1;
         if (at_barrier == threads) {
             at_barrier = 0;
             for (int i = 0; i < threads; ++i) make_ready(i);
@@ -261,7 +287,7 @@ static __attribute__((noinline)) const Slot* meet(const char* what, unsigned mas
         w.mask[p] = mask;
         w.what[p] = what;
         w.size[p] = size;
-    } else if (w.mask[p] != mask || strcmp(w.what[p], what) || w.size[p] != size) {
+    } else if (w.mask[p] != mask || (w.what[p] != what && strcmp(w.what[p], what)) || w.size[p] != size) {
         fail("lanes of a warp disagree: %s of %d bytes with the mask 0x%08x, %s of %d bytes with the mask 0x%08x",
              w.what[p], w.size[p], w.mask[p], what, size, mask);
     }
@@ -380,11 +406,21 @@ int launch(void (*function)(A...), const Launch* l, void** given) {
 
 }  // namespace emulated
 
+#define EMULATED_VISIBLE extern "C" __attribute__((visibility("default")))
+
+// Tells where the shared arrays of all functions are: addresses as the table of symbols has them, and their sizes.
+EMULATED_VISIBLE void emulated_shared(int count, const unsigned long long* addresses, const unsigned long long* sizes,
+                                      unsigned long long address_of_this) {
+    char* start = (char*)&emulated_shared - address_of_this;
+    for (int i = 0; i < count && i < 1024; ++i) emulated::shared[i] = {start + addresses[i], (size_t)sizes[i]};
+    emulated::shared_count = count < 1024 ? count : 1024;
+}
+
 #define EMULATED_LAUNCHER(name)                                                                              \
-    extern "C" int emulated_launch_##name(const emulated::Launch* l, void** given) {                         \
+    EMULATED_VISIBLE int emulated_launch_##name(const emulated::Launch* l, void** given) {                         \
         return emulated::launch(name, l, given);                                                             \
     }                                                                                                        \
-    extern "C" int emulated_parameters_##name(int* out) { return emulated::parameters(name, out); }
+    EMULATED_VISIBLE int emulated_parameters_##name(int* out) { return emulated::parameters(name, out); }
 
 // ---- barriers and warps -----------------------------------------------------------------------------------------------
 

@@ -276,21 +276,19 @@ def submit(action: Action, stream: Stream | None = None, kernel: bool = True) ->
         stream._recording.append(work)
 
 
-def uploads(asynchronous: bool = False) -> None:
+def uploads() -> None:
     """Count a copy from the host to the device, and refuse it while the current stream captures."""
     if capturing():
-        what = "H2D transfers" if asynchronous else "synchronous API calls"
-        raise RuntimeError(f"the current stream is capturing, so {what} are disallowed")
+        raise RuntimeError("the current stream is capturing, so H2D transfers are disallowed")
     counts.uploads += 1
 
 
-def fetches(asynchronous: bool = False) -> None:
+def fetches(waits: bool = True) -> None:
     """Count a copy from the device to the host, with its wait, and refuse it while the current stream captures."""
     if capturing():
-        what = "D2H transfers" if asynchronous else "synchronous API calls"
-        raise RuntimeError(f"the current stream is capturing, so {what} are disallowed")
+        raise RuntimeError("the current stream is capturing, so D2H transfers are disallowed")
     counts.fetches += 1
-    counts.synchronisations += not asynchronous
+    counts.synchronisations += waits
 
 
 def library(name: str) -> None:

@@ -65,6 +65,8 @@ def check_argument(where: str, value: Any, given: np.ndarray, kind: str, size: i
     if given.dtype.itemsize != size:
         raise KernelError(f"{where}: the parameter has {size} bytes, got {given.dtype.itemsize} ({given.dtype})")
     is_address = isinstance(value, ndarray | memory.MemoryPointer) or value is None
+    if any(memory.block_of(address) is None for address in addresses_in(given, kind)):
+        raise KernelError(f"{where}: no live array is at this address")
     if kind != "p":
         if is_address:
             raise KernelError(f"{where}: the parameter is no pointer, got an array")
@@ -78,11 +80,19 @@ def check_argument(where: str, value: Any, given: np.ndarray, kind: str, size: i
     address = int(given)
     if address % alignment:
         raise KernelError(f"{where}: the address must be a multiple of {alignment}, got {address:#x}")
-    if address and memory.is_device_address(address):
-        if memory.block_of(address) is None:
-            raise KernelError(f"{where}: no live array is at this address")
-    elif address and not memory.is_pinned_address(address):
+    if address and not memory.is_device_address(address) and not memory.is_pinned_address(address):
         raise KernelError(f"{where}: {address:#x} is no address on the device")
+
+
+def addresses_in(given: np.ndarray, kind: str) -> list[int]:
+    """Return the addresses of the device in a pointer, or in a struct, where every word that looks like one counts."""
+    if kind == "p":
+        return [int(given)] if memory.is_device_address(int(given)) else []
+    if kind != "V":
+        return []
+    raw = given.tobytes()
+    words = np.frombuffer(raw[: len(raw) // 8 * 8], np.uint64)
+    return [int(w) for w in words[(words >= memory.START) & (words < memory.START + memory.SPACE)]]
 
 
 # ---- raw kernels ----------------------------------------------------------------------------------------------------
@@ -126,8 +136,7 @@ class RawKernel:
         blocks = set()
         for i, (value, given, parameter) in enumerate(zip(args, values, self.parameters, strict=True)):
             check_argument(f"{self.name}: argument {i}", value, given, *parameter)
-            if parameter[0] == "p" and memory.is_device_address(int(given)):
-                blocks.add(memory.block_of(int(given)))
+            blocks |= {memory.block_of(address) for address in addresses_in(given, parameter[0])}
         submit(lambda: self._run(grid, block, values, blocks), stream=stream)
 
     def _check_sizes(self, grid: Any, block: Any, shared_mem: int) -> None:
@@ -144,8 +153,7 @@ class RawKernel:
 
     def _run(self, grid: Any, block: Any, values: list[np.ndarray], blocks: Any) -> None:
         for given, parameter in zip(values, self.parameters, strict=True):
-            address = int(given) if parameter[0] == "p" else 0
-            if address and memory.is_device_address(address) and memory.heap.allocation(address) is None:
+            if any(memory.heap.allocation(address) is None for address in addresses_in(given, parameter[0])):
                 raise CUDARuntimeError(
                     f"cudaErrorIllegalAddress: an illegal memory access was encountered ({self.name}: the memory of an "
                     "argument was given back to the device)"

@@ -196,7 +196,7 @@ class MemoryPointer:
 
     def copy_from_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
         with stream or get_current_stream():
-            uploads(asynchronous=True)
+            uploads()
         ctypes.memmove(self.ptr, _address(mem), size)
 
     def copy_to_host(self, mem: Any, size: int) -> None:
@@ -205,7 +205,7 @@ class MemoryPointer:
 
     def copy_to_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
         with stream or get_current_stream():
-            fetches(asynchronous=True)
+            fetches(waits=False)
         ctypes.memmove(_address(mem), self.ptr, size)
 
     def memset(self, value: int, size: int) -> None:
