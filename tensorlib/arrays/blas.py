@@ -35,7 +35,8 @@ class GemmPlan(NamedTuple):
     second and out.
 
     `copied` says for a, b and out whether BLAS cannot read it as it lies, and `expanded` whether a and b are copied for
-    each matrix of the batch, because too many batch axes are left. In both cases the fields after them are not set.
+    each matrix of the batch, because too many batch axes are left. In both cases, and for a product of nothing, the
+    fields after these are not set.
     """
 
     shape: Shape
@@ -73,8 +74,10 @@ def plan_gemm(a: View, b: View, out: View | None = None) -> GemmPlan:
         out = View(shape, contiguous_strides(shape))
     elif out.shape != shape:
         raise ValueError(f"gemm: out must have shape {shape}, got {out.shape}")
+    if 0 in shape or not a.shape[-1]:
+        return GemmPlan(shape, (False, False, False))
     copied = (_leading(a) is None, _leading(b) is None, _leading(out) is None or _overlaps(out))
-    if any(copied) or 0 in shape or not a.shape[-1]:
+    if any(copied):
         return GemmPlan(shape, copied)
     whole = out
     a, b, out, axes = _folded(a, b, out, _batch_axes(a, b, out))
@@ -128,8 +131,7 @@ def _leading(x: View) -> tuple[bool, int] | None:
 
 
 def _overlaps(out: View) -> bool:
-    """Return whether two elements of out may have one address: in any order of the axes, one does not step over all
-    elements of those before it."""
+    """Return whether two elements may have one address: an axis does not step over all elements of shorter axes."""
     reach = 1
     for stride, size in sorted((s, n) for s, n in zip(out.strides, out.shape, strict=True) if n > 1):
         if stride < reach:

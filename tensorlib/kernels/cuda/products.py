@@ -12,7 +12,8 @@ import numpy as np
 from tensorlib.arrays.blas import GemmPlan, View, plan_gemm
 from tensorlib.arrays.cuda import THREADS, kernel
 from tensorlib.engine.recording import STATE
-from tensorlib.kernels.cuda.cublas import COMPUTE, TYPES, check, current_handle, library
+from tensorlib.kernels.cuda import cublas
+from tensorlib.kernels.cuda.cublas import COMPUTE, TYPES, check, current_handle
 from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, on_current_device, overrides
 from tensorlib.kernels.cuda.rounding import rounded, rounded_pair
 from tensorlib.ops.linalg import product
@@ -73,7 +74,7 @@ def gemm(
         pointers = _addresses(call.plan, first, second, target, a.itemsize, result.itemsize)
         first, size = pointers.data.ptr, 8 * call.batched
         second, target = first + size, first + 2 * size
-    status = getattr(library(), call.function)(
+    status = getattr(cublas.library(), call.function)(
         handle, *call.head, _scalar(alpha, kind == "d"), first, *call.first, second, *call.second,
         _scalar(beta, kind == "d"), target, *call.out,
     )  # fmt: skip
