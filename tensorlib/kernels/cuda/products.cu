@@ -1,5 +1,5 @@
 // Around cuBLAS: addresses of the matrices of a batch, and operands rounded to 16 bits.
-#include "half.cuh"
+#include "rounding.cuh"
 
 // A view of four axes; those that an array lacks have size 1. Strides are in elements.
 struct View {
