@@ -48,7 +48,12 @@ class Library(NamedTuple):
 
 @cache
 def library() -> Library:
-    """Return the cuBLAS that CuPy uses. Raises RuntimeError if there is none."""
+    """Return the functions of the cuBLAS that CuPy uses. Raises RuntimeError if there is none."""
+    return find_library()
+
+
+def find_library() -> Library:
+    """Load cuBLAS; see `library`."""
     try:
         from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
     except ImportError:
