@@ -167,12 +167,12 @@ def test_five_batch_axes_that_do_not_merge():
         plan_gemm(view_of(a), view_of(b), view_of(reversed_axes))
 
 
-def random_view(rng, shape):
+def random_view(rng, shape, dtype=float):
     """Return an array of this shape that is a view: its axes in any order of memory, padded, stepped, broadcast."""
     order = rng.permutation(len(shape))
     padded = [int(shape[i]) + int(rng.choice([0, 0, 0, 1, 3])) for i in order]
     steps = [int(rng.choice([1, 1, 1, 1, 2, -1])) for _ in order]
-    base = rng.standard_normal([n * abs(s) for n, s in zip(padded, steps, strict=True)])
+    base = rng.standard_normal([n * abs(s) for n, s in zip(padded, steps, strict=True)]).astype(dtype)
     x = base[tuple(slice(None, None, s) for s in steps)][tuple(slice(0, int(shape[i])) for i in order)]
     x = x.transpose(np.argsort(order))
     if shape and rng.random() < 0.15:
@@ -182,7 +182,7 @@ def random_view(rng, shape):
     return x
 
 
-def random_operands(rng):
+def random_operands(rng, dtype=float):
     """Return a and b, random views that may be multiplied."""
     lead = [int(n) for n in rng.choice([1, 1, 2, 3, 0], size=rng.integers(0, 5), p=[0.2, 0.2, 0.3, 0.28, 0.02])]
     m, k, n = (int(s) for s in rng.choice([0, 1, 1, 2, 3, 5], size=3, p=[0.02, 0.18, 0.2, 0.2, 0.2, 0.2]))
@@ -191,7 +191,7 @@ def random_operands(rng):
         kept = [n if rng.random() < 0.7 else 1 for n in lead]
         return kept[int(rng.integers(0, len(kept) + 1)) if rng.random() < 0.3 else 0 :]
 
-    return random_view(rng, (*own(lead), m, k)), random_view(rng, (*own(lead), k, n))
+    return random_view(rng, (*own(lead), m, k), dtype), random_view(rng, (*own(lead), k, n), dtype)
 
 
 def test_random_views():

@@ -99,12 +99,12 @@ def test_products_of_nothing(shapes, gpu, gemm):
 def test_random_views(precision, gpu, gemm):
     rng = np.random.default_rng(2)
     for _ in range(150):
-        a, b = (x.astype(np.float32, order="K") for x in random_operands(rng))
+        a, b = random_operands(rng, np.float32)
         rounding = ROUNDING[precision]
         expected = rounding(a).astype(float) @ rounding(b)
         found = gemm(on_gpu(gpu, a), on_gpu(gpu, b), precision=precision)
         assert_near(gpu, found, expected)
-        target = random_view(rng, expected.shape).astype(np.float32, order="K")
+        target = random_view(rng, expected.shape, np.float32)
         if 0 in target.strides:
             continue
         alpha, beta = (float(x) for x in rng.choice([0.0, 1.0, 0.5, -2.0], 2))
