@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.backend import Backend, backend_of
+from tensorlib.arrays.capturing import RecordedDraw
+from tensorlib.arrays.philox import philox_bits
 
 # ruff: noqa: SIM905  # plain words are easier to read than quoted ones
 
@@ -40,6 +42,7 @@ CONSTANTS = """
 """.split()
 
 CREATES = {"array", "asarray", "ascontiguousarray", "arange", "linspace", "copy"}  # these take lists and host arrays
+FETCHING = {"bincount", "extract", "flatnonzero", "nonzero", "unique"}  # the shape of the result depends on values
 METHODS = "all any argmax argmin astype clip copy cumsum dot max mean min prod ravel repeat std sum take var".split()
 VIEWS = "reshape swapaxes squeeze transpose view diagonal".split()
 
@@ -51,6 +54,45 @@ def unwrapped(x: Any) -> Any:
     if isinstance(x, np.ndarray | list):
         raise TypeError(f"Unsupported type {type(x)}")
     return x
+
+
+TAPE: list[Any] | None = None  # what was called, in order, while a step is recorded; see tests/strict_recorder.py
+
+
+def computed(compute: Any) -> Any:
+    """Return the result of a function of host arrays; while a step is recorded, a replay computes it again in place."""
+    y = _arrays(compute())
+    if TAPE is not None:
+        TAPE.append(lambda: _overwrite(y, compute()))
+    return wrapped(y)
+
+
+def _arrays(y: Any) -> Any:
+    if isinstance(y, np.generic):
+        return np.asarray(y)
+    return type(y)(_arrays(part) for part in y) if isinstance(y, tuple | list) else y
+
+
+def _overwrite(y: Any, new: Any) -> None:
+    if isinstance(y, np.ndarray):
+        np.copyto(y, new)
+    elif isinstance(y, tuple | list):
+        for part, new_part in zip(y, new, strict=True):
+            _overwrite(part, new_part)
+
+
+def written(write: Any) -> None:
+    """Write into an array; while a step is recorded, only its replays do."""
+    if TAPE is None:
+        write()
+    else:
+        TAPE.append(write)
+
+
+def refuse_transfer(direction: str) -> None:
+    """Raise what CuPy raises for a copy from or to the host while a stream captures."""
+    if TAPE is not None:
+        raise RuntimeError(f"the current stream is capturing, so {direction} transfers are disallowed")
 
 
 def wrapped(y: Any) -> Any:
@@ -67,6 +109,8 @@ def call(function: Any, *arguments: Any, **options: Any) -> Any:
             raise TypeError(f"{function.__name__}() got an unexpected keyword argument '{option}'")
     if options.get("kind") not in (None, "stable"):
         raise ValueError(f"kind can only be None or 'stable', got {options['kind']!r}")
+    if function.__name__ in FETCHING:
+        refuse_transfer("D2H")
     if "out" in options:
         options["out"] = unwrapped(options["out"])
     arguments = tuple(
@@ -74,7 +118,11 @@ def call(function: Any, *arguments: Any, **options: Any) -> Any:
         for a in arguments
     )
     options = {k: unwrapped(v) if is_array(v) else v for k, v in options.items()}
-    return wrapped(function(*[unwrapped(a) if is_array(a) else a for a in arguments], **options))
+    arguments = tuple(unwrapped(a) if is_array(a) else a for a in arguments)
+    if "out" in options:
+        written(lambda: function(*arguments, **options))
+        return wrapped(options["out"])
+    return computed(lambda: function(*arguments, **options))
 
 
 def is_array(x: Any) -> bool:
@@ -85,7 +133,16 @@ def index_of(index: Any) -> Any:
     """Return an index for NumPy. CuPy takes lists and host arrays here (it uploads them)."""
     if isinstance(index, tuple):
         return tuple(index_of(i) for i in index)
+    if isinstance(index, list | np.ndarray):
+        refuse_transfer("H2D")
     return index._host if isinstance(index, StrictArray) else index
+
+
+MADE: list[np.ndarray] | None = None  # the memory of new arrays, while it is that of recorded steps
+
+
+def owner_of(host: np.ndarray) -> np.ndarray:
+    return host if not isinstance(host.base, np.ndarray) else owner_of(host.base)
 
 
 OWNERS: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # by the id of the host array
@@ -100,6 +157,8 @@ class StrictArray:
 
     def __init__(self, host: np.ndarray) -> None:
         self._host = host
+        if MADE is not None and id(owner_of(host)) not in OWNERS:
+            MADE.append(owner_of(host))
         if host.base is None:
             OWNERS[id(host)] = self
 
@@ -124,24 +183,30 @@ class StrictArray:
         return xp
 
     def item(self) -> Any:
+        refuse_transfer("D2H")
         return self._host.item()
 
     def get(self) -> np.ndarray:
+        refuse_transfer("D2H")
         return self._host.copy()
 
     def fill(self, value: Any) -> None:
-        self._host.fill(unwrapped(value))
+        written(lambda: self._host.fill(unwrapped(value)))
 
     def argsort(self, axis: int = -1, kind: Any = None) -> StrictArray:
         return call(np.argsort, self, axis=axis, kind=kind)
 
     def __getitem__(self, index: Any) -> StrictArray:
-        return wrapped(self._host[index_of(index)])
+        given = index_of(index)
+        if any(getattr(part, "dtype", None) == bool for part in (given if isinstance(given, tuple) else (given,))):
+            refuse_transfer("D2H")  # the mask's values determine the shape
+        return computed(lambda: self._host[given])
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, np.ndarray) and value.ndim:
             raise TypeError(f"Unsupported type {type(value)}")
-        self._host[index_of(index)] = value._host if isinstance(value, StrictArray) else value
+        given, new = index_of(index), value._host if isinstance(value, StrictArray) else value
+        written(lambda: self._host.__setitem__(given, new))
 
     def __iter__(self) -> Any:
         if not self.ndim:
@@ -167,7 +232,7 @@ class StrictArray:
 def _method(name: str, view: bool) -> Any:
     def method(self: StrictArray, *arguments: Any, **options: Any) -> Any:
         if view:  # shapes and axes: plain Python values, tuples among them
-            return wrapped(getattr(self._host, name)(*arguments, **options))
+            return computed(lambda: getattr(self._host, name)(*arguments, **options))
         return call(getattr(np, name, None) or getattr(np.ndarray, name), self, *arguments, **options)
 
     method.__name__ = name
@@ -181,10 +246,11 @@ def _operator(name: str, in_place: bool) -> Any:
                 raise TypeError(f"Unsupported type {type(other)}")
             if not isinstance(other, StrictArray | numbers.Number | np.generic | bool):
                 return NotImplemented
-        result = getattr(self._host, name)(*map(unwrapped, others))
-        if result is NotImplemented:
-            return NotImplemented
-        return self if in_place else wrapped(result)
+        given = [unwrapped(other) for other in others]
+        if in_place:
+            written(lambda: getattr(self._host, name)(*given))
+            return self
+        return computed(lambda: getattr(self._host, name)(*given))
 
     operate.__name__ = name
     return operate
@@ -194,7 +260,7 @@ for _name in METHODS:
     setattr(StrictArray, _name, _method(_name, view=False))
 for _name in VIEWS:
     setattr(StrictArray, _name, _method(_name, view=True))
-StrictArray.astype = lambda self, dtype, copy=True: StrictArray(self._host.astype(dtype, copy=copy))
+StrictArray.astype = lambda self, dtype, copy=True: computed(lambda: self._host.astype(dtype, copy=copy))
 for _name in "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split():
     for _kind in ("", "r", "i"):
         setattr(StrictArray, f"__{_kind}{_name}__", _operator(f"__{_kind}{_name}__", _kind == "i"))
@@ -210,8 +276,10 @@ class _Function:
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         if self.name in CREATES:
+            if self.name in ("array", "asarray") and not isinstance(arguments[0], StrictArray):
+                refuse_transfer("H2D")
             arguments = tuple(a._host if isinstance(a, StrictArray) else a for a in arguments)
-            return wrapped(self.function(*arguments, **options))
+            return computed(lambda: self.function(*arguments, **options))
         if isinstance(self.function, np.ufunc):
             for a in arguments:
                 if not isinstance(a, StrictArray | numbers.Number | np.generic):
@@ -226,13 +294,14 @@ class _Function:
             raise NotImplementedError(f"`{self.name}.at` is not supported yet")
         if total.dtype.char not in "iILQefd":
             raise TypeError(f"cupyx.scatter_{self.name} does not support {total.dtype}")
-        self.function.at(total._host, index_of(index), unwrapped(values))
+        given = index_of(index)
+        written(lambda: self.function.at(total._host, given, unwrapped(values)))
 
     def reduceat(self, array: StrictArray, indices: Any, axis: int = 0) -> StrictArray:
         """CuPy has this only for add."""
         if self.name != "add":
             raise NotImplementedError(f"`{self.name}.reduceat` is not supported yet")
-        return wrapped(self.function.reduceat(unwrapped(array), unwrapped(indices), axis=axis))
+        return computed(lambda: self.function.reduceat(unwrapped(array), unwrapped(indices), axis=axis))
 
 
 class _Grid:
@@ -259,18 +328,31 @@ class StrictBackend(Backend):
     xp: Any
 
     def asarray(self, values: Any, dtype: Any = None) -> StrictArray:
-        return StrictArray(np.array(values._host if isinstance(values, StrictArray) else values, dtype=dtype))
+        if not isinstance(values, StrictArray):
+            if not isinstance(values, bool | int | float | np.generic):
+                refuse_transfer("H2D")
+            return StrictArray(np.array(values, dtype=dtype))
+        host = values._host
+        return computed(lambda: np.array(host, dtype=dtype))
 
     def to_numpy(self, array: StrictArray) -> np.ndarray:
         return array.get()
 
     def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> StrictArray:
-        return StrictArray(super().random_bits(key, draw, count, dtype))
+        if not isinstance(draw, RecordedDraw):
+            return StrictArray(super().random_bits(key, draw, count, dtype))
+        return computed(lambda: philox_bits(*_read(draw), 0, count, dtype))
 
     def scatter_add(self, total: StrictArray, index: Any, values: StrictArray) -> None:
         if total.dtype == np.int64:
             total, values = total.view(np.uint64), values.astype(np.int64).view(np.uint64)
         xp.add.at(total, index, values)
+
+
+def _read(draw: RecordedDraw) -> tuple[int, int]:
+    """Return (key, draw) as a kernel reads them at a replay."""
+    low, high, draws = (int(word) for word in draw.slot._host)
+    return low | high << 64, draws + draw.offset
 
 
 xp = Namespace()

@@ -16,9 +16,10 @@ import numpy as np
 
 from tensorlib.arrays.array import Array
 from tensorlib.arrays.philox import philox_bits
+from tensorlib.arrays.recorder import Recorder
 from tensorlib.messages import shown
 
-__all__ = ["Array", "Backend", "backend_of", "get_backend", "namespace_of"]
+__all__ = ["Array", "Backend", "Pending", "backend_of", "get_backend", "namespace_of"]
 
 
 class Backend:
@@ -36,6 +37,7 @@ class Backend:
 
     name = "numpy"
     xp: Any = np
+    records = False  # whether `recorder` returns one
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """Return a *new* array of this backend holding `values` (numbers, nested lists or a host array)."""
@@ -54,12 +56,42 @@ class Backend:
         """
         return philox_bits(key, draw, 0, count, dtype)
 
+    def fetch_later(self, array: Array) -> Pending:
+        """Start copying an array to the host, and return without waiting; the values are those of this moment.
+
+        Values of several calls are ready in the order of the calls. On NumPy the copy is made at once.
+
+        >>> pending = tl.get_backend("numpy").fetch_later(np.ones(2))
+        >>> pending.ready(), pending.value()
+        (True, array([1., 1.]))
+        """
+        return Pending(np.array(array))
+
+    def recorder(self) -> Recorder:
+        """Return a new `Recorder`, by which `capture` records what runs on this backend, if it `records`."""
+        raise NotImplementedError(f"{self.name}: work on this backend is not recorded")
+
     def scatter_add(self, total: Array, index: Any, values: Array) -> None:
         """Add in place: ``total[index] += values``, where an index that occurs k times receives k contributions."""
         np.add.at(total, index, values)  # type: ignore[arg-type]  # the arrays of this backend are NumPy's
 
     def __repr__(self) -> str:
         return f"<backend {self.name}>"
+
+
+class Pending:
+    """Values on their way to the host; see `Backend.fetch_later`. Other backends override what differs."""
+
+    def __init__(self, host: np.ndarray) -> None:
+        self._host = host
+
+    def ready(self) -> bool:
+        """Return whether the values have arrived; does not wait."""
+        return True
+
+    def value(self) -> np.ndarray:
+        """Return the values as an array that belongs to the caller, after waiting for them if necessary."""
+        return self._host
 
 
 _NUMPY = Backend()

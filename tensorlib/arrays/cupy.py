@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.arrays.backend import Array, Backend, backend_of, register_backend
+from tensorlib.arrays.backend import Array, Backend, Pending, backend_of, register_backend
+from tensorlib.arrays.recorder import Recorder
 
 __all__ = ["open_backend"]
 
@@ -18,18 +19,28 @@ def open_backend() -> Backend:
     """
     cupy = _cupy_on_a_gpu()
     from tensorlib.arrays.cuda import random_bits
+    from tensorlib.arrays.cupy_graphs import CudaRecorder, fetch_later
 
     class CuPy(Backend):
         """Arrays in the memory of a CUDA GPU."""
 
         name = "cupy"
         xp = cupy
+        records = True
 
         def asarray(self, values: Any, dtype: Any = None) -> Array:
+            if isinstance(values, bool | int | float | np.generic):  # a kernel writes it, so nothing is uploaded
+                return cupy.full((), values, np.asarray(values).dtype if dtype is None else dtype)
             return cupy.array(values, dtype=dtype)
 
         def to_numpy(self, array: Any) -> np.ndarray:
             return cupy.asnumpy(array)
+
+        def fetch_later(self, array: Any) -> Pending:
+            return fetch_later(array)
+
+        def recorder(self) -> Recorder:
+            return CudaRecorder()
 
         def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Array:
             return random_bits(key, draw, count, dtype)

@@ -49,10 +49,10 @@ class Generator:
         tape = _TAPE.get()
         return self._advance() if tape is None else tape.next_draw(self)
 
-    def _advance(self) -> tuple[int, int]:
+    def _advance(self, draws: int = 1) -> tuple[int, int]:
         with _LOCK:
             key, draw = self.state
-            self.state = (key, draw + 1)
+            self.state = (key, draw + draws)
         return key, draw
 
     def numpy(self) -> np.random.Generator:
