@@ -16,6 +16,7 @@ import numpy as np
 
 from tensorlib.arrays.array import Array
 from tensorlib.arrays.philox import philox_bits
+from tensorlib.arrays.random import refuse_recorded
 from tensorlib.arrays.recorder import Recorder
 from tensorlib.messages import shown
 
@@ -54,6 +55,7 @@ class Backend:
         2^128 blocks to itself. For a narrow dtype each word of 64 bits is cut into several numbers, the lowest bits
         first.
         """
+        refuse_recorded(draw)
         return philox_bits(key, draw, 0, count, dtype)
 
     def fetch_later(self, array: Array) -> Pending:

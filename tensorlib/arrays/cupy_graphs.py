@@ -157,13 +157,13 @@ class Uploads:
 
 def fetch_later(array: Any) -> Pending:
     """Start copying an array to pinned memory on the current stream; see `Backend.fetch_later`."""
-    array = cupy.ascontiguousarray(array)
+    shape, array = array.shape, cupy.ascontiguousarray(array)  # which makes a 0-d array 1-d
     pinned = cupy.cuda.alloc_pinned_memory(max(array.nbytes, 1))
     event, stream = cupy.cuda.Event(disable_timing=True), cupy.cuda.get_current_stream()
     if array.nbytes:
         array.data.copy_to_host_async(pinned.ptr, array.nbytes, stream)
     event.record(stream)
-    return PendingCopy(np.frombuffer(pinned, array.dtype, array.size).reshape(array.shape), event, array)
+    return PendingCopy(np.frombuffer(pinned, array.dtype, array.size).reshape(shape), event, array)
 
 
 class PendingCopy(Pending):

@@ -58,10 +58,20 @@ class Generator:
     def numpy(self) -> np.random.Generator:
         """Return a NumPy generator for the next draw: ``g.numpy().normal(size=(3, 4))``, on the host."""
         key, draw = self.next_draw()
+        refuse_recorded(draw)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, draw, 0]))
 
     def __repr__(self) -> str:
         return f"Generator(seed={self.state[0]}, draws={self.state[1]})"
+
+
+def refuse_recorded(draw: int) -> None:
+    """Raise RuntimeError for a draw of a step that is being recorded, if it is made on the host."""
+    if type(draw) is not int:
+        raise RuntimeError(
+            "Generator: numbers drawn on the host would be the same in each call of a captured step; draw them before "
+            "the call, and pass them as an argument"
+        )
 
 
 class DrawTape:

@@ -9,7 +9,7 @@ from tensorlib.engine.recording import shown_line
 
 __all__: list[str] = []
 
-_LIBRARIES = ("tensorlib", "nn", "cupy", "cupyx", "cupy_backends", "numpy", "functools", "contextlib", "fastrlock")
+LIBRARIES = ("tensorlib", "nn", "cupy", "cupyx", "cupy_backends", "numpy", "functools", "contextlib")
 
 _REMEDIES = {
     "fetch": "reads a value on the host, which a replay cannot do; return the Tensor from the step and read it after "
@@ -37,7 +37,8 @@ def users_line(traceback: TracebackType | None) -> str:
     line = "the step"
     while traceback is not None:
         frame = traceback.tb_frame
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
+        name = frame.f_globals.get("__name__", "") + "."
+        if not any(name.startswith(library + ".") for library in LIBRARIES):
             line = shown_line(f"{frame.f_code.co_filename}:{traceback.tb_lineno}")
         traceback = traceback.tb_next
     return line
