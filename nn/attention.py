@@ -17,6 +17,7 @@ from nn.checks import check_fraction, check_size, with_width
 from nn.layers import Linear, run_as_one_op
 from nn.module import Module
 from nn.positions import RotaryPositions
+from tensorlib.engine.value import wrap
 from tensorlib.messages import shown
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def causal_mask(length: int, backend: str | tl.Backend = "numpy") -> tl.Tensor:
            [1, 1, 1]])
     """
     check_size("causal_mask", least=0, length=length)
-    return tl.Tensor(np.tri(length, dtype=bool), backend=backend)
+    return wrap(tl.get_backend(backend).constant(np.tri(length, dtype=bool)))
 
 
 def padding_mask(
@@ -50,8 +51,13 @@ def padding_mask(
     array([[1, 1, 1],
            [1, 0, 0]])
 
-    Raises ValueError unless `lengths` is one integer in [0, S] for each sentence.
+    Raises ValueError unless `lengths` is one integer in [0, S] for each sentence. With `longest`, lengths that are a
+    Tensor on this `backend`, a GPU, are not fetched for a check of their values.
     """
+    if isinstance(lengths, tl.Tensor) and longest is not None and lengths.backend is tl.get_backend(backend):
+        if lengths.ndim == 1 and lengths.dtype.kind in "iu" and lengths.backend.xp is not np:
+            check_size("padding_mask", least=0, longest=longest)
+            return tl.arange(longest, backend=backend) < lengths[:, None, None, None]
     lengths_B = lengths.numpy() if isinstance(lengths, tl.Tensor) else np.asarray(lengths)
     if lengths_B.ndim != 1 or (lengths_B.size and lengths_B.dtype.kind not in "iu"):
         ids = lengths_B.ndim == 2 and lengths_B.dtype.kind in "iu"

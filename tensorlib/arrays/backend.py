@@ -44,6 +44,13 @@ class Backend:
         """Return a *new* array of this backend holding `values` (numbers, nested lists or a host array)."""
         return np.array(values, dtype=dtype)
 
+    def constant(self, values: np.ndarray) -> Array:
+        """Return a new array with the values of one on the host that shapes and settings alone determine.
+
+        Unlike `asarray`, it may be called while a step is recorded, whose replays then read these values.
+        """
+        return self.asarray(values)
+
     def to_numpy(self, array: Array) -> np.ndarray:
         """Return the array on the host: the same memory for NumPy; a copy, after waiting for the GPU, for CuPy."""
         return array  # type: ignore[return-value]  # the arrays of this backend are NumPy's

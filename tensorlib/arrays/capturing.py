@@ -20,6 +20,7 @@ from tensorlib.arrays.random import Generator, draws_from
 
 __all__ = ["Capture", "RecordedDraw", "current_capture", "step_value"]
 
+_PLAIN = (bool, int, float, str)  # compared by value in `Capture.is_current`
 WORDS = 512  # the slots, of 64 bits each
 
 
@@ -45,6 +46,7 @@ class Capture:
         self._numbers: list[tuple[int, Callable[[], float]]] = []
         self._streams: dict[int, _Stream] = {}
         self._actions: list[Callable[[], object]] = []
+        self._constants: list[Any] = []
         self._dependencies: list[tuple[Callable[[], object], object]] = []
 
     def number(self, compute: Callable[[], float]) -> Any:
@@ -60,13 +62,20 @@ class Capture:
     def depends_on(self, get: Callable[[], object]) -> None:
         """Record the step anew when ``get()`` returns another object than now, such as the array of a parameter.
 
+        Numbers and texts are compared by their values.
+
         Gradients are none of these: `reads` takes care of them.
         """
         self._dependencies.append((get, get()))
 
     def is_current(self) -> bool:
         """Return whether everything that the recorded step depends on is still there."""
-        return all(get() is was for get, was in self._dependencies)
+        return all((now := get()) is was or (type(now) in _PLAIN and now == was) for get, was in self._dependencies)
+
+    def keep(self, array: Any) -> Any:
+        """Keep an array that the recorded step reads as long as the step; return it."""
+        self._constants.append(array)
+        return array
 
     def reads(self, leaf: Any) -> None:
         """Note that the step reads the array or the gradient of a Tensor without history, other than by an op.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, Pending, backend_of, register_backend
+from tensorlib.arrays.capturing import current_capture
 from tensorlib.arrays.recorder import Recorder
 
 __all__ = ["open_backend"]
@@ -19,7 +20,7 @@ def open_backend() -> Backend:
     """
     cupy = _cupy_on_a_gpu()
     from tensorlib.arrays.cuda import random_bits
-    from tensorlib.arrays.cupy_graphs import CudaRecorder, fetch_later
+    from tensorlib.arrays.cupy_graphs import CudaRecorder, fetch_later, upload_beside
 
     class CuPy(Backend):
         """Arrays in the memory of a CUDA GPU."""
@@ -32,6 +33,10 @@ def open_backend() -> Backend:
             if isinstance(values, bool | int | float | np.generic):  # a kernel writes it, so nothing is uploaded
                 return cupy.full((), values, np.asarray(values).dtype if dtype is None else dtype)
             return cupy.array(values, dtype=dtype)
+
+        def constant(self, values: np.ndarray) -> Array:
+            capture = current_capture()
+            return self.asarray(values) if capture is None else capture.keep(upload_beside(values))
 
         def to_numpy(self, array: Any) -> np.ndarray:
             return cupy.asnumpy(array)

@@ -20,7 +20,7 @@ import numpy as np
 from tensorlib.arrays.backend import Pending
 from tensorlib.arrays.cuda import copy_arrays
 
-__all__ = ["CudaRecorder", "fetch_later"]
+__all__ = ["CudaRecorder", "fetch_later", "upload_beside"]
 
 R = TypeVar("R")
 
@@ -153,6 +153,14 @@ class Uploads:
         pinned = cupy.cuda.alloc_pinned_memory(room)
         host = np.frombuffer(pinned, np.uint8, room)
         return pinned, host, cupy.cuda.Event(disable_timing=True)
+
+
+def upload_beside(values: np.ndarray) -> Any:
+    """Return an array with these values while the current stream captures: outside of the capture, and at once."""
+    with cupy.cuda.using_allocator(cupy.get_default_memory_pool().malloc), cupy.cuda.Stream.null as stream:
+        array = cupy.array(values)
+        stream.synchronize()
+    return array
 
 
 def fetch_later(array: Any) -> Pending:

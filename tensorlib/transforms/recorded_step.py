@@ -118,6 +118,7 @@ class RecordedStep(Capture):
         self.leaves: dict[int, Leaf] = {}
         self._before = [(leaf, leaf.grad) for leaf in known]
         self._replaced: dict[int, tuple[Any, Array]] = {}
+        self._rises: dict[int, tuple[Any, int]] = {}  # by how much the step raises the version of a Tensor
         self._held: dict[int, Any] = {}
         self._given: list[Tensor | None] = []
         self._graph: Replayable | None = None
@@ -168,11 +169,10 @@ class RecordedStep(Capture):
             self._held[id(array)] = array
 
     def replaces(self, leaf: Any) -> None:
-        """Note the array that a Tensor had before the step replaced it; its version rises at each replay."""
-        if id(leaf) not in self._replaced and self.recorder.owns(leaf.array):
-            return  # computed in this step
-        self._replaced.setdefault(id(leaf), (leaf, leaf.array))
-        self.at_each_replay(lambda: setattr(leaf, "version", leaf.version + 1))
+        """Note the array and the version that a Tensor had before the step first changed its value."""
+        if id(leaf) not in self._replaced and not self.recorder.owns(leaf.array):  # else it was made in this step
+            self._replaced[id(leaf)] = leaf, leaf.array
+            self._rises[id(leaf)] = leaf, -leaf.version
 
     def _finish(self) -> None:
         """Let the results of this step be the starting point of the next, at the same addresses.
@@ -181,7 +181,8 @@ class RecordedStep(Capture):
         step has added.
         """
         pairs = []
-        for tensor, array in self._replaced.values():
+        for key, (tensor, array) in self._replaced.items():
+            self._rises[key] = tensor, self._rises[key][1] + tensor.version
             if tensor.array is not array:
                 pairs.append(_alike(array, tensor.array, "a Tensor's array"))
                 self.hold(tensor.array)
@@ -229,7 +230,10 @@ class RecordedStep(Capture):
         self._graph.launch()
         self.advance()
         if again:
+            versions = [(tensor, tensor.version + rise) for tensor, rise in self._rises.values()]
             self.repeat()
+            for tensor, version in versions:
+                tensor.version = max(version, tensor.version)  # an action may have raised it, too
         for leaf in self.leaves.values():
             if leaf.needs_grad:
                 leaf.tensor.grad = leaf.final

@@ -567,8 +567,14 @@ def test_copying_from_the_host_is_an_error_that_names_the_line(gpu, upload):
 
 
 def test_constants_that_ops_make_are_recorded(gpu):
+    positions = nn.SinusoidalPositions(2, 1).to(gpu)
+
     def step(x):
         made = [tl.zeros(2, backend=gpu), tl.full(2, 3.0, backend=gpu), tl.arange(2, backend=gpu), tl.ones_like(x)]
+        made += [tl.arange(0, 1, 0.5, backend=gpu), tl.linspace(0, 1, 2, backend=gpu), tl.eye(2, backend=gpu)[0]]
+        made += [tl.pad(x, 1, "edge")[:2], tl.repeat(x, [2, 0]), nn.causal_mask(2, gpu)[0] * 2.0]
+        made += [nn.RotaryPositions(2)(x[None])[0], positions(x[None, None], start=3)[0, 0]]
+        made += [nn.padding_mask(tl.full(1, 1, "int64", gpu), 2, gpu)[0, 0, 0] * 1.0]
         return sum(made, x * 2.5 + 1) + tl.Tensor(2.0, backend=gpu) + tl.where(x > 0, 1.0, 2.0)
 
     captured = tl.capture(step, backend=gpu)
