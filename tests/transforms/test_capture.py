@@ -562,7 +562,9 @@ def test_copying_from_the_host_is_an_error_that_names_the_line(gpu, upload):
     captured = tl.capture(lambda x: upload(x), backend=gpu)
     x = tl.Tensor(np.ones(2, "float32"))
     captured(x)
-    with pytest.raises(RuntimeError, match=r"test_capture.py:\d+ copies numbers from the host.*pass the array as an arg"):
+    with pytest.raises(
+        RuntimeError, match=r"test_capture.py:\d+ copies numbers from the host.*pass the array as an arg"
+    ):
         captured(x)
 
 
