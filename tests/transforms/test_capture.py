@@ -10,7 +10,6 @@ import pytest
 
 import nn
 import tensorlib as tl
-from nn import optim
 from tensorlib.arrays.backend import get_backend
 from tensorlib.arrays.capturing import current_capture
 from tensorlib.transforms import refusals
@@ -659,7 +658,7 @@ def test_a_gradient_of_another_dtype_cannot_take_the_place_of_one(gpu):
     step = tl.capture(lambda x: w.replace(gpu.xp.ones(1, "float64")), backend=gpu)
     step(np.ones(1))
     w.replace(gpu.asarray([2.0], "float32"))
-    with pytest.raises(RuntimeError, match="must keep its type.*float64 in place of .*float32"):
+    with pytest.raises(RuntimeError, match=r"must keep its type.*float64 in place of .*float32"):
         step(np.ones(1))
     assert w.dtype == np.float32
 
@@ -668,7 +667,7 @@ def test_numbers_drawn_on_the_host_are_refused_in_a_step(gpu):
     generator = tl.Generator(0)
     captured = tl.capture(lambda x: tl.Tensor(x) * float(generator.numpy().normal()), backend=gpu)
     captured(np.ones(2))
-    with pytest.raises(RuntimeError, match="drawn on the host.*pass them as an argument"):
+    with pytest.raises(RuntimeError, match=r"drawn on the host.*pass them as an argument"):
         captured(np.ones(2))
     assert generator.state == (0, 1)
 
