@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.arrays.backend import Array, Backend, Pending, backend_of, register_backend
+from tensorlib.arrays.backend import Array, Backend, backend_of, register_backend
 from tensorlib.arrays.capturing import current_capture
-from tensorlib.arrays.recorder import Recorder
 
 __all__ = ["open_backend"]
 
@@ -19,8 +18,7 @@ def open_backend() -> Backend:
     Raises RuntimeError if CuPy is not installed or no GPU answers.
     """
     cupy = _cupy_on_a_gpu()
-    from tensorlib.arrays.cuda import random_bits
-    from tensorlib.arrays.cupy_graphs import CudaRecorder, fetch_later, upload_beside
+    from tensorlib.arrays import cuda, cupy_graphs
 
     class CuPy(Backend):
         """Arrays in the memory of a CUDA GPU."""
@@ -28,6 +26,8 @@ def open_backend() -> Backend:
         name = "cupy"
         xp = cupy
         records = True
+        fetch_later = staticmethod(cupy_graphs.fetch_later)
+        recorder = staticmethod(cupy_graphs.CudaRecorder)
 
         def asarray(self, values: Any, dtype: Any = None) -> Array:
             if isinstance(values, bool | int | float | np.generic):  # a kernel writes it, so nothing is uploaded
@@ -36,19 +36,13 @@ def open_backend() -> Backend:
 
         def constant(self, values: np.ndarray) -> Array:
             capture = current_capture()
-            return self.asarray(values) if capture is None else capture.keep(upload_beside(values))
+            return self.asarray(values) if capture is None else capture.keep(cupy_graphs.upload_beside(values))
 
         def to_numpy(self, array: Any) -> np.ndarray:
             return cupy.asnumpy(array)
 
-        def fetch_later(self, array: Any) -> Pending:
-            return fetch_later(array)
-
-        def recorder(self) -> Recorder:
-            return CudaRecorder()
-
         def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Array:
-            return random_bits(key, draw, count, dtype)
+            return cuda.random_bits(key, draw, count, dtype)
 
         def scatter_add(self, total: Any, index: Any, values: Any) -> None:
             if total.dtype == np.int64:  # CUDA's atomicAdd takes uint64, not int64; both sums have the same bits
