@@ -163,6 +163,8 @@ class RawKernel:
             (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), next(_seeds), ctypes.addressof(message)
         )
         pointers = (ctypes.c_void_p * max(1, len(values)))(*[v.ctypes.data for v in values])
+        for around in blocks:  # in a graph, the same block of a pool serves arrays of several sizes, one after the other
+            memory.mend(*around)
         if self._function(ctypes.byref(launch), pointers):
             raise KernelError(f"{self.name}: {message.value.decode()}")
         for around in blocks:
