@@ -380,12 +380,23 @@ def average_updates(rng, dtype):
     yield normal(rng, (3, 4), dtype).T, normal(rng, (4, 3), dtype), 0.99
 
 
-def lists(rng, dtype, count=4, shapes=SHAPES):
-    """Yield `count` tuples of arrays of several shapes: of many arrays, of large ones, and of ones not contiguous."""
-    yield [tuple(normal(rng, shape, dtype) for shape in shapes) for _ in range(count)]
-    yield [tuple(normal(rng, (3,), dtype) for _ in range(500)) for _ in range(count)]  # more than fit into a table
+FEW_SHAPES = [(2, 3), (0, 4), (), (5000,), (4,)]
+
+
+def lists(rng, dtype, count=4):
+    """Yield `count` tuples of arrays of the same shapes: of several, of empty ones, and of ones not contiguous."""
+    yield [tuple(normal(rng, shape, dtype) for shape in FEW_SHAPES) for _ in range(count)]
     yield [(normal(rng, (4, 3), dtype).T, normal(rng, (2, 3), dtype)[:, ::2]) for _ in range(count)]
     yield [(np.zeros((0, 3), dtype),) for _ in range(count)]
+
+
+def many(rng, dtype, count=4):
+    """Return `count` tuples of more arrays than fit into a table."""
+    return [tuple(normal(rng, (1,), dtype) for _ in range(490)) for _ in range(count)]
+
+
+def squares(arrays):
+    return tuple(np.asarray(array * array) for array in arrays)
 
 
 def guards():
@@ -404,6 +415,8 @@ def step_guards(rng, dtype):
         for loss in (None, np.array(2, dtype), np.array([np.nan], dtype)):
             yield gradients, loss, np.array(loss is None), 0.5, lambda: 2.0
             yield gradients, loss, np.array(False), inf, np.array(0.5, "float32")
+    yield *many(rng, dtype, 1), None, np.array(True), 0.5, lambda: 1.0
+    yield (normal(rng, (40_000,), dtype), normal(rng, (3,), dtype)), None, np.array(True), 1.0, lambda: 1.0
     for bad in (np.nan, inf):
         yield (np.ones(3, dtype), np.array([1, bad], dtype)), None, np.array(False), 1.0, lambda: 1.0
     yield (np.full(5, 300, "float16"), np.ones((2, 2), dtype)), None, np.array(True), 1.0, lambda: 1.0
@@ -413,6 +426,7 @@ def step_guards(rng, dtype):
 def lists_to_scale(rng, dtype):
     for (gradients,) in lists(rng, dtype, 1):
         yield gradients, 0.3
+    yield *many(rng, dtype, 1), 0.3
     yield (np.array([6e4, -6e4, 0, 5e-8, inf], "float16"), normal(rng, (3,), dtype)), 1e-9
     yield (np.arange(65536, dtype="uint16").view("float16"),), 1.0  # each float16, converted and back
     yield (rng.standard_normal(9999).astype("float16"),), 0.7
@@ -420,9 +434,11 @@ def lists_to_scale(rng, dtype):
 
 def steps_of_adam(rng, dtype):
     common = {"learning_rate": lambda: 0.01, "beta1": 0.9, "beta2": 0.98, "eps": 1e-9}
+    ps, gs, ms, vs = many(rng, dtype)
+    yield ps, gs, ms, squares(vs), counts_for(ps), None, {**common, "weight_decay": 0.0, "decoupled": True}
     for guard in guards():
         for ps, gs, ms, vs in lists(rng, dtype):
-            state = ps, gs, ms, tuple(v * v for v in vs), counts_for(ps), guard
+            state = ps, gs, ms, squares(vs), counts_for(ps), guard
             for decay, decoupled in ((0.0, False), (0.1, False), (0.1, True)):
                 yield *state, {**common, "weight_decay": decay, "decoupled": decoupled}
         half = tuple(normal(rng, (n,), "float16") for n in (3, 5000))
@@ -431,22 +447,26 @@ def steps_of_adam(rng, dtype):
         options = {**common, "weight_decay": 0.1, "decoupled": True}
         yield half, slopes, ms, vs, counts_for(half), guard, options
         mixed = (normal(rng, (2,), "float32"), normal(rng, (2,), "float64"), normal(rng, (2,), "float32"))
-        yield mixed, mixed, mixed, tuple(v * v for v in mixed), counts_for(mixed), guard, options
+        yield mixed, mixed, mixed, squares(mixed), counts_for(mixed), guard, options
 
 
 def steps_of_sgd(rng, dtype):
+    options = {"learning_rate": lambda: 0.1, "momentum": 0.9, "weight_decay": 0.0, "nesterov": False}
+    ps, gs, velocities = many(rng, dtype, 3)
+    yield ps, gs, velocities, counts_for(ps), None, options
     for guard in guards():
         for ps, gs, velocities in lists(rng, dtype, 3):
             for momentum, decay, nesterov in ((0.0, 0.0, False), (0.9, 0.1, False), (0.9, 0.0, True)):
-                options = {"momentum": momentum, "weight_decay": decay, "nesterov": nesterov}
+                options = options | {"momentum": momentum, "weight_decay": decay, "nesterov": nesterov}
                 state = ps, gs, velocities if momentum else None, counts_for(ps), guard
-                yield *state, {"learning_rate": lambda: 0.1, **options}
+                yield *state, options
         half = (normal(rng, (3,), "float16"), normal(rng, (2, 2), "float16"))
         slopes, velocities = (half[0], half[1].astype("float32")), tuple(p.astype("float32") for p in half)
-        yield half, slopes, velocities, counts_for(half), guard, {"learning_rate": lambda: 0.1, **options}
+        yield half, slopes, velocities, counts_for(half), guard, options
 
 
 def steps_of_averages(rng, dtype):
+    yield *many(rng, dtype, 2), None, lambda: 0.9
     for skip in (None, np.array(False), np.array(True)):
         for es, ws in lists(rng, dtype, 2):
             yield es, ws, skip, lambda: 0.9

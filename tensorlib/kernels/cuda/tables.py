@@ -27,7 +27,7 @@ def table_dtype(arrays: int) -> np.dtype[Any]:
 def tables(columns: Sequence[Sequence[Any]], chunk: int = CHUNK) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield tables of all tensors: the number of the first one, the number of chunks, and the table.
 
-    columns: a sequence of contiguous arrays for each kind, such as parameters and gradients; None is a null pointer.
+    columns: a sequence of contiguous arrays for each kind, such as parameters and gradients; None and an empty array are null pointers.
     The tables hold as many tensors as fit. One whose tensors are all empty is left out, as a launch needs a block.
     """
     dtype, room = table_dtype(len(columns)), ROOM[len(columns)]
@@ -36,7 +36,7 @@ def tables(columns: Sequence[Sequence[Any]], chunk: int = CHUNK) -> Iterator[tup
         count = len(parts[0])
         table = np.zeros((), dtype)
         for row, part in zip(table["at"], parts, strict=True):
-            row[:count] = [0 if array is None else array.data.ptr for array in part]
+            row[:count] = [array.data.ptr if array is not None and array.size else 0 for array in part]
         sizes = np.array([array.size for array in parts[0]], np.int64)
         table["size"][:count] = sizes
         chunks = np.cumsum(-(-sizes // chunk))

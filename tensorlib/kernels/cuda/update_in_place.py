@@ -35,7 +35,9 @@ def _step_guard(
     for char, chunks, table in launches:
         half = char == "e"
         run = (
-            kernel(HERE / "update_in_place.cu", "squares_half") if half else kernel(HERE / "update.cu", "squares", char)
+            kernel(HERE / "update_in_place.cu", "squares_half")
+            if half
+            else kernel(HERE / "update_in_place.cu", "squares", char)
         )
         run((chunks,), (THREADS,), (table, partials[start:]))
         start += chunks
@@ -56,7 +58,11 @@ def _scaled(gradients: Sequence[Any], factor: float) -> Any:
     results = [cupy.empty(g.shape, g.dtype) for g in gradients]
     for char, chosen in groups(gradients):
         half = char == "e"
-        run = kernel(HERE / "update_in_place.cu", "scale_half") if half else kernel(HERE / "update.cu", "scale", char)
+        run = (
+            kernel(HERE / "update_in_place.cu", "scale_half")
+            if half
+            else kernel(HERE / "update_in_place.cu", "scale", char)
+        )
         columns = [[contiguous(gradients[i]) for i in chosen], [results[i] for i in chosen]]
         for _, chunks, table in tables(columns):
             run((chunks,), (THREADS,), (table, float(factor)))
@@ -75,7 +81,11 @@ def _adam_steps(
     columns = _prepared(own, ps, gs, ms, vs)
     for char, chosen in groups(columns[0]):
         half = char == "e"
-        run = kernel(HERE / "update_in_place.cu", "adam_half") if half else kernel(HERE / "update.cu", "adam", char)
+        run = (
+            kernel(HERE / "update_in_place.cu", "adam_half")
+            if half
+            else kernel(HERE / "update_in_place.cu", "adam", char)
+        )
         rates = cupy.empty((len(chosen), 2), np.float64)
         _advance([counts[i] for i in chosen], skip, beta1, beta2, slot, value, rates)
         for start, chunks, table in tables([[column[i] for i in chosen] for column in columns]):
@@ -97,7 +107,11 @@ def _sgd_steps(
     _advance(counts, skip, 0.0, 0.0, slot, value, 0)
     for char, chosen in groups(columns[0]):
         half = char == "e"
-        run = kernel(HERE / "update_in_place.cu", "sgd_half") if half else kernel(HERE / "update.cu", "sgd", char)
+        run = (
+            kernel(HERE / "update_in_place.cu", "sgd_half")
+            if half
+            else kernel(HERE / "update_in_place.cu", "sgd", char)
+        )
         for _, chunks, table in tables([[column[i] for i in chosen] for column in columns]):
             numbers = (slot, value, float(momentum), float(weight_decay), nesterov)
             run((chunks,), (THREADS,), (table, factor, skip, *numbers))
@@ -115,7 +129,9 @@ def _average_steps(es: Sequence[Any], ws: Sequence[Any], skip: Any, decay: Calla
     for char, chosen in groups(weights):
         half = char == "e"
         run = (
-            kernel(HERE / "update_in_place.cu", "average_half") if half else kernel(HERE / "update.cu", "average", char)
+            kernel(HERE / "update_in_place.cu", "average_half")
+            if half
+            else kernel(HERE / "update_in_place.cu", "average", char)
         )
         columns = [[averages[i] for i in chosen], [contiguous(weights[i]) for i in chosen]]
         for _, chunks, table in tables(columns):
