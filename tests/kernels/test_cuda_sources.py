@@ -35,7 +35,7 @@ def compiled(code, options=()):
 
 def kernels_in(path):
     """Return the names of the kernels that a source defines."""
-    return set(re.findall(r'^(?:extern "C" __global__ void|ROW_KERNEL) (\w+)', path.read_text(encoding="utf-8"), re.M))
+    return set(re.findall(r'^(?:extern "C" __global__ void|[A-Z]+_KERNEL) (\w+)', path.read_text(encoding="utf-8"), re.M))
 
 
 def test_there_are_sources_in_both_rooms():

@@ -45,12 +45,12 @@ def relu_gradient(dy: Any, y: Any, scale: float, out: Any = None, sums: bool = F
     return dz, sum_parts(parts) if sums else None
 
 
-def sum_parts(parts: Any, out: Any = None) -> Any:
-    """Return the sums of parts (count, width) over the first axis; if `out` is given, they are added to it."""
+def sum_parts(parts: Any, out: Any = None, more: bool = False) -> Any:
+    """Return the sums of parts (count, width) over the first axis, in `out` if given, or added to it if `more`."""
     count, width = parts.shape
     if out is None and count == 1:
         return parts[0]
     total = cupy.empty(width, parts.dtype) if out is None else out
-    arguments = (parts, count, width, out is not None, total)
+    arguments = (parts, count, width, more, total)
     kernel(HERE / "columns.cu", "sum_parts", parts.dtype.char)((-(-width // WARP),), (WARP, WARP), arguments)
     return total

@@ -11,11 +11,13 @@
 constexpr int THREADS = 256;  // in a block; equals THREADS in arrays/cuda.py
 constexpr int EACH = 16;      // elements of a thread
 
+// At most 80 registers (128 for double), so that three (two) blocks of 8 warps share a multiprocessor.
+#define PASS_KERNEL extern "C" __global__ void __launch_bounds__(THREADS, sizeof(real) == 4 ? 3 : 2)
+
 // y = residual + dropout(relu(x + bias)); y may be x. `step` is THREADS % width.
-extern "C" __global__ void dropout(const real* x, long long size, const real* bias, long long width, long long step,
-                                   bool relu, unsigned dropped_levels, double scale, const unsigned long long* slot,
-                                   unsigned long long key0, unsigned long long key1, unsigned long long draw,
-                                   const real* residual, real* y) {
+PASS_KERNEL dropout(const real* x, long long size, const real* bias, long long width, long long step, bool relu,
+                    unsigned dropped_levels, double scale, const unsigned long long* slot, unsigned long long key0,
+                    unsigned long long key1, unsigned long long draw, const real* residual, real* y) {
     __shared__ unsigned short kept[THREADS];
     const long long start = blockIdx.x * (long long)(EACH * THREADS), first = start + threadIdx.x;
     real value[EACH];

@@ -14,6 +14,7 @@ __device__ inline unsigned short kept_bits(const PhiloxBlock block, unsigned dro
 __device__ inline void draw_kept(const Draw draw, unsigned dropped_levels, long long start, long long end,
                                  unsigned short* kept) {
     const long long first = start >> 4;
+#pragma unroll 1
     for (long long i = first + threadIdx.y * blockDim.x + threadIdx.x; 16 * i < end; i += blockDim.x * blockDim.y)
         kept[i - first] = kept_bits(philox_block(draw, i), dropped_levels);
 }
