@@ -5,6 +5,21 @@ NumPy calls takes ten launches, a kernel takes one. The kernels compute in the d
 float64; for all other arrays the formula runs.
 """
 
-from tensorlib.kernels.cuda import crossentropy, dropout, linear, normalize, softmax, update
+from tensorlib.kernels.cuda import (
+    activations,
+    add_norm,
+    crossentropy,
+    dropout,
+    feed_forward,
+    indexing,
+    linear,
+    linear_cross_entropy,
+    normalize,
+    softmax,
+    update,
+)
 
-__all__ = ["crossentropy", "dropout", "linear", "normalize", "softmax", "update"]
+__all__ = [
+    "activations", "add_norm", "crossentropy", "dropout", "feed_forward", "indexing", "linear", "linear_cross_entropy",
+    "normalize", "softmax", "update",
+]  # fmt: skip

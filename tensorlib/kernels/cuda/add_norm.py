@@ -80,9 +80,7 @@ def _add_norm(x: Any, s: Any, weight: Any, bias: Any, eps: float, drop: Drop) ->
 
 
 @overrides(add_norm_gradient)
-def _add_norm_gradient(
-    dy: Any, x: Any, s: Any, weight: Any, kept: Any, drop: Drop, needs: tuple[bool, ...]
-) -> Any:
+def _add_norm_gradient(dy: Any, x: Any, s: Any, weight: Any, kept: Any, drop: Drop, needs: tuple[bool, ...]) -> Any:
     if not fits_by_rows(x, dy, s, weight, *kept) or x.shape[-1] > WIDEST or not any(needs):
         return NOT_SERVED
     return gradient_pass(dy, x, s, weight, kept, drop, needs)

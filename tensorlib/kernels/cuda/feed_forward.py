@@ -24,9 +24,7 @@ def _feed_forward(x: Any, w1: Any, b1: Any, w2: Any, b2: Any, p: float, key: int
 
 
 @overrides(feed_forward_gradient)
-def _feed_forward_gradient(
-    dy: Any, x: Any, w1: Any, h: Any, w2: Any, scale: float, needs: tuple[bool, ...]
-) -> Any:
+def _feed_forward_gradient(dy: Any, x: Any, w1: Any, h: Any, w2: Any, scale: float, needs: tuple[bool, ...]) -> Any:
     if not fits(h, dy, x, w1, w2) or not dy.size:
         return NOT_SERVED
     dy_rows, x_rows, h_rows = rows(contiguous(dy)), rows(x), rows(contiguous(h))

@@ -37,7 +37,7 @@ def _sum_rows(x: Any, ids: Any, rows: int) -> Any:
 
 
 def sort_ids(ids: Any, rows: int) -> tuple[Any, Any]:
-    """Return the positions in ids, flattened, in the order of their ids, equal ids in order; and the ids in this order."""
+    """Return a stable argsort of ids, flattened, and the ids in this order."""
     count = ids.size
     if count > MOST_COMPARED:
         flat = ids.reshape(-1) % rows

@@ -1,8 +1,8 @@
 """The loss from hidden states, one block of rows at a time: its logits become their gradient in place.
 
-At most `ROWS` rows of logits exist at once, fewer for very large vocabularies, whatever the size of the batch. Gradients
-are computed with the loss, for dloss = 1, as on a CPU: computing the logits again would cost another product. Rows that
-do not count stay in the products, with dz = 0, because leaving them out would need their number on the host.
+At most `ROWS` rows of logits exist at once, fewer for very large vocabularies, whatever the size of the batch. As on a
+CPU, gradients are computed with the loss, for dloss = 1: computing the logits again would cost another product. Rows
+that do not count stay in the products, with dz = 0, because leaving them out would need their number on the host.
 
 A block of 1,024 rows keeps the products efficient: x^T dz is added to dW, whose bytes cost as much as 70 rows of the
 product in float32, and 600 in bf16.
@@ -30,7 +30,7 @@ def row_blocks(rows: int, row_bytes: int) -> list[slice]:
     """Return blocks of nearly equal height that cover the rows."""
     most = min(ROWS, max(TILE, BLOCK_BYTES // row_bytes // TILE * TILE))
     count = -(-rows // most)
-    height = -(-(-(-rows // count)) // TILE) * TILE
+    height = -(-rows // (count * TILE)) * TILE
     return [slice(start, min(start + height, rows)) for start in range(0, rows, height)]
 
 
@@ -84,7 +84,7 @@ class _Loss:
         self._products(n, rounded(z))
 
     def _products(self, n: slice, dz: Any) -> None:
-        """dx = dz W^T; dW, or its transpose, grows by x^T dz."""
+        """Compute dx = dz W^T, and add x^T dz to dW, or its transpose to that of dW."""
         if self.dx is not None:
             gemm(dz, self.weight.T, out=self.dx[n])
         if self.dweight is not None:
