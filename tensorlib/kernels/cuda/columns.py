@@ -34,8 +34,8 @@ def column_sums(x: Any) -> Any:
 
 def relu_gradient(dy: Any, y: Any, scale: float, out: Any = None, sums: bool = False) -> tuple[Any, Any]:
     """Return dz = dy · scale where y > 0, else 0, and, if wanted, its sums over all rows. `out` may be dy."""
-    dy, y = contiguous(dy), contiguous(y)
     dz = cupy.empty(y.shape, y.dtype) if out is None else out
+    dy, y = contiguous(dy), contiguous(y)
     width = y.shape[-1] if y.ndim else 1
     rows = y.size // width
     grid, chunk = chunks_of(rows, width)

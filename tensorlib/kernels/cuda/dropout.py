@@ -22,8 +22,8 @@ def dropout_pass(
 
     `out` may be x itself, if x is contiguous.
     """
-    x = contiguous(x)
     y = cupy.empty(x.shape, x.dtype) if out is None else out
+    x = contiguous(x)
     width = x.shape[-1] if x.ndim else 1
     arguments = (
         x, x.size, 0 if bias is None else contiguous(bias), width, THREADS % width, relu, *draw_arguments(p, key, draw),

@@ -1,4 +1,4 @@
-"""The gradient of an embedding: rows summed by id in a fixed order, without a count that the host would have to wait for."""
+"""The gradient of an embedding: rows summed by id in a fixed order, without a count on the host."""
 
 from __future__ import annotations
 
