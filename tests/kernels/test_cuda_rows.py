@@ -1,5 +1,7 @@
 """Kernels for rows and for sums over rows on a GPU: what the comparison of each kernel with its formula leaves out."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -85,7 +87,7 @@ def test_blocks_of_rows_cover_all_rows_and_hold_a_bounded_number_of_logits():
         for classes in (1, 8000, 60_000, 250_000):
             blocks = row_blocks(rows, 4 * classes)
             assert blocks[0].start == 0 and blocks[-1].stop == rows
-            assert all(a.stop == b.start for a, b in zip(blocks, blocks[1:], strict=False))
+            assert all(a.stop == b.start for a, b in pairwise(blocks))
             heights = {b.stop - b.start for b in blocks}
             assert max(heights) <= ROWS and 4 * classes * max(heights) <= BLOCK_BYTES
 

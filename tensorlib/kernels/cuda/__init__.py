@@ -15,11 +15,12 @@ from tensorlib.kernels.cuda import (
     linear,
     linear_cross_entropy,
     normalize,
+    recurrent,
     softmax,
     update,
 )
 
 __all__ = [
     "activations", "add_norm", "crossentropy", "dropout", "feed_forward", "indexing", "linear", "linear_cross_entropy",
-    "normalize", "softmax", "update",
+    "normalize", "recurrent", "softmax", "update",
 ]  # fmt: skip
