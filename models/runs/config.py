@@ -122,7 +122,9 @@ class TrainConfig:
     valid_text: Annotated[str, "Text for a language model to validate on."] = ""
     backend: Annotated[str, "Array library: numpy (CPU) or cupy (a CUDA GPU)."] = "numpy"
     precision: Annotated[
-        str, "Operands of the large matrix products in training: float32, or bf16 on a CPU that multiplies it."
+        str,
+        "Operands of the matrix products in training: float32, or less exact and faster: tf32, bf16 or fp16 on a GPU, "
+        "bf16 on a CPU that multiplies it.",
     ] = "float32"
     seed: Annotated[int, "Seed of all randomness; equal runs with equal seeds write equal bytes."] = 0
     steps: Annotated[int, "Number of steps after which training ends; 0: no such limit."] = 0

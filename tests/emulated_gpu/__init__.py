@@ -42,6 +42,9 @@ def install() -> bool:
         return False
     if not getattr(sys.modules.get("cupy"), "is_emulated", False):
         sys.modules.update(modules())
+        from tests.emulated_gpu import cublas
+
+        cublas.install()
     return True
 
 

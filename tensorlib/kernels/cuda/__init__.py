@@ -15,6 +15,7 @@ from tensorlib.kernels.cuda import (
     linear,
     linear_cross_entropy,
     normalize,
+    products,
     recurrent,
     softmax,
     update,
@@ -22,5 +23,5 @@ from tensorlib.kernels.cuda import (
 
 __all__ = [
     "activations", "add_norm", "crossentropy", "dropout", "feed_forward", "indexing", "linear", "linear_cross_entropy",
-    "normalize", "recurrent", "softmax", "update",
+    "normalize", "products", "recurrent", "softmax", "update",
 ]  # fmt: skip
