@@ -35,7 +35,8 @@ def compiled(code, options=()):
 
 def kernels_in(path):
     """Return the names of the kernels that a source defines."""
-    return set(re.findall(r'^(?:extern "C" __global__ void|ROW_KERNEL) (\w+)', path.read_text(encoding="utf-8"), re.M))
+    head = re.compile(r'^(?:extern "C" __global__ void|[A-Z]+_KERNEL) (\w+)', re.MULTILINE)
+    return set(head.findall(path.read_text(encoding="utf-8")))
 
 
 def test_there_are_sources_in_both_rooms():

@@ -6,22 +6,38 @@ float64; for all other arrays the formula runs.
 """
 
 from tensorlib.kernels.cuda import (
+    activations,
+    add_norm,
+    columns,
     crossentropy,
     dropout,
+    feed_forward,
+    indexing,
     linear,
+    linear_cross_entropy,
     normalize,
     products,
+    recurrent,
+    rounding,
     softmax,
     update,
     update_in_place,
 )
 
 __all__ = [
+    "activations",
+    "add_norm",
+    "columns",
     "crossentropy",
     "dropout",
+    "feed_forward",
+    "indexing",
     "linear",
+    "linear_cross_entropy",
     "normalize",
     "products",
+    "recurrent",
+    "rounding",
     "softmax",
     "update",
     "update_in_place",
