@@ -5,6 +5,17 @@ NumPy calls takes ten launches, a kernel takes one. The kernels compute in the d
 float64; for all other arrays the formula runs.
 """
 
-from tensorlib.kernels.cuda import crossentropy, dropout, linear, normalize, softmax, update
+from tensorlib.kernels.cuda import (
+    attention,
+    crossentropy,
+    dropout,
+    linear,
+    multi_head_attention,
+    normalize,
+    softmax,
+    update,
+)
 
-__all__ = ["crossentropy", "dropout", "linear", "normalize", "softmax", "update"]
+__all__ = [
+    "attention", "crossentropy", "dropout", "linear", "multi_head_attention", "normalize", "softmax", "update"
+]  # fmt: skip
