@@ -36,10 +36,7 @@ PATTERN = np.dtype(
 
 
 class Kept(NamedTuple):
-    """What backward needs besides q, k and v: the weights, or statistics from which it computes them again.
-
-    CPU kernels keep the first two.
-    """
+    """What backward needs besides q, k and v: the weights, or statistics from which it computes them again."""
 
     tops: Any = None  # (B, H, T, 1): the largest score of each query
     totals: Any = None  # (B, H, T, 1): the sum of the exponentials of its scores, less the top
@@ -56,10 +53,15 @@ def attend(q: Any, k: Any, v: Any, pattern: AttentionPattern) -> tuple[Any, Kept
 
 
 def attend_gradient(
-    dy: Any, q: Any, k: Any, v: Any, pattern: AttentionPattern, kept: Kept, needs: tuple[bool, ...],
+    dy: Any, q: Any, k: Any, v: Any, pattern: AttentionPattern, kept: Any, needs: tuple[bool, ...],
     out: tuple[Any, ...] = (None, None, None),
 ) -> tuple[Any, ...]:  # fmt: skip
-    """Return dq, dk and dv, in the contiguous arrays `out` if they are given; None if it is not needed."""
+    """Return dq, dk and dv, in the contiguous arrays `out` if they are given; None if it is not needed.
+
+    What another kernel has kept is computed again, because its exponentials may be rounded differently.
+    """
+    if not isinstance(kept, Kept):
+        kept = attend(q, k, v, pattern)[1]._replace(y=None)
     gradient = _long_gradient if kept.weights is None and _is_long(q, k, v) else _short_gradient
     return gradient(dy, q, k, v, pattern, kept, needs, out)
 
@@ -109,18 +111,17 @@ def _short_gradient(
     dy: Any, q: Any, k: Any, v: Any, pattern: AttentionPattern, kept: Kept, needs: tuple[bool, ...],
     out: tuple[Any, ...],
 ) -> tuple[Any, ...]:  # fmt: skip
-    if kept.weights is None:
-        weights = dropped = gemm(q, k.swapaxes(-1, -2), alpha=_scale(q))  # scores
-        statistics: tuple[Any, Any] = contiguous(kept.tops), contiguous(kept.totals)
+    again = kept.weights is None
+    if again:
+        weights = gemm(q, k.swapaxes(-1, -2), alpha=_scale(q))  # scores, then weights after dropout
+        statistics: tuple[Any, Any] = kept.tops, kept.totals
     else:
-        weights = dropped = contiguous(kept.weights)
-        statistics = 0, 0
-        if pattern.p:
-            dropped = cupy.empty_like(weights)
+        weights, statistics = kept.weights, (0, 0)
+    dropped = cupy.empty_like(weights) if pattern.p and not again else weights
     dweights = gemm(dy, v.swapaxes(-1, -2)) if needs[0] or needs[1] else None
-    writes = statistics != (0, 0) or pattern.p  # otherwise the weights need not be written again
     arguments = (
-        _pattern(pattern, q, k), *statistics, 0 if dweights is None else dweights, dropped if writes and needs[2] else 0
+        _pattern(pattern, q, k), *statistics, 0 if dweights is None else dweights,
+        dropped if needs[2] and (pattern.p or again) else 0,
     )  # fmt: skip
     _by_warps("weights_gradient", weights, arguments)
     dq = gemm(dweights, k, out[0], _scale(q)) if needs[0] else None
@@ -156,7 +157,7 @@ def _long_gradient(
     out: tuple[Any, ...],
 ) -> tuple[Any, ...]:  # fmt: skip
     read, dy = _pattern(pattern, q, k), contiguous(dy)
-    operands, statistics = _operands(q, k, v), (contiguous(kept.tops), contiguous(kept.totals))
+    operands, statistics = _operands(q, k, v), (kept.tops, kept.totals)
     deltas = cupy.empty(q.shape[:3], q.dtype)
     if kept.y is None:
         grid = (_tiles(q),)
@@ -233,9 +234,6 @@ def _attention_gradient(
 ) -> Any:
     if kept is None or not _served(q, k, v, pattern, dy):
         return NOT_SERVED
-    lead, kept = _lead(q, k), Kept(*kept)
-    shape = *(1, 1, *lead)[-2:], q.shape[-2], 1
-    if kept.tops is not None and kept.tops.shape != shape:  # from other kernels
-        kept = kept._replace(tops=kept.tops.reshape(shape), totals=kept.totals.reshape(shape))
+    lead = _lead(q, k)
     gradients = attend_gradient(*(_with_heads(x, lead) for x in (dy, q, k, v)), pattern, kept, needs)
     return tuple(None if d is None else d[(0,) * (2 - len(lead))] for d in gradients)

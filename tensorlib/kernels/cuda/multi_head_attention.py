@@ -11,7 +11,7 @@ from typing import Any
 import cupy
 
 from tensorlib.arrays.cuda import kernel
-from tensorlib.kernels.cuda.attention import Kept, attend, attend_gradient, serves_pattern
+from tensorlib.kernels.cuda.attention import attend, attend_gradient, serves_pattern
 from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, WARP, contiguous, fits, overrides
 from tensorlib.kernels.cuda.products import gemm, rounded
 from tensorlib.ops.attention import AttentionPattern
@@ -169,11 +169,6 @@ def _side_by_side(z: Any) -> Any:
     return None if z is None else join_heads(z) if z.ndim == 5 else z
 
 
-def _statistics(kept: Any, q_BHTK: Any) -> Kept:
-    kept, shape = Kept(*kept), (*q_BHTK.shape[:3], 1)
-    return kept if kept.tops is None else kept._replace(tops=kept.tops.reshape(shape), totals=kept.totals.reshape(shape))
-
-
 @overrides(self_attention_gradient)
 def _self_attention_gradient(
     dy: Any, x: Any, w: Any, wo: Any, kept: Any, heads: int, pattern: AttentionPattern, needs: tuple[bool, ...]
@@ -187,8 +182,8 @@ def _self_attention_gradient(
         return None, None, None, dwo, dbo
     qkv = _by_heads(projected, 3, heads)
     dqkv, gradients = cupy.empty_like(qkv), _Gradients(w, *needs[1:3])
-    (dy_BHTK,), kept = split_heads(dmerged, None, 1, heads), _statistics(statistics, qkv[0])
-    attend_gradient(dy_BHTK, *qkv, pattern, kept, (True,) * 3, tuple(dqkv))
+    (dy_BHTK,) = split_heads(dmerged, None, 1, heads)
+    attend_gradient(dy_BHTK, *qkv, pattern, statistics, (True,) * 3, tuple(dqkv))
     return gradients.add(dqkv, x, slice(None), needs[0]), gradients.dw, gradients.db, dwo, dbo
 
 
@@ -206,8 +201,8 @@ def _cross_attention_gradient(
         return None, None, None, None, dwo, dbo
     q, kv = _by_heads(q, 1, heads), _by_heads(kv, 2, heads)
     dq, dkv, gradients = cupy.empty_like(q), cupy.empty_like(kv), _Gradients(w, *needs[2:4])
-    (dy_BHTK,), kept = split_heads(dmerged, None, 1, heads), _statistics(statistics, q[0])
-    attend_gradient(dy_BHTK, *q, *kv, pattern, kept, (True,) * 3, (*dq, *dkv))
+    (dy_BHTK,) = split_heads(dmerged, None, 1, heads)
+    attend_gradient(dy_BHTK, *q, *kv, pattern, statistics, (True,) * 3, (*dq, *dkv))
     d = x.shape[2]
     dx = gradients.add(dq, x, slice(d), needs[0])
     dmemory = gradients.add(dkv, memory, slice(d, None), needs[1])
