@@ -64,8 +64,8 @@ def draw(
             box. In "encoder.layers.0.norm", "layers.0" is one level. None opens everything.
         names: names for Tensors that no module has named: ``names={"x": x}``, or simply ``names=locals()``.
         inputs: what to call a module or function with; see `graph`.
-        formulas: record the module or function within `record_formulas`: a fused op is drawn as the ops of its formula,
-            and a function such as `mean` as a frame around its ops.
+        formulas: draw a fused op, such as softmax or a sub-layer, as a frame around the ops of its formula, and, in the
+            graph of a module or function, also a function such as `mean`; see `graph`.
         fold_repeats: True draws one of several equal steps of a loop or equal layers, marked with their number, such as
             "layers ×6"; its numbers are ranges over all of them. False draws all. None folds only pictures of more than
             60 boxes, unless `depth` is None: the first step, the last, and one box for those between them.
