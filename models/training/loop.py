@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 import tensorlib as tl
 from models.evaluation.metrics import worst_loss
 from models.runs.checkpoint import step_checkpoints, step_path
-from models.system.errors import CheckpointError
+from models.system.errors import CheckpointError, UserError
+from models.system.memory import is_out_of_memory
 from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
 from models.text.batching import Batch
@@ -81,6 +83,10 @@ class Trainer:
             raise
         except Diverged as diverged:
             raise Diverged(f"train: {diverged}; {self._way_back()}") from None
+        except Exception as error:
+            if self.device_step is None or not is_out_of_memory(error):
+                raise
+            raise UserError(self._out_of_memory()) from None
         finally:
             self.display.end()
             self.log.close()
@@ -234,6 +240,18 @@ class Trainer:
             return f"no checkpoint is from before that; {LOWER_RATE}" if aside else LOWER_RATE
         rate = f"--resume-with optim.learning_rate --optim.learning-rate {self.config.optim.learning_rate / 10:.2g}"
         return f"{newest} is from before that; resume from it with a lower learning rate: {self._resumption()} {rate}"
+
+    def _out_of_memory(self) -> str:
+        """Record the steps before, and return what to do."""
+        with suppress(Exception):  # the device may have nothing more to say
+            self.wait()
+        limit = "--batch-tokens" if self.config.batch_tokens else "--batch-sentences"
+        newest = (f"; {step_checkpoints(self.run.path)[-1]} is saved" if step_checkpoints(self.run.path) else "")
+        graphs = ", and --no-capture, with which a run may also be resumed" if self.config.capture else ""
+        return (
+            f"train: out of memory in step {self.progress.step}; what needs less is a smaller {limit} with a larger "
+            f"--optim.accumulate, a smaller model{graphs}{newest}"
+        )
 
     def _resumption(self) -> str:
         return f"{command()} train --resume --out {quoted(str(self.run.path))}"
