@@ -69,10 +69,10 @@ class DeviceStep:
         return self._model.backend.fetch_later(result)
 
     def _recorded(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if self._ladder is None:
-            backend = self._model.backend
+        backend = self._model.backend
+        if self._ladder is None or not backend.records:
             return lambda *arrays: function(*(None if a is None else backend.asarray(a) for a in arrays))
-        return tl.capture(function, backend=self._model.backend, most=SHAPES + 8)
+        return tl.capture(function, backend=backend, most=SHAPES + 8)
 
     def _inputs(self, batch: Batch, tokens: int) -> tuple[Any, ...]:
         """Return a batch's arrays, on the host, and the factor by which its summed loss becomes a part of the mean."""

@@ -77,7 +77,7 @@ def test_a_device_takes_the_steps_of_the_host(tmp_path, kind, device):
             np.testing.assert_allclose(found[name], array, rtol=1e-9, atol=1e-11, err_msg=name)
     logs = [log_of(tmp_path / name) for name in ("host", "device")]
     for expected, found in zip(*logs, strict=True):
-        assert list(expected) == list(found)
+        assert list(expected) == list(found) and expected.pop("kind") == found.pop("kind")
         assert found == pytest.approx(expected, rel=1e-9)
 
 
@@ -223,7 +223,7 @@ def test_a_run_on_a_device_writes_what_one_on_the_host_writes(make_config, tmp_p
 @pytest.mark.parametrize("first", ["host", "device"])
 def test_a_run_continues_on_the_other_backend(make_config, tmp_path, device, first):
     homes = {"host": "numpy", "device": device}
-    config = replace(make_config(steps=6, **ONE), capture=False)
+    config = replace(make_config(steps=6, optim={"accumulate": 1, "ema": 0.9, "schedule": "constant"}), capture=False)
     whole = trainer_on("numpy", replace(config, steps=12), tmp_path / "whole")
     whole.train()
     trainer_on(homes.pop(first), config, tmp_path / "run").train()
@@ -231,9 +231,8 @@ def test_a_run_continues_on_the_other_backend(make_config, tmp_path, device, fir
         patch.setattr(start, "open_backend", lambda name: homes.popitem()[1])
         trainer = loop.Trainer(*_resumed(tmp_path / "run", steps=12))
     trainer.train()
-    expected, found = (read_checkpoint(step_checkpoints(tmp_path / n)[-1]).model for n in ("whole", "run"))
-    for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
+    losses = [[entry["loss"] for entry in log_of(tmp_path / name) if entry["kind"] == "train"] for name in ("whole", "run")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def _resumed(path, **changed):
