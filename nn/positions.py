@@ -42,8 +42,8 @@ def sinusoids(length: int, width: int, start: int = 0) -> np.ndarray:
 class SinusoidalPositions(Module):
     """y_BTD = x_BTD + PE[start : start + T], where PE is `sinusoids`. It has no parameters and no maximum length.
 
-    The first `prepared` rows are computed once; a call that needs a later row computes a table of at least twice as
-    many, which is kept. Raises ValueError for an odd width.
+    The first `prepared` rows are computed once; a call that needs a later row computes all of its rows. Raises
+    ValueError for an odd width.
 
     >>> positions = nn.SinusoidalPositions(width=4)
     >>> y_BTD = positions(tl.zeros((1, 2, 4)), start=3)
@@ -54,7 +54,6 @@ class SinusoidalPositions(Module):
     def __init__(self, width: int, prepared: int = 512) -> None:
         check_size("SinusoidalPositions", prepared=prepared)
         self.table = Buffer(sinusoids(prepared, width).astype(np.float32), persistent=False)
-        self._longer: tuple[tl.Tensor, ...] = ()  # a table of more rows, computed when needed
 
     def forward(self, x_BTD: TensorLike, start: int = 0) -> tl.Tensor:
         """Return x plus the rows for positions start, start + 1, ..."""
@@ -65,15 +64,10 @@ class SinusoidalPositions(Module):
         """Return the rows (T, D) for positions start, start + 1, ..."""
         check_size("SinusoidalPositions", least=0, start=start)
         prepared, width = self.table.shape
-        end, table = start + length, self.table
-        if end > prepared:
-            fitting = [t for t in self._longer if t.dtype == table.dtype and t.backend is table.backend]
-            if not fitting or len(fitting[0]) < end:
-                rows = sinusoids(2 * end, width).astype(np.float32)  # rounded like the prepared rows
-                fitting = [tl.Tensor(rows, dtype=table.dtype, backend=table.backend)]
-            self._longer = (fitting[0],)
-            table = fitting[0]
-        return table[start:end]
+        if start + length <= prepared:
+            return self.table[start : start + length]
+        rows_TD = sinusoids(length, width, start).astype(np.float32)  # rounded like the prepared rows
+        return tl.Tensor(rows_TD, dtype=self.table.dtype, backend=self.table.backend)
 
 
 class LearnedPositions(Module):
