@@ -269,7 +269,9 @@ class ndarray(StrictArray):  # noqa: N801  # CuPy's name
 
     # ---- other libraries
 
-    def __dlpack__(self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None) -> Any:
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> Any:
         raise NotImplementedError("the emulated device has no DLPack")
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -385,7 +387,9 @@ def array(
     if host.dtype.kind not in "biufcV":
         raise ValueError(f"Unsupported dtype {host.dtype}")
     uploads()
-    made = ndarray(host.shape, host.dtype, order="F" if host.flags.f_contiguous and not host.flags.c_contiguous else "C")
+    made = ndarray(
+        host.shape, host.dtype, order="F" if host.flags.f_contiguous and not host.flags.c_contiguous else "C"
+    )
     made._host[...] = host
     return made
 
@@ -402,7 +406,9 @@ def _from_interface(obj: Any) -> ndarray:
     return ndarray(shape, dtype, memory.MemoryPointer(mem, 0), described.get("strides"))
 
 
-def asarray(a: Any, dtype: Any = None, order: str | None = None, *, copy: Any = None, blocking: bool = False) -> ndarray:
+def asarray(
+    a: Any, dtype: Any = None, order: str | None = None, *, copy: Any = None, blocking: bool = False
+) -> ndarray:
     return array(a, dtype, copy=bool(copy), order=order or "K")
 
 
@@ -419,9 +425,7 @@ def _contiguous(host: np.ndarray, dtype: Any) -> np.ndarray:
     return made if made.ndim else made.reshape(1)
 
 
-def asnumpy(
-    a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True
-) -> np.ndarray:
+def asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> np.ndarray:
     if isinstance(a, ndarray):
         return a.get(stream=stream, order=order, out=out, blocking=blocking)
     return np.asarray(a, order=order)

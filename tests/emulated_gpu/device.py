@@ -148,9 +148,7 @@ class Stream:
         """Refuse what breaks a capture."""
         if self._recording is not None:
             self._broken = True
-            raise capture_error(
-                "cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing"
-            )
+            raise capture_error("cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing")
 
     def record(self, event: Event | None = None) -> Event:
         event = event or Event()

@@ -60,7 +60,9 @@ def packed(value: Any) -> np.ndarray:
     raise TypeError(f"Unsupported type {type(value)}")
 
 
-def check_argument(where: str, value: Any, given: np.ndarray, kind: str, size: int, pointee: int, alignment: int) -> None:
+def check_argument(
+    where: str, value: Any, given: np.ndarray, kind: str, size: int, pointee: int, alignment: int
+) -> None:
     """Raise KernelError unless an argument has the size and kind of its parameter, and points to a live array."""
     if given.dtype.itemsize != size:
         raise KernelError(f"{where}: the parameter has {size} bytes, got {given.dtype.itemsize} ({given.dtype})")
@@ -116,9 +118,7 @@ class RawKernel:
             self.most_threads = found.bounds[self.name]
             count = found.function(f"emulated_parameters_{self.name}")
             numbers = (ctypes.c_int * 400)()
-            self.parameters = [
-                (chr(numbers[4 * i]), *numbers[4 * i + 1 : 4 * i + 4]) for i in range(count(numbers))
-            ]
+            self.parameters = [(chr(numbers[4 * i]), *numbers[4 * i + 1 : 4 * i + 4]) for i in range(count(numbers))]
             self._function = found.function(f"emulated_launch_{self.name}")
 
     kernel = property(lambda self: self)
@@ -252,9 +252,7 @@ class ElementwiseKernel:
         if any(p.name in ("i", "n") for p in (*self.inputs, *self.outputs)):
             raise ValueError("Variable names 'i' and 'n' are reserved")  # CuPy reserves i, n and _*
 
-    def __call__(
-        self, *args: Any, size: int | None = None, stream: Any = None, block_size: int = 128
-    ) -> Any:
+    def __call__(self, *args: Any, size: int | None = None, stream: Any = None, block_size: int = 128) -> Any:
         inputs, outputs = list(args[: len(self.inputs)]), list(args[len(self.inputs) :])
         if len(args) not in (len(self.inputs), len(self.inputs) + len(self.outputs)):
             raise TypeError(

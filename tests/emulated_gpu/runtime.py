@@ -6,6 +6,7 @@ import ctypes
 from typing import Any
 
 from tests.emulated_gpu import device, memory
+from tests.emulated_gpu.compiler import compiler
 from tests.emulated_gpu.device import CUDARuntimeError, Stream, counts, get_current_stream, submit
 
 memcpyHostToHost, memcpyHostToDevice, memcpyDeviceToHost, memcpyDeviceToDevice, memcpyDefault = range(5)
@@ -13,10 +14,21 @@ streamDefault, streamNonBlocking = 0, 1
 streamCaptureModeGlobal, streamCaptureModeThreadLocal, streamCaptureModeRelaxed = range(3)
 eventDefault, eventBlockingSync, eventDisableTiming, eventInterprocess = 0, 1, 2, 4
 is_hip = False
-NAME = b"emulated GPU (a CPU)"
+
+# ruff: noqa: N802, N816, SIM905  # CuPy's names; plain words are easier to read than quoted ones
+NAMES = """
+    CUDARuntimeError deviceGetAttribute deviceSynchronize driverGetVersion getDevice getDeviceCount getDeviceProperties
+    eventBlockingSync eventDefault eventDisableTiming eventInterprocess is_hip memGetInfo memcpy memcpyAsync
+    memcpyDefault memcpyDeviceToDevice memcpyDeviceToHost memcpyHostToDevice memcpyHostToHost memset memsetAsync
+    runtimeGetVersion setDevice streamCaptureModeGlobal streamCaptureModeRelaxed streamCaptureModeThreadLocal
+    streamDefault streamIsCapturing streamNonBlocking streamSynchronize
+""".split()
 
 
 def getDeviceCount() -> int:
+    """Return 1. Raises CUDARuntimeError without a compiler for the kernels, so that tests are skipped with the reason."""
+    if compiler() is None:
+        raise CUDARuntimeError("the emulated GPU needs g++ to compile CUDA sources; install it, or set CXX")
     return 1
 
 
@@ -33,7 +45,7 @@ def getDeviceProperties(number: int) -> dict[str, Any]:
     """Return the properties of an H100 that a program may ask for."""
     setDevice(number)
     return {
-        "name": NAME, "totalGlobalMem": memory.DEVICE_BYTES, "major": 9, "minor": 0, "multiProcessorCount": 132,
+        "name": b"emulated GPU (a CPU)", "totalGlobalMem": memory.DEVICE_BYTES, "major": 9, "minor": 0, "multiProcessorCount": 132,
         "warpSize": 32, "maxThreadsPerBlock": 1024, "sharedMemPerBlock": 49152, "clockRate": 1980000,
         "memoryClockRate": 2619000, "memoryBusWidth": 5120, "l2CacheSize": 52428800, "regsPerBlock": 65536,
         "maxThreadsPerMultiProcessor": 2048, "sharedMemPerMultiprocessor": 233472, "concurrentKernels": 1,
