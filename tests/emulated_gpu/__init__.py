@@ -62,8 +62,8 @@ def modules() -> dict[str, ModuleType]:
     api = _module("cupy.cuda.runtime", **{name: getattr(runtime, name) for name in runtime.NAMES})
     cuda = _module(
         "cupy.cuda", **streams, **memories, runtime=api, Device=runtime.Device, get_device_id=runtime.get_device_id,
-        is_available=lambda: True, Graph=device.Graph, PinnedMemory=memory.PinnedMemory, alloc_pinned_memory=memory.alloc_pinned_memory,
-        using_allocator=memory.using_allocator,
+        is_available=lambda: True, Graph=device.Graph, PinnedMemory=memory.PinnedMemory,
+        alloc_pinned_memory=memory.alloc_pinned_memory, using_allocator=memory.using_allocator,
         memory=_module("cupy.cuda.memory", OutOfMemoryError=memory.OutOfMemoryError, **memories),
         stream=_module("cupy.cuda.stream", **streams),
         compiler=_module("cupy.cuda.compiler", CompileException=kernels.CompileException),

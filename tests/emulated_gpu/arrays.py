@@ -35,7 +35,7 @@ def by_address(array: np.ndarray) -> np.ndarray:
     return memory.unowned(array) if memory.is_device_address(array.ctypes.data) else array.copy()
 
 
-class ndarray(StrictArray):  # noqa: N801  # CuPy's name
+class ndarray(StrictArray):  # CuPy's name
     """An array in memory of the emulated device."""
 
     __slots__ = ("_base",)
@@ -130,7 +130,7 @@ class ndarray(StrictArray):  # noqa: N801  # CuPy's name
     base = property(lambda self: self._base)
     data = property(lambda self: _pointer(self._host))
     device = property(lambda self: self.data.device)
-    mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
+    mT = property(lambda self: self.swapaxes(-1, -2))
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -259,10 +259,7 @@ class ndarray(StrictArray):  # noqa: N801  # CuPy's name
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, np.ndarray):
-            if value.ndim or not memory.is_device_address(value.ctypes.data):
-                whole = index is Ellipsis or (isinstance(index, slice) and index == slice(None))
-                if value.ndim or whole:
-                    raise TypeError(f"Unsupported type {type(value)}")
+            raise TypeError(f"Unsupported type {type(value)}")
         if isinstance(value, ndarray) and value.size > 1:
             _fetch_for(index)
         self._change(_put, self._host, _index(index), unwrapped(value))
@@ -468,8 +465,10 @@ def put_functions(module: Any) -> None:
     """Give a module the functions of cupy."""
     functions = vars(Namespace(ndarray))
     vars(module).update(functions)
-    own = [empty, full, zeros, ones, array, asarray, ascontiguousarray, asnumpy, copy, arange, linspace, take, from_dlpack,
-           get_array_module]  # fmt: skip
+    own = (
+        arange, array, asarray, ascontiguousarray, asnumpy, copy, empty, from_dlpack, full, get_array_module, linspace,
+        ones, take, zeros,
+    )  # fmt: skip
     vars(module).update({f.__name__: f for f in own})
     vars(module).update({f"{f.__name__}_like": _like(f) for f in (empty, full, zeros, ones)})
     Namespace.stack = functions["stack"]

@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import Any
 
 HEADER = Path(__file__).with_name("cuda_on_host.h")
-FLAGS = ("-std=gnu++17", "-O2", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-w", "-fno-ipa-reference",
-         "-fno-gnu-unique", "-fvisibility=hidden", "-fsanitize=bounds,alignment")  # fmt: skip  # else two libraries would share their shared arrays
+FLAGS = (
+    *("-std=gnu++17", "-O2", "-fPIC", "-w"),
+    "-ffp-contract=off",  # no fused multiply-add, as --fmad=false
+    *("-fno-strict-aliasing", "-fno-ipa-reference"),  # another fiber may have changed any variable
+    *("-fno-gnu-unique", "-fvisibility=hidden"),  # otherwise two libraries would share their shared arrays
+    "-fsanitize=bounds,alignment",  # the header has what these call
+)
 
 
 def compiler() -> str | None:

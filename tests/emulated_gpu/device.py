@@ -36,7 +36,7 @@ counts = Counts()
 
 @contextmanager
 def counted() -> Iterator[Counts]:
-    """Count what happens inside: ``with counted() as c: ...``; afterwards `c` holds the differences."""
+    """Yield an object that afterwards holds the counts of what happened inside."""
     before, inside = replace(counts), Counts()
     try:
         yield inside

@@ -23,8 +23,11 @@ class KernelError(RuntimeError):
 
 class _Launch(ctypes.Structure):
     _fields_ = (
-        ("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint * 3), ("seed", ctypes.c_uint64), ("message", ctypes.c_char_p),
-    )  # fmt: skip
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("seed", ctypes.c_uint64),
+        ("message", ctypes.c_char_p),
+    )
 
 
 # ---- arguments ------------------------------------------------------------------------------------------------------
@@ -45,9 +48,9 @@ def packed(value: Any) -> np.ndarray:
         if value.size == 1:
             return value.reshape(()).copy()
         raise TypeError(
-            f"You are trying to pass a numpy.ndarray of shape {value.shape} as a kernel parameter. Only numpy.ndarrays of "
-            "size one can be passed by value. If you meant to pass a pointer to __global__ memory, you need to pass a "
-            "cupy.ndarray instead."
+            f"You are trying to pass a numpy.ndarray of shape {value.shape} as a kernel parameter. Only numpy.ndarrays "
+            "of size one can be passed by value. If you meant to pass a pointer to __global__ memory, you need to pass "
+            "a cupy.ndarray instead."
         )
     if type(value) is bool:
         return np.array(value, np.bool_)
@@ -163,21 +166,20 @@ class RawKernel:
             (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), next(_seeds), ctypes.addressof(message)
         )
         pointers = (ctypes.c_void_p * max(1, len(values)))(*[v.ctypes.data for v in values])
-        if self._function(ctypes.byref(launch), pointers):
+        with memory.guarded(blocks) as harm:
+            failed = self._function(ctypes.byref(launch), pointers)
+        if failed:
             raise KernelError(f"{self.name}: {message.value.decode()}")
-        for around in blocks:
-            harm = memory.damaged(*around)
-            if harm:
-                memory.mend(*around)
-                raise KernelError(f"{self.name}: wrote {harm}")
+        if harm:
+            raise KernelError(f"{self.name}: wrote {harm[0]}")
 
 
 class RawModule:
     """Several kernels from one source."""
 
     def __init__(
-        self, *, code: str | None = None, path: str | None = None, options: tuple[str, ...] = (), backend: str = "nvrtc",
-        translate_cucomplex: bool = False, enable_cooperative_groups: bool = False, name_expressions: Any = None,
+        self, *, code: str | None = None, path: str | None = None, options: tuple[str, ...] = (),
+        backend: str = "nvrtc", translate_cucomplex: bool = False, enable_cooperative_groups: bool = False, name_expressions: Any = None,
         jitify: Any = None,
     ) -> None:  # fmt: skip
         if code is None or path is not None:
@@ -342,11 +344,9 @@ def _elementwise(
 ) -> RawKernel:
     types, arrays, named = {}, "", ""
     for i, ((word, type_name, template, raw), kind) in enumerate(zip(parameters, kinds, strict=True)):
-        c_name = _C_NAMES[kind]
-        if template:
-            types[type_name] = c_name
-    for i, ((word, type_name, template, raw), kind) in enumerate(zip(parameters, kinds, strict=True)):
         const = "const " if i < inputs else ""
+        if template:
+            types[type_name] = _C_NAMES[kind]
         arrays += f", {const}{_C_NAMES[kind]}* _array_{word}"
         if raw:
             named += f"        {const}{_C_NAMES[kind]}* {word} = _array_{word};\n"

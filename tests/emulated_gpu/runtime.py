@@ -15,7 +15,7 @@ streamCaptureModeGlobal, streamCaptureModeThreadLocal, streamCaptureModeRelaxed 
 eventDefault, eventBlockingSync, eventDisableTiming, eventInterprocess = 0, 1, 2, 4
 is_hip = False
 
-# ruff: noqa: N802, N816, SIM905  # CuPy's names; plain words are easier to read than quoted ones
+# ruff: noqa: SIM905  # CuPy's names; plain words are easier to read than quoted ones
 NAMES = """
     CUDARuntimeError deviceGetAttribute deviceSynchronize driverGetVersion getDevice getDeviceCount getDeviceProperties
     eventBlockingSync eventDefault eventDisableTiming eventInterprocess is_hip memGetInfo memcpy memcpyAsync
@@ -26,7 +26,7 @@ NAMES = """
 
 
 def getDeviceCount() -> int:
-    """Return 1. Raises CUDARuntimeError without a compiler for the kernels, so that tests are skipped with the reason."""
+    """Return 1. Raises CUDARuntimeError without a compiler for the kernels: tests are then skipped with the reason."""
     if compiler() is None:
         raise CUDARuntimeError("the emulated GPU needs g++ to compile CUDA sources; install it, or set CXX")
     return 1
@@ -45,9 +45,9 @@ def getDeviceProperties(number: int) -> dict[str, Any]:
     """Return the properties of an H100 that a program may ask for."""
     setDevice(number)
     return {
-        "name": b"emulated GPU (a CPU)", "totalGlobalMem": memory.DEVICE_BYTES, "major": 9, "minor": 0, "multiProcessorCount": 132,
-        "warpSize": 32, "maxThreadsPerBlock": 1024, "sharedMemPerBlock": 49152, "clockRate": 1980000,
-        "memoryClockRate": 2619000, "memoryBusWidth": 5120, "l2CacheSize": 52428800, "regsPerBlock": 65536,
+        "name": b"emulated GPU (a CPU)", "totalGlobalMem": memory.DEVICE_BYTES, "major": 9, "minor": 0,
+        "multiProcessorCount": 132, "warpSize": 32, "maxThreadsPerBlock": 1024, "sharedMemPerBlock": 49152,
+        "clockRate": 1980000, "memoryClockRate": 2619000, "memoryBusWidth": 5120, "l2CacheSize": 52428800, "regsPerBlock": 65536,
         "maxThreadsPerMultiProcessor": 2048, "sharedMemPerMultiprocessor": 233472, "concurrentKernels": 1,
         "maxGridSize": (2**31 - 1, 65535, 65535), "maxThreadsDim": (1024, 1024, 64), "pciBusID": 0,
     }  # fmt: skip
@@ -95,7 +95,7 @@ def streamIsCapturing(pointer: int) -> bool:
 
 
 def memcpyAsync(dst: int, src: int, size: int, kind: int, stream: int) -> None:
-    """Copy. Unlike the methods of arrays and MemoryPointer, this has no check: a graph records copies of the host too."""
+    """Copy. Unlike the methods of arrays, this refuses nothing: a graph records copies from and to the host too."""
     _count_copy(kind, dst, src)
     submit(lambda: ctypes.memmove(dst, src, size) and None, stream=_stream(stream), kernel=_on_device(kind, dst, src))
 
