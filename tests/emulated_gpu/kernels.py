@@ -179,8 +179,8 @@ class RawModule:
 
     def __init__(
         self, *, code: str | None = None, path: str | None = None, options: tuple[str, ...] = (),
-        backend: str = "nvrtc", translate_cucomplex: bool = False, enable_cooperative_groups: bool = False, name_expressions: Any = None,
-        jitify: Any = None,
+        backend: str = "nvrtc", translate_cucomplex: bool = False, enable_cooperative_groups: bool = False,
+        name_expressions: Any = None, jitify: Any = None,
     ) -> None:  # fmt: skip
         if code is None or path is not None:
             raise NotImplementedError("the emulated device compiles sources only")

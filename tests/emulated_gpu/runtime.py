@@ -47,7 +47,8 @@ def getDeviceProperties(number: int) -> dict[str, Any]:
     return {
         "name": b"emulated GPU (a CPU)", "totalGlobalMem": memory.DEVICE_BYTES, "major": 9, "minor": 0,
         "multiProcessorCount": 132, "warpSize": 32, "maxThreadsPerBlock": 1024, "sharedMemPerBlock": 49152,
-        "clockRate": 1980000, "memoryClockRate": 2619000, "memoryBusWidth": 5120, "l2CacheSize": 52428800, "regsPerBlock": 65536,
+        "clockRate": 1980000, "memoryClockRate": 2619000, "memoryBusWidth": 5120, "l2CacheSize": 52428800,
+        "regsPerBlock": 65536,
         "maxThreadsPerMultiProcessor": 2048, "sharedMemPerMultiprocessor": 233472, "concurrentKernels": 1,
         "maxGridSize": (2**31 - 1, 65535, 65535), "maxThreadsDim": (1024, 1024, 64), "pciBusID": 0,
     }  # fmt: skip
