@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from gpu.parts import PARTS, READY, TOTAL, chosen
 from gpu.report import failures, markdown
 from gpu.running import run_parts
 
-REHEARSAL = 60  # seconds after which a rehearsal gives up a part, because a busy machine is slow
+REHEARSAL = 240  # seconds after which a rehearsal gives up a part: an idle machine needs a few, a busy one many
+QUICK_XLA = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def options_from(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -68,6 +70,10 @@ def main() -> int:
     for name in ("TERM", "HUP"):  # ends the parts, too
         signal.signal(getattr(signal, f"SIG{name}"), lambda number, frame: sys.exit(128 + number))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take three quarters of the card
+    parts, ready = chosen(options.only, options.all), READY
+    if options.rehearse:
+        os.environ.setdefault("XLA_FLAGS", QUICK_XLA)
+        parts, ready = [replace(part, limit=REHEARSAL, whole=REHEARSAL) for part in parts], REHEARSAL
     results: dict[str, Any] = {"about": about(), "arguments": sys.argv[1:], "rehearsal": options.rehearse}
     began = time.monotonic()
 
@@ -77,12 +83,12 @@ def main() -> int:
         (folder / "gpu.md").write_text(markdown(results), encoding="utf-8")
 
     found = run_parts(
-        chosen(options.only, options.all),
+        parts,
         settings_of(options, folder),
         folder,
         every=options.all,
-        ready=3 * REHEARSAL if options.rehearse else READY,
-        total=TOTAL if not (options.all or options.only) else float("inf"),
+        ready=ready,
+        total=TOTAL if not (options.all or options.only or options.rehearse) else float("inf"),
         after=write,
     )
     print((folder / "gpu.md").read_text(encoding="utf-8"))

@@ -40,7 +40,9 @@ def run(turn: Turn) -> None:
                 for batch in per_batch:
                     step = f"beam {beam}, {batch}"
                     case = f"{name}, {'greedy' if beam == 1 else f'beam {beam}'}, batch {batch}"
-                    found = interleaved(turn, case, {OURS: (ours, step), MARIAN: (theirs, step)}, ROUNDS, generated=True)
+                    found = interleaved(
+                        turn, case, {OURS: (ours, step), MARIAN: (theirs, step)}, ROUNDS, generated=True
+                    )
                     if len({side["result"] for side in found.values()}) > 1:
                         turn.row(case, "both", failed=f"numbers of tokens differ: {found}")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+import tensorlib as tl
 from gpu.machine import emulated
 
 __all__ = ["open_backend", "seconds_of"]
@@ -22,15 +22,13 @@ def open_backend(name: str) -> tuple[Wait, Peak, Free]:
     """Open the device; return what waits for it, what measures the memory of a step, and what counts its free bytes."""
     if name == "numpy":
         return (lambda: None), _peak_on_host, lambda: 0
-    if emulated() and "cupy" not in sys.modules:
+    if emulated():
         from tests.emulated_gpu import install
 
         install()
     import cupy
 
-    from tensorlib import get_backend
-
-    get_backend("cupy")
+    tl.get_backend("cupy")
 
     def wait() -> None:
         cupy.cuda.Device().synchronize()
@@ -38,6 +36,8 @@ def open_backend(name: str) -> tuple[Wait, Peak, Free]:
     def peak(step: Callable[[], Any]) -> dict[str, int]:
         return _peak_on_device(step, wait)
 
+    if emulated():
+        return wait, _peak_on_host, lambda: 0
     return wait, peak, lambda: cupy.cuda.runtime.memGetInfo()[0]
 
 
@@ -80,7 +80,7 @@ def _peak_on_host(step: Callable[[], Any]) -> dict[str, int]:
 def seconds_of(call: Callable[[], Any], backend: str, least: float = 0.02, repeats: int = 5) -> float:
     """Return the seconds of a call on the device: the median over some turns of as many calls as `least` needs."""
     call()
-    timed = _timed_on_host if backend == "numpy" else _timed_on_device
+    timed = _timed_on_host if backend == "numpy" or emulated() else _timed_on_device
     calls = min(50, max(1, round(least / max(timed(call, 1), 1e-6))))
     return statistics.median(timed(call, calls) for _ in range(repeats))
 

@@ -7,9 +7,12 @@ any kernel can move. Kernels of products are counted in floating-point operation
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
+
+import numpy as np
 
 import nn
 import tensorlib as tl
@@ -35,7 +38,7 @@ class Scale(NamedTuple):
     short: tuple[int, int, int, int] = (64, 16, 64, 64)
 
 
-TINY = Scale(8, 16, 30, 24, 8, (2, 2, 8, 4), (2, 2, 4, 4))
+TINY = Scale(64, 16, 30, 24, 8, (2, 2, 8, 4), (2, 2, 4, 4))
 
 
 class Case(NamedTuple):
@@ -56,13 +59,21 @@ class Arrays:
     def __init__(self, backend: str, scale: Scale) -> None:
         self.backend, self.scale = tl.get_backend(backend), scale
         self.xp = self.backend.xp
-        self.rng = self.xp.random.default_rng(0)
+        self.rng = np.random.default_rng(0)
+        self.block = self.rng.standard_normal(2**20, dtype="float32")
 
     def normal(self, *shape: int) -> Any:
-        return self.rng.standard_normal(shape, dtype="float32")
+        """Return random numbers; a large array repeats a block of them, because the host is slow to draw them."""
+        count = math.prod(shape)
+        if count <= self.block.size:
+            return self.array(self.block[:count].reshape(shape))
+        return self.xp.tile(self.array(self.block), -(-count // self.block.size))[:count].reshape(shape)
 
     def ids(self, count: int, *shape: int) -> Any:
-        return self.rng.integers(0, count, shape)
+        return self.array(self.rng.integers(0, count, shape))
+
+    def array(self, values: Any) -> Any:
+        return self.backend.asarray(values)
 
     def rows(self, count: int) -> list[Any]:
         return [self.normal(self.scale.rows, self.scale.width) for _ in range(count)]
@@ -127,7 +138,7 @@ def cross_entropy(make: Arrays, gradient: bool = False) -> Case:
 def sum_rows(make: Arrays) -> Case:
     """The gradient of an embedding, whose ids are as frequent as words: the k-th about 1/k."""
     rows, words = make.scale.rows, make.scale.words
-    ids = (words ** make.rng.random(rows)).astype("int64") - 1
+    ids = make.array((words ** make.rng.random(rows)).astype("int64") - 1)
     return run("sum_rows_formula", *make.rows(1), ids, words)
 
 

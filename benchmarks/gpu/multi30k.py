@@ -33,8 +33,15 @@ def run(turn: Turn) -> None:
         return turn.row(CASE, OURS, missing=f"files of the data: {', '.join(absent)}")
     began = time.monotonic()
     arguments = [word for option, path in files.items() for word in (option, str(path))]
-    few = ["--steps", "2"] if turn.rehearse else []
-    tensorlib("train", "--out", str(out), "--config", str(RECIPE), "--backend", turn.backend, *few, *arguments)
+    fresh = [
+        "--config",
+        str(RECIPE),
+        "--backend",
+        turn.backend,
+        *arguments,
+        *(["--steps", "2"] if turn.rehearse else []),
+    ]
+    tensorlib("train", "--out", str(out), *(["--resume"] if out.exists() else fresh))
     turn.row(f"{CASE}, training", OURS, value=time.monotonic() - began, unit="s")
     for beam in (1, 4):
         printed = tensorlib(
@@ -54,6 +61,8 @@ def tensorlib(*arguments: str) -> str:
     command = [sys.executable, "-m", "tensorlib", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     print(done.stdout, done.stderr)
+    if done.returncode and "ModuleNotFoundError" in done.stderr:
+        raise ImportError(done.stderr.strip().splitlines()[-1])
     if done.returncode:
         raise RuntimeError(f"tensorlib {arguments[0]}: {(done.stderr.strip() or done.stdout).splitlines()[-1:]}")
     return done.stdout

@@ -34,7 +34,8 @@ class Side:
     """A process of `worker.py`. It starts at once; `ready` waits until it has warmed up."""
 
     def __init__(self, target: str, arguments: Mapping[str, Any]) -> None:
-        self.target, self.why, self.library = target, {}, ""
+        self.target, self.library, self.began = target, "", time.monotonic()
+        self.why: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.broken: dict[str, dict[str, str]] = {}
         command, pipe = [sys.executable, "-m", "gpu.worker", target, json.dumps(arguments)], subprocess.PIPE
@@ -48,11 +49,11 @@ class Side:
             self.lines.put(line)
         self.lines.put("")
 
-    def _answer(self, seconds: float) -> dict[str, Any]:
+    def _answer(self, seconds: float, late: str = "") -> dict[str, Any]:
         try:
             line = self.lines.get(timeout=max(seconds, 0.01))
         except queue.Empty:
-            self._give_up({"failed": f"no answer after {seconds:.0f} s"})
+            self._give_up({"failed": late or f"no answer after {max(seconds, 0):.0f} s"})
         if not line:
             self._give_up({"failed": f"the process ended, status {self.process.wait()}"})
         return json.loads(line)
@@ -62,10 +63,11 @@ class Side:
         self.close()
         raise Broken(why)
 
-    def ready(self, seconds: float) -> None:
-        """Wait until the side has warmed up, for so many seconds; it is closed if it cannot run at all."""
+    def ready(self, deadline: float) -> None:
+        """Wait until the side has warmed up; it is closed if it cannot run at all or is not ready at the deadline."""
         with suppress(Broken):
-            answer = self._answer(seconds)
+            late = f"not ready after {deadline - self.began:.0f} s"
+            answer = self._answer(deadline - time.monotonic(), late)
             if "ready" not in answer:
                 self._give_up(answer)
             self.library, self.seconds, self.broken = answer["ready"], answer["seconds"], answer["broken"]
@@ -109,7 +111,7 @@ class Sides:
         """Wait until all sides have warmed up; after these seconds, those that have not are given up."""
         deadline = time.monotonic() + seconds
         for side in self.started.values():
-            side.ready(deadline - time.monotonic())
+            side.ready(deadline)
 
     def __enter__(self) -> Self:
         return self
@@ -162,5 +164,3 @@ def summary(seconds: Sequence[float], value: Any, library: str) -> dict[str, Any
         "result": value,
         "library": library,
     }
-
-

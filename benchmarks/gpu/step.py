@@ -39,7 +39,7 @@ def sizes(rehearse: bool) -> Mapping[str, Size]:
     if not rehearse:
         return {**SIZES, "d 1024": LARGE}
     return {
-        name: Size(16, 2, 24, 1, 40, 2, 4) if name != "d 1024" else Size(32, 2, 48, 1, 50, 2, 6)
+        name: Size(8, 2, 12, 1, 20, 2, 4) if name != "d 1024" else Size(16, 2, 24, 1, 30, 2, 6)
         for name in (*SIZES, "d 1024")
     }
 

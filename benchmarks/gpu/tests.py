@@ -26,13 +26,24 @@ CLOSING = 12  # seconds for ending a test that is running, and for collecting wh
 def run(turn: Turn) -> None:
     """Run the tests in several processes, each of which takes every n-th test function."""
     count = 1 if turn.rehearse else 4
-    deadline = time.time() + (min(20, turn.limit) if turn.rehearse else turn.limit - CLOSING)
+    deadline = time.time() + turn.limit - CLOSING
     reports = [Path(turn.folder) / "parts" / f"tests-{i}.jsonl" for i in range(count)]
     processes = []
     for i, report in enumerate(reports):
         report.write_text("")
         plan = {"deadline": deadline, "share": [i, count], "report": str(report), "all": turn.rehearse}
-        command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-p", "gpu.quickest", "-p", "no:cacheprovider"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-o",
+            "addopts=",
+            "-q",
+            "-p",
+            "gpu.quickest",
+            "-p",
+            "no:cacheprovider",
+        ]
         command += ["--continue-on-collection-errors", *(REHEARSED if turn.rehearse else ["tests"])]
         environment = {**os.environ, "GPU_TESTS": json.dumps(plan)}
         processes.append(subprocess.Popen(command, cwd=ROOT, env=environment))
@@ -63,7 +74,9 @@ def summarise(reports: list[list[dict[str, Any]]], statuses: list[int | None], t
     passed, failed, skipped = (outcomes.count(name) for name in ("passed", "failed", "skipped"))
     left = selected - len(tests)
     text = f"{passed:,} passed, {failed} failed, {skipped} skipped, {left:,} not run of {selected:,}"
-    turn.row("on the GPU", "tests", text=text, passed=passed, counts={"failed": failed, "skipped": skipped, "left": left})
+    turn.row(
+        "on the GPU", "tests", text=text, passed=passed, counts={"failed": failed, "skipped": skipped, "left": left}
+    )
     for name, test in [item for item in tests.items() if item[1]["outcome"] == "failed"]:
         turn.row(name, "test", failed=test["why"])
     for name, why in uncollected.items():
