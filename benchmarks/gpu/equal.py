@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from contestants.ours import model_of
 from sizes import SMOOTHING, Size, batch_of
 
 import tensorlib as tl
-from contestants.ours import model_of
 from gpu.device import open_backend
 from gpu.ours import captured, in_precision
 from gpu.part import Turn, problem

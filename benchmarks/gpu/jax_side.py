@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from contestants.jax_step import parameters_of, train
 from sizes import Size, batch_of
 
-from contestants.jax_step import parameters_of, train
 from gpu.worker import Timed
 
 __all__ = ["step"]

@@ -7,12 +7,12 @@ from functools import partial
 
 import torch
 import transformers
+from contestants.marian import config_of, tensors
+from sizes import Size
 from transformers import MarianMTModel
 
-from contestants.marian import config_of, tensors
 from gpu.pytorch import peak, wait
 from gpu.worker import Timed
-from sizes import Size
 
 __all__ = ["decoding"]
 

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from contestants.ours import model_of
 from sizes import DROPOUT, SMOOTHING, Size, batch_of
 
 import tensorlib as tl
-from contestants.ours import model_of
 from gpu.device import open_backend
 from gpu.worker import Timed
 from models.decoding.beam import beam_search

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from contestants.torch_step import LIBRARY, Translator
 from sizes import DROPOUT, SMOOTHING, Size, batch_of
 
-from contestants.torch_step import LIBRARY, Translator
 from gpu.worker import Timed
 
 __all__ = ["attention", "ceilings", "step"]
