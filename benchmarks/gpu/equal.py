@@ -1,4 +1,4 @@
-"""Whether the GPU computes what it should: as the CPU in float64, the same bits in each run, and captured as uncaptured.
+"""Whether the GPU computes what it should: as the CPU in float64, the same bits each time, also captured.
 
 Every model has dropout, whose draws are the same on the CPU and on the GPU.
 """

@@ -47,9 +47,9 @@ def step_goal(case: str, side: str) -> float | None:
     size, precision = case.split(", ")
     if side == EAGER:
         exact = {"small": 3.5, "base": 2.2}.get(size)
-        return (
-            {"float32": exact, "tf32": 3.0, "bf16": 3.0}.get(precision) if exact else 1.0 if size == "d 1024" else None
-        )
+        if exact:
+            return {"float32": exact, "tf32": 3.0, "bf16": 3.0}.get(precision)
+        return 1.0 if (size, precision) == ("d 1024", "bf16") else None
     return 0.9 if size in ("small", "base") else None
 
 
@@ -57,9 +57,8 @@ def of_step(row: Row, parts: Parts) -> Comparison:
     case, side = row["case"], row["side"]
     if side == OURS:
         eager = value_of(parts, "step", case, EAGER)
-        return (
-            at_least(eager / row["value"], 1.0 if case == "small, float32" else None, "it") if eager else Comparison()
-        )
+        goal = 1.0 if case == "small, float32" else None
+        return at_least(eager / row["value"], goal, "uncaptured") if eager else Comparison()
     if side == CAPTURED:
         return share(row["flops"] / row["value"], row["precision"], parts)
     ours = value_of(parts, "step", case, CAPTURED)

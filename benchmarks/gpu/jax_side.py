@@ -1,4 +1,4 @@
-"""JAX: the jitted training step of `contestants/jax_step.py`, in a precision of products that is set for the process."""
+"""JAX: the jitted training step of `contestants/jax_step.py`, with a set precision of products."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bf16": "bfloat16"}
 
 
 def step(size: Sequence[int], precision: str, warm: int = 4) -> Timed:
-    """A training step, jitted as a whole. JAX multiplies float32 in TF32 by default, so its precision is set."""
+    """Return a training step, jitted as a whole. JAX multiplies float32 in TF32 by default, so its precision is set."""
     jax.config.update("jax_default_matmul_precision", MATMUL[precision])
     shape, last = Size(*size), [jnp.zeros(())]
 

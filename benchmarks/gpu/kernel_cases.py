@@ -136,7 +136,7 @@ def cross_entropy(make: Arrays, gradient: bool = False) -> Case:
 
 
 def sum_rows(make: Arrays) -> Case:
-    """The gradient of an embedding, whose ids are as frequent as words: the k-th about 1/k."""
+    """Sum gradients of an embedding, whose ids are as frequent as words: the k-th about 1/k."""
     rows, words = make.scale.rows, make.scale.words
     ids = make.array((words ** make.rng.random(rows)).astype("int64") - 1)
     return run("sum_rows_formula", *make.rows(1), ids, words)
@@ -197,7 +197,7 @@ def feed_forward(make: Arrays, gradient: bool = False) -> Case:
 
 
 def linear_cross_entropy(make: Arrays, gradient: bool = False) -> Case:
-    """From hidden states to the loss: the kernel may compute the gradients in the forward pass, so both count as one."""
+    """From hidden states to the loss, with the gradients, which a kernel may compute in the forward pass."""
     n, k, m = make.scale.tokens, make.scale.width, make.scale.words
     x, weight = make.normal(n, k), make.normal(k, m) / k
     options = {"classes": (make.ids(m, n), make.xp.ones(n, bool), SMOOTHING), "needs": (True, True)}

@@ -54,7 +54,7 @@ def train(model: Any, precision: str, capture: bool) -> Callable[..., tl.Tensor]
 
 
 def step(size: Sequence[int], backend: str, precision: str, capture: bool, warm: int = 4) -> Timed:
-    """A training step of the encoder-decoder, whose ids come from the host in each step."""
+    """Return a training step of the encoder-decoder, whose ids come from the host in each step."""
     wait, peak, free = open_backend(backend)
     ids = batch_of(Size(*size))
 

@@ -19,7 +19,7 @@ HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def step(size: Sequence[int], precisions: Sequence[str], device: str, compiled: bool = False, warm: int = 5) -> Timed:
-    """A training step, eager or compiled; the batch lies on the device. Steps are named by their precision."""
+    """Return training steps, eager or compiled, named by their precision; the batch lies on the device."""
     steps = {name: partial(training_step, Size(*size), name, device, compiled) for name in precisions}
     return Timed(LIBRARY, steps, partial(wait, device), partial(peak, device), warm, partial(free, device))
 

@@ -95,9 +95,8 @@ def figure(row: Row) -> str:
 def amount(value: float, unit: str) -> str:
     """Return a number with its unit, in three digits: 3.41 ms, 2.95 TB/s, 812 MB."""
     if unit == "s":
-        factor, unit = next(
-            (f, u) for f, u, least in ((1, "s", 1), (1e3, "ms", 1e-3), (1e6, "us", 0)) if value >= least
-        )
+        scales = ((1, "s", 1), (1e3, "ms", 1e-3), (1e6, "us", 0))
+        factor, unit = next((f, u) for f, u, least in scales if value >= least)
         return f"{value * factor:.3g} {unit}" if value * factor < 1000 else f"{value * factor:.0f} {unit}"
     if unit not in ("B", "B/s", "FLOP/s"):
         return f"{value:.4g} {unit}"

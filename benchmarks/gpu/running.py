@@ -48,7 +48,7 @@ class Process:
 
     def turn(self) -> None:
         """Tell the part that it is its turn."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # it has ended
             assert self.process.stdin
             self.process.stdin.write("go\n")
             self.process.stdin.close()
