@@ -18,7 +18,7 @@ def run(turn: Turn) -> None:
     width, copied = (64, 2**16) if turn.rehearse else (WIDTH, COPIED)
     with Sides() as started:
         side = started.side("gpu.pytorch:ceilings", {"device": turn.device, "width": width, "copied": copied})
-        side.ready(turn.left())
+        started.ready(turn.left())
         work = {COPY: (2 * copied, "B/s"), **dict.fromkeys(PRECISIONS, (2 * width**3, "FLOP/s"))}
         for name, (amount, unit) in work.items():
             try:
