@@ -29,7 +29,8 @@ def run(turn: Turn) -> None:
         pairs = {}
         for name in names:
             size = sizes(turn.rehearse)[name]
-            batches = {str(batch): batches_of(size, total, batch) for batch in per_batch}
+            usual = 3 if turn.rehearse else 15
+            batches = {str(batch): batches_of(size, total, batch, usual) for batch in per_batch}
             same: dict[str, Any] = {"size": list(size), "batches": batches, "beams": beams}
             ours = started.side("gpu.ours:decoding", {**same, "backend": turn.backend})
             pairs[name] = ours, started.side("gpu.marian:decoding", {**same, "device": turn.device})
@@ -47,9 +48,9 @@ def run(turn: Turn) -> None:
                         turn.row(case, "both", failed=f"numbers of tokens differ: {found}")
 
 
-def batches_of(size: Size, sentences: int, batch: int) -> list[list[list[int]]]:
-    """Return sources, each ending in </s>, sorted by length and divided into batches."""
+def batches_of(size: Size, sentences: int, batch: int, usual: int) -> list[list[list[int]]]:
+    """Return sources of a usual length, each ending in </s>, sorted by length and divided into batches."""
     rng = np.random.default_rng(0)
-    lengths = np.clip(rng.normal(15, 5, sentences).round(), 5, 40).astype(int)
+    lengths = np.clip(rng.normal(usual, usual / 3, sentences).round(), 2, 40).astype(int)
     sources = [[*rng.integers(FIRST_WORD, size.vocabulary, n - 1).tolist(), EOS] for n in sorted(lengths)]
     return [sources[i : i + batch] for i in range(0, sentences, batch)]

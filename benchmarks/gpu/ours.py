@@ -13,7 +13,6 @@ from sizes import DROPOUT, SMOOTHING, Size, batch_of
 import tensorlib as tl
 from gpu.device import open_backend
 from gpu.worker import Timed
-from models.decoding.beam import beam_search
 from models.text.tokens import EOS
 from nn import optim
 
@@ -102,6 +101,8 @@ def decoding(
     size: Sequence[int], batches: dict[str, list[list[list[int]]]], beams: Sequence[int], backend: str
 ) -> Timed:
     """Decode batches of sources, each target as long as its batch's longest source; steps are named "beam 1, 50"."""
+    from models.decoding.beam import beam_search  # imports portalocker, which training does not need
+
     wait, peak, free = open_backend(backend)
     model = model_of(Size(*size), dropout=0.0).eval()
     weight = model.output.weight.numpy().copy()

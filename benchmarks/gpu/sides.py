@@ -127,8 +127,9 @@ def interleaved(
     """Time the sides (each with the name of its step) in turn, round by round, and write a row for each.
 
     The side that begins changes with each round; the first call of a turn is not counted. A side that breaks down is
-    left out from there on. Fewer rounds are made if there is no time left.
+    left out from there on. Fewer rounds are made if there is no time left, and in a rehearsal.
     """
+    rounds, length = (2, TURN / 10) if turn.rehearse else (rounds, TURN)
     times: dict[str, list[float]] = {name: [] for name in sides}
     values: dict[str, Any] = {}
     why: dict[str, dict[str, str]] = {}
@@ -139,8 +140,8 @@ def interleaved(
             if name in why or (i and turn.left() < 2):
                 continue
             try:
-                known = times[name] or [side.seconds.get(step, TURN)]
-                calls = min(MOST, max(1, math.ceil(TURN / max(min(known), 1e-6))))
+                known = times[name] or [side.seconds.get(step, length)]
+                calls = min(MOST, max(1, math.ceil(length / max(min(known), 1e-6))))
                 side.ask({"run": step, "calls": 1}, turn.left())
                 answer = side.ask({"run": step, "calls": calls}, turn.left())
                 times[name].append(answer["seconds"])

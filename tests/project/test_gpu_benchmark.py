@@ -267,7 +267,7 @@ def rehearse(out, stubs, *options, timeout=900):
 def test_the_rehearsal_runs_with_nothing_but_numpy_and_pytest(tmp_path):
     """What is not on the GPU machine, and the peers, are hidden: no part imports what it does not need."""
     names = ("torch", "jax", "transformers", "cyclopts", "tomli_w", "sentencepiece", "safetensors", "sacrebleu", "tqdm")
-    for name in (*names, "threadpoolctl", "graphviz", "portalocker", "numba"):
+    for name in (*names, "threadpoolctl", "graphviz", "numba"):
         (tmp_path / f"{name}.py").write_text(f'raise ModuleNotFoundError("No module named {name}, hidden")')
     status, text, found = rehearse(tmp_path / "out", tmp_path)
     states = {name: (part["state"], part["error"]) for name, part in found["parts"].items()}
