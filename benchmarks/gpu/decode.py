@@ -36,16 +36,14 @@ def run(turn: Turn) -> None:
             pairs[name] = ours, started.side("gpu.marian:decoding", {**same, "device": turn.device})
         started.ready(turn.ready)
         turn.wait()
-        for name, (ours, theirs) in pairs.items():
-            for beam in beams:
-                for batch in per_batch:
-                    step = f"beam {beam}, {batch}"
-                    case = f"{name}, {'greedy' if beam == 1 else f'beam {beam}'}, batch {batch}"
-                    found = interleaved(
-                        turn, case, {OURS: (ours, step), MARIAN: (theirs, step)}, ROUNDS, generated=True
-                    )
-                    if len({side["result"] for side in found.values()}) > 1:
-                        turn.row(case, "both", failed=f"numbers of tokens differ: {found}")
+        cases = [(name, beam, batch) for name in pairs for beam in beams for batch in per_batch]
+        for done, (name, beam, batch) in enumerate(cases):
+            step = f"beam {beam}, {batch}"
+            case = f"{name}, {'greedy' if beam == 1 else f'beam {beam}'}, batch {batch}"
+            sides = {side: (process, step) for side, process in zip((OURS, MARIAN), pairs[name], strict=True)}
+            found = interleaved(turn, case, sides, ROUNDS, len(cases) - done, generated=True)
+            if len({side["result"] for side in found.values()}) > 1:
+                turn.row(case, "both", failed=f"numbers of tokens differ: {found}")
 
 
 def batches_of(size: Size, sentences: int, batch: int, usual: int) -> list[list[list[int]]]:

@@ -42,18 +42,16 @@ def open_backend(name: str) -> tuple[Wait, Peak, Free]:
 
 
 def _peak_on_device(step: Callable[[], Any], wait: Wait) -> dict[str, int]:
-    """Return the most bytes of arrays held during a step."""
+    """Return the most bytes of arrays that a step holds in addition to those before it."""
     import cupy
 
-    pool = cupy.get_default_memory_pool()
     wait()
-    held = pool.used_bytes()
 
     class Hook(cupy.cuda.MemoryHook):
         """Counts the bytes of arrays that live."""
 
         name = "peak"
-        live = most = held
+        live = most = 0
 
         def malloc_postprocess(self, **found: Any) -> None:
             self.live += found["mem_size"]

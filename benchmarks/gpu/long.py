@@ -25,15 +25,15 @@ def run(turn: Turn) -> None:
             for precision in (("float32",) if turn.rehearse else ("float32", "bf16"))
         }
         started.ready(turn.left())
-        for precision, pair in sides.items():
-            for length in lengths:
-                case, step = f"{length:,} positions, {precision}", str(length)
-                flops = 7 * 2 * heads * length * length * WIDTH // 2  # seven products, half of which is hidden
-                interleaved(turn, case, {name: (side, step) for name, side in pair.items()}, ROUNDS, flops=flops)
-        for precision, pair in sides.items():
-            for length in lengths:
-                for name, side in pair.items():
-                    memory(turn, f"{length:,} positions, {precision}, memory", name, side, {"peak": str(length)})
+        cases = [(precision, length) for precision in sides for length in lengths]
+        for done, (precision, length) in enumerate(cases):
+            flops = 7 * 2 * heads * length * length * WIDTH // 2  # seven products, half of which is hidden
+            pair = {name: (side, str(length)) for name, side in sides[precision].items()}
+            case = f"{length:,} positions, {precision}"
+            interleaved(turn, case, pair, ROUNDS, len(cases) - done, flops=flops)
+        for precision, length in cases:
+            for name, side in sides[precision].items():
+                memory(turn, f"{length:,} positions, {precision}, memory", name, side, {"peak": str(length)})
 
 
 def memory(turn: Turn, case: str, name: str, side: Side, request: dict[str, str]) -> None:

@@ -42,7 +42,8 @@ def run(turn: Turn) -> None:
         *(["--steps", "2"] if turn.rehearse else []),
     ]
     tensorlib("train", "--out", str(out), *(["--resume"] if out.exists() else fresh))
-    turn.row(f"{CASE}, training", OURS, value=time.monotonic() - began, unit="s")
+    seconds = time.monotonic() - began
+    turn.row(f"{CASE}, training", OURS, text=f"{seconds / 60:.1f} minutes", value=seconds)
     for beam in (1, 4):
         printed = tensorlib(
             "evaluate", "--run", str(out), "--tokenize", "none", "--beam", str(beam), "--length-penalty", "0.6",

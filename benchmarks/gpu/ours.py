@@ -56,10 +56,11 @@ def step(size: Sequence[int], backend: str, precision: str, capture: bool, warm:
     """Return a training step of the encoder-decoder, whose ids come from the host in each step."""
     wait, peak, free = open_backend(backend)
     ids = batch_of(Size(*size))
+    model = model_of(Size(*size))  # on the host, which takes a while for a large one
 
-    def build() -> Callable[[], float]:
+    def build() -> Callable[[], Loss]:
         tl.seed(0)
-        run = train(model_of(Size(*size), backend), precision, capture)
+        run = train(model.to(backend), precision, capture)
         return lambda: Loss(run(*ids))
 
     return Timed(LIBRARY, {precision: build}, wait, peak, warm, free)
@@ -80,17 +81,17 @@ def attention(lengths: Sequence[int], heads: int, width: int, backend: str, prec
     wait, peak, free = open_backend(backend)
 
     def build(length: int) -> Callable[[], None]:
-        rng, precise = np.random.default_rng(0), in_precision(precision)
+        in_precision(precision)
+        rng = np.random.default_rng(0)
         shape = (1, heads, length, width)
         q, k, v, dy = (tl.Tensor(rng.standard_normal(shape, "float32")).to(backend) for _ in range(4))
         q, k, v = (tl.Tensor(x.data, requires_grad=True) for x in (q, k, v))
-        del precise
 
         def run() -> None:
-            q.grad = k.grad = v.grad = None
             with tl.precision(precision):
                 y = tl.scaled_dot_product_attention(q, k, v, causal=True, dropout=DROPOUT)
             y.backward(dy)
+            q.grad = k.grad = v.grad = None
 
         return run
 

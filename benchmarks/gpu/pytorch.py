@@ -74,8 +74,8 @@ def attention(lengths: Sequence[int], heads: int, width: int, device: str, preci
             x.requires_grad_()
 
         def run() -> None:
-            q.grad = k.grad = v.grad = None
             F.scaled_dot_product_attention(q, k, v, dropout_p=DROPOUT, is_causal=True).backward(dy)
+            q.grad = k.grad = v.grad = None
 
         return in_precision(precision, run)
 
@@ -116,15 +116,16 @@ def wait(device: str) -> None:
 
 
 def peak(device: str, step: Callable[[], Any]) -> dict[str, int]:
-    """Return the most bytes of tensors held during a step."""
+    """Return the most bytes of tensors that a step holds in addition to those before it."""
     if device != "cuda":
         step()
         return {"bytes": 0}
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     step()
     torch.cuda.synchronize()
-    return {"bytes": torch.cuda.max_memory_allocated()}
+    return {"bytes": torch.cuda.max_memory_allocated() - before}
 
 
 def free(device: str) -> int:

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 PLAN = json.loads(os.environ.get("GPU_TESTS", "{}"))
 WORDS = re.compile("cupy|cuda|gpu|captur|emulat")
+ELSEWHERE = re.compile("tests/(project|emulated_gpu)/")  # they test no GPU, and one of them would run this plugin
 ROOMS = ("arrays", "kernels", "engine", "ops", "nn", "transforms", "exchange", "models")
 
 
@@ -39,6 +41,11 @@ def room_of(function: str) -> int:
     return ROOMS.index(room) if room in ROOMS else len(ROOMS)
 
 
+def is_for_gpu(test: str) -> bool:
+    """Return whether a test uses a GPU, by its name."""
+    return bool(WORDS.search(test)) and not ELSEWHERE.match(test)
+
+
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     """Name a module that cannot be imported, with the last line of its error."""
     if report.failed:
@@ -49,7 +56,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of a GPU, and of these the functions that are this process's share."""
-    wanted = [item for item in items if PLAN["all"] or WORDS.search(item.nodeid)]
+    wanted = [item for item in items if PLAN["all"] or is_for_gpu(item.nodeid)]
     functions = {name: i for i, name in enumerate(dict.fromkeys(map(function_of, wanted)))}
     number, count = PLAN["share"]
     items[:] = [item for item in wanted if functions[function_of(item)] % count == number]
@@ -58,21 +65,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """Run the quickest test that is left, until none is left or the deadline has come."""
-    waiting: dict[str, deque[pytest.Item]] = defaultdict(deque)
-    for item in session.items:
-        waiting[function_of(item)].append(item)
     seconds: dict[str, float] = {}
-    unseen = deque(sorted(waiting, key=room_of))
-    while waiting and time.time() < PLAN["deadline"]:
-        function = unseen.popleft() if unseen else min(waiting, key=seconds.__getitem__)
-        item = waiting[function].popleft()
-        if not waiting[function]:
-            del waiting[function]
+    tests = quickest_first(session.items, seconds)
+    item = next(tests, None)
+    while item and time.time() < PLAN["deadline"]:
+        following = next(tests, None)  # pytest keeps the fixtures that it shares with this test
         say(running=item.nodeid)
         began = time.perf_counter()
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-        seconds[function] = time.perf_counter() - began
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        seconds[function_of(item)] = time.perf_counter() - began
+        item = following
     return True
+
+
+def quickest_first(items: Iterable[pytest.Item], seconds: Mapping[str, float]) -> Iterator[pytest.Item]:
+    """Yield the first test of each function, then those of the functions whose last test took the fewest seconds."""
+    waiting: dict[str, deque[pytest.Item]] = defaultdict(deque)
+    for item in items:
+        waiting[function_of(item)].append(item)
+    unseen = deque(sorted(waiting, key=room_of))
+    while waiting:
+        function = unseen.popleft() if unseen else min(waiting, key=lambda name: seconds.get(name, float("inf")))
+        yield waiting[function].popleft()
+        if not waiting[function]:
+            del waiting[function]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -122,13 +122,15 @@ class Sides:
 
 
 def interleaved(
-    turn: Turn, case: str, sides: Mapping[str, tuple[Side, str]], rounds: int, **more: Any
+    turn: Turn, case: str, sides: Mapping[str, tuple[Side, str]], rounds: int, cases: int, **more: Any
 ) -> dict[str, dict[str, Any]]:
     """Time the sides (each with the name of its step) in turn, round by round, and write a row for each.
 
     The side that begins changes with each round; the first call of a turn is not counted. A side that breaks down is
-    left out from there on. Fewer rounds are made if there is no time left, and in a rehearsal.
+    left out from there on. There are fewer rounds if they would take more than this case's share of the time that is
+    left, and in a rehearsal; `cases` is how many are left, this one included.
     """
+    deadline = time.monotonic() + turn.left() / cases
     rounds, length = (2, TURN / 10) if turn.rehearse else (rounds, TURN)
     times: dict[str, list[float]] = {name: [] for name in sides}
     values: dict[str, Any] = {}
@@ -137,12 +139,13 @@ def interleaved(
     for i in range(rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:
             side, step = sides[name]
-            if name in why or (i and turn.left() < 2):
+            if name in why or (i and time.monotonic() > deadline):
                 continue
             try:
                 known = times[name] or [side.seconds.get(step, length)]
                 calls = min(MOST, max(1, math.ceil(length / max(min(known), 1e-6))))
-                side.ask({"run": step, "calls": 1}, turn.left())
+                if min(known) < 5 * length:
+                    side.ask({"run": step, "calls": 1}, turn.left())
                 answer = side.ask({"run": step, "calls": calls}, turn.left())
                 times[name].append(answer["seconds"])
                 values[name] = answer["value"]

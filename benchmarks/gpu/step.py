@@ -56,8 +56,8 @@ def run(turn: Turn) -> None:
             started.ready(turn.ready)
             if i == 0:
                 turn.wait()
-            for case in cases:
-                measure(case, sides[case], turn)
+            for done, case in enumerate(cases):
+                measure(case, sides[case], turn, len(cases) - done)
 
 
 def sides_of(case: Case, cases: list[Case], turn: Turn, started: Sides) -> dict[str, tuple[Side, str]]:
@@ -76,7 +76,9 @@ def sides_of(case: Case, cases: list[Case], turn: Turn, started: Sides) -> dict[
     return {name: (side, precision) for name, side in found.items()}
 
 
-def measure(case: Case, sides: Mapping[str, tuple[Side, str]], turn: Turn) -> None:
-    """Time a case and write its rows."""
+def measure(case: Case, sides: Mapping[str, tuple[Side, str]], turn: Turn, left: int) -> None:
+    """Time a case, one of those that are left, and write its rows."""
     size = sizes(turn.rehearse)[case[0]]
-    interleaved(turn, ", ".join(case), sides, ROUNDS, tokens=size.tokens, flops=step_flops(size), precision=case[1])
+    interleaved(
+        turn, ", ".join(case), sides, ROUNDS, left, tokens=size.tokens, flops=step_flops(size), precision=case[1]
+    )

@@ -66,10 +66,11 @@ def summarise(reports: list[list[dict[str, Any]]], statuses: list[int | None], t
         tests |= found
         selected += next((line["selected"] for line in report if "selected" in line), 0)
         uncollected |= {line["uncollected"]: line["why"] for line in report if "uncollected" in line}
-        if status not in (0, 1, 2, 5):  # passed, failed, collection errors, no tests
-            running = [line["running"] for line in report if "running" in line][-1:]
-            what = "stopped" if status is None else f"ended with status {status}"
-            turn.row("a process", "tests", failed=f"{what} in {', '.join(running) or 'the collection of the tests'}")
+        where = ([line["running"] for line in report if "running" in line] or ["the collection of the tests"])[-1]
+        if status is None:
+            turn.row("out of time", "tests", text=f"stopped in {where}")
+        elif status not in (0, 1, 2, 5):  # passed, failed, collection errors, no tests
+            turn.row("a process", "tests", failed=f"ended with status {status} in {where}")
     outcomes = [test["outcome"] for test in tests.values()]
     passed, failed, skipped = (outcomes.count(name) for name in ("passed", "failed", "skipped"))
     left = selected - len(tests)

@@ -61,7 +61,7 @@ def sides(turn):
         assert started.side("planted:steps", {}) is side
         started.ready(60)
         pairs = {name: (side, name) for name in ("good", "broken", "missing")}
-        interleaved(turn, "case", {**pairs, "dead": (dead, "good")}, 2)
+        interleaved(turn, "case", {**pairs, "dead": (dead, "good")}, 2, 1)
         turn.row("memory", "good", value=side.ask({"peak": "good"})["bytes"], unit="B")
 """
 
@@ -132,8 +132,9 @@ def test_the_limits_add_up_to_less_than_seven_minutes(gpu):
     from gpu.parts import PARTS, READY, TOTAL, chosen
 
     default = chosen([], False)
-    assert sum(part.limit for part in default) <= TOTAL < 7 * 60
-    assert default[0].limit <= 120 and default[0].limit + 10 >= READY  # the peers warm up while the tests run
+    waiting = READY - default[0].limit  # for peers that are not ready after the tests
+    assert sum(part.limit for part in default) + waiting <= TOTAL < 7 * 60
+    assert default[0].name == "tests" and default[0].limit <= 120
     assert [part.name for part in chosen([], True)] == [part.name for part in PARTS]
     assert [part.name for part in chosen(["kernels"], False)] == ["ceilings", "kernels"]
     assert [part.name for part in chosen(["multi30k"], False)] == ["multi30k"]
