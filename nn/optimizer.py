@@ -17,6 +17,7 @@ from nn.checks import check_number
 from nn.module import Module
 from nn.states import fitting_arrays
 from tensorlib.arrays.backend import Array, backend_of
+from tensorlib.arrays.capturing import note_read
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.arrays.sharing import read_only
 from tensorlib.engine.value import as_array
@@ -120,6 +121,7 @@ class Optimizer:
         """Set all gradients to None."""
         for parameter in self.parameters.values():
             parameter.grad = None
+            note_read(parameter)
 
     def step(self) -> None:
         """Update every parameter that has a gradient and is not frozen.
@@ -230,6 +232,7 @@ class Optimizer:
         grad, kind = parameter.grad, type(self).__name__
         if not isinstance(grad, tl.Tensor):
             raise TypeError(f"{kind}: the gradient of {name} must be a Tensor, got {kind_of(grad)}")
+        note_read(parameter)
         if grad.shape != parameter.shape:
             raise ValueError(f"{kind}: the gradient of {name} must have its shape {parameter.shape}, got {grad.shape}")
         if type(grad.array) is not type(parameter.array):

@@ -11,7 +11,7 @@ import pytest
 import nn
 import tensorlib as tl
 from tensorlib.arrays.backend import get_backend
-from tensorlib.arrays.capturing import current_capture
+from tensorlib.arrays.capturing import current_capture, note_read
 from tensorlib.transforms import refusals
 
 
@@ -259,15 +259,13 @@ class Descent:
 
     def step(self):
         for p in self.parameters:
-            if (capture := current_capture()) is not None:
-                capture.reads(p)
+            note_read(p)
             p.data -= self.rate * p.grad.data
 
     def zero_grad(self):
         for p in self.parameters:
             p.grad = None
-            if (capture := current_capture()) is not None:
-                capture.reads(p)
+            note_read(p)
 
 
 def train(gpu, steps, captured, when):
