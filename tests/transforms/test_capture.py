@@ -673,6 +673,22 @@ def test_numbers_drawn_on_the_host_are_refused_in_a_step(gpu):
 # ---- threads --------------------------------------------------------------------------------------------------------
 
 
+def test_empty_arrays_and_nothing_at_all_are_arguments(gpu):
+    captured = tl.capture(lambda x, y, z: (tl.Tensor(x).sum() + tl.Tensor(y).sum(), z), backend=gpu)
+    for _ in range(4):
+        total, z = captured(np.ones((0, 3)), gpu.xp.zeros((2, 0), "float32"), None)
+        assert total.item() == 0 and z is None
+
+
+def test_a_module_can_be_captured(gpu):
+    model = Small(tl.Generator(0), p=0.0).to("cupy")
+    captured = tl.capture(model)
+    for k in range(4):
+        x = tl.Tensor(gpu.asarray(floats(2, 3, seed=k)))
+        assert bits(captured(x)) == bits(model(x))
+    assert not hasattr(captured, "weight")
+
+
 def test_threads_may_call_one_captured_function(gpu):
     step = Calls(lambda x: tl.Tensor(x) * 2)
     captured, wrong = tl.capture(step, backend=gpu), []
