@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.arrays.capturing import step_value
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
-from tensorlib.engine.value import as_array
 from tensorlib.ops.update import adam_update, average_update, sgd_update
 
 __all__ = ["Guard", "adam_steps", "average_steps", "scaled", "sgd_steps", "step_guard"]
@@ -74,7 +73,8 @@ def scaled(gradients: Sequence[Array], factor: float) -> tuple[Array, ...]:
 
     Kernels: cuda/update_in_place.py.
     """
-    return tuple(as_dtype(as_array(as_dtype(g, sum_dtype(g)) * factor), g.dtype) for g in gradients)
+    xp = namespace_of(gradients[0])  # NumPy returns a scalar for an array of shape ()
+    return tuple(as_dtype(xp.asarray(as_dtype(g, sum_dtype(g)) * factor), g.dtype) for g in gradients)
 
 
 @on_lists
