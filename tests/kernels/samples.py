@@ -54,8 +54,12 @@ def softmax_gradients(rng, dtype):
     yield np.array([[1, np.nan, 2], [inf, 3, -inf]], dtype), hidden, 1  # dy is ignored at hidden positions
 
 
+# Rows that several warps share, of which a block holds some or one; too wide for registers; more rows than blocks.
+NORMS = [(5, 600), (3, 1100), (2, 4096), (2, 4100), (4300, 5)]
+
+
 def layer_norm_formulas(rng, dtype):
-    for shape in SHAPES:
+    for shape in SHAPES + NORMS:
         yield normal(rng, shape, dtype), normal(rng, shape[-1:], dtype), normal(rng, shape[-1:], dtype), 1e-5
     w = normal(rng, (3,), dtype)
     yield normal(rng, (3, 4), dtype).T, w, w, 0.1
@@ -121,6 +125,7 @@ def add_dropout_formulas(rng, dtype):
 
 # Sizes below and above the one from which a kernel cuts a product, and products that it cuts along either side.
 PRODUCTS = [(2, 3, 4), (1, 1, 1), (0, 3, 2), (3, 0, 2), (2, 3, 0), (40, 30, 50), (700, 64, 80), (70, 300, 900)]
+PRODUCTS += [(4300, 2, 3)]  # rows whose sums a GPU cuts into the most chunks
 
 
 def products(rng, dtype):
@@ -232,7 +237,7 @@ def feed_forward_gradients(rng, dtype):
 
 
 def add_norms(rng, dtype):
-    for shape in [shape for shape in SHAPES if 1 not in shape[-1:]]:  # with one column, y does not depend on x
+    for shape in [shape for shape in SHAPES + NORMS if 1 not in shape[-1:]]:  # with one column, y does not depend on x
         x, s = normal(rng, shape, dtype), normal(rng, shape, dtype)
         weight, bias = normal(rng, shape[-1:], dtype), normal(rng, shape[-1:], dtype)
         yield x, s, weight, bias, 1e-5, (0.0, 0, 0)
@@ -302,7 +307,8 @@ def cross_attention_gradients(rng, dtype):
 
 
 def linear_cross_entropies(rng, dtype):
-    for n, d, classes in ((2, 3, 4), (1, 1, 1), (0, 3, 4), (33, 5, 257), (300, 4, 1500), (90, 3, 60_000)):
+    sizes = ((2, 3, 4), (1, 1, 1), (0, 3, 4), (33, 5, 257), (300, 4, 1500), (90, 3, 60_000), (1100, 3, 40))
+    for n, d, classes in sizes:
         x, weight, bias = normal(rng, (n, d), dtype), normal(rng, (d, classes), dtype), normal(rng, (classes,), dtype)
         targets = rng.integers(0, classes, n)
         for counted in (np.ones(n, bool), rng.random(n) < 0.7, np.zeros(n, bool)):
@@ -314,6 +320,9 @@ def linear_cross_entropies(rng, dtype):
                 yield x, weight, bias, {"classes": (targets, counted, smoothing), "needs": needs}
         tied = normal(rng, (classes, d), dtype).T
         yield x, tied, {"classes": (targets, np.ones(n, bool), 0.1), "needs": (True, True)}
+    for bias, target in (([-inf, 0, 1], 1), ([-inf, 0, 1], 0), ([-inf] * 3, 2)):  # excluded classes
+        options = {"classes": (np.array([target, 1]), np.array([True, False]), 0.0), "needs": (False,) * 3}
+        yield normal(rng, (2, 4), dtype), normal(rng, (4, 3), dtype), np.array(bias, dtype), options
     far = np.array([[1e4, -1e4, 0], [0, 200, 1]], dtype)
     yield far, np.eye(3, dtype=dtype), {"classes": (np.array([1, 2]), np.ones(2, bool), 0.0), "needs": (True, True)}
 
@@ -328,6 +337,8 @@ def linear_cross_entropy_gradients(rng, dtype):
 def sums_of_rows(rng, dtype):
     for shape, width, rows in (((2, 3), 4, 5), ((0,), 2, 3), ((40, 10), 3, 1000), ((40, 10), 3, 8), ((300,), 1, 1)):
         yield normal(rng, (*shape, width), dtype), rng.integers(0, rows, shape), rows
+    yield normal(rng, (50, 300), dtype), rng.integers(0, 9, 50), 9
+    yield normal(rng, (70_000, 1), dtype), (1000 * rng.random(70_000) ** 4).astype("int64"), 1000
     yield normal(rng, (3000, 2), dtype), (200_000 * rng.random(3000) ** 9).astype("int64"), 200_000
     yield normal(rng, (70,), dtype), np.arange(70) % 5 * (np.arange(70) % 7 > 3), 5
     yield normal(rng, (30, 2, 2), dtype), np.minimum(rng.geometric(0.3, 30), 19).astype("int32"), 20
