@@ -10,6 +10,7 @@ import numpy as np
 
 import tensorlib as tl
 from nn.checks import check_fraction, check_number
+from nn.loss_scale import LossScale
 from nn.optimizer import Optimizer, parameter_list
 from tensorlib.arrays.backend import Array
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
@@ -17,7 +18,7 @@ from tensorlib.messages import kind_of, unknown_name
 from tensorlib.ops.arguments import check_flag
 from tensorlib.ops.update import adam_update, sgd_update
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm"]
+__all__ = ["SGD", "Adam", "AdamW", "LossScale", "Optimizer", "clip_grad_norm"]
 
 
 class SGD(Optimizer):

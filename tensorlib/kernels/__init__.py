@@ -24,6 +24,7 @@ from tensorlib.ops import (
     linalg,
     linear,
     linear_cross_entropy,
+    loss_scale,
     multi_head_attention,
     next_position,
     normalize,
@@ -40,8 +41,8 @@ def overridable() -> dict[str, Callable[..., Any]]:
     """Return every formula that kernels may override, by name. A test compares each formula with its kernels."""
     modules = (
         activations, add_norm, attention, crossentropy, dropout, feed_forward, indexing, linalg, linear,
-        linear_cross_entropy, multi_head_attention, next_position, normalize, recurrent, sampled_linear, softmax,
-        update,
+        linear_cross_entropy, loss_scale, multi_head_attention, next_position, normalize, recurrent, sampled_linear,
+        softmax, update,
     )  # fmt: skip
     return {
         name: formula

@@ -5,6 +5,6 @@ NumPy calls takes ten launches, a kernel takes one. The kernels compute in the d
 float64; for all other arrays the formula runs.
 """
 
-from tensorlib.kernels.cuda import crossentropy, dropout, linear, normalize, products, softmax, update
+from tensorlib.kernels.cuda import crossentropy, dropout, linear, loss_scale, normalize, products, softmax, update
 
-__all__ = ["crossentropy", "dropout", "linear", "normalize", "products", "softmax", "update"]
+__all__ = ["crossentropy", "dropout", "linear", "loss_scale", "normalize", "products", "softmax", "update"]
