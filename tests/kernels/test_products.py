@@ -330,12 +330,12 @@ def test_threads_and_streams_have_handles_of_their_own(gpu, gemm):
     from tensorlib.kernels.cuda.cublas import current_handle
 
     handles, x = set(), gpu.asarray(normal(8, 8))
-    threads = [threading.Thread(target=lambda: (gemm(x, x), handles.add(current_handle()))) for _ in range(2)]
+    threads = [threading.Thread(target=lambda: (gemm(x, x), handles.add(current_handle()[1].value))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    handles.add(current_handle())
+    handles.add(current_handle()[1].value)
     assert len(handles) >= 2
     for _ in range(2):
         with gpu.xp.cuda.Stream(non_blocking=True):
