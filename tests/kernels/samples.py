@@ -130,6 +130,14 @@ PRODUCTS = [(2, 3, 4), (1, 1, 1), (0, 3, 2), (3, 0, 2), (2, 3, 0), (40, 30, 50),
 PRODUCTS += [(4300, 2, 3)]  # rows whose sums a GPU cuts into the most chunks
 
 
+def loss_scale_updates(rng, dtype):
+    for scale in (1.0, 2.0, 1024.0, 2.0**24):
+        for good in (0, 8, 9):
+            for skipped in (False, True):
+                yield np.array(scale, "float32"), np.array(good), np.array(skipped), 10, 2.0**24
+    yield np.array(8.0, "float32"), np.array(3), True, 10, 2.0**24
+
+
 def products(rng, dtype):
     for n, k, m in PRODUCTS:
         yield normal(rng, (n, k), dtype), normal(rng, (k, m), dtype)
@@ -659,6 +667,7 @@ SAMPLES = {
     "cross_entropy_gradient": cross_entropy_gradients,
     "dropout_formula": dropout_formulas,
     "add_dropout_formula": add_dropout_formulas,
+    "loss_scale_update": loss_scale_updates,
     "product": products,
     "linear_formula": linear_formulas,
     "linear_gradient": linear_gradients,
