@@ -31,6 +31,7 @@ from tensorlib.ops import (
     sampled_linear,
     softmax,
     update,
+    update_in_place,
 )
 
 __all__ = ["chosen", "compile_ahead", "enabled", "overridable", "register_kernels"]
@@ -41,7 +42,7 @@ def overridable() -> dict[str, Callable[..., Any]]:
     modules = (
         activations, add_norm, attention, crossentropy, dropout, feed_forward, indexing, linalg, linear,
         linear_cross_entropy, multi_head_attention, next_position, normalize, recurrent, sampled_linear, softmax,
-        update,
+        update, update_in_place,
     )  # fmt: skip
     return {
         name: formula

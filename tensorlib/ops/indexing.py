@@ -192,7 +192,7 @@ class SumRows(Function):
     run gives the same bits. Atomic additions would not guarantee this.
 
     Keeps ids.
-    Kernels: numpy/indexing.py, numba/indexing.py.
+    Kernels: numpy/indexing.py, numba/indexing.py, cuda/indexing.py.
     """
 
     def forward(self, x: Array, ids: Array, rows: int) -> Array:

@@ -780,8 +780,9 @@ def test_an_own_update_may_call_that_of_the_library(size, backend):
             w.grad = tl.full_like(w, scale)
             optimizer.step()
         results.append([w.numpy(), optimizer.state_dict()["0.v"]])
-    np.testing.assert_array_equal(*[w for w, _ in results])
-    np.testing.assert_array_equal(*[v for _, v in results])
+    rounding = 0 if backend.name == "numpy" else 1e-6  # elsewhere the library's own update works in place
+    np.testing.assert_allclose(*[w for w, _ in results], rtol=0, atol=rounding)
+    np.testing.assert_allclose(*[v for _, v in results], rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("size", [2, 40_000])  # updated together with others, and on its own

@@ -5,6 +5,40 @@ NumPy calls takes ten launches, a kernel takes one. The kernels compute in the d
 float64; for all other arrays the formula runs.
 """
 
-from tensorlib.kernels.cuda import crossentropy, dropout, linear, normalize, softmax, update
+from tensorlib.kernels.cuda import (
+    activations,
+    add_norm,
+    attention,
+    crossentropy,
+    dropout,
+    feed_forward,
+    indexing,
+    linear,
+    linear_cross_entropy,
+    multi_head_attention,
+    normalize,
+    products,
+    recurrent,
+    softmax,
+    update,
+    update_in_place,
+)
 
-__all__ = ["crossentropy", "dropout", "linear", "normalize", "softmax", "update"]
+__all__ = [
+    "activations",
+    "add_norm",
+    "attention",
+    "crossentropy",
+    "dropout",
+    "feed_forward",
+    "indexing",
+    "linear",
+    "linear_cross_entropy",
+    "multi_head_attention",
+    "normalize",
+    "products",
+    "recurrent",
+    "softmax",
+    "update",
+    "update_in_place",
+]
