@@ -3,6 +3,7 @@
 On the emulated GPU (tests/emulated_gpu) a stand-in for cuBLAS checks each call's arguments.
 """
 
+import gc
 import threading
 
 import numpy as np
@@ -386,6 +387,7 @@ def test_the_workspace_of_a_captured_product_outlives_its_thread(gpu, gemm):
 
     thread = threading.Thread(target=record)
     thread.start(), thread.join()
+    del made["stream"]
     made["graph"].launch()  # the stand-in refuses a workspace that has been freed
     assert_near(gpu, made["result"], gpu.to_numpy(x) @ gpu.to_numpy(x), 1e-5)
 
@@ -405,6 +407,25 @@ def test_threads_and_streams_have_handles_of_their_own(gpu, gemm):
         with gpu.xp.cuda.Stream(non_blocking=True):
             assert_near(gpu, gemm(x, x), gpu.to_numpy(x) @ gpu.to_numpy(x), 1e-5)
         gemm(x, x)
+
+
+def test_a_workspace_lives_as_long_as_its_stream(gpu, gemm):
+    from tensorlib.kernels.cuda.cublas import _THREAD
+
+    x = gpu.asarray(normal(8, 8))
+    gemm(x, x)
+    (handle,) = _THREAD.handles.values()
+    before = len(handle.workspaces)
+    for _ in range(5):
+        with gpu.xp.cuda.Stream(non_blocking=True):
+            gemm(x, x)
+    gemm(x, x)
+    assert len(handle.workspaces) == before
+    for _ in range(3):  # another object each time for one stream of another library
+        with gpu.xp.cuda.ExternalStream(gpu.xp.cuda.Stream.null.ptr):
+            gemm(x, x)
+            gc.collect()
+            assert_near(gpu, gemm(x, x), gpu.to_numpy(x) @ gpu.to_numpy(x), 1e-5)
 
 
 # ---- what is refused ---------------------------------------------------------------------------------------------
