@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from tensorlib.ops.update_in_place import Guard
 if TYPE_CHECKING:
     from nn.optimizer import Optimizer
 
-__all__ = ["depend", "note_written", "require_no_capture", "skip_flag", "update_on_device"]
+__all__ = ["depend", "note_read", "note_written", "require_no_capture", "skip_flag", "update_on_device"]
 
 
 def update_on_device(
@@ -62,6 +62,13 @@ def skip_flag(optimizer: Optimizer, backend: tl.Backend) -> Array:
     return optimizer.skipped
 
 
+def note_read(parameters: Iterable[tl.Tensor]) -> None:
+    """Note that a step that is being recorded reads the gradients of parameters, or has set them to None."""
+    if (capture := current_capture()) is not None:
+        for p in parameters:
+            capture.reads(p)
+
+
 def note_written(parameters: Sequence[tl.Tensor]) -> None:
     """Note that the arrays of parameters were written to, now and at each replay of a step that is being recorded.
 
@@ -75,8 +82,7 @@ def note_written(parameters: Sequence[tl.Tensor]) -> None:
 
 def depend(get: Callable[[], object]) -> None:
     """Let a step that is being recorded be recorded anew when ``get()`` returns another object."""
-    capture: Any = current_capture()
-    if capture is not None and hasattr(capture, "depends_on"):
+    if (capture := current_capture()) is not None:
         capture.depends_on(get)
 
 

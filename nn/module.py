@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike
 
 import tensorlib as tl
 from nn.attributes import CheckedAttributes
+from nn.device_updates import note_read
 from nn.hooks import ForwardHook, ForwardPreHook, Hooks, call_with_hooks
 from nn.parameter import Buffer, Parameter
 from nn.states import IncompatibleKeys, by_first_name, converted_arrays, every_name, host_arrays, shape_mismatches
@@ -293,6 +294,7 @@ class Module(CheckedAttributes):
         """Set the gradients of all parameters to None."""
         for parameter in self.parameters():
             parameter.grad = None
+        note_read(self.parameters())
 
     def train(self, mode: bool = True) -> Self:
         """Switch this module and all modules below it to training mode, in which dropout acts; return self.

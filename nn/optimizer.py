@@ -13,7 +13,7 @@ import numpy as np
 import tensorlib as tl
 from nn.batches import FlatBatch, joined
 from nn.checks import check_number
-from nn.device_updates import update_on_device
+from nn.device_updates import note_read, update_on_device
 from nn.parameter_lists import named_tensors, require_one_to_train
 from nn.states import fitting_arrays
 from nn.step_counts import StepCounts
@@ -116,6 +116,7 @@ class Optimizer:
         """Set all gradients to None."""
         for parameter in self.parameters.values():
             parameter.grad = None
+        note_read(self.parameters.values())
 
     def step(self) -> None:
         """Update every parameter that has a gradient and is not frozen.
@@ -127,6 +128,7 @@ class Optimizer:
 
     def checked_gradients(self) -> dict[str, Array]:
         """Return the gradients of those parameters that a step updates, by name; raise what `step` raises."""
+        note_read(self.parameters.values())
         trained = {name: p for name, p in self.parameters.items() if p.grad is not None and p.requires_grad}
         if not trained:
             raise RuntimeError(
