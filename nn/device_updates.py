@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from tensorlib.ops.update_in_place import Guard
 if TYPE_CHECKING:
     from nn.optimizer import Optimizer
 
-__all__ = ["depend", "note_read", "note_written", "require_no_capture", "skip_flag", "update_on_device"]
+__all__ = ["depend", "note_written", "require_no_capture", "skip_flag", "update_on_device"]
 
 
 def update_on_device(
@@ -60,13 +60,6 @@ def skip_flag(optimizer: Optimizer, backend: tl.Backend) -> Array:
         optimizer.skipped = backend.xp.zeros((), bool)
     depend(lambda: optimizer.skipped)
     return optimizer.skipped
-
-
-def note_read(parameters: Iterable[tl.Tensor]) -> None:
-    """Note that a step that is being recorded reads the gradients of parameters, or has set them to None."""
-    if (capture := current_capture()) is not None:
-        for p in parameters:
-            capture.reads(p)
 
 
 def note_written(parameters: Sequence[tl.Tensor]) -> None:

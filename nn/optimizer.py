@@ -13,12 +13,12 @@ import numpy as np
 import tensorlib as tl
 from nn.batches import FlatBatch, joined
 from nn.checks import check_number
-from nn.device_updates import note_read, update_on_device
+from nn.device_updates import update_on_device
 from nn.parameter_lists import named_tensors, require_one_to_train
 from nn.states import fitting_arrays
 from nn.step_counts import StepCounts
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.arrays.capturing import current_capture
+from tensorlib.arrays.capturing import current_capture, note_read
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.arrays.sharing import read_only
 from tensorlib.engine.value import as_array
@@ -116,7 +116,7 @@ class Optimizer:
         """Set all gradients to None."""
         for parameter in self.parameters.values():
             parameter.grad = None
-        note_read(self.parameters.values())
+            note_read(parameter)
 
     def step(self) -> None:
         """Update every parameter that has a gradient and is not frozen.
@@ -128,7 +128,8 @@ class Optimizer:
 
     def checked_gradients(self) -> dict[str, Array]:
         """Return the gradients of those parameters that a step updates, by name; raise what `step` raises."""
-        note_read(self.parameters.values())
+        for parameter in self.parameters.values():
+            note_read(parameter)
         trained = {name: p for name, p in self.parameters.items() if p.grad is not None and p.requires_grad}
         if not trained:
             raise RuntimeError(
