@@ -321,6 +321,7 @@ class Optimizer:
         problems += [f"{name}.steps must be at least 0" for name in negative]
         if problems:
             raise ValueError(f"{type(self).__name__}: the state does not fit: {'; '.join(problems)}")
+        self._batches = {}  # they hold the state so far
         for name, parameter in self.parameters.items():
             moved = {slot: parameter.backend.asarray(converted[f"{name}.{slot}"]) for slot in self.slots}
             self.state[name] = moved
