@@ -25,10 +25,11 @@ NOT_PAGES = ("build.py", "reference.py", "zensical.toml")
 ELSEWHERE = "https://unpkg.com/iframe-worker/shim"
 LINK = re.compile(r'(\]\(|\b(?:src|href)=")([^)"\s]+)([)"])')
 GUIDES = [
-    ("Training", "training.md"), ("Decoding", "decoding.md"), ("Language models", "language.md"),
-    ("Embeddings", "embeddings.md"), ("Contrastive learning", "contrastive.md"), ("Performance", "performance.md"),
-    ("Kernels", "kernels.md"), ("Graphs and gradients", "engine.md"), ("Causality", "causality.md"),
-    ("Experiments", "experiments.md"),
+    ("Training", "training.md"), ("Reliability", "reliability.md"), ("Decoding", "decoding.md"),
+    ("Language models", "language.md"), ("Embeddings", "embeddings.md"), ("Contrastive learning", "contrastive.md"),
+    ("Performance", "performance.md"), ("Kernels", "kernels.md"), ("Captured steps", "capture.md"),
+    ("Graphs and gradients", "engine.md"),
+    ("Causality", "causality.md"), ("Experiments", "experiments.md"),
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ K head width. Masks are called `visible`; True means that a position may be atte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +17,7 @@ from nn.checks import check_fraction, check_size, with_width
 from nn.layers import Linear, run_as_one_op
 from nn.module import Module
 from nn.positions import RotaryPositions
+from tensorlib.engine.value import wrap
 from tensorlib.messages import shown
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def causal_mask(length: int, backend: str | tl.Backend = "numpy") -> tl.Tensor:
            [1, 1, 1]])
     """
     check_size("causal_mask", least=0, length=length)
-    return tl.Tensor(np.tri(length, dtype=bool), backend=backend)
+    return wrap(tl.get_backend(backend).constant(np.tri(length, dtype=bool)))
 
 
 def padding_mask(
@@ -50,8 +51,12 @@ def padding_mask(
     array([[1, 1, 1],
            [1, 0, 0]])
 
-    Raises ValueError unless `lengths` is one integer in [0, S] for each sentence.
+    Raises ValueError unless `lengths` is one integer in [0, S] for each sentence. With `longest`, lengths that are a
+    Tensor on this `backend`, a GPU, are not fetched for a check of their values.
     """
+    if longest is not None and _is_on_gpu(lengths, backend) and lengths.ndim == 1 and lengths.dtype.kind in "iu":
+        check_size("padding_mask", least=0, longest=longest)
+        return tl.arange(longest, backend=backend) < lengths[:, None, None, None]
     lengths_B = lengths.numpy() if isinstance(lengths, tl.Tensor) else np.asarray(lengths)
     if lengths_B.ndim != 1 or (lengths_B.size and lengths_B.dtype.kind not in "iu"):
         ids = lengths_B.ndim == 2 and lengths_B.dtype.kind in "iu"
@@ -66,6 +71,11 @@ def padding_mask(
         b = int(outside.argmax())
         raise ValueError(f"padding_mask: lengths must lie in [0, {longest}], got {lengths_B[b]} for sentence {b}")
     return tl.Tensor(np.arange(longest) < lengths_B[:, None, None, None], backend=backend)
+
+
+def _is_on_gpu(x: Any, backend: str | tl.Backend) -> TypeGuard[tl.Tensor]:
+    """Return whether x is a Tensor on this backend, and that is not NumPy."""
+    return isinstance(x, tl.Tensor) and x.backend is tl.get_backend(backend) and x.backend.xp is not np
 
 
 class MultiHeadAttention(Module):

@@ -6,20 +6,24 @@ for Transformers, Vaswani et al. 2017, section 6.1, and Popel and Bojar 2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import tensorlib as tl
 from nn.checks import check_fraction, check_size
-from nn.optimizer import named_tensors
+from nn.device_updates import depend
+from nn.parameter_lists import named_tensors
 from nn.states import fitting_arrays, shape_mismatches
 from tensorlib.arrays.backend import Array
+from tensorlib.arrays.capturing import current_capture
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
-from tensorlib.messages import kind_of
+from tensorlib.messages import kind_of, shown
 from tensorlib.ops.update import average_update
+from tensorlib.ops.update_in_place import average_steps
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -60,12 +64,52 @@ class ExponentialMovingAverage:
         """Start again from a copy of the current parameters."""
         self.arrays: dict[str, Array] = {name: p.data.astype(sum_dtype(p)) for name, p in self.parameters.items()}
 
-    def update(self, step: int) -> None:
-        """Include the parameters as they are after step number `step`, counted from 1."""
-        check_size("ExponentialMovingAverage", step=step)
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, parameter in self.parameters.items():
-            average_update(self.arrays[name], parameter.data, decay)
+    def update(self, step: int | Callable[[], int], unless: Array | None = None) -> None:
+        """Include the parameters as they are after step number `step`, counted from 1.
+
+        unless: a bool of shape () on their backend, such as ``optimizer.skipped``; if it is true, nothing changes. In
+        a captured step, `step` must be a function, which is called at each replay.
+
+        Raises ValueError for a number below 1, and TypeError for a number in a captured step.
+        """
+        if not callable(step):
+            if current_capture() is not None:
+                raise TypeError(
+                    "ExponentialMovingAverage: in a captured step the number of the step must be a function, which is "
+                    f"called at each replay, got {step}; use average.update(lambda: progress.step)"
+                )
+            check_size("ExponentialMovingAverage", step=step)
+        on_host = [name for name, array in self.arrays.items() if isinstance(array, np.ndarray)]
+        on_device = [name for name in self.arrays if name not in on_host]
+        if on_device:
+            self._update_on_device(on_device, step, unless)
+        if on_host and not (unless is not None and bool(unless)):
+            decay = self._decay_at(step)
+            for name in on_host:
+                average_update(self.arrays[name], self.parameters[name].data, decay)
+
+    def _decay_at(self, step: int | Callable[[], int]) -> float:
+        t = step() if callable(step) else step
+        return min(self.decay, (1 + t) / (10 + t))
+
+    def _update_on_device(self, names: list[str], step: int | Callable[[], int], unless: Array | None) -> None:
+        """Update these averages in a few launches, without waiting for the device."""
+        averages, weights = [self.arrays[name] for name in names], [self.parameters[name].array for name in names]
+        kind = type(averages[0])
+        if unless is not None and type(unless) is not kind:
+            raise TypeError(f"ExponentialMovingAverage: unless must be on the average's backend, got {shown(unless)}")
+        moved = [name for name, w in zip(names, weights, strict=True) if type(w) is not kind]
+        if moved:
+            raise TypeError(
+                f"ExponentialMovingAverage: the average is on another backend than {moved[0]}; make it after model.to"
+            )
+        average_steps(averages, weights, unless, lambda: self._decay_at(step))
+        for name in names:
+            depend(partial(self._array, name))
+            depend(partial(getattr, self.parameters[name], "array"))
+
+    def _array(self, name: str) -> Array:
+        return self.arrays[name]
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return a copy of the average on the host, by the names of the parameters, for `load_state_dict`."""

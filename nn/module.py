@@ -16,6 +16,7 @@ from nn.hooks import ForwardHook, ForwardPreHook, Hooks, call_with_hooks
 from nn.parameter import Buffer, Parameter
 from nn.states import IncompatibleKeys, by_first_name, converted_arrays, every_name, host_arrays, shape_mismatches
 from tensorlib.arrays.backend import Array
+from tensorlib.arrays.capturing import current_capture
 from tensorlib.arrays.conversion import numeric_dtype
 from tensorlib.engine.recording import STATE
 from tensorlib.messages import kind_of
@@ -87,7 +88,10 @@ class Module(CheckedAttributes):
         def __call__(self, *args, **kwargs):
             """Return the result of ``forward`` and the hooks, and record this module's path in the nodes."""
             # This is `with tl.module_scope(self._path)`, written out because that halves its cost for each call.
-            token = STATE.set(STATE.get()._replace(path=self._path))
+            state = STATE.get()
+            token = STATE.set(state._replace(path=self._path))
+            if state.tape is not None and (capture := current_capture()) is not None:
+                capture.depends_on(lambda: self.training)  # a captured step is recorded anew for the other mode
             try:
                 if self._hooks or self._pre_hooks:
                     return call_with_hooks(self, args, kwargs)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 import tensorlib as tl
 from nn.checks import check_fraction, check_number
-from nn.optimizer import Optimizer, parameter_list
+from nn.gradient_norm import clip_grad_norm, guarded_step
+from nn.loss_scale import LossScale
+from nn.optimizer import Optimizer
 from tensorlib.arrays.backend import Array
-from tensorlib.arrays.shapes import as_dtype, sum_dtype
-from tensorlib.messages import kind_of, unknown_name
+from tensorlib.messages import unknown_name
 from tensorlib.ops.arguments import check_flag
 from tensorlib.ops.update import adam_update, sgd_update
+from tensorlib.ops.update_in_place import Guard, adam_steps, sgd_steps
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm"]
+__all__ = ["SGD", "Adam", "AdamW", "LossScale", "Optimizer", "clip_grad_norm", "guarded_step"]
 
 
 class SGD(Optimizer):
@@ -53,6 +52,8 @@ class SGD(Optimizer):
             raise ValueError(f"SGD: momentum must lie in (0, 1) for nesterov, got {momentum}; 0.9 is usual")
         self.momentum, self.weight_decay, self.nesterov = momentum, weight_decay, nesterov
 
+    settings = ("momentum", "weight_decay", "nesterov")
+
     @property
     def slots(self) -> tuple[str, ...]:  # type: ignore[override]  # the momentum may be set between steps
         """The velocity, if there is momentum."""
@@ -62,6 +63,13 @@ class SGD(Optimizer):
         """Apply `sgd_update`."""
         velocity = state.get("velocity")
         return sgd_update(p, g, velocity, float(self.learning_rate), self.momentum, self.weight_decay, self.nesterov)
+
+    def update_in_place(
+        self, ps: list[Array], gs: list[Array], state: dict[str, list[Array]], counts: list[Array], guard: Guard | None
+    ) -> None:
+        """Apply `sgd_steps`."""
+        options = {"momentum": self.momentum, "weight_decay": self.weight_decay, "nesterov": self.nesterov}
+        sgd_steps(ps, gs, state.get("velocity"), counts, guard, learning_rate=self.current_rate, **options)
 
 
 class Adam(Optimizer):
@@ -81,6 +89,7 @@ class Adam(Optimizer):
     """
 
     slots = ("m", "v")
+    settings = ("betas", "eps", "weight_decay", "decoupled")
     elementwise = True
     decoupled = False
 
@@ -116,6 +125,25 @@ class Adam(Optimizer):
             decoupled=self.decoupled,
         )
 
+    def update_in_place(
+        self, ps: list[Array], gs: list[Array], state: dict[str, list[Array]], counts: list[Array], guard: Guard | None
+    ) -> None:
+        """Apply `adam_steps`."""
+        adam_steps(
+            ps,
+            gs,
+            state["m"],
+            state["v"],
+            counts,
+            guard,
+            learning_rate=self.current_rate,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            decoupled=self.decoupled,
+        )
+
 
 class AdamW(Adam):
     """Adam whose weight decay shrinks the parameter directly (Loshchilov and Hutter 2019, algorithm 2).
@@ -140,47 +168,6 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__(parameters, learning_rate, betas, eps, weight_decay)
-
-
-def clip_grad_norm(parameters: Iterable[tl.Tensor], max_norm: float) -> float:
-    """Scale all gradients so that their joint Euclidean norm is at most `max_norm`; return the norm before scaling.
-
-    g <- g min(1, max_norm / norm): Pascanu et al. 2013, algorithm 1. Each call waits for the GPU once.
-
-    >>> w = nn.Parameter([0.0, 0.0])
-    >>> w.grad = tl.Tensor([3.0, 4.0])
-    >>> optim.clip_grad_norm([w], max_norm=1.0)
-    5.0
-    >>> w.grad.numpy().round(6)
-    array([0.6, 0.8], dtype=float32)
-
-    Raises ValueError, and changes nothing, if the norm is not finite.
-    """
-    check_number("clip_grad_norm", above=True, finite=False, max_norm=max_norm)
-    # A tied parameter may be listed twice, by two modules; its gradient counts once.
-    listed = list({id(p): p for p in parameter_list("clip_grad_norm", parameters)}.values())
-    wrong = [p for p in listed if not isinstance(p, tl.Tensor)]
-    if wrong:
-        raise TypeError(f"clip_grad_norm: needs parameters, got {kind_of(wrong[0])}; pass model.parameters()")
-    with_grad = [(p, p.grad) for p in listed if p.grad is not None]
-    if not with_grad:
-        return 0.0
-    total: Any = 0.0
-    with np.errstate(over="ignore", invalid="ignore"):  # a norm that is not finite raises an error below
-        for _, grad in with_grad:
-            g = as_dtype(grad.data.reshape(-1), sum_dtype(grad))  # float16 squares overflow from 256 on
-            total = total + g @ g
-    norm = math.sqrt(total.item())
-    if not math.isfinite(norm):
-        bad = [p.name or str(p.shape) for p, grad in with_grad if not tl.isfinite(grad).all().item()]
-        cause = f"those of {', '.join(bad)} are not" if bad else "the sum of their squares overflows"
-        raise ValueError(f"clip_grad_norm: gradients must be finite, but {cause}")
-    if norm > max_norm:
-        for p, grad in with_grad:
-            half = grad.dtype == np.float16  # in which the factor may be 0
-            scaled = (grad.astype("float32") if half else grad) * (max_norm / norm)
-            p.grad = (scaled.astype("float16") if half else scaled).detach()
-    return norm
 
 
 _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead

@@ -5,7 +5,6 @@ The formulas that update one parameter are in `tensorlib.ops.update`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,16 +13,20 @@ import numpy as np
 import tensorlib as tl
 from nn.batches import FlatBatch, joined
 from nn.checks import check_number
-from nn.module import Module
+from nn.device_updates import update_on_device
+from nn.parameter_lists import named_tensors, require_one_to_train
 from nn.states import fitting_arrays
+from nn.step_counts import StepCounts
 from tensorlib.arrays.backend import Array, backend_of
+from tensorlib.arrays.capturing import current_capture, note_read
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.arrays.sharing import read_only
 from tensorlib.engine.value import as_array
 from tensorlib.messages import kind_of, shown, unknown_name
+from tensorlib.ops.update_in_place import Guard
 from tensorlib.pytorch_words import check_keywords
 
-__all__ = ["Optimizer", "named_tensors", "parameter_list"]
+__all__ = ["Optimizer"]
 
 _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "param_groups": "optimizer.learning_rate, and one optimizer for each group", "defaults": "vars(optimizer)",
@@ -63,6 +66,8 @@ class Optimizer:
     # Small parameters are then concatenated into one array for `update`.
     elementwise = False
 
+    settings: tuple[str, ...] = ()  # the attributes, but for the learning rate, on which `update_in_place` depends
+
     _guarded = False  # whether `update` is the user's: it may neither write into p or g nor share what it returns
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -79,10 +84,11 @@ class Optimizer:
 
     def __init__(self, parameters: Iterable[tl.Tensor | tuple[str, tl.Tensor]], learning_rate: float) -> None:
         self.parameters = named_tensors(type(self).__name__, parameters)
-        self._require_one_to_train()
+        require_one_to_train(type(self).__name__, self.parameters)
         self.learning_rate = learning_rate
-        self.steps = dict.fromkeys(self.parameters, 0)  # updates of each parameter so far, for Adam
+        self.counts = StepCounts(self.parameters)  # updates of each parameter so far, for Adam
         self.state: dict[str, dict[str, Array]] = {name: {} for name in self.parameters}
+        self.skipped: Array = np.zeros((), bool)  # set by `guarded_step`
         self._batches: dict[tuple[str, ...], FlatBatch] = {}
         if any(p.backend.xp is np for p in self.parameters.values()):
             tl.keep_memory()
@@ -97,16 +103,6 @@ class Optimizer:
             raise AttributeError(f"{kind}: lr is called learning_rate, got lr = {value}")
         object.__setattr__(self, name, value)
 
-    def _require_one_to_train(self) -> None:
-        """Raise ValueError if every parameter is frozen."""
-        if not any(p.requires_grad for p in self.parameters.values()):
-            name, p = next(iter(self.parameters.items()))
-            others = ", nor does any other" if len(self.parameters) > 1 else ""
-            raise ValueError(
-                f"{type(self).__name__}: needs a parameter that requires a gradient, but {name} of shape {p.shape} "
-                f"requires no gradient{others}; set p.requires_grad = True for those to train"
-            )
-
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
@@ -120,6 +116,7 @@ class Optimizer:
         """Set all gradients to None."""
         for parameter in self.parameters.values():
             parameter.grad = None
+            note_read(parameter)
 
     def step(self) -> None:
         """Update every parameter that has a gradient and is not frozen.
@@ -127,28 +124,50 @@ class Optimizer:
         Raises RuntimeError if there is none, and TypeError or ValueError, before any update, if the type, shape or
         backend of a gradient is wrong.
         """
+        self.take_step(self.checked_gradients())
+
+    def checked_gradients(self) -> dict[str, Array]:
+        """Return the gradients of those parameters that a step updates, by name; raise what `step` raises."""
         trained = {name: p for name, p in self.parameters.items() if p.grad is not None and p.requires_grad}
         if not trained:
             raise RuntimeError(
                 f"{type(self).__name__}: step needs a gradient, but none of {len(self.parameters)} parameters has one; "
                 "call loss.backward() between zero_grad() and step(), with a loss computed by these parameters"
             )
-        gradients = {name: self._gradient(name, p) for name, p in trained.items()}
-        batches: dict[tuple[int, np.dtype], list[str]] = {}
-        elementwise = self._is_elementwise
-        for name, g in gradients.items():
+        return {name: self._gradient(name, p) for name, p in trained.items()}
+
+    def take_step(self, gradients: Mapping[str, Array], guard: Guard | None = None) -> None:
+        """Update parameters by gradients that `checked_gradients` returned. `guard` holds for updates in place only."""
+        on_device = [name for name in gradients if self.is_in_place(self.parameters[name])]
+        if on_device:
+            update_on_device(self, on_device, gradients, guard)
+        alone, batches = [], dict[tuple[int, np.dtype], list[str]]()
+        elementwise, steps = self._is_elementwise, self.counts.on_host([n for n in gradients if n not in on_device])
+        for name in steps:
             parameter = self.parameters[name]
-            if elementwise and g.size <= SMALL and isinstance(g, np.ndarray):
-                batches.setdefault((self.steps[name], parameter.dtype), []).append(name)
+            if elementwise and parameter.size <= SMALL and isinstance(parameter.array, np.ndarray):
+                batches.setdefault((steps[name], parameter.dtype), []).append(name)
             else:
-                self._fit_state(name)
-                p = as_dtype(parameter.data, g.dtype)
-                new = self._updated(p, g, self.state[name], self.steps[name] + 1)
-                parameter.replace(as_dtype(new, parameter.dtype), copy=False)
-                self.steps[name] += 1
+                alone.append(name)
+        for name in alone:
+            self._update_alone(name, gradients[name])
         before, self._batches = self._batches, {}
         for names in batches.values():
             self._update_batch({name: gradients[name] for name in names}, before)
+
+    def _update_alone(self, name: str, g: Array) -> None:
+        """Update one parameter, which gets a new array."""
+        parameter = self.parameters[name]
+        if current_capture() is not None:
+            raise RuntimeError(
+                f"{type(self).__name__}: update makes a new array of {name}, which a recorded step would not see; take "
+                "the step outside of tl.capture, or define update_in_place"
+            )
+        self.fit_state(name)
+        g = as_dtype(g, sum_dtype(parameter))
+        new = self._updated(as_dtype(parameter.data, g.dtype), g, self.state[name], self.counts.host[name] + 1)
+        parameter.replace(as_dtype(new, parameter.dtype), copy=False)
+        self.counts.host[name] += 1
 
     def _update_batch(self, gradients: dict[str, Array], before: dict[tuple[str, ...], FlatBatch]) -> None:
         """Update small parameters as one array: at any size an update takes twenty NumPy calls, or a compiled one."""
@@ -157,16 +176,17 @@ class Optimizer:
         batch = before.get(key)
         if batch is None or not batch.is_current():
             for name in names:
-                self._fit_state(name)
+                self.fit_state(name)
             batch = FlatBatch(self.parameters, self.state, self.slots, names)
         self._batches[key] = batch
-        flat_g, step = joined(list(gradients.values())), self.steps[names[0]] + 1
+        own = [as_dtype(g, sum_dtype(self.parameters[name])) for name, g in gradients.items()]
+        flat_g, step = joined(own), self.counts.host[names[0]] + 1
         new = self._updated(as_dtype(batch.values, flat_g.dtype), flat_g, batch.slots, step)
         batch.replace(as_dtype(new, self.parameters[names[0]].dtype))
         for name in names:
-            self.steps[name] = step
+            self.counts.host[name] = step
 
-    def _fit_state(self, name: str) -> None:
+    def fit_state(self, name: str) -> None:
         """Let the state of a parameter have its current backend and dtype."""
         parameter, state = self.parameters[name], self.state[name]
         for slot in self.slots:
@@ -226,10 +246,11 @@ class Optimizer:
         return next(vars(c).get("elementwise", False) for c in type(self).__mro__ if "update" in vars(c))
 
     def _gradient(self, name: str, parameter: tl.Tensor) -> Array:
-        """Check that a parameter's gradient fits; return its array in the dtype of the update."""
+        """Check that a parameter's gradient fits; return its array."""
         grad, kind = parameter.grad, type(self).__name__
         if not isinstance(grad, tl.Tensor):
             raise TypeError(f"{kind}: the gradient of {name} must be a Tensor, got {kind_of(grad)}")
+        note_read(parameter)
         if grad.shape != parameter.shape:
             raise ValueError(f"{kind}: the gradient of {name} must have its shape {parameter.shape}, got {grad.shape}")
         if type(grad.array) is not type(parameter.array):
@@ -237,7 +258,7 @@ class Optimizer:
                 f"{kind}: the gradient of {name} must be on its backend {parameter.backend.name}, "
                 f"got {grad.backend.name}; move the model before the backward pass"
             )
-        return as_dtype(grad.array, sum_dtype(parameter))
+        return grad.array
 
     def update(self, p: Array, g: Array, state: dict[str, Array], step: int) -> Array:
         """Return the new array of one parameter, given its array, its gradient and the number of this step.
@@ -247,15 +268,39 @@ class Optimizer:
         """
         raise NotImplementedError
 
+    def update_in_place(
+        self, ps: list[Array], gs: list[Array], state: dict[str, list[Array]], counts: list[Array], guard: Guard | None
+    ) -> None:
+        """Update parameters on a device, in their arrays, and count their steps; see `tensorlib.ops.update_in_place`.
+
+        It is called instead of `update` if the class that defines `update` also defines this method.
+        """
+        raise NotImplementedError
+
+    def current_rate(self) -> float:
+        """Return the learning rate, which a captured step reads anew at each replay."""
+        return float(self.learning_rate)
+
+    def is_in_place(self, parameter: tl.Tensor) -> bool:
+        """Return whether a step writes into the array of a parameter: on a device, unless `update` is the user's."""
+        if isinstance(parameter.array, np.ndarray):
+            return False
+        return next("update_in_place" in vars(c) for c in type(self).__mro__ if "update" in vars(c))
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """The number of updates of each parameter so far. Waits for the GPU if the parameters are there."""
+        return self.counts.numbers()
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return a copy of the state on the host: "NAME.steps" and "NAME.SLOT" for each parameter, at first zeros.
 
         It holds what steps have computed. Settings such as the learning rate are not part of it, unlike in PyTorch:
         they are arguments of the constructor, and a schedule sets the learning rate again from the number of the step.
         """
-        arrays = {}
+        arrays, steps = {}, self.steps
         for name, p in self.parameters.items():
-            arrays[f"{name}.steps"] = np.array(self.steps[name])
+            arrays[f"{name}.steps"] = np.array(steps[name])
             for slot in self.slots:
                 array = self.state[name].get(slot)
                 host = np.zeros(p.shape, sum_dtype(p)) if array is None else np.array(p.backend.to_numpy(array))
@@ -276,10 +321,12 @@ class Optimizer:
         problems += [f"{name}.steps must be at least 0" for name in negative]
         if problems:
             raise ValueError(f"{type(self).__name__}: the state does not fit: {'; '.join(problems)}")
+        self._batches = {}  # they hold the state so far
         for name, parameter in self.parameters.items():
-            self.steps[name] = int(converted[f"{name}.steps"])
             moved = {slot: parameter.backend.asarray(converted[f"{name}.{slot}"]) for slot in self.slots}
             self.state[name] = moved
+        device = {name: p for name, p in self.parameters.items() if self.is_in_place(p)}
+        self.counts.load({name: int(converted[f"{name}.steps"]) for name in self.parameters}, device)
 
 
 class _State(dict[str, Any]):
@@ -287,49 +334,6 @@ class _State(dict[str, Any]):
 
     def __missing__(self, name: str) -> Any:
         raise TypeError(f"update: the state has no {name!r}; declare it in the class: slots = {(*self, name)}")
-
-
-def named_tensors(kind: str, parameters: Iterable[Any]) -> dict[str, tl.Tensor]:
-    """Return parameters by name: the given name, otherwise the one set by a module, otherwise the index.
-
-    Raises TypeError or ValueError, in the name of the class `kind`, unless they are different leaves with different
-    names, and at least one.
-    """
-    pairs: list[tuple[str, Any]] = []
-    for i, p in enumerate(parameter_list(kind, parameters)):
-        pairs.append(p if isinstance(p, tuple) and len(p) == 2 else (getattr(p, "name", "") or str(i), p))
-    first: dict[int, str] = {}
-    for name, p in pairs:
-        if not isinstance(p, tl.Tensor):
-            remedy = "make one optimizer for each group" if isinstance(p, dict) else "pass model.parameters()"
-            raise TypeError(f"{kind}: needs parameters, got {kind_of(p)} among them; {remedy}")
-        if not p.is_leaf:
-            raise ValueError(
-                f"{kind}: needs leaves that require a gradient, but {name} of shape {p.shape} was computed by "
-                f"{p.node.name if p.node else ''}; make the result a leaf: nn.Parameter(x)"
-            )
-        if id(p) in first:
-            raise ValueError(f"{kind}: {name} is given twice, first as {first[id(p)]}; each step would update it twice")
-        first[id(p)] = name
-    repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    if repeated:
-        raise ValueError(
-            f"{kind}: parameters must have different names, got {repeated[0]} twice; for several models pass "
-            '[*a.named_parameters("a"), *b.named_parameters("b")]'
-        )
-    if not pairs:
-        raise ValueError(f"{kind}: needs one or more parameters, got none; a generator is empty once it is used up")
-    return dict(pairs)
-
-
-def parameter_list(operation: str, parameters: Any) -> list[Any]:
-    """Return the parameters as a list; raise TypeError, saying what to pass instead, unless they are an iterable."""
-    if isinstance(parameters, Module | tl.Tensor | Mapping | str) or not isinstance(parameters, Iterable):
-        remedy = "[x]" if isinstance(parameters, tl.Tensor) else "model.parameters()"
-        raise TypeError(
-            f"{operation}: needs an iterable of one or more parameters, got {kind_of(parameters)}; pass {remedy}"
-        )
-    return list(parameters)
 
 
 def _fitting(array: Array | None, parameter: tl.Tensor) -> Array:

@@ -14,6 +14,7 @@ from nn import init
 from nn.checks import check_number, check_size, with_width
 from nn.module import Module
 from nn.parameter import Buffer, Parameter
+from tensorlib.engine.value import wrap
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -67,7 +68,7 @@ class SinusoidalPositions(Module):
         if start + length <= prepared:
             return self.table[start : start + length]
         rows_TD = sinusoids(length, width, start).astype(np.float32)  # rounded like the prepared rows
-        return tl.Tensor(rows_TD, dtype=self.table.dtype, backend=self.table.backend)
+        return wrap(self.table.backend.constant(rows_TD.astype(self.table.dtype)))
 
 
 class LearnedPositions(Module):
@@ -154,7 +155,7 @@ class RotaryPositions(Module):
             length = max(length, 2 * kept[0].shape[0])  # decoding needs one more row in each step
         angles = np.arange(length)[:, None] * self.base ** (-np.arange(0, self.head_width, 2) / self.head_width)
         cos, sin = np.tile(np.cos(angles), 2), np.concatenate([-np.sin(angles), np.sin(angles)], axis=1)
-        rows = [tl.Tensor(table, dtype=like.dtype, backend=like.backend) for table in (cos, sin)]
+        rows = [wrap(like.backend.constant(table.astype(like.dtype))) for table in (cos, sin)]
         self._rows = (rows[0], rows[1])
         return self._rows
 

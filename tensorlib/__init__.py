@@ -60,6 +60,7 @@ from tensorlib.pytorch_words import FUNCTION_NAMES as _FUNCTION_NAMES
 from tensorlib.pytorch_words import answer_keywords as _answer_keywords
 from tensorlib.shadowing import warn_if_shadowed as _warn_if_shadowed
 from tensorlib.tensor import *  # noqa: F403
+from tensorlib.transforms.capture import *  # noqa: F403
 from tensorlib.transforms.dependence import *  # noqa: F403
 from tensorlib.transforms.derivatives import *  # noqa: F403
 from tensorlib.transforms.gradcheck import *  # noqa: F403

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, get_backend
+from tensorlib.arrays.capturing import current_capture
 from tensorlib.arrays.conversion import floats_beside, new_array, without_library
 from tensorlib.arrays.sharing import kept, note_overwritten, read_only
 from tensorlib.engine import backward, hooks
@@ -155,6 +156,7 @@ class Tensor(Value):
         if value is self.array:  # x.data -= y has already written into the array
             note_overwritten(self.array, next_serial())
             self._check_leaf("data")
+            self._note_change()
             self.version += 1
             return
         if isinstance(value, Value) and value.needs_grad and is_grad_enabled():
@@ -295,8 +297,14 @@ class Tensor(Value):
         self._check_leaf(operation)
         if array.shape != self.shape:
             raise ValueError(f"{operation}: the shape must stay {self.shape}, got {tuple(array.shape)}")
+        self._note_change()
         self.array = array
         self.version += 1
+
+    def _note_change(self) -> None:
+        """Let a step that is being recorded know that the value of this leaf changes in it."""
+        if (capture := current_capture()) is not None:
+            capture.replaces(self)
 
     def _become(self, other: Tensor) -> Self:
         """Take over the value and the history of another Tensor; return self."""

@@ -13,7 +13,10 @@ from tensorlib.arrays.backend import get_backend
 from tensorlib.arrays.random import default_generator
 from tensorlib.kernels import chosen, enabled, overridable
 from tensorlib.kernels.numba import replaced
+from tests import emulated_gpu
 from tests.strict import STRICT
+
+emulated_gpu.install()  # before anything asks for CuPy
 
 # A process started in the background of a script, or under nohup, ignores signals, and its children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -60,8 +60,8 @@ def wrapped(y: Any) -> Any:
     return type(y)(wrapped(part) for part in y) if isinstance(y, tuple | list) else y
 
 
-def call(function: Any, *arguments: Any, **options: Any) -> Any:
-    """Call a function of NumPy on StrictArrays, with the restrictions of CuPy's function of that name."""
+def call(array_type: type[StrictArray], function: Any, /, *arguments: Any, **options: Any) -> Any:
+    """Call a function of NumPy on arrays of a type, with the restrictions of CuPy's function of that name."""
     for option in ("initial", "order", "subok", "like"):
         if option in options:
             raise TypeError(f"{function.__name__}() got an unexpected keyword argument '{option}'")
@@ -74,7 +74,7 @@ def call(function: Any, *arguments: Any, **options: Any) -> Any:
         for a in arguments
     )
     options = {k: unwrapped(v) if is_array(v) else v for k, v in options.items()}
-    return wrapped(function(*[unwrapped(a) if is_array(a) else a for a in arguments], **options))
+    return array_type._compute(function, [unwrapped(a) if is_array(a) else a for a in arguments], options)
 
 
 def is_array(x: Any) -> bool:
@@ -112,7 +112,17 @@ class StrictArray:
     strides = property(lambda self: self._host.strides)
     flags = property(lambda self: self._host.flags)
     base = property(lambda self: None if self._host.base is None else OWNERS.get(id(self._host.base)))
-    T = property(lambda self: StrictArray(self._host.T))
+    T = property(lambda self: self.transpose())
+
+    @classmethod
+    def _compute(cls, function: Any, arguments: Any, options: Any) -> Any:
+        """Call a function of NumPy on arrays of the host, and return its results as arrays of this kind."""
+        return wrapped(function(*arguments, **options))
+
+    @classmethod
+    def _change(cls, function: Any, *arguments: Any) -> None:
+        """Call a function of NumPy that changes an array of the host in place."""
+        function(*arguments)
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         raise TypeError(
@@ -130,10 +140,10 @@ class StrictArray:
         return self._host.copy()
 
     def fill(self, value: Any) -> None:
-        self._host.fill(unwrapped(value))
+        self._change(np.ndarray.fill, self._host, unwrapped(value))
 
     def argsort(self, axis: int = -1, kind: Any = None) -> StrictArray:
-        return call(np.argsort, self, axis=axis, kind=kind)
+        return call(type(self), np.argsort, self, axis=axis, kind=kind)
 
     def __getitem__(self, index: Any) -> StrictArray:
         return wrapped(self._host[index_of(index)])
@@ -167,8 +177,8 @@ class StrictArray:
 def _method(name: str, view: bool) -> Any:
     def method(self: StrictArray, *arguments: Any, **options: Any) -> Any:
         if view:  # shapes and axes: plain Python values, tuples among them
-            return wrapped(getattr(self._host, name)(*arguments, **options))
-        return call(getattr(np, name, None) or getattr(np.ndarray, name), self, *arguments, **options)
+            return self._compute(getattr(np.ndarray, name), (self._host, *arguments), options)
+        return call(type(self), getattr(np, name, None) or getattr(np.ndarray, name), self, *arguments, **options)
 
     method.__name__ = name
     return method
@@ -181,10 +191,11 @@ def _operator(name: str, in_place: bool) -> Any:
                 raise TypeError(f"Unsupported type {type(other)}")
             if not isinstance(other, StrictArray | numbers.Number | np.generic | bool):
                 return NotImplemented
-        result = getattr(self._host, name)(*map(unwrapped, others))
-        if result is NotImplemented:
-            return NotImplemented
-        return self if in_place else wrapped(result)
+        function, arguments = getattr(np.ndarray, name), (self._host, *map(unwrapped, others))
+        if in_place:
+            self._change(function, *arguments)
+            return self
+        return self._compute(function, arguments, {})
 
     operate.__name__ = name
     return operate
@@ -205,20 +216,20 @@ for _name in "eq ne lt le gt ge neg pos abs invert".split():
 class _Function:
     """A function of the namespace: checks and unwraps its arguments, wraps its results."""
 
-    def __init__(self, name: str) -> None:
-        self.name, self.function = name, getattr(np, name)
+    def __init__(self, name: str, kind: type[StrictArray]) -> None:
+        self.name, self.__name__, self.function, self.kind = name, name, getattr(np, name), kind
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         if self.name in CREATES:
             arguments = tuple(a._host if isinstance(a, StrictArray) else a for a in arguments)
-            return wrapped(self.function(*arguments, **options))
+            return self.kind._compute(self.function, arguments, options)
         if isinstance(self.function, np.ufunc):
             for a in arguments:
                 if not isinstance(a, StrictArray | numbers.Number | np.generic):
                     raise TypeError(f"Unsupported type {type(a)}")
         elif arguments and isinstance(arguments[0], np.ndarray):
             raise TypeError(f"Unsupported type {type(arguments[0])}")
-        return call(self.function, *arguments, **options)
+        return call(self.kind, self.function, *arguments, **options)
 
     def at(self, total: StrictArray, index: Any, values: Any) -> None:
         """CuPy has this for add, subtract, maximum, minimum and the bitwise ufuncs."""
@@ -226,27 +237,30 @@ class _Function:
             raise NotImplementedError(f"`{self.name}.at` is not supported yet")
         if total.dtype.char not in "iILQefd":
             raise TypeError(f"cupyx.scatter_{self.name} does not support {total.dtype}")
-        self.function.at(total._host, index_of(index), unwrapped(values))
+        self.kind._change(self.function.at, total._host, index_of(index), unwrapped(values))
 
     def reduceat(self, array: StrictArray, indices: Any, axis: int = 0) -> StrictArray:
         """CuPy has this only for add."""
         if self.name != "add":
             raise NotImplementedError(f"`{self.name}.reduceat` is not supported yet")
-        return wrapped(self.function.reduceat(unwrapped(array), unwrapped(indices), axis=axis))
+        return self.kind._compute(self.function.reduceat, (unwrapped(array), unwrapped(indices), axis), {})
 
 
 class _Grid:
+    def __init__(self, kind: type[StrictArray]) -> None:
+        self.kind = kind
+
     def __getitem__(self, index: Any) -> Any:
-        return wrapped(np.ogrid[index])
+        return self.kind._compute(np.ogrid.__getitem__, (index,), {})
 
 
 class Namespace:
     """In the place of the module cupy. A function that CuPy lacks raises AttributeError."""
 
-    def __init__(self) -> None:
-        vars(self).update({name: _Function(name) for name in FUNCTIONS})
+    def __init__(self, kind: type[StrictArray] = StrictArray) -> None:
+        vars(self).update({name: _Function(name, kind) for name in FUNCTIONS})
         vars(self).update({name: getattr(np, name) for name in CONSTANTS})
-        self.ndarray, self.ogrid = StrictArray, _Grid()
+        self.ndarray, self.ogrid = kind, _Grid(kind)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"module 'cupy' has no attribute {name!r}")

@@ -6,7 +6,7 @@ Shape suffixes: B batch, S prompt length, T target length, t tokens so far, D mo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,10 +14,13 @@ from numpy.typing import ArrayLike
 import nn
 import tensorlib as tl
 from models.architectures.decoder_state import KeyValueCache
-from models.architectures.encoder_decoder import EncoderDecoder, checked_ids
+from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, ids_array, joined_ids
 from models.architectures.layers import LayersConfig, PositionKind, make_positions, with_positions
 from models.architectures.transformer import Encoder
 from models.text.tokens import PAD
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
 
 __all__ = ["LanguageConfig", "LanguageModel", "LanguageState"]
 
@@ -65,8 +68,8 @@ class LanguageConfig(LayersConfig):
 class LanguageState:
     """The state between decoding steps. It is immutable: a step returns a new state."""
 
-    ids_BT: np.ndarray
-    """On the host: before the first token the prompts (B, S); then <s>, prompt and the tokens so far, (B, t)."""
+    ids_BT: Any
+    """An array where the ids are: before the first token the prompts (B, S); then <s>, prompt and the tokens so far, (B, t)."""
     own: tuple[KeyValueCache, ...]
     """For each layer, keys and values (B, H, t, K) of these tokens; empty before the first token."""
 
@@ -76,7 +79,9 @@ class LanguageState:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         if np.array_equal(rows, np.arange(len(self.ids_BT))):
             return self
-        return LanguageState(self.ids_BT[rows], tuple(cache.select(rows) for cache in self.own))
+        home = tl.backend_of(self.ids_BT)
+        chosen_BT = self.ids_BT[rows if home.xp is np else home.asarray(rows)]
+        return LanguageState(chosen_BT, tuple(cache.select(rows) for cache in self.own))
 
 
 class LanguageModel(EncoderDecoder):
@@ -114,10 +119,10 @@ class LanguageModel(EncoderDecoder):
 
     # ---- all positions at once ----
 
-    def encode(self, source_ids: ArrayLike, source_visible: tl.Tensor | None = None) -> np.ndarray:
-        """Return the prompts (B, S), which are read in the first step. Errors: ValueError for padding in them."""
+    def encode(self, source_ids: TensorLike, source_visible: tl.Tensor | None = None) -> Any:
+        """Return the prompts (B, S), which are read in the first step. Errors: ValueError for padding in them, on the host."""
         ids_BS = checked_ids(source_ids, "LanguageModel")
-        if (ids_BS == PAD).any():
+        if isinstance(ids_BS, np.ndarray) and (ids_BS == PAD).any():
             lengths = sorted({*np.count_nonzero(ids_BS != PAD, axis=1).tolist()})
             raise ValueError(
                 f"LanguageModel: the prompts of a batch must have one length, got lengths {lengths}; padding would be "
@@ -126,29 +131,29 @@ class LanguageModel(EncoderDecoder):
         return ids_BS if ids_BS.size else ids_BS.astype(np.int64)  # an empty list would be an array of floats
 
     def decoder_output(
-        self, target_ids: ArrayLike, memory: np.ndarray, source_visible: tl.Tensor | None = None
+        self, target_ids: TensorLike, memory: Any, source_visible: tl.Tensor | None = None
     ) -> tl.Tensor:
         """Return the vectors (B, T, D) that the logits are computed from, after the prompts (B, S)."""
         ids_BT, prompt = checked_ids(target_ids, "LanguageModel"), memory.shape[1]
         if prompt:
-            ids_BT = np.concatenate([ids_BT[:, :1], memory, ids_BT[:, 1:]], axis=1)
+            ids_BT = joined_ids([ids_BT[:, :1], memory, ids_BT[:, 1:]])
         x_BTD = self.decoder(self._embed(ids_BT), None, causal=True)
         return x_BTD[:, prompt:] if prompt else x_BTD
 
     # ---- one token at a time ----
 
-    def start(self, memory: np.ndarray, source_visible: tl.Tensor | None = None) -> LanguageState:
+    def start(self, memory: Any, source_visible: tl.Tensor | None = None) -> LanguageState:
         """Return the state before the first token, <s>; `memory` is what `encode` returned."""
         return LanguageState(memory, ())
 
-    def decode_step(self, ids: ArrayLike, state: LanguageState) -> tuple[tl.Tensor, LanguageState]:
+    def decode_step(self, ids: TensorLike, state: LanguageState) -> tuple[tl.Tensor, LanguageState]:
         """Append a token to each text, ids (B,); return the logits (B, V) for the next token, and the new state.
 
         The first step reads <s> and the prompts. The logits equal those of all positions at once for the ids that
         `context` returns. `state` itself does not change.
         """
-        ids_B1, own = np.asarray(ids)[:, None], state.own
-        ids_BT = np.concatenate([state.ids_BT, ids_B1] if own else [ids_B1, state.ids_BT], axis=1)
+        ids_B1, own = ids_array(ids)[:, None], state.own
+        ids_BT = joined_ids([state.ids_BT, ids_B1] if own else [ids_B1, state.ids_BT])
         read_BT = self.context(ids_BT)
         if read_BT.shape != ids_BT.shape:
             own = ()
@@ -156,7 +161,7 @@ class LanguageModel(EncoderDecoder):
         x_BTD, own = self.decoder.step(self._embed(new_BT, read_BT.shape[1] - new_BT.shape[1]), own)
         return self.logits(x_BTD[:, -1:])[:, 0], LanguageState(read_BT, own)
 
-    def context(self, ids_BT: np.ndarray) -> np.ndarray:
+    def context(self, ids_BT: Any) -> Any:
         """Return what is read of ids that begin with <s>: all, or if they are too many, <s> and the latest ones.
 
         These then fill half of the context, so that the next ones need not begin again.
@@ -164,7 +169,7 @@ class LanguageModel(EncoderDecoder):
         longest = self.config.max_length
         if ids_BT.shape[1] <= longest:
             return ids_BT
-        return np.concatenate([ids_BT[:, :1], ids_BT[:, -max(longest // 2, 1) :]], axis=1)
+        return joined_ids([ids_BT[:, :1], ids_BT[:, -max(longest // 2, 1) :]])
 
     # ---- the two ends ----
 
@@ -173,5 +178,5 @@ class LanguageModel(EncoderDecoder):
         """The embedding; if it is tied, its matrix is the output's too."""
         return self.embedding
 
-    def _embed(self, ids_BT: np.ndarray, start: int = 0) -> tl.Tensor:
+    def _embed(self, ids_BT: Any, start: int = 0) -> tl.Tensor:
         return self.dropout(with_positions(self.embedding(ids_BT), self.positions, start))

@@ -6,14 +6,17 @@ Shape suffixes: B batch, S source length, T target length, D model width, L laye
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 import nn
 import tensorlib as tl
-from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, vocabulary_problems
+from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, ids_array, vocabulary_problems
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
 
 __all__ = ["RecurrentConfig", "RecurrentMemory", "RecurrentState", "RecurrentTranslator"]
 
@@ -140,7 +143,7 @@ class RecurrentTranslator(EncoderDecoder):
         self.attention = None if config.attention == "none" else Attention(config, generator)
         self.make_output(config.target_vocabulary, generator)
 
-    def encode(self, source_ids: ArrayLike, source_visible: tl.Tensor | None = None) -> RecurrentMemory:
+    def encode(self, source_ids: TensorLike, source_visible: tl.Tensor | None = None) -> RecurrentMemory:
         """Return the memory of source ids (B, S); `source_visible` (B, S) by default hides `PAD`."""
         visible_BS = self.visible(source_ids) if source_visible is None else source_visible
         x_BSD = self._embed(self.source_embedding, source_ids)
@@ -148,7 +151,7 @@ class RecurrentTranslator(EncoderDecoder):
         return RecurrentMemory(states_BSD, _directions_joined(last))
 
     def decoder_output(
-        self, target_ids: ArrayLike, memory: RecurrentMemory, source_visible: tl.Tensor | None
+        self, target_ids: TensorLike, memory: RecurrentMemory, source_visible: tl.Tensor | None
     ) -> tl.Tensor:
         """Return the vectors (B, T, D) that the logits are computed from."""
         return self._advance(target_ids, self.start(memory, source_visible))[0]
@@ -160,26 +163,26 @@ class RecurrentTranslator(EncoderDecoder):
         mask = () if source_visible is None else (source_visible,)
         return RecurrentState(memory.last, (self.attention.keys(memory.states_BSD), memory.states_BSD, *mask))
 
-    def decode_step(self, ids: ArrayLike, state: RecurrentState) -> tuple[tl.Tensor, RecurrentState]:
+    def decode_step(self, ids: TensorLike, state: RecurrentState) -> tuple[tl.Tensor, RecurrentState]:
         """Append a token to each sentence, ids (B,); return the logits (B, V) for the next token, and the new state.
 
         The logits equal those of `decode` at the last position of the whole prefix. `state` itself does not change.
         """
-        x_B1D, state = self._advance(np.asarray(ids)[:, None], state)
+        x_B1D, state = self._advance(ids_array(ids)[:, None], state)
         return self.logits(x_B1D)[:, 0], state
 
-    def _advance(self, target_ids: ArrayLike, state: RecurrentState) -> tuple[tl.Tensor, RecurrentState]:
+    def _advance(self, target_ids: TensorLike, state: RecurrentState) -> tuple[tl.Tensor, RecurrentState]:
         """Return the decoder's output (B, T, D) for the next target ids (B, T), and the state after them."""
         h_BTD, layers = self.decoder(self.embed_target(target_ids), state.layers)
         if self.attention is not None:
             h_BTD = self.attention(h_BTD, *state.seen)
         return self.dropout(h_BTD), replace(state, layers=layers)
 
-    def embed_target(self, target_ids: ArrayLike) -> tl.Tensor:
+    def embed_target(self, target_ids: TensorLike) -> tl.Tensor:
         """Return what the decoder reads, (B, T, D)."""
         return self._embed(self.target_embedding, target_ids)
 
-    def _embed(self, embedding: nn.Embedding, ids: ArrayLike) -> tl.Tensor:
+    def _embed(self, embedding: nn.Embedding, ids: TensorLike) -> tl.Tensor:
         return self.dropout(embedding(checked_ids(ids, "RecurrentTranslator")))
 
 

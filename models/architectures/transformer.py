@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 import nn
 import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
-from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, vocabulary_problems
+from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, ids_array, vocabulary_problems
 from models.architectures.indexed_state import IndexedState
 from models.architectures.layers import LayersConfig, PositionKind, Positions, make_positions, with_positions
 from models.architectures.prepared import can_prepare
 from nn.layers import run_as_one_op
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
 
 __all__ = ["DecoderState", "Encoder", "Transformer", "TransformerConfig"]
 
@@ -107,7 +109,7 @@ class Transformer(EncoderDecoder):
 
     # ---- all positions at once ----
 
-    def encode(self, source_ids: ArrayLike, source_visible: tl.Tensor | None = None) -> tl.Tensor:
+    def encode(self, source_ids: TensorLike, source_visible: tl.Tensor | None = None) -> tl.Tensor:
         """Return the encoder's output, the memory (B, S, D), for source ids (B, S).
 
         `source_visible` is (B, S), or (B, 1, 1, S) as returned by `nn.padding_mask`; by default it hides `PAD`.
@@ -116,7 +118,7 @@ class Transformer(EncoderDecoder):
         x_BSD = self._embed(self.source_embedding, self.source_positions, source_ids)
         return self.encoder(x_BSD, _for_all_queries(visible_BS))
 
-    def decoder_output(self, target_ids: ArrayLike, memory: tl.Tensor, source_visible: tl.Tensor | None) -> tl.Tensor:
+    def decoder_output(self, target_ids: TensorLike, memory: tl.Tensor, source_visible: tl.Tensor | None) -> tl.Tensor:
         """Return the vectors (B, T, D) that the logits are computed from."""
         x_BTD = self._embed(self.target_embedding, self.target_positions, target_ids)
         visible = None if source_visible is None else _for_all_queries(source_visible)
@@ -138,7 +140,7 @@ class Transformer(EncoderDecoder):
         return DecoderState(length=0, visible=visible, cross=cross, own=(), source_B=np.arange(memory.shape[0]))
 
     def decode_step(
-        self, ids: ArrayLike, state: DecoderState | IndexedState
+        self, ids: TensorLike, state: DecoderState | IndexedState
     ) -> tuple[tl.Tensor, DecoderState | IndexedState]:
         """Append a token to each sentence, ids (B,); return the logits (B, V) for the next token, and the new state.
 
@@ -147,7 +149,7 @@ class Transformer(EncoderDecoder):
 
         Errors: ValueError unless there is one id for each row of the state.
         """
-        ids_B = np.asarray(ids)
+        ids_B = ids_array(ids)
         if ids_B.shape != (state.rows,):
             raise ValueError(f"decode_step: ids must be ({state.rows},), one for each row; got shape {ids_B.shape}")
         if isinstance(state, IndexedState):
@@ -163,7 +165,7 @@ class Transformer(EncoderDecoder):
         """The most tokens that can be decoded: the number of learned positions; the others have no limit."""
         return self.config.max_length if self.config.positions == "learned" else None
 
-    def _embed(self, embedding: nn.Embedding, positions: Positions | None, ids: ArrayLike, start: int = 0) -> tl.Tensor:
+    def _embed(self, embedding: nn.Embedding, positions: Positions | None, ids: TensorLike, start: int = 0) -> tl.Tensor:
         return self.dropout(with_positions(embedding(checked_ids(ids, "Transformer")), positions, start))
 
 

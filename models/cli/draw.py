@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -31,6 +31,10 @@ SMALL: dict[str, Config] = {
     "language": LanguageConfig(20, layers=2, width=16, heads=2, feed_forward=32, max_length=16),
 }
 
+LOOK = Parameter(group="Pictures")
+SWITCH = Parameter(negative="", show_default=False)
+DEFAULTS: dict[str, Any] = {"passes": "forward", "show": (), "color": "kind", "direction": "down", "size": None}
+
 PAIRS = [([4, 5, 6, 3], [7, 8, 9]), ([5, 3], [9])]  # of different lengths, so that a picture of both includes padding
 
 
@@ -40,7 +44,16 @@ def draw(
     model: Literal["transformer", "lstm", "gru", "rnn", "language"] | None = None,
     out: Path | None = None,
     depth: Whole | None = None,
-    step: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    passes: Annotated[Literal["forward", "backward", "both"], LOOK] = "forward",
+    show: Annotated[
+        tuple[Literal["values", "gradients", "statistics", "memory", "operations"], ...], LOOK, SWITCH
+    ] = (),
+    color: Annotated[Literal["kind", "gradient"], LOOK] = "kind",
+    formulas: Annotated[bool, LOOK, SWITCH] = False,
+    fold_repeats: Annotated[bool, LOOK, SWITCH] = False,
+    direction: Annotated[Literal["down", "right"], LOOK] = "down",
+    size: Annotated[Literal["page", "slide"] | None, LOOK] = None,
+    step: Annotated[bool, SWITCH] = False,
 ) -> int:
     """Draw the computation graph of a model's loss on one small batch, or make a page that steps through it.
 
@@ -51,6 +64,13 @@ def draw(
             renderer. Of --step: the page, whose suffix is html. [graph.svg, or steps.html with --step]
         depth: modules are drawn open down to this depth; each deeper module is one box. [2; with --step, as many
             levels as fit]
+        passes: what is drawn; in the backward pass gradients flow upwards.
+        show: what boxes say besides shapes; may be given several times.
+        color: the kind of a box, or the norm of its gradient, from blue, where it vanishes, to red.
+        formulas: open attention, softmax, layer norm and losses, too: draw the ops of their formulas.
+        fold_repeats: draw one of several equal layers, as "layers ×2".
+        direction: in which data flows.
+        size: fold further and shrink until it fits an upright A4 page or a 16:9 slide.
         step: write a page that steps through forward and backward, on one sentence pair: each op with its formula and
             gradient rule, values, and gradients as they arrive.
     """
@@ -58,6 +78,9 @@ def draw(
         raise UserError(f"draw: only one of --run and --model is allowed; got {run} and {model}; leave out one")
     if depth is not None and depth < 0:
         raise UserError(f"draw: --depth must be at least 0, got {depth}; a large number opens everything")
+    look: dict[str, Any] = {"passes": passes, "show": show, "color": color, "direction": direction, "size": size}
+    if step and (any(look[name] != default for name, default in DEFAULTS.items()) or formulas or fold_repeats):
+        raise UserError("draw: --step takes no option of pictures; leave it out, or keep only --run, --out and --depth")
     out = out or Path("steps.html" if step else "graph.svg")
     require_writable(out, "draw --out")
     drawn = build_model(SMALL[model]) if model else load_run(run, "numpy").model
@@ -67,7 +90,8 @@ def draw(
         if step:
             tl.step_through(loss, out, names={"loss": loss}, depth=depth)
         else:
-            tl.draw(loss, out, depth=2 if depth is None else depth)
+            folding: dict[str, Any] = {"formulas": formulas, "fold_repeats": fold_repeats or None}
+            tl.draw(loss, out, depth=2 if depth is None else depth, **folding, **look)
     except (ValueError, RuntimeError) as error:  # an invalid suffix, or no renderer
         raise UserError(str(error)) from None
     what = (

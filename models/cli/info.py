@@ -40,7 +40,9 @@ def info() -> int:
     print("backend numpy: yes")
     print(f"backend cupy: {_gpu()}")
     print(f"kernels: {_kernels()}")
-    print(f"precision bf16: {_bf16()}")
+    print(f"precision bf16: {_precision('bf16', 'numpy')}")
+    for name in ("tf32", "bf16", "fp16"):
+        print(f"precision {name} on a GPU: {_precision(name, 'cupy')}")
     for pool in threadpool_info():
         kernels = f", {pool['architecture']} kernels" if "architecture" in pool else ""
         name = f"{pool['internal_api']} {pool.get('version') or ''}".strip()
@@ -55,10 +57,10 @@ def _kernels() -> str:
     return f"{names[chosen()]} on {plural(tl.thread_count(), 'thread')}{faster}"
 
 
-def _bf16() -> str:
-    """Return whether products can be computed in bf16, or what they require."""
-    problem = refusal("bf16")
-    return "yes" if problem is None else f"no ({str(problem).removeprefix('precision: bf16 ')})"
+def _precision(name: str, backend: str) -> str:
+    """Return whether products on a backend can be computed in a precision, or what they require."""
+    problem = refusal(name, backend)
+    return "yes" if problem is None else f"no ({str(problem).removeprefix(f'precision: {name} ')})"
 
 
 def _version(package: str) -> str:

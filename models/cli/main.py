@@ -29,6 +29,8 @@ COMMANDS = {
 }
 """The command `name` is the function `name` in models/cli/name.py."""
 
+_OUT_OF_MEMORY = "out of memory; use a smaller --batch-tokens, --model.width or --beam"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status.
@@ -55,6 +57,7 @@ def _run(argv: list[str]) -> int:
     from cyclopts import CycloptsError
 
     from models.system.errors import UserError
+    from models.system.memory import is_out_of_memory
     from models.system.stopping import Stopped
 
     try:
@@ -72,12 +75,16 @@ def _run(argv: list[str]) -> int:
     except Stopped as stopped:
         return _fail(f"{stopped} {stopped.saved}".rstrip(), 128 + stopped.signal_number)
     except MemoryError:
-        return _fail("out of memory; use a smaller --batch-tokens, --model.width or --beam", 1)
+        return _fail(_OUT_OF_MEMORY, 1)
     except OSError as error:
         if is_broken_pipe(error):
             raise
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
+    except Exception as error:
+        if not is_out_of_memory(error):  # of a GPU's libraries, which raise no MemoryError
+            raise
+        return _fail(_OUT_OF_MEMORY, 1)
 
 
 def _parse_problem(error: CycloptsError, argv: list[str]) -> str:

@@ -122,8 +122,15 @@ class TrainConfig:
     valid_text: Annotated[str, "Text for a language model to validate on."] = ""
     backend: Annotated[str, "Array library: numpy (CPU) or cupy (a CUDA GPU)."] = "numpy"
     precision: Annotated[
-        str, "Operands of the large matrix products in training: float32, or bf16 on a CPU that multiplies it."
+        str,
+        "Operands of the matrix products in training: float32, or less exact and faster: tf32, bf16 or fp16 on a GPU, "
+        "bf16 on a CPU that multiplies it.",
     ] = "float32"
+    capture: Annotated[
+        bool,
+        "On a GPU, record a step for each of a few shapes of batches, to which all are padded, and replay it without "
+        "Python. --no-capture needs less memory.",
+    ] = True
     seed: Annotated[int, "Seed of all randomness; equal runs with equal seeds write equal bytes."] = 0
     steps: Annotated[int, "Number of steps after which training ends; 0: no such limit."] = 0
     epochs: Annotated[int, "Number of passes over the text after which training ends; 0: no such limit."] = 0

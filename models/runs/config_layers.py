@@ -30,7 +30,7 @@ _ALTERNATIVES = (
     (("steps",), ("epochs",)),
     (("batch_tokens",), ("batch_sentences",)),
 )
-_RESUMING_MAY_CHANGE = {*TEXT_FILES, "backend", "steps", "epochs", "validate_every", "save_every"}
+_RESUMING_MAY_CHANGE = {*TEXT_FILES, "backend", "capture", "steps", "epochs", "validate_every", "save_every"}
 _RESUMING_MAY_CHANGE |= {"keep", "samples", "patience"}
 
 # With one of these, the rest of the run is no longer that of the run that began; it must be named with --resume-with.

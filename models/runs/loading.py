@@ -21,6 +21,7 @@ from models.runs.config import TrainConfig
 from models.runs.directory import CONFIG, find_run, newest_run, read_config
 from models.system.errors import CheckpointError, UserError
 from models.text.subwords import Tokenizer
+from tensorlib.kernels.precision import refusal
 
 __all__ = ["Loaded", "load_run", "model_config", "open_backend", "require_precision"]
 
@@ -88,16 +89,10 @@ def open_backend(name: str) -> str:
 
 def require_precision(config: TrainConfig) -> None:
     """Raise `UserError` if this machine, or the config's backend, does not multiply in the config's precision."""
-    if config.precision != "float32" and open_backend(config.backend) != "numpy":
-        raise UserError(
-            f"--precision {config.precision}: requires --backend numpy; got {config.backend}, which has float32"
-        )
-    try:
-        tl.precision(config.precision)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"--precision {config.precision}: {str(error).removeprefix('precision: ').removeprefix('bf16 ')}"
-        ) from None
+    problem = refusal(config.precision, open_backend(config.backend))
+    if problem is not None:
+        reason = str(problem).removeprefix("precision: ").removeprefix(f"{config.precision} ")
+        raise UserError(f"--precision {config.precision}: {reason}")
 
 
 def model_config(config: TrainConfig, tokenizer: Tokenizer) -> Config:

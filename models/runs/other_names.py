@@ -167,7 +167,7 @@ _OURS = {
 
 # By the reason why there is no such option, the names of such options.
 _FACTS = {
-    "Everything is computed in float32, except products with --precision bf16, on a CPU that has them.": (
+    "Everything is computed in float32, except products with --precision bf16, or tf32 or fp16 on a GPU.": (
         "fp16 bf16 tf32 amp apex-amp half half-precision float16 mixed-precision memory-efficient-fp16 dtype "
         "model-dtype"
     ),

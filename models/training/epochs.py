@@ -42,6 +42,12 @@ class Epochs:
         self._turn_to(epoch)
         return self._items.batches(self._groups[first : first + count])
 
+    def shapes(self, epoch: int) -> NDArray[np.int64]:
+        """Return the shapes (N, 3) of an epoch's batches: rows, source length, target length."""
+        self._turn_to(epoch)
+        sizes_N2 = self._items.sizes()
+        return np.array([(len(group), *sizes_N2[group].max(axis=0)) for group in self._groups], np.int64).reshape(-1, 3)
+
     def _turn_to(self, epoch: int) -> None:
         if self._number != epoch:
             self._groups, self._number = self._items.groups(epoch), epoch
@@ -72,12 +78,16 @@ class Pairs:
             self._examples = self._resegmented(epoch)
         tokens, sentences = c.batch_tokens or None, c.batch_sentences or None
         return epoch_batches(
-            lengths(self._examples),
+            self.sizes(),
             seed=c.seed,
             epoch=epoch,
             tokens_per_batch=tokens,
             sentences_per_batch=sentences,
         )
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Return the positions (N, 2) of each example, of the epoch that `groups` turned to last."""
+        return lengths(self._examples)
 
     def batches(self, groups: Sequence[NDArray[np.int64]]) -> list[Batch]:
         """Return the batch of each group of the epoch that `groups` turned to last."""

@@ -90,9 +90,14 @@ class Windows:
             subwords, p = self._tokenizer.target, c.tokenizer.dropout
             self._stream = joined(subwords, subwords.encode_with_dropout(self._streams.train_lines, p, split))
         self._spans_W2 = windows(len(self._stream), longest, cut % longest)
-        sizes_W2 = np.diff(self._spans_W2, axis=1) * [0, 1]  # no source
         tokens, sentences = c.batch_tokens or None, c.batch_sentences or None
-        return epoch_batches(sizes_W2, seed=c.seed, epoch=epoch, tokens_per_batch=tokens, sentences_per_batch=sentences)
+        return epoch_batches(
+            self.sizes(), seed=c.seed, epoch=epoch, tokens_per_batch=tokens, sentences_per_batch=sentences
+        )
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Return the positions (N, 2) of each window, of the epoch that `groups` turned to last; there is no source."""
+        return np.diff(self._spans_W2, axis=1) * [0, 1]
 
     def batches(self, groups: Sequence[NDArray[np.int64]]) -> list[Batch]:
         """Return the batch of each group of the epoch that `groups` turned to last."""

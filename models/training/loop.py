@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 
 import tensorlib as tl
 from models.evaluation.metrics import worst_loss
 from models.runs.checkpoint import step_checkpoints, step_path
-from models.system.errors import CheckpointError
+from models.system.errors import CheckpointError, UserError
+from models.system.memory import is_out_of_memory
 from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
 from models.text.batching import Batch
 from models.training.curves import write_curves, write_samples
+from models.training.device_step import DeviceStep
 from models.training.divergence import LOWER_RATE, Diverged, set_diverged_aside
 from models.training.epochs import Epochs
 from models.training.feeding import make_feeding
+from models.training.ladder import Ladder
 from models.training.log import ProgressDisplay, RunLog, read_log
 from models.training.milestones import estimated_steps, is_done, is_due, out_of_patience
 from models.training.optimizer import make_optimizer, make_schedule, unreached_peak
+from models.training.results import Results, TakenStep
 from models.training.saving import CheckpointSaver, averaged_weights
 from models.training.start import Run
 from models.training.validation import record_validation, report_lines, validate
@@ -55,6 +61,8 @@ class Trainer:
         self.worst_loss = worst_loss(run.tokenizer.target_size)
         self.diverged = self.log.last_loss > self.worst_loss  # whether the latest loss is finite but huge
         self.resumed = self.progress.step > 0
+        self.device_step = self._device_step()
+        self.results, self._arrived = Results(), 0.0
 
     def train(self) -> None:
         """Train to the end, then let other processes train the run.
@@ -75,6 +83,10 @@ class Trainer:
             raise
         except Diverged as diverged:
             raise Diverged(f"train: {diverged}; {self._way_back()}") from None
+        except Exception as error:
+            if self.device_step is None or not is_out_of_memory(error):
+                raise
+            raise UserError(self._out_of_memory()) from None
         finally:
             self.display.end()
             self.log.close()
@@ -96,34 +108,80 @@ class Trainer:
         return out_of_patience(self.progress, self.config)
 
     def step(self) -> None:
-        """Take one step with `accumulate` batches, or with fewer if the epoch has fewer left."""
+        """Take one step with `accumulate` batches, or with fewer if the epoch has fewer left.
+
+        On a device it only begins here, and is recorded in one of the next steps, or by `wait`.
+        """
         began, p = time.perf_counter(), self.progress
         p.step += 1
         epoch = p.epoch + 1
         batches = self._next_batches()
         tokens = sum(batch.tokens for batch in batches)
         self.optimizer.learning_rate = learning_rate = self.schedule(p.step)
+        taken = TakenStep(p.step, epoch, tokens, learning_rate, began)
         try:
-            with np.errstate(all="ignore"):  # non-finite values are detected and reported instead
-                loss, norm = self._gradients(batches, tokens)
-        except FloatingPointError as error:
-            self._skip(epoch, str(error))
-        else:
-            self.diverged = loss > self.worst_loss
-            self.saver.prune(self.diverged)  # now that the weights that may just have been saved gave a finite loss
-            with np.errstate(all="ignore"):  # an overflow here makes the next loss non-finite, and is reported then
-                self.optimizer.step()
-                if self.average:
-                    self.average.update(p.step)
-            p.skipped = 0
-            seconds = time.perf_counter() - began
-            values = {"loss": loss, "learning_rate": learning_rate, "gradient_norm": norm, "tokens": tokens}
-            self.log.write(kind="train", step=p.step, epoch=epoch, **values)
-            self.log.write_speed(kind="train", step=p.step, tokens=tokens, seconds=seconds)
-            self.display.step(p.step, loss, tokens, learning_rate, seconds)
+            if self.device_step is None:
+                self._step_on_host(batches, taken)
+            else:
+                fed = [replace(b, target_in_BT=self.feeding.inputs(self.model, b, p.step)) for b in batches]
+                self.results.add(taken, self.device_step(fed, tokens, p.step))
         finally:
             self.optimizer.zero_grad()
             p.random = tl.default_generator().state
+        self._record_arrived()
+
+    def _step_on_host(self, batches: list[Batch], taken: TakenStep) -> None:
+        try:
+            with np.errstate(all="ignore"):  # non-finite values are detected and reported instead
+                loss, norm = self._gradients(batches, taken.tokens)
+        except FloatingPointError as error:
+            self._skip(taken, str(error))
+        else:
+            self._prune(loss)
+            with np.errstate(all="ignore"):  # an overflow here makes the next loss non-finite, and is reported then
+                self.optimizer.step()
+                if self.average:
+                    self.average.update(taken.step)
+            self._record(taken, loss, norm, time.perf_counter() - taken.began)
+
+    def wait(self) -> None:
+        """Wait until every step that was begun is recorded. Raises `Diverged` if too many were skipped."""
+        self._record_arrived(wait=True)
+
+    def _record_arrived(self, wait: bool = False) -> None:
+        for result in self.results.arrived(wait):
+            if result.skipped:
+                self._skip(result.taken, result.reason)
+                continue
+            # Several steps are on their way at the same time; each took the time since the one before it arrived.
+            now = time.perf_counter()
+            seconds, self._arrived = now - max(result.taken.began, self._arrived), now
+            self._prune(result.loss)
+            self._record(result.taken, result.loss, result.norm, seconds)
+
+    def _prune(self, loss: float) -> None:
+        """Remove older checkpoints, now that the weights that may just have been saved gave a finite loss."""
+        self.diverged = loss > self.worst_loss
+        self.saver.prune(self.diverged)
+
+    def _record(self, taken: TakenStep, loss: float, norm: float, seconds: float) -> None:
+        """Log and show a step that was not skipped."""
+        self.progress.skipped = 0
+        step, tokens, rate = taken.step, taken.tokens, taken.learning_rate
+        values = {"loss": loss, "learning_rate": rate, "gradient_norm": norm, "tokens": tokens}
+        self.log.write(kind="train", step=step, epoch=taken.epoch, **values)
+        self.log.write_speed(kind="train", step=step, tokens=tokens, seconds=seconds)
+        self.display.step(step, loss, tokens, rate, seconds)
+
+    def _device_step(self) -> DeviceStep | None:
+        """Return what takes the steps of a model on a device; None for one on the host."""
+        if self.model.backend.xp is np:
+            return None
+        ladder = None
+        if self.config.capture:
+            epochs = 1 if self.config.tokenizer.dropout else 3  # with BPE-dropout, each takes as long as reading text
+            ladder = Ladder.for_batches(np.concatenate([self.epochs.shapes(epoch) for epoch in range(epochs)]))
+        return DeviceStep(self.config, self.model, self.optimizer, self.average, ladder)
 
     def _next_batches(self) -> list[Batch]:
         p = self.progress
@@ -162,12 +220,12 @@ class Trainer:
         except ValueError as error:
             raise FloatingPointError(str(error)) from None
 
-    def _skip(self, epoch: int, reason: str) -> None:
+    def _skip(self, taken: TakenStep, reason: str) -> None:
         """Record a step that left weights and optimizer unchanged; raise `Diverged` after too many in a row."""
         p, limit = self.progress, self.config.optim.max_skipped
         p.skipped += 1
-        self.log.write(kind="skipped", step=p.step, epoch=epoch, reason=reason)
-        self.display.line(f"step {p.step}: skipped, {reason}")
+        self.log.write(kind="skipped", step=taken.step, epoch=taken.epoch, reason=reason)
+        self.display.line(f"step {taken.step}: skipped, {reason}")
         if p.skipped >= limit:
             raise Diverged(f"a finite loss and gradient are required; {limit} steps in a row were skipped ({reason})")
 
@@ -182,6 +240,18 @@ class Trainer:
             return f"no checkpoint is from before that; {LOWER_RATE}" if aside else LOWER_RATE
         rate = f"--resume-with optim.learning_rate --optim.learning-rate {self.config.optim.learning_rate / 10:.2g}"
         return f"{newest} is from before that; resume from it with a lower learning rate: {self._resumption()} {rate}"
+
+    def _out_of_memory(self) -> str:
+        """Record the steps before, and return what to do."""
+        with suppress(Exception):  # the device may have nothing more to say
+            self.wait()
+        limit = "--batch-tokens" if self.config.batch_tokens else "--batch-sentences"
+        newest = (f"; {step_checkpoints(self.run.path)[-1]} is saved" if step_checkpoints(self.run.path) else "")
+        graphs = ", and --no-capture, with which a run may also be resumed" if self.config.capture else ""
+        return (
+            f"train: out of memory in step {self.progress.step}; what needs less is a smaller {limit} with a larger "
+            f"--optim.accumulate, a smaller model{graphs}{newest}"
+        )
 
     def _resumption(self) -> str:
         return f"{command()} train --resume --out {quoted(str(self.run.path))}"
@@ -198,6 +268,7 @@ class Trainer:
 
         Raises `Diverged` if the loss is not finite.
         """
+        self.wait()
         began, p = time.perf_counter(), self.progress
         try:
             with averaged_weights(self.average):
@@ -222,6 +293,7 @@ class Trainer:
         Steps are skipped if their weights give no finite loss. The last step is saved all the same if it was validated,
         which such weights don't survive. Raises `Diverged` if the weights are not finite.
         """
+        self.wait()
         p = self.progress
         if not self.saver.is_saved(p) and (not p.skipped or self.finished):
             began = time.perf_counter()

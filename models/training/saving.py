@@ -142,7 +142,8 @@ class CheckpointSaver:
         if bad:
             raise Diverged(f"finite weights are required; {bad[0]} is not finite at step {progress.step}")
         config = {k: v for k, v in to_dict(self.config).items() if not k.startswith(("train_", "valid_"))}
-        del config["backend"]  # like the text's paths, the backend says where a run was trained, not what it is
+        # Like the text's paths, these say where and how a run was trained, not what it is.
+        del config["backend"], config["capture"]
         checkpoint = Checkpoint(
             weights, moments, self.model.config, progress, config, self._tokenizer, self._data, latest=latest
         )

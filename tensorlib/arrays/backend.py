@@ -16,9 +16,11 @@ import numpy as np
 
 from tensorlib.arrays.array import Array
 from tensorlib.arrays.philox import philox_bits
+from tensorlib.arrays.random import refuse_recorded
+from tensorlib.arrays.recorder import Recorder
 from tensorlib.messages import shown
 
-__all__ = ["Array", "Backend", "backend_of", "get_backend", "namespace_of"]
+__all__ = ["Array", "Backend", "Pending", "backend_of", "get_backend", "namespace_of"]
 
 
 class Backend:
@@ -36,10 +38,18 @@ class Backend:
 
     name = "numpy"
     xp: Any = np
+    records = False  # whether `recorder` returns one
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """Return a *new* array of this backend holding `values` (numbers, nested lists or a host array)."""
         return np.array(values, dtype=dtype)
+
+    def constant(self, values: np.ndarray) -> Array:
+        """Return a new array with the values of one on the host that shapes and settings alone determine.
+
+        Unlike `asarray`, it may be called while a step is recorded, whose replays then read these values.
+        """
+        return self.asarray(values)
 
     def to_numpy(self, array: Array) -> np.ndarray:
         """Return the array on the host: the same memory for NumPy; a copy, after waiting for the GPU, for CuPy."""
@@ -52,7 +62,23 @@ class Backend:
         2^128 blocks to itself. For a narrow dtype each word of 64 bits is cut into several numbers, the lowest bits
         first.
         """
+        refuse_recorded(draw)
         return philox_bits(key, draw, 0, count, dtype)
+
+    def fetch_later(self, array: Array) -> Pending:
+        """Start copying an array to the host, and return without waiting; the values are those of this moment.
+
+        Values of several calls are ready in the order of the calls. On NumPy the copy is made at once.
+
+        >>> pending = tl.get_backend("numpy").fetch_later(np.ones(2))
+        >>> pending.ready(), pending.value()
+        (True, array([1., 1.]))
+        """
+        return Pending(np.array(array))
+
+    def recorder(self) -> Recorder:
+        """Return a new `Recorder`, by which `capture` records what runs on this backend, if it `records`."""
+        raise NotImplementedError(f"{self.name}: work on this backend is not recorded")
 
     def scatter_add(self, total: Array, index: Any, values: Array) -> None:
         """Add in place: ``total[index] += values``, where an index that occurs k times receives k contributions."""
@@ -60,6 +86,21 @@ class Backend:
 
     def __repr__(self) -> str:
         return f"<backend {self.name}>"
+
+
+class Pending:
+    """Values on their way to the host; see `Backend.fetch_later`. Other backends override what differs."""
+
+    def __init__(self, host: np.ndarray) -> None:
+        self._host = host
+
+    def ready(self) -> bool:
+        """Return whether the values have arrived; does not wait."""
+        return True
+
+    def value(self) -> np.ndarray:
+        """Return the values as an array that belongs to the caller, after waiting for them if necessary."""
+        return self._host
 
 
 _NUMPY = Backend()

@@ -18,8 +18,9 @@ import numpy as np
 from tensorlib.arrays.philox import WORD
 from tensorlib.arrays.random import Generator, draws_from
 
-__all__ = ["Capture", "RecordedDraw", "current_capture", "step_value"]
+__all__ = ["Capture", "RecordedDraw", "current_capture", "note_read", "step_value"]
 
+_PLAIN = (bool, int, float, str)  # compared by value in `Capture.is_current`
 WORDS = 512  # the slots, of 64 bits each
 
 
@@ -45,6 +46,8 @@ class Capture:
         self._numbers: list[tuple[int, Callable[[], float]]] = []
         self._streams: dict[int, _Stream] = {}
         self._actions: list[Callable[[], object]] = []
+        self._constants: list[Any] = []
+        self._dependencies: list[tuple[Callable[[], object], object]] = []
 
     def number(self, compute: Callable[[], float]) -> Any:
         """Return a slot of one word that holds ``compute()``, as float64, at each replay."""
@@ -55,6 +58,34 @@ class Capture:
     def at_each_replay(self, action: Callable[[], object]) -> None:
         """Call `action` at each replay: a side effect that Python had while recording, such as raising a version."""
         self._actions.append(action)
+
+    def depends_on(self, get: Callable[[], object]) -> None:
+        """Record the step anew when ``get()`` returns another object than now, such as the array of a parameter.
+
+        Numbers and texts are compared by their values.
+
+        Gradients are none of these: `reads` takes care of them.
+        """
+        self._dependencies.append((get, get()))
+
+    def is_current(self) -> bool:
+        """Return whether everything that the recorded step depends on is still there."""
+        return all((now := get()) is was or (type(now) in _PLAIN and now == was) for get, was in self._dependencies)
+
+    def keep(self, array: Any) -> Any:
+        """Keep an array that the recorded step reads as long as the step; return it."""
+        self._constants.append(array)
+        return array
+
+    def reads(self, leaf: Any) -> None:
+        """Note that the step reads the array or the gradient of a Tensor without history, other than by an op.
+
+        Ops note the Tensors that they read. An optimizer calls this for each parameter, before it reads the gradient
+        and after it sets it to None.
+        """
+
+    def replaces(self, leaf: Any) -> None:
+        """Note that the array of a Tensor without history is about to be replaced, and its version to rise."""
 
     def next_draw(self, generator: Generator) -> tuple[int, int]:
         """Make a draw of a generator whose kernels find its state in a slot; see `Generator.next_draw`."""
@@ -80,11 +111,23 @@ class Capture:
 
     def replayed(self) -> None:
         """Repeat Python's side effects of the step: generators advance, and every action runs."""
-        for stream in self._streams.values():
-            for _ in range(stream.draws):
-                stream.generator._advance()
+        self.advance()
+        self.repeat()
+
+    def repeat(self) -> None:
+        """Run every action of `at_each_replay`."""
         for action in self._actions:
             action()
+
+    def advance(self) -> None:
+        """Let every generator advance by the draws of one step."""
+        for stream in self._streams.values():
+            stream.generator._advance(stream.draws)
+
+    def rewind(self) -> None:
+        """Take back the draws of recording: the step has been recorded, but it has not run."""
+        for stream in self._streams.values():
+            stream.generator._advance(-stream.draws)
 
     def _take(self, count: int) -> int:
         if self.used + count > WORDS:
@@ -117,6 +160,12 @@ def capturing(capture: Capture) -> Iterator[None]:
             yield
     finally:
         _CAPTURE.reset(token)
+
+
+def note_read(leaf: Any) -> None:
+    """Note that array or gradient of a Tensor are read, if a step is being recorded; see `Capture.reads`."""
+    if (capture := _CAPTURE.get()) is not None:
+        capture.reads(leaf)
 
 
 def step_value(compute: Callable[[], float]) -> tuple[Any, float]:

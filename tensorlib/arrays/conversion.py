@@ -44,6 +44,7 @@ def new_array(data: Any, dtype: Any = None, backend: str | Backend | None = None
             dtype = floats
         if dtype is not None and data.dtype.kind in "iuf" and np.dtype(dtype).kind in "iu":
             _require_fitting(data, np.dtype(dtype))
+        data = data[()] if not data.ndim else data  # a number, which a GPU writes without an upload
     own = backend_of(data)
     data = plain("Tensor", data)
     check_numbers("Tensor", data.dtype)

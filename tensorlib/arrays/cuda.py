@@ -6,16 +6,18 @@ This file is imported with CuPy's backend, on first use. The kernels that overri
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import cupy
+import numpy as np
 
 from tensorlib.arrays.capturing import RecordedDraw
 from tensorlib.arrays.philox import WORD
 
-__all__ = ["C_NAMES", "THREADS", "inlined", "kernel", "options", "random_bits", "seeds"]
+__all__ = ["C_NAMES", "THREADS", "copy_arrays", "inlined", "kernel", "options", "random_bits", "seeds"]
 
 HERE = Path(__file__).parent
 THREADS = 256
@@ -77,3 +79,31 @@ def seeds(key: int, draw: int) -> tuple[Any, ...]:
     if isinstance(draw, RecordedDraw):
         return draw.slot, cupy.uint64(0), cupy.uint64(0), cupy.uint64(draw.offset)
     return 0, cupy.uint64(key & WORD), cupy.uint64(key >> 64), cupy.uint64(draw)
+
+
+_MOST_COPIES = 160  # of copies.cu
+_COPIES = np.dtype([("source", "u8", _MOST_COPIES), ("target", "u8", _MOST_COPIES), ("bytes", "i8", _MOST_COPIES)])
+_MOST_BLOCKS = 256  # for each copy: together with those of a few other arrays, they fill every GPU
+
+
+def copy_arrays(pairs: Sequence[tuple[Any, Any]]) -> None:
+    """Copy, for each pair (target, source) of arrays of equal shapes and dtypes, the source into the target.
+
+    Pairs that are contiguous on the current device are copied in one launch for up to 160 of them. No source may be the
+    target of another pair.
+    """
+    device = cupy.cuda.runtime.getDevice()
+    pairs = [pair for pair in pairs if pair[0].size]
+    served = [pair for pair in pairs if all(a.flags.c_contiguous and a.data.device_id == device for a in pair)]
+    chosen = {id(target) for target, _ in served}
+    for target, source in pairs:
+        if id(target) not in chosen:
+            target[...] = source
+    for first in range(0, len(served), _MOST_COPIES):
+        some = served[first : first + _MOST_COPIES]
+        table = np.zeros((), _COPIES)
+        table["source"][: len(some)] = [source.data.ptr for _, source in some]
+        table["target"][: len(some)] = [target.data.ptr for target, _ in some]
+        table["bytes"][: len(some)] = sizes = [source.nbytes for _, source in some]
+        blocks = min(_MOST_BLOCKS, -(-max(sizes) // (THREADS * 32)))
+        kernel(HERE / "copies.cu", "copy_arrays")((blocks, len(some)), (THREADS,), (table,))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, Backend, backend_of, register_backend
+from tensorlib.arrays.capturing import current_capture
 
 __all__ = ["open_backend"]
 
@@ -17,22 +18,31 @@ def open_backend() -> Backend:
     Raises RuntimeError if CuPy is not installed or no GPU answers.
     """
     cupy = _cupy_on_a_gpu()
-    from tensorlib.arrays.cuda import random_bits
+    from tensorlib.arrays import cuda, cupy_graphs
 
     class CuPy(Backend):
         """Arrays in the memory of a CUDA GPU."""
 
         name = "cupy"
         xp = cupy
+        records = True
+        fetch_later = staticmethod(cupy_graphs.fetch_later)
+        recorder = staticmethod(cupy_graphs.CudaRecorder)
 
         def asarray(self, values: Any, dtype: Any = None) -> Array:
+            if isinstance(values, bool | int | float | np.generic):  # a kernel writes it, so nothing is uploaded
+                return cupy.full((), values, np.asarray(values).dtype if dtype is None else dtype)
             return cupy.array(values, dtype=dtype)
+
+        def constant(self, values: np.ndarray) -> Array:
+            capture = current_capture()
+            return self.asarray(values) if capture is None else capture.keep(cupy_graphs.upload_beside(values))
 
         def to_numpy(self, array: Any) -> np.ndarray:
             return cupy.asnumpy(array)
 
         def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Array:
-            return random_bits(key, draw, count, dtype)
+            return cuda.random_bits(key, draw, count, dtype)
 
         def scatter_add(self, total: Any, index: Any, values: Any) -> None:
             if total.dtype == np.int64:  # CUDA's atomicAdd takes uint64, not int64; both sums have the same bits

@@ -49,19 +49,29 @@ class Generator:
         tape = _TAPE.get()
         return self._advance() if tape is None else tape.next_draw(self)
 
-    def _advance(self) -> tuple[int, int]:
+    def _advance(self, draws: int = 1) -> tuple[int, int]:
         with _LOCK:
             key, draw = self.state
-            self.state = (key, draw + 1)
+            self.state = (key, draw + draws)
         return key, draw
 
     def numpy(self) -> np.random.Generator:
         """Return a NumPy generator for the next draw: ``g.numpy().normal(size=(3, 4))``, on the host."""
         key, draw = self.next_draw()
+        refuse_recorded(draw)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, draw, 0]))
 
     def __repr__(self) -> str:
         return f"Generator(seed={self.state[0]}, draws={self.state[1]})"
+
+
+def refuse_recorded(draw: int) -> None:
+    """Raise RuntimeError for a draw of a step that is being recorded, if it is made on the host."""
+    if type(draw) is not int:
+        raise RuntimeError(
+            "Generator: numbers drawn on the host would be the same in each call of a captured step; draw them before "
+            "the call, and pass them as an argument"
+        )
 
 
 class DrawTape:

@@ -16,6 +16,8 @@ from tensorlib.graphs.flops import flops_of
 from tensorlib.graphs.graph import Graph, GraphLeaf, GraphNode, GraphValue, ValueRef
 from tensorlib.graphs.held_arrays import held_arrays
 from tensorlib.graphs.measured_graph import measured_gradients, measured_values
+from tensorlib.graphs.opening import opened
+from tensorlib.graphs.replay import Slot
 from tensorlib.messages import kind_of
 from tensorlib.tensor import Tensor
 
@@ -39,13 +41,14 @@ def graph(
         *inputs: what to call the module or function with. Each array or Tensor of floating numbers that has no history
             is recorded as an input that requires a gradient.
         names: names for Tensors that no module has named: ``names={"x": x, "w": w}``, or simply ``names=locals()``.
-        formulas: call the module or function within `record_formulas`, so that sub-layers such as `feed_forward` are
-            recorded as the ops of their formulas, and the ops of a function such as `mean` as a part of their own.
+        formulas: open fused ops: in the place of a sub-layer, attention or softmax are the ops of its formula, as a
+            part named "softmax()". A module or function is also called within `record_formulas`, which makes the ops of
+            a function such as `mean` a part of their own.
         values: also measure each value, by computing it again; see ``Graph.values``.
         gradients: also measure each gradient of the sum of the outputs, by a backward pass that changes nothing.
 
     Raises ValueError for a Tensor without history, TypeError for inputs beside a Tensor, RuntimeError for a graph that
-    was released.
+    was released, or that holds too little to run its ops again, for formulas or values.
 
     >>> x = tl.Tensor([[1.0, 2.0]], requires_grad=True)
     >>> w = tl.Tensor([[1.0], [1.0]], requires_grad=True)
@@ -54,22 +57,24 @@ def graph(
     (['matmul', 'tanh'], ['x', 'w'])
     >>> [node.op for node in tl.graph(lambda x: tl.exp(-x), np.ones(3))]
     ['negative', 'exp']
+    >>> [node.op for node in tl.graph(tl.gelu(x), formulas=True)]
+    ['multiply', 'erf', 'multiply', 'add', 'multiply']
     """
+    measured = {"formulas": formulas, "values": values, "gradients": gradients}
     if callable(y):
         called, given = call_of(y, inputs, formulas)
-        built = recorded_graph(called, given | names_of(names), values=values, gradients=gradients)
+        built = recorded_graph(called, given | names_of(names), **measured)
         without_own_names(built)
         return built
-    if inputs or formulas:
-        what = "inputs" if inputs else "formulas=True"
+    if inputs:
         raise TypeError(
-            f"graph: {what} can only be passed with a module or function to call, got {kind_of(y)}; "
-            "compute y within tl.record_formulas(), and pass names by name: names={...}"
+            f"graph: inputs can only be passed with a module or function to call, got {kind_of(y)}; "
+            "pass names by name: names={...}"
         )
     if not isinstance(y, Tensor | list | tuple):
         raise TypeError(f"graph: needs a Tensor, several Tensors, a module or a function, got {kind_of(y)}")
     outputs = [y] if isinstance(y, Tensor) else list(y)
-    return recorded_graph(outputs, names_of(names), values=values, gradients=gradients)
+    return recorded_graph(outputs, names_of(names), **measured)
 
 
 def names_of(names: Mapping[str, Any] | None, operation: str = "graph") -> dict[str, Any]:
@@ -80,7 +85,12 @@ def names_of(names: Mapping[str, Any] | None, operation: str = "graph") -> dict[
 
 
 def recorded_graph(
-    outputs: Sequence[Any], names: Mapping[str, Any], *, values: bool = False, gradients: bool = False
+    outputs: Sequence[Any],
+    names: Mapping[str, Any],
+    *,
+    formulas: bool = False,
+    values: bool = False,
+    gradients: bool = False,
 ) -> Graph:
     """Return the graph of Tensors, after checking them."""
     if not outputs:
@@ -94,6 +104,11 @@ def recorded_graph(
                 "gradient, or it was computed inside no_grad() or after detach()"
             )
     nodes = recorded_nodes(outputs, "graph")[::-1]
+    if formulas:
+        _, tensors = opened(nodes, "graph")
+        outputs = [_now(y, tensors) for y in outputs]
+        names = {name: _now(x, tensors) for name, x in names.items()}
+        nodes = recorded_nodes(outputs, "graph")[::-1]  # not those of results that nothing uses
     builder = _GraphBuilder(names)
     built = builder.build(nodes, outputs)
     if values:
@@ -101,6 +116,11 @@ def recorded_graph(
     if gradients:
         built.gradients = measured_gradients(outputs, nodes, builder.leaf_of)
     return built
+
+
+def _now(x: Any, tensors: Mapping[Slot, Tensor]) -> Any:
+    """Return what a Tensor has become in the opened graph; anything else stays as it is."""
+    return tensors.get((id(x.node), x.output_index), x) if isinstance(x, Tensor) else x
 
 
 def graph_of_nodes(nodes: Sequence[Function]) -> Graph:

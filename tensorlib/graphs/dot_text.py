@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from typing import Any
 
+from tensorlib.graphs.backward_graph import is_backward
 from tensorlib.graphs.colors import color_of_norm, ink_on
 from tensorlib.graphs.folding import Arrow, Box, Frame, View, levels_of
 from tensorlib.graphs.graph import Graph
@@ -56,7 +57,10 @@ class _Picture:
         dot.attr("edge", color=FAINT, fontname="Helvetica", fontsize="9", fontcolor=FAINT, arrowsize="0.6")
         self.write_frame(dot, self.view.root, 0)
         for arrow in self.view.arrows:
-            dot.edge(arrow.tail.key, arrow.head.key, **self.arrow_attributes(arrow))
+            if is_backward(arrow.head.path):  # gradients flow upwards, beside the forward pass that flows down
+                dot.edge(arrow.head.key, arrow.tail.key, dir="back", **self.arrow_attributes(arrow))
+            else:
+                dot.edge(arrow.tail.key, arrow.head.key, **self.arrow_attributes(arrow))
         return dot
 
     def write_frame(self, dot: Any, frame: Frame, level: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorlib.exchange.safetensors import write_atomically
+from tensorlib.graphs.backward_graph import PASSES, is_backward, with_passes
 from tensorlib.graphs.building import graph
 from tensorlib.graphs.dot_text import digraph
 from tensorlib.graphs.folding import fold, levels_of
@@ -46,6 +47,7 @@ def draw(
     names: Mapping[str, Any] | None = None,
     inputs: Sequence[Any] = (),
     formulas: bool = False,
+    passes: str = "forward",
     fold_repeats: bool | None = None,
     show: str | Sequence[str] = (),
     color: str = "kind",
@@ -64,8 +66,10 @@ def draw(
             box. In "encoder.layers.0.norm", "layers.0" is one level. None opens everything.
         names: names for Tensors that no module has named: ``names={"x": x}``, or simply ``names=locals()``.
         inputs: what to call a module or function with; see `graph`.
-        formulas: record the module or function within `record_formulas`: a fused op is drawn as the ops of its formula,
-            and a function such as `mean` as a frame around its ops.
+        formulas: draw a fused op, such as softmax or a sub-layer, as a frame around the ops of its formula, and, in the
+            graph of a module or function, also a function such as `mean`; see `graph`.
+        passes: "forward", "backward", or "both" side by side: in the backward pass gradients flow upwards, from the
+            result to the leaves, each op is replaced by its gradient, and contributions to one gradient are added.
         fold_repeats: True draws one of several equal steps of a loop or equal layers, marked with their number, such as
             "layers ×6"; its numbers are ranges over all of them. False draws all. None folds only pictures of more than
             60 boxes, unless `depth` is None: the first step, the last, and one box for those between them.
@@ -96,11 +100,15 @@ def draw(
     if depth is not None and (not isinstance(depth, int) or depth < 0):
         raise ValueError(f"draw: depth must be a whole number from 0, or None for everything; got {depth!r}")
     look = look_of(show, color, direction, size)
+    if passes not in PASSES:
+        raise ValueError(f"draw: passes must be one of {', '.join(map(repr, PASSES))}; got {passes!r}")
     command = None if target.suffix.lower() in _DOT_SUFFIXES else _renderer_for(target)
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"draw: {target}: there is no folder {target.parent}")
-    drawn = _graph_of(y, inputs, names, formulas, look)
-    look = replace(look, headline=drawn.headline())
+    forward = _graph_of(y, inputs, names, formulas, look)
+    look = replace(look, headline=forward.headline())
+    drawn = with_passes(forward, passes)
+    depth = None if depth is None else depth + _frames_around(drawn)
     if command is None:
         view = _View(drawn, depth, fold_repeats)
         write_atomically(target, digraph(view.graph, view.view, look).source.encode())
@@ -128,7 +136,7 @@ class _View:
     """A graph folded in one of several ways, finer or coarser."""
 
     def __init__(self, drawn: Graph, depth: int | None, fold_repeats: bool | None) -> None:
-        self.depth, self.fold_repeats = depth, fold_repeats
+        self.depth, self.fold_repeats, self.around = depth, fold_repeats, _frames_around(drawn)
         self.graph = rolled_up(drawn) if fold_repeats else drawn
         self.view = fold(self.graph, depth, repeats=fold_repeats is None)
 
@@ -141,7 +149,13 @@ class _View:
         return ""
 
     def __str__(self) -> str:
-        return f"depth={self.depth}" + (f", fold_repeats={self.fold_repeats}" if self.fold_repeats is not None else "")
+        depth = self.depth if self.depth is None else self.depth - self.around
+        return f"depth={depth}" + (f", fold_repeats={self.fold_repeats}" if self.fold_repeats is not None else "")
+
+
+def _frames_around(drawn: Graph) -> int:
+    """Return 1 if each pass is a frame around its modules, otherwise 0."""
+    return int(any(is_backward(node.path) for node in drawn.nodes[-1:]))
 
 
 def _coarser(drawn: Graph, first: _View) -> Iterator[_View]:
@@ -149,7 +163,7 @@ def _coarser(drawn: Graph, first: _View) -> Iterator[_View]:
     yield first
     rolled = rolled_up(drawn)
     deepest = max((len(levels_of(node.path)) for node in rolled), default=0)
-    depths = [*reversed(range(deepest + 1 if first.depth is None else min(first.depth, deepest)))]
+    depths = [*reversed(range(first.around, deepest + 1 if first.depth is None else min(first.depth, deepest)))]
     for depth in (first.depth, *depths):
         view = _View(rolled, depth, None)
         view.fold_repeats = True

@@ -14,7 +14,7 @@ from tensorlib.graphs.graph import Graph, GraphLeaf, GraphNode, Slot, ValueRef
 from tensorlib.graphs.measuring import Measured, joined
 from tensorlib.graphs.repeats import Run, find_runs
 
-__all__ = ["rolled_up"]
+__all__ = ["common_levels", "rolled_up"]
 
 _NESTED = 3  # how often rolled-up steps are searched for steps of their own
 
@@ -66,7 +66,7 @@ class _Rolling:
 
     def roll(self, run: Run) -> None:
         first = range(run.start, run.start + run.period)
-        common = _common_levels([levels_of(self.graph.nodes[n].path) for n in first])
+        common = common_levels([levels_of(self.graph.nodes[n].path) for n in first])
         for n in first:
             self.paths[n] = self.path_of(n, run, common)
             for later in range(n + run.period, run.stop, run.period):
@@ -165,7 +165,8 @@ class _Rolling:
         return {slot: joined(ones) for slot, ones in parts.items()}
 
 
-def _common_levels(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+def common_levels(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the levels that all paths begin with."""
     shortest = min(paths, key=len)
     n = 0
     while n < len(shortest) and all(path[n] == shortest[n] for path in paths):

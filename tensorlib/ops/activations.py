@@ -147,7 +147,7 @@ class Gelu(Function):
     P'(x) = p(x) = exp(-x^2 / 2) / sqrt(2 pi)  =>  dx = dy (P(x) + x p(x)).
 
     Keeps x; statistics: P(x).
-    Kernels: numba/activations.py.
+    Kernels: numba/activations.py, cuda/activations.py.
     """
 
     def forward(self, x: Array) -> Array:

@@ -33,7 +33,7 @@ class AddNorm(Function):
     no more than the mask, and so z is not kept.
 
     Keeps x, s and weight; statistics: mean, 1/std.
-    Kernels: numba/add_norm.py.
+    Kernels: numba/add_norm.py, cuda/add_norm.py.
     """
 
     def forward(

@@ -133,7 +133,7 @@ def arange(
     if whole:
         exact = "uint64" if kind == "uint64" and step > 0 else "int64"
         return constant(home.xp.arange(*numbers.values(), dtype=exact).astype(kind))
-    return constant(home.asarray(np.arange(*numbers.values(), dtype="float64").astype(kind)))  # as in `linspace`
+    return constant(home.constant(np.arange(*numbers.values(), dtype="float64").astype(kind)))  # as in `linspace`
 
 
 def _check_fit(name: str, dtype: np.dtype, *values: float) -> None:
@@ -169,7 +169,7 @@ def linspace(
     if kind.kind in "iu":
         _check_fit("linspace", kind, *map(math.floor, ends))
         numbers = np.floor(numbers)
-    return constant(get_backend(backend).asarray(numbers.astype(kind)))
+    return constant(get_backend(backend).constant(numbers.astype(kind)))
 
 
 def eye(

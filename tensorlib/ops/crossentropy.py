@@ -220,7 +220,7 @@ def class_targets(
             f"got {tuple(targets.shape)}{_shape_remedy(name, scores, tuple(targets.shape))}"
         )
     if isinstance(targets, np.ndarray):  # the check is free on the host; targets on a GPU are not fetched for it
-        _check_range(name, targets, classes, ignore_index)
+        check_range(name, targets, classes, ignore_index)
         targets = targets if home.xp is np else home.asarray(targets)
     else:
         _check_backend(name, targets, home)
@@ -248,7 +248,8 @@ def _check_backend(name: str, targets: Array, home: Backend) -> None:
         )
 
 
-def _check_range(name: str, targets: np.ndarray, classes: int, ignore_index: int) -> None:
+def check_range(name: str, targets: np.ndarray, classes: int, ignore_index: int) -> None:
+    """Raise IndexError, naming the first target outside [0, classes) and its position, if there is one."""
     bad = ((targets < 0) | (targets >= classes)) & (targets != ignore_index)
     if bad.any():
         position = tuple(int(i) for i in np.argwhere(bad)[0])

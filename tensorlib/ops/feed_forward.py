@@ -33,7 +33,7 @@ class FeedForward(Function):
     dx = dz w1^T, dw1 = x^T dz, db1 = sum of dz.
 
     Keeps x, w1, b1 and w2; statistics: h.
-    Kernels: numba/feed_forward.py.
+    Kernels: numba/feed_forward.py, cuda/feed_forward.py.
     """
 
     fresh = True

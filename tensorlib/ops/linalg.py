@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tensorlib.arrays.array import ArrayT
 from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.bf16 import rounded_to_bf16
@@ -35,7 +37,7 @@ class Matmul(Function):
     faster than many small ones, and needs no sum of per-batch gradients afterwards.
 
     Keeps x and y (each only for the gradient of the other).
-    Kernels: numpy/linalg.py.
+    Kernels: numpy/linalg.py, cuda/products.py.
     """
 
     broadcasts = True
@@ -67,7 +69,10 @@ class Matmul(Function):
 def product(x: Array, y: Array) -> Array:
     """Return x @ y; if y is a matrix, all leading axes of x are folded into its rows.
 
-    Within ``precision("bf16")`` both are rounded to bf16 if y is a matrix, not if it is a batch, as in attention.
+    Within ``precision("bf16")`` both are rounded to bf16 if y is a matrix, not if it is a batch, as in attention. On a
+    GPU both are rounded in any case, to what `precision` says.
+
+    Kernels: numpy/linalg.py, numba/product.py, cuda/products.py.
     """
     if y.ndim == 2 and not is_tensor(x) and in_bf16(x) and in_bf16(y):  # of Tensors, `Matmul` rounds the arrays
         x, y = rounded_to_bf16(x), rounded_to_bf16(y)
@@ -77,8 +82,19 @@ def product(x: Array, y: Array) -> Array:
 
 
 def in_bf16(x: Array) -> bool:
-    """Return whether x, as an operand of a product, is rounded to bf16 here; see `precision`."""
-    return STATE.get().precision == "bf16" and x.dtype == "float32"
+    """Return whether x, as an operand of a product, is rounded to bf16 here; see `precision`.
+
+    Raises RuntimeError for an array of NumPy within a precision that only a GPU has.
+    """
+    precision = STATE.get().precision
+    if precision == "float32" or x.dtype != "float32":
+        return False
+    if precision != "bf16" and isinstance(x, np.ndarray):
+        raise RuntimeError(
+            f"product: precision {precision} requires arrays on a GPU, because CPUs do not multiply it; got one of "
+            f"NumPy of shape {x.shape}; use x.to('cupy'), or float32 or bf16"
+        )
+    return precision == "bf16"
 
 
 def rows(x: ArrayT) -> ArrayT:

@@ -25,7 +25,7 @@ class Linear(Function):
     z_ne = sum_d x_nd W_de + b_e  =>  dx = dz W^T, dW = x^T dz, db = sum_n dz_n.
 
     Keeps x and weight.
-    Kernels: numpy/linear.py, numba/linear.py.
+    Kernels: numpy/linear.py, numba/linear.py, cuda/linear.py.
     """
 
     fresh = True

@@ -35,7 +35,7 @@ class LinearCrossEntropy(Function):
     With the logits z = x W + b and dz as in cross-entropy  =>  dx = dz W^T, dW = x^T dz, db = sum of dz over rows.
 
     Keeps x, weight, bias, targets and counted; statistics (from a kernel): dx, dweight, dbias.
-    Kernels: numpy/linear_cross_entropy.py, numba/linear_cross_entropy.py.
+    Kernels: numpy/linear_cross_entropy.py, numba/linear_cross_entropy.py, cuda/linear_cross_entropy.py.
     """
 
     fresh = True

@@ -19,6 +19,7 @@ import numpy as np
 
 from tensorlib.arrays.backend import Array, namespace_of
 from tensorlib.engine.function import as_tensor
+from tensorlib.ops.linalg import product
 from tensorlib.ops.normalize import layer_norm_formula
 from tensorlib.ops.reduce import logsumexp
 from tensorlib.ops.softmax import softmax_formula
@@ -116,7 +117,7 @@ def panel_product(x_RD: Array, panels_JDC: Array, columns: int) -> Array:
 
     Kernels: numba/next_position.py.
     """
-    return x_RD @ panels_JDC.swapaxes(0, 1).reshape((x_RD.shape[1], -1))[:, :columns]
+    return product(x_RD, panels_JDC.swapaxes(0, 1).reshape((x_RD.shape[1], -1))[:, :columns])
 
 
 @singledispatch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.engine.function import Function, as_tensor, derivation, is_tensor
+from tensorlib.engine.function import Function, as_tensor, constant, derivation, is_tensor
 from tensorlib.messages import shown
 from tensorlib.ops.arguments import (
     Axis,
@@ -91,7 +91,7 @@ def repeat(x: TensorLike, repeats: TensorLike, axis: int | None = None) -> Tenso
     if (counts < 0).any():
         raise ValueError(f"repeat: repeats must be at least 0, got {int(counts.min())}")
     if counts.size != 1:
-        return take(x, np.repeat(np.arange(n), counts), axis)
+        return take(x, constant(x.backend.constant(np.repeat(np.arange(n), counts))), axis)
     times = int(counts.reshape(()))
     before, after = x.shape[: axis + 1], x.shape[axis + 1 :]
     return reshape(broadcast_to(expand_dims(x, axis + 1), (*before, times, *after)), (*before[:-1], n * times, *after))
@@ -158,7 +158,8 @@ def pad(
             if not x.shape[axis]:
                 raise ValueError(f"pad: mode {mode!r} needs an element along axis {axis}, got shape {x.shape}")
             # The other modes only select elements: NumPy pads the row numbers, and `take` copies the rows they name.
-            x = take(x, np.pad(np.arange(x.shape[axis]), (before, after), mode), axis)  # type: ignore[call-overload]
+            rows = np.pad(np.arange(x.shape[axis]), (before, after), mode)  # type: ignore[call-overload]
+            x = take(x, constant(x.backend.constant(rows)), axis)
     return x
 
 

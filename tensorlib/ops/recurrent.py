@@ -77,7 +77,8 @@ class Rnn(Function):
     dx = dz W_x^T.
 
     Keeps x, weight_x, weight_h, h_0, h and visible.
-    Kernels: numpy/linalg.py, numpy/linear.py, numba/linear.py, numba/recurrent.py.
+    Kernels: numpy/linalg.py, numpy/linear.py, numba/linear.py, numba/recurrent.py,
+    cuda/linear.py, cuda/products.py, cuda/recurrent.py.
     """
 
     def forward(
@@ -172,7 +173,8 @@ class Lstm(Function):
     dW_h = sum h'^T dz, dW_x = sum x^T dz, db = sum dz; and dx = dz W_x^T.
 
     Keeps x, weight_x, weight_h, bias, h_0, c_0, h, c and visible; statistics: the gates.
-    Kernels: numpy/linalg.py, numpy/linear.py, numpy/recurrent.py, numba/linear.py, numba/recurrent.py.
+    Kernels: numpy/linalg.py, numpy/linear.py, numpy/recurrent.py, numba/linear.py, numba/recurrent.py,
+    cuda/linear.py, cuda/products.py, cuda/recurrent.py.
     """
 
     def forward(
@@ -288,7 +290,8 @@ class Gru(Function):
     dW_x = sum x^T du, db = sum du, dx = du W_x^T.
 
     Keeps x, weight_x, weight_h, bias, bias_h, h_0, h and visible; statistics: the gates, m.
-    Kernels: numpy/linalg.py, numpy/linear.py, numpy/recurrent.py, numba/linear.py, numba/recurrent.py.
+    Kernels: numpy/linalg.py, numpy/linear.py, numpy/recurrent.py, numba/linear.py, numba/recurrent.py,
+    cuda/linear.py, cuda/products.py, cuda/recurrent.py.
     """
 
     def forward(

@@ -47,7 +47,7 @@ def softmax_formula(x: Array, axis: int | tuple[int, ...], visible: Array | None
     """Return softmax. Subtracting the largest visible element does not change it, but keeps exp from overflowing."""
     xp = namespace_of(x)
     if visible is not None:
-        x = xp.where(visible, x, xp.asarray(-math.inf, x.dtype))
+        x = xp.where(visible, x, -math.inf)
     e = xp.exp(minus_largest(x, axis if isinstance(axis, tuple) else (axis,)))
     total = e.sum(axis=axis, keepdims=True)
     return e / xp.where(total == 0, xp.ones_like(total), total)  # if nothing is visible, e = exp(-inf) = 0

@@ -13,6 +13,7 @@ from tensorlib.ops.feed_forward import feed_forward_formula
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula
 from tensorlib.ops.multi_head_attention import cross_attention_formula, self_attention_formula
 from tensorlib.ops.next_position import DecoderLayer, Memory, SubLayer, panels_of
+from tensorlib.ops.update_in_place import Guard
 
 SHAPES = [(2, 3), (1, 1), (5, 1), (1, 7), (0, 4), (3, 0, 4), (2, 3, 5), (3, 32), (33, 257), (4,), (2000, 300)]
 inf = np.inf
@@ -53,6 +54,10 @@ def softmax_gradients(rng, dtype):
     yield np.array([[1, np.nan, 2], [inf, 3, -inf]], dtype), hidden, 1  # dy is ignored at hidden positions
 
 
+# Rows that several warps share, of which a block holds some or one; too wide for registers; more rows than blocks.
+NORMS = [(5, 600), (3, 1100), (2, 4096), (2, 4100), (4300, 5)]
+
+
 def layer_norm_formulas(rng, dtype):
     for shape in SHAPES:
         yield normal(rng, shape, dtype), normal(rng, shape[-1:], dtype), normal(rng, shape[-1:], dtype), 1e-5
@@ -62,6 +67,8 @@ def layer_norm_formulas(rng, dtype):
     yield normal(rng, (4, 3), dtype), w.astype("float64"), w, 1e-5
     yield np.array([[-1e18, 1e18]], dtype), *np.ones((2, 2), dtype), 1e-5
     yield np.full((2, 3), 1e4, dtype) + normal(rng, (2, 3), dtype), w, w, 1e-5
+    for shape in NORMS:
+        yield normal(rng, shape, dtype), normal(rng, shape[-1:], dtype), normal(rng, shape[-1:], dtype), 1e-5
 
 
 def layer_norm_gradients(rng, dtype):
@@ -120,6 +127,15 @@ def add_dropout_formulas(rng, dtype):
 
 # Sizes below and above the one from which a kernel cuts a product, and products that it cuts along either side.
 PRODUCTS = [(2, 3, 4), (1, 1, 1), (0, 3, 2), (3, 0, 2), (2, 3, 0), (40, 30, 50), (700, 64, 80), (70, 300, 900)]
+PRODUCTS += [(4300, 2, 3)]  # rows whose sums a GPU cuts into the most chunks
+
+
+def loss_scale_updates(rng, dtype):
+    for scale in (1.0, 2.0, 1024.0, 2.0**24):
+        for good in (0, 8, 9):
+            for skipped in (False, True):
+                yield np.array(scale, "float32"), np.array(good), np.array(skipped), 10, 2.0**24
+    yield np.array(8.0, "float32"), np.array(3), True, 10, 2.0**24
 
 
 def products(rng, dtype):
@@ -234,7 +250,7 @@ def feed_forward_gradients(rng, dtype):
 
 
 def add_norms(rng, dtype):
-    for shape in [shape for shape in SHAPES if 1 not in shape[-1:]]:  # with one column, y does not depend on x
+    for shape in [shape for shape in SHAPES + NORMS if 1 not in shape[-1:]]:  # with one column, y does not depend on x
         x, s = normal(rng, shape, dtype), normal(rng, shape, dtype)
         weight, bias = normal(rng, shape[-1:], dtype), normal(rng, shape[-1:], dtype)
         yield x, s, weight, bias, 1e-5, (0.0, 0, 0)
@@ -304,7 +320,8 @@ def cross_attention_gradients(rng, dtype):
 
 
 def linear_cross_entropies(rng, dtype):
-    for n, d, classes in ((2, 3, 4), (1, 1, 1), (0, 3, 4), (33, 5, 257), (300, 4, 1500), (90, 3, 60_000)):
+    sizes = ((2, 3, 4), (1, 1, 1), (0, 3, 4), (33, 5, 257), (300, 4, 1500), (90, 3, 60_000), (1100, 3, 40))
+    for n, d, classes in sizes:
         x, weight, bias = normal(rng, (n, d), dtype), normal(rng, (d, classes), dtype), normal(rng, (classes,), dtype)
         targets = rng.integers(0, classes, n)
         for counted in (np.ones(n, bool), rng.random(n) < 0.7, np.zeros(n, bool)):
@@ -316,6 +333,9 @@ def linear_cross_entropies(rng, dtype):
                 yield x, weight, bias, {"classes": (targets, counted, smoothing), "needs": needs}
         tied = normal(rng, (classes, d), dtype).T
         yield x, tied, {"classes": (targets, np.ones(n, bool), 0.1), "needs": (True, True)}
+    for bias, target in (([-inf, 0, 1], 1), ([-inf, 0, 1], 0), ([-inf] * 3, 2)):  # excluded classes
+        options = {"classes": (np.array([target, 1]), np.array([True, False]), 0.0), "needs": (False,) * 3}
+        yield normal(rng, (2, 4), dtype), normal(rng, (4, 3), dtype), np.array(bias, dtype), options
     far = np.array([[1e4, -1e4, 0], [0, 200, 1]], dtype)
     yield far, np.eye(3, dtype=dtype), {"classes": (np.array([1, 2]), np.ones(2, bool), 0.0), "needs": (True, True)}
 
@@ -330,9 +350,31 @@ def linear_cross_entropy_gradients(rng, dtype):
 def sums_of_rows(rng, dtype):
     for shape, width, rows in (((2, 3), 4, 5), ((0,), 2, 3), ((40, 10), 3, 1000), ((40, 10), 3, 8), ((300,), 1, 1)):
         yield normal(rng, (*shape, width), dtype), rng.integers(0, rows, shape), rows
+    yield normal(rng, (50, 300), dtype), rng.integers(0, 9, 50), 9
+    yield normal(rng, (70_000, 1), dtype), (1000 * rng.random(70_000) ** 4).astype("int64"), 1000
     yield normal(rng, (3000, 2), dtype), (200_000 * rng.random(3000) ** 9).astype("int64"), 200_000
     yield normal(rng, (70,), dtype), np.arange(70) % 5 * (np.arange(70) % 7 > 3), 5
     yield normal(rng, (30, 2, 2), dtype), np.minimum(rng.geometric(0.3, 30), 19).astype("int32"), 20
+
+
+def scatter_adds(rng, dtype):
+    """Yield integers for the first axes or for one axis; others, with slices between; integers that repeat."""
+    ids = rng.integers(-4, 4, (3, 2))
+    rows = np.arange(5)[:, None]
+    for index, shape in (
+        (ids, (4, 3)),
+        ((ids,), (4, 3)),
+        ((ids, ids + 1), (4, 6)),
+        ((rows, rng.integers(0, 7, (5, 3))), (5, 7)),
+        ((rows[:4], ids[:1] % 4, ids[:1]), (4, 4, 4, 2)),
+        ((slice(None), ids), (2, 4, 3)),
+        ((slice(None), slice(None), rng.integers(0, 9, 4).astype("uint8")), (2, 3, 9)),
+        ((slice(1, 3), ids), (4, 4)),
+        ((ids, slice(None), ids), (4, 3, 5)),
+        ((slice(None), ids, ids), (2, 4, 4)),
+        ((ids[:0],), (4, 3)),
+    ):
+        yield normal(rng, np.empty(shape, "int8")[index].shape, dtype), index, shape
 
 
 def sampled_linears(rng, dtype):
@@ -380,6 +422,99 @@ def average_updates(rng, dtype):
     for shape in SHAPES:
         yield normal(rng, shape, dtype), normal(rng, shape, dtype), 0.9
     yield normal(rng, (3, 4), dtype).T, normal(rng, (4, 3), dtype), 0.99
+
+
+FEW_SHAPES = [(2, 3), (0, 4), (), (5000,), (4,)]
+
+
+def lists(rng, dtype, count=4):
+    """Yield `count` tuples of arrays of the same shapes: of several, of empty ones, and of ones not contiguous."""
+    yield [tuple(normal(rng, shape, dtype) for shape in FEW_SHAPES) for _ in range(count)]
+    yield [(normal(rng, (4, 3), dtype).T, normal(rng, (2, 3), dtype)[:, ::2]) for _ in range(count)]
+    yield [(np.zeros((0, 3), dtype),) for _ in range(count)]
+
+
+def many(rng, dtype, count=4):
+    """Return `count` tuples of more arrays than fit into a table."""
+    return [tuple(normal(rng, (1,), dtype) for _ in range(490)) for _ in range(count)]
+
+
+def squares(arrays):
+    return tuple(np.asarray(array * array) for array in arrays)
+
+
+def guards():
+    """Yield no guard, one that scales gradients, and one that skips the step."""
+    yield None
+    yield Guard(np.array(0.25), np.array(False))
+    yield Guard(np.array(np.nan), np.array(True))
+
+
+def counts_for(arrays):
+    return tuple(np.array([7 * i], np.int64) for i in range(len(arrays)))
+
+
+def step_guards(rng, dtype):
+    for (gradients,) in lists(rng, dtype, 1):
+        for loss in (None, np.array(2, dtype), np.array([np.nan], dtype)):
+            yield gradients, loss, np.array(loss is None), 0.5, lambda: 2.0
+            yield gradients, loss, np.array(False), inf, np.array(0.5, "float32")
+    yield *many(rng, dtype, 1), None, np.array(True), 0.5, lambda: 1.0
+    yield (normal(rng, (40_000,), dtype), normal(rng, (3,), dtype)), None, np.array(True), 1.0, lambda: 1.0
+    for bad in (np.nan, inf):
+        yield (np.ones(3, dtype), np.array([1, bad], dtype)), None, np.array(False), 1.0, lambda: 1.0
+    yield (np.full(5, 300, "float16"), np.ones((2, 2), dtype)), None, np.array(True), 1.0, lambda: 1.0
+    yield (np.full(5, np.finfo(dtype).max, dtype),), None, np.array(False), 1.0, lambda: 1.0  # its square overflows
+
+
+def lists_to_scale(rng, dtype):
+    for (gradients,) in lists(rng, dtype, 1):
+        yield gradients, 0.3
+    yield *many(rng, dtype, 1), 0.3
+    yield (np.array([6e4, -6e4, 0, 5e-8, inf], "float16"), normal(rng, (3,), dtype)), 1e-9
+    yield (np.arange(65536, dtype="uint16").view("float16"),), 1.0  # each float16, converted and back
+    yield (rng.standard_normal(9999).astype("float16"),), 0.7
+
+
+def steps_of_adam(rng, dtype):
+    common = {"learning_rate": lambda: 0.01, "beta1": 0.9, "beta2": 0.98, "eps": 1e-9}
+    ps, gs, ms, vs = many(rng, dtype)
+    yield ps, gs, ms, squares(vs), counts_for(ps), None, {**common, "weight_decay": 0.0, "decoupled": True}
+    for guard in guards():
+        for ps, gs, ms, vs in lists(rng, dtype):
+            state = ps, gs, ms, squares(vs), counts_for(ps), guard
+            for decay, decoupled in ((0.0, False), (0.1, False), (0.1, True)):
+                yield *state, {**common, "weight_decay": decay, "decoupled": decoupled}
+        half = tuple(normal(rng, (n,), "float16") for n in (3, 5000))
+        slopes = half[0] * half[0], half[1].astype("float32")  # of the dtype of a parameter, and of its moments
+        ms, vs = (tuple(rng.random(p.shape, "float32") for p in half) for _ in range(2))
+        options = {**common, "weight_decay": 0.1, "decoupled": True}
+        yield half, slopes, ms, vs, counts_for(half), guard, options
+        mixed = (normal(rng, (2,), "float32"), normal(rng, (2,), "float64"), normal(rng, (2,), "float32"))
+        yield mixed, mixed, mixed, squares(mixed), counts_for(mixed), guard, options
+
+
+def steps_of_sgd(rng, dtype):
+    options = {"learning_rate": lambda: 0.1, "momentum": 0.9, "weight_decay": 0.0, "nesterov": False}
+    ps, gs, velocities = many(rng, dtype, 3)
+    yield ps, gs, velocities, counts_for(ps), None, options
+    for guard in guards():
+        for ps, gs, velocities in lists(rng, dtype, 3):
+            for momentum, decay, nesterov in ((0.0, 0.0, False), (0.9, 0.1, False), (0.9, 0.0, True)):
+                options = options | {"momentum": momentum, "weight_decay": decay, "nesterov": nesterov}
+                state = ps, gs, velocities if momentum else None, counts_for(ps), guard
+                yield *state, options
+        half = (normal(rng, (3,), "float16"), normal(rng, (2, 2), "float16"))
+        slopes, velocities = (half[0], half[1].astype("float32")), tuple(p.astype("float32") for p in half)
+        yield half, slopes, velocities, counts_for(half), guard, options
+
+
+def steps_of_averages(rng, dtype):
+    yield *many(rng, dtype, 2), None, lambda: 0.9
+    for skip in (None, np.array(False), np.array(True)):
+        for es, ws in lists(rng, dtype, 2):
+            yield es, ws, skip, lambda: 0.9
+        yield (normal(rng, (3,), "float32"),), (normal(rng, (3,), "float16"),), skip, lambda: 0.9
 
 
 def recurrences(rng, dtype):
@@ -510,6 +645,7 @@ SAMPLES = {
     "largest_and_total": rows_of_logits,
     "panels_of": matrices,
     "panel_product": projections,
+    "erf_formula": gelus,
     "gelu_formula": gelus,
     "gelu_gradient": gelu_gradients,
     "add_norm_formula": add_norms,
@@ -534,6 +670,7 @@ SAMPLES = {
     "cross_entropy_gradient": cross_entropy_gradients,
     "dropout_formula": dropout_formulas,
     "add_dropout_formula": add_dropout_formulas,
+    "loss_scale_update": loss_scale_updates,
     "product": products,
     "linear_formula": linear_formulas,
     "linear_gradient": linear_gradients,
@@ -545,8 +682,14 @@ SAMPLES = {
     "linear_cross_entropy_gradient": linear_cross_entropy_gradients,
     "sampled_linear_formula": sampled_linears,
     "sampled_linear_gradient": sampled_linear_gradients,
+    "scatter_add_formula": scatter_adds,
     "sum_rows_formula": sums_of_rows,
     "sgd_update": sgd_updates,
     "adam_update": adam_updates,
     "average_update": average_updates,
+    "step_guard": step_guards,
+    "scaled": lists_to_scale,
+    "adam_steps": steps_of_adam,
+    "sgd_steps": steps_of_sgd,
+    "average_steps": steps_of_averages,
 }

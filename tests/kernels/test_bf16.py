@@ -2,6 +2,7 @@
 
 import ctypes
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 import tensorlib as tl
 from tensorlib.arrays.bf16 import rounded_to_bf16
-from tensorlib.engine.recording import recording
+from tensorlib.engine.recording import STATE, recording
 from tensorlib.kernels import chosen, overridable, precision
 from tensorlib.ops.attention import AttentionPattern
 from tests.kernels.test_kernels import KEEPING, run
@@ -80,13 +81,50 @@ def test_compiled_rounding_is_that_of_the_formula():
 # ---- what is refused ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["tf32", "fp16", "bfloat16", "", None, 16])
+@pytest.mark.parametrize("name", ["bfloat16", "", None, 16])
 def test_other_names_are_refused(name):
-    with pytest.raises(ValueError, match=r"^precision: .*float32 or bf16"):
+    with pytest.raises(ValueError, match=r"^precision: must be float32, tf32, bf16 or fp16, got "):
         tl.precision(name)
 
 
-def test_bf16_is_refused_where_something_is_missing(monkeypatch):
+@pytest.mark.parametrize("name", ["tf32", "fp16"])
+def test_a_cpu_refuses_what_it_does_not_multiply(name):
+    with recording(precision=name):
+        for multiply in (lambda x: x @ x.T, lambda x: tl.linear(x, x.T)):
+            with pytest.raises(RuntimeError, match=rf"^product: precision {name} requires arrays on a GPU, .*use x.to"):
+                multiply(tl.ones((2, 3)))
+        assert (tl.ones((2, 3), "float64") @ tl.ones((3, 2), "float64")).shape == (2, 2)
+    problem = precision.refusal(name, "numpy")
+    assert str(problem) == f"precision: {name} requires a GPU, because CPUs do not multiply it; use float32 or bf16"
+
+
+def test_what_only_the_gpu_has_is_accepted_where_one_answers(monkeypatch):
+    gpu = SimpleNamespace(xp=SimpleNamespace(cuda=SimpleNamespace(Device=lambda: device)))
+    device = SimpleNamespace(compute_capability="90")
+    monkeypatch.setattr(precision, "get_backend", lambda name: gpu)
+    with tl.precision("tf32"):
+        assert STATE.get().precision == "tf32"
+    device.compute_capability = "75"
+    assert precision.refusal("fp16") is None
+    with pytest.raises(RuntimeError, match=r"^precision: tf32 requires a GPU of compute capability 8.0, got 7.5; use"):
+        tl.precision("tf32")
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    def none_answers(name):
+        raise RuntimeError("backend: 'cupy' needs a CUDA GPU, found 0; use 'numpy'")
+
+    monkeypatch.setattr(precision, "get_backend", none_answers)
+
+
+def test_without_a_gpu_the_reason_is_that_of_the_cpu(no_gpu):
+    with pytest.raises(ValueError, match=r"^precision: fp16 requires a GPU, because CPUs do not multiply it"):
+        tl.precision("fp16")
+    assert str(precision.refusal("fp16", "cupy")).startswith("backend: 'cupy' needs a CUDA GPU, found 0")
+
+
+def test_bf16_is_refused_where_something_is_missing(monkeypatch, no_gpu):
     monkeypatch.setattr(precision, "chosen", lambda: "numpy")
     with pytest.raises(RuntimeError, match=r"^precision: bf16 requires kernels compiled by Numba; .*install"):
         tl.precision("bf16")
@@ -101,7 +139,7 @@ def test_bf16_is_refused_where_something_is_missing(monkeypatch):
         (True, "wrong", "products of the installed oneDNN are wrong"),
     ],
 )
-def test_bf16_names_what_is_missing(monkeypatch, instructions, functions, message):
+def test_bf16_names_what_is_missing(monkeypatch, no_gpu, instructions, functions, message):
     from tensorlib.kernels import numba
     from tensorlib.kernels.numba import onednn
 
@@ -281,7 +319,7 @@ def test_a_product_that_fails_is_nan(stand_in, monkeypatch):
 
 
 @compiled_only
-def test_a_numba_that_cannot_be_imported_is_named(monkeypatch):
+def test_a_numba_that_cannot_be_imported_is_named(monkeypatch, no_gpu):
     from tensorlib.kernels import numba
 
     def fail():

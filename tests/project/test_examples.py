@@ -21,6 +21,7 @@ SHOWS = {
     "07_recommender": "10 of 10 recommended items are from the cluster that the user likes",
     "08_step_through": "transformer-steps.html",
     "10_derive": "gradient of b  (2,) float64  ",
+    "11_capture": "the losses are the same bits",
     "09_wrong_masks": "on target token 0 of sentence 0, by embedding in target_embedding at ",
 }
 QUICKLY = {"06_copy_task": ["--width", "32"]}  # at full size it takes minutes

@@ -6,16 +6,41 @@ float64; for all other arrays the formula runs.
 """
 
 from tensorlib.kernels.cuda import (
+    activations,
+    add_norm,
     attention,
     crossentropy,
     dropout,
+    feed_forward,
+    indexing,
     linear,
+    linear_cross_entropy,
+    loss_scale,
     multi_head_attention,
     normalize,
+    products,
+    recurrent,
     softmax,
     update,
+    update_in_place,
 )
 
 __all__ = [
-    "attention", "crossentropy", "dropout", "linear", "multi_head_attention", "normalize", "softmax", "update"
-]  # fmt: skip
+    "activations",
+    "add_norm",
+    "attention",
+    "crossentropy",
+    "dropout",
+    "feed_forward",
+    "indexing",
+    "linear",
+    "linear_cross_entropy",
+    "loss_scale",
+    "multi_head_attention",
+    "normalize",
+    "products",
+    "recurrent",
+    "softmax",
+    "update",
+    "update_in_place",
+]

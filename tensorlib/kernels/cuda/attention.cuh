@@ -1,4 +1,5 @@
-// Which keys a query sees, and which weights are dropped, for kernels of attention. Include philox.cuh and rows.cuh before.
+// Which keys a query sees, and which weights are dropped, for kernels of attention. Include philox.cuh,
+// masks.cuh and rows.cuh first.
 
 // Laid out as PATTERN in attention.py. Heads are counted through all sentences: head n is head n % heads of sentence
 // n / heads.
@@ -26,10 +27,6 @@ struct Pattern {
 };
 
 // Block i of the random bits as 16 bits, one for each weight: whether dropout keeps it.
-__device__ inline unsigned kept_of_block(const Pattern& p, long long i) {
-    const PhiloxBlock random = philox_block(draw_at(p.slot, p.key0, p.key1, p.number), i);
-    unsigned bits = 0;
-#pragma unroll
-    for (int j = 0; j < 16; ++j) bits |= (random.bits16(j) >= p.dropped_levels ? 1u : 0u) << j;
-    return bits;
+__device__ inline unsigned short kept_of_block(const Pattern& p, long long i) {
+    return kept_bits(philox_block(draw_at(p.slot, p.key0, p.key1, p.number), i), p.dropped_levels);
 }

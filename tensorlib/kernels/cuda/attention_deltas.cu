@@ -1,5 +1,6 @@
 // delta = <dw, w> of each query, for the gradient of long attention; see attention_tiles.cuh.
 #include "philox.cuh"
+#include "masks.cuh"
 #include "rows.cuh"
 #include "attention.cuh"
 #include "attention_tiles.cuh"

@@ -1,5 +1,6 @@
 // Attention with more than 128 keys; see attention_rows.cuh.
 #include "philox.cuh"
+#include "masks.cuh"
 #include "rows.cuh"
 #include "attention.cuh"
 #include "attention_rows.cuh"

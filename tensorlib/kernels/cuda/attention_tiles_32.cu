@@ -1,5 +1,6 @@
 // Attention over long sequences by heads up to 32 wide; see attention_tiles.cuh.
 #include "philox.cuh"
+#include "masks.cuh"
 #include "rows.cuh"
 #include "attention.cuh"
 #include "attention_tiles.cuh"

@@ -1,5 +1,5 @@
-// Layer normalization over the last axis, one block of threads for each row; and the sums over all rows for the gradients
-// of weight and bias.
+// Layer normalization of rows too wide for add_norm.cu: one block of threads for each row, which it reads again in each
+// pass, mostly from the cache; and the sums over all rows for the gradients of weight and bias.
 #include "rows.cuh"
 
 ROW_KERNEL layer_norm(const real* x, const real* weight, const real* bias, long long width, double eps, real* y,

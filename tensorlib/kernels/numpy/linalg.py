@@ -11,7 +11,7 @@ import numpy as np
 from tensorlib.arrays.array import Array
 from tensorlib.arrays.threads import BLAS, share
 from tensorlib.kernels.numpy.blocks import even_blocks, row_blocks, same_float_dtype
-from tensorlib.ops.linalg import product, rows
+from tensorlib.ops.linalg import in_bf16, product, rows
 
 SHARED_WORK = 1 << 23  # multiplications, which take 150 microseconds on one thread; a smaller product is not cut
 LEAST_SIDE = 1024  # of rows or columns, for each block if there are more than two: BLAS is slower on narrower ones
@@ -24,6 +24,7 @@ def product_pieces(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> list[Callable
 
     The result is cut along its longer side. Call them inside the context ``BLAS``.
     """
+    in_bf16(x)  # refuses a precision that only a GPU has
     n, m = z.shape
     if n * m * x.shape[1] < SHARED_WORK:
         return [partial(np.matmul, x, y, out=z)]
@@ -40,6 +41,7 @@ def call_all(pieces: list[Callable[[], Any]]) -> None:
 
 def product_then(x: np.ndarray, y: np.ndarray, finish: Callable[[np.ndarray, slice], Any]) -> np.ndarray:
     """Return z = x @ y for a matrix y, after calling ``finish(z, block)`` for each block of rows of z."""
+    in_bf16(x)  # refuses a precision that only a GPU has
     z = np.empty((*x.shape[:-1], y.shape[1]), x.dtype)
     x_rows, z_rows = rows(x), rows(z)
 

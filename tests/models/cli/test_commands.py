@@ -385,6 +385,7 @@ BAD = {
     "evaluating half": ("evaluate --source two", "--source and --reference are required together"),
     "evaluating two texts": ("evaluate --source two --reference two --tsv two", "got --source and --tsv two"),
     "drawing two things": ("draw --run there --model transformer", "only one of --run and --model"),
+    "a page of steps with numbers": ("draw --step --model rnn --show values", "--step takes no option of pictures"),
     "drawing to nowhere": ("draw --model transformer --out none/g.svg", "none"),
     "a page that is a picture": (
         "draw --model rnn --step --out g.svg",
@@ -983,6 +984,18 @@ def test_inspect_tells_what_is_in_a_checkpoint(in_trained, capsys):
 def test_draw_writes_a_picture(here, capsys):
     assert main(["draw", "--model", "transformer", "--out", "graph.dot", "--depth", "1"]) == 0
     assert "digraph" in (here / "graph.dot").read_text()
+
+
+def test_draw_has_the_options_of_pictures(here, capsys):
+    options = (
+        "--passes both --show gradients --show memory --color gradient --direction right --formulas --fold-repeats"
+    )
+    assert main(["draw", "--model", "transformer", "--out", "graph.dot", "--depth", "2", *options.split()]) == 0
+    text = (here / "graph.dot").read_text()
+    for expected in ("rankdir=LR", "<b>backward</b>", "layers ×2", "grad norm", "norm of the gradient", "keeps "):
+        assert expected in text
+    assert main(["draw", "--model", "lstm", "--out", "sheet.svg", "--size", "slide", "--depth", "9"]) == 0
+    assert "do not fit the size" in (here / "sheet.svg").read_text()
 
 
 def test_draw_draws_a_run(in_trained, capsys, tmp_path):

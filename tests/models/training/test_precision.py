@@ -5,6 +5,7 @@ import pytest
 
 import tensorlib as tl
 from models.cli.main import main
+from models.runs import loading
 from models.runs.config_layers import resumed
 from models.system.errors import UserError
 from tensorlib.engine.recording import recording
@@ -35,18 +36,16 @@ def test_a_step_multiplies_in_bf16_and_keeps_float32_weights(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tf32", "--precision tf32: tf32 is not supported, because CPUs do not multiply it; use float32 or bf16"),
-        ("half", "--precision half: must be float32 or bf16, got 'half'"),
+        ("tf32", "--precision tf32: requires a GPU, because CPUs do not multiply it; use float32 or bf16"),
+        ("half", "--precision half: must be float32, tf32, bf16 or fp16, got 'half'"),
         ("bf16", "--precision bf16: requires what is missing"),
     ],
 )
 def test_what_cannot_be_had_is_refused_in_one_line(name, message, tmp_path, monkeypatch, capsys):
-    from tensorlib.kernels import precision
-
     monkeypatch.chdir(tmp_path)
-    found = precision.refusal
+    found = loading.refusal
     missing = RuntimeError("precision: bf16 requires what is missing")
-    monkeypatch.setattr(precision, "refusal", lambda name: missing if name == "bf16" else found(name))
+    monkeypatch.setattr(loading, "refusal", lambda name, backend: missing if name == "bf16" else found(name, backend))
     assert main(["train", "--precision", name]) == 2
     assert capsys.readouterr().err == f"tensorlib: {message}\n"
     assert not list(tmp_path.iterdir())
