@@ -130,9 +130,7 @@ class LanguageModel(EncoderDecoder):
             )
         return ids_BS if ids_BS.size else ids_BS.astype(np.int64)  # an empty list would be an array of floats
 
-    def decoder_output(
-        self, target_ids: TensorLike, memory: Any, source_visible: tl.Tensor | None = None
-    ) -> tl.Tensor:
+    def decoder_output(self, target_ids: TensorLike, memory: Any, source_visible: tl.Tensor | None = None) -> tl.Tensor:
         """Return the vectors (B, T, D) that the logits are computed from, after the prompts (B, S)."""
         ids_BT, prompt = checked_ids(target_ids, "LanguageModel"), memory.shape[1]
         if prompt:

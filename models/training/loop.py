@@ -246,7 +246,7 @@ class Trainer:
         with suppress(Exception):  # the device may have nothing more to say
             self.wait()
         limit = "--batch-tokens" if self.config.batch_tokens else "--batch-sentences"
-        newest = (f"; {step_checkpoints(self.run.path)[-1]} is saved" if step_checkpoints(self.run.path) else "")
+        newest = f"; {step_checkpoints(self.run.path)[-1]} is saved" if step_checkpoints(self.run.path) else ""
         graphs = ", and --no-capture, with which a run may also be resumed" if self.config.capture else ""
         return (
             f"train: out of memory in step {self.progress.step}; what needs less is a smaller {limit} with a larger "

@@ -231,7 +231,9 @@ def test_a_run_continues_on_the_other_backend(make_config, tmp_path, device, fir
         patch.setattr(start, "open_backend", lambda name: homes.popitem()[1])
         trainer = loop.Trainer(*_resumed(tmp_path / "run", steps=12))
     trainer.train()
-    losses = [[entry["loss"] for entry in log_of(tmp_path / name) if entry["kind"] == "train"] for name in ("whole", "run")]
+    losses = [
+        [entry["loss"] for entry in log_of(tmp_path / name) if entry["kind"] == "train"] for name in ("whole", "run")
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
