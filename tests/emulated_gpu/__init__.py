@@ -55,19 +55,18 @@ def modules() -> dict[str, ModuleType]:
     cupy = _module("cupy", "14.2.0", is_emulated=True)
     arrays.put_functions(cupy)
     streams = {
-        name: getattr(device, name) for name in ("Stream", "ExternalStream", "Event", "Graph", "get_current_stream",
+        name: getattr(device, name) for name in ("Stream", "ExternalStream", "Event", "get_current_stream",
                                                  "get_elapsed_time")
     }  # fmt: skip
     memories = {
-        name: getattr(memory, name) for name in ("BaseMemory", "Memory", "MemoryPointer", "MemoryPool", "PinnedMemory",
-                                                 "UnownedMemory", "alloc", "alloc_pinned_memory", "get_allocator",
-                                                 "set_allocator", "using_allocator")
+        name: getattr(memory, name) for name in ("BaseMemory", "Memory", "MemoryPointer", "MemoryPool", "UnownedMemory",
+                                                 "alloc", "get_allocator", "set_allocator")
     }  # fmt: skip
-    names = [name for name in vars(runtime) if name[0] != "_" and name not in ("Any", "annotations")]
-    api = _module("cupy.cuda.runtime", **{name: getattr(runtime, name) for name in names})
+    api = _module("cupy.cuda.runtime", **{name: getattr(runtime, name) for name in runtime.NAMES})
     cuda = _module(
         "cupy.cuda", **streams, **memories, runtime=api, Device=runtime.Device, get_device_id=runtime.get_device_id,
-        is_available=lambda: True, Function=kernels.RawKernel,
+        is_available=lambda: True, Graph=device.Graph, PinnedMemory=memory.PinnedMemory,
+        alloc_pinned_memory=memory.alloc_pinned_memory, using_allocator=memory.using_allocator,
         memory=_module("cupy.cuda.memory", OutOfMemoryError=memory.OutOfMemoryError, **memories),
         stream=_module("cupy.cuda.stream", **streams),
         compiler=_module("cupy.cuda.compiler", CompileException=kernels.CompileException),

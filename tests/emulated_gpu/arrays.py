@@ -35,7 +35,7 @@ def by_address(array: np.ndarray) -> np.ndarray:
     return memory.unowned(array) if memory.is_device_address(array.ctypes.data) else array.copy()
 
 
-class ndarray(StrictArray):  # noqa: N801  # CuPy's name
+class ndarray(StrictArray):  # CuPy's name
     """An array in memory of the emulated device."""
 
     __slots__ = ("_base",)
@@ -130,7 +130,7 @@ class ndarray(StrictArray):  # noqa: N801  # CuPy's name
     base = property(lambda self: self._base)
     data = property(lambda self: _pointer(self._host))
     device = property(lambda self: self.data.device)
-    mT = property(lambda self: self.swapaxes(-1, -2))  # noqa: N815
+    mT = property(lambda self: self.swapaxes(-1, -2))
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -259,17 +259,16 @@ class ndarray(StrictArray):  # noqa: N801  # CuPy's name
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, np.ndarray):
-            if value.ndim or not memory.is_device_address(value.ctypes.data):
-                whole = index is Ellipsis or (isinstance(index, slice) and index == slice(None))
-                if value.ndim or whole:
-                    raise TypeError(f"Unsupported type {type(value)}")
+            raise TypeError(f"Unsupported type {type(value)}")
         if isinstance(value, ndarray) and value.size > 1:
             _fetch_for(index)
         self._change(_put, self._host, _index(index), unwrapped(value))
 
     # ---- other libraries
 
-    def __dlpack__(self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None) -> Any:
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> Any:
         raise NotImplementedError("the emulated device has no DLPack")
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -385,7 +384,9 @@ def array(
     if host.dtype.kind not in "biufcV":
         raise ValueError(f"Unsupported dtype {host.dtype}")
     uploads()
-    made = ndarray(host.shape, host.dtype, order="F" if host.flags.f_contiguous and not host.flags.c_contiguous else "C")
+    made = ndarray(
+        host.shape, host.dtype, order="F" if host.flags.f_contiguous and not host.flags.c_contiguous else "C"
+    )
     made._host[...] = host
     return made
 
@@ -402,7 +403,9 @@ def _from_interface(obj: Any) -> ndarray:
     return ndarray(shape, dtype, memory.MemoryPointer(mem, 0), described.get("strides"))
 
 
-def asarray(a: Any, dtype: Any = None, order: str | None = None, *, copy: Any = None, blocking: bool = False) -> ndarray:
+def asarray(
+    a: Any, dtype: Any = None, order: str | None = None, *, copy: Any = None, blocking: bool = False
+) -> ndarray:
     return array(a, dtype, copy=bool(copy), order=order or "K")
 
 
@@ -419,9 +422,7 @@ def _contiguous(host: np.ndarray, dtype: Any) -> np.ndarray:
     return made if made.ndim else made.reshape(1)
 
 
-def asnumpy(
-    a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True
-) -> np.ndarray:
+def asnumpy(a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True) -> np.ndarray:
     if isinstance(a, ndarray):
         return a.get(stream=stream, order=order, out=out, blocking=blocking)
     return np.asarray(a, order=order)
@@ -464,8 +465,10 @@ def put_functions(module: Any) -> None:
     """Give a module the functions of cupy."""
     functions = vars(Namespace(ndarray))
     vars(module).update(functions)
-    own = [empty, full, zeros, ones, array, asarray, ascontiguousarray, asnumpy, copy, arange, linspace, take, from_dlpack,
-           get_array_module]  # fmt: skip
+    own = (
+        arange, array, asarray, ascontiguousarray, asnumpy, copy, empty, from_dlpack, full, get_array_module, linspace,
+        ones, take, zeros,
+    )  # fmt: skip
     vars(module).update({f.__name__: f for f in own})
     vars(module).update({f"{f.__name__}_like": _like(f) for f in (empty, full, zeros, ones)})
     Namespace.stack = functions["stack"]

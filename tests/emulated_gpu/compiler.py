@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import Any
 
 HEADER = Path(__file__).with_name("cuda_on_host.h")
-FLAGS = ("-std=gnu++17", "-O2", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-w", "-fno-ipa-reference",
-         "-fno-gnu-unique", "-fvisibility=hidden")  # fmt: skip  # else two libraries would share their shared arrays
+FLAGS = (
+    *("-std=gnu++17", "-O2", "-fPIC", "-w"),
+    "-ffp-contract=off",  # no fused multiply-add, as --fmad=false
+    *("-fno-strict-aliasing", "-fno-ipa-reference"),  # another fiber may have changed any variable
+    *("-fno-gnu-unique", "-fvisibility=hidden"),  # otherwise two libraries would share their shared arrays
+    "-fsanitize=bounds,alignment",  # the header has what these call
+)
 
 
 def compiler() -> str | None:
@@ -78,7 +83,9 @@ class Library:
         whole = f'#include "{HEADER}"\n#line 1 "kernel.cu"\n{code}\n'
         whole += "".join(f"EMULATED_LAUNCHER({name})\n" for name in bounds)
         part = path.with_suffix(f".{os.getpid()}.part")
-        _run([gxx, *FLAGS, *options, "-shared", "-x", "c++", "-", "-o", str(part)], whole)
+        _run([gxx, *FLAGS, *options, "-c", "-x", "c++", "-", "-o", f"{part}.o"], whole)
+        _run([gxx, "-shared", f"{part}.o", "-o", str(part)], "")  # without the library of the sanitizers
+        os.remove(f"{part}.o")
         symbols = [line.split() for line in _run(["nm", "-S", str(part)], "").splitlines()]
         # Variables of functions have names in _ZZ; those of constants are in sections for reading only ("r").
         shared = [s for s in symbols if len(s) == 4 and s[2] in "bBdDuVW" and s[3].startswith("_ZZ")]

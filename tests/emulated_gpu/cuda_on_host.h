@@ -406,6 +406,18 @@ int launch(void (*function)(A...), const Launch* l, void** given) {
 
 }  // namespace emulated
 
+// What g++ calls, by -fsanitize=bounds,alignment, for an index outside an array of known size and a misaligned address.
+struct EmulatedPlace {
+    const char* file;
+    unsigned line, column;
+};
+extern "C" __attribute__((weak, visibility("hidden"))) void __ubsan_handle_out_of_bounds(void* p, void* i) {
+    emulated::fail("line %u: index %lld is outside its array", ((EmulatedPlace*)p)->line, (long long)i);
+}
+extern "C" __attribute__((weak, visibility("hidden"))) void __ubsan_handle_type_mismatch_v1(void* p, void* a) {
+    emulated::fail("line %u: the address %p is misaligned", ((EmulatedPlace*)p)->line, a);
+}
+
 #define EMULATED_VISIBLE extern "C" __attribute__((visibility("default")))
 
 // Tells where the shared arrays of all functions are: addresses as the table of symbols has them, and their sizes.

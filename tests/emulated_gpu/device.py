@@ -36,7 +36,7 @@ counts = Counts()
 
 @contextmanager
 def counted() -> Iterator[Counts]:
-    """Count what happens inside: ``with counted() as c: ...``; afterwards `c` holds the differences."""
+    """Yield an object that afterwards holds the counts of what happened inside."""
     before, inside = replace(counts), Counts()
     try:
         yield inside
@@ -148,9 +148,7 @@ class Stream:
         """Refuse what breaks a capture."""
         if self._recording is not None:
             self._broken = True
-            raise capture_error(
-                "cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing"
-            )
+            raise capture_error("cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing")
 
     def record(self, event: Event | None = None) -> Event:
         event = event or Event()

@@ -23,8 +23,11 @@ class KernelError(RuntimeError):
 
 class _Launch(ctypes.Structure):
     _fields_ = (
-        ("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint * 3), ("seed", ctypes.c_uint64), ("message", ctypes.c_char_p),
-    )  # fmt: skip
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("seed", ctypes.c_uint64),
+        ("message", ctypes.c_char_p),
+    )
 
 
 # ---- arguments ------------------------------------------------------------------------------------------------------
@@ -45,9 +48,9 @@ def packed(value: Any) -> np.ndarray:
         if value.size == 1:
             return value.reshape(()).copy()
         raise TypeError(
-            f"You are trying to pass a numpy.ndarray of shape {value.shape} as a kernel parameter. Only numpy.ndarrays of "
-            "size one can be passed by value. If you meant to pass a pointer to __global__ memory, you need to pass a "
-            "cupy.ndarray instead."
+            f"You are trying to pass a numpy.ndarray of shape {value.shape} as a kernel parameter. Only numpy.ndarrays "
+            "of size one can be passed by value. If you meant to pass a pointer to __global__ memory, you need to pass "
+            "a cupy.ndarray instead."
         )
     if type(value) is bool:
         return np.array(value, np.bool_)
@@ -60,7 +63,9 @@ def packed(value: Any) -> np.ndarray:
     raise TypeError(f"Unsupported type {type(value)}")
 
 
-def check_argument(where: str, value: Any, given: np.ndarray, kind: str, size: int, pointee: int, alignment: int) -> None:
+def check_argument(
+    where: str, value: Any, given: np.ndarray, kind: str, size: int, pointee: int, alignment: int
+) -> None:
     """Raise KernelError unless an argument has the size and kind of its parameter, and points to a live array."""
     if given.dtype.itemsize != size:
         raise KernelError(f"{where}: the parameter has {size} bytes, got {given.dtype.itemsize} ({given.dtype})")
@@ -116,9 +121,7 @@ class RawKernel:
             self.most_threads = found.bounds[self.name]
             count = found.function(f"emulated_parameters_{self.name}")
             numbers = (ctypes.c_int * 400)()
-            self.parameters = [
-                (chr(numbers[4 * i]), *numbers[4 * i + 1 : 4 * i + 4]) for i in range(count(numbers))
-            ]
+            self.parameters = [(chr(numbers[4 * i]), *numbers[4 * i + 1 : 4 * i + 4]) for i in range(count(numbers))]
             self._function = found.function(f"emulated_launch_{self.name}")
 
     kernel = property(lambda self: self)
@@ -163,24 +166,21 @@ class RawKernel:
             (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), next(_seeds), ctypes.addressof(message)
         )
         pointers = (ctypes.c_void_p * max(1, len(values)))(*[v.ctypes.data for v in values])
-        for around in blocks:  # in a graph, the same block of a pool serves arrays of several sizes, one after the other
-            memory.mend(*around)
-        if self._function(ctypes.byref(launch), pointers):
+        with memory.guarded(blocks) as harm:
+            failed = self._function(ctypes.byref(launch), pointers)
+        if failed:
             raise KernelError(f"{self.name}: {message.value.decode()}")
-        for around in blocks:
-            harm = memory.damaged(*around)
-            if harm:
-                memory.mend(*around)
-                raise KernelError(f"{self.name}: wrote {harm}")
+        if harm:
+            raise KernelError(f"{self.name}: wrote {harm[0]}")
 
 
 class RawModule:
     """Several kernels from one source."""
 
     def __init__(
-        self, *, code: str | None = None, path: str | None = None, options: tuple[str, ...] = (), backend: str = "nvrtc",
-        translate_cucomplex: bool = False, enable_cooperative_groups: bool = False, name_expressions: Any = None,
-        jitify: Any = None,
+        self, *, code: str | None = None, path: str | None = None, options: tuple[str, ...] = (),
+        backend: str = "nvrtc", translate_cucomplex: bool = False, enable_cooperative_groups: bool = False,
+        name_expressions: Any = None, jitify: Any = None,
     ) -> None:  # fmt: skip
         if code is None or path is not None:
             raise NotImplementedError("the emulated device compiles sources only")
@@ -254,9 +254,7 @@ class ElementwiseKernel:
         if any(p.name in ("i", "n") for p in (*self.inputs, *self.outputs)):
             raise ValueError("Variable names 'i' and 'n' are reserved")  # CuPy reserves i, n and _*
 
-    def __call__(
-        self, *args: Any, size: int | None = None, stream: Any = None, block_size: int = 128
-    ) -> Any:
+    def __call__(self, *args: Any, size: int | None = None, stream: Any = None, block_size: int = 128) -> Any:
         inputs, outputs = list(args[: len(self.inputs)]), list(args[len(self.inputs) :])
         if len(args) not in (len(self.inputs), len(self.inputs) + len(self.outputs)):
             raise TypeError(
@@ -346,11 +344,9 @@ def _elementwise(
 ) -> RawKernel:
     types, arrays, named = {}, "", ""
     for i, ((word, type_name, template, raw), kind) in enumerate(zip(parameters, kinds, strict=True)):
-        c_name = _C_NAMES[kind]
-        if template:
-            types[type_name] = c_name
-    for i, ((word, type_name, template, raw), kind) in enumerate(zip(parameters, kinds, strict=True)):
         const = "const " if i < inputs else ""
+        if template:
+            types[type_name] = _C_NAMES[kind]
         arrays += f", {const}{_C_NAMES[kind]}* _array_{word}"
         if raw:
             named += f"        {const}{_C_NAMES[kind]}* {word} = _array_{word};\n"

@@ -142,11 +142,7 @@ class PooledMemory(BaseMemory):
     def __init__(self, pool: MemoryPool, chunk: MemoryPointer, size: int, stream: int) -> None:
         self.pool, self.chunk, self.size, self.stream = pool, chunk, rounded(size), stream
         self.ptr = chunk.ptr
-        start = self.ptr - START
-        BYTES[start : start + size] = POISON
-        end = rounded(size) - size
-        BYTES[start + size : start + size + end] = GUARD[:end] if size % 2 == 0 else GUARD[1 : 1 + end]
-        self.asked = size
+        BYTES[self.ptr - START : self.ptr - START + self.size] = POISON
         _BLOCKS[self.ptr] = size
 
     def free(self) -> None:
@@ -402,32 +398,42 @@ def block_of(address: int) -> tuple[int, int] | None:
     return around[0], _BLOCKS.get(around[0], around[1])
 
 
-def damaged(start: int, size: int) -> str | None:
-    """Return where a guard around a block was overwritten, or None."""
-    offset = start - START
+@contextmanager
+def guarded(blocks: Any) -> Iterator[list[str]]:
+    """Guard blocks, given as (address, size), during a launch; afterwards the list says where guards were overwritten.
+
+    What a pool rounds up after a block is a guard too, but only now: in a graph, blocks of other sizes may use the same
+    memory at other times.
+    """
+    harm: list[str] = []
+    ends = [BYTES[start - START + size : start - START + rounded(size)] for start, size in blocks]
+    kept = [end.copy() for end in ends]
+    for end in ends:
+        end[...] = GUARD[: len(end)]
+    try:
+        yield harm
+    finally:
+        for (start, size), end, before in zip(blocks, ends, kept, strict=True):
+            harm += _harm(start - START, size)
+            end[...] = before
+
+
+def _harm(offset: int, size: int) -> list[str]:
+    """Return where the guards around a block were overwritten, and restore those outside its memory."""
+    stop = offset + rounded(size)
+    harm = []
     before = BYTES[offset - ALIGNMENT : offset]
     if not np.array_equal(before, GUARD):
         at = ALIGNMENT - int(np.flatnonzero(before != GUARD)[-1])
-        return f"{at} bytes before the start of an array of {size} bytes"
-    end = rounded(size) - size
-    padding = BYTES[offset + size : offset + size + end]
-    expected = GUARD[:end] if size % 2 == 0 else GUARD[1 : 1 + end]
-    if start in _BLOCKS and not np.array_equal(padding, expected):
-        return f"{int(np.flatnonzero(padding != expected)[0])} bytes after the end of an array of {size} bytes"
-    after = BYTES[offset + rounded(size) : offset + rounded(size) + ALIGNMENT]
-    if not np.array_equal(after, GUARD):
-        return f"{end + int(np.flatnonzero(after != GUARD)[0])} bytes after the end of an array of {size} bytes"
-    return None
-
-
-def mend(start: int, size: int) -> None:
-    """Restore the guards around a block, so that one error is not reported twice."""
-    offset = start - START
-    end = rounded(size) - size
-    BYTES[offset - ALIGNMENT : offset] = GUARD
-    if start in _BLOCKS:
-        BYTES[offset + size : offset + size + end] = GUARD[:end] if size % 2 == 0 else GUARD[1 : 1 + end]
-    BYTES[offset + rounded(size) : offset + rounded(size) + ALIGNMENT] = GUARD
+        harm.append(f"{at} bytes before the start of an array of {size} bytes")
+        before[...] = GUARD
+    after = BYTES[offset + size : stop + ALIGNMENT]
+    expected = np.concatenate([GUARD[: rounded(size) - size], GUARD])
+    if not np.array_equal(after, expected):
+        at = int(np.flatnonzero(after != expected)[0])
+        harm.append(f"{at} bytes after the end of an array of {size} bytes")
+        BYTES[stop : stop + ALIGNMENT] = GUARD
+    return harm
 
 
 # ---- pinned memory --------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import ctypes
 from typing import Any
 
 from tests.emulated_gpu import device, memory
+from tests.emulated_gpu.compiler import compiler
 from tests.emulated_gpu.device import CUDARuntimeError, Stream, counts, get_current_stream, submit
 
 memcpyHostToHost, memcpyHostToDevice, memcpyDeviceToHost, memcpyDeviceToDevice, memcpyDefault = range(5)
@@ -13,10 +14,21 @@ streamDefault, streamNonBlocking = 0, 1
 streamCaptureModeGlobal, streamCaptureModeThreadLocal, streamCaptureModeRelaxed = range(3)
 eventDefault, eventBlockingSync, eventDisableTiming, eventInterprocess = 0, 1, 2, 4
 is_hip = False
-NAME = b"emulated GPU (a CPU)"
+
+# ruff: noqa: SIM905  # CuPy's names; plain words are easier to read than quoted ones
+NAMES = """
+    CUDARuntimeError deviceGetAttribute deviceSynchronize driverGetVersion getDevice getDeviceCount getDeviceProperties
+    eventBlockingSync eventDefault eventDisableTiming eventInterprocess is_hip memGetInfo memcpy memcpyAsync
+    memcpyDefault memcpyDeviceToDevice memcpyDeviceToHost memcpyHostToDevice memcpyHostToHost memset memsetAsync
+    runtimeGetVersion setDevice streamCaptureModeGlobal streamCaptureModeRelaxed streamCaptureModeThreadLocal
+    streamDefault streamIsCapturing streamNonBlocking streamSynchronize
+""".split()
 
 
 def getDeviceCount() -> int:
+    """Return 1. Raises CUDARuntimeError without a compiler for the kernels: tests are then skipped with the reason."""
+    if compiler() is None:
+        raise CUDARuntimeError("the emulated GPU needs g++ to compile CUDA sources; install it, or set CXX")
     return 1
 
 
@@ -33,9 +45,10 @@ def getDeviceProperties(number: int) -> dict[str, Any]:
     """Return the properties of an H100 that a program may ask for."""
     setDevice(number)
     return {
-        "name": NAME, "totalGlobalMem": memory.DEVICE_BYTES, "major": 9, "minor": 0, "multiProcessorCount": 132,
-        "warpSize": 32, "maxThreadsPerBlock": 1024, "sharedMemPerBlock": 49152, "clockRate": 1980000,
-        "memoryClockRate": 2619000, "memoryBusWidth": 5120, "l2CacheSize": 52428800, "regsPerBlock": 65536,
+        "name": b"emulated GPU (a CPU)", "totalGlobalMem": memory.DEVICE_BYTES, "major": 9, "minor": 0,
+        "multiProcessorCount": 132, "warpSize": 32, "maxThreadsPerBlock": 1024, "sharedMemPerBlock": 49152,
+        "clockRate": 1980000, "memoryClockRate": 2619000, "memoryBusWidth": 5120, "l2CacheSize": 52428800,
+        "regsPerBlock": 65536,
         "maxThreadsPerMultiProcessor": 2048, "sharedMemPerMultiprocessor": 233472, "concurrentKernels": 1,
         "maxGridSize": (2**31 - 1, 65535, 65535), "maxThreadsDim": (1024, 1024, 64), "pciBusID": 0,
     }  # fmt: skip
@@ -83,7 +96,7 @@ def streamIsCapturing(pointer: int) -> bool:
 
 
 def memcpyAsync(dst: int, src: int, size: int, kind: int, stream: int) -> None:
-    """Copy. Unlike the methods of arrays and MemoryPointer, this has no check: a graph records copies of the host too."""
+    """Copy. Unlike the methods of arrays, this refuses nothing: a graph records copies from and to the host too."""
     _count_copy(kind, dst, src)
     submit(lambda: ctypes.memmove(dst, src, size) and None, stream=_stream(stream), kernel=_on_device(kind, dst, src))
 

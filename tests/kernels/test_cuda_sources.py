@@ -1,4 +1,4 @@
-"""The CUDA sources compile for sm_90. NVRTC needs no GPU, so a machine without one still finds a mistake in them."""
+"""The CUDA sources compile for three GPUs. NVRTC needs none, so a machine without one still finds a mistake in them."""
 
 import re
 
@@ -9,6 +9,7 @@ import tensorlib as tl
 from tests import ROOT
 
 SOURCES = sorted((ROOT / "tensorlib").rglob("*.cu"))
+TARGETS = ("sm_80", "sm_90", "sm_100")  # A100, H100, B200
 
 
 def cuda():
@@ -18,7 +19,7 @@ def cuda():
     return cuda
 
 
-def compiled(code, options=()):
+def compiled(code, options=(), target="sm_90"):
     """Return the PTX of a CUDA source, or fail with the messages of the compiler."""
     from cupy_backends.cuda.libs import nvrtc
 
@@ -27,7 +28,7 @@ def compiled(code, options=()):
     except Exception as error:
         pytest.skip(f"no NVRTC here: {str(error).splitlines()[0]}")
     try:
-        nvrtc.compileProgram(program, ("--gpu-architecture=sm_90", *options))
+        nvrtc.compileProgram(program, (f"--gpu-architecture={target}", *options))
     except nvrtc.NVRTCError:
         pytest.fail(nvrtc.getProgramLog(program))
     return nvrtc.getPTX(program).decode()
@@ -58,10 +59,11 @@ def test_every_kernel_that_python_launches_is_in_the_source_named(room):
     assert all(name in kernels_in(folder / f"{file}.cu") for file, name in launched)
 
 
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("real", ["float", "double"])
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_every_source_compiles_for_sm_90(path, real):
-    ptx = compiled(cuda().inlined(path), cuda().options(real[0]))
+def test_every_source_compiles_for_every_target(path, real, target):
+    ptx = compiled(cuda().inlined(path), cuda().options(real[0]), target)
     names = kernels_in(path)
     assert names and set(re.findall(r"\.entry (\w+)", ptx)) == names
 
