@@ -82,7 +82,8 @@ class BeamSearch(DeviceSearch):
         xp, (sources, beam) = self.xp, self.open.shape
         # One more than the beam, because </s> may be among them and may not come yet.
         count = min(beam + 1, logits_RV.shape[1])
-        best_RC, ids_RC, total_R = largest_and_total(logits_RV.data, count)
+        found: Any = largest_and_total(logits_RV.data, count)
+        best_RC, ids_RC, total_R = found
         log_probs_RC = xp.minimum(best_RC.astype("float64") - total_R.astype("float64")[:, None], 0)
         log_probs_RC = xp.where((ids_RC == EOS) & (written < self.least), -math.inf, log_probs_RC)
         usable_R = xp.isfinite(log_probs_RC).any(axis=1)
@@ -91,7 +92,7 @@ class BeamSearch(DeviceSearch):
         return ids_RC.reshape(sources, -1), log_probs_RC.reshape(sources, -1)
 
     def _selected(self, ids_BX: Any, log_probs_BX: Any) -> tuple[Any, Any, Any, Any]:
-        """Return the sums of the best continuations (B, N), the slots that they continue, their tokens, log P of these."""
+        """Return the sums of the best continuations (B, N), the slots they continue, their tokens, log P of these."""
         xp, (sources, beam) = self.xp, self.open.shape
         begun_BN = xp.where(self.open, self.log_prob, -math.inf)
         candidates = ids_BX.shape[1] // beam

@@ -1,18 +1,20 @@
 """Training on a device: the same run as on the host, whose steps nothing waits for."""
 
-import re
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import tensorlib as tl
-from models.cli.main import main
+from models.cli.display import Display
 from models.runs.checkpoint import read_checkpoint, step_checkpoints
 from models.system.errors import UserError
+from models.system.stopping import Stopper
 from models.training import loop, start
 from models.training.divergence import Diverged
 from models.training.results import MOST, Results, TakenStep
+from tensorlib.arrays.backend import Pending
 from tests.conftest import backend_named
 from tests.small_runs import config_maker, language_config_maker, log_of, trainer_for
 from tests.transfers import counted_transfers
@@ -25,7 +27,7 @@ def make_config(tmp_path):
 
 @pytest.fixture(params=["strict", "cupy"])
 def device(request):
-    """A GPU, or one of its stand-ins."""
+    """Return a GPU, or one of its stand-ins."""
     return backend_named(request.param)
 
 
@@ -238,17 +240,12 @@ def test_a_run_continues_on_the_other_backend(make_config, tmp_path, device, fir
 
 
 def _resumed(path, **changed):
-    import io
-
-    from models.cli.display import Display
-    from models.system.stopping import Stopper
-
     stopper = Stopper()
     return start.resume_run(path, stopper, ("command line", changed)), Display(io.StringIO()), stopper
 
 
 def test_results_come_in_order_and_only_a_few_steps_late():
-    class Slow(tl.arrays.backend.Pending if hasattr(tl, "arrays") else object):
+    class Slow(Pending):
         def __init__(self, number):
             self.number = number
 
