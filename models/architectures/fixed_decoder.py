@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from tensorlib.engine.value import wrap
 if TYPE_CHECKING:
     from models.architectures.transformer import DecoderLayer, Transformer
 
-__all__ = ["FixedDecoder", "FixedDecoders", "can_fix", "rounded_up"]
+__all__ = ["FixedDecoder", "FixedDecoders", "can_fix"]
 
 KEPT = 6  # decoders, each with its room and its recordings
 FIRST = 8  # rows, source lengths and rooms are rounded up to 8, 12, 16, 24, 32, 48, 64, ...
@@ -156,10 +155,15 @@ class FixedDecoders:
         self._decoders: OrderedDict[Any, FixedDecoder] = OrderedDict()
         self._lock = RLock()
 
-    def get(self, key: Any, make: Callable[[], FixedDecoder]) -> FixedDecoder:
-        """Return the decoder of this key, which is made if there is none; the one used the longest ago goes."""
+    def get(self, model: Transformer, sources: int, beam: int, longest: int, source_length: int) -> FixedDecoder:
+        """Return a decoder with at least this room, a new one if there is none; the one used the longest ago goes.
+
+        Shapes are rounded up, so that a few decoders serve.
+        """
+        shape = rounded_up(sources), beam, rounded_up(longest), rounded_up(source_length)
+        key = shape, model.first_embedding.weight.dtype, model.backend.name
         with self._lock:
-            decoder = self._decoders.pop(key, None) or make()
+            decoder = self._decoders.pop(key, None) or FixedDecoder(model, *shape)
             self._decoders[key] = decoder
             while len(self._decoders) > KEPT:
                 self._decoders.popitem(last=False)

@@ -16,7 +16,7 @@ import nn
 import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
 from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, ids_array, vocabulary_problems
-from models.architectures.fixed_decoder import FixedDecoder, FixedDecoders, can_fix, rounded_up
+from models.architectures.fixed_decoder import FixedDecoder, FixedDecoders, can_fix
 from models.architectures.indexed_state import IndexedState
 from models.architectures.layers import LayersConfig, PositionKind, Positions, make_positions, with_positions
 from models.architectures.prepared import can_prepare
@@ -163,16 +163,10 @@ class Transformer(EncoderDecoder):
         return self.logits(x_B1D)[:, 0], replace(state, length=state.length + 1, own=own)
 
     def fixed_decoder(self, sources: int, beam: int, longest: int, source_length: int) -> FixedDecoder | None:
-        """Return a decoder with arrays of fixed shapes, with at least this room; None if its steps can't be recorded.
-
-        A model keeps the decoders that it used last. Shapes are rounded up, so that a few serve.
-        """
+        """Return a decoder with at least this room, whose shapes never change; None if no step can be recorded."""
         plain = type(self) is Transformer and type(self.decoder) is Decoder
-        if not plain or not can_fix(self, DecoderLayer):
-            return None
-        shape = rounded_up(sources), beam, rounded_up(longest), rounded_up(source_length)
-        key = shape, self.first_embedding.weight.dtype, self.backend.name
-        return self._fixed_decoders.get(key, lambda: FixedDecoder(self, *shape))
+        fits = plain and can_fix(self, DecoderLayer)
+        return self._fixed_decoders.get(self, sources, beam, longest, source_length) if fits else None
 
     @property
     def longest_target(self) -> int | None:

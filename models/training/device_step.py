@@ -17,13 +17,22 @@ import tensorlib as tl
 from models.architectures.encoder_decoder import EncoderDecoder
 from models.runs.config import TrainConfig
 from models.text.batching import Batch
+from models.training.epochs import Epochs
 from models.training.ladder import SHAPES, Ladder
 from nn import optim
 from nn.averaging import ExponentialMovingAverage
 from tensorlib.arrays.backend import Array, Pending
 from tensorlib.engine.value import wrap
 
-__all__ = ["DeviceStep"]
+__all__ = ["DeviceStep", "ladder_for"]
+
+
+def ladder_for(config: TrainConfig, epochs: Epochs) -> Ladder | None:
+    """Return the shapes of the batches of a run; None if nothing is recorded, and batches stay as they are."""
+    if not config.capture:
+        return None
+    first = 1 if config.tokenizer.dropout else 3  # with BPE-dropout, each epoch takes as long as encoding the text
+    return Ladder.for_batches(np.concatenate([epochs.shapes(epoch) for epoch in range(first)]))
 
 
 class DeviceStep:

@@ -24,7 +24,7 @@ from models.text.tokens import PAD
 
 __all__ = ["SHAPES", "Ladder", "positions"]
 
-SHAPES = 16  # at most; each takes a recording, and memory for its graph
+SHAPES = 24  # at most; each takes a recording, and memory for its graph
 COMPARED = 256  # merging compares all pairs of shapes
 COARSE = 8  # rows and lengths of a batch that no shape has room for are rounded up to multiples of this
 
