@@ -26,7 +26,7 @@ from gpu.parts import PARTS, READY, TOTAL, chosen
 from gpu.report import failures, markdown
 from gpu.running import run_parts
 
-REHEARSAL = 240  # seconds after which a rehearsal gives up a part: an idle machine needs a few, a busy one many
+REHEARSAL = 600  # seconds after which a rehearsal gives up a part: an idle machine needs a few, a busy one many
 QUICK_XLA = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 

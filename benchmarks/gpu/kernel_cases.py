@@ -1,88 +1,20 @@
-"""For each CUDA kernel arguments of a size that fills the card, and the work that it has to do.
-
-Memory-bound kernels are counted in bytes: each array read once and each result written once, which is the least that
-any kernel can move. Kernels of products are counted in floating-point operations, 2mkn for a product of (m, k) and
-(k, n); attention without what a backward pass computes again.
-"""
+"""For each CUDA kernel its cases; those of products are in `product_cases.py`."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import nn
 import tensorlib as tl
+from gpu import product_cases
+from gpu.case import DROP, SMOOTHING, Arrays, Build, Case, run
 from nn import optim
 from tensorlib.kernels import overridable
-from tensorlib.ops.attention import AttentionPattern
 
-__all__ = ["BEYOND", "CASES", "Case", "Scale"]
-
-DROP = (0.1, 5, 7)  # probability, key, draw
-SMOOTHING = 0.1
-
-
-class Scale(NamedTuple):
-    """The sizes of the arrays."""
-
-    rows: int = 65_536
-    width: int = 1024
-    words: int = 32_000
-    hidden: int = 4096
-    tokens: int = 8192  # rows of products
-    long: tuple[int, int, int, int] = (16, 16, 1024, 64)  # sentences, heads, positions, width of a head
-    short: tuple[int, int, int, int] = (64, 16, 64, 64)
-
-
-TINY = Scale(64, 16, 30, 24, 8, (2, 2, 8, 4), (2, 2, 4, 4))
-
-
-class Case(NamedTuple):
-    """A call, and its work: operations if `flops` is given, or else the bytes of its arguments and results.
-
-    `written` are the bytes of the arguments that the call also writes.
-    """
-
-    call: Callable[[], Any]
-    arguments: tuple[Any, ...] = ()
-    flops: int = 0
-    written: int = 0
-
-
-class Arrays:
-    """Makes arrays on a backend."""
-
-    def __init__(self, backend: str, scale: Scale) -> None:
-        self.backend, self.scale = tl.get_backend(backend), scale
-        self.xp = self.backend.xp
-        self.rng = np.random.default_rng(0)
-        self.block = self.rng.standard_normal(2**20, dtype="float32")
-
-    def normal(self, *shape: int) -> Any:
-        """Return random numbers; a large array repeats a block of them, because the host is slow to draw them."""
-        count = math.prod(shape)
-        if count <= self.block.size:
-            return self.array(self.block[:count].reshape(shape))
-        return self.xp.tile(self.array(self.block), -(-count // self.block.size))[:count].reshape(shape)
-
-    def ids(self, count: int, *shape: int) -> Any:
-        return self.array(self.rng.integers(0, count, shape))
-
-    def array(self, values: Any) -> Any:
-        return self.backend.asarray(values)
-
-    def rows(self, count: int) -> list[Any]:
-        return [self.normal(self.scale.rows, self.scale.width) for _ in range(count)]
-
-
-def run(name: str, *arguments: Any, flops: int = 0, written: int = 0, **options: Any) -> Case:
-    """Return the case that calls a formula by its name, by which a kernel runs."""
-    formula = overridable()[name]
-    return Case(partial(formula, *arguments, **options), (*arguments, *options.values()), flops, written)
+__all__ = ["BEYOND", "CASES"]
 
 
 # ---- rows --------------------------------------------------------------------------------------------------------
@@ -167,79 +99,50 @@ def sampled_linear(make: Arrays, gradient: bool = False) -> Case:
     return run("sampled_linear_formula", x, weight, ids)
 
 
-# ---- products ----------------------------------------------------------------------------------------------------
-
-
-def linear(make: Arrays, name: str, *more: Any) -> Case:
-    n, k, m = make.scale.tokens, make.scale.width, make.scale.hidden
-    x, weight, bias = make.normal(n, k), make.normal(k, m), make.normal(m)
-    return run(name, x, weight, *((bias,) if name != "product" else ()), *more, flops=2 * n * k * m)
-
-
-def linear_gradient(make: Arrays) -> Case:
-    n, k, m = make.scale.tokens, make.scale.width, make.scale.hidden
-    arguments = make.normal(n, m), make.normal(n, k), make.normal(k, m)
-    return run("linear_gradient", *arguments, (True,) * 3, flops=4 * n * k * m)
-
-
 def linear_relu_gradient(make: Arrays) -> Case:
     dy, y = make.rows(2)
     return run("linear_relu_gradient", dy, y, 1.5)
 
 
-def feed_forward(make: Arrays, gradient: bool = False) -> Case:
-    n, k, m = make.scale.tokens, make.scale.width, make.scale.hidden
-    x, w1, b1, w2, b2 = make.normal(n, k), make.normal(k, m), make.normal(m), make.normal(m, k), make.normal(k)
-    if not gradient:
-        return run("feed_forward_formula", x, w1, b1, w2, b2, *DROP, flops=4 * n * k * m)
-    h = overridable()["feed_forward_formula"](x, w1, b1, w2, b2, *DROP)[1]
-    return run("feed_forward_gradient", make.normal(n, k), x, w1, h, w2, 1 / 0.9, (True,) * 5, flops=8 * n * k * m)
+# ---- all parameters of an optimizer at once ----------------------------------------------------------------------
 
 
-def linear_cross_entropy(make: Arrays, gradient: bool = False) -> Case:
-    """From hidden states to the loss, with the gradients, which a kernel may compute in the forward pass."""
-    n, k, m = make.scale.tokens, make.scale.width, make.scale.words
-    x, weight = make.normal(n, k), make.normal(k, m) / k
-    options = {"classes": (make.ids(m, n), make.xp.ones(n, bool), SMOOTHING), "needs": (True, True)}
-    forward, backward = (overridable()[f"linear_cross_entropy_{name}"] for name in ("formula", "gradient"))
-    dloss = make.xp.asarray(1.0, "float32")
-
-    def both() -> Any:
-        kept = forward(x, weight, **options)[1]
-        return backward(dloss, x, weight, **options, kept=kept)
-
-    return Case(both, flops=6 * n * k * m)
+def lists(make: Arrays, count: int) -> list[list[Any]]:
+    """Return lists of 64 arrays each, as if of a model with 64 parameters."""
+    return [[make.normal(make.scale.rows // 64, make.scale.width) for _ in range(64)] for _ in range(count)]
 
 
-# ---- attention ---------------------------------------------------------------------------------------------------
+def bytes_of(arrays: list[Any]) -> int:
+    return sum(array.nbytes for array in arrays)
 
 
-def attention(make: Arrays, shape: str, gradient: bool = False) -> Case:
-    b, h, t, k = getattr(make.scale, shape)
-    q, key, v = (make.normal(b, h, t, k) for _ in range(3))
-    pattern = AttentionPattern(None, False, *DROP)
-    product = 2 * b * h * t * t * k
-    if not gradient:
-        return run("attention_formula", q, key, v, pattern, flops=2 * product)
-    kept = overridable()["attention_formula"](q, key, v, pattern)[1]
-    return run("attention_gradient", make.normal(b, h, t, k), q, key, v, pattern, kept, (True,) * 3, flops=4 * product)
+def counts(make: Arrays) -> list[Any]:
+    return [make.array(np.zeros(1, np.int64)) for _ in range(64)]
 
 
-def sub_layer(make: Arrays, shape: str, cross: bool, gradient: bool = False) -> Case:
-    """Attention with its projections, as one op."""
-    b, heads, t, k = getattr(make.scale, shape)
-    width = heads * k
-    sides = [make.normal(b, t, width) / 3 for _ in range(1 + cross)]
-    w, bias = make.normal(width, 3 * width) / width, make.normal(3 * width)
-    wo, bo = make.normal(width, width) / width, make.normal(width)
-    pattern = AttentionPattern(None, not cross, *DROP)
-    name = f"{'cross' if cross else 'self'}_attention"
-    flops = 8 * b * t * width * width + 4 * b * heads * t * t * k
-    if not gradient:
-        return run(f"{name}_formula", *sides, w, bias, wo, bo, heads, pattern, flops=flops)
-    kept = overridable()[f"{name}_formula"](*sides, w, bias, wo, bo, heads, pattern)[1]
-    dy, needs = make.normal(b, t, width), (True,) * (5 + cross)
-    return run(f"{name}_gradient", dy, *sides, w, wo, kept, heads, pattern, needs, flops=2 * flops)
+def adam_steps(make: Arrays) -> Case:
+    ps, gs, ms, vs = lists(make, 4)
+    vs = [abs(v) for v in vs]
+    options = {"beta1": 0.9, "beta2": 0.98, "eps": 1e-9, "weight_decay": 0.0, "decoupled": False}
+    state = ps, gs, ms, vs, counts(make), None
+    return run("adam_steps", *state, learning_rate=lambda: 1e-6, written=3 * bytes_of(ps), **options)
+
+
+def sgd_steps(make: Arrays) -> Case:
+    ps, gs, velocities = lists(make, 3)
+    options = {"momentum": 0.9, "weight_decay": 0.0, "nesterov": False}
+    state = ps, gs, velocities, counts(make), None
+    return run("sgd_steps", *state, learning_rate=lambda: 1e-6, written=2 * bytes_of(ps), **options)
+
+
+def average_steps(make: Arrays) -> Case:
+    es, ws = lists(make, 2)
+    return run("average_steps", es, ws, None, lambda: 0.9, written=bytes_of(es))
+
+
+def step_guard(make: Arrays) -> Case:
+    loss, skip = make.array(np.ones((), "float32")), make.array(np.zeros((), bool))
+    return run("step_guard", *lists(make, 1), loss, skip, 1.0, lambda: 1.0)
 
 
 # ---- beyond the formulas -----------------------------------------------------------------------------------------
@@ -266,9 +169,8 @@ def random_bits(make: Arrays) -> Case:
     return Case(lambda: make.backend.random_bits(5, 7, count), written=0)
 
 
-Build = Callable[[Arrays], Case]
-
 CASES: dict[str, dict[str, Build]] = {
+    **product_cases.CASES,
     "softmax_formula": {"": lambda make: run("softmax_formula", *make.rows(1), -1, None)},
     "softmax_gradient": {"": softmax_gradient},
     "layer_norm_formula": {"": layer_norm},
@@ -286,22 +188,13 @@ CASES: dict[str, dict[str, Build]] = {
     "adam_update": {"": adam},
     "sgd_update": {"": sgd},
     "average_update": {"": average},
+    "scaled": {"": lambda make: run("scaled", *lists(make, 1), 0.5)},
+    "adam_steps": {"": adam_steps},
+    "sgd_steps": {"": sgd_steps},
+    "average_steps": {"": average_steps},
+    "step_guard": {"": step_guard},
     "sampled_linear_formula": {"": sampled_linear},
     "sampled_linear_gradient": {"": partial(sampled_linear, gradient=True)},
-    "product": {"": partial(linear, name="product")},
-    "linear_formula": {"": partial(linear, name="linear_formula")},
-    "linear_relu_formula": {"": lambda make: linear(make, "linear_relu_formula", *DROP)},
-    "linear_gradient": {"": linear_gradient},
-    "feed_forward_formula": {"": feed_forward},
-    "feed_forward_gradient": {"": partial(feed_forward, gradient=True)},
-    "linear_cross_entropy_formula": {"with its gradient": linear_cross_entropy},
-    "linear_cross_entropy_gradient": {},  # measured with the formula
-    "attention_formula": {size: partial(attention, shape=size) for size in ("long", "short")},
-    "attention_gradient": {size: partial(attention, shape=size, gradient=True) for size in ("long", "short")},
-    "self_attention_formula": {s: partial(sub_layer, shape=s, cross=False) for s in ("long", "short")},
-    "self_attention_gradient": {s: partial(sub_layer, shape=s, cross=False, gradient=True) for s in ("long", "short")},
-    "cross_attention_formula": {s: partial(sub_layer, shape=s, cross=True) for s in ("long", "short")},
-    "cross_attention_gradient": {s: partial(sub_layer, shape=s, cross=True, gradient=True) for s in ("long", "short")},
 }
 """By the name of a formula, its cases. `kernels.py` names a kernel that has none here."""
 

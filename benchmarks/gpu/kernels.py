@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+from gpu.case import TINY, Arrays, Build, Scale
 from gpu.device import open_backend, seconds_of
-from gpu.kernel_cases import BEYOND, CASES, TINY, Arrays, Build, Scale
+from gpu.kernel_cases import BEYOND, CASES
 from gpu.ours import in_precision
 from gpu.part import Turn, problem
 from gpu.step import OURS

@@ -215,7 +215,8 @@ def test_the_table_says_what_failed_and_what_is_missing(gpu):
 def test_every_cuda_kernel_has_a_size_that_fills_the_card(gpu):
     sources = "".join(path.read_text() for path in (ROOT / "tensorlib/kernels/cuda").glob("*.py"))
     overridden = set(re.findall(r"^@overrides\((?:\w+\.)?(\w+)\)", sources, re.M))
-    listed = re.findall(r'^    "(\w+)": \{', (BENCHMARKS / "gpu/kernel_cases.py").read_text(), re.M)
+    cases = "".join((BENCHMARKS / f"gpu/{name}.py").read_text() for name in ("kernel_cases", "product_cases"))
+    listed = re.findall(r'^    "(\w+)": \{', cases, re.M)
     assert overridden and overridden <= set(listed)
 
 
