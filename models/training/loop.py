@@ -61,6 +61,7 @@ class Trainer:
         self.diverged = self.log.last_loss > self.worst_loss  # whether the latest loss is finite but huge
         self.resumed = self.progress.step > 0
         self.device_step = self._device_step()
+        self.saver.follow(self.device_step.scale if self.device_step else None)
         self.results, self._arrived = Results(), 0.0
 
     def train(self) -> None:
