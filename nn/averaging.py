@@ -21,7 +21,7 @@ from nn.states import fitting_arrays, shape_mismatches
 from tensorlib.arrays.backend import Array
 from tensorlib.arrays.capturing import current_capture
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
-from tensorlib.messages import kind_of
+from tensorlib.messages import kind_of, shown
 from tensorlib.ops.update import average_update
 from tensorlib.ops.update_in_place import average_steps
 
@@ -79,22 +79,31 @@ class ExponentialMovingAverage:
                     f"called at each replay, got {step}; use average.update(lambda: progress.step)"
                 )
             check_size("ExponentialMovingAverage", step=step)
-        on_device = {n: e for n, e in self.arrays.items() if not isinstance(e, np.ndarray)}
+        on_host = [name for name, array in self.arrays.items() if isinstance(array, np.ndarray)]
+        on_device = [name for name in self.arrays if name not in on_host]
         if on_device:
-            weights = [self.parameters[name].array for name in on_device]
-            average_steps(list(on_device.values()), weights, unless, lambda: self._decay_at(step))
-            self._note_capture(on_device)
-        if len(on_device) < len(self.arrays) and not (unless is not None and bool(unless)):
+            self._update_on_device(on_device, step, unless)
+        if on_host and not (unless is not None and bool(unless)):
             decay = self._decay_at(step)
-            for name in self.arrays.keys() - on_device.keys():
+            for name in on_host:
                 average_update(self.arrays[name], self.parameters[name].data, decay)
 
     def _decay_at(self, step: int | Callable[[], int]) -> float:
         t = step() if callable(step) else step
         return min(self.decay, (1 + t) / (10 + t))
 
-    def _note_capture(self, names: Iterable[str]) -> None:
-        """Let a captured step be recorded anew when an array of the average or of a parameter is another one."""
+    def _update_on_device(self, names: list[str], step: int | Callable[[], int], unless: Array | None) -> None:
+        """Update these averages in a few launches, without waiting for the device."""
+        averages, weights = [self.arrays[name] for name in names], [self.parameters[name].array for name in names]
+        kind = type(averages[0])
+        if unless is not None and type(unless) is not kind:
+            raise TypeError(f"ExponentialMovingAverage: unless must be on the average's backend, got {shown(unless)}")
+        moved = [name for name, w in zip(names, weights, strict=True) if type(w) is not kind]
+        if moved:
+            raise TypeError(
+                f"ExponentialMovingAverage: the average is on another backend than {moved[0]}; make it after model.to"
+            )
+        average_steps(averages, weights, unless, lambda: self._decay_at(step))
         for name in names:
             depend(partial(self._array, name))
             depend(partial(getattr, self.parameters[name], "array"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import tensorlib as tl
 from nn.checks import check_fraction, check_number
 from nn.gradient_norm import clip_grad_norm, guarded_step
+from nn.loss_scale import LossScale
 from nn.optimizer import Optimizer
 from tensorlib.arrays.backend import Array
 from tensorlib.messages import unknown_name
@@ -15,7 +16,7 @@ from tensorlib.ops.arguments import check_flag
 from tensorlib.ops.update import adam_update, sgd_update
 from tensorlib.ops.update_in_place import Guard, adam_steps, sgd_steps
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_grad_norm", "guarded_step"]
+__all__ = ["SGD", "Adam", "AdamW", "LossScale", "Optimizer", "clip_grad_norm", "guarded_step"]
 
 
 class SGD(Optimizer):

@@ -18,7 +18,7 @@ from nn.parameter_lists import named_tensors, require_one_to_train
 from nn.states import fitting_arrays
 from nn.step_counts import StepCounts
 from tensorlib.arrays.backend import Array, backend_of
-from tensorlib.arrays.capturing import current_capture
+from tensorlib.arrays.capturing import current_capture, note_read
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.arrays.sharing import read_only
 from tensorlib.engine.value import as_array
@@ -116,6 +116,7 @@ class Optimizer:
         """Set all gradients to None."""
         for parameter in self.parameters.values():
             parameter.grad = None
+            note_read(parameter)
 
     def step(self) -> None:
         """Update every parameter that has a gradient and is not frozen.
@@ -249,6 +250,7 @@ class Optimizer:
         grad, kind = parameter.grad, type(self).__name__
         if not isinstance(grad, tl.Tensor):
             raise TypeError(f"{kind}: the gradient of {name} must be a Tensor, got {kind_of(grad)}")
+        note_read(parameter)
         if grad.shape != parameter.shape:
             raise ValueError(f"{kind}: the gradient of {name} must have its shape {parameter.shape}, got {grad.shape}")
         if type(grad.array) is not type(parameter.array):
@@ -319,6 +321,7 @@ class Optimizer:
         problems += [f"{name}.steps must be at least 0" for name in negative]
         if problems:
             raise ValueError(f"{type(self).__name__}: the state does not fit: {'; '.join(problems)}")
+        self._batches = {}  # they hold the state so far
         for name, parameter in self.parameters.items():
             moved = {slot: parameter.backend.asarray(converted[f"{name}.{slot}"]) for slot in self.slots}
             self.state[name] = moved

@@ -18,7 +18,7 @@ import numpy as np
 from tensorlib.arrays.philox import WORD
 from tensorlib.arrays.random import Generator, draws_from
 
-__all__ = ["Capture", "RecordedDraw", "current_capture", "step_value"]
+__all__ = ["Capture", "RecordedDraw", "current_capture", "note_read", "step_value"]
 
 _PLAIN = (bool, int, float, str)  # compared by value in `Capture.is_current`
 WORDS = 512  # the slots, of 64 bits each
@@ -160,6 +160,12 @@ def capturing(capture: Capture) -> Iterator[None]:
             yield
     finally:
         _CAPTURE.reset(token)
+
+
+def note_read(leaf: Any) -> None:
+    """Note that array or gradient of a Tensor are read, if a step is being recorded; see `Capture.reads`."""
+    if (capture := _CAPTURE.get()) is not None:
+        capture.reads(leaf)
 
 
 def step_value(compute: Callable[[], float]) -> tuple[Any, float]:

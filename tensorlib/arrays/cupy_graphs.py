@@ -53,7 +53,7 @@ class CudaRecorder:
     def _allocate(self, size: int) -> Any:
         try:
             memory = cupy.cuda.Memory(size)
-        except cupy.cuda.runtime.CUDARuntimeError:
+        except (cupy.cuda.runtime.CUDARuntimeError, MemoryError):
             cupy.get_default_memory_pool().free_all_blocks()  # what other work has freed
             memory = cupy.cuda.Memory(size)
         self._kept.append(memory)
@@ -94,11 +94,9 @@ class CudaRecorder:
         text = str(error)
         if isinstance(error, NotImplementedError) and "stream capture" in text:
             return "library"
-        if isinstance(error, cupy.cuda.runtime.CUDARuntimeError):
-            return "wait" if "StreamCapture" in text else ""
-        if not isinstance(error, RuntimeError) or "stream is capturing" not in text:
-            return ""
-        return "upload" if "H2D" in text else "fetch" if "D2H" in text else "wait"
+        if "stream is capturing, so" in text:  # CuPy's own check
+            return "upload" if "H2D" in text else "fetch" if "D2H" in text else "wait"
+        return "wait" if "cudaErrorStreamCapture" in text or "CUDA_ERROR_STREAM_CAPTURE" in text else ""
 
     def begin(self) -> None:
         """Let the current stream wait for the graphs launched on another one."""
@@ -117,6 +115,7 @@ class CudaRecorder:
 
     def close(self) -> None:
         """Free the memory of the graphs: first the pool's blocks, then what they are parts of."""
+        self._uploads.finish()
         with self._stream:
             self._pool.free_all_blocks()
         self._kept.clear()
@@ -138,6 +137,11 @@ class Uploads:
         target.data.copy_from_host_async(pinned.ptr, size, stream)
         event.record(stream)
         self._buffers.append((pinned, host, event))
+
+    def finish(self) -> None:
+        """Wait for all uploads, whose buffers others may then get."""
+        while self._buffers:
+            self._buffers.popleft()[2].synchronize()
 
     def _free(self, size: int) -> tuple[Any, np.ndarray, Any]:
         """Return a buffer of at least `size` bytes that no upload reads."""
@@ -191,3 +195,8 @@ class PendingCopy(Pending):
             self._event.synchronize()
             self._host, self._event, self._source = self._host.copy(), None, None
         return self._host
+
+    def __del__(self) -> None:
+        if self._event is not None:
+            with suppress(Exception):  # CUDA may be gone when the process ends
+                self._event.synchronize()  # before the pinned memory is used for something else

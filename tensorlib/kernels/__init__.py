@@ -19,11 +19,13 @@ from tensorlib.ops import (
     attention,
     crossentropy,
     dropout,
+    elementwise,
     feed_forward,
     indexing,
     linalg,
     linear,
     linear_cross_entropy,
+    loss_scale,
     multi_head_attention,
     next_position,
     normalize,
@@ -40,9 +42,9 @@ __all__ = ["chosen", "compile_ahead", "enabled", "overridable", "register_kernel
 def overridable() -> dict[str, Callable[..., Any]]:
     """Return every formula that kernels may override, by name. A test compares each formula with its kernels."""
     modules = (
-        activations, add_norm, attention, crossentropy, dropout, feed_forward, indexing, linalg, linear,
-        linear_cross_entropy, multi_head_attention, next_position, normalize, recurrent, sampled_linear, softmax,
-        update, update_in_place,
+        activations, add_norm, attention, crossentropy, dropout, elementwise, feed_forward, indexing, linalg, linear,
+        linear_cross_entropy, loss_scale, multi_head_attention, next_position, normalize, recurrent, sampled_linear,
+        softmax, update, update_in_place,
     )  # fmt: skip
     return {
         name: formula

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -190,6 +191,7 @@ class Erf(Function):
     """y = 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x  =>  dx = dy 2 / sqrt(pi) exp(-x^2).
 
     Keeps x.
+    Kernels: cuda/activations.py.
     """
 
     def forward(self, x: Array) -> Array:
@@ -219,6 +221,7 @@ _FAR_BELOW = (
 )  # fmt: skip
 
 
+@singledispatch
 def erf_formula(x: Array) -> Array:
     """Return erf(x) to the last digit or two, by rational approximations of erf(x) near 0 and 1 - erf(|x|) elsewhere.
 

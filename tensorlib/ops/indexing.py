@@ -42,21 +42,28 @@ class ScatterAdd(Function):
     """y = zeros(shape), y[index] += x  =>  dx = dy[index]. The adjoint of Getitem.
 
     Keeps index.
+    Kernels: cuda/indexing.py.
     """
 
     def forward(self, x: Array, index: Any, shape: tuple[int, ...]) -> Array:
         self.index = index
-        backend = backend_of(x)
         if _is_basic(index, masks=True):
-            y = backend.xp.zeros(shape, x.dtype)
+            y = backend_of(x).xp.zeros(shape, x.dtype)
             y[index] = x  # slices, integers and masks select no element twice
             return y
-        y = backend.xp.zeros(shape, sum_dtype(x))
-        backend.scatter_add(y, index, as_dtype(x, y.dtype))
-        return as_dtype(y, x.dtype)
+        return as_dtype(scatter_add_formula(as_dtype(x, sum_dtype(x)), index, shape), x.dtype)
 
     def backward(self, dy: Array) -> Any:
         return dy[self.index]
+
+
+@singledispatch
+def scatter_add_formula(x: Array, index: Any, shape: tuple[int, ...]) -> Array:
+    """Return zeros of this shape with x added at `index`, in which integers may repeat."""
+    backend = backend_of(x)
+    y = backend.xp.zeros(shape, x.dtype)
+    backend.scatter_add(y, index, x)
+    return y
 
 
 def _is_basic(index: Any, masks: bool = False) -> bool:

@@ -37,7 +37,7 @@ class Matmul(Function):
     faster than many small ones, and needs no sum of per-batch gradients afterwards.
 
     Keeps x and y (each only for the gradient of the other).
-    Kernels: numpy/linalg.py.
+    Kernels: numpy/linalg.py, cuda/products.py.
     """
 
     broadcasts = True

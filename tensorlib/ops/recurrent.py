@@ -78,7 +78,7 @@ class Rnn(Function):
 
     Keeps x, weight_x, weight_h, h_0, h and visible.
     Kernels: numpy/linalg.py, numpy/linear.py, numba/linear.py, numba/recurrent.py,
-    cuda/linear.py, cuda/recurrent.py.
+    cuda/linear.py, cuda/products.py, cuda/recurrent.py.
     """
 
     def forward(
@@ -174,7 +174,7 @@ class Lstm(Function):
 
     Keeps x, weight_x, weight_h, bias, h_0, c_0, h, c and visible; statistics: the gates.
     Kernels: numpy/linalg.py, numpy/linear.py, numpy/recurrent.py, numba/linear.py, numba/recurrent.py,
-    cuda/linear.py, cuda/recurrent.py.
+    cuda/linear.py, cuda/products.py, cuda/recurrent.py.
     """
 
     def forward(
@@ -291,7 +291,7 @@ class Gru(Function):
 
     Keeps x, weight_x, weight_h, bias, bias_h, h_0, h and visible; statistics: the gates, m.
     Kernels: numpy/linalg.py, numpy/linear.py, numpy/recurrent.py, numba/linear.py, numba/recurrent.py,
-    cuda/linear.py, cuda/recurrent.py.
+    cuda/linear.py, cuda/products.py, cuda/recurrent.py.
     """
 
     def forward(

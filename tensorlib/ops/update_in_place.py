@@ -15,6 +15,7 @@ from functools import singledispatch, wraps
 from typing import Any, NamedTuple
 
 from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.capturing import step_value
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.ops.update import adam_update, average_update, sgd_update
 
@@ -58,7 +59,7 @@ def step_guard(
     for g in gradients:
         flat = as_dtype(g.reshape(-1), sum_dtype(g))
         total = total + (flat * flat).sum()
-    divisor: Any = scale() if callable(scale) else as_dtype(scale, total.dtype)
+    divisor: Any = _number(scale) if callable(scale) else as_dtype(scale, total.dtype)
     norm = xp.sqrt(total) / divisor
     factor = xp.where(norm > max_norm, max_norm / norm, xp.ones_like(norm)) / divisor
     finite = xp.isfinite(norm)
@@ -72,7 +73,8 @@ def scaled(gradients: Sequence[Array], factor: float) -> tuple[Array, ...]:
 
     Kernels: cuda/update_in_place.py.
     """
-    return tuple(as_dtype(as_dtype(g, sum_dtype(g)) * factor, g.dtype) for g in gradients)
+    xp = namespace_of(gradients[0])  # NumPy returns a scalar for an array of shape ()
+    return tuple(as_dtype(xp.asarray(as_dtype(g, sum_dtype(g)) * factor), g.dtype) for g in gradients)
 
 
 @on_lists
@@ -89,7 +91,7 @@ def adam_steps(
     Kernels: cuda/update_in_place.py.
     """
     one = adam_update.dispatch(object)
-    rate, options = learning_rate(), {"beta1": beta1, "beta2": beta2, "eps": eps}
+    rate, options = _number(learning_rate), {"beta1": beta1, "beta2": beta2, "eps": eps}
     for p, g, m, v, count in zip(ps, gs, ms, vs, counts, strict=True):
         new_m, new_v, t = m.copy(), v.copy(), count.reshape(()) + 1
         slope, weight = _factored(g, m.dtype, guard), as_dtype(p, m.dtype)
@@ -107,7 +109,7 @@ def sgd_steps(
 
     Kernels: cuda/update_in_place.py.
     """
-    one, rate = sgd_update.dispatch(object), learning_rate()
+    one, rate = sgd_update.dispatch(object), _number(learning_rate)
     each: Sequence[Array | None] = velocities or [None] * len(ps)
     for p, g, velocity, count in zip(ps, gs, each, counts, strict=True):
         dtype, moved = sum_dtype(p), None if velocity is None else velocity.copy()
@@ -122,11 +124,17 @@ def average_steps(es: Sequence[Array], ws: Sequence[Array], skip: Array | None, 
 
     Kernels: cuda/update_in_place.py.
     """
-    one, kept = average_update.dispatch(object), decay()
+    one, kept = average_update.dispatch(object), _number(decay)
     for e, w in zip(es, ws, strict=True):
         new = e.copy()
         one(new, as_dtype(w, e.dtype), kept)
         _assign(None if skip is None else Guard(e, skip), ((e, new),))
+
+
+def _number(compute: Callable[[], float]) -> Any:
+    """Return a number of this step; while a step is recorded, an array of shape () that holds it at each replay."""
+    slot, value = step_value(compute)
+    return value if isinstance(slot, int) else slot.view("float64").reshape(())
 
 
 def _factored(g: Array, dtype: Any, guard: Guard | None) -> Array:

@@ -56,6 +56,8 @@ def capture(step: Callable[P, R], *, backend: str | Backend | None = None, most:
     array. Returned Tensors have no history, on any backend; what is neither Tensor nor array is what it was when
     recorded.
 
+    `step` must not write into its arguments, which are copies in a replay.
+
     A recording is made anew if the array of a parameter, or of another Tensor that `step` reads, was replaced by
     another, as by ``load_state_dict``. What changes from step to step and goes right all the same: draws of generators,
     learning rates, step counts and versions, gradients in ``.grad`` and their accumulation. A ``.grad`` after a
@@ -93,7 +95,7 @@ class Captured(Generic[P, R]):
         self._recordings: OrderedDict[Any, list[RecordedStep]] = OrderedDict()  # by key: none yet, if it ran once
         self._known: dict[int, weakref.ref[Tensor]] = {}  # the Tensors without history that the step has read
         self._numbers: dict[Any, list[list[tuple[str, Any]]]] = defaultdict(list)
-        update_wrapper(self, step)
+        update_wrapper(self, step, updated=())  # the attributes of a module are not those of this object
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """Bind to an instance, so that a method can be captured; each instance is recorded separately."""

@@ -65,7 +65,7 @@ class Inputs:
             self.block = xp.empty(size, "uint8")
             self.arrays = [
                 self.block[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
-                if host
+                if host and a.size
                 else xp.empty(a.shape, a.dtype)
                 for a, host, start in zip(arrays, self.from_host, self.offsets, strict=True)
             ]
@@ -155,6 +155,8 @@ class RecordedStep(Capture):
             raise
         finally:
             self.rewind()
+            self._before.clear()  # gradients are large
+            self._replaced.clear()
 
     def reads(self, leaf: Any) -> None:
         """Note a Tensor that the step reads, unless it was computed in it."""

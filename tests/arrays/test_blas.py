@@ -36,19 +36,21 @@ def multiplied(a, b, out=None, rounds=2):
 def run(plan, a, b, out):
     """Call the stand-in for a plan, once for each matrix of the batch axes but the last."""
     library, handle, one, zero = Cublas(), ctypes.c_void_p(), ctypes.c_double(1), ctypes.c_double(0)
-    library.create(ctypes.byref(handle)), library.set_workspace(handle.value, 4096, 32 << 20)
+    library.create(ctypes.byref(handle))
+    library.set_workspace(handle, ctypes.c_void_p(4096), ctypes.c_size_t(32 << 20))
     arrays = [*((b, a) if plan.swapped else (a, b)), out]
     first, second, result = (x.ctypes.data for x in arrays)
     counts, steps = (1, *plan.counts), [(0, *s) for s in plan.steps]
+    along = [ctypes.c_longlong(own[-1]) for own in steps]
     for index in np.ndindex(counts[:-1]):
         places = [
-            x + 8 * sum(i * s for i, s in zip(index, own[:-1], strict=True))
+            ctypes.c_void_p(x + 8 * sum(i * s for i, s in zip(index, own[:-1], strict=True)))
             for x, own in zip((first, second, result), steps, strict=True)
         ]
         library.gemm_strided(
-            handle.value, *map(int, plan.transposed), *plan.sizes, ctypes.byref(one), places[0], 1, plan.leading[0],
-            steps[0][-1], places[1], 1, plan.leading[1], steps[1][-1], ctypes.byref(zero), places[2], 1,
-            plan.leading[2], steps[2][-1], counts[-1], 70, -1,
+            handle, *map(int, plan.transposed), *plan.sizes, ctypes.byref(one), places[0], 1, plan.leading[0],
+            along[0], places[1], 1, plan.leading[1], along[1], ctypes.byref(zero), places[2], 1, plan.leading[2],
+            along[2], counts[-1], 70, -1,
         )  # fmt: skip
 
 

@@ -35,6 +35,18 @@ def by_address(array: np.ndarray) -> np.ndarray:
     return memory.unowned(array) if memory.is_device_address(array.ctypes.data) else array.copy()
 
 
+def addresses_in(value: Any) -> list[int]:
+    """Return the addresses of all arrays of the device in nested tuples, lists and dicts."""
+    found: list[int] = []
+
+    def note(array: np.ndarray) -> None:
+        if array.size and memory.is_device_address(array.ctypes.data):
+            found.append(array.ctypes.data)
+
+    hosts_in(value, note)
+    return found
+
+
 class ndarray(StrictArray):  # CuPy's name
     """An array in memory of the emulated device."""
 
@@ -104,10 +116,12 @@ class ndarray(StrictArray):  # CuPy's name
             counts.launches += 1
             out[...] = result
             return cls._of(out)
-        target = by_address(out)
+        target, name = by_address(out), getattr(function, "__name__", "")
         arguments, options = hosts_in(tuple(arguments), by_address), hosts_in(options, by_address)
+        addresses = addresses_in((target, arguments, options))
 
         def compute() -> None:
+            memory.require_live(addresses, name)
             with np.errstate(all="ignore"):
                 target[...] = part(function(*arguments, **options))
 
@@ -116,10 +130,13 @@ class ndarray(StrictArray):  # CuPy's name
 
     @classmethod
     def _change(cls, function: Any, *arguments: Any, **options: Any) -> None:
+        addresses: list[int] = []
         if capturing():
             arguments, options = hosts_in(arguments, by_address), hosts_in(options, by_address)
+            addresses = addresses_in((arguments, options))
 
         def compute() -> None:
+            memory.require_live(addresses, getattr(function, "__name__", ""))
             with np.errstate(all="ignore"):
                 function(*arguments, **options)
 
@@ -172,7 +189,12 @@ class ndarray(StrictArray):  # CuPy's name
             raise TypeError(f"{out.dtype} array cannot be obtained from {self.dtype} array")
         if self.shape != out.shape:
             raise ValueError(f"Shape mismatch. Expected shape: {self.shape}, actual shape: {out.shape}")
-        out[...] = self._host
+        if blocking:
+            out[...] = self._host
+        else:
+            host = np.array(self._host, order="C" if out.flags.c_contiguous else "F")
+            kept = memory.seen(None, 0, (0,), np.uint8) if not host.size else memory.copied(host)
+            memory.copy_with_host(out.ctypes.data, kept.ctypes.data, host.nbytes, stream)
         return out
 
     def set(self, arr: np.ndarray, stream: Any = None) -> None:

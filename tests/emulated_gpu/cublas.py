@@ -59,6 +59,15 @@ class Operand(NamedTuple):
         )
 
 
+def value(x: Any) -> Any:
+    """Return the number in an object of ctypes; an int, which stands for a C int, must have 32 bits."""
+    if isinstance(x, int):
+        assert -(2**31) <= x < 2**31, f"{x} is no C int"
+        return x
+    assert isinstance(x, ctypes.c_void_p | ctypes.c_longlong | ctypes.c_size_t)
+    return x.value or 0
+
+
 class _Handle:
     stream, workspace, size = 0, 0, 0
 
@@ -82,19 +91,19 @@ class Cublas:
         self.handles[handle._obj.value] = _Handle()
         return 0
 
-    def destroy(self, handle: int) -> int:
-        del self.handles[handle]
+    def destroy(self, handle: Any) -> int:
+        del self.handles[handle.value]
         return 0
 
-    def set_stream(self, handle: int, stream: int) -> int:
-        own = self.handles[handle]
-        own.stream, own.workspace, own.size = stream, 0, 0  # resets the workspace
+    def set_stream(self, handle: Any, stream: Any) -> int:
+        own = self.handles[handle.value]
+        own.stream, own.workspace, own.size = value(stream), 0, 0  # resets the workspace
         return 0
 
-    def set_workspace(self, handle: int, address: int, size: int) -> int:
-        assert address % 256 == 0, "a workspace must be aligned to 256 bytes"
-        own = self.handles[handle]
-        own.workspace, own.size = address, size
+    def set_workspace(self, handle: Any, address: Any, size: Any) -> int:
+        assert address.value % 256 == 0, "a workspace must be aligned to 256 bytes"
+        own = self.handles[handle.value]
+        own.workspace, own.size = address.value, size.value
         return 0
 
     # ---- products
@@ -103,16 +112,19 @@ class Cublas:
         self, handle, ta, tb, m, n, k, alpha, a, a_type, lda, b, b_type, ldb, beta, c, c_type, ldc, compute, algorithm
     ):  # fmt: skip
         operands = self._operands(ta, tb, m, n, k, a_type, lda, b_type, ldb, c_type, ldc, compute, algorithm)
-        return self._run("gemm", handle, operands, (ta, tb), compute, alpha, beta, lambda: [(a, b, c)])
+        return self._run(
+            "gemm", handle, operands, (ta, tb), compute, alpha, beta, lambda: [(a.value, b.value, c.value)]
+        )
 
     def gemm_strided(
         self, handle, ta, tb, m, n, k, alpha, a, a_type, lda, step_a, b, b_type, ldb, step_b, beta, c, c_type, ldc,
         step_c, count, compute, algorithm,
     ):  # fmt: skip
         operands = self._operands(ta, tb, m, n, k, a_type, lda, b_type, ldb, c_type, ldc, compute, algorithm)
+        a, b, c, count = map(value, (a, b, c, count))
         assert count >= 1
-        steps = [s * np.dtype(o.letter).itemsize for s, o in zip((step_a, step_b, step_c), operands, strict=True)]
-        assert count == 1 or step_c, "the matrices of the result must not overlap"
+        steps = [s.value * np.dtype(o.letter).itemsize for s, o in zip((step_a, step_b, step_c), operands, strict=True)]
+        assert count == 1 or step_c.value, "the matrices of the result must not overlap"
         places = [tuple(x + i * s for x, s in zip((a, b, c), steps, strict=True)) for i in range(count)]
         return self._run("gemm_strided", handle, operands, (ta, tb), compute, alpha, beta, lambda: places)
 
@@ -121,6 +133,7 @@ class Cublas:
         algorithm,
     ):  # fmt: skip
         operands = self._operands(ta, tb, m, n, k, a_type, lda, b_type, ldb, c_type, ldc, compute, algorithm)
+        a, b, c, count = map(value, (a, b, c, count))
         assert count >= 1
 
         def places() -> list[tuple[int, ...]]:  # the addresses are on the device when the product runs
@@ -133,6 +146,7 @@ class Cublas:
     gemm_64, gemm_strided_64, gemm_batched_64 = gemm, gemm_strided, gemm_batched
 
     def _operands(self, ta, tb, m, n, k, a_type, lda, b_type, ldb, c_type, ldc, compute, algorithm):  # fmt: skip
+        m, n, k, lda, ldb, ldc = map(value, (m, n, k, lda, ldb, ldc))
         assert ta in (0, 1) and tb in (0, 1) and algorithm == -1
         assert min(m, n, k) > 0
         assert a_type == b_type
@@ -143,7 +157,7 @@ class Cublas:
         return a, b, Operand(kinds[1], ldc, m, n)
 
     def _run(self, name, handle, operands, transposed, compute, alpha, beta, places):  # fmt: skip
-        own = self.handles[handle]
+        own = self.handles[handle.value]
         stream, workspace, size = own.stream, own.workspace, own.size
         assert size >= 4 << 20, "the handle has no workspace"
         scalar = ctypes.c_double if compute == 70 else ctypes.c_float
@@ -152,6 +166,9 @@ class Cublas:
         self.calls.append(name)
         if self.block_of is not None:
             self._check_stream(stream)
+            if name != "gemm_batched":  # now, because at a replay the same memory may belong to a smaller array
+                for addresses in places():
+                    self._check_arrays(operands, addresses)
 
         def action() -> None:
             if self.block_of is not None:
@@ -165,11 +182,6 @@ class Cublas:
 
     def _multiply(self, operands, transposed, compute, alpha, beta, addresses):  # fmt: skip
         a, b, c = (operand.at(address) for operand, address in zip(operands, addresses, strict=True))
-        if self.block_of is not None:
-            for operand, address in zip(operands, addresses, strict=True):
-                span = (operand.leading * (operand.columns - 1) + operand.rows) * np.dtype(operand.letter).itemsize
-                block = self.block_of(address)
-                assert block and address + span <= sum(block), f"{operand} at {address:#x} is not in one array"
         a, b = (x.T if t else x for x, t in zip((a, b), transposed, strict=True))
         a, b = (from_bf16(x) if x.dtype == np.uint16 else x.astype(np.float32) if x.dtype == np.float16 else x
                 for x in (a, b))  # fmt: skip
@@ -181,6 +193,12 @@ class Cublas:
             if beta:  # with beta = 0, c is not read
                 found += a.dtype.type(beta) * (from_bf16(c) if c.dtype == np.uint16 else c.astype(found.dtype))
             c[...] = to_bf16(found) if c.dtype == np.uint16 else found
+
+    def _check_arrays(self, operands, addresses):
+        for operand, address in zip(operands, addresses, strict=True):
+            span = (operand.leading * (operand.columns - 1) + operand.rows) * np.dtype(operand.letter).itemsize
+            block = self.block_of(address)
+            assert block and address + span <= sum(block), f"{operand} at {address:#x} is not in one array"
 
     @staticmethod
     def _check_stream(stream: int) -> None:

@@ -1,7 +1,8 @@
 """The emulated device: work that runs now or is recorded, streams, events, graphs, and counts of what was done.
 
 Work runs at once, in the order of its submission, on whatever stream. While a stream captures, work that is submitted
-on it is recorded instead and runs when the graph is launched.
+on it is recorded instead and runs when the graph is launched. Asynchronous copies from and to pinned memory end only
+when they are waited for: until then the host sees garbage, and must not change what a copy reads.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class CUDARuntimeError(RuntimeError):
     """An error of CUDA, with its name as CuPy shows it."""
 
 
+class HostRace(RuntimeError):
+    """The host wrote into pinned memory that a copy may still have been reading."""
+
+
 def capture_error(name: str, text: str) -> CUDARuntimeError:
     return CUDARuntimeError(f"{name}: {text}")
 
@@ -66,6 +71,21 @@ _CURRENT = _Current()
 def get_current_stream(device_id: int = -1) -> Stream:
     """Return the stream on which this thread's work is submitted."""
     return _CURRENT.stack[-1] if _CURRENT.stack else Stream.null
+
+
+@dataclass
+class _Copy:
+    """A copy between the device and pinned memory that has been submitted and may not have ended."""
+
+    host: Any  # the pinned memory, as bytes
+    values: bytes
+    fetches: bool
+
+    def end(self) -> None:
+        if self.fetches:
+            self.host[:] = self.values
+        elif bytes(self.host) != self.values:
+            raise HostRace("pinned memory was changed before the copy that reads it had ended; wait for an event first")
 
 
 ALL: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
@@ -89,7 +109,10 @@ class Stream:
         self.device_id, self.is_non_blocking, self.priority = 0, non_blocking, priority or 0
         self._recording: list[Action] | None = None
         self._broken = False
-        ALL[self.ptr] = self
+        self._copies: list[_Copy] = []  # those that may not have ended
+        self._ended = 0
+        self._asked = False
+        ALL.setdefault(self.ptr, self)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stream) and self.ptr == other.ptr
@@ -137,12 +160,33 @@ class Stream:
 
     @property
     def done(self) -> bool:
+        """Whether all work has ended: never at the first question after an asynchronous copy."""
         self._unsupported()
+        if self._copies and not self._asked:
+            self._asked = True
+            return False
+        self._end(self._ended + len(self._copies))
         return True
 
     def synchronize(self) -> None:
         self._unsupported()
+        self._end(self._ended + len(self._copies))
         counts.synchronisations += 1
+
+    def _end(self, number: int) -> None:
+        """End the copies up to a number, counted from the stream's first."""
+        ending = self._copies[: max(0, number - self._ended)]
+        del self._copies[: len(ending)]
+        self._ended += len(ending)
+        self._asked = False
+        for copy in ending:
+            copy.end()
+
+    def _copy(self, host: Any, values: bytes, fetches: bool) -> None:
+        """Submit a copy from or to pinned memory. What is fetched arrives when it is waited for."""
+        self._copies.append(_Copy(host, values, fetches))
+        if fetches:
+            host[:] = b"\xff" * len(values)
 
     def _unsupported(self) -> None:
         """Refuse what breaks a capture."""
@@ -178,7 +222,7 @@ class ExternalStream(Stream):
 
 
 class Event:
-    """An event. What was submitted before it has ended, so it is done as soon as it is recorded."""
+    """An event: what was submitted before it has ended when it is done."""
 
     _made = 0
 
@@ -187,19 +231,27 @@ class Event:
             raise ValueError("Timing must be disabled for interprocess events")
         Event._made += 1
         self.ptr, self._time, self._timed, self._captured = 0xE7E00000 + Event._made, 0.0, not disable_timing, False
+        self._stream, self._number, self._asked = Stream.null, 0, False
 
     def record(self, stream: Stream | None = None) -> None:
         stream = stream or get_current_stream()
         self._captured = stream._recording is not None
         self._time = time.perf_counter()
+        self._stream, self._number, self._asked = stream, stream._ended + len(stream._copies), False
 
     @property
     def done(self) -> bool:
+        """Whether the work before it has ended: not at the first question, if that work includes a copy."""
         self._outside_capture()
+        if self._number > self._stream._ended and not self._asked:
+            self._asked = True
+            return False
+        self._stream._end(self._number)
         return True
 
     def synchronize(self) -> None:
         self._outside_capture()
+        self._stream._end(self._number)
         counts.synchronisations += 1
 
     def _outside_capture(self) -> None:
@@ -263,6 +315,8 @@ def submit(action: Action, stream: Stream | None = None, kernel: bool = True) ->
     It must read the memory of its inputs when it runs, by address (see `memory.unowned`), and keep no array alive.
     """
     stream = stream or get_current_stream()
+    if stream.ptr == 0:
+        _beside_captures()
 
     def work() -> None:
         counts.launches += kernel
@@ -281,12 +335,26 @@ def uploads() -> None:
     counts.uploads += 1
 
 
+def _beside_captures() -> None:
+    """Refuse work on the default stream while a stream captures that would wait for it."""
+    for other in list(ALL.values()):
+        if other._recording is not None and not other.is_non_blocking:
+            other._broken = True
+            raise capture_error(
+                "cudaErrorStreamCaptureImplicit", "operation would make the legacy stream depend on a capturing "
+                "blocking stream"
+            )  # fmt: skip
+
+
 def fetches(waits: bool = True) -> None:
     """Count a copy from the device to the host, with its wait, and refuse it while the current stream captures."""
     if capturing():
         raise RuntimeError("the current stream is capturing, so D2H transfers are disallowed")
     counts.fetches += 1
     counts.synchronisations += waits
+    if waits:
+        stream = get_current_stream()
+        stream._end(stream._ended + len(stream._copies))
 
 
 def library(name: str) -> None:

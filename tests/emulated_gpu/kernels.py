@@ -122,6 +122,8 @@ class RawKernel:
             count = found.function(f"emulated_parameters_{self.name}")
             numbers = (ctypes.c_int * 400)()
             self.parameters = [(chr(numbers[4 * i]), *numbers[4 * i + 1 : 4 * i + 4]) for i in range(count(numbers))]
+            if sum(size for _, size, *_ in self.parameters) > 4096:
+                raise CompileException(f"{self.name}: its parameters take more than 4096 bytes")
             self._function = found.function(f"emulated_launch_{self.name}")
 
     kernel = property(lambda self: self)
@@ -156,11 +158,7 @@ class RawKernel:
 
     def _run(self, grid: Any, block: Any, values: list[np.ndarray], blocks: Any) -> None:
         for given, parameter in zip(values, self.parameters, strict=True):
-            if any(memory.heap.allocation(address) is None for address in addresses_in(given, parameter[0])):
-                raise CUDARuntimeError(
-                    f"cudaErrorIllegalAddress: an illegal memory access was encountered ({self.name}: the memory of an "
-                    "argument was given back to the device)"
-                )
+            memory.require_live(addresses_in(given, parameter[0]), self.name)
         message = ctypes.create_string_buffer(512)
         launch = _Launch(
             (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), next(_seeds), ctypes.addressof(message)

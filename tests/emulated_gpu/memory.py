@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.emulated_gpu.device import capturing, fetches, get_current_stream, submit, uploads
+from tests.emulated_gpu.device import CUDARuntimeError, capturing, fetches, get_current_stream, submit, uploads
 
 POISON = 0xFF  # NaN in every format of floating-point numbers, -1 in integers
 GUARD = np.frombuffer(b"\xf7\xff" * 256, np.uint8)  # NaN too, and bits that no computation gives
@@ -193,7 +193,7 @@ class MemoryPointer:
     def copy_from_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
         with stream or get_current_stream():
             uploads()
-        ctypes.memmove(self.ptr, _address(mem), size)
+        copy_with_host(self.ptr, _address(mem), size, stream)
 
     def copy_to_host(self, mem: Any, size: int) -> None:
         fetches()
@@ -202,7 +202,7 @@ class MemoryPointer:
     def copy_to_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
         with stream or get_current_stream():
             fetches(waits=False)
-        ctypes.memmove(_address(mem), self.ptr, size)
+        copy_with_host(_address(mem), self.ptr, size, stream)
 
     def memset(self, value: int, size: int) -> None:
         address = self.ptr
@@ -224,6 +224,27 @@ def _set(address: int, value: int, size: int) -> None:
 def copy(to: int, source: int, size: int, stream: Any = None) -> None:
     """Copy within the device, at once or when the graph being recorded is launched."""
     submit(lambda: ctypes.memmove(to, source, size) and None, stream=stream)
+
+
+def copy_with_host(to: int, source: int, size: int, stream: Any = None) -> None:
+    """Copy between the device and the host, now. If the host's memory is pinned, the copy ends only when waited for."""
+    stream, fetched = stream or get_current_stream(), is_device_address(source)
+    host = to if fetched else source
+    if size and is_pinned_address(host):
+        values = ctypes.string_at(source, size)
+        stream._copy(memoryview((ctypes.c_char * size).from_address(host)).cast("B"), values, fetched)
+        if fetched:
+            return
+    ctypes.memmove(to, source, size)
+
+
+def require_live(addresses: Any, what: str) -> None:
+    """Raise CUDARuntimeError if memory was given back to the device that recorded work uses."""
+    if any(heap.allocation(address) is None for address in addresses):
+        raise CUDARuntimeError(
+            f"cudaErrorIllegalAddress: an illegal memory access was encountered ({what}: the memory of an argument was "
+            "given back to the device)"
+        )
 
 
 # ---- pools ----------------------------------------------------------------------------------------------------------
@@ -370,6 +391,13 @@ def new(shape: Any, dtype: Any, order: str = "C") -> np.ndarray:
         strides = tuple(int(s) for s in steps)
     pointer = alloc(count * dtype.itemsize)
     return seen(pointer, pointer.ptr, shape, dtype, strides)
+
+
+def copied(array: np.ndarray) -> np.ndarray:
+    """Return a copy of an array of the host in memory of the device."""
+    made = new(array.shape, array.dtype, "C" if array.flags.c_contiguous else "F")
+    made[...] = array
+    return made
 
 
 def window_of(array: np.ndarray) -> Window | None:

@@ -76,6 +76,8 @@ def memGetInfo() -> tuple[int, int]:
 def deviceSynchronize() -> None:
     if get_current_stream().is_capturing():
         get_current_stream()._unsupported()
+    for stream in list(device.ALL.values()):
+        stream._end(stream._ended + len(stream._copies))
     counts.synchronisations += 1
 
 
@@ -98,7 +100,11 @@ def streamIsCapturing(pointer: int) -> bool:
 def memcpyAsync(dst: int, src: int, size: int, kind: int, stream: int) -> None:
     """Copy. Unlike the methods of arrays, this refuses nothing: a graph records copies from and to the host too."""
     _count_copy(kind, dst, src)
-    submit(lambda: ctypes.memmove(dst, src, size) and None, stream=_stream(stream), kernel=_on_device(kind, dst, src))
+    work, inside = _stream(stream), _on_device(kind, dst, src)
+    if inside or work.is_capturing():
+        submit(lambda: ctypes.memmove(dst, src, size) and None, stream=work, kernel=inside)
+    else:
+        memory.copy_with_host(dst, src, size, work)
 
 
 def memcpy(dst: int, src: int, size: int, kind: int) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.emulated_gpu import memory, modules, requested
 from tests.emulated_gpu.compiler import compiler
-from tests.emulated_gpu.device import counted, submit
+from tests.emulated_gpu.device import HostRace, counted, submit
 
 cupy = modules()["cupy"]
 needs_gxx = pytest.mark.skipif(compiler() is None, reason="compiling CUDA sources for the CPU needs g++")
@@ -181,6 +181,16 @@ def test_arrays_of_several_sizes_may_use_the_same_memory_of_a_graph():
     r.graph.launch()
 
 
+def test_a_graph_whose_memory_went_back_to_the_device_is_an_error():
+    x = cupy.zeros(3)
+    with Recording() as r:
+        y = x + 1
+    del y
+    r.pool.free_all_blocks()
+    with pytest.raises(RuntimeError, match="cudaErrorIllegalAddress"):
+        r.graph.launch()
+
+
 def test_a_graph_does_not_own_its_memory():
     """Memory from the common pool goes to others when its array dies, and the graph then reads theirs."""
     x, inner = cupy.ones(1000), cupy.empty(1000)
@@ -268,5 +278,44 @@ def test_pinned_memory_and_asynchronous_copies():
         out = modules()["cupyx"].empty_pinned(3)
         (x * 2).get(out=out, blocking=False)
         event = cupy.cuda.get_current_stream().record()
-        assert event.done
+        assert np.isnan(out).all() and not event.done and event.done
     assert out.tolist() == [2, 4, 6] and (c.uploads, c.fetches, c.synchronisations) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("wait", ["event", "stream", "device", "get"])
+def test_a_copy_into_pinned_memory_arrives_when_it_is_waited_for(wait):
+    x, out = cupy.ones(3), modules()["cupyx"].empty_pinned(3)
+    x.get(out=out, blocking=False)
+    event = cupy.cuda.Stream.null.record()
+    x += 1  # later work does not change what was copied
+    assert np.isnan(out).all()
+    {
+        "event": event.synchronize,
+        "stream": cupy.cuda.Stream.null.synchronize,
+        "device": cupy.cuda.runtime.deviceSynchronize,
+        "get": x.get,
+    }[wait]()
+    assert out.tolist() == [1, 1, 1]
+
+
+def test_pinned_memory_must_not_change_while_a_copy_reads_it():
+    pinned, x = modules()["cupyx"].zeros_pinned(3), cupy.empty(3)
+    for wait in (True, False):
+        x.data.copy_from_host_async(pinned.ctypes.data, 24)
+        if wait:
+            cupy.cuda.Stream.null.record().synchronize()
+        pinned += 1
+    with pytest.raises(HostRace, match="pinned memory was changed before the copy that reads it had ended"):
+        cupy.cuda.Stream.null.synchronize()
+
+
+def test_work_on_the_default_stream_breaks_the_capture_of_a_blocking_stream():
+    stream = cupy.cuda.Stream()
+    x = cupy.zeros(3)
+    with stream:
+        stream.begin_capture()
+        x += 1
+    with pytest.raises(RuntimeError, match="cudaErrorStreamCaptureImplicit"):
+        x += 1
+    with pytest.raises(RuntimeError, match="cudaErrorStreamCaptureInvalidated"):
+        stream.end_capture()

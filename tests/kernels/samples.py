@@ -59,7 +59,7 @@ NORMS = [(5, 600), (3, 1100), (2, 4096), (2, 4100), (4300, 5)]
 
 
 def layer_norm_formulas(rng, dtype):
-    for shape in SHAPES + NORMS:
+    for shape in SHAPES:
         yield normal(rng, shape, dtype), normal(rng, shape[-1:], dtype), normal(rng, shape[-1:], dtype), 1e-5
     w = normal(rng, (3,), dtype)
     yield normal(rng, (3, 4), dtype).T, w, w, 0.1
@@ -67,6 +67,8 @@ def layer_norm_formulas(rng, dtype):
     yield normal(rng, (4, 3), dtype), w.astype("float64"), w, 1e-5
     yield np.array([[-1e18, 1e18]], dtype), *np.ones((2, 2), dtype), 1e-5
     yield np.full((2, 3), 1e4, dtype) + normal(rng, (2, 3), dtype), w, w, 1e-5
+    for shape in NORMS:
+        yield normal(rng, shape, dtype), normal(rng, shape[-1:], dtype), normal(rng, shape[-1:], dtype), 1e-5
 
 
 def layer_norm_gradients(rng, dtype):
@@ -126,6 +128,14 @@ def add_dropout_formulas(rng, dtype):
 # Sizes below and above the one from which a kernel cuts a product, and products that it cuts along either side.
 PRODUCTS = [(2, 3, 4), (1, 1, 1), (0, 3, 2), (3, 0, 2), (2, 3, 0), (40, 30, 50), (700, 64, 80), (70, 300, 900)]
 PRODUCTS += [(4300, 2, 3)]  # rows whose sums a GPU cuts into the most chunks
+
+
+def loss_scale_updates(rng, dtype):
+    for scale in (1.0, 2.0, 1024.0, 2.0**24):
+        for good in (0, 8, 9):
+            for skipped in (False, True):
+                yield np.array(scale, "float32"), np.array(good), np.array(skipped), 10, 2.0**24
+    yield np.array(8.0, "float32"), np.array(3), True, 10, 2.0**24
 
 
 def products(rng, dtype):
@@ -342,6 +352,26 @@ def sums_of_rows(rng, dtype):
     yield normal(rng, (3000, 2), dtype), (200_000 * rng.random(3000) ** 9).astype("int64"), 200_000
     yield normal(rng, (70,), dtype), np.arange(70) % 5 * (np.arange(70) % 7 > 3), 5
     yield normal(rng, (30, 2, 2), dtype), np.minimum(rng.geometric(0.3, 30), 19).astype("int32"), 20
+
+
+def scatter_adds(rng, dtype):
+    """Yield integers for the first axes or for one axis; others, with slices between; integers that repeat."""
+    ids = rng.integers(-4, 4, (3, 2))
+    rows = np.arange(5)[:, None]
+    for index, shape in (
+        (ids, (4, 3)),
+        ((ids,), (4, 3)),
+        ((ids, ids + 1), (4, 6)),
+        ((rows, rng.integers(0, 7, (5, 3))), (5, 7)),
+        ((rows[:4], ids[:1] % 4, ids[:1]), (4, 4, 4, 2)),
+        ((slice(None), ids), (2, 4, 3)),
+        ((slice(None), slice(None), rng.integers(0, 9, 4).astype("uint8")), (2, 3, 9)),
+        ((slice(1, 3), ids), (4, 4)),
+        ((ids, slice(None), ids), (4, 3, 5)),
+        ((slice(None), ids, ids), (2, 4, 4)),
+        ((ids[:0],), (4, 3)),
+    ):
+        yield normal(rng, np.empty(shape, "int8")[index].shape, dtype), index, shape
 
 
 def sampled_linears(rng, dtype):
@@ -612,6 +642,7 @@ SAMPLES = {
     "largest_and_total": rows_of_logits,
     "panels_of": matrices,
     "panel_product": projections,
+    "erf_formula": gelus,
     "gelu_formula": gelus,
     "gelu_gradient": gelu_gradients,
     "add_norm_formula": add_norms,
@@ -636,6 +667,7 @@ SAMPLES = {
     "cross_entropy_gradient": cross_entropy_gradients,
     "dropout_formula": dropout_formulas,
     "add_dropout_formula": add_dropout_formulas,
+    "loss_scale_update": loss_scale_updates,
     "product": products,
     "linear_formula": linear_formulas,
     "linear_gradient": linear_gradients,
@@ -647,6 +679,7 @@ SAMPLES = {
     "linear_cross_entropy_gradient": linear_cross_entropy_gradients,
     "sampled_linear_formula": sampled_linears,
     "sampled_linear_gradient": sampled_linear_gradients,
+    "scatter_add_formula": scatter_adds,
     "sum_rows_formula": sums_of_rows,
     "sgd_update": sgd_updates,
     "adam_update": adam_updates,

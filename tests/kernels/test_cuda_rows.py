@@ -171,3 +171,20 @@ def test_no_kernel_leaves_the_gpu(gpu):
             call()
         assert counts.launches, name
         assert (counts.fetches, counts.uploads, counts.synchronisations) == (0, 0, 0), name
+
+
+def test_a_graph_repeats_every_kernel(gpu):
+    """What capture refuses would raise here; a replay reads the arrays as they are then."""
+    for name, call in calls(gpu):
+        expected = [gpu.to_numpy(a) for a in flat(call())]  # compiles
+        stream = gpu.xp.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            try:
+                results = flat(call())
+            finally:
+                graph = stream.end_capture()
+            graph.launch(stream)
+        stream.synchronize()
+        for result, e in zip(results, expected, strict=True):
+            np.testing.assert_array_equal(gpu.to_numpy(result), e, err_msg=name)

@@ -189,6 +189,19 @@ def test_state_is_named_by_parameter_complete_and_a_copy():
     np.testing.assert_array_equal(optimizer.state_dict()["w.m"], kept)
 
 
+def test_a_state_loaded_after_steps_is_the_one_that_the_next_step_reads(backend):
+    """Small parameters on NumPy are updated as one array, which must not outlive the state that it was made of."""
+    w = nn.Parameter([1.0, 2.0], backend=backend)
+    optimizer = optim.Adam([("w", w)], 0.1, betas=(0.5, 0.5))
+    for load in (False, False, True):
+        if load:
+            optimizer.load_state_dict({name: 0 * array for name, array in optimizer.state_dict().items()})
+        w.grad = tl.ones_like(w)
+        optimizer.step()
+    state = optimizer.state_dict()
+    assert state["w.steps"] == 1 and state["w.m"].tolist() == state["w.v"].tolist() == [0.5, 0.5]
+
+
 def test_a_state_that_does_not_fit_is_refused_whole():
     bowl = Bowl()
     optimizer = optim.Adam(bowl.named_parameters(), 0.1)

@@ -10,8 +10,9 @@ import pytest
 
 import nn
 import tensorlib as tl
+from nn import optim
 from tensorlib.arrays.backend import get_backend
-from tensorlib.arrays.capturing import current_capture
+from tensorlib.arrays.capturing import current_capture, note_read
 from tensorlib.transforms import refusals
 
 
@@ -259,15 +260,13 @@ class Descent:
 
     def step(self):
         for p in self.parameters:
-            if (capture := current_capture()) is not None:
-                capture.reads(p)
+            note_read(p)
             p.data -= self.rate * p.grad.data
 
     def zero_grad(self):
         for p in self.parameters:
             p.grad = None
-            if (capture := current_capture()) is not None:
-                capture.reads(p)
+            note_read(p)
 
 
 def train(gpu, steps, captured, when):
@@ -413,6 +412,79 @@ def test_gradients_of_arguments_reach_the_callers_tensors(gpu):
             x = tl.Tensor([float(k)], requires_grad=True, backend=home)
             captured(x), captured(x)
             assert x.grad.numpy().tolist() == [4.0 * k] and x.grad.backend is x.backend
+
+
+VOCABULARY, WIDTH = 11, 8
+
+
+class SmallTransformer(nn.Module):
+    """A layer with everything that a Transformer has: dropout at four places, masks, a tied embedding."""
+
+    def __init__(self):
+        self.embedding, self.positions = nn.Embedding(VOCABULARY, WIDTH), nn.SinusoidalPositions(WIDTH)
+        self.attention = nn.MultiHeadAttention(WIDTH, heads=2, dropout=0.2)
+        self.norm, self.last_norm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.hidden, self.output = nn.Linear(WIDTH, 16), nn.Linear(16, WIDTH)
+        self.bias = nn.Parameter(np.zeros(VOCABULARY, "float32"))
+
+    def loss(self, ids, scale):
+        x = tl.dropout(self.positions(self.embedding(ids)), 0.1)
+        attended = self.attention(x, visible=(ids != 0)[:, None, None], causal=True)
+        x = self.norm(x + tl.dropout(attended, 0.1))
+        x = self.last_norm(x + tl.dropout(self.output(tl.relu(self.hidden(x))), 0.1))
+        weight, named = self.embedding.weight.T, {"ignore_index": 0, "label_smoothing": 0.1, "reduction": "sum"}
+        return tl.linear_cross_entropy(x, weight, self.bias, ids, **named) * scale
+
+
+def padded_ids(seed, length):
+    ids = np.random.default_rng(seed).integers(1, VOCABULARY, (3, length))
+    ids[1, 3:] = 0
+    return ids
+
+
+def everything(model, optimizer, average=None):
+    states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    if average is not None:
+        states["average"] = average.state_dict()
+    arrays = {(kind, name): array.tobytes() for kind, state in states.items() for name, array in state.items()}
+    return arrays, [p.version for p in model.parameters()], tl.default_generator().state
+
+
+def train_transformer(gpu, wrap, parts):
+    """Train with `parts` parts a step; return the losses and norms, and everything that training changes."""
+    tl.seed(0)
+    model = SmallTransformer().to(gpu)
+    optimizer = optim.Adam(model.named_parameters(), learning_rate=0.01)
+
+    def part(ids, scale):
+        loss = model.loss(ids, scale)
+        loss.backward()
+        return loss
+
+    def update(loss):
+        norm = optim.guarded_step(optimizer, loss, max_norm=1.0)
+        optimizer.zero_grad()
+        return norm
+
+    def step(ids, scale):
+        return update(part(ids, scale))
+
+    steps = [wrap(step)] if parts == 1 else [wrap(part), wrap(update)]
+    seen = []
+    for k in range(6):
+        optimizer.learning_rate = 0.01 / (k + 1)
+        for i in range(parts):
+            scale = float("nan") if k == 3 and i == 0 else 1 / (10 + k)  # a step that is skipped
+            seen.append(steps[0](gpu.asarray(padded_ids(10 * k + i, 4 + (k + i) % 2)), gpu.asarray(np.float32(scale))))
+        if parts > 1:
+            seen.append(steps[1](seen[-1]))
+    return [bits(x) for x in seen], everything(model, optimizer)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_captured_transformer_trains_to_the_same_bits(gpu, parts):
+    captured = train_transformer(gpu, lambda step: tl.capture(step, backend=gpu), parts)
+    assert captured == train_transformer(gpu, lambda step: step, parts)
 
 
 # ---- what a recording depends on ------------------------------------------------------------------------------------
@@ -673,6 +745,22 @@ def test_numbers_drawn_on_the_host_are_refused_in_a_step(gpu):
 
 
 # ---- threads --------------------------------------------------------------------------------------------------------
+
+
+def test_empty_arrays_and_nothing_at_all_are_arguments(gpu):
+    captured = tl.capture(lambda x, y, z: (tl.Tensor(x).sum() + tl.Tensor(y).sum(), z), backend=gpu)
+    for _ in range(4):
+        total, z = captured(np.ones((0, 3)), gpu.xp.zeros((2, 0), "float32"), None)
+        assert total.item() == 0 and z is None
+
+
+def test_a_module_can_be_captured(gpu):
+    model = Small(tl.Generator(0), p=0.0).to("cupy")
+    captured = tl.capture(model)
+    for k in range(4):
+        x = tl.Tensor(gpu.asarray(floats(2, 3, seed=k)))
+        assert bits(captured(x)) == bits(model(x))
+    assert not hasattr(captured, "weight")
 
 
 def test_threads_may_call_one_captured_function(gpu):

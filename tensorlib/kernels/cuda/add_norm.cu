@@ -126,7 +126,7 @@ NORM_KERNEL add_norm_gradient(const real* dy, const real* x, const real* s, cons
             draw_kept(draw_at(slot, key0, key1, draw), dropped_levels, first_row * width, last_row * width, kept);
             __syncthreads();
         }
-        real mean_of[2] = {0, 0};  // of g, and of g h
+        real total[2] = {0, 0};  // of g, and of g h
 #pragma unroll
         for (int i = 0; i < HELD; ++i) {
             const long long j = threadIdx.x + i * blockDim.x;
@@ -136,18 +136,16 @@ NORM_KERNEL add_norm_gradient(const real* dy, const real* x, const real* s, cons
             products[i] += g[i] * h[i];
             plain[i] += g[i];
             g[i] *= factor[i];
-            mean_of[0] += g[i];
-            mean_of[1] += g[i] * h[i];
+            total[0] += g[i];
+            total[1] += g[i] * h[i];
         }
         if (!dx && !ds) continue;  // the same for all threads
-        over_row(mean_of);
-        mean_of[0] /= width;
-        mean_of[1] /= width;
+        over_row(total);
 #pragma unroll
         for (int i = 0; i < HELD; ++i) {
             const long long j = threadIdx.x + i * blockDim.x;
             if (!inside || j >= width) continue;
-            const real dz = inverse * (g[i] - mean_of[0] - h[i] * mean_of[1]);
+            const real dz = inverse * (g[i] - (total[0] + h[i] * total[1]) / width);
             if (dx) dx[start + j] = dz;
             if (ds) ds[start + j] = !dropped_levels || is_kept(kept, first_random, start + j) ? dz * (real)scale : 0;
         }

@@ -31,6 +31,8 @@ STATUS = {
 class Library(NamedTuple):
     """The functions of cuBLAS that products call. Each takes its C arguments and returns a status, 0 for success.
 
+    An int is passed as a C int; all else is an object of ctypes: addresses are c_void_p, numbers of 64 bits c_longlong
+    or c_size_t. So the types of arguments need not be declared, which would cost another three microseconds a call.
     The names that end in `_64` take sizes of 64 bits. A test puts a stand-in in the place of `library`.
     """
 
@@ -69,37 +71,10 @@ def find_library() -> Library:
         raise RuntimeError(
             f"products: cuBLAS is required, and it was not found ({reason}); pip install 'tensorlib[cuda]' again"
         ) from None
-    return _declared(loaded)
-
-
-def _declared(loaded: Any) -> Library:
-    """Return the functions of the loaded library, with the types of their arguments."""
-    pointer, number = ctypes.c_void_p, ctypes.c_int
-
-    def function(name: str, *types: Any) -> Any:
-        found = getattr(loaded, name)
-        found.argtypes, found.restype = types, ctypes.c_int
-        return found
-
-    def products(suffix: str, size: Any) -> list[Any]:
-        head = (pointer, number, number, size, size, size, pointer)
-        operand, strided, end = (pointer, number, size), (pointer, number, size, ctypes.c_longlong), (number, number)
-        return [
-            function(f"cublasGemmEx{suffix}", *head, *operand, *operand, pointer, *operand, *end),
-            function(
-                f"cublasGemmStridedBatchedEx{suffix}", *head, *strided, *strided, pointer, *strided, size, *end
-            ),
-            function(f"cublasGemmBatchedEx{suffix}", *head, *operand, *operand, pointer, *operand, size, *end),
-        ]  # fmt: skip
-
-    return Library(
-        function("cublasCreate_v2", pointer),
-        function("cublasDestroy_v2", pointer),
-        function("cublasSetStream_v2", pointer, pointer),
-        function("cublasSetWorkspace_v2", pointer, pointer, ctypes.c_size_t),
-        *products("", number),
-        *products("_64", ctypes.c_longlong),
-    )
+    products = ("Gemm", "GemmStridedBatched", "GemmBatched")
+    names = ["Create_v2", "Destroy_v2", "SetStream_v2", "SetWorkspace_v2"]
+    names += [f"{product}Ex{suffix}" for suffix in ("", "_64") for product in products]
+    return Library(*(getattr(loaded, f"cublas{name}") for name in names))
 
 
 def check(status: int, what: str) -> None:
@@ -122,9 +97,9 @@ class _Handle:
     def __init__(self, calls: Library) -> None:
         created = ctypes.c_void_p()
         check(calls.create(ctypes.byref(created)), "products: a handle")
-        self.calls, self.value, self.stream = calls, created.value, -1
+        self.calls, self.value, self.stream = calls, created, -1
         self.workspaces: dict[int, Any] = {}
-        weakref.finalize(self, calls.destroy, self.value).atexit = False  # at exit the driver may be gone already
+        weakref.finalize(self, calls.destroy, created).atexit = False  # at exit the driver may be gone already
 
     def move(self, stream: int) -> None:
         """Run what follows on a stream. Setting the stream resets the workspace, so it is set again (2.4.7)."""
@@ -132,8 +107,9 @@ class _Handle:
         if workspace is None:
             workspace = self.workspaces[stream] = cupy.cuda.MemoryPointer(cupy.cuda.Memory(WORKSPACE), 0)
         self.stream = -1  # if one of the calls fails, the next product tries again
-        check(self.calls.set_stream(self.value, stream), "products: a stream")
-        check(self.calls.set_workspace(self.value, workspace.ptr, WORKSPACE), "products: a workspace")
+        check(self.calls.set_stream(self.value, ctypes.c_void_p(stream)), "products: a stream")
+        given = ctypes.c_void_p(workspace.ptr), ctypes.c_size_t(WORKSPACE)
+        check(self.calls.set_workspace(self.value, *given), "products: a workspace")
         self.stream = stream
 
 
@@ -142,9 +118,12 @@ _WORKSPACES: weakref.WeakKeyDictionary[Capture, Any] = weakref.WeakKeyDictionary
 """The workspace of each captured step, which its replays use, even after the thread that recorded it has ended."""
 
 
-def current_handle() -> int:
-    """Return the handle of this thread and the current device, which runs on the current stream."""
-    device, stream = cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream().ptr
+_device, _stream = cupy.cuda.runtime.getDevice, cupy.cuda.get_current_stream
+
+
+def current_handle() -> tuple[int, ctypes.c_void_p]:
+    """Return the current device, and this thread's handle for it, which runs on the current stream."""
+    device, stream = _device(), _stream().ptr
     try:
         handle = _THREAD.handles[device]
     except (AttributeError, KeyError):
@@ -153,7 +132,7 @@ def current_handle() -> int:
         handle.move(stream)
     if (capture := current_capture()) is not None:
         _WORKSPACES[capture] = handle.workspaces[stream]
-    return handle.value
+    return device, handle.value
 
 
 def _opened(device: int) -> _Handle:

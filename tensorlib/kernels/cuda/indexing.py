@@ -1,4 +1,7 @@
-"""The gradient of an embedding: rows summed by id in a fixed order, without a count on the host."""
+"""The gradients of embeddings and of integer indices: rows summed by id in a fixed order, without a count on the host.
+
+CuPy's own additions at indices are atomic, so their last bits differ from run to run.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import cupy
 
 from tensorlib.arrays.cuda import kernel
 from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, WARP, contiguous, fits, on_current_device, overrides
-from tensorlib.ops.indexing import sum_rows_formula
+from tensorlib.ops.indexing import as_tuple, scatter_add_formula, sum_rows_formula
 
 MOST_COMPARED = 1 << 16  # ids sorted by comparing all pairs; above, sorting proper is faster
 RANKED = 16  # positions of a block of 4 warps; as in indexing.cu, like the next two
@@ -20,9 +23,39 @@ MOST_TILES = 65_535  # the most blocks along the second axis of a grid
 
 @overrides(sum_rows_formula)
 def _sum_rows(x: Any, ids: Any, rows: int) -> Any:
-    width = math.prod(x.shape[ids.ndim :])
-    if not fits(x) or not on_current_device(ids) or not rows or width > WARP * MOST_TILES:
+    return sum_by_id(x, ids, rows) if _serves(x, ids, rows) else NOT_SERVED
+
+
+@overrides(scatter_add_formula)
+def _scatter_add(x: Any, index: Any, shape: tuple[int, ...]) -> Any:
+    """Serve arrays of integers for the first axes, and one such array for any axis."""
+    parts = as_tuple(index)
+    first = next(i for i, part in enumerate(parts) if not isinstance(part, slice))
+    if not all(isinstance(p, cupy.ndarray) and p.dtype.kind in "iu" for p in parts[first:]) or not x.size:
         return NOT_SERVED
+    if any(part != slice(None) for part in parts[:first]) or (first and len(parts) > first + 1):
+        return NOT_SERVED
+    ids, *others = parts[first:]
+    if others:  # positions in these axes folded into one
+        ids = ids.astype(cupy.int64) % shape[0]
+        for part, size in zip(others, shape[1:], strict=False):
+            ids = ids * size + part.astype(cupy.int64) % size
+    rows = math.prod(shape[first : len(parts)])
+    x = cupy.moveaxis(x, range(first, first + ids.ndim), range(ids.ndim))
+    if not _serves(x, ids, rows):
+        return NOT_SERVED
+    y = sum_by_id(x, ids, rows)
+    return cupy.moveaxis(y, 0, first) if first else y.reshape(shape)
+
+
+def _serves(x: Any, ids: Any, rows: int) -> bool:
+    width = math.prod(x.shape[ids.ndim :])
+    return fits(x) and on_current_device(ids) and rows > 0 and width <= WARP * MOST_TILES
+
+
+def sum_by_id(x: Any, ids: Any, rows: int) -> Any:
+    """Return y (rows, ...): y[v] = sum of the rows of x (*ids.shape, ...) whose id is v."""
+    width = math.prod(x.shape[ids.ndim :])
     x, count, kind = contiguous(x), ids.size, x.dtype.char
     y = cupy.zeros((rows, *x.shape[ids.ndim :]), x.dtype)
     order, ordered = sort_ids(contiguous(ids, cupy.int64), rows)

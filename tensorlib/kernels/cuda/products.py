@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
+import math
+from ctypes import byref, c_double, c_float, c_longlong, c_void_p
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -56,27 +57,30 @@ def gemm(
     """
     if precision is None:
         precision = STATE.get().precision
-    kind = a.dtype.char
-    call = _prepared(
-        a.shape, a.strides, kind, b.shape, b.strides, b.dtype.char, precision,
-        None if dtype is None else np.dtype(dtype).char,
-        *((None, None, None) if out is None else (out.shape, out.strides, out.dtype.char)),
-    )  # fmt: skip
-    device = cupy.cuda.runtime.getDevice()
-    if a.data.device_id != device or b.data.device_id != device:
+    if out is None:
+        call = _prepared(a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, precision, dtype)
+    else:
+        call = _prepared(
+            a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, precision, dtype, out.shape, out.strides,
+            out.dtype,
+        )  # fmt: skip
+    name, shape, kind, swapped, batched, double, head, of_first, of_second, of_out, _ = call
+    device, handle = current_handle()
+    memory_a, memory_b = a.data, b.data
+    if memory_a.device_id != device or memory_b.device_id != device:
         raise ValueError(f"gemm: both operands must be on the current GPU, {device}; x.to('cupy') copies them there")
-    if call.function is None:
+    if name is None:
         return _by_steps(call, a, b, out, alpha, beta, precision)
-    result = cupy.empty(call.plan.shape, call.kind) if out is None else out
-    first, second = (b.data.ptr, a.data.ptr) if call.plan.swapped else (a.data.ptr, b.data.ptr)
-    target, handle = result.data.ptr, current_handle()
-    if call.batched:
-        pointers = _addresses(call.plan, first, second, target, a.itemsize, result.itemsize)
-        first, size = pointers.data.ptr, 8 * call.batched
-        second, target = first + size, first + 2 * size
-    status = getattr(cublas.library(), call.function)(
-        handle, *call.head, _scalar(alpha, kind == "d"), first, *call.first, second, *call.second,
-        _scalar(beta, kind == "d"), target, *call.out,
+    result = cupy.empty(shape, kind) if out is None else out
+    first, second = (memory_b.ptr, memory_a.ptr) if swapped else (memory_a.ptr, memory_b.ptr)
+    target = result.data.ptr
+    if batched:
+        addresses = _addresses(call.plan, first, second, target, a.itemsize, result.itemsize)
+        first = addresses.data.ptr
+        second, target = first + 8 * batched, first + 16 * batched
+    status = getattr(cublas.library(), name)(
+        handle, *head, _scalar(alpha, double), c_void_p(first), *of_first, c_void_p(second), *of_second,
+        _scalar(beta, double), c_void_p(target), *of_out,
     )  # fmt: skip
     if status:
         check(status, f"gemm: {a.shape} {b.shape} {a.dtype}")
@@ -99,50 +103,48 @@ def _product(x: Any, y: Any) -> Any:
 
 
 class _Call(NamedTuple):
-    """A call of cuBLAS without its addresses and scalars; `function` is None if it takes several steps."""
+    """A call of cuBLAS without its addresses and scalars."""
 
-    plan: GemmPlan
-    kind: str  # the letter of the result's dtype
-    rounded: bool = False  # whether float32 operands are rounded to 16 bits first
-    function: str | None = None
+    function: str | None  # its name in `Library`; None if the product takes several steps
+    shape: tuple[int, ...]
+    kind: np.dtype  # that of the result
+    swapped: bool = False
     batched: int = 0  # the number of matrices, if their addresses are passed
-    head: tuple[int, ...] = ()
-    first: tuple[int, ...] = ()
-    second: tuple[int, ...] = ()
-    out: tuple[int, ...] = ()
+    double: bool = False  # whether alpha and beta are float64
+    head: tuple[Any, ...] = ()
+    first: tuple[Any, ...] = ()
+    second: tuple[Any, ...] = ()
+    out: tuple[Any, ...] = ()
+    plan: Any = None
 
 
 @lru_cache(maxsize=8192)
 def _prepared(
-    a_shape: Any, a_strides: Any, a_kind: str, b_shape: Any, b_strides: Any, b_kind: str, precision: str,
-    dtype: str | None, out_shape: Any, out_strides: Any, out_kind: str | None,
+    a_shape: Any, a_strides: Any, a_dtype: np.dtype, b_shape: Any, b_strides: Any, b_dtype: np.dtype, precision: str,
+    dtype: Any, out_shape: Any = None, out_strides: Any = None, out_dtype: np.dtype | None = None,
 ) -> _Call:  # fmt: skip
     """Return how a product of arrays of these shapes and strides, in bytes, is computed."""
-    kind = _result_kind(a_kind, b_kind, dtype, out_kind)
+    kind = _result_dtype(a_dtype, b_dtype, None if dtype is None else np.dtype(dtype), out_dtype)
 
-    def view(shape: Any, strides: Any, kind: str) -> View:
-        item = np.dtype(kind).itemsize
-        return View(shape, tuple(s // item for s in strides))
+    def view(shape: Any, strides: Any, dtype: np.dtype) -> View:
+        return View(shape, tuple(s // dtype.itemsize for s in strides))
 
     out = None if out_shape is None else view(out_shape, out_strides, kind)
-    plan = plan_gemm(view(a_shape, a_strides, a_kind), view(b_shape, b_strides, b_kind), out)
-    if any(plan.copied) or plan.expanded or 0 in (*plan.shape, a_shape[-1]):
-        return _Call(plan, kind)
-    if a_kind == "f" and _is_rounded(precision, plan.sizes):
-        return _Call(plan, kind, rounded=True)
-    return _described(plan, a_kind, kind, precision)
+    plan = plan_gemm(view(a_shape, a_strides, a_dtype), view(b_shape, b_strides, b_dtype), out)
+    several = any(plan.copied) or plan.expanded or 0 in (*plan.shape, a_shape[-1])
+    if several or (a_dtype.char == "f" and _is_rounded(precision, plan.sizes)):
+        return _Call(None, plan.shape, kind, plan=plan)
+    return _described(plan, a_dtype.char, kind, precision)
 
 
-def _result_kind(a: str, b: str, dtype: str | None, out: str | None) -> str:
-    if a != b or a not in RESULTS:
-        raise ValueError(
-            f"gemm: both operands must be float32, float64, float16 or bf16 in uint16, got {np.dtype(a)} and "
-            f"{np.dtype(b)}"
-        )
-    kind = out or dtype or RESULTS[a][0]
-    if kind not in RESULTS[a] or (dtype or kind) != kind:
-        allowed = " or ".join(str(np.dtype(k)) for k in RESULTS[a])
-        raise ValueError(f"gemm: the result of {np.dtype(a)} operands must be {allowed}, got {np.dtype(kind)}")
+def _result_dtype(a: np.dtype, b: np.dtype, dtype: np.dtype | None, out: np.dtype | None) -> np.dtype:
+    if a != b or a.char not in RESULTS:
+        raise ValueError(f"gemm: both operands must be float32, float64, float16 or bf16 in uint16, got {a} and {b}")
+    allowed = [np.dtype(kind) for kind in RESULTS[a.char]]
+    kind = out or dtype or allowed[0]
+    if kind not in allowed or (dtype or kind) != kind:
+        wanted = " or ".join(str(one) for one in allowed)
+        raise ValueError(f"gemm: the result of {a} operands must be {wanted}, got {out or dtype}")
     return kind
 
 
@@ -157,36 +159,39 @@ def _is_rounded(precision: str, sizes: tuple[int, int, int]) -> bool:
     return precision == "fp16" or (precision == "bf16" and m * n >= 1536 * (m + n))
 
 
-def _described(plan: GemmPlan, operand: str, result: str, precision: str) -> _Call:
+def _described(plan: GemmPlan, operand: str, result: np.dtype, precision: str) -> _Call:
     """Return the call of cuBLAS for a plan."""
     compute = COMPUTE["float64" if operand == "d" else precision if operand == "f" else "float32"]
-    ld_first, ld_second, ld_out = plan.leading
-    first, second, out = (TYPES[operand], ld_first), (TYPES[operand], ld_second), (TYPES[result], ld_out)
-    name, end, batched = "gemm", (compute, -1), 0
+    count = math.prod(plan.counts)
+    wide = max(*plan.sizes, *plan.leading, count) > INTEGER
+    size: Any = c_longlong if wide else int
+    types = TYPES[operand], TYPES[operand], TYPES[result.char]
+    first, second, out = ((kind, size(ld)) for kind, ld in zip(types, plan.leading, strict=True))
+    name, end = "gemm", (compute, -1)
     if len(plan.counts) == 1:
-        name, end = "gemm_strided", (*plan.counts, *end)
-        steps = [step[0] for step in plan.steps]
-        first, second, out = (*first, steps[0]), (*second, steps[1]), (*out, steps[2])  # type: ignore[assignment]
+        name, end = "gemm_strided", (size(count), *end)
+        steps = (c_longlong(step[0]) for step in plan.steps)
+        first, second, out = ((*own, step) for own, step in zip((first, second, out), steps, strict=True))
     elif plan.counts:
-        batched = int(np.prod(plan.counts))
-        name, end = "gemm_batched", (batched, *end)
-    if max(*plan.sizes, *plan.leading, batched, *plan.counts) > INTEGER:
-        name += "_64"
-    head = (*(int(t) for t in plan.transposed), *plan.sizes)
-    return _Call(plan, result, False, name, batched, head, first, second, (*out, *end))
+        name, end = "gemm_batched", (size(count), *end)
+    head = (*(int(t) for t in plan.transposed), *(size(n) for n in plan.sizes))
+    return _Call(
+        name + "_64" if wide else name, plan.shape, result, plan.swapped, count if len(plan.counts) > 1 else 0,
+        operand == "d", head, first, second, (*out, *end), plan,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=256)
 def _scalar(value: float, double: bool) -> Any:
     """Return the address of a number on the host, of the type in which cuBLAS adds up."""
-    return ctypes.byref((ctypes.c_double if double else ctypes.c_float)(value))
+    return byref((c_double if double else c_float)(value))
 
 
 def _addresses(plan: GemmPlan, first: int, second: int, out: int, item: int, out_item: int) -> Any:
     """Return the addresses of the matrices in the batches of first, second and out, computed on the device."""
     missing = (1,) * (3 - len(plan.counts))
     sizes = (*missing, *plan.counts)
-    count = int(np.prod(sizes))
+    count = math.prod(sizes)
     bases = [cupy.uint64(address) for address in (first, second, out)]
     bytes_ = [
         step * size
@@ -209,7 +214,7 @@ def _by_steps(call: _Call, a: Any, b: Any, out: Any, alpha: float, beta: float, 
     plan = call.plan
     if 0 in (*plan.shape, a.shape[-1]):
         return _of_nothing(plan, call.kind, out, beta)
-    if call.rounded:
+    if not any(plan.copied) and not plan.expanded:
         a, b = rounded_pair(a, b, precision)
         return gemm(a, b, out, alpha, beta, call.kind)
     copied_a, copied_b, copied_out = plan.copied
@@ -226,7 +231,7 @@ def _by_steps(call: _Call, a: Any, b: Any, out: Any, alpha: float, beta: float, 
     return out
 
 
-def _of_nothing(plan: GemmPlan, kind: str, out: Any, beta: float) -> Any:
+def _of_nothing(plan: GemmPlan, kind: np.dtype, out: Any, beta: float) -> Any:
     """Return beta out, the product over no elements."""
     if out is None:
         return cupy.zeros(plan.shape, kind)

@@ -27,8 +27,9 @@ def table_dtype(arrays: int) -> np.dtype[Any]:
 def tables(columns: Sequence[Sequence[Any]], chunk: int = CHUNK) -> Iterator[tuple[int, int, np.ndarray]]:
     """Yield tables of all tensors: the number of the first one, the number of chunks, and the table.
 
-    columns: a sequence of contiguous arrays for each kind, such as parameters and gradients; None and an empty array are null pointers.
-    The tables hold as many tensors as fit. One whose tensors are all empty is left out, as a launch needs a block.
+    columns: a sequence of contiguous arrays for each kind, such as parameters and gradients. None and an empty array
+    are null pointers. The tables hold as many tensors as fit. One whose tensors are all empty is left out, as a launch
+    needs a block.
     """
     dtype, room = table_dtype(len(columns)), ROOM[len(columns)]
     for start in range(0, len(columns[0]), room):
