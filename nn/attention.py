@@ -188,7 +188,9 @@ class MultiHeadAttention(Module):
             k_BHSK, v_BHSK = self.keys_values(memory_BSD)
         return self.attend(q_BHTK, k_BHSK, v_BHSK, visible, return_weights, causal)
 
-    def queries_keys_values(self, x_BTD: tl.Tensor, start: int = 0) -> tuple[tl.Tensor, tl.Tensor, tl.Tensor]:
+    def queries_keys_values(
+        self, x_BTD: tl.Tensor, start: int | tl.Tensor = 0
+    ) -> tuple[tl.Tensor, tl.Tensor, tl.Tensor]:
         """Project x to the queries, keys and values of all heads, each (B, H, T, K), in one product.
 
         start: the position of x[:, 0], by which `rotary` turns queries and keys; above 0 if a cache holds earlier ones.

@@ -134,13 +134,23 @@ class RotaryPositions(Module):
         self.head_width, self.base = head_width, base
         self._rows: tuple[tl.Tensor, tl.Tensor] | None = None  # computed when needed, in the dtype of x
 
-    def forward(self, x_BHTK: tl.Tensor, start: int = 0) -> tl.Tensor:
-        """Return x (..., T, K) turned by the angles of positions start, start + 1, ..."""
+    def forward(self, x_BHTK: tl.Tensor, start: int | tl.Tensor = 0) -> tl.Tensor:
+        """Return x (..., T, K) turned by the angles of positions start, start + 1, ...
+
+        With T = 1, `start` may be a Tensor (1,): a position on the device, for which `prepare` has made room.
+        """
+        if isinstance(start, tl.Tensor):
+            cos_1K, sin_1K = (rows[start] for rows in self._cos_sin(1, x_BHTK))
+            return x_BHTK * cos_1K + tl.roll(x_BHTK, self.head_width // 2, axis=-1) * sin_1K
         check_size("RotaryPositions", least=0, start=start)
         x_BHTK = with_width(self, x_BHTK, self.head_width, x_BHTK, "...")
         end, half = start + x_BHTK.shape[-2], self.head_width // 2
         cos_TK, sin_TK = (rows[start:end] for rows in self._cos_sin(end, x_BHTK))
         return x_BHTK * cos_TK + tl.roll(x_BHTK, half, axis=-1) * sin_TK  # rolled: x_i and x_j change places
+
+    def prepare(self, length: int, like: tl.Tensor) -> None:
+        """Compute the angles of `length` positions, on the backend and in the dtype of `like`."""
+        self._cos_sin(length, like)
 
     def _cos_sin(self, length: int, like: tl.Tensor) -> tuple[tl.Tensor, tl.Tensor]:
         """Return at least `length` rows of cos(t f_i), and of sin(t f_i) with its sign, in the dtype of `like`.

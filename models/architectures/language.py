@@ -69,7 +69,7 @@ class LanguageState:
     """The state between decoding steps. It is immutable: a step returns a new state."""
 
     ids_BT: Any
-    """An array where the ids are: before the first token the prompts (B, S); then <s>, prompt and the tokens so far, (B, t)."""
+    """An array: before the first token the prompts (B, S); then <s>, prompt and the tokens so far, (B, t)."""
     own: tuple[KeyValueCache, ...]
     """For each layer, keys and values (B, H, t, K) of these tokens; empty before the first token."""
 
@@ -120,7 +120,7 @@ class LanguageModel(EncoderDecoder):
     # ---- all positions at once ----
 
     def encode(self, source_ids: TensorLike, source_visible: tl.Tensor | None = None) -> Any:
-        """Return the prompts (B, S), which are read in the first step. Errors: ValueError for padding in them, on the host."""
+        """Return the prompts (B, S), which are read in the first step. Errors: ValueError for padding, on the host."""
         ids_BS = checked_ids(source_ids, "LanguageModel")
         if isinstance(ids_BS, np.ndarray) and (ids_BS == PAD).any():
             lengths = sorted({*np.count_nonzero(ids_BS != PAD, axis=1).tolist()})
@@ -130,9 +130,7 @@ class LanguageModel(EncoderDecoder):
             )
         return ids_BS if ids_BS.size else ids_BS.astype(np.int64)  # an empty list would be an array of floats
 
-    def decoder_output(
-        self, target_ids: TensorLike, memory: Any, source_visible: tl.Tensor | None = None
-    ) -> tl.Tensor:
+    def decoder_output(self, target_ids: TensorLike, memory: Any, source_visible: tl.Tensor | None = None) -> tl.Tensor:
         """Return the vectors (B, T, D) that the logits are computed from, after the prompts (B, S)."""
         ids_BT, prompt = checked_ids(target_ids, "LanguageModel"), memory.shape[1]
         if prompt:

@@ -19,7 +19,7 @@ from tensorlib.ops.next_position import DecoderLayer, SubLayer, decoder_step, pa
 if TYPE_CHECKING:
     from models.architectures.transformer import Transformer
 
-__all__ = ["PreparedDecoder", "can_prepare"]
+__all__ = ["PreparedDecoder", "can_prepare", "takes_part_alone"]
 
 FEWEST_SOURCES = 8  # for fewer, compiling, which takes seconds once on a machine, takes longer than decoding
 
@@ -48,7 +48,7 @@ def can_prepare(
         if not is_mask or visible.shape not in ((sources, length), (sources, 1, 1, length)):
             return False
     known = _is_known(model, layer, add_norm)
-    return known and not any(map(_does_more, _modules(model))) and _are_alike([memory_BSD, *_weights(model)])
+    return known and all(map(takes_part_alone, _modules(model))) and _are_alike([memory_BSD, *_weights(model)])
 
 
 def _is_known(model: Transformer, layer_class: type, add_norm_class: type) -> bool:
@@ -87,10 +87,10 @@ def _are_alike(tensors: list[tl.Tensor]) -> bool:
     return dtypes in ({"f"}, {"d"})
 
 
-def _does_more(module: nn.Module) -> bool:
-    """Return whether a module has hooks, dropout that acts, or a method of its own."""
+def takes_part_alone(module: nn.Module) -> bool:
+    """Return whether a module has no hooks, no dropout that acts, and no method of its own."""
     own = any(callable(v) and not isinstance(v, nn.Module) for name, v in vars(module).items() if name[0] != "_")
-    return bool(own or module.training or module._hooks or module._pre_hooks)
+    return not (own or module.training or module._hooks or module._pre_hooks)
 
 
 class PreparedDecoder:

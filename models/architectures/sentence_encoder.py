@@ -9,10 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 import nn
 import tensorlib as tl
@@ -26,6 +26,9 @@ from models.text.subwords import Subwords, Tokenizer
 from models.text.tokens import BOS, EOS, PAD
 from tensorlib.exchange.safetensors import load_with_metadata
 from tensorlib.messages import shown
+
+if TYPE_CHECKING:
+    from tensorlib.engine.value import TensorLike
 
 __all__ = ["SentenceEncoder", "SentenceEncoderConfig", "Side"]
 
@@ -130,7 +133,7 @@ class SentenceEncoder(nn.Module):
         """The width of the vectors."""
         return self.config.projection or self.config.width
 
-    def forward(self, ids: ArrayLike, side: Side = "source") -> tl.Tensor:
+    def forward(self, ids: TensorLike, side: Side = "source") -> tl.Tensor:
         """Return the vectors (B, D) of sentences (B, S); a sentence of nothing but `PAD` gives zeros."""
         tower = self.towers[SIDES.index(side) if self.config.towers == "separate" else 0]
         return tl.normalize(tower(checked_ids(ids, "SentenceEncoder")))

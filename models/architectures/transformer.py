@@ -16,6 +16,7 @@ import nn
 import tensorlib as tl
 from models.architectures.decoder_state import DecoderState, KeyValueCache
 from models.architectures.encoder_decoder import EncoderDecoder, checked_ids, ids_array, vocabulary_problems
+from models.architectures.fixed_decoder import FixedDecoder, FixedDecoders, can_fix
 from models.architectures.indexed_state import IndexedState
 from models.architectures.layers import LayersConfig, PositionKind, Positions, make_positions, with_positions
 from models.architectures.prepared import can_prepare
@@ -106,6 +107,7 @@ class Transformer(EncoderDecoder):
         self.encoder = Encoder(config, generator)
         self.decoder = Decoder(config, generator)
         self.make_output(config.target_vocabulary, generator)
+        self._fixed_decoders = FixedDecoders()
 
     # ---- all positions at once ----
 
@@ -160,12 +162,20 @@ class Transformer(EncoderDecoder):
         x_B1D, own = self.decoder.step(x_B1D, state)
         return self.logits(x_B1D)[:, 0], replace(state, length=state.length + 1, own=own)
 
+    def fixed_decoder(self, sources: int, beam: int, longest: int, source_length: int) -> FixedDecoder | None:
+        """Return a decoder with at least this room, whose shapes never change; None if no step can be recorded."""
+        plain = type(self) is Transformer and type(self.decoder) is Decoder
+        fits = plain and can_fix(self, DecoderLayer)
+        return self._fixed_decoders.get(self, sources, beam, longest, source_length) if fits else None
+
     @property
     def longest_target(self) -> int | None:
         """The most tokens that can be decoded: the number of learned positions; the others have no limit."""
         return self.config.max_length if self.config.positions == "learned" else None
 
-    def _embed(self, embedding: nn.Embedding, positions: Positions | None, ids: TensorLike, start: int = 0) -> tl.Tensor:
+    def _embed(
+        self, embedding: nn.Embedding, positions: Positions | None, ids: TensorLike, start: int = 0
+    ) -> tl.Tensor:
         return self.dropout(with_positions(embedding(checked_ids(ids, "Transformer")), positions, start))
 
 

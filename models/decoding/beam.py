@@ -14,8 +14,11 @@ import numpy as np
 import tensorlib as tl
 from models.decoding import token_by_token
 from models.decoding.checks import next_logits, require_finite
+from models.decoding.device_beam import beam_search_on_device
+from models.decoding.history import History
 from models.decoding.hypothesis import Hypothesis
 from models.decoding.hypothesis import length_penalty as penalty
+from models.decoding.on_device import fixed_decoder
 from models.decoding.protocols import State, SteppingModel
 from models.decoding.settings import DEFAULT_BEAM, DEFAULT_LENGTH_PENALTY
 from models.text.tokens import BOS, EOS
@@ -62,6 +65,10 @@ def beam_search(
     if not math.isfinite(length_penalty):
         raise ValueError(f"beam_search: a finite length_penalty is required, got {length_penalty}")
     limit_B = token_by_token.limits(model, sources, min_length, max_length)
+    with model.evaluating(), tl.no_grad():
+        if (decoder := fixed_decoder(model, sources, limit_B, beam)) is not None:
+            targets = beam_search_on_device(decoder, sources, limit_B, length_penalty, n_best, min_length)
+            return [sorted(found, key=lambda h: -h.score)[:n_best] for found in targets]
     beams = Beams(limit_B, beam, length_penalty, n_best, min_length)
     if beams.open_BN.any():
         with model.evaluating(), tl.no_grad(), tl.threads(), np.errstate(all="ignore"):  # what overflows raises below
@@ -99,7 +106,7 @@ class Beams:
         self.found: list[list[Hypothesis]] = [[] for _ in range(sentences)]  # for each sentence, in order of discovery
         for i in np.flatnonzero(limit_B <= 0):
             self.found[i].append(Hypothesis.from_ids([], [], alpha))
-        self.history = _History()
+        self.history = History()
         self.sentence_B, self.limit_B = np.arange(sentences), limit_B
         self.open_BN = np.zeros((sentences, beam), bool)
         self.open_BN[:, 0] = limit_B > 0
@@ -179,33 +186,3 @@ class Beams:
                 length = limit if self.alpha >= 0 else min(max(self.length, self.min_length) + 1, limit)
                 may_win_B[b] = best_B[b] / penalty(length, self.alpha) > to_beat
         return may_win_B
-
-
-class _History:
-    """All tokens so far, each with the number of the one before it: what targets have in common is kept once.
-
-    A token is numbered within its step.
-    """
-
-    def __init__(self) -> None:
-        self.tokens: list[np.ndarray] = []
-        self._log_probs: list[np.ndarray] = []
-        self._before: list[np.ndarray] = []
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def add(self, before_BN: np.ndarray, tokens_BN: np.ndarray, log_probs_BN: np.ndarray) -> np.ndarray:
-        """Add a token after each of those with the numbers `before_BN`; return the numbers of the new ones."""
-        self._before.append(before_BN.ravel())
-        self.tokens.append(tokens_BN.ravel())
-        self._log_probs.append(log_probs_BN.ravel())
-        return np.arange(tokens_BN.size).reshape(tokens_BN.shape)
-
-    def targets(self, last: np.ndarray) -> tuple[list[list[int]], list[list[float]]]:
-        """Return the ids and log-probabilities of the targets that end in these tokens of the latest step."""
-        ids, log_probs = np.empty((len(last), len(self)), np.int64), np.empty((len(last), len(self)))
-        for t in reversed(range(len(self) if len(last) else 0)):
-            ids[:, t], log_probs[:, t] = self.tokens[t][last], self._log_probs[t][last]
-            last = self._before[t][last]
-        return ids.tolist(), log_probs.tolist()

@@ -16,6 +16,7 @@ import numpy as np
 import tensorlib as tl
 from models.decoding.checks import next_logits, require_finite, require_ids, require_methods
 from models.decoding.hypothesis import Hypothesis, length_limits
+from models.decoding.on_device import fixed_decoder, greedy_on_device
 from models.decoding.protocols import STEPPING, State, SteppingModel, longest_target
 from models.text.batching import pad
 from models.text.random_bits import unit_interval
@@ -65,6 +66,9 @@ def greedy(
         return np.where(best_B2[:, 0] == EOS, best_B2[:, 1], best_B2[:, 0]), largest_B
 
     limit_B = limits(model, sources, min_length, max_length)
+    with model.evaluating(), tl.no_grad():
+        if (decoder := fixed_decoder(model, sources, limit_B, beam=1)) is not None:
+            return greedy_on_device(decoder, sources, limit_B, min_length)
     targets = decode_loop(model, sources, limit_B, choose)
     return [ids[:-1] if ids and ids[-1] == EOS else ids for ids in targets]
 

@@ -1,6 +1,7 @@
 """Checkpoints: one safetensors file holds everything that resuming a run needs, and a digest to verify it.
 
-The tensors are named `model.NAME`, `optimizer.NAME` and, with a moving average, `latest.NAME`. The metadata is JSON:
+The tensors are named `model.NAME`, `optimizer.NAME` and, with a moving average, `latest.NAME`; in fp16 `scale.NAME` is
+the state of the loss scale. The metadata is JSON:
 the format number, the other fields of `Checkpoint`, and a digest of everything, because safetensors detects a truncated
 file but not a flipped bit.
 """
@@ -96,6 +97,8 @@ class Checkpoint:
     data: str  # digest of the text
     # If `model` is a moving average: the weights that training continues from.
     latest: dict[str, np.ndarray] = field(default_factory=dict)
+    # In fp16: the scale of the loss, and after how many good steps.
+    scale: dict[str, np.ndarray] = field(default_factory=dict)
     # If `tensorlib average` wrote the file: the steps whose weights were averaged.
     averaged: list[int] = field(default_factory=list)
 
@@ -116,6 +119,7 @@ def parts(checkpoint: Checkpoint) -> tuple[dict[str, np.ndarray], dict[str, Any]
     tensors = {f"model.{name}": array for name, array in checkpoint.model.items()}
     tensors |= {f"optimizer.{name}": array for name, array in checkpoint.optimizer.items()}
     tensors |= {f"latest.{name}": array for name, array in checkpoint.latest.items()}
+    tensors |= {f"scale.{name}": array for name, array in checkpoint.scale.items()}
     metadata = {
         "format": FORMAT,
         "model": config_to_dict(checkpoint.model_config),
@@ -207,6 +211,7 @@ def _from_parts(tensors: Mapping[str, np.ndarray], metadata: dict[str, Any], whe
         tokenizer=checked_value(str, values["tokenizer"], where, "tokenizer"),
         data=checked_value(str, values["data"], where, "data"),
         latest=_part(tensors, "latest."),
+        scale=_part(tensors, "scale."),
         averaged=checked_value(list[int], values["averaged"], where, "averaged"),
     )
 

@@ -76,13 +76,15 @@ def check_tensors(tensors: Mapping[str, np.ndarray], config: Config, step: int, 
     if any(name.startswith("latest.") for name in tensors):
         expected |= {f"latest.{name}": shape for name, shape in shapes.items()}
     expected |= _optimizer_shapes(tensors, shapes)
+    if any(name.startswith("scale.") for name in tensors):
+        expected |= {"scale.scale": (), "scale.good": ()}
     problems = shape_mismatches(expected, {name: array.shape for name, array in tensors.items()})
     if problems:
         more = f"; and {len(problems) - 3:,} more" if len(problems) > 3 else ""
         listed = "; ".join(_cut(problem, 160) for problem in problems[:3])
         raise UserError(f"{where}: tensors that fit the file's own model are required; {listed}{more}")
     for name, array in tensors.items():
-        counts = name.startswith("optimizer.") and name.endswith(".steps")
+        counts = (name.startswith("optimizer.") and name.endswith(".steps")) or name == "scale.good"
         required = np.dtype(np.int64 if counts else np.float32)
         if array.dtype != required:
             raise UserError(f"{where}: {name} must have dtype {required}, got {array.dtype}")

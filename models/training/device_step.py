@@ -17,13 +17,22 @@ import tensorlib as tl
 from models.architectures.encoder_decoder import EncoderDecoder
 from models.runs.config import TrainConfig
 from models.text.batching import Batch
+from models.training.epochs import Epochs
 from models.training.ladder import SHAPES, Ladder
 from nn import optim
 from nn.averaging import ExponentialMovingAverage
 from tensorlib.arrays.backend import Array, Pending
 from tensorlib.engine.value import wrap
 
-__all__ = ["DeviceStep"]
+__all__ = ["DeviceStep", "ladder_for"]
+
+
+def ladder_for(config: TrainConfig, epochs: Epochs) -> Ladder | None:
+    """Return the shapes of the batches of a run; None if nothing is recorded, and batches stay as they are."""
+    if not config.capture:
+        return None
+    first = 1 if config.tokenizer.dropout else 3  # with BPE-dropout, each epoch takes as long as encoding the text
+    return Ladder.for_batches(np.concatenate([epochs.shapes(epoch) for epoch in range(first)]))
 
 
 class DeviceStep:
@@ -46,6 +55,7 @@ class DeviceStep:
         self._config, self._model, self._optimizer, self._average = config.optim, model, optimizer, average
         self._precision, self._ladder, self._number = config.precision, ladder, 0
         self._sums: _Sums | None = None
+        self.scale = optim.LossScale(backend=model.backend) if config.precision == "fp16" else None
         self._step, self._part = self._recorded(self._whole), self._recorded(self._add)
         self._finish = self._recorded(self._update)
 
@@ -85,12 +95,12 @@ class DeviceStep:
 
     def _whole(self, source_BS: Array | None, inputs_BT: Array, targets_BT: Array, per_token: Array) -> Array:
         loss = self._loss(source_BS, inputs_BT, targets_BT, per_token)
-        loss.backward()
+        self._scaled(loss).backward()
         return self._updated(loss)
 
     def _add(self, source_BS: Array | None, inputs_BT: Array, targets_BT: Array, per_token: Array) -> None:
         loss = self._loss(source_BS, inputs_BT, targets_BT, per_token)
-        loss.backward()
+        self._scaled(loss).backward()
         assert self._sums is not None
         self._sums.add(loss)
 
@@ -108,10 +118,16 @@ class DeviceStep:
             summed = self._model.loss(source_BS, inputs_BT, targets_BT, self._config.label_smoothing, "sum")
         return summed * wrap(per_token)
 
+    def _scaled(self, loss: tl.Tensor) -> tl.Tensor:
+        return loss if self.scale is None else self.scale(loss)
+
     def _updated(self, loss: tl.Tensor) -> Array:
         """Update the weights unless the loss or a gradient is not finite; return the step's three results."""
-        norm = optim.guarded_step(self._optimizer, loss, self._config.clip or None)
+        scale: Any = 1.0 if self.scale is None else self.scale.value
+        norm = optim.guarded_step(self._optimizer, loss, self._config.clip or None, scale)
         skipped: Any = self._optimizer.skipped
+        if self.scale is not None:
+            self.scale.update(skipped)
         if self._average is not None:
             self._average.update(lambda: self._number, unless=skipped)
         self._optimizer.zero_grad()

@@ -1,8 +1,8 @@
 """A few shapes for all batches of a run, because each shape of a captured step is recorded as a CUDA graph of its own.
 
-Batches differ in rows and in both lengths, so a run has hundreds of shapes. A ladder has a few, and each batch is padded
-with PAD to the one that adds the fewest positions. Padding is never read and has no loss, so it changes a loss only by
-rounding, but dropout then draws other numbers than for the batch itself.
+Batches differ in rows and in both lengths, so a run has hundreds of shapes. A ladder has a few, and each batch is
+padded with PAD to the one that adds the fewest positions. Padding is never read and has no loss, so it changes a loss
+only by rounding, but dropout then draws other numbers than for the batch itself.
 
 The shapes are those of the batches of the first epochs, merged two by two where that costs least. They follow from the
 config and the text alone, so a run that is resumed has the same ones.
@@ -24,7 +24,7 @@ from models.text.tokens import PAD
 
 __all__ = ["SHAPES", "Ladder", "positions"]
 
-SHAPES = 16  # at most; each takes a recording, and memory for its graph
+SHAPES = 24  # at most; each takes a recording, and memory for its graph
 COMPARED = 256  # merging compares all pairs of shapes
 COARSE = 8  # rows and lengths of a batch that no shape has room for are rounded up to multiples of this
 

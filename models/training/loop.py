@@ -22,11 +22,10 @@ from models.system.stopping import Stopped, Stopper
 from models.system.terminal import command, quoted
 from models.text.batching import Batch
 from models.training.curves import write_curves, write_samples
-from models.training.device_step import DeviceStep
+from models.training.device_step import DeviceStep, ladder_for
 from models.training.divergence import LOWER_RATE, Diverged, set_diverged_aside
 from models.training.epochs import Epochs
 from models.training.feeding import make_feeding
-from models.training.ladder import Ladder
 from models.training.log import ProgressDisplay, RunLog, read_log
 from models.training.milestones import estimated_steps, is_done, is_due, out_of_patience
 from models.training.optimizer import make_optimizer, make_schedule, unreached_peak
@@ -62,6 +61,7 @@ class Trainer:
         self.diverged = self.log.last_loss > self.worst_loss  # whether the latest loss is finite but huge
         self.resumed = self.progress.step > 0
         self.device_step = self._device_step()
+        self.saver.follow(self.device_step.scale if self.device_step else None)
         self.results, self._arrived = Results(), 0.0
 
     def train(self) -> None:
@@ -177,10 +177,7 @@ class Trainer:
         """Return what takes the steps of a model on a device; None for one on the host."""
         if self.model.backend.xp is np:
             return None
-        ladder = None
-        if self.config.capture:
-            epochs = 1 if self.config.tokenizer.dropout else 3  # with BPE-dropout, each takes as long as reading text
-            ladder = Ladder.for_batches(np.concatenate([self.epochs.shapes(epoch) for epoch in range(epochs)]))
+        ladder = ladder_for(self.config, self.epochs)
         return DeviceStep(self.config, self.model, self.optimizer, self.average, ladder)
 
     def _next_batches(self) -> list[Batch]:
@@ -246,7 +243,7 @@ class Trainer:
         with suppress(Exception):  # the device may have nothing more to say
             self.wait()
         limit = "--batch-tokens" if self.config.batch_tokens else "--batch-sentences"
-        newest = (f"; {step_checkpoints(self.run.path)[-1]} is saved" if step_checkpoints(self.run.path) else "")
+        newest = f"; {step_checkpoints(self.run.path)[-1]} is saved" if step_checkpoints(self.run.path) else ""
         graphs = ", and --no-capture, with which a run may also be resumed" if self.config.capture else ""
         return (
             f"train: out of memory in step {self.progress.step}; what needs less is a smaller {limit} with a larger "

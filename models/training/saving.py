@@ -52,6 +52,8 @@ class CheckpointSaver:
         self.run, self.config, self.model = run, run.config, run.model
         self.optimizer, self.average = optimizer, average
         self._tokenizer, self._data = tokenizer_digest(run.tokenizer), run.corpus.digest()
+        self.scale: optim.LossScale | None = None  # of a run in fp16, which sets it
+        self._scale: dict[str, np.ndarray] = {}  # that of the checkpoint that was restored
         self._saved = (-1, -1)  # step and latest validated step of the newest checkpoint
         self._stopgap: Path | None = None
         self._unpruned: Path | None = None  # a scheduled checkpoint, older ones than which may have to be removed
@@ -72,9 +74,16 @@ class CheckpointSaver:
             self.optimizer.load_state_dict(checkpoint.optimizer)
         except ValueError as error:
             raise CheckpointError(f"checkpoint {path}: {error}") from None
+        self._scale = checkpoint.scale
         tl.default_generator().state = checkpoint.progress.random
         self._record_saved(path, checkpoint.progress)
         return checkpoint.progress
+
+    def follow(self, scale: optim.LossScale | None) -> None:
+        """Restore the loss scale of a run in fp16, and save it from now on."""
+        self.scale = scale
+        if scale is not None and self._scale:
+            scale.load_state_dict(self._scale)
 
     def _require_beginning(self, warn: Callable[[str], None]) -> None:
         """Raise `UserError` if a run without a checkpoint was past its first one: its best weights would be lost."""
@@ -138,6 +147,7 @@ class CheckpointSaver:
             weights = self.model.state_dict()
         moments, latest = self.optimizer.state_dict(), self.model.state_dict() if self.average else {}
         arrays = [*weights.items(), *moments.items(), *latest.items()]
+        scale = self.scale.state_dict() if self.scale else {}
         bad = [name for name, array in arrays if not np.isfinite(array).all()]
         if bad:
             raise Diverged(f"finite weights are required; {bad[0]} is not finite at step {progress.step}")
@@ -145,7 +155,15 @@ class CheckpointSaver:
         # Like the text's paths, these say where and how a run was trained, not what it is.
         del config["backend"], config["capture"]
         checkpoint = Checkpoint(
-            weights, moments, self.model.config, progress, config, self._tokenizer, self._data, latest=latest
+            weights,
+            moments,
+            self.model.config,
+            progress,
+            config,
+            self._tokenizer,
+            self._data,
+            latest=latest,
+            scale=scale,
         )
         try:
             write_checkpoint(path, checkpoint)

@@ -74,7 +74,7 @@ class Backend:
         >>> pending.ready(), pending.value()
         (True, array([1., 1.]))
         """
-        return Pending(np.array(array))
+        return Pending(np.array(self.to_numpy(array)))
 
     def recorder(self) -> Recorder:
         """Return a new `Recorder`, by which `capture` records what runs on this backend, if it `records`."""

@@ -1,19 +1,23 @@
 """Training on a device: the same run as on the host, whose steps nothing waits for."""
 
-import re
+import io
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import tensorlib as tl
-from models.cli.main import main
+from models.cli.display import Display
 from models.runs.checkpoint import read_checkpoint, step_checkpoints
 from models.system.errors import UserError
+from models.system.stopping import Stopper
 from models.training import loop, start
 from models.training.divergence import Diverged
 from models.training.results import MOST, Results, TakenStep
+from tensorlib.arrays.backend import Pending
 from tests.conftest import backend_named
+from tests.emulated_gpu.device import counted
 from tests.small_runs import config_maker, language_config_maker, log_of, trainer_for
 from tests.transfers import counted_transfers
 
@@ -25,7 +29,7 @@ def make_config(tmp_path):
 
 @pytest.fixture(params=["strict", "cupy"])
 def device(request):
-    """A GPU, or one of its stand-ins."""
+    """Return a GPU, or one of its stand-ins."""
     return backend_named(request.param)
 
 
@@ -231,22 +235,19 @@ def test_a_run_continues_on_the_other_backend(make_config, tmp_path, device, fir
         patch.setattr(start, "open_backend", lambda name: homes.popitem()[1])
         trainer = loop.Trainer(*_resumed(tmp_path / "run", steps=12))
     trainer.train()
-    losses = [[entry["loss"] for entry in log_of(tmp_path / name) if entry["kind"] == "train"] for name in ("whole", "run")]
+    losses = [
+        [entry["loss"] for entry in log_of(tmp_path / name) if entry["kind"] == "train"] for name in ("whole", "run")
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def _resumed(path, **changed):
-    import io
-
-    from models.cli.display import Display
-    from models.system.stopping import Stopper
-
     stopper = Stopper()
     return start.resume_run(path, stopper, ("command line", changed)), Display(io.StringIO()), stopper
 
 
 def test_results_come_in_order_and_only_a_few_steps_late():
-    class Slow(tl.arrays.backend.Pending if hasattr(tl, "arrays") else object):
+    class Slow(Pending):
         def __init__(self, number):
             self.number = number
 
@@ -263,3 +264,43 @@ def test_results_come_in_order_and_only_a_few_steps_late():
         assert len(seen) == max(number - MOST, 0)
     seen += [result.loss for result in results.arrived(wait=True)]
     assert seen == list(range(1, 11))
+
+
+# ---- fp16, and what a captured step does beside its kernels ----
+
+
+def test_fp16_scales_the_loss_and_a_checkpoint_holds_the_scale(make_config, tmp_path):
+    device = backend_named("cupy")
+    config = make_config(steps=3, validate_every=3, optim={"accumulate": 2}, model={"dropout": 0.0})
+    losses = {}
+    for name in ("float32", "fp16"):
+        trainer = trainer_on(device, replace(config, precision=name), tmp_path / name)
+        trainer.train()
+        losses[name] = [entry["loss"] for entry in log_of(tmp_path / name) if entry["kind"] == "train"]
+    assert losses["fp16"] == pytest.approx(losses["float32"], rel=0.01) and losses["fp16"] != losses["float32"]
+    path = step_checkpoints(tmp_path / "fp16")[-1]
+    saved = read_checkpoint(path).scale
+    assert saved["scale"] == 2**16 and saved["good"] == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start, "open_backend", lambda name: device)
+        patch.setattr(start, "require_precision", lambda config: None)
+        resumed = loop.Trainer(*_resumed(tmp_path / "fp16", steps=6))
+    assert resumed.device_step.scale.state_dict() == saved
+    resumed.log.close()
+    resumed.run.lock.release()
+
+
+def test_a_replayed_step_launches_one_graph_and_waits_for_nothing(make_config, tmp_path):
+    """Counted by the emulated GPU; a real one does not count."""
+    device = backend_named("cupy")
+    if os.environ.get("TENSORLIB_TEST_GPU") != "emulated":
+        pytest.skip("a real GPU does not count")
+    trainer = trainer_on(device, make_config(batch_sentences=26, **ONE), tmp_path / "run")
+    for _ in range(4):
+        trainer.step()
+    with counted() as found:
+        trainer.step()
+    assert found.graph_launches == 1
+    assert found.uploads == 1, found  # the batch, and the numbers that change from step to step
+    # The copy of the three results, and the event of one that has arrived: neither waits for this step.
+    assert found.fetches <= 1 and found.synchronisations <= 1, found

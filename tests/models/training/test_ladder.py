@@ -29,7 +29,7 @@ def test_a_few_shapes_serve_all_batches_and_padding_costs_little(limit, added):
     lengths = captions()
     ladder = Ladder.for_batches(np.concatenate([shapes_of(lengths, epoch, **limit) for epoch in range(3)]))
     later = np.concatenate([shapes_of(lengths, epoch, **limit) for epoch in range(3, 6)])
-    assert len(np.unique(later, axis=0)) > 5 * SHAPES
+    assert len(np.unique(later, axis=0)) > 3 * SHAPES
     used = [ladder.shape_for(tuple(shape)) for shape in later.tolist()]
     assert np.mean([shape in ladder.shapes_N3.tolist() for shape in map(list, used)]) > 0.98
     assert 0 < ladder.added(later) < added
