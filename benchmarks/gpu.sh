@@ -7,4 +7,5 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 export PYTHONPATH="${here%/*}:$here${PYTHONPATH:+:$PYTHONPATH}"
+export TENSORLIB_KERNELS=${TENSORLIB_KERNELS-numpy}  # compiling those for the CPU would take longer than they run
 exec "${PYTHON:-python3}" -m gpu "$@"

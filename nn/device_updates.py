@@ -75,8 +75,7 @@ def note_written(parameters: Sequence[tl.Tensor]) -> None:
 
 def depend(get: Callable[[], object]) -> None:
     """Let a step that is being recorded be recorded anew when ``get()`` returns another object."""
-    capture: Any = current_capture()
-    if capture is not None and hasattr(capture, "depends_on"):
+    if (capture := current_capture()) is not None:
         capture.depends_on(get)
 
 

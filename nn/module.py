@@ -16,7 +16,7 @@ from nn.hooks import ForwardHook, ForwardPreHook, Hooks, call_with_hooks
 from nn.parameter import Buffer, Parameter
 from nn.states import IncompatibleKeys, by_first_name, converted_arrays, every_name, host_arrays, shape_mismatches
 from tensorlib.arrays.backend import Array
-from tensorlib.arrays.capturing import current_capture
+from tensorlib.arrays.capturing import current_capture, note_read
 from tensorlib.arrays.conversion import numeric_dtype
 from tensorlib.engine.recording import STATE
 from tensorlib.messages import kind_of
@@ -293,6 +293,7 @@ class Module(CheckedAttributes):
         """Set the gradients of all parameters to None."""
         for parameter in self.parameters():
             parameter.grad = None
+            note_read(parameter)
 
     def train(self, mode: bool = True) -> Self:
         """Switch this module and all modules below it to training mode, in which dropout acts; return self.

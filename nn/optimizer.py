@@ -128,6 +128,8 @@ class Optimizer:
 
     def checked_gradients(self) -> dict[str, Array]:
         """Return the gradients of those parameters that a step updates, by name; raise what `step` raises."""
+        for parameter in self.parameters.values():
+            note_read(parameter)
         trained = {name: p for name, p in self.parameters.items() if p.grad is not None and p.requires_grad}
         if not trained:
             raise RuntimeError(
@@ -250,7 +252,6 @@ class Optimizer:
         grad, kind = parameter.grad, type(self).__name__
         if not isinstance(grad, tl.Tensor):
             raise TypeError(f"{kind}: the gradient of {name} must be a Tensor, got {kind_of(grad)}")
-        note_read(parameter)
         if grad.shape != parameter.shape:
             raise ValueError(f"{kind}: the gradient of {name} must have its shape {parameter.shape}, got {grad.shape}")
         if type(grad.array) is not type(parameter.array):

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from contestants.ours import model_of
-from sizes import SMOOTHING, Size, batch_of
+from sizes import Size, batch_of
 
 import tensorlib as tl
 from gpu.device import open_backend
-from gpu.ours import captured, in_precision
+from gpu.ours import train
 from gpu.part import Turn, problem
 from gpu.step import OURS
 from nn import optim
@@ -47,7 +47,7 @@ def run(turn: Turn) -> None:
         return {"text": text, "value": different} | failure(different > 0, text)
 
     attempt(turn, "GPU and CPU, float64, dropout", near)
-    for precision in ("float32", "tf32", "bf16"):
+    for precision in ("float32", "tf32", "bf16", "fp16"):
         attempt(turn, f"three runs, {precision}", lambda p=precision: same([{"precision": p}] * 3))
         attempt(
             turn,
@@ -57,7 +57,7 @@ def run(turn: Turn) -> None:
     attempt(
         turn,
         "captured and uncaptured, guarded step with clipping",
-        lambda: same([{"guarded": True, "capture": True}, {"guarded": True}]),
+        lambda: same([{"clip": 1.0, "capture": True}, {"clip": 1.0}]),
     )
 
 
@@ -81,32 +81,14 @@ def weights_after(
     dtype: str = "float32",
     precision: str = "float32",
     capture: bool = False,
-    guarded: bool = False,
+    clip: float | None = None,
 ) -> np.ndarray:
     """Return all weights of a model with dropout after some steps, in one array on the host."""
     tl.seed(0)
     model = model_of(size).astype(dtype).to(backend)
     optimizer = optim.Adam(model.named_parameters(), 1e-3)
-    in_precision(precision)
-    update = guarded_update(optimizer) if guarded else lambda loss: optimizer.step()
-
-    def step(source: Any, target_in: Any, target_out: Any) -> tl.Tensor:
-        optimizer.zero_grad()
-        with tl.precision(precision):
-            loss = model.loss(source, target_in, target_out, label_smoothing=SMOOTHING)
-        loss.backward()
-        update(loss)
-        return loss.detach()
-
-    run = captured(step) if capture else step
+    step = train(optimizer, model, precision, capture, clip)
     for i in range(steps):
         optimizer.learning_rate = 1e-3 / (1 + i)  # which a captured step has to notice
-        run(*batch_of(size))
+        step(*batch_of(size))
     return np.concatenate([np.asarray(tl.Tensor(p.data).numpy()).ravel() for p in model.parameters()])
-
-
-def guarded_update(optimizer: Any) -> Callable[[tl.Tensor], object]:
-    """Return the update that clips, and skips what is not finite, on the device."""
-    from nn.optim import guarded_step
-
-    return lambda loss: guarded_step(optimizer, loss, max_norm=1.0)

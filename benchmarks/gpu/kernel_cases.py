@@ -68,10 +68,19 @@ def cross_entropy(make: Arrays, gradient: bool = False) -> Case:
 
 
 def sum_rows(make: Arrays) -> Case:
-    """Sum gradients of an embedding, whose ids are as frequent as words: the k-th about 1/k."""
-    rows, words = make.scale.rows, make.scale.words
-    ids = make.array((words ** make.rng.random(rows)).astype("int64") - 1)
-    return run("sum_rows_formula", *make.rows(1), ids, words)
+    """Sum gradients of an embedding."""
+    return run("sum_rows_formula", *make.rows(1), words_of(make), make.scale.words)
+
+
+def scatter_add(make: Arrays) -> Case:
+    """Add rows into the rows of a larger array, as the gradient of an index."""
+    return run("scatter_add_formula", *make.rows(1), words_of(make), (make.scale.words, make.scale.width))
+
+
+def words_of(make: Arrays) -> Any:
+    """Return an id for each row, as frequent as words: the k-th about 1/k."""
+    words = make.scale.words
+    return make.array((words ** make.rng.random(make.scale.rows)).astype("int64") - 1)
 
 
 def adam(make: Arrays) -> Case:
@@ -184,7 +193,9 @@ CASES: dict[str, dict[str, Build]] = {
     "linear_relu_gradient": {"": linear_relu_gradient},
     "cross_entropy_formula": {"": cross_entropy},
     "cross_entropy_gradient": {"": partial(cross_entropy, gradient=True)},
+    "erf_formula": {"": lambda make: run("erf_formula", *make.rows(1))},
     "sum_rows_formula": {"": sum_rows},
+    "scatter_add_formula": {"": scatter_add},
     "adam_update": {"": adam},
     "sgd_update": {"": sgd},
     "average_update": {"": average},
@@ -193,6 +204,7 @@ CASES: dict[str, dict[str, Build]] = {
     "sgd_steps": {"": sgd_steps},
     "average_steps": {"": average_steps},
     "step_guard": {"": step_guard},
+    "loss_scale_update": {},  # of two numbers
     "sampled_linear_formula": {"": sampled_linear},
     "sampled_linear_gradient": {"": partial(sampled_linear, gradient=True)},
 }

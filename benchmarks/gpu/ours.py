@@ -19,6 +19,7 @@ from nn import optim
 __all__ = ["attention", "captured", "decoding", "in_precision", "step", "train"]
 
 LIBRARY = f"tensorlib {tl.__version__}"
+Step = Callable[..., tl.Tensor]
 
 
 def captured(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,20 +37,40 @@ def in_precision(name: str) -> Any:
         raise ImportError(str(error)) from None
 
 
-def train(model: Any, precision: str, capture: bool) -> Callable[..., tl.Tensor]:
-    """Return a training step as one writes it: forward, backward, Adam; the loss stays on the device."""
-    optimizer = optim.Adam(model.named_parameters(), 1e-4)
+def train(optimizer: Any, model: Any, precision: str, capture: bool, clip: float | None = None) -> Step:
+    """Return a training step as one writes it: forward, backward, update; the loss stays on the device.
+
+    With `clip` and in fp16, whose gradients may overflow, the update is guarded.
+    """
     in_precision(precision)
+    scale = loss_scale(model) if precision == "fp16" else None
+    if clip or scale:
+        from nn.optim import guarded_step
 
     def step(source: Any, target_in: Any, target_out: Any) -> tl.Tensor:
         optimizer.zero_grad()
         with tl.precision(precision):
             loss = model.loss(source, target_in, target_out, label_smoothing=SMOOTHING)
+        if scale:
+            scale(loss).backward()
+            guarded_step(optimizer, loss, clip, scale.value)
+            scale.update(optimizer.skipped)
+            return loss.detach()
         loss.backward()
-        optimizer.step()
+        if clip:
+            guarded_step(optimizer, loss, clip)
+        else:
+            optimizer.step()
         return loss.detach()
 
     return captured(step) if capture else step
+
+
+def loss_scale(model: Any) -> Any:
+    """Return a dynamic loss scale on the model's backend; ImportError where there is none."""
+    from nn.optim import LossScale
+
+    return LossScale(backend=next(iter(model.parameters())).backend)
 
 
 def step(size: Sequence[int], backend: str, precision: str, capture: bool, warm: int = 4) -> Timed:
@@ -60,7 +81,8 @@ def step(size: Sequence[int], backend: str, precision: str, capture: bool, warm:
 
     def build() -> Callable[[], Loss]:
         tl.seed(0)
-        run = train(model.to(backend), precision, capture)
+        model.to(backend)
+        run = train(optim.Adam(model.named_parameters(), 1e-4), model, precision, capture)
         return lambda: Loss(run(*ids))
 
     return Timed(LIBRARY, {precision: build}, wait, peak, warm, free)
@@ -103,6 +125,7 @@ def decoding(
 ) -> Timed:
     """Decode batches of sources, each target as long as its batch's longest source; steps are named "beam 1, 50"."""
     from models.decoding.beam import beam_search  # imports portalocker, which training does not need
+    from models.decoding.token_by_token import greedy
 
     wait, peak, free = open_backend(backend)
     model = model_of(Size(*size), dropout=0.0).eval()
@@ -113,13 +136,16 @@ def decoding(
 
     def build(beam: int, given: list[list[list[int]]]) -> Callable[[], int]:
         def run() -> int:
-            return sum(
-                len(found[0].tokens)
-                for sources in given
-                for found in beam_search(model, sources, beam, max_length=max(map(len, sources)))
-            )
+            count = 0
+            for sources in given:
+                limit = max(map(len, sources))
+                if beam == 1:
+                    count += sum(map(len, greedy(model, sources, max_length=limit)))
+                else:
+                    count += sum(len(found[0].tokens) for found in beam_search(model, sources, beam, max_length=limit))
+            return count
 
         return run
 
     steps = {f"beam {beam}, {name}": partial(build, beam, given) for name, given in batches.items() for beam in beams}
-    return Timed(LIBRARY, steps, wait, peak, 2, free)
+    return Timed(LIBRARY, steps, wait, peak, 3, free)

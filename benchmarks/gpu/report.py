@@ -87,6 +87,8 @@ def figure(row: Row) -> str:
         text += f", {row['result'] / row['value']:,.0f} tokens/s"
     if "flops" in row:
         text += f", {amount(row['flops'] / row['value'], 'FLOP/s')}"
+    if row.get("clocks"):
+        text += f", at {row['clocks']['clocks.sm']}"
     if "seconds" in row:
         text += f", {amount(row['seconds'], 's')}"
     return text

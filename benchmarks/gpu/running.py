@@ -25,6 +25,7 @@ class Process:
 
     def __init__(self, part: Part, settings: Mapping[str, Any], folder: Path) -> None:
         self.part, self.late = part, False
+        self.found: dict[str, Any] = {}
         self.rows_file, self.log = folder / "parts" / f"{part.name}.jsonl", folder / "parts" / f"{part.name}.log"
         self.rows_file.parent.mkdir(parents=True, exist_ok=True)
         self.rows_file.write_text("")
@@ -53,24 +54,37 @@ class Process:
             self.process.stdin.write("go\n")
             self.process.stdin.close()
 
-    def finish(self, seconds: float) -> dict[str, Any]:
-        """Wait for the end, or end the part after these seconds; return its state and its rows."""
+    def finish(self, seconds: float) -> None:
+        """Wait for the end, or end the part after these seconds; `found` then has its state and its rows."""
         began = time.monotonic()
         try:
-            status = self.process.wait(max(seconds, 0))
+            status = self.wait(max(seconds, 0))
         except subprocess.TimeoutExpired:
             status = None
+        except BaseException as error:  # Ctrl-C, or a signal that ends the run
+            self.end()
+            self.found = {**self._known(began, seconds), "state": "interrupted", "error": type(error).__name__}
+            raise
         self.end()
-        found: dict[str, Any] = {"seconds": round(time.monotonic() - began, 1), "limit": round(seconds, 1)}
-        found["rows"] = [line for line in self.lines() if "case" in line]
+        self.found = {**self._known(began, seconds), **self._outcome(status, seconds)}
+
+    def _known(self, began: float, seconds: float) -> dict[str, Any]:
+        rows = [line for line in self.lines() if "case" in line]
+        return {"seconds": round(time.monotonic() - began, 1), "limit": round(seconds, 1), "rows": rows}
+
+    def _outcome(self, status: int | None, seconds: float) -> dict[str, Any]:
         if self.late:
-            return {**found, "state": "out of time", "error": f"not ready in time; see {self.log.name}"}
+            return {"state": "out of time", "error": f"not ready in time; see {self.log.name}"}
         if status is None:
-            return {**found, "state": "out of time", "error": f"stopped after {seconds:.0f} s; see {self.log.name}"}
+            return {"state": "out of time", "error": f"stopped after {seconds:.0f} s; see {self.log.name}"}
         if status:
             reason = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-            return {**found, "state": "failed", "error": f"{reason}; see {self.log.name}"}
-        return {**found, "state": "finished", "error": None}
+            return {"state": "failed", "error": f"{reason}; see {self.log.name}"}
+        return {"state": "finished", "error": None}
+
+    def wait(self, seconds: float) -> int:
+        """Return the exit status, when the process ends by itself."""
+        return self.process.wait(seconds)
 
     def end(self) -> None:
         """End all processes of the part."""
@@ -117,7 +131,12 @@ def run_parts(
                 print(f"{time.monotonic() - began:5.0f} s  {part.name}", flush=True)
                 process = started.get(part.name) or start(part)
                 process.turn()
-                found[part.name] = process.finish(min(part.whole if every else part.limit, left))
+                try:
+                    process.finish(min(part.whole if every else part.limit, left))
+                finally:
+                    found[part.name] = process.found
+                    after(found)
+                continue
             after(found)
     return found
 

@@ -20,6 +20,7 @@ __all__ = ["run"]
 
 ROOT = Path(__file__).parents[2]
 REHEARSED = ("tests/arrays/test_capturing.py", "tests/arrays/test_cupy.py")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TENSORLIB_THREADS")
 CLOSING = 12  # seconds for ending a test that is running, and for collecting what was found
 
 
@@ -45,7 +46,7 @@ def run(turn: Turn) -> None:
             "no:cacheprovider",
         ]
         command += ["--continue-on-collection-errors", *(REHEARSED if turn.rehearse else ["tests"])]
-        environment = {**os.environ, "GPU_TESTS": json.dumps(plan)}
+        environment = {**dict.fromkeys(THREADS, "2"), **os.environ, "GPU_TESTS": json.dumps(plan)}
         processes.append(subprocess.Popen(command, cwd=ROOT, env=environment))
     statuses = []
     for process in processes:

@@ -8,6 +8,7 @@ rates and generators.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -105,7 +106,7 @@ class Capture:
         for word, compute in self._numbers:
             words[word : word + 1] = np.array([compute()], np.float64).view(np.uint64)
         for stream in self._streams.values():
-            key, draws = stream.generator.state
+            key, draws = stream.state
             words[stream.word : stream.word + 3] = np.array([key & WORD, key >> 64, draws], np.uint64)
         return words
 
@@ -122,12 +123,16 @@ class Capture:
     def advance(self) -> None:
         """Let every generator advance by the draws of one step."""
         for stream in self._streams.values():
-            stream.generator._advance(stream.draws)
+            stream.advance(stream.draws)
 
     def rewind(self) -> None:
-        """Take back the draws of recording: the step has been recorded, but it has not run."""
+        """Take back the draws of recording: the step has been recorded, but it has not run.
+
+        A generator that only the step knew is gone by now: each replay begins where it began.
+        """
         for stream in self._streams.values():
-            stream.generator._advance(-stream.draws)
+            stream.advance(-stream.draws)
+            stream.settle()
 
     def _take(self, count: int) -> int:
         if self.used + count > WORDS:
@@ -140,7 +145,23 @@ class _Stream:
     """A generator from which a recorded step draws; `draws` counts its draws in one step."""
 
     def __init__(self, generator: Generator, word: int, slot: Any) -> None:
-        self.generator, self.word, self.slot, self.draws = generator, word, slot, 0
+        self.generator: Generator | None = generator
+        self.word, self.slot, self.draws = word, slot, 0
+        self._first = generator.state
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """The state at the beginning of the next replay."""
+        return self._first if self.generator is None else self.generator.state
+
+    def advance(self, draws: int) -> None:
+        if self.generator is not None:
+            self.generator._advance(draws)
+
+    def settle(self) -> None:
+        """Let go of the generator if nobody else holds it."""
+        reference, self.generator = weakref.ref(self.generator), None
+        self.generator = reference()
 
 
 _CAPTURE: ContextVar[Capture | None] = ContextVar("tensorlib_capture", default=None)

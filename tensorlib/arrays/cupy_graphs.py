@@ -140,8 +140,9 @@ class Uploads:
 
     def finish(self) -> None:
         """Wait for all uploads, whose buffers others may then get."""
-        while self._buffers:
-            self._buffers.popleft()[2].synchronize()
+        for _, _, event in self._buffers:
+            event.synchronize()
+        self._buffers.clear()
 
     def _free(self, size: int) -> tuple[Any, np.ndarray, Any]:
         """Return a buffer of at least `size` bytes that no upload reads."""

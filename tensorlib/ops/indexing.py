@@ -98,21 +98,23 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
 def _checked_index(index: Any, x: Tensor) -> Any:
     """Return an index with its lists, arrays and Tensors as checked arrays on the backend of x; arrays are copied."""
     parts = [p if _is_basic(p) else operand(p) if _is_array(p) else _host_array(p) for p in as_tuple(index)]
+    literal = [not _is_array(p) for p in as_tuple(index)]
     taken = [p.ndim if _is_mask(p) else 0 if p is None or p is Ellipsis or isinstance(p, bool) else 1 for p in parts]
     if sum(taken) > x.ndim:
         raise IndexError(f"getitem: too many indices, {sum(taken)} axes are indexed; the Tensor has shape {x.shape}")
     ready: list[Any] = []
     axis = 0
-    for part, axes in zip(parts, taken, strict=True):
+    for part, axes, written in zip(parts, taken, literal, strict=True):
         if _is_mask(part):
             if part.shape != x.shape[axis : axis + axes]:
                 raise IndexError(
                     f"getitem: a mask must have the sizes of the axes it indexes, {x.shape[axis : axis + axes]}; "
                     f"got shape {part.shape}"
                 )
-            ready.append(on_backend_of(x, part, "getitem", "a mask"))
+            ready.append(on_backend_of(x, part, "getitem", "a mask", written))
         elif not _is_basic(part):
-            ready.append(integer_indices(part, x, x.shape[axis], f"the size of axis {axis}", "getitem"))
+            what = f"the size of axis {axis}"
+            ready.append(integer_indices(part, x, x.shape[axis], what, "getitem", literal=written))
         elif isinstance(part, int | np.integer) and not isinstance(part, bool):  # with arrays, CuPy wraps it around
             check_range(np.asarray(part), x.shape[axis], f"the size of axis {axis}", "getitem", -x.shape[axis])
             ready.append(int(part))
@@ -139,16 +141,20 @@ def _is_mask(part: Any) -> bool:
 # ---- indices from the caller -----------------------------------------------------------------------------------
 
 
-def integer_indices(indices: Any, x: Tensor, size: int, what: str, name: str, negative: bool = True) -> Array:
+def integer_indices(
+    indices: Any, x: Tensor, size: int, what: str, name: str, negative: bool = True, literal: bool = False
+) -> Array:
     """Return `indices` as an array of integers on the backend of the Tensor x, copied unless they are a Tensor.
 
     CuPy silently wraps indices out of range, whereas NumPy raises an error. So indices from the host are checked here:
     each must lie in [-size, size), or in [0, size) if `negative` is False. Indices already on a GPU are not fetched.
+    Numbers and lists are constants of a captured step, and so are those from which an array was made, if `literal`.
     """
+    literal = literal or not _is_array(indices)
     indices = operand(indices) if _is_array(indices) else _host_array(indices)
     if indices.dtype.kind not in "iu":
         raise TypeError(f"{name}: indices must be integers, got dtype {indices.dtype}")
-    array = on_backend_of(x, indices, name, "indices")
+    array = on_backend_of(x, indices, name, "indices", literal)
     host = array if isinstance(array, np.ndarray) else indices
     if isinstance(host, np.ndarray):
         check_range(host, size, what, name, -size if negative else 0)
@@ -164,8 +170,11 @@ def check_range(indices: np.ndarray, size: int, what: str, name: str, low: int =
         raise IndexError(f"{name}: indices must lie in [{low}, {size}), {what}; got {int(indices[position])}{place}")
 
 
-def on_backend_of(x: Tensor, given: Any, name: str, what: str) -> Array:
-    """Return `given` on the backend of x as an op may keep it: a Tensor's array, or a copy of the caller's."""
+def on_backend_of(x: Tensor, given: Any, name: str, what: str, literal: bool = False) -> Array:
+    """Return `given` on the backend of x as an op may keep it: a Tensor's array, or a copy of the caller's.
+
+    literal: whether it was made from numbers or a list, which are constants of a captured step.
+    """
     tensor = is_tensor(given)
     home = backend_of(given.data if tensor else given)
     if home is not x.backend and (tensor or home.xp is not np):
@@ -173,7 +182,9 @@ def on_backend_of(x: Tensor, given: Any, name: str, what: str) -> Array:
             f"{called_op(name)}: {what} must be on the backend of x, {x.backend.name}, got {home.name}; "
             f"move it with .to({x.backend.name!r})"
         )
-    return kept(given.data) if tensor else x.backend.asarray(given)  # the caller may change an array before backward
+    if tensor:
+        return kept(given.data)
+    return x.backend.constant(given) if literal else x.backend.asarray(given)  # the caller may change its array
 
 
 class Embedding(Function):
@@ -316,7 +327,11 @@ def where(condition: TensorLike, x: TensorLike, y: TensorLike) -> Tensor:
         raise TypeError(
             f"{called_op('where')}: the condition must be boolean, got {given.dtype}; compare first, as in x > 0"
         )
-    chosen = _array_of(given) if like is None else on_backend_of(like, given, "where", "the condition")
+    chosen = (
+        _array_of(given)
+        if like is None
+        else on_backend_of(like, given, "where", "the condition", not _is_array(condition))
+    )
     if not hasattr(x, "dtype") and not hasattr(y, "dtype"):
         x, y = [as_tensor(z, like=constant(chosen)) if isinstance(z, list | tuple) else z for z in (x, y)]
     if not hasattr(x, "dtype") and not hasattr(y, "dtype"):  # two numbers: as in Tensor(x), on this backend

@@ -140,7 +140,7 @@ def bernoulli(
             raise ValueError(f"bernoulli: p must lie in [0, 1], got {given.data[~within][0]}")
     home = given.backend if backend is None else get_backend(backend)
     sizes = checked_shape("bernoulli", given.shape if shape is None else shape)
-    likely = broadcast_to(constant(home.asarray(p)) if isinstance(p, float) else given.to(home), sizes)
+    likely = broadcast_to(constant(home.asarray(p)) if isinstance(p, int | float) else given.to(home), sizes)
     bits, _ = _random_bits("bernoulli", math.prod(sizes), 8, generator, home)
     u = (bits >> 11).astype("float64").reshape(sizes) * 2.0**-53
     return constant((u < likely.data).astype(kind))

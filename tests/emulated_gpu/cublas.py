@@ -73,7 +73,7 @@ class _Handle:
 
 
 class Cublas:
-    """The functions of cuBLAS. `submit` runs an action, or records it; `calls` counts the products."""
+    """The functions of cuBLAS. `submit` runs an action, or records it; `block_of` finds the array at an address."""
 
     def __init__(
         self,
@@ -82,7 +82,6 @@ class Cublas:
     ) -> None:
         self.submit, self.block_of = submit, block_of
         self.handles: dict[int, _Handle] = {}
-        self.calls: list[str] = []
 
     # ---- handles
 
@@ -163,18 +162,18 @@ class Cublas:
         scalar = ctypes.c_double if compute == 70 else ctypes.c_float
         assert isinstance(alpha._obj, scalar) and isinstance(beta._obj, scalar)
         by_value = alpha._obj.value, beta._obj.value  # as a capture keeps them
-        self.calls.append(name)
-        if self.block_of is not None:
-            self._check_stream(stream)
-            if name != "gemm_batched":  # now, because at a replay the same memory may belong to a smaller array
-                for addresses in places():
-                    self._check_arrays(operands, addresses)
+        recorded = self.block_of is not None and self._on_stream(stream)
+        if recorded and name != "gemm_batched":  # when a graph runs, other arrays may lie where these did
+            self._check_places(operands, places())
 
         def action() -> None:
             if self.block_of is not None:
                 block = self.block_of(workspace)
                 assert block and workspace + size <= sum(block), "the workspace has been freed"
-            for addresses in places():
+            found = places()
+            if not recorded:
+                self._check_places(operands, found)
+            for addresses in found:
                 self._multiply(operands, transposed, compute, *by_value, addresses)
 
         self.submit(action)
@@ -194,25 +193,31 @@ class Cublas:
                 found += a.dtype.type(beta) * (from_bf16(c) if c.dtype == np.uint16 else c.astype(found.dtype))
             c[...] = to_bf16(found) if c.dtype == np.uint16 else found
 
-    def _check_arrays(self, operands, addresses):
-        for operand, address in zip(operands, addresses, strict=True):
-            span = (operand.leading * (operand.columns - 1) + operand.rows) * np.dtype(operand.letter).itemsize
-            block = self.block_of(address)
-            assert block and address + span <= sum(block), f"{operand} at {address:#x} is not in one array"
+    def _check_places(self, operands: tuple[Operand, ...], places: list[tuple[int, ...]]) -> None:
+        """Check that each matrix lies in one array of the emulated device."""
+        if self.block_of is None:
+            return
+        for addresses in places:
+            for operand, address in zip(operands, addresses, strict=True):
+                span = (operand.leading * (operand.columns - 1) + operand.rows) * np.dtype(operand.letter).itemsize
+                block = self.block_of(address)
+                assert block and address + span <= sum(block), f"{operand} at {address:#x} is not in one array"
 
     @staticmethod
-    def _check_stream(stream: int) -> None:
-        from tests.emulated_gpu.device import get_current_stream
+    def _on_stream(stream: int) -> bool:
+        """Check that the handle runs on the current stream; return whether that stream captures."""
+        from tests.emulated_gpu.device import capturing, get_current_stream
 
         assert get_current_stream().ptr == stream, "the handle runs on another stream than the current one"
+        return capturing()
 
 
 def install() -> Cublas:
     """Return a stand-in that `tensorlib.kernels.cuda.cublas` will use on the emulated device."""
     from tests.emulated_gpu.device import submit
-    from tests.emulated_gpu.memory import heap
+    from tests.emulated_gpu.memory import block_of
 
-    found = Cublas(submit, heap.allocation)  # not block_of: when a graph runs, other blocks may use the same memory
+    found = Cublas(submit, block_of)
 
     def replace() -> None:
         from tensorlib.kernels.cuda import cublas

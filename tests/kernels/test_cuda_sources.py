@@ -54,9 +54,16 @@ def test_every_header_that_a_source_includes_exists(path):
 def test_every_kernel_that_python_launches_is_in_the_source_named(room):
     folder = ROOT / "tensorlib" / room
     code = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
-    launched = re.findall(r'(?:kernel\(HERE / |by_rows\()"(\w+)\.cu", "(\w+)"', code)
-    assert {file for file, _ in launched} == {path.stem for path in folder.glob("*.cu")}
-    assert all(name in kernels_in(folder / f"{file}.cu") for file, name in launched)
+    launched = re.findall(r'(?:kernel\(HERE / |by_rows\()f?"(\w+)(\{\w+[^"]*\})?\.cu", "(\w+)"', code)
+    files = {path.stem for path in folder.glob("*.cu")}
+    named = {  # by file; the end of a file's name may be computed, such as a width
+        (path, name)
+        for file, end, name in launched
+        for path in files
+        if path == file or (end and path.startswith(file))
+    }
+    assert {path for path, _ in named} == files and {file for file, end, _ in launched if not end} <= files
+    assert all(name in kernels_in(folder / f"{path}.cu") for path, name in named)
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -3,6 +3,7 @@
 On the emulated GPU (tests/emulated_gpu) a stand-in for cuBLAS checks each call's arguments.
 """
 
+import gc
 import threading
 
 import numpy as np
@@ -158,9 +159,19 @@ def test_operands_of_16_bits(gpu, gemm):
         np.testing.assert_allclose(back(gpu.to_numpy(narrow)), expected, rtol=0, atol=2**-8 * np.abs(expected).max())
 
 
+def test_the_other_operand_of_one_of_16_bits_is_rounded(gpu, gemm):
+    a, b = normal(B, T, D), normal(D, K)
+    for narrow, rounding in ((to_bf16, rounded_to_bf16), (lambda x: x.astype(np.float16), ROUNDING["fp16"])):
+        expected = rounding(a).astype(float) @ rounding(b)
+        assert_near(gpu, gemm(gpu.asarray(narrow(a)), gpu.asarray(b)), expected)
+        assert_near(gpu, gemm(gpu.asarray(a)[::-1], gpu.asarray(narrow(b)).T.copy().T), expected[::-1])
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_operands_are_rounded_to_the_nearest(precision, gpu):
-    from tensorlib.kernels.cuda.rounding import rounded
+def test_operands_are_rounded_to_the_nearest(precision, gpu, monkeypatch):
+    from tensorlib.kernels.cuda import rounding
+
+    monkeypatch.setattr(rounding, "LEAST", 0)
 
     bits = RNG.integers(0, 2**32, 20000, dtype=np.uint32)
     special = [
@@ -184,7 +195,7 @@ def test_operands_are_rounded_to_the_nearest(precision, gpu):
     x = np.concatenate([x, np.array(special, np.float32)])
     with np.errstate(over="ignore"):
         expected = rounded_to_bf16(x) if precision == "bf16" else x.astype(np.float16).astype(np.float32)
-    found = gpu.to_numpy(rounded(gpu.asarray(x), precision))
+    found = gpu.to_numpy(rounding.rounded(gpu.asarray(x), precision))
     assert found.dtype == ("uint16" if precision == "bf16" else "float16")
     np.testing.assert_array_equal(from_bf16(found) if precision == "bf16" else found.astype(np.float32), expected)
 
@@ -200,8 +211,10 @@ def test_rounded_operands_keep_their_layout(gpu):
         found = rounded(on_gpu(gpu, x), "fp16")
         np.testing.assert_array_equal(gpu.to_numpy(found), x.astype(np.float16))
     x = on_gpu(gpu, normal(5, 7).T)
-    assert rounded(x, "bf16").strides == (2, 14)
+    assert rounded(x, "fp16").strides == (2, 14)
     assert rounded(x, "tf32") is x and rounded(x, "float32") is x
+    assert rounded(x, "bf16") is x  # too small for a launch of its own
+    assert rounded(on_gpu(gpu, np.zeros((2048, 2048), np.float32)), "bf16").dtype == "uint16"
     double = x.astype("float64")
     assert rounded(double, "bf16") is double
 
@@ -374,6 +387,7 @@ def test_the_workspace_of_a_captured_product_outlives_its_thread(gpu, gemm):
 
     thread = threading.Thread(target=record)
     thread.start(), thread.join()
+    del made["stream"]
     made["graph"].launch()  # the stand-in refuses a workspace that has been freed
     assert_near(gpu, made["result"], gpu.to_numpy(x) @ gpu.to_numpy(x), 1e-5)
 
@@ -395,6 +409,25 @@ def test_threads_and_streams_have_handles_of_their_own(gpu, gemm):
         gemm(x, x)
 
 
+def test_a_workspace_lives_as_long_as_its_stream(gpu, gemm):
+    from tensorlib.kernels.cuda.cublas import _THREAD
+
+    x = gpu.asarray(normal(8, 8))
+    gemm(x, x)
+    (handle,) = _THREAD.handles.values()
+    before = len(handle.workspaces)
+    for _ in range(5):
+        with gpu.xp.cuda.Stream(non_blocking=True):
+            gemm(x, x)
+    gemm(x, x)
+    assert len(handle.workspaces) == before
+    for _ in range(3):  # another object each time for one stream of another library
+        with gpu.xp.cuda.ExternalStream(gpu.xp.cuda.Stream.null.ptr):
+            gemm(x, x)
+            gc.collect()
+            assert_near(gpu, gemm(x, x), gpu.to_numpy(x) @ gpu.to_numpy(x), 1e-5)
+
+
 # ---- what is refused ---------------------------------------------------------------------------------------------
 
 
@@ -408,7 +441,7 @@ def test_threads_and_streams_have_handles_of_their_own(gpu, gemm):
             r"gemm: a \(\.\.\., M, K\) and b \(\.\.\., K, N\) are required, got \(2, 3\) and \(4, 5\)",
         ),
         ((3,), (3, 5), {}, r"are required, got \(3,\) and \(3, 5\)"),
-        ((2, 3), (3, 5), {"dtype": "float64"}, r"the result of float32 operands must be float32, got float64"),
+        ((2, 3), (3, 5), {"dtype": "float64"}, r"the result of float32 and float32 must be float32, got float64"),
         ((2, 3), (3, 5), {"out": (2, 4)}, r"gemm: out must have shape \(2, 5\), got \(2, 4\)"),
     ],
 )

@@ -420,11 +420,11 @@ def test_a_checkpoint_moves_between_backends(make, backend):
 
 @pytest.mark.parametrize("make", [MAKE["adam"], MAKE["nesterov"]])
 def test_weights_in_float16_are_updated_in_float32(make, backend):
-    half, single = make([("w", p := nn.Parameter(np.linspace(-2, 2, 9), "float16", backend))]), None
+    half = make([("w", p := nn.Parameter(np.linspace(-2, 2, 9), "float16", backend))])
     single = make([("w", q := nn.Parameter(p.numpy().astype("float32"), "float32", backend))])
     average = ExponentialMovingAverage([("w", p)], 0.9)
     for step in range(1, 4):
-        q.replace(p.to("numpy").astype("float32").to(backend).data)
+        q.replace(p.data.astype("float32"))
         p.grad = tl.full_like(p, 2**-14)  # its square is 0 in float16
         q.grad = tl.full_like(q, 2**-14)
         for optimizer in (half, single):
@@ -505,6 +505,80 @@ def test_a_recorded_step_reads_learning_rate_decay_and_counts_anew_at_each_repla
     gpu.cuda.Device().synchronize()
     assert_same_bits(recorded.state(), plain.state())
     assert recorded.model.weight.version == version + 4 and recorded.optimizer.steps["weight"] == 5
+
+
+class CapturedTraining(Training):
+    """The same steps, captured; x is what changes from call to call."""
+
+    def __init__(self, make, wrap=tl.capture):
+        super().__init__("cupy", make)
+        self.run = wrap(self.body)
+
+    def body(self, x, factor):
+        self.optimizer.zero_grad()
+        loss = self.model(tl.Tensor(x)) * tl.Tensor(factor)
+        loss.backward()
+        norm = optim.guarded_step(self.optimizer, loss, self.max_norm)
+        self.average.update(lambda: self.taken, unless=self.optimizer.skipped)
+        return loss, norm, self.optimizer.skipped
+
+    def step(self, factor=1.0):
+        self.taken += 1
+        self.optimizer.learning_rate = 0.02 / math.sqrt(self.taken)
+        x = data_for(self.model, self.taken).data[: 7 - self.taken % 2]  # two shapes
+        return [bits_of(y) for y in self.run(x, self.model.weight.backend.asarray(np.array(factor)))]
+
+
+def bits_of(y):
+    return (y.numpy() if isinstance(y, tl.Tensor) else y.get()).tobytes()
+
+
+@each_optimizer
+def test_captured_steps_have_the_same_bits(make, gpu):
+    """Among them: skipped steps, two shapes, arrays and settings that change between steps, and frozen parameters."""
+    results = []
+    for wrap in (tl.capture, lambda step: step):
+        training = CapturedTraining(make, wrap)
+        returned = [training.step() for _ in range(7)]
+        for change in (replace, load_model, load_optimizer, load_average, apply_average):
+            change(training)
+            returned += [training.step(), training.step(np.inf), training.step(np.nan), training.step()]
+        training.optimizer.weight_decay = 0.25
+        returned += [training.step() for _ in range(4)]
+        training.model.bias.requires_grad = False
+        returned += [training.step() for _ in range(4)]
+        training.model.bias.requires_grad = True
+        returned += [training.step() for _ in range(4)]
+        versions = {f"version of {name}": np.array(p.version) for name, p in training.model.named_parameters()}
+        results.append((returned, training.state() | versions))
+    assert results[0][0] == results[1][0]
+    assert_same_bits(results[0][1], results[1][1])
+    skipped = [bool(step[2][0]) for step in results[0][0]]
+    assert sum(skipped) == 10 and not skipped[-1]
+
+
+def test_gradients_of_parts_and_the_update_may_be_captured_apart(gpu):
+    def train(wrap):
+        training = Training("cupy")
+
+        def part(x):
+            loss = training.model(tl.Tensor(x))
+            loss.backward()
+            return loss.detach()
+
+        def update(loss):
+            norm = optim.guarded_step(training.optimizer, loss, 0.5)
+            training.optimizer.zero_grad()
+            return norm
+
+        part, update = wrap(part), wrap(update)
+        norms = []
+        for step in range(6):
+            losses = [part(data_for(training.model, 2 * step + i).data[: 5 + i]) for i in range(2)]
+            norms.append(update(losses[0] + losses[1]).numpy())
+        return training.state() | {"norms": np.array(norms)}
+
+    assert_same_bits(train(tl.capture), train(lambda step: step))
 
 
 class Noting(Capture):

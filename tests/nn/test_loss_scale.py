@@ -150,26 +150,40 @@ def test_gradients_that_vanish_in_fp16_survive_scaled():
     np.testing.assert_allclose(found["scaled"], 8e-8, rtol=1e-3)
 
 
-def test_training_in_fp16_finds_its_scale():
-    """From a scale that is far too large: steps are skipped until gradients are finite, then the loss falls."""
-    backend = backend_named("cupy")
+def trained(backend, captured, steps=30):
+    """Train a layer in fp16 from a scale that is far too large; return its losses, scales and weights."""
+    tl.seed(0)
     rng = np.random.default_rng(0)
-    x, y = (tl.Tensor(rng.standard_normal(s).astype(np.float32), backend=backend) for s in ((16, 4), (16, 2)))
-    w = nn.Parameter(tl.Tensor(np.zeros((4, 2), np.float32), backend=backend))
-    optimizer, scale = optim.SGD([w], learning_rate=0.1), optim.LossScale(2.0**24, 5, backend)
-    losses, skips = [], 0
-    for _ in range(40):
-        with recording(precision="fp16"):
-            loss = ((x @ w - y) ** 2).mean()
-        scale(loss).backward()
-        skipped = ~backend.xp.isfinite(w.grad.data).all()
-        if not bool(skipped):
-            w.grad = w.grad / scale.value.item()
-            optimizer.step()
-            losses.append(loss.item())
-        else:
-            skips += 1
-        scale.update(skipped)
+    x, y = (rng.standard_normal(shape).astype(np.float32) for shape in ((16, 4), (16, 2)))
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)).to(backend)
+    optimizer, scale = optim.Adam(model.parameters(), 0.05), optim.LossScale(2.0**22, 5, backend)
+
+    def step(x, y):
+        with tl.precision("fp16"):
+            loss = ((model(tl.Tensor(x)) - tl.Tensor(y)) ** 2).mean()
         optimizer.zero_grad()
-    assert 0 < skips < 20 and losses[-1] < 0.9 * losses[0]
-    assert np.isfinite(w.numpy()).all()
+        scale(loss).backward()
+        norm = optim.guarded_step(optimizer, loss, max_norm=1.0, loss_scale=scale.value)
+        scale.update(optimizer.skipped)
+        return loss, norm, tl.Tensor(scale.value.data), tl.Tensor(optimizer.skipped)
+
+    run = tl.capture(step) if captured else step
+    arguments = [backend.asarray(a) for a in (x, y)]
+    found = [[float(value.item()) for value in run(*arguments)] for _ in range(steps)]
+    return found, [p.numpy() for p in model.parameters()]
+
+
+def test_training_in_fp16_finds_its_scale_captured_or_not():
+    """Steps are skipped until gradients are finite, then the loss falls; a captured step does the same."""
+    backend = backend_named("cupy")
+    (plain, weights), (captured, others) = (trained(backend, captured) for captured in (False, True))
+    np.testing.assert_array_equal(plain, captured)  # the norm of a skipped step is NaN
+    for a, b in zip(weights, others, strict=True):
+        np.testing.assert_array_equal(a, b)
+    losses, norms, scales, skips = (list(column) for column in zip(*plain, strict=True))
+    first = skips.index(0.0)
+    assert 0 < first < 20 and set(losses[: first + 1]) == {losses[0]}  # skipped steps change nothing
+    assert losses[-1] < 0.9 * losses[0] and all(
+        norm < 100 for norm, skipped in zip(norms, skips, strict=True) if not skipped
+    )
+    assert scales == expected_scales(2.0**22, 5, skips)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -126,6 +127,22 @@ def test_parts_that_prepare_wait_for_their_turn(gpu):
     assert found["never_ready"]["state"] == "out of time" and "not ready" in found["never_ready"]["error"]
     late = run_planted(gpu, [("good", 60), ("early", 60, True)], total=-1)
     assert {part["state"] for part in late.values()} == {"not run"}
+
+
+def test_an_interrupted_run_keeps_what_was_known(gpu, monkeypatch):
+    from gpu.running import Process
+
+    def interrupted(self, seconds=None):
+        while not self.lines():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    seen = []
+    monkeypatch.setattr(Process, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_planted(gpu, [("hangs", 60), ("good", 60)], after=lambda found: seen.append(dict(found)))
+    ((name, part),) = seen[0].items()
+    assert (name, part["state"]) == ("hangs", "interrupted") and part["rows"][0]["case"] == "before"
 
 
 def test_the_limits_add_up_to_less_than_seven_minutes(gpu):
@@ -288,17 +305,6 @@ def test_the_rehearsal_runs_with_nothing_but_numpy_and_pytest(tmp_path):
     )
     assert "passed" in rows["tests", "on the GPU", "tests"]["text"]
     assert text.count("\n|") > 40 and "no figure means anything" in text
-
-
-@pytest.mark.peers
-def test_the_rehearsal_runs_with_its_peers(tmp_path):
-    pytest.importorskip("torch")
-    status, _, found = rehearse(tmp_path / "out", tmp_path, "--only", "step,ceilings,decode,long,memory")
-    rows = [(name, row) for name, part in found["parts"].items() for row in part["rows"]]
-    assert status == 0, [row for _, row in rows if "failed" in row]
-    assert {name for name, row in rows if row["side"] in ("PyTorch eager", "ceiling") and "value" in row} == {
-        "step", "ceilings", "long", "memory",
-    }  # fmt: skip
 
 
 def test_a_part_that_does_not_exist_is_refused(tmp_path):

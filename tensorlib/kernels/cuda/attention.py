@@ -19,19 +19,20 @@ from tensorlib.ops.dropout import dropout_scale, dropped_levels
 
 __all__ = ["Kept", "attend", "attend_gradient", "serves_pattern"]
 
-# Weights of a head, T · S, above which no matrix of them is made. In float32, products and softmax take about as long as
-# the kernels without a matrix, by estimate; in TF32 and bf16 they are faster at all lengths. So memory decides: at 512
-# positions the scores of 64 sentences and 8 heads are half a gigabyte, and backward has two such arrays.
+# Weights of a head, T · S, above which no matrix of them is made: an estimate, to be measured. In float32, products
+# and softmax take as long as the kernels without a matrix; in TF32 and bf16 they are faster at all lengths. Memory then
+# decides: at 512 positions the scores of 64 sentences and 8 heads are half a gigabyte, and backward has two of them.
 LONG = 512 * 512
 WIDEST = 128  # the widest heads that the kernels without a matrix serve
 
-WARPS = 8  # rows that a block of attention.cu computes at a time
-THREADS, ROWS = 256, 64  # of a block of attention_long.cu; queries or keys that it holds
+WARPS = 8  # rows that a block computes at a time; as in attention_rows.cuh
+THREADS, ROWS = 256, 64  # of a block; queries or keys that it holds; as in attention_tiles.cuh
 
 PATTERN = np.dtype(
     [(name, "u8") for name in ("visible", "slot", "key0", "key1", "number")]
-    + [(name, "i8") for name in ("heads", "queries", "keys", "batch", "head", "query", "key")]
-    + [("scale", "f8"), ("dropout_scale", "f8"), ("dropped_levels", "u4"), ("causal", "i4")]
+    + [(name, "i8") for name in ("stride_batch", "stride_head", "stride_query")]
+    + [("scale", "f8"), ("dropout_scale", "f8"), ("dropped_levels", "u4")]
+    + [(name, "i4") for name in ("stride_key", "heads", "queries", "keys", "causal")]
 )  # as Pattern in attention.cuh
 
 
@@ -88,7 +89,7 @@ def _pattern(pattern: AttentionPattern, q: Any, k: Any) -> np.ndarray:
     slot, *numbers = seeds(pattern.key, pattern.draw)
     draw = getattr(getattr(slot, "data", None), "ptr", 0), *numbers
     scales = _scale(q), dropout_scale(pattern.p), dropped_levels(pattern.p)
-    return np.array((address, *draw, *shape[1:], *strides, *scales, pattern.causal), PATTERN)
+    return np.array((address, *draw, *strides[:3], *scales, strides[3], *shape[1:], pattern.causal), PATTERN)
 
 
 # ---- short sequences: products of heads, with one kernel between them --------------------------------------------
@@ -103,7 +104,7 @@ def _attend_short(q: Any, k: Any, v: Any, pattern: AttentionPattern) -> tuple[An
         kept = Kept(*(cupy.empty((*shape, 1), q.dtype) for _ in range(2)))
     before = kept.weights if pattern.p else None
     arguments = _pattern(pattern, q, k), *(0 if a is None else a for a in (before, kept.tops, kept.totals))
-    _by_warps("weights", weights, arguments)
+    _by_warps(kernel(HERE / f"attention_rows_{_at_once(keys)}.cu", "weights", q.dtype.char), weights, arguments)
     return gemm(weights, v), kept
 
 
@@ -123,21 +124,24 @@ def _short_gradient(
         _pattern(pattern, q, k), *statistics, 0 if dweights is None else dweights,
         dropped if needs[2] and (pattern.p or again) else 0,
     )  # fmt: skip
-    _by_warps("weights_gradient", weights, arguments)
+    held = _at_once(weights.shape[3])
+    _by_warps(kernel(HERE / f"attention_rows_{held}.cu", "weights_gradient", q.dtype.char), weights, arguments)
     dq = gemm(dweights, k, out[0], _scale(q)) if needs[0] else None
     dk = gemm(dweights.swapaxes(-1, -2), q, out[1], _scale(q)) if needs[1] else None
     return dq, dk, gemm(dropped.swapaxes(-1, -2), dy, out[2]) if needs[2] else None
 
 
-def _by_warps(name: str, rows: Any, arguments: tuple[Any, ...]) -> None:
-    """Launch a kernel of attention.cu, of which each warp computes some rows of an array (B, H, T, S)."""
+def _at_once(keys: int) -> int:
+    """Return how many elements of a row a warp holds at once."""
+    return 32 if keys <= 32 else 128 if keys <= 128 else 512
+
+
+def _by_warps(launch: Any, rows: Any, arguments: tuple[Any, ...]) -> None:
+    """Launch a kernel of attention_rows.cuh, of which each warp computes some rows of an array (B, H, T, S)."""
     keys = rows.shape[-1]
     count = rows.size // keys
-    held = 32 if keys <= 32 else 128 if keys <= 128 else 512
     each = max(1, min(4, 128 // keys))  # a few rows share the cost of drawing bits
-    blocks = -(-count // (WARPS * each))
-    launch = kernel(HERE / "attention.cu", f"{name}_{held}", rows.dtype.char)
-    launch((blocks,), (32 * WARPS,), (rows, count, cupy.int32(each), *arguments))
+    launch((-(-count // (WARPS * each)),), (32 * WARPS,), (rows, count, cupy.int32(each), *arguments))
 
 
 # ---- long sequences: tiles of weights ----------------------------------------------------------------------------
@@ -148,7 +152,8 @@ def _attend_long(q: Any, k: Any, v: Any, pattern: AttentionPattern) -> tuple[Any
     y = cupy.empty((batch, queries, heads, v.shape[-1]), q.dtype).transpose(0, 2, 1, 3)
     tops, totals = (cupy.empty((batch, heads, queries, 1), q.dtype) for _ in range(2))
     arguments = (*_operands(q, k, v), _pattern(pattern, q, k), y, *_steps(y), tops, totals)
-    _by_tiles("attend", q, q, v, arguments)
+    launch = kernel(HERE / f"attention_tiles_{_width(q, v)}.cu", "attend", q.dtype.char)
+    launch((_tiles(q),), (THREADS,), arguments)
     return y, Kept(tops, totals, None, y)
 
 
@@ -158,23 +163,24 @@ def _long_gradient(
 ) -> tuple[Any, ...]:  # fmt: skip
     read, dy = _pattern(pattern, q, k), contiguous(dy)
     operands, statistics = _operands(q, k, v), (kept.tops, kept.totals)
-    deltas = cupy.empty(q.shape[:3], q.dtype)
+    deltas, kind, width = cupy.empty(q.shape[:3], q.dtype), q.dtype.char, _width(q, v)
     if kept.y is None:
-        grid = (_tiles(q),)
         arguments: tuple[Any, ...] = (dy, *operands, read, *statistics, deltas)
-        kernel(HERE / "attention_long.cu", "deltas_of_weights", q.dtype.char)(grid, (THREADS,), arguments)
+        kernel(HERE / "attention_deltas.cu", "deltas_of_weights", kind)((_tiles(q),), (THREADS,), arguments)
     else:
-        grid = (-(-deltas.size // (THREADS // 32)),)
+        blocks = -(-deltas.size // (THREADS // 32))
         arguments = (dy, kept.y, deltas.size, cupy.int32(v.shape[-1]), read, *_steps(kept.y), deltas)
-        kernel(HERE / "attention_long.cu", "deltas_of_outputs", q.dtype.char)(grid, (THREADS,), arguments)
+        kernel(HERE / "attention_deltas.cu", "deltas_of_outputs", kind)((blocks,), (THREADS,), arguments)
     dq, dk, dv = (
         cupy.empty(x.shape, x.dtype) if given is None else given for x, given in zip((q, k, v), out, strict=True)
     )
     arguments = dy, *operands, read, *statistics, deltas
     if needs[0]:
-        _by_tiles("gradient_of_queries", q, q, v, (*arguments, dq))
+        launch = kernel(HERE / f"attention_tiles_{width}.cu", "gradient_of_queries", kind)
+        launch((_tiles(q),), (THREADS,), (*arguments, dq))
     if needs[1] or needs[2]:
-        _by_tiles("gradient_of_keys", k, q, v, (*arguments, dk, dv))
+        launch = kernel(HERE / f"attention_tiles_{width}.cu", "gradient_of_keys", kind)
+        launch((_tiles(k),), (THREADS,), (*arguments, dk, dv))
     return tuple(d if needed else None for d, needed in zip((dq, dk, dv), needs, strict=True))
 
 
@@ -192,11 +198,10 @@ def _tiles(held: Any) -> int:
     return held.shape[0] * held.shape[1] * -(-held.shape[2] // ROWS)
 
 
-def _by_tiles(name: str, held: Any, q: Any, v: Any, arguments: tuple[Any, ...]) -> None:
-    """Launch a kernel of attention_long.cu, of which each block holds some rows of `held`."""
+def _width(q: Any, v: Any) -> int:
+    """Return the width for which kernels are compiled that serves these heads."""
     widest = max(q.shape[-1], v.shape[-1])
-    width = 32 if widest <= 32 else 64 if widest <= 64 else 128
-    kernel(HERE / "attention_long.cu", f"{name}_{width}", q.dtype.char)((_tiles(held),), (THREADS,), arguments)
+    return 32 if widest <= 32 else 64 if widest <= 64 else 128
 
 
 # ---- the kernels -------------------------------------------------------------------------------------------------

@@ -97,25 +97,28 @@ class _Handle:
     def __init__(self, calls: Library) -> None:
         created = ctypes.c_void_p()
         check(calls.create(ctypes.byref(created)), "products: a handle")
-        self.calls, self.value, self.stream = calls, created, -1
-        self.workspaces: dict[int, Any] = {}
+        self.calls, self.value = calls, created
+        self.stream: Any = None
+        self.workspace: Any = None
+        self.workspaces: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # as long as their streams
         weakref.finalize(self, calls.destroy, created).atexit = False  # at exit the driver may be gone already
 
-    def move(self, stream: int) -> None:
+    def move(self, stream: Any) -> None:
         """Run what follows on a stream. Setting the stream resets the workspace, so it is set again (2.4.7)."""
-        workspace = self.workspaces.get(stream)
+        workspace = self.workspaces.pop(stream, None)  # a key may be another object for the same stream
         if workspace is None:
-            workspace = self.workspaces[stream] = cupy.cuda.MemoryPointer(cupy.cuda.Memory(WORKSPACE), 0)
-        self.stream = -1  # if one of the calls fails, the next product tries again
-        check(self.calls.set_stream(self.value, ctypes.c_void_p(stream)), "products: a stream")
+            workspace = cupy.cuda.MemoryPointer(cupy.cuda.Memory(WORKSPACE), 0)
+        self.workspaces[stream] = workspace
+        self.stream = None  # if one of the calls fails, the next product tries again
+        check(self.calls.set_stream(self.value, ctypes.c_void_p(stream.ptr)), "products: a stream")
         given = ctypes.c_void_p(workspace.ptr), ctypes.c_size_t(WORKSPACE)
         check(self.calls.set_workspace(self.value, *given), "products: a workspace")
-        self.stream = stream
+        self.stream, self.workspace = stream, workspace
 
 
 _THREAD = threading.local()
 _WORKSPACES: weakref.WeakKeyDictionary[Capture, Any] = weakref.WeakKeyDictionary()
-"""The workspace of each captured step, which its replays use, even after the thread that recorded it has ended."""
+"""The workspace of each captured step, which its replays use, even after its stream or thread has ended."""
 
 
 _device, _stream = cupy.cuda.runtime.getDevice, cupy.cuda.get_current_stream
@@ -123,15 +126,15 @@ _device, _stream = cupy.cuda.runtime.getDevice, cupy.cuda.get_current_stream
 
 def current_handle() -> tuple[int, ctypes.c_void_p]:
     """Return the current device, and this thread's handle for it, which runs on the current stream."""
-    device, stream = _device(), _stream().ptr
+    device, stream = _device(), _stream()
     try:
         handle = _THREAD.handles[device]
     except (AttributeError, KeyError):
         handle = _opened(device)
-    if handle.stream != stream:
+    if handle.stream is not stream:
         handle.move(stream)
     if (capture := current_capture()) is not None:
-        _WORKSPACES[capture] = handle.workspaces[stream]
+        _WORKSPACES[capture] = handle.workspace
     return device, handle.value
 
 

@@ -1,4 +1,4 @@
-// Heads of attention laid out for products, and joined again, with the bias and its gradient on the way; sums of columns.
+// Heads of attention laid out for products, and joined again, with the bias and its gradient on the way.
 //
 // Columns part · H K + h K + k of a projection (B, L, parts · H K) are element k of head h of queries, keys or values, which
 // lie at (part, b, h, l, k). Threads (32, 8) of a block have 32 columns, and 8 rows at a time of `chunk` rows.
@@ -32,16 +32,6 @@ __device__ inline void over_rows(const Heads& h, long long chunk, F f) {
     }
 }
 
-// Writes the sum over this chunk's rows to row blockIdx.y of `sums`.
-__device__ inline void write_sum(real sum, long long column, long long columns, real* sums) {
-    __shared__ real parts[SIDE][WARP];
-    parts[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y || column >= columns) return;
-    for (int i = 1; i < SIDE; ++i) sum += parts[i][threadIdx.x];
-    sums[blockIdx.y * columns + column] = sum;
-}
-
 // split = z + bias, laid out by heads; no bias if null.
 extern "C" __global__ void split_heads(const real* z, const real* bias, long long batch, long long length,
                                        long long heads, long long width, long long columns, long long chunk,
@@ -73,15 +63,11 @@ extern "C" __global__ void join_heads(const real* split, long long batch, long l
             sum += value;
         });
     }
-    if (sums) write_sum(sum, column, columns, sums);
-}
-
-// Sums of the columns of z over each chunk of rows.
-extern "C" __global__ void column_sums(const real* z, long long rows, long long columns, long long chunk, real* sums) {
-    const long long column = blockIdx.x * WARP + threadIdx.x, begin = blockIdx.y * chunk;
-    const long long end = begin + chunk < rows ? begin + chunk : rows;
-    real sum = 0;
-    if (column < columns)
-        for (long long row = begin + threadIdx.y; row < end; row += SIDE) sum += z[row * columns + column];
-    write_sum(sum, column, columns, sums);
+    if (!sums) return;  // all threads
+    __shared__ real parts[SIDE][WARP];
+    parts[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y || column >= columns) return;
+    for (int i = 1; i < SIDE; ++i) sum += parts[i][threadIdx.x];
+    sums[blockIdx.y * columns + column] = sum;
 }

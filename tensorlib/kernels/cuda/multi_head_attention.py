@@ -12,6 +12,7 @@ import cupy
 
 from tensorlib.arrays.cuda import kernel
 from tensorlib.kernels.cuda.attention import attend, attend_gradient, serves_pattern
+from tensorlib.kernels.cuda.columns import column_sums, sum_parts
 from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, WARP, contiguous, fits, overrides
 from tensorlib.kernels.cuda.products import gemm, rounded
 from tensorlib.ops.attention import AttentionPattern
@@ -46,43 +47,21 @@ def split_heads(z_BLC: Any, bias: Any, parts: int, heads: int) -> Any:
 
 
 def join_heads(split_PBHLK: Any, db: Any = None) -> Any:
-    """Return heads side by side, (B, L, P H K); the sums of these columns are written to `db`, if it is given."""
-    parts, batch, heads, length, width = split_PBHLK.shape
-    count, columns = batch * length, parts * heads * width
-    z = cupy.empty((batch, length, columns), split_PBHLK.dtype)
-    chunk = _chunk(count)
-    chunks = -(-count // chunk)
-    sums = None if db is None else db[None] if chunks == 1 else cupy.empty((chunks, columns), z.dtype)
-    arguments = (contiguous(split_PBHLK), batch, length, heads, width, columns, chunk, z, 0 if sums is None else sums)
-    kernel(HERE / "heads.cu", "join_heads", z.dtype.char)(_grid(columns, count, chunk), BLOCK, arguments)
-    if chunks > 1 and sums is not None:
-        _column_sums(sums, db, chunks)
-    return z
-
-
-def sum_columns(z: Any, out: Any) -> Any:
-    """Write the sums of the columns of a contiguous matrix to the vector `out`, and return it.
+    """Return heads side by side, (B, L, P H K); the sums of these columns are written to `db`, if it is given.
 
     Rows are added up in chunks, and then the chunks, in an order that depends on the shape alone.
     """
-    count, columns = z.shape
-    chunk = _chunk(count)
-    chunks = -(-count // chunk)
-    if chunks == 1:
-        return _column_sums(z, out, count)
-    return _column_sums(_column_sums(z, cupy.empty((chunks, columns), z.dtype), chunk), out, chunks)
-
-
-def _column_sums(z: Any, sums: Any, chunk: int) -> Any:
-    count, columns = z.shape
-    arguments = (z, count, columns, chunk, sums)
-    kernel(HERE / "heads.cu", "column_sums", z.dtype.char)(_grid(columns, count, chunk), BLOCK, arguments)
-    return sums
-
-
-def _chunk(count: int) -> int:
-    """Return how many rows a block adds up: about as many as there are chunks."""
-    return max(32, math.isqrt(count))
+    parts, batch, heads, length, width = split_PBHLK.shape
+    count, columns = batch * length, parts * heads * width
+    z = cupy.empty((batch, length, columns), split_PBHLK.dtype)
+    chunk = max(SPLIT_ROWS, math.isqrt(count))  # about as many rows in a chunk as there are chunks
+    grid = _grid(columns, count, chunk)
+    sums = None if db is None else cupy.empty((grid[1], columns), z.dtype)
+    arguments = (contiguous(split_PBHLK), batch, length, heads, width, columns, chunk, z, 0 if sums is None else sums)
+    kernel(HERE / "heads.cu", "join_heads", z.dtype.char)(grid, BLOCK, arguments)
+    if sums is not None:
+        sum_parts(sums, out=db)
+    return z
 
 
 def _grid(columns: int, count: int, chunk: int) -> tuple[int, int]:
@@ -154,7 +133,7 @@ class _Gradients:
 def _output_gradient(dy: Any, merged: Any, wo: Any, needs: tuple[bool, ...]) -> tuple[Any, Any, Any]:
     """Return the gradients of the output projection: of the heads side by side, of wo and of bo."""
     dy_rows = rows(dy)
-    dbo = sum_columns(contiguous(dy_rows), cupy.empty(wo.shape[1:], wo.dtype)) if needs[2] else None
+    dbo = column_sums(dy_rows) if needs[2] else None
     factor = rounded(dy_rows)
     dmerged = gemm(factor, rounded(wo).swapaxes(0, 1)).reshape(merged.shape) if needs[0] else None
     return dmerged, gemm(rounded(rows(merged)).swapaxes(0, 1), factor) if needs[1] else None, dbo

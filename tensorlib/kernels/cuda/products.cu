@@ -1,5 +1,6 @@
 // Around cuBLAS: addresses of the matrices of a batch, and operands rounded to 16 bits.
-#include "rounding.cuh"
+#include "bf16.cuh"
+#include "half.cuh"
 
 // A view of four axes; those that an array lacks have size 1. Strides are in elements.
 struct View {
@@ -35,7 +36,7 @@ __device__ inline void round_view(const float* x, long long n, const View& view,
         const long long i = (block * ITEMS + item) * blockDim.x + threadIdx.x;
         if (i >= n) return;
         const float value = x[dense ? i : view.offset(i)];
-        y[i] = fp16 ? to_fp16(value) : to_bf16(value);
+        y[i] = fp16 ? float_to_half(value) : float_to_bf16(value);
     }
 }
 

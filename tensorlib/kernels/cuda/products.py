@@ -36,12 +36,13 @@ def gemm(
 ) -> Any:
     """Return alpha a b + beta out for a (..., M, K) and b (..., K, N): (..., M, N); leading axes broadcast.
 
-    a and b are CuPy arrays of at least two axes on the current device, of one dtype:
+    a and b are CuPy arrays of at least two axes on the current device:
 
     - float32: computed in `precision` ("float32", "tf32", "bf16" or "fp16"), by default that of the running op
       (``STATE.get().precision``, see `tl.precision`);
     - float64: always exact;
-    - float16, or uint16 holding bf16 numbers, as `rounded` returns: exact products, sums in float32.
+    - float16, or uint16 holding bf16 numbers, as `rounded` returns: exact products, sums in float32. If only one
+      operand is, the other may be float32 and is rounded.
 
     They may be any views. Only these are copied: negative strides, broadcasting within a matrix, no axis of the matrix
     with stride 1, overlapping rows. So pass ``weight.swapaxes(0, 1)``, columns of a wider matrix, or heads (B, H, T, K)
@@ -131,20 +132,22 @@ def _prepared(
 
     out = None if out_shape is None else view(out_shape, out_strides, kind)
     plan = plan_gemm(view(a_shape, a_strides, a_dtype), view(b_shape, b_strides, b_dtype), out)
-    several = any(plan.copied) or plan.expanded or 0 in (*plan.shape, a_shape[-1])
+    several = any(plan.copied) or plan.expanded or 0 in (*plan.shape, a_shape[-1]) or a_dtype != b_dtype
     if several or (a_dtype.char == "f" and _is_rounded(precision, plan.sizes)):
         return _Call(None, plan.shape, kind, plan=plan)
     return _described(plan, a_dtype.char, kind, precision)
 
 
 def _result_dtype(a: np.dtype, b: np.dtype, dtype: np.dtype | None, out: np.dtype | None) -> np.dtype:
-    if a != b or a.char not in RESULTS:
+    operands = {a.char, b.char}
+    narrow = operands - {"f"} if len(operands) > 1 else operands  # float32 is rounded to the other one's 16 bits
+    if len(narrow) > 1 or not narrow <= RESULTS.keys() or (len(operands) > 1 and "d" in narrow):
         raise ValueError(f"gemm: both operands must be float32, float64, float16 or bf16 in uint16, got {a} and {b}")
-    allowed = [np.dtype(kind) for kind in RESULTS[a.char]]
+    allowed = [np.dtype(kind) for kind in RESULTS[narrow.pop()]]
     kind = out or dtype or allowed[0]
     if kind not in allowed or (dtype or kind) != kind:
         wanted = " or ".join(str(one) for one in allowed)
-        raise ValueError(f"gemm: the result of {a} operands must be {wanted}, got {out or dtype}")
+        raise ValueError(f"gemm: the result of {a} and {b} must be {wanted}, got {out or dtype}")
     return kind
 
 
@@ -214,8 +217,9 @@ def _by_steps(call: _Call, a: Any, b: Any, out: Any, alpha: float, beta: float, 
     plan = call.plan
     if 0 in (*plan.shape, a.shape[-1]):
         return _of_nothing(plan, call.kind, out, beta)
-    if not any(plan.copied) and not plan.expanded:
-        a, b = rounded_pair(a, b, precision)
+    if a.dtype != b.dtype or not (any(plan.copied) or plan.expanded):
+        kinds = (a.dtype.char, b.dtype.char)
+        a, b = rounded_pair(a, b, "bf16" if "H" in kinds else "fp16" if "e" in kinds else precision)
         return gemm(a, b, out, alpha, beta, call.kind)
     copied_a, copied_b, copied_out = plan.copied
     if plan.expanded:

@@ -15,6 +15,7 @@ from tensorlib.kernels.cuda.launch import HERE
 __all__ = ["rounded", "rounded_pair"]
 
 DTYPES = {"bf16": "uint16", "fp16": "float16"}
+LEAST = 1 << 22  # elements; below, a launch costs more than products of bf16 operands in memory save (an estimate)
 EACH = 8 * THREADS  # elements for each block of threads, as in products.cu
 MOST_AXES = 4
 
@@ -23,17 +24,22 @@ def rounded(x: Any, precision: str | None = None) -> Any:
     """Return x as an operand that `gemm` multiplies in `precision` (default: that of the running op) as it lies.
 
     For float32 in "bf16" that is uint16, in "fp16" float16, in the memory order of x; other arrays and precisions are
-    returned as they are. `gemm` rounds float32 operands itself, one launch for both; round an operand here if several
-    products read it, such as the gradient dz in dx = dz W^T and dW = x^T dz. Round both operands of a product, or none.
+    returned as they are, and so are arrays of fewer than 2^22 elements in "bf16", because cuBLAS rounds what it reads.
+    `gemm` rounds float32 operands itself, one launch for both; round an operand here if several products read it, such
+    as the gradient dz in dx = dz W^T and dW = x^T dz. The other operand is then rounded by `gemm`, if it is float32.
     """
     precision = precision or STATE.get().precision
-    if x.dtype.char != "f" or precision not in DTYPES:
+    if x.dtype.char != "f" or precision not in DTYPES or (precision == "bf16" and x.size < LEAST):
         return x
     return _launched([x], precision)[0]
 
 
 def rounded_pair(x: Any, y: Any, precision: str) -> tuple[Any, Any]:
-    """Return both float32 operands of a product rounded to "bf16" or "fp16", in one launch."""
+    """Return both operands of a product rounded to "bf16" or "fp16", in one launch; one of them may be so already."""
+    if x.dtype.char != "f":
+        return x, _launched([y], precision)[0]
+    if y.dtype.char != "f":
+        return _launched([x], precision)[0], y
     x_16, y_16 = _launched([x, y], precision)
     return x_16, y_16
 

@@ -3,12 +3,12 @@
 // a time; the softmax is corrected as larger scores appear. Backward computes the weights again from the kept top and
 // total of each query, for dq in one kernel, and for dk and dv in another, so that each sum has one order.
 //
+// A file for each width of heads, because a compiler needs seconds for each; a run needs one. Include philox.cuh, rows.cuh
+// and attention.cuh first.
+//
 // Bounded by arithmetic: 4 T S K operations a head forward and 14 backward (18 where y was not kept), half of it if
 // causal. With 4 x 4 sums a thread, shared memory feeds about half of the card's rate; by this estimate (25 TFLOP/s in
 // float32), 16,384 positions, 8 heads of 64, causal: 11 ms forward and 38 backward, where a matrix would take 8.6 GB.
-#include "philox.cuh"
-#include "rows.cuh"
-#include "attention.cuh"
 
 constexpr int SIDE = 16, THREADS = SIDE * SIDE;  // threads (y, x) of a block hold rows R y + i and columns C x + j
 constexpr int ROWS = 64;                          // equals ROWS in attention.py
@@ -17,9 +17,8 @@ constexpr int R = ROWS / SIDE, C = COLUMNS / SIDE;
 constexpr int DEPTH = 16;  // how much of a sum is in shared memory at a time
 constexpr int PAD = 4;     // elements, against conflicts of banks
 
-// 128 registers a thread, so that two blocks fit a multiprocessor; two outputs 128 wide need more.
+// 128 registers a thread, so that two blocks fit a multiprocessor.
 #define TILE_KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 2)
-#define WIDE_TILE_KERNEL extern "C" __global__ void __launch_bounds__(THREADS, 1)
 
 // N neighbors in memory, read in as few instructions as possible.
 template <int N>
@@ -175,7 +174,7 @@ __device__ inline long long seen_keys(const Pattern& p, long long t0) {
 // y = sum over s of m_s w_s v_s,  w_s = exp(x_s - top) / total,  x = scale <q, k_s> of the keys that are seen. A larger top
 // multiplies what was summed before by exp(old - new). y may have strides between sentences, heads and queries.
 template <int W>
-__device__ inline void attend(const real* q, const real* k, const real* v, int width, int value_width, const Pattern& p,
+__device__ inline void attend_by_tiles(const real* q, const real* k, const real* v, int width, int value_width, const Pattern& p,
                               real* y, long long y_batch, long long y_head, long long y_query, real* tops,
                               real* totals) {
     alignas(16) __shared__ Tile tile;
@@ -260,61 +259,9 @@ struct Query {
     }
 };
 
-// delta = sum over s of w_s dw_s,  dw_s = m_s <dy, v_s>; 0 where w_s is 0, even if dw_s is infinite or NaN.
-TILE_KERNEL deltas_of_weights(const real* dy, const real* q, const real* k, const real* v, int width, int value_width,
-                              const Pattern p, const real* tops, const real* totals, real* deltas) {
-    alignas(16) __shared__ real chunk[Chunk<0>::SIZE];
-    __shared__ KeptOfQueries kept;
-    const Place at(p.queries);
-    const long long t0 = at.row, t_mine = t0 + R * thread_y();
-    const int rows = at_most(ROWS, p.queries - t0);
-    q += (at.head * p.queries + t0) * width;
-    dy += (at.head * p.queries + t0) * value_width;
-    k += at.head * p.keys * width;
-    v += at.head * p.keys * value_width;
-    real sums[R], x[R][C], d[R][C];
-    for (int i = 0; i < R; ++i) sums[i] = 0;
-    const long long end = seen_keys(p, t0);
-    for (long long s0 = 0; s0 < end; s0 += COLUMNS) {
-        const int columns = at_most(COLUMNS, p.keys - s0);
-        __syncthreads();  // until all have read the bits of the tile before
-        kept.draw(p, at.head, t0, s0);
-        dots(q, rows, k + s0 * width, columns, width, chunk, x);
-        dots(dy, rows, v + s0 * value_width, columns, value_width, chunk, d);
-#pragma unroll
-        for (int i = 0; i < R; ++i) {
-            const Query query(p, at.head, t_mine + i, tops, totals, nullptr);
-#pragma unroll
-            for (int j = 0; j < C; ++j) {
-                const real w = query.weight(x[i][j], p, t_mine + i, s0 + C * thread_x() + j);
-                if (w != 0)
-                    sums[i] += w * kept.drop(d[i][j], p, at.head, t0, R * thread_y() + i, C * thread_x() + j);
-            }
-        }
-    }
-    for (int i = 0; i < R; ++i) {
-        const real sum = over_side<Sum>(sums[i]);
-        if (thread_x() == 0 && t_mine + i < p.queries) deltas[at.head * p.queries + t_mine + i] = sum;
-    }
-}
-
-// delta = <dy, y>, where y was kept: a warp for each query. y has strides.
-extern "C" __global__ void deltas_of_outputs(const real* dy, const real* y, long long rows, int value_width,
-                                             const Pattern p, long long y_batch, long long y_head, long long y_query,
-                                             real* deltas) {
-    const long long row = blockIdx.x * (long long)(THREADS / WARP) + threadIdx.x / WARP;
-    if (row >= rows) return;  // the whole warp
-    const long long head = row / p.queries;
-    y += head / p.heads * y_batch + head % p.heads * y_head + row % p.queries * y_query;
-    real sum = 0;
-    for (int j = threadIdx.x % WARP; j < value_width; j += WARP) sum += dy[row * value_width + j] * y[j];
-    for (int step = WARP / 2; step; step /= 2) sum += __shfl_xor_sync(ALL, sum, step);
-    if (threadIdx.x % WARP == 0) deltas[row] = sum;
-}
-
 // dq = scale sum over s of ds_s k_s,  ds_s = w_s (dw_s - delta).
 template <int W>
-__device__ inline void gradient_of_queries(const real* dy, const real* q, const real* k, const real* v, int width,
+__device__ inline void gradient_of_queries_by_tiles(const real* dy, const real* q, const real* k, const real* v, int width,
                                            int value_width, const Pattern& p, const real* tops, const real* totals,
                                            const real* deltas, real* dq) {
     alignas(16) __shared__ Tile tile;
@@ -354,7 +301,7 @@ __device__ inline void gradient_of_queries(const real* dy, const real* q, const 
 
 // dv = sum over t of m_t w_t dy_t,  dk = scale sum over t of ds_t q_t; for key s, w_t is the weight of s for query t.
 template <int W>
-__device__ inline void gradient_of_keys(const real* dy, const real* q, const real* k, const real* v, int width,
+__device__ inline void gradient_of_keys_by_tiles(const real* dy, const real* q, const real* k, const real* v, int width,
                                         int value_width, const Pattern& p, const real* tops, const real* totals,
                                         const real* deltas, real* dk, real* dv) {
     alignas(16) __shared__ Tile tile;
@@ -402,57 +349,4 @@ __device__ inline void gradient_of_keys(const real* dy, const real* q, const rea
     }
     write_rows<W>(dv_sums, 1, rows, value_width, dv + (at.head * p.keys + s0) * value_width);
     write_rows<W>(dk_sums, p.scale, rows, width, dk + (at.head * p.keys + s0) * width);
-}
-
-// Heads up to 32, 64 and 128 wide, with keys as with values.
-
-TILE_KERNEL attend_32(const real* q, const real* k, const real* v, int width, int value_width, const Pattern p, real*
-                      y, long long y_batch, long long y_head, long long y_query, real* tops, real* totals) {
-    attend<32>(q, k, v, width, value_width, p, y, y_batch, y_head, y_query, tops, totals);
-}
-
-TILE_KERNEL gradient_of_queries_32(const real* dy, const real* q, const real* k, const real* v, int width, int
-                                   value_width, const Pattern p, const real* tops, const real* totals, const real*
-                                   deltas, real* dq) {
-    gradient_of_queries<32>(dy, q, k, v, width, value_width, p, tops, totals, deltas, dq);
-}
-
-TILE_KERNEL gradient_of_keys_32(const real* dy, const real* q, const real* k, const real* v, int width, int
-                                value_width, const Pattern p, const real* tops, const real* totals, const real*
-                                deltas, real* dk, real* dv) {
-    gradient_of_keys<32>(dy, q, k, v, width, value_width, p, tops, totals, deltas, dk, dv);
-}
-
-TILE_KERNEL attend_64(const real* q, const real* k, const real* v, int width, int value_width, const Pattern p, real*
-                      y, long long y_batch, long long y_head, long long y_query, real* tops, real* totals) {
-    attend<64>(q, k, v, width, value_width, p, y, y_batch, y_head, y_query, tops, totals);
-}
-
-TILE_KERNEL gradient_of_queries_64(const real* dy, const real* q, const real* k, const real* v, int width, int
-                                   value_width, const Pattern p, const real* tops, const real* totals, const real*
-                                   deltas, real* dq) {
-    gradient_of_queries<64>(dy, q, k, v, width, value_width, p, tops, totals, deltas, dq);
-}
-
-TILE_KERNEL gradient_of_keys_64(const real* dy, const real* q, const real* k, const real* v, int width, int
-                                value_width, const Pattern p, const real* tops, const real* totals, const real*
-                                deltas, real* dk, real* dv) {
-    gradient_of_keys<64>(dy, q, k, v, width, value_width, p, tops, totals, deltas, dk, dv);
-}
-
-TILE_KERNEL attend_128(const real* q, const real* k, const real* v, int width, int value_width, const Pattern p,
-                       real* y, long long y_batch, long long y_head, long long y_query, real* tops, real* totals) {
-    attend<128>(q, k, v, width, value_width, p, y, y_batch, y_head, y_query, tops, totals);
-}
-
-TILE_KERNEL gradient_of_queries_128(const real* dy, const real* q, const real* k, const real* v, int width, int
-                                    value_width, const Pattern p, const real* tops, const real* totals, const real*
-                                    deltas, real* dq) {
-    gradient_of_queries<128>(dy, q, k, v, width, value_width, p, tops, totals, deltas, dq);
-}
-
-WIDE_TILE_KERNEL gradient_of_keys_128(const real* dy, const real* q, const real* k, const real* v, int width, int
-                                      value_width, const Pattern p, const real* tops, const real* totals, const real*
-                                      deltas, real* dk, real* dv) {
-    gradient_of_keys<128>(dy, q, k, v, width, value_width, p, tops, totals, deltas, dk, dv);
 }
