@@ -586,16 +586,22 @@ class Noting(Capture):
 
     def __init__(self):
         super().__init__(STRICT.xp.zeros(512, "uint64"))
-        self.gets = []
+        self.gets, self.lists = [], []
 
     def depends_on(self, get):
         self.gets.append(get)
 
+    def depends_on_all(self, get):
+        self.lists.append(get)
+
+    def objects(self):
+        return [get() for get in self.gets] + [x for get in self.lists for x in get()]
+
     def changed(self, change):
         """Return how many objects differ after a change."""
-        before = [get() for get in self.gets]
+        before = self.objects()
         change()
-        return sum(get() is not was for get, was in zip(self.gets, before, strict=True))
+        return sum(now is not was for now, was in zip(self.objects(), before, strict=True))
 
 
 def noted_step():
