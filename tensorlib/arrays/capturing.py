@@ -94,9 +94,11 @@ class Capture:
         Ops note the Tensors that they read. An optimizer calls this for each parameter, before it reads the gradient
         and after it sets it to None.
         """
+        self.depends_on_all(lambda: [leaf.array, leaf.needs_grad])
 
     def replaces(self, leaf: Any) -> None:
-        """Note that the array of a Tensor without history is about to be replaced, and its version to rise."""
+        """Note that the array of a Tensor without history is about to be replaced or written to: its version rises."""
+        self.at_each_replay(lambda: setattr(leaf, "data", leaf.array))  # the setter notes that it was written to
 
     def next_draw(self, generator: Generator) -> tuple[int, int]:
         """Make a draw of a generator whose kernels find its state in a slot; see `Generator.next_draw`."""
