@@ -83,9 +83,10 @@ def _scale(q: Any) -> float:
 def _pattern(pattern: AttentionPattern, q: Any, k: Any) -> np.ndarray:
     """Return a pattern as kernels read it."""
     shape = (*q.shape[:3], k.shape[2])
+    visible: Any = pattern.visible
     address, strides = 0, (0, 0, 0, 0)
-    if pattern.visible is not None:
-        address, strides = pattern.visible.data.ptr, cupy.broadcast_to(pattern.visible, shape).strides
+    if visible is not None:
+        address, strides = visible.data.ptr, cupy.broadcast_to(visible, shape).strides
     slot, *numbers = seeds(pattern.key, pattern.draw)
     draw = getattr(getattr(slot, "data", None), "ptr", 0), *numbers
     scales = _scale(q), dropout_scale(pattern.p), dropped_levels(pattern.p)
@@ -119,7 +120,7 @@ def _short_gradient(
     else:
         weights, statistics = kept.weights, (0, 0)
     dropped = cupy.empty_like(weights) if pattern.p and not again else weights
-    dweights = gemm(dy, v.swapaxes(-1, -2)) if needs[0] or needs[1] else None
+    dweights: Any = gemm(dy, v.swapaxes(-1, -2)) if needs[0] or needs[1] else None
     arguments = (
         _pattern(pattern, q, k), *statistics, 0 if dweights is None else dweights,
         dropped if needs[2] and (pattern.p or again) else 0,
@@ -229,7 +230,8 @@ def _attention(q: Any, k: Any, v: Any, pattern: AttentionPattern) -> Any:
     if not _served(q, k, v, pattern):
         return NOT_SERVED
     lead = _lead(q, k)
-    y, kept = attend(*(_with_heads(x, lead) for x in (q, k, v)), pattern)
+    q, k, v = (_with_heads(x, lead) for x in (q, k, v))
+    y, kept = attend(q, k, v, pattern)
     return y[(0,) * (2 - len(lead))], kept
 
 
@@ -240,5 +242,6 @@ def _attention_gradient(
     if kept is None or not _served(q, k, v, pattern, dy):
         return NOT_SERVED
     lead = _lead(q, k)
-    gradients = attend_gradient(*(_with_heads(x, lead) for x in (dy, q, k, v)), pattern, kept, needs)
+    dy, q, k, v = (_with_heads(x, lead) for x in (dy, q, k, v))
+    gradients = attend_gradient(dy, q, k, v, pattern, kept, needs)
     return tuple(None if d is None else d[(0,) * (2 - len(lead))] for d in gradients)

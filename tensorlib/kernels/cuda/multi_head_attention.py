@@ -93,7 +93,8 @@ def _self_attention(x: Any, w: Any, b: Any, wo: Any, bo: Any, heads: int, patter
     if not _serves(pattern, x, w, b, wo, bo):
         return NOT_SERVED
     qkv = _project(x, w, b, heads)
-    y, kept = attend(*qkv, pattern)
+    q, k, v = qkv
+    y, kept = attend(q, k, v, pattern)
     merged = _merged(y)
     return linear_formula(merged, wo, bo), (qkv, None, merged, kept)
 
@@ -106,7 +107,8 @@ def _cross_attention(
         return NOT_SERVED
     d = x.shape[2]
     q, kv = _project(x, w[:, :d], b[:d], heads), _project(memory, w[:, d:], b[d:], heads)
-    y, kept = attend(*q, *kv, pattern)
+    (q_BHTK,), (k_BHSK, v_BHSK) = q, kv
+    y, kept = attend(q_BHTK, k_BHSK, v_BHSK, pattern)
     merged = _merged(y)
     return linear_formula(merged, wo, bo), (q, kv, merged, kept)
 
@@ -162,7 +164,8 @@ def _self_attention_gradient(
     qkv = _by_heads(projected, 3, heads)
     dqkv, gradients = cupy.empty_like(qkv), _Gradients(w, *needs[1:3])
     (dy_BHTK,) = split_heads(dmerged, None, 1, heads)
-    attend_gradient(dy_BHTK, *qkv, pattern, statistics, (True,) * 3, tuple(dqkv))
+    q, k, v = qkv
+    attend_gradient(dy_BHTK, q, k, v, pattern, statistics, (True,) * 3, tuple(dqkv))
     return gradients.add(dqkv, x, slice(None), needs[0]), gradients.dw, gradients.db, dwo, dbo
 
 
@@ -181,7 +184,8 @@ def _cross_attention_gradient(
     q, kv = _by_heads(q, 1, heads), _by_heads(kv, 2, heads)
     dq, dkv, gradients = cupy.empty_like(q), cupy.empty_like(kv), _Gradients(w, *needs[2:4])
     (dy_BHTK,) = split_heads(dmerged, None, 1, heads)
-    attend_gradient(dy_BHTK, *q, *kv, pattern, statistics, (True,) * 3, (*dq, *dkv))
+    (q_BHTK,), (k_BHSK, v_BHSK) = q, kv
+    attend_gradient(dy_BHTK, q_BHTK, k_BHSK, v_BHSK, pattern, statistics, (True,) * 3, (*dq, *dkv))
     d = x.shape[2]
     dx = gradients.add(dq, x, slice(d), needs[0])
     dmemory = gradients.add(dkv, memory, slice(d, None), needs[1])
