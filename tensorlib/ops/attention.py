@@ -166,8 +166,8 @@ def scaled_dot_product_attention(
     `causal`, query t sees only keys 0 to t; this needs T = S.
 
     Without `return_weights`, a CPU computes the weights for one block of queries at a time, forward and backward, so
-    memory grows with T + S and not with T·S; so does a GPU if T·S is above 512². For this, pass `causal=True` rather than a causal mask, and padding as a
-    mask (..., 1, S). float16 is computed in float32.
+    memory grows with T + S and not with T·S; above 512² weights for each head, a GPU needs no more either. For this,
+    pass `causal=True` rather than a causal mask, and padding as a mask (..., 1, S). float16 is computed in float32.
 
     Raises ValueError if the shapes do not fit, and TypeError if `visible` is not boolean.
 
