@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import tensorlib as tl
 from nn.checks import check_fraction, check_size
-from nn.device_updates import depend
+from nn.device_updates import depend_all
 from nn.parameter_lists import named_tensors
 from nn.states import fitting_arrays, shape_mismatches
 from tensorlib.arrays.backend import Array
-from tensorlib.arrays.capturing import current_capture
+from tensorlib.arrays.capturing import current_capture, note_read
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.messages import kind_of, shown
 from tensorlib.ops.update import average_update
@@ -104,12 +103,9 @@ class ExponentialMovingAverage:
                 f"ExponentialMovingAverage: the average is on another backend than {moved[0]}; make it after model.to"
             )
         average_steps(averages, weights, unless, lambda: self._decay_at(step))
+        depend_all(lambda: [self.arrays[name] for name in names])
         for name in names:
-            depend(partial(self._array, name))
-            depend(partial(getattr, self.parameters[name], "array"))
-
-    def _array(self, name: str) -> Array:
-        return self.arrays[name]
+            note_read(self.parameters[name])
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return a copy of the average on the host, by the names of the parameters, for `load_state_dict`."""

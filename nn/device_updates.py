@@ -15,7 +15,7 @@ from tensorlib.ops.update_in_place import Guard
 if TYPE_CHECKING:
     from nn.optimizer import Optimizer
 
-__all__ = ["depend", "note_written", "require_no_capture", "skip_flag", "update_on_device"]
+__all__ = ["depend", "depend_all", "note_written", "require_no_capture", "skip_flag", "update_on_device"]
 
 
 def update_on_device(
@@ -37,20 +37,12 @@ def update_on_device(
     depend(lambda: optimizer.counts.array)
     for setting in optimizer.settings:
         depend(partial(getattr, optimizer, setting))
-    for name, p in zip(names, parameters, strict=True):
-        depend(partial(getattr, p, "array"))
-        depend(partial(getattr, p, "requires_grad"))
-        for slot in state:
-            depend(partial(_slot, optimizer, name, slot))
+    depend_all(lambda: [optimizer.state[name].get(slot) for name in names for slot in state])
 
 
 def _fitting(g: Array, parameter: tl.Tensor) -> Array:
     """Return a gradient in the dtype of its parameter or, if it has another one, in that of the update."""
     return g if g.dtype == parameter.dtype else as_dtype(g, sum_dtype(parameter))
-
-
-def _slot(optimizer: Optimizer, name: str, slot: str) -> Any:
-    return optimizer.state[name].get(slot)
 
 
 def skip_flag(optimizer: Optimizer, backend: tl.Backend) -> Array:
@@ -63,20 +55,24 @@ def skip_flag(optimizer: Optimizer, backend: tl.Backend) -> Array:
 
 
 def note_written(parameters: Sequence[tl.Tensor]) -> None:
-    """Note that the arrays of parameters were written to, now and at each replay of a step that is being recorded.
+    """Note that the arrays of parameters were written to; a replay of a step that is being recorded notes it again.
 
     Then versions rise, and a backward pass that needs an old value is an error, also if it reads it through `detach`.
     """
     for p in parameters:
         p.data = p.data
-    if (capture := current_capture()) is not None:
-        capture.at_each_replay(lambda: note_written(parameters))
 
 
 def depend(get: Callable[[], object]) -> None:
     """Let a step that is being recorded be recorded anew when ``get()`` returns another object."""
     if (capture := current_capture()) is not None:
         capture.depends_on(get)
+
+
+def depend_all(get: Callable[[], list[Any]]) -> None:
+    """Let a step that is being recorded be recorded anew when one of the arrays that ``get()`` returns is another."""
+    if (capture := current_capture()) is not None:
+        capture.depends_on_all(get)
 
 
 def require_no_capture(what: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 import tensorlib as tl
 from nn.checks import check_number
-from nn.device_updates import skip_flag
+from nn.device_updates import depend, skip_flag
 from nn.optimizer import Optimizer
 from nn.parameter_lists import parameter_list
 from tensorlib.arrays.backend import Array, Backend, backend_of
@@ -99,8 +99,11 @@ def guarded_step(
     gradients = optimizer.checked_gradients()
     backend = _common_backend(gradients, loss)
     scale: Any = loss_scale
-    if not callable(loss_scale):
-        scale = loss_scale.array if isinstance(loss_scale, tl.Tensor) else lambda: loss_scale
+    if isinstance(loss_scale, tl.Tensor):
+        scale = loss_scale.array
+        depend(lambda: loss_scale.array)
+    elif not callable(loss_scale):
+        scale = lambda: loss_scale  # noqa: E731
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is skipped
         if not all(optimizer.is_in_place(optimizer.parameters[name]) for name in gradients):
             return _guarded_by_host(optimizer, gradients, loss, most, scale, backend)

@@ -91,7 +91,9 @@ class LossScale:
 
         Raises ValueError with all that is missing, unexpected or out of range, and then changes nothing.
         """
-        types = {"scale": ((), np.dtype(np.float32)), "good": ((), np.dtype(np.int64))}
+        types: dict[str, tuple[tuple[int, ...], np.dtype]] = {
+            "scale": ((), np.dtype(np.float32)), "good": ((), np.dtype(np.int64)),
+        }  # fmt: skip
         converted, problems = fitting_arrays("LossScale", arrays, types)
         if not problems:
             ranges = {"scale": (1, MOST), "good": (0, np.inf)}

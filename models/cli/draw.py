@@ -33,7 +33,10 @@ SMALL: dict[str, Config] = {
 
 LOOK = Parameter(group="Pictures")
 SWITCH = Parameter(negative="", show_default=False)
-DEFAULTS: dict[str, Any] = {"passes": "forward", "show": (), "color": "kind", "direction": "down", "size": None}
+PLAIN: dict[str, Any] = {
+    "passes": "forward", "show": (), "color": "kind", "direction": "down", "size": None, "formulas": False,
+    "fold_repeats": None,
+}  # fmt: skip
 
 PAIRS = [([4, 5, 6, 3], [7, 8, 9]), ([5, 3], [9])]  # of different lengths, so that a picture of both includes padding
 
@@ -79,26 +82,23 @@ def draw(
     if depth is not None and depth < 0:
         raise UserError(f"draw: --depth must be at least 0, got {depth}; a large number opens everything")
     look: dict[str, Any] = {"passes": passes, "show": show, "color": color, "direction": direction, "size": size}
-    if step and (any(look[name] != default for name, default in DEFAULTS.items()) or formulas or fold_repeats):
+    look |= {"formulas": formulas, "fold_repeats": fold_repeats or None}
+    if step and look != PLAIN:
         raise UserError("draw: --step takes no option of pictures; leave it out, or keep only --run, --out and --depth")
     out = out or Path("steps.html" if step else "graph.svg")
     require_writable(out, "draw --out")
     drawn = build_model(SMALL[model]) if model else load_run(run, "numpy").model
+    opened = 2 if depth is None else depth
     try:
         with tl.record_formulas():
             loss = _small_loss(drawn.train(), PAIRS[:1] if step else PAIRS)
         if step:
             tl.step_through(loss, out, names={"loss": loss}, depth=depth)
         else:
-            folding: dict[str, Any] = {"formulas": formulas, "fold_repeats": fold_repeats or None}
-            tl.draw(loss, out, depth=2 if depth is None else depth, **folding, **look)
+            tl.draw(loss, out, depth=opened, **look)
     except (ValueError, RuntimeError) as error:  # an invalid suffix, or no renderer
         raise UserError(str(error)) from None
-    what = (
-        "one sentence pair, forward and backward"
-        if step
-        else f"two sentences, opened to depth {2 if depth is None else depth}"
-    )
+    what = "one sentence pair, forward and backward" if step else f"two sentences, opened to depth {opened}"
     print(f"{out}: the loss of {drawn.parameter_count():,} parameters on {what}")
     return 0
 

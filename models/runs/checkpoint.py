@@ -97,10 +97,10 @@ class Checkpoint:
     data: str  # digest of the text
     # If `model` is a moving average: the weights that training continues from.
     latest: dict[str, np.ndarray] = field(default_factory=dict)
-    # In fp16: the scale of the loss, and after how many good steps.
-    scale: dict[str, np.ndarray] = field(default_factory=dict)
     # If `tensorlib average` wrote the file: the steps whose weights were averaged.
     averaged: list[int] = field(default_factory=list)
+    # In fp16: the scale of the loss, and after how many good steps.
+    scale: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def step_path(run: Path, step: int) -> Path:

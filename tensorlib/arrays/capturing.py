@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class Capture:
         self._streams: dict[int, _Stream] = {}
         self._actions: list[Callable[[], object]] = []
         self._constants: list[Any] = []
+        self._lists: list[tuple[Callable[[], list[Any]], list[Any]]] = []
         self._dependencies: list[tuple[Callable[[], object], object]] = []
 
     def number(self, compute: Callable[[], float]) -> Any:
@@ -69,8 +71,16 @@ class Capture:
         """
         self._dependencies.append((get, get()))
 
+    def depends_on_all(self, get: Callable[[], list[Any]]) -> None:
+        """Record the step anew when an array in the list that ``get()`` returns is another one than now."""
+        self._lists.append((get, get()))
+
     def is_current(self) -> bool:
         """Return whether everything that the recorded step depends on is still there."""
+        for get_all, had in self._lists:
+            have = get_all()
+            if len(have) != len(had) or not all(map(is_, have, had)):
+                return False
         return all((now := get()) is was or (type(now) in _PLAIN and now == was) for get, was in self._dependencies)
 
     def keep(self, array: Any) -> Any:

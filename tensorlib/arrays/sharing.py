@@ -105,7 +105,8 @@ def read_only(array: Any) -> Any:
 def note_overwritten(array: Array, time: int) -> None:
     """Note that the memory of `array` was written to at this `time`, a number on the scale of `Node.serial`."""
     owner = _owner(array)
-    _OVERWRITTEN[id(owner)] = (_weak(owner, _OVERWRITTEN), time)
+    reference, _ = _OVERWRITTEN.get(id(owner)) or (_weak(owner, _OVERWRITTEN), 0)  # entries end with their owner
+    _OVERWRITTEN[id(owner)] = (reference, time)
 
 
 def any_overwritten() -> bool:

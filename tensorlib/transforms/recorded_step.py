@@ -9,6 +9,7 @@ generators advance.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from tensorlib.arrays.array import Array
 from tensorlib.arrays.backend import Backend, backend_of
 from tensorlib.arrays.capturing import WORDS, Capture, capturing
 from tensorlib.arrays.recorder import Recorder, Replayable
+from tensorlib.arrays.sharing import note_overwritten
+from tensorlib.engine.node import next_serial
 from tensorlib.engine.recording import recording
 from tensorlib.engine.value import wrap
 from tensorlib.tensor import Tensor
@@ -93,15 +96,14 @@ class Inputs:
 class Leaf:
     """A Tensor without history that a recorded step reads, as it was when the step first read it.
 
-    `present` is whether a gradient must be there before a replay; None if the step sets it to None first.
+    `final` is its gradient after the step.
     """
 
-    __slots__ = ("array", "final", "grad", "needs_grad", "present", "tensor")
+    __slots__ = ("array", "final", "grad", "needs_grad", "tensor")
 
     def __init__(self, tensor: Tensor, array: Array) -> None:
         self.tensor, self.array, self.needs_grad = tensor, array, tensor.needs_grad
         self.grad = self.final = tensor.grad
-        self.present: bool | None = None
 
 
 class RecordedStep(Capture):
@@ -120,6 +122,9 @@ class RecordedStep(Capture):
         self._replaced: dict[int, tuple[Any, Array]] = {}
         self._rises: dict[int, tuple[Any, int]] = {}  # by how much the step raises the version of a Tensor
         self._held: dict[int, Any] = {}
+        self._trained: list[Leaf] = []
+        self._sensitive: list[Leaf] = []  # those for which it matters whether a gradient is there before the step
+        self._present: list[bool] = []  # whether it is
         self._given: list[Tensor | None] = []
         self._graph: Replayable | None = None
         self._result: Any = None
@@ -196,7 +201,11 @@ class RecordedStep(Capture):
                 pairs.append(_alike(leaf.grad.array, grad.array, "a gradient"))
                 leaf.tensor.grad = leaf.grad
             leaf.final = leaf.tensor.grad
-            leaf.present = True if leaf.grad is not None else None if key in had_gradient else False
+            if leaf.needs_grad:
+                self._trained.append(leaf)
+                if leaf.grad is not None or key not in had_gradient:  # otherwise the step sets it to None first
+                    self._sensitive.append(leaf)
+                    self._present.append(leaf.grad is not None)
         self.recorder.copy(pairs)
 
     def _restore(self) -> None:
@@ -212,17 +221,14 @@ class RecordedStep(Capture):
 
     def fits(self) -> bool:
         """Return whether gradients are there, or not, as when the step was recorded."""
-        for leaf in self.leaves.values():
-            if leaf.present is not None and leaf.needs_grad and (leaf.tensor.grad is not None) is not leaf.present:
-                return False
-        return True
+        return [leaf.tensor.grad is not None for leaf in self._sensitive] == self._present
 
     def is_current(self) -> bool:
         """Return whether everything that the step reads is still at its address."""
-        for leaf in self.leaves.values():
-            if leaf.tensor.array is not leaf.array or leaf.tensor.needs_grad is not leaf.needs_grad:
-                return False
-        return super().is_current()
+        leaves = self.leaves.values()
+        have = [x for leaf in leaves for x in (leaf.tensor.array, leaf.tensor.needs_grad)]
+        had = [x for leaf in leaves for x in (leaf.array, leaf.needs_grad)]
+        return all(map(is_, have, had)) and super().is_current()
 
     def launch(self, arguments: Sequence[Any], again: bool) -> Any:
         """Run the step on the device; return copies of its results. again: whether to repeat Python's side effects."""
@@ -232,13 +238,13 @@ class RecordedStep(Capture):
         self._graph.launch()
         self.advance()
         if again:
-            versions = [(tensor, tensor.version + rise) for tensor, rise in self._rises.values()]
             self.repeat()
-            for tensor, version in versions:
-                tensor.version = max(version, tensor.version)  # an action may have raised it, too
-        for leaf in self.leaves.values():
-            if leaf.needs_grad:
-                leaf.tensor.grad = leaf.final
+            now = next_serial()
+            for tensor, rise in self._rises.values():
+                tensor.version += rise
+                note_overwritten(tensor.array, now)
+        for leaf in self._trained:
+            leaf.tensor.grad = leaf.final
         for given, inner in zip(arguments, self._given, strict=True):
             if inner is not None and inner.grad is not None:
                 add_gradient(given, inner.grad.array)
@@ -247,8 +253,8 @@ class RecordedStep(Capture):
     def _moved_gradients(self) -> list[tuple[Array, Array]]:
         """Return pairs (address of recording, array) of the gradients that the step reads, but which lie elsewhere."""
         pairs = []
-        for leaf in self.leaves.values():
-            if leaf.present and leaf.grad is not None:
+        for leaf in self._sensitive:
+            if leaf.grad is not None:
                 grad = leaf.tensor.grad
                 if grad is not None and grad.array is not leaf.grad.array:
                     pairs.append(_alike(leaf.grad.array, grad.array, "a gradient"))

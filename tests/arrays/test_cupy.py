@@ -6,6 +6,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from tensorlib import arrays
 from tensorlib.arrays import backend, cupy
 
 
@@ -26,7 +27,9 @@ def plant(monkeypatch):
     """Return a function that puts a fake module in place of CuPy; afterwards nothing of it is left."""
     monkeypatch.setattr(backend, "_loaded", cache(backend._loaded.__wrapped__))  # a cache for this test alone
     monkeypatch.setitem(backend._ON_FIRST_USE, "cupy", [])
-    monkeypatch.setitem(sys.modules, "tensorlib.arrays.cuda", SimpleNamespace(random_bits=None))  # it imports CuPy
+    stands_in = SimpleNamespace(fetch_later=None, CudaRecorder=None)
+    for name in ("cuda", "cupy_graphs"):  # these import CuPy
+        monkeypatch.setattr(arrays, name, stands_in, raising=False)
     registry = singledispatch(backend.backend_of.dispatch(object))
     for module in (backend, cupy):
         monkeypatch.setattr(module, "backend_of", registry)

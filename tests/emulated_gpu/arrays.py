@@ -291,10 +291,17 @@ class ndarray(StrictArray):  # CuPy's name
     def __dlpack__(
         self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
     ) -> Any:
-        raise NotImplementedError("the emulated device has no DLPack")
+        return Capsule(self.copy() if copy else self)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (2, 0)
+
+
+class Capsule:
+    """What goes from one array of the emulated device to another in the place of DLPack's capsule."""
+
+    def __init__(self, array: ndarray) -> None:
+        self.array = array
 
 
 def _pointer(host: np.ndarray) -> memory.MemoryPointer:
@@ -474,7 +481,10 @@ def _take(host: np.ndarray, indices: Any, axis: Any, out: Any = None) -> Any:
 
 
 def from_dlpack(array: Any, *, device: Any = None, copy: Any = None) -> ndarray:
-    raise NotImplementedError("the emulated device has no DLPack")
+    capsule = array.__dlpack__()
+    if not isinstance(capsule, Capsule):
+        raise BufferError("the emulated device shares memory with no other library")
+    return capsule.array[...]
 
 
 def get_array_module(*args: Any) -> Any:

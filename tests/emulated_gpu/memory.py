@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+import math
 import mmap
 import threading
 import weakref
@@ -385,7 +386,7 @@ def new(shape: Any, dtype: Any, order: str = "C") -> np.ndarray:
     """Return a new array in memory of the device, from the current allocator."""
     dtype, strides = np.dtype(dtype), None
     shape = tuple(int(n) for n in shape)
-    count = int(np.prod(shape, dtype=object)) if shape else 1
+    count = math.prod(shape)
     if order == "F":
         steps = np.cumprod([dtype.itemsize, *shape[:-1]]) if shape else []
         strides = tuple(int(s) for s in steps)

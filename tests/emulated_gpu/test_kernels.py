@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests import ROOT
 from tests.emulated_gpu import modules
 from tests.emulated_gpu.compiler import compiler
 from tests.emulated_gpu.kernels import CompileException, KernelError
@@ -39,6 +40,24 @@ def test_a_missing_barrier_gives_wrong_numbers():
     x, y = ramp()
     kernel(REVERSED.format(barrier=""))((1,), (256,), (x, y))
     assert not np.array_equal(y.get(), np.arange(256)[::-1])
+
+
+@pytest.mark.parametrize("removed", [None, 0, 1])
+def test_either_barrier_of_a_sum_over_a_block_is_needed(removed):
+    """In the sources of the library: the second barrier keeps shared memory until all have read it."""
+    folder = ROOT / "tensorlib" / "kernels" / "cuda"
+    header, source = ((folder / name).read_text(encoding="utf-8") for name in ("rows.cuh", "layer_norm.cu"))
+    parts = header.split("__syncthreads();")
+    assert len(parts) == 3
+    if removed is not None:
+        parts[removed : removed + 2] = [parts[removed] + parts[removed + 1]]
+    code = source.replace('#include "rows.cuh"', "__syncthreads();".join(parts))
+    x = on_device(np.random.default_rng(0).standard_normal((20, 300)))
+    y, mean, rstd = cupy.empty((20, 300), "float32"), *(cupy.empty(20, "float32") for _ in range(2))
+    arguments = (x, cupy.ones(300, "float32"), cupy.zeros(300, "float32"), 300, 1e-5, y, mean, rstd)
+    cupy.RawKernel(code, "layer_norm", ("-Dreal=float",))((20,), (320,), arguments)
+    right = np.allclose(y.get().mean(axis=1), 0, atol=1e-6) and np.allclose(y.get().std(axis=1), 1, atol=1e-3)
+    assert right == (removed is None)
 
 
 def test_a_barrier_that_some_threads_miss_is_an_error():

@@ -79,9 +79,14 @@ NORM_KERNEL add_norm(const real* x, const real* s, const real* weight, const rea
     const real inverse = 1 / sqrt(sum[0] / width + (real)eps);
     if (!inside) return;  // no barrier follows
 #pragma unroll
+    for (int i = 0; i < HELD; ++i) {  // the compiler moves no read above a write, so first all reads
+        const long long j = threadIdx.x + i * blockDim.x;
+        if (j < width) z[i] = z[i] * inverse * weight[j] + bias[j];
+    }
+#pragma unroll
     for (int i = 0; i < HELD; ++i) {
         const long long j = threadIdx.x + i * blockDim.x;
-        if (j < width) y[start + j] = z[i] * inverse * weight[j] + bias[j];
+        if (j < width) y[start + j] = z[i];
     }
     if (threadIdx.x == 0) {
         mean[row] = centre;

@@ -6,7 +6,7 @@ Shape suffixes: B sentences, H heads, T queries, S keys, K head width, M width o
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cupy
 import numpy as np
@@ -83,8 +83,7 @@ def _scale(q: Any) -> float:
 def _pattern(pattern: AttentionPattern, q: Any, k: Any) -> np.ndarray:
     """Return a pattern as kernels read it."""
     shape = (*q.shape[:3], k.shape[2])
-    visible: Any = pattern.visible
-    address, strides = 0, (0, 0, 0, 0)
+    address, strides, visible = 0, (0, 0, 0, 0), cast(Any, pattern.visible)
     if visible is not None:
         address, strides = visible.data.ptr, cupy.broadcast_to(visible, shape).strides
     slot, *numbers = seeds(pattern.key, pattern.draw)
@@ -230,8 +229,7 @@ def _attention(q: Any, k: Any, v: Any, pattern: AttentionPattern) -> Any:
     if not _served(q, k, v, pattern):
         return NOT_SERVED
     lead = _lead(q, k)
-    q, k, v = (_with_heads(x, lead) for x in (q, k, v))
-    y, kept = attend(q, k, v, pattern)
+    y, kept = attend(_with_heads(q, lead), _with_heads(k, lead), _with_heads(v, lead), pattern)
     return y[(0,) * (2 - len(lead))], kept
 
 
@@ -242,6 +240,6 @@ def _attention_gradient(
     if kept is None or not _served(q, k, v, pattern, dy):
         return NOT_SERVED
     lead = _lead(q, k)
-    dy, q, k, v = (_with_heads(x, lead) for x in (dy, q, k, v))
+    dy, q, k, v = [_with_heads(x, lead) for x in (dy, q, k, v)]
     gradients = attend_gradient(dy, q, k, v, pattern, kept, needs)
     return tuple(None if d is None else d[(0,) * (2 - len(lead))] for d in gradients)

@@ -6,9 +6,11 @@
 
 struct Plain {
     const real* x;
+    real value[COLUMNS];
     __device__ void column(long long, int) {}
+    __device__ void load(long long e, int k) { value[k] = x[e]; }
     __device__ void row(long long) {}
-    __device__ real at(long long e, long long, int) { return x[e]; }
+    __device__ real at(long long, long long, int k) { return value[k]; }
 };
 
 // sums[chunk, c] = sum of x[r, c] over the rows of a chunk.
@@ -21,12 +23,15 @@ struct ReluGradient {
     const real* y;
     real scale;
     real* dz;
+    real value[COLUMNS], output[COLUMNS];
     __device__ void column(long long, int) {}
+    __device__ void load(long long e, int k) {
+        value[k] = dy[e];
+        output[k] = y[e];
+    }
     __device__ void row(long long) {}
-    __device__ real at(long long e, long long, int) {
-        const real value = y[e] <= 0 ? 0 : dy[e] * scale;  // dy flows to a NaN
-        dz[e] = value;
-        return value;
+    __device__ real at(long long e, long long, int k) {
+        return dz[e] = output[k] <= 0 ? 0 : value[k] * scale;  // dy flows to a NaN
     }
 };
 

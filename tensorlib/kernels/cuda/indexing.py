@@ -41,7 +41,7 @@ def _scatter_add(x: Any, index: Any, shape: tuple[int, ...]) -> Any:
         for part, size in zip(others, shape[1:], strict=False):
             ids = ids * size + part.astype(cupy.int64) % size
     rows = math.prod(shape[first : len(parts)])
-    x = cupy.moveaxis(x, range(first, first + ids.ndim), range(ids.ndim))
+    x = cupy.moveaxis(x, tuple(range(first, first + ids.ndim)), tuple(range(ids.ndim)))
     if not _serves(x, ids, rows):
         return NOT_SERVED
     y = sum_by_id(x, ids, rows)

@@ -59,11 +59,12 @@ struct LogitGradient {
     const long long* targets;
     const bool* counted;
     real spread, chosen;  // e / V, and 1 - e
-    real biases[COLUMNS], top, log_total;
+    real biases[COLUMNS], logits[COLUMNS], top, log_total;
     long long target;
     bool counts;
 
     __device__ void column(long long c, int k) { biases[k] = bias ? bias[c] : 0; }
+    __device__ void load(long long e, int k) { logits[k] = z[e]; }
     __device__ void row(long long r) {
         counts = counted[r];
         top = tops[r];
@@ -72,7 +73,7 @@ struct LogitGradient {
     }
     __device__ real at(long long e, long long c, int k) {
         real dz = 0;
-        if (counts) dz = exp(z[e] + biases[k] - top - log_total) - spread - (c == target ? chosen : 0);
+        if (counts) dz = exp(logits[k] + biases[k] - top - log_total) - spread - (c == target ? chosen : 0);
         z[e] = dz;
         return dz;
     }

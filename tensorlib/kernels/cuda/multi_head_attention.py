@@ -107,8 +107,7 @@ def _cross_attention(
         return NOT_SERVED
     d = x.shape[2]
     q, kv = _project(x, w[:, :d], b[:d], heads), _project(memory, w[:, d:], b[d:], heads)
-    (q_BHTK,), (k_BHSK, v_BHSK) = q, kv
-    y, kept = attend(q_BHTK, k_BHSK, v_BHSK, pattern)
+    y, kept = attend(q[0], kv[0], kv[1], pattern)
     merged = _merged(y)
     return linear_formula(merged, wo, bo), (q, kv, merged, kept)
 
@@ -184,8 +183,7 @@ def _cross_attention_gradient(
     q, kv = _by_heads(q, 1, heads), _by_heads(kv, 2, heads)
     dq, dkv, gradients = cupy.empty_like(q), cupy.empty_like(kv), _Gradients(w, *needs[2:4])
     (dy_BHTK,) = split_heads(dmerged, None, 1, heads)
-    (q_BHTK,), (k_BHSK, v_BHSK) = q, kv
-    attend_gradient(dy_BHTK, q_BHTK, k_BHSK, v_BHSK, pattern, statistics, (True,) * 3, (*dq, *dkv))
+    attend_gradient(dy_BHTK, q[0], kv[0], kv[1], pattern, statistics, (True,) * 3, (*dq, *dkv))
     d = x.shape[2]
     dx = gradients.add(dq, x, slice(d), needs[0])
     dmemory = gradients.add(dkv, memory, slice(d, None), needs[1])

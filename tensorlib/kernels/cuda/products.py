@@ -169,18 +169,17 @@ def _described(plan: GemmPlan, operand: str, result: np.dtype, precision: str) -
     wide = max(*plan.sizes, *plan.leading, count) > INTEGER
     size: Any = c_longlong if wide else int
     types = TYPES[operand], TYPES[operand], TYPES[result.char]
-    first, second, out = ((kind, size(ld)) for kind, ld in zip(types, plan.leading, strict=True))
-    name, end = "gemm", (compute, -1)
+    matrices: list[tuple[Any, ...]] = [(kind, size(ld)) for kind, ld in zip(types, plan.leading, strict=True)]
+    name, end = "gemm", [compute, -1]
     if len(plan.counts) == 1:
-        name, end = "gemm_strided", (size(count), *end)
-        steps = (c_longlong(step[0]) for step in plan.steps)
-        first, second, out = ((*own, step) for own, step in zip((first, second, out), steps, strict=True))
+        name, end = "gemm_strided", [size(count), *end]
+        matrices = [(*own, c_longlong(step[0])) for own, step in zip(matrices, plan.steps, strict=True)]
     elif plan.counts:
-        name, end = "gemm_batched", (size(count), *end)
+        name, end = "gemm_batched", [size(count), *end]
     head = (*(int(t) for t in plan.transposed), *(size(n) for n in plan.sizes))
     return _Call(
         name + "_64" if wide else name, plan.shape, result, plan.swapped, count if len(plan.counts) > 1 else 0,
-        operand == "d", head, first, second, (*out, *end), plan,
+        operand == "d", head, matrices[0], matrices[1], (*matrices[2], *end), plan,
     )  # fmt: skip
 
 
@@ -228,9 +227,7 @@ def _by_steps(call: _Call, a: Any, b: Any, out: Any, alpha: float, beta: float, 
     a, b = (cupy.ascontiguousarray(x) if copied else x for x, copied in ((a, copied_a), (b, copied_b)))
     if out is None or not copied_out:
         return gemm(a, b, out, alpha, beta, call.kind, precision)
-    written = cupy.ascontiguousarray(out) if beta else None
-    if written is out:
-        written = out.copy()
+    written = out.copy() if beta else None
     out[...] = gemm(a, b, written, alpha, beta, call.kind, precision)
     return out
 

@@ -70,11 +70,11 @@ STEP_KERNEL lstm_step(const real* u, const real* q, const real* first_h, const r
     const real f = sigmoid(u[of_gates + units] + q[of_product + units]);
     const real g = tanh(u[of_gates + 2 * units] + q[of_product + 2 * units]);
     const real o = sigmoid(u[of_gates + 3 * units] + q[of_product + 3 * units]);
+    const real before = last < 0 ? first_c[at.state] : cs[at.before];  // read before the writes, or it waits for them
     gates[of_gates] = i;
     gates[of_gates + units] = f;
     gates[of_gates + 2 * units] = g;
     gates[of_gates + 3 * units] = o;
-    const real before = last < 0 ? first_c[at.state] : cs[at.before];
     const real c = f * before + i * g;
     cs[now] = at.seen ? c : before;
     hs[now] = at.seen ? o * tanh(c) : last < 0 ? first_h[at.state] : hs[at.before];
@@ -91,9 +91,9 @@ STEP_KERNEL lstm_step_gradient(const real* dhs, const real* dcs, const real* cs,
     const real d = dh[at.state] + dhs[now], e = dc[at.state] + dcs[now], s = tanh(cs[now]);
     const real i = gates[of_gates], f = gates[of_gates + units], g = gates[of_gates + 2 * units],
                o = gates[of_gates + 3 * units];
-    const real dnew = e + d * o * (1 - s * s);
+    const real dnew = e + d * o * (1 - s * s), before = cs_before[now];
     dzs[of_gates] = at.seen ? dnew * g * i * (1 - i) : 0;
-    dzs[of_gates + units] = at.seen ? dnew * cs_before[now] * f * (1 - f) : 0;
+    dzs[of_gates + units] = at.seen ? dnew * before * f * (1 - f) : 0;
     dzs[of_gates + 2 * units] = at.seen ? dnew * i * (1 - g * g) : 0;
     dzs[of_gates + 3 * units] = at.seen ? d * s * o * (1 - o) : 0;
     dc[at.state] = at.seen ? dnew * f : e;
@@ -112,11 +112,11 @@ STEP_KERNEL gru_step(const real* u, const real* q, const real* bias, const real*
     const real z = sigmoid(u[of_gates + units] + q[of_product + units]);
     const real m = q[of_product + 2 * units] + bias[at.unit];
     const real n = tanh(u[of_gates + 2 * units] + r * m);
+    const real before = last < 0 ? first[at.state] : hs[at.before];
     gates[of_gates] = r;
     gates[of_gates + units] = z;
     gates[of_gates + 2 * units] = n;
     ms[now] = m;
-    const real before = last < 0 ? first[at.state] : hs[at.before];
     hs[now] = at.seen ? (1 - z) * n + z * before : before;
 }
 

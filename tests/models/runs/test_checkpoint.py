@@ -30,7 +30,7 @@ def a_checkpoint(step=5):
     model = build_model(TINY, tl.Generator(1))
     progress = Progress(step=step, epoch=1, batch=2, random=(7, 9), best_step=1, best_loss=0.1 + 0.2)
     optimizer = optim.Adam(model.named_parameters())
-    optimizer.steps = dict.fromkeys(optimizer.steps, step)
+    optimizer.load_state_dict(optimizer.state_dict() | {f"{name}.steps": step for name in optimizer.parameters})
     return Checkpoint(model.state_dict(), optimizer.state_dict(), TINY, progress, {"seed": 7}, "tok", "text")
 
 

@@ -64,7 +64,7 @@ def a_checkpoint(full=False, config=TINY):
     model = build_model(config, tl.Generator(1))
     weights = model.state_dict()
     optimizer = optim.Adam(model.named_parameters())
-    optimizer.steps = dict.fromkeys(optimizer.steps, 4)
+    optimizer.load_state_dict(optimizer.state_dict() | {f"{name}.steps": 4 for name in optimizer.parameters})
     progress = Progress(5, 1, 2, (7, 9), 1, 4, 4, 0.1 + 0.2, 12.5, 0)
     run_config = to_dict(TrainConfig(model=config))
     state = (optimizer.state_dict(), {name: array + 1 for name, array in weights.items()}) if full else ({}, {})
