@@ -55,7 +55,7 @@ class Attention(Function):
     Nothing of size (T, S) is kept, except for a mask of that size: backward computes the weights again.
 
     Keeps q, k, v and pattern; statistics (by a kernel, for each query): largest score, sum of exponentials.
-    Kernels: numpy/attention.py, numba/attention.py.
+    Kernels: numpy/attention.py, numba/attention.py, cuda/attention.py.
     """
 
     broadcasts = True
@@ -166,8 +166,8 @@ def scaled_dot_product_attention(
     `causal`, query t sees only keys 0 to t; this needs T = S.
 
     Without `return_weights`, a CPU computes the weights for one block of queries at a time, forward and backward, so
-    memory grows with T + S and not with T·S. For this, pass `causal=True` rather than a causal mask, and padding as a
-    mask (..., 1, S). float16 is computed in float32.
+    memory grows with T + S and not with T·S; above 512² weights for each head, a GPU needs no more either. For this,
+    pass `causal=True` rather than a causal mask, and padding as a mask (..., 1, S). float16 is computed in float32.
 
     Raises ValueError if the shapes do not fit, and TypeError if `visible` is not boolean.
 

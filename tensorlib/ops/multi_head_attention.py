@@ -40,7 +40,8 @@ class SelfAttention(Function):
 
     Keeps x, w, b, wo and pattern; statistics: projections, outputs of heads, (by a kernel, for each query) largest
     score, sum of exponentials.
-    Kernels: numpy/attention.py, numba/attention.py, numba/multi_head_attention.py.
+    Kernels: numpy/attention.py, numba/attention.py, numba/multi_head_attention.py, cuda/attention.py,
+    cuda/multi_head_attention.py.
     """
 
     fresh = True
@@ -66,7 +67,8 @@ class CrossAttention(Function):
 
     Keeps x, memory, w, b, wo and pattern; statistics: queries, keys with values, outputs of heads, (by a kernel, for
     each query) largest score, sum of exponentials.
-    Kernels: numpy/attention.py, numba/attention.py, numba/multi_head_attention.py.
+    Kernels: numpy/attention.py, numba/attention.py, numba/multi_head_attention.py, cuda/attention.py,
+    cuda/multi_head_attention.py.
     """
 
     fresh = True
