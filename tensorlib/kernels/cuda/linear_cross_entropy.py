@@ -71,8 +71,9 @@ class _Loss:
         choice = (self.targets[n], self.counted[n], float(self.smoothing))
         gemm(self.x_operand[n], self.weight, out=z)
         threads = min(THREADS, -(-width // WARP) * WARP)
-        arguments: tuple[Any, ...] = (z, bias, width, *choice, self.losses[n], *of_row)
-        kernel(HERE / "linear_cross_entropy.cu", "row_losses", kind)((rows,), (threads,), arguments)
+        kernel(HERE / "linear_cross_entropy.cu", "row_losses", kind)(
+            (rows,), (threads,), (z, bias, width, *choice, self.losses[n], *of_row)
+        )
         if not self.wanted:
             return
         grid, chunk = chunks_of(rows, width)
