@@ -77,10 +77,7 @@ def draw(
         step: write a page that steps through forward and backward, on one sentence pair: each op with its formula and
             gradient rule, values, and gradients as they arrive.
     """
-    if run is not None and model is not None:
-        raise UserError(f"draw: only one of --run and --model is allowed; got {run} and {model}; leave out one")
-    if depth is not None and depth < 0:
-        raise UserError(f"draw: --depth must be at least 0, got {depth}; a large number opens everything")
+    _check_options(run, model, depth)
     look: dict[str, Any] = {"passes": passes, "show": show, "color": color, "direction": direction, "size": size}
     look |= {"formulas": formulas, "fold_repeats": fold_repeats or None}
     if step and look != PLAIN:
@@ -101,6 +98,13 @@ def draw(
     what = "one sentence pair, forward and backward" if step else f"two sentences, opened to depth {opened}"
     print(f"{out}: the loss of {drawn.parameter_count():,} parameters on {what}")
     return 0
+
+
+def _check_options(run: Path | None, model: str | None, depth: int | None) -> None:
+    if run is not None and model is not None:
+        raise UserError(f"draw: only one of --run and --model is allowed; got {run} and {model}; leave out one")
+    if depth is not None and depth < 0:
+        raise UserError(f"draw: --depth must be at least 0, got {depth}; a large number opens everything")
 
 
 def _small_loss(model: EncoderDecoder, pairs: Sequence[tuple[list[int], list[int]]]) -> tl.Tensor:
