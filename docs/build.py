@@ -27,7 +27,7 @@ LINK = re.compile(r'(\]\(|\b(?:src|href)=")([^)"\s]+)([)"])')
 GUIDES = [
     ("Training", "training.md"), ("Reliability", "reliability.md"), ("Decoding", "decoding.md"),
     ("Language models", "language.md"), ("Embeddings", "embeddings.md"), ("Contrastive learning", "contrastive.md"),
-    ("Performance", "performance.md"), ("Kernels", "kernels.md"), ("Captured steps", "capture.md"),
+    ("GPUs", "gpu.md"), ("Performance", "performance.md"), ("Kernels", "kernels.md"), ("Captured steps", "capture.md"),
     ("Graphs and gradients", "engine.md"),
     ("Causality", "causality.md"), ("Experiments", "experiments.md"),
 ]  # fmt: skip
