@@ -134,6 +134,8 @@ class Cublas:
         operands = self._operands(ta, tb, m, n, k, a_type, lda, b_type, ldb, c_type, ldc, compute, algorithm)
         a, b, c, count = map(value, (a, b, c, count))
         assert count >= 1
+        if any(x % 16 for x in (a, b, c)):  # the lists of addresses; newer versions refuse them
+            return 15
 
         def places() -> list[tuple[int, ...]]:  # the addresses are on the device when the product runs
             arrays = [np.frombuffer((ctypes.c_char * (8 * count)).from_address(x), np.uint64) for x in (a, b, c)]

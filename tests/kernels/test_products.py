@@ -89,6 +89,14 @@ def test_products_of_a_model(name, a, b, left, dtype, gpu, gemm):
     assert_near(gpu, found, a.astype(float) @ b, 2e-6 if dtype == "float32" else 1e-14)
 
 
+def test_an_odd_number_of_heads_is_multiplied(gpu, gemm):
+    """The lists of addresses lie one after the other; the stand-in refuses one that does not begin at 16 bytes."""
+    qkv = normal(3, T, 9, K)
+    q, k = (qkv[:, :, i::3].swapaxes(1, 2) for i in (0, 1))
+    found = gemm(on_gpu(gpu, q), on_gpu(gpu, k).swapaxes(-1, -2))
+    assert_near(gpu, found, q.astype(float) @ k.swapaxes(-1, -2))
+
+
 @pytest.mark.parametrize("shapes", [((0, 3), (3, 2)), ((3, 0), (0, 2)), ((2, 3), (3, 0)), ((0, 2, 3), (3, 4))])
 def test_products_of_nothing(shapes, gpu, gemm):
     a, b = (normal(*shape) for shape in shapes)

@@ -78,7 +78,8 @@ def gemm(
     if batched:
         addresses = _addresses(call.plan, first, second, target, a.itemsize, result.itemsize)
         first = addresses.data.ptr
-        second, target = first + 8 * batched, first + 16 * batched
+        apart = 8 * _apart(batched)
+        second, target = first + apart, first + 2 * apart
     status = getattr(cublas.library(), name)(
         handle, *head, _scalar(alpha, double), c_void_p(first), *of_first, c_void_p(second), *of_second,
         _scalar(beta, double), c_void_p(target), *of_out,
@@ -189,6 +190,11 @@ def _scalar(value: float, double: bool) -> Any:
     return byref((c_double if double else c_float)(value))
 
 
+def _apart(count: int) -> int:
+    """Return the distance of two lists of `count` addresses: a multiple of 16 bytes, which newer cuBLAS requires."""
+    return count + count % 2
+
+
 def _addresses(plan: GemmPlan, first: int, second: int, out: int, item: int, out_item: int) -> Any:
     """Return the addresses of the matrices in the batches of first, second and out, computed on the device."""
     missing = (1,) * (3 - len(plan.counts))
@@ -200,10 +206,11 @@ def _addresses(plan: GemmPlan, first: int, second: int, out: int, item: int, out
         for steps, size in zip(plan.steps, (item, item, out_item), strict=True)
         for step in (*(0 for _ in missing), *steps)
     ]
-    addresses = cupy.empty(3 * count, cupy.uint64)
+    apart = _apart(count)
+    addresses = cupy.empty(3 * apart, cupy.uint64)
     blocks = -(-count // THREADS)
     kernel(HERE / "products.cu", "matrix_addresses")(
-        (blocks,), (THREADS,), (*bases, count, sizes[1], sizes[2], *bytes_, addresses)
+        (blocks,), (THREADS,), (*bases, count, apart, sizes[1], sizes[2], *bytes_, addresses)
     )
     return addresses
 
