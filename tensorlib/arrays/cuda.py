@@ -17,11 +17,20 @@ import numpy as np
 from tensorlib.arrays.capturing import RecordedDraw
 from tensorlib.arrays.philox import WORD
 
-__all__ = ["C_NAMES", "THREADS", "copy_arrays", "inlined", "kernel", "options", "random_bits", "seeds"]
+__all__ = ["C_NAMES", "THREADS", "allocate", "copy_arrays", "inlined", "kernel", "options", "random_bits", "seeds"]
 
 HERE = Path(__file__).parent
 THREADS = 256
 C_NAMES = {"f": "float", "d": "double"}
+
+
+def allocate(size: int) -> Any:
+    """Return `size` bytes of the current device, not from the common pool, which returns what it does not use first."""
+    try:
+        return cupy.cuda.Memory(size)
+    except (cupy.cuda.runtime.CUDARuntimeError, MemoryError):
+        cupy.get_default_memory_pool().free_all_blocks()  # what other work has freed
+        return cupy.cuda.Memory(size)
 
 
 def inlined(path: Path) -> str:

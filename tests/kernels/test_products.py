@@ -465,6 +465,19 @@ def test_a_workspace_lives_as_long_as_its_stream(gpu, gemm):
             assert_near(gpu, gemm(x, x), gpu.to_numpy(x) @ gpu.to_numpy(x), 1e-5)
 
 
+def test_a_workspace_gets_memory_that_the_common_pool_does_not_use(gpu, gemm, monkeypatch):
+    emulated(gpu)
+    from tests.emulated_gpu.memory import heap
+
+    x = gpu.asarray(normal(8, 8))
+    gemm(x, x)  # loads what has to be loaded
+    freed = gpu.xp.empty(64 << 20, "uint8")
+    del freed  # to the pool
+    monkeypatch.setattr(heap, "limit", heap.used + (1 << 20))
+    with gpu.xp.cuda.Stream(non_blocking=True):
+        assert_near(gpu, gemm(x, x), gpu.to_numpy(x) @ gpu.to_numpy(x), 1e-5)
+
+
 # ---- what is refused ---------------------------------------------------------------------------------------------
 
 
