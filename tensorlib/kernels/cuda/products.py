@@ -11,11 +11,11 @@ import cupy
 import numpy as np
 
 from tensorlib.arrays.blas import GemmPlan, View, contiguous_strides, plan_gemm
-from tensorlib.arrays.cuda import THREADS, kernel
+from tensorlib.arrays.cuda import THREADS
 from tensorlib.engine.recording import STATE
 from tensorlib.kernels.cuda import cublas
 from tensorlib.kernels.cuda.cublas import COMPUTE, TYPES, check, current_handle
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, on_current_device, overrides
+from tensorlib.kernels.cuda.launch import NOT_SERVED, kernel, on_current_device, overrides
 from tensorlib.kernels.cuda.rounding import rounded, rounded_pair
 from tensorlib.ops.linalg import product
 
@@ -236,7 +236,7 @@ def _addresses(plan: GemmPlan, first: int, second: int, out: int, item: int, out
     apart = _apart(count)
     addresses = cupy.empty(3 * apart, cupy.uint64)
     blocks = -(-count // THREADS)
-    kernel(HERE / "products.cu", "matrix_addresses")(
+    kernel("products.cu", "matrix_addresses")(
         (blocks,), (THREADS,), (*bases, count, apart, sizes[1], sizes[2], *bytes_, addresses)
     )
     return addresses
