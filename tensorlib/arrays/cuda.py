@@ -99,7 +99,7 @@ def seeds(key: int, draw: int) -> tuple[Any, ...]:
 
 _MOST_COPIES = 160  # of copies.cu
 _COPIES = np.dtype([("source", "u8", _MOST_COPIES), ("target", "u8", _MOST_COPIES), ("bytes", "i8", _MOST_COPIES)])
-_MOST_BLOCKS = 256  # for each copy: together with those of a few other arrays, they fill every GPU
+_MOST_BLOCKS = 256  # for each copy: with 64 bytes of each thread on their way, one alone fills every GPU
 
 
 def copy_arrays(pairs: Sequence[tuple[Any, Any]]) -> None:
@@ -121,5 +121,5 @@ def copy_arrays(pairs: Sequence[tuple[Any, Any]]) -> None:
         table["source"][: len(some)] = [source.data.ptr for _, source in some]
         table["target"][: len(some)] = [target.data.ptr for target, _ in some]
         table["bytes"][: len(some)] = sizes = [source.nbytes for _, source in some]
-        blocks = min(_MOST_BLOCKS, -(-max(sizes) // (THREADS * 32)))
+        blocks = min(_MOST_BLOCKS, -(-max(sizes) // (THREADS * 64)))
         _kernel("copies.cu", "copy_arrays")((blocks, len(some)), (THREADS,), (table,))
