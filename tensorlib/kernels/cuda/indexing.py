@@ -10,8 +10,7 @@ from typing import Any
 
 import cupy
 
-from tensorlib.arrays.cuda import kernel
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, WARP, contiguous, fits, on_current_device, overrides
+from tensorlib.kernels.cuda.launch import NOT_SERVED, WARP, contiguous, fits, kernel, on_current_device, overrides
 from tensorlib.ops.indexing import as_tuple, scatter_add_formula, sum_rows_formula
 
 MOST_COMPARED = 1 << 16  # ids sorted by comparing all pairs; above, sorting proper is faster
@@ -61,10 +60,10 @@ def sum_by_id(x: Any, ids: Any, rows: int) -> Any:
     order, ordered = sort_ids(contiguous(ids, cupy.int64), rows)
     chunks = -(-count // CHUNK)
     parts = cupy.empty((chunks, 2, width), x.dtype)
-    launch = kernel(HERE / "indexing.cu", "sum_chunks", kind)
+    launch = kernel("indexing.cu", "sum_chunks", kind)
     launch((chunks, -(-width // COLUMNS)), (COLUMNS,), (x, order, ordered, count, width, y, parts))
     if chunks > 1:
-        launch = kernel(HERE / "indexing.cu", "join_chunks", kind)
+        launch = kernel("indexing.cu", "join_chunks", kind)
         launch((chunks, -(-width // WARP)), (WARP, 8), (parts, ordered, count, width, y))
     return y
 
@@ -77,6 +76,6 @@ def sort_ids(ids: Any, rows: int) -> tuple[Any, Any]:
         order = cupy.argsort(flat, kind="stable")
         return order, flat[order]
     order, ordered = cupy.empty(count, cupy.int64), cupy.empty(count, cupy.int64)
-    launch = kernel(HERE / "indexing.cu", "sort_ids")
+    launch = kernel("indexing.cu", "sort_ids")
     launch((-(-count // RANKED),), (4 * WARP,), (ids, count, rows, order, ordered))
     return order, ordered
