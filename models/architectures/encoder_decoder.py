@@ -169,7 +169,7 @@ def joined_ids(parts: Sequence[Any]) -> Any:
     homes = [tl.backend_of(part) for part in parts]
     home = next((h for h in homes if h.xp is not np), homes[0])
     moved = [part if h is home else home.asarray(part) for part, h in zip(parts, homes, strict=True)]
-    return home.xp.concatenate(moved, axis=1)
+    return home.concatenate(moved, 1)
 
 
 def vocabulary_problems(source: int, target: int, tied: bool) -> list[str]:

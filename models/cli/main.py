@@ -69,6 +69,8 @@ def _run(argv: list[str]) -> int:
     except UserError as error:
         return _fail(str(error), 2)
     except RuntimeError as error:
+        if is_out_of_memory(error):  # of a GPU's libraries, which raise no MemoryError
+            return _fail(_OUT_OF_MEMORY, 1)
         if not str(error).startswith("TENSORLIB_"):  # a wrong value of an environment variable is the user's mistake
             raise
         return _fail(str(error), 2)
@@ -81,10 +83,6 @@ def _run(argv: list[str]) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
-    except Exception as error:
-        if not is_out_of_memory(error):  # of a GPU's libraries, which raise no MemoryError
-            raise
-        return _fail(_OUT_OF_MEMORY, 1)
 
 
 def _parse_problem(error: CycloptsError, argv: list[str]) -> str:

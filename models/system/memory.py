@@ -6,7 +6,8 @@ __all__ = ["is_out_of_memory"]
 
 _NAMES = (
     "cudaErrorMemoryAllocation",  # of CUDA, as when a graph is made
-    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDA_ERROR_OUT_OF_MEMORY",  # of its driver, as when a kernel is loaded or launched
+    "ALLOC_FAILED",  # of cuBLAS: CUBLAS_STATUS_ALLOC_FAILED from CuPy, "returned ALLOC_FAILED" from our own calls
 )
 
 

@@ -8,7 +8,7 @@ CuPy's backend is in cupy.py, which imports CuPy when a CuPy array or the name "
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, singledispatch
 from typing import Any
 
@@ -79,6 +79,11 @@ class Backend:
     def recorder(self) -> Recorder:
         """Return a new `Recorder`, by which `capture` records what runs on this backend, if it `records`."""
         raise NotImplementedError(f"{self.name}: work on this backend is not recorded")
+
+    def concatenate(self, arrays: Sequence[Array], axis: int) -> Array:
+        """Return arrays joined along an existing axis. Unlike `xp.concatenate`, it may be recorded for any number."""
+        joined: Array = self.xp.concatenate(arrays, axis=axis)
+        return joined
 
     def scatter_add(self, total: Array, index: Any, values: Array) -> None:
         """Add in place: ``total[index] += values``, where an index that occurs k times receives k contributions."""

@@ -17,7 +17,10 @@ import numpy as np
 from tensorlib.arrays.capturing import RecordedDraw
 from tensorlib.arrays.philox import WORD
 
-__all__ = ["C_NAMES", "THREADS", "allocate", "compiled", "copy_arrays", "inlined", "options", "random_bits", "seeds"]
+__all__ = [
+    "C_NAMES", "THREADS", "allocate", "compiled", "concatenate", "copy_arrays", "inlined", "options", "random_bits",
+    "seeds",
+]  # fmt: skip
 
 HERE = Path(__file__).parent
 THREADS = 256
@@ -123,3 +126,27 @@ def copy_arrays(pairs: Sequence[tuple[Any, Any]]) -> None:
         table["bytes"][: len(some)] = sizes = [source.nbytes for _, source in some]
         blocks = min(_MOST_BLOCKS, -(-max(sizes) // (THREADS * 64)))
         _kernel("copies.cu", "copy_arrays")((blocks, len(some)), (THREADS,), (table,))
+
+
+_SMALL = 2 << 20  # bytes, below which a launch takes longer than moving an array
+_FEW = 8  # up to so many arrays, CuPy copies one after another; more small ones by a table that it uploads
+
+
+def concatenate(arrays: Sequence[Any], axis: int) -> Any:
+    """Return arrays joined along `axis`, without an upload, which could not be recorded.
+
+    Many small arrays of one shape take two launches, or one if `axis` is 0; otherwise each array takes one.
+    """
+    first, count = arrays[0], len(arrays)
+    if count <= _FEW or any(array.dtype != first.dtype for array in arrays):
+        return cupy.concatenate(arrays, axis=axis)
+    if all(array.shape == first.shape for array in arrays) and (axis == 0 or first.nbytes < _SMALL):
+        stacked = cupy.empty((count, *first.shape), first.dtype)
+        copy_arrays([(stacked[i], array) for i, array in enumerate(arrays)])
+        joined = (*first.shape[:axis], count * first.shape[axis], *first.shape[axis + 1 :])
+        return cupy.moveaxis(stacked, 0, axis).reshape(joined)
+    size = sum(array.shape[axis] for array in arrays)
+    joined, start = cupy.empty((*first.shape[:axis], size, *first.shape[axis + 1 :]), first.dtype), 0
+    for array in arrays:
+        joined[(slice(None),) * axis + (slice(start, start := start + array.shape[axis]),)] = array
+    return joined

@@ -44,6 +44,9 @@ def open_backend() -> Backend:
         def random_bits(self, key: int, draw: int, count: int, dtype: str = "uint16") -> Array:
             return cuda.random_bits(key, draw, count, dtype)
 
+        def concatenate(self, arrays: Any, axis: int) -> Array:
+            return cuda.concatenate(arrays, axis)
+
         def scatter_add(self, total: Any, index: Any, values: Any) -> None:
             if total.dtype == np.int64:  # CUDA's atomicAdd takes uint64, not int64; both sums have the same bits
                 total, values = total.view(np.uint64), values.astype(np.int64).view(np.uint64)

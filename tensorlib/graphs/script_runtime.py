@@ -58,6 +58,9 @@ class Backend:
     def to_numpy(self, array: Any) -> Any:
         return array
 
+    def concatenate(self, arrays: Any, axis: int) -> Any:
+        return np.concatenate(arrays, axis=axis)
+
     def scatter_add(self, total: Any, index: Any, values: Any) -> None:
         np.add.at(total, index, values)
 

@@ -25,6 +25,7 @@ from tensorlib.ops.creation import zeros
 from tensorlib.ops.exponential import Sigmoid
 from tensorlib.ops.linalg import product, rows
 from tensorlib.ops.linear import linear_formula, linear_gradient, linear_operands
+from tensorlib.ops.shape import Concatenate
 from tensorlib.ops.softmax import checked_mask
 from tensorlib.ops.trigonometric import Tanh
 
@@ -45,7 +46,7 @@ def steps(length: int, reverse: bool) -> range:
 
 def by_position(found: Sequence[Array], reverse: bool) -> Array:
     """Return the results of all steps, each (B, ...), as one array (B, T, ...) in the order of the positions."""
-    return namespace_of(found[0]).stack(found[::-1] if reverse else found, axis=1)
+    return Concatenate.run(*[x[:, None] for x in (found[::-1] if reverse else found)], axis=1)
 
 
 def before(states: Array, first: Array, reverse: bool) -> Array:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib.arrays.backend import Array, namespace_of
+from tensorlib.arrays.backend import Array, backend_of, namespace_of
 from tensorlib.arrays.shapes import sum_to
 from tensorlib.engine.function import Function, as_tensor, derivation
 from tensorlib.messages import shown
@@ -234,7 +234,7 @@ class Concatenate(Function):
 
     def forward(self, *xs: Array, axis: int) -> Array:
         self.axis, self.sizes = axis, [x.shape[axis] for x in xs]
-        return namespace_of(xs[0]).concatenate(xs, axis=axis)
+        return backend_of(xs[0]).concatenate(xs, axis)
 
     def backward(self, dy: Array) -> Any:
         return tuple(Split.run(dy, sizes=self.sizes, axis=self.axis))

@@ -15,6 +15,7 @@ from tests.strict import Namespace, StrictArray, index_of, unwrapped
 
 FETCH = set("nonzero flatnonzero unique extract bincount argwhere".split())  # CuPy reads a size from the device
 CUBLAS = set("matmul __matmul__ __rmatmul__ dot inner vdot tensordot einsum".split())
+JOIN = set("concatenate stack hstack vstack".split())
 CHANGE = set("copyto put_along_axis".split())
 _OWNERS: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # the first array of each window
 
@@ -78,6 +79,8 @@ class ndarray(StrictArray):  # CuPy's name
     @classmethod
     def _compute(cls, function: Any, arguments: Any, options: Any) -> Any:
         name = getattr(function, "__name__", "")
+        if name in JOIN:
+            _upload_for_joining(arguments[0])
         if name in FETCH or (name == "where" and len(arguments) == 1):
             fetches()
         if name in CUBLAS and all(a.dtype.kind == "f" for a in arguments if isinstance(a, np.ndarray)):
@@ -319,6 +322,14 @@ def _fetch_for(index: Any) -> None:
         if isinstance(part, StrictArray) and part.dtype.kind == "b":
             fetches()
         elif isinstance(part, np.ndarray | list):
+            uploads()
+
+
+def _upload_for_joining(arrays: Any) -> None:
+    """Count what CuPy uploads to join more than 8 arrays of one dtype that are small: addresses, sizes and strides."""
+    if len(arrays) > 8 and len({a.dtype for a in arrays}) == 1 and sum(a.nbytes for a in arrays) < len(arrays) << 21:
+        alike = len({a.shape for a in arrays}) == 1 and all(a.flags.c_contiguous for a in arrays)
+        for _ in range(1 if alike else 3):
             uploads()
 
 

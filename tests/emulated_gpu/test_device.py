@@ -214,6 +214,7 @@ REFUSED = {
     "asarray": (lambda x: cupy.asarray([1.0]), "H2D transfers are disallowed"),
     "set": (lambda x: x.set(np.zeros(3)), "H2D transfers are disallowed"),
     "index list": (lambda x: x[[0, 1]], "H2D transfers are disallowed"),
+    "stack": (lambda x: cupy.stack([x] * 9), "H2D transfers are disallowed"),
     "matmul": (lambda x: x @ x, "calling cuBLAS API during stream capture is currently unsupported"),
     "dot": (lambda x: cupy.dot(x, x), "calling cuBLAS API during stream capture is currently unsupported"),
     "tensordot": (lambda x: cupy.tensordot(x, x, 1), "calling cuBLAS API during stream capture"),

@@ -9,6 +9,7 @@ import tensorlib as tl
 from tests import ROOT
 
 SOURCES = sorted((ROOT / "tensorlib").rglob("*.cu"))
+FLUSH = "-ftz=true"  # CuPy adds it to the options of every kernel (_compile_with_cache_cuda in cupy/cuda/compiler.py)
 TARGETS = ("sm_80", "sm_90", "sm_100")  # A100, H100, B200
 
 
@@ -20,7 +21,7 @@ def cuda():
 
 
 def compiled(code, options=(), target="sm_90"):
-    """Return the PTX of a CUDA source, or fail with the messages of the compiler."""
+    """Return the PTX of a CUDA source, compiled as CuPy does, or fail with the messages of the compiler."""
     from cupy_backends.cuda.libs import nvrtc
 
     try:
@@ -28,7 +29,7 @@ def compiled(code, options=(), target="sm_90"):
     except Exception as error:
         pytest.skip(f"no NVRTC here: {str(error).splitlines()[0]}")
     try:
-        nvrtc.compileProgram(program, (f"--gpu-architecture={target}", *options))
+        nvrtc.compileProgram(program, (f"--gpu-architecture={target}", *options, FLUSH))
     except nvrtc.NVRTCError:
         pytest.fail(nvrtc.getProgramLog(program))
     return nvrtc.getPTX(program).decode()

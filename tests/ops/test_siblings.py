@@ -166,6 +166,10 @@ TOLERANCE = {"float16": 4e-3, "float32": 2e-6, "float64": 1e-14}
 @pytest.mark.parametrize("name", SIBLINGS)
 def test_siblings_agree_at_the_edges(name, dtype, backend):
     numbers, functions = SIBLINGS[name]
+    if backend.name == "cupy" and dtype == "float32":
+        numbers = np.where(
+            np.abs(numbers) < np.finfo(dtype).tiny, np.copysign(0.0, numbers), numbers
+        )  # see docs/gpu.md
     with np.errstate(all="ignore"):
         found = [value_and_gradient(f, numbers.astype(dtype), backend) for f in functions]
     for other in found[1:]:

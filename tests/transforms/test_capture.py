@@ -720,6 +720,26 @@ def test_constants_that_ops_make_are_recorded(gpu):
         assert bits(captured(x)) == bits(step(x))
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_many_arrays_are_joined_without_an_upload(gpu, axis):
+    xs = [tl.Tensor(floats(3, 4, seed=k), backend=gpu, requires_grad=True) for k in range(20)]
+
+    def step(sizes):
+        tl.sum(tl.square(tl.stack(xs, axis))).backward()
+        parts = [x[:n] if axis == 0 else x[:, :n] for n, x in zip(sizes, xs, strict=True)]
+        return tl.stack(xs, axis), tl.concatenate(parts, min(axis, 1))
+
+    captured = tl.capture(step, backend=gpu)
+    sizes = tuple(k % 3 for k in range(20))
+    for _ in range(3):
+        stacked, joined = captured(sizes)
+    hosts = [x.numpy() for x in xs]
+    assert np.array_equal(stacked.numpy(), np.stack(hosts, axis))
+    parts = [x[:n] if axis == 0 else x[:, :n] for n, x in zip(sizes, hosts, strict=True)]
+    assert np.array_equal(joined.numpy(), np.concatenate(parts, min(axis, 1)))
+    assert np.array_equal(xs[7].grad.numpy(), 6 * hosts[7])  # of three calls
+
+
 def test_waiting_inside_is_an_error_and_the_next_step_is_recorded(gpu):
     waits = [True]
 
