@@ -96,6 +96,10 @@ def guarded_step(
 
     Raises what `Optimizer.step` raises, and TypeError or ValueError for a loss or numbers that do not fit.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"guarded_step: needs an optimizer first, got {kind_of(optimizer)}; call guarded_step(optimizer, loss)"
+        )
     most = math.inf if max_norm is None else max_norm
     check_number("guarded_step", above=True, finite=False, max_norm=most)
     gradients = optimizer.checked_gradients()

@@ -271,6 +271,15 @@ def test_a_loss_or_a_norm_that_does_not_fit_is_refused(loss, options, error, mes
     assert optimizer.steps == {"0": 0}
 
 
+@pytest.mark.parametrize("first", [tl.ones(()), nn.Linear(2, 1), None])
+def test_a_guarded_step_needs_an_optimizer_first(first):
+    message = (
+        f"^guarded_step: needs an optimizer first, got {type(first).__name__}; call guarded_step\\(optimizer, loss"
+    )
+    with pytest.raises(TypeError, match=message):
+        optim.guarded_step(first, tl.ones(()))
+
+
 def test_a_moving_average_refuses_a_flag_or_a_model_on_another_backend():
     model = Model(STRICT)
     average = ExponentialMovingAverage(model.named_parameters(), 0.9)
