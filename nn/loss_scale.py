@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import check_number, check_size
+from nn.checks import check_number, check_size, flag_on
 from nn.states import fitting_arrays
 from tensorlib.arrays.backend import Array, Backend, get_backend
 from tensorlib.engine.value import wrap
@@ -80,8 +80,12 @@ class LossScale:
         return loss * self.value
 
     def update(self, skipped: bool | Array | tl.Tensor) -> None:
-        """Adjust the scale after a step. skipped: ``optimizer.skipped``, or a bool: whether the step was skipped."""
-        loss_scale_update(self._scale, self._good, getattr(skipped, "array", skipped), self.grow_after, MOST)
+        """Adjust the scale after a step. skipped: ``optimizer.skipped``, or a bool: whether the step was skipped.
+
+        Raises TypeError for anything else, and for a flag on another backend.
+        """
+        flag = flag_on("LossScale", "skipped", skipped, self.backend)
+        loss_scale_update(self._scale, self._good, flag, self.grow_after, MOST)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the scale and the count of good steps on the host, for a checkpoint; this waits for the GPU."""
