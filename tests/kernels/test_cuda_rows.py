@@ -144,6 +144,22 @@ def test_heads_are_laid_out_and_joined_again(parts, batch, length, heads, width,
     np.testing.assert_allclose(gpu.to_numpy(db), joined.astype(float).sum((0, 1)), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("recorded", [False, True])
+def test_many_ids_are_sorted_by_cupy_except_in_a_recorded_step(recorded, gpu, monkeypatch):
+    from tensorlib.kernels.cuda import indexing
+
+    monkeypatch.setattr(indexing, "MOST_COMPARED", 100)
+    monkeypatch.setattr(indexing, "current_capture", lambda: object() if recorded else None)
+    sorts, argsort = [], gpu.xp.argsort
+    monkeypatch.setattr(gpu.xp, "argsort", lambda *given, **named: sorts.append(1) or argsort(*given, **named))
+    for count in (100, 101):
+        ids = RNG.integers(-3, 9, count)
+        order, ordered = (gpu.to_numpy(a) for a in indexing.sort_ids(gpu.asarray(ids), 7))
+        np.testing.assert_array_equal(order, np.argsort(ids % 7, kind="stable"))
+        np.testing.assert_array_equal(ordered, np.sort(ids % 7))
+        assert len(sorts) == (count > 100 and not recorded)
+
+
 # ---- the same bits in every run ----------------------------------------------------------------------------------
 
 

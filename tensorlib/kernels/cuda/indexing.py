@@ -10,10 +10,12 @@ from typing import Any
 
 import cupy
 
+from tensorlib.arrays.capturing import current_capture
 from tensorlib.kernels.cuda.launch import NOT_SERVED, WARP, contiguous, fits, kernel, on_current_device, overrides
 from tensorlib.ops.indexing import as_tuple, scatter_add_formula, sum_rows_formula
 
-MOST_COMPARED = 1 << 16  # ids sorted by comparing all pairs; above, sorting proper is faster
+MOST_COMPARED = 12_288  # ids sorted by comparing all pairs; above, sorting proper is faster (an estimate)
+MOST_RECORDED = 1 << 16  # in a recorded step, since CuPy does not promise that its own sort can be captured
 RANKED = 16  # positions of a block of 4 warps; as in indexing.cu, like the next two
 CHUNK = 16
 COLUMNS = 128
@@ -71,7 +73,7 @@ def sum_by_id(x: Any, ids: Any, rows: int) -> Any:
 def sort_ids(ids: Any, rows: int) -> tuple[Any, Any]:
     """Return a stable argsort of ids, flattened, and the ids in this order."""
     count = ids.size
-    if count > MOST_COMPARED:
+    if count > (MOST_COMPARED if current_capture() is None else MOST_RECORDED):
         flat = ids.reshape(-1) % rows
         order = cupy.argsort(flat, kind="stable")
         return order, flat[order]

@@ -81,10 +81,8 @@ def gemm(
     if batched:
         if call.unaligned is not None and (first | second | target) % ALIGNED:
             return _by_steps(call.unaligned, a, b, out, alpha, beta, precision)
-        addresses = _addresses(call.plan, first, second, target, a.itemsize, result.itemsize)
-        first = addresses.data.ptr
-        apart = 8 * _apart(batched)
-        second, target = first + apart, first + 2 * apart
+        lists = _addresses(call.plan, first, second, target, a.itemsize, result.itemsize)
+        first, second, target = (lists.data.ptr + i * lists.strides[0] for i in range(3))
     status = getattr(cublas.library(), name)(
         handle, *head, _scalar(alpha, double), c_void_p(first), *of_first, c_void_p(second), *of_second,
         _scalar(beta, double), c_void_p(target), *of_out,
@@ -217,13 +215,11 @@ def _scalar(value: float, double: bool) -> Any:
     return byref((c_double if double else c_float)(value))
 
 
-def _apart(count: int) -> int:
-    """Return the distance of two lists of `count` addresses: a multiple of 16 bytes, which newer cuBLAS requires."""
-    return count + count % 2
-
-
 def _addresses(plan: GemmPlan, first: int, second: int, out: int, item: int, out_item: int) -> Any:
-    """Return the addresses of the matrices in the batches of first, second and out, computed on the device."""
+    """Return the addresses of the matrices in the batches of first, second and out, computed on the device.
+
+    Each of the three lists begins at a multiple of 16 bytes, which newer cuBLAS requires.
+    """
     missing = (1,) * (3 - len(plan.counts))
     sizes = (*missing, *plan.counts)
     count = math.prod(sizes)
@@ -233,8 +229,8 @@ def _addresses(plan: GemmPlan, first: int, second: int, out: int, item: int, out
         for steps, size in zip(plan.steps, (item, item, out_item), strict=True)
         for step in (*(0 for _ in missing), *steps)
     ]
-    apart = _apart(count)
-    addresses = cupy.empty(3 * apart, cupy.uint64)
+    apart = count + count % 2
+    addresses = cupy.empty((3, apart), cupy.uint64)
     blocks = -(-count // THREADS)
     kernel("products.cu", "matrix_addresses")(
         (blocks,), (THREADS,), (*bases, count, apart, sizes[1], sizes[2], *bytes_, addresses)
