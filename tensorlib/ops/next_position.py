@@ -126,7 +126,7 @@ def largest_and_total(logits_RV: Array, count: int) -> tuple[Array, Array, Array
 
     Equal logits keep their order. A NaN makes the total NaN.
 
-    Kernels: numba/next_position.py.
+    Kernels: numba/next_position.py, cuda/next_position.py.
     """
     logits = as_tensor(logits_RV)
     best, columns = topk(logits, count)

@@ -636,6 +636,8 @@ def rows_of_logits(rng, dtype):
     x[0, 1:], x[1, :-1] = -inf, -inf
     yield x, 4
     yield np.full((2, 5), -inf, dtype), 2
+    yield np.full((2, 40), 0.5, dtype), 20
+    yield np.array([[-inf, 2, -inf, -inf], [0, -0.0, -1, 0]], dtype), 4
     yield np.array([[1, inf, 2, inf], [-inf, inf, 0, 1]], dtype), 2
     yield normal(rng, (9, 4), dtype).T, 3
 
