@@ -1,4 +1,4 @@
-// The largest numbers of each row, in order, and the logarithm of the sum of the exponentials of the row.
+// Decoding: the largest logits of each row with the logarithm of its sum of exponentials, and rows in another order.
 #include "rows.cuh"
 
 constexpr int HELD = 8;  // numbers that a thread holds in registers
@@ -91,4 +91,24 @@ ROW_KERNEL largest_and_total(const real* x, long long width, long long count, re
         for (int j = threadIdx.x; j < width; j += blockDim.x) sum += exp(x[j] - top);
     sum = over_block<Sum>(sum);
     if (threadIdx.x == 0) *(total + blockIdx.x) = isfinite(top) ? top + log(sum) : top;
+}
+
+constexpr int BEAM = 16;  // rows of a source
+
+// kept_r,e = kept_rows[r],e in place, for r in the rows of source blockIdx.y and the elements e of positions below
+// length. A thread has one e: it reads those of all rows before it writes them. Reads and writes 8 bytes for each
+// element of a row that moves: bound by bandwidth.
+extern "C" __global__ void reorder_rows(real* kept, const long long* rows, const long long* length, long long beam,
+                                        long long positions, long long width, long long inner) {
+    const long long e = blockIdx.x * (long long)blockDim.x + threadIdx.x, first = blockIdx.y * beam;
+    if (e >= inner || e / width % positions >= *length) return;
+    kept += first * inner + e;
+    rows += first;
+    real held[BEAM];
+#pragma unroll
+    for (int i = 0; i < BEAM; ++i)
+        if (i < beam && rows[i] != first + i) held[i] = kept[(rows[i] - first) * inner];
+#pragma unroll
+    for (int i = 0; i < BEAM; ++i)
+        if (i < beam && rows[i] != first + i) kept[i * inner] = held[i];
 }
