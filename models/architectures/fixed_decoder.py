@@ -20,6 +20,7 @@ import tensorlib as tl
 from models.architectures.prepared import takes_part_alone
 from tensorlib.engine.recording import STATE
 from tensorlib.engine.value import wrap
+from tensorlib.ops.next_position import reorder_rows
 
 if TYPE_CHECKING:
     from models.architectures.transformer import DecoderLayer, Transformer
@@ -91,7 +92,7 @@ class FixedDecoder:
         """Let row r continue the target of row rows_R[r], a row of the same source; on the device."""
         for pair in self.own:
             for array in pair:
-                array[...] = array[rows_R]
+                reorder_rows(array, rows_R, self.position, self.beam)
 
     def next_logits(self, ids_BN: Any) -> tl.Tensor:
         """Append a token to each row, ids on the device; return the logits (R, V) for the next token.

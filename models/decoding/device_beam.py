@@ -20,7 +20,6 @@ from models.decoding.history import History
 from models.decoding.hypothesis import Hypothesis, length_penalty
 from models.decoding.on_device import DeviceSearch, searching
 from models.text.tokens import EOS
-from tensorlib.engine.value import wrap
 from tensorlib.ops.next_position import largest_and_total
 
 __all__ = ["beam_search_on_device"]
@@ -103,8 +102,8 @@ class BeamSearch(DeviceSearch):
 
     def _top(self, values_BX: Any, count: int) -> tuple[Any, Any]:
         """Return the largest values of each row, of equal ones the first, and their columns."""
-        values, columns = tl.topk(wrap(values_BX), count)
-        return values.data, columns.data
+        best, columns, _ = largest_and_total(values_BX, count)
+        return best, columns
 
     def _may_win(self, open_BN: Any, length: Any) -> Any:
         """Return for each source (B, 1) whether an open target can still reach the n best, as in `beam.Beams`."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import singledispatch
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -34,6 +34,7 @@ __all__ = [
     "largest_and_total",
     "panel_product",
     "panels_of",
+    "reorder_rows",
 ]
 
 COLUMNS = 16  # in a panel
@@ -126,11 +127,29 @@ def largest_and_total(logits_RV: Array, count: int) -> tuple[Array, Array, Array
 
     Equal logits keep their order. A NaN makes the total NaN.
 
-    Kernels: numba/next_position.py.
+    Kernels: numba/next_position.py, cuda/next_position.py.
     """
     logits = as_tensor(logits_RV)
     best, columns = topk(logits, count)
     return best.array, columns.array, logsumexp(logits, axis=-1).array
+
+
+@singledispatch
+def reorder_rows(kept_RHLK: Array, row_R: Array, position: Array, beam: int) -> None:
+    """Let row r continue row ``row_R[r]``, in place, at the positions before ``position[0]``.
+
+    Each source has `beam` rows, side by side, and a row may only continue one of its own source.
+
+    Kernels: cuda/next_position.py.
+
+    >>> kept = np.array([3.0, 4.0]).reshape(2, 1, 1, 1)
+    >>> reorder_rows(kept, np.array([1, 1]), np.array([1]), 2)
+    >>> kept.reshape(-1)
+    array([4., 4.])
+    """
+    xp, kept = namespace_of(kept_RHLK), cast("Any", kept_RHLK)
+    moves_L1 = (xp.arange(kept.shape[2]) < position)[:, None]
+    kept[...] = xp.where(moves_L1, kept[row_R], kept)
 
 
 # ---- the sub-layers ----------------------------------------------------------------------------------------------

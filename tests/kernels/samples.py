@@ -636,11 +636,23 @@ def rows_of_logits(rng, dtype):
     x[0, 1:], x[1, :-1] = -inf, -inf
     yield x, 4
     yield np.full((2, 5), -inf, dtype), 2
+    yield np.full((2, 40), 0.5, dtype), 20
+    yield np.array([[-inf, 2, -inf, -inf], [0, -0.0, -1, 0]], dtype), 4
     yield np.array([[1, inf, 2, inf], [-inf, inf, 0, 1]], dtype), 2
     yield normal(rng, (9, 4), dtype).T, 3
 
 
+def rows_in_another_order(rng, dtype):
+    for sources, beam, positions in ((1, 1, 1), (3, 4, 5), (2, 16, 70), (2, 17, 3), (0, 2, 3)):
+        kept = normal(rng, (sources * beam, 2, positions, 8), dtype)
+        rows = rng.integers(0, beam, sources * beam) + np.repeat(np.arange(sources) * beam, beam)
+        for length in (0, positions // 2, positions):
+            yield kept, rows, np.array([length]), beam
+    yield np.asfortranarray(normal(rng, (4, 2, 3, 5), dtype)), np.array([1, 0, 3, 3]), np.array([2]), 2
+
+
 SAMPLES = {
+    "reorder_rows": rows_in_another_order,
     "decoder_step": decoder_steps,
     "largest_and_total": rows_of_logits,
     "panels_of": matrices,

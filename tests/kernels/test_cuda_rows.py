@@ -12,6 +12,7 @@ from tensorlib.ops.feed_forward import feed_forward_formula, feed_forward_gradie
 from tensorlib.ops.indexing import sum_rows_formula
 from tensorlib.ops.linear import linear_formula, linear_gradient
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula, linear_cross_entropy_gradient
+from tensorlib.ops.next_position import largest_and_total
 from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
 from tests.conftest import backend_named, with_kernels
 
@@ -160,6 +161,25 @@ def test_many_ids_are_sorted_by_cupy_except_in_a_recorded_step(recorded, gpu, mo
         assert len(sorts) == (count > 100 and not recorded)
 
 
+# ---- the likeliest tokens ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_largest_of_a_row_come_in_the_order_of_a_stable_sort(gpu, dtype):
+    """Also among many equal numbers, infinities and NaN, which comes first; and for any number of them."""
+    x = RNG.choice(
+        [-np.inf, -1, -0.0, 0, 0.5, 1, np.inf, np.nan], (6, 700), p=[0.3, 0.3, 0.1, 0.1, 0.1, 0.096, 2e-3, 2e-3]
+    )
+    x = np.concatenate([x, np.where(np.isfinite(x), x, -np.inf), normal(2, 700)]).astype(dtype)
+    order = np.argsort(-x, kind="stable")  # NaN last
+    order = np.take_along_axis(order, np.argsort(~np.isnan(np.take_along_axis(x, order, 1)), kind="stable"), 1)
+    for count in (1, 5, 8, 9, 40):
+        best, columns, total = (gpu.to_numpy(a) for a in largest_and_total(gpu.asarray(x), count))
+        np.testing.assert_array_equal(columns, order[:, :count])
+        np.testing.assert_array_equal(best, np.take_along_axis(x, columns, 1))
+        assert (np.isnan(total) == np.isnan(x).any(axis=1)).all()
+
+
 # ---- the same bits in every run ----------------------------------------------------------------------------------
 
 
@@ -184,6 +204,7 @@ def calls(gpu):
     ids = gpu.asarray(np.minimum(RNG.geometric(0.1, 700), 49))
     yield "rows by id", lambda: sum_rows_formula(dy, ids, 50)
     classes = (ids, ids != 3, 0.1)
+    yield "likeliest tokens", lambda: largest_and_total(x, 5)
     yield "loss", lambda: linear_cross_entropy_formula(x, w1, b1, classes=classes, needs=ALL[:3])
 
 
