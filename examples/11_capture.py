@@ -2,7 +2,8 @@
 
 A network of two layers learns the sum of its inputs' sines. `tl.capture(step)` does what `step` does. On a GPU the
 second call records it as a CUDA graph, and later calls launch that: the losses are the same to the last bit, and a step
-takes the time of its kernels. On NumPy every call runs `step`, so a program is written and tested without a GPU:
+takes the time of its kernels. On NumPy every call runs `step`, so a program can be written without a GPU; what only a
+GPU refuses is listed in docs/capture.md.
 
     python examples/11_capture.py
     python examples/11_capture.py --backend cupy

@@ -27,6 +27,8 @@ _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
     "get_buffer": "dict(model.named_buffers())[path]", "register_module": "model.name = module",
     "register_full_backward_hook": "register_hook of the output, in a forward hook",
     "register_backward_hook": "register_hook of the output, in a forward hook",
+    "bfloat16": "tl.precision, as in `with tl.precision('bf16'):`; weights stay float32",
+    "compile": "tl.capture, which records a step on a GPU and replays it without Python",
     "requires_grad_": "p.requires_grad = False for each of model.parameters()",
 }  # fmt: skip
 

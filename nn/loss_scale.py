@@ -12,8 +12,9 @@ from nn.checks import check_number, check_size, flag_on
 from nn.states import fitting_arrays
 from tensorlib.arrays.backend import Array, Backend, get_backend
 from tensorlib.engine.value import wrap
-from tensorlib.messages import kind_of
+from tensorlib.messages import kind_of, unknown_name
 from tensorlib.ops.loss_scale import loss_scale_update
+from tensorlib.pytorch_words import answering
 
 if TYPE_CHECKING:
     from tensorlib.engine.value import TensorLike
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["LossScale"]
 
 MOST = 2.0**24
+
+_PYTORCH_NAMES = {  # from the name in PyTorch's GradScaler to what to write instead
+    "scale": "scale(loss)", "get_scale": "scale.value", "step": "optim.guarded_step(optimizer, loss, loss_scale=scale)",
+    "unscale_": "optim.guarded_step, which clips by max_norm= and divides by the scale itself",
+    "get_growth_interval": "scale.grow_after", "set_growth_interval": "scale.grow_after = steps",
+}  # fmt: skip
 
 
 class LossScale:
@@ -59,6 +66,7 @@ class LossScale:
     512.0
     """
 
+    @answering
     def __init__(self, first: float = 2.0**16, grow_after: int = 2000, backend: str | Backend = "numpy") -> None:
         check_number("LossScale", above=True, first=first)
         check_size("LossScale", grow_after=grow_after)
@@ -67,6 +75,14 @@ class LossScale:
         self.grow_after, self.backend = grow_after, get_backend(backend)
         self._scale: Any = self.backend.asarray(np.array(first, np.float32))
         self._good: Any = self.backend.asarray(np.array(0, np.int64))
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Reached only when the attribute does not exist.
+            if name.startswith("_"):
+                return object.__getattribute__(self, name)
+            raise AttributeError(unknown_name("LossScale", name, {*dir(type(self)), *vars(self)}, _PYTORCH_NAMES))
 
     @property
     def value(self) -> tl.Tensor:

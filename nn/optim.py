@@ -177,7 +177,8 @@ _PYTORCH_NAMES = {  # from PyTorch's name to what to write instead
         "optim.Adam",
     ),
     "LBFGS": "optim.Adam, or scipy.optimize.minimize with gradients from tl.grad", "ASGD": "optim.SGD and nn.averaging",
-    "swa_utils": "nn.averaging",
+    "swa_utils": "nn.averaging", "AveragedModel": "nn.averaging.ExponentialMovingAverage",
+    "GradScaler": "optim.LossScale", "autocast": "tl.precision, as in `with tl.precision('bf16'):`",
     "clip_grad_norm_": "optim.clip_grad_norm", "clip_grad_value_": "p.grad = p.grad.clip(-c, c) for each p",
 }  # fmt: skip
 

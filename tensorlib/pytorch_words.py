@@ -24,6 +24,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 _CLEAR = "x.grad = None, or optimizer.zero_grad()"
 _ON_GPU = "x.to('cupy')"
 
+_BF16 = "tl.precision, as in `with tl.precision('bf16'):`"
+_TF32 = "tl.precision, as in `with tl.precision('tf32'):`"
+_CAPTURE = "tl.capture, which records a step on a GPU and replays it without Python"
+
 _NO_GRADIENT = "which has no gradient"
 
 _DIAGONAL = "tl.diagonal(x), or tl.where(tl.eye(len(x), dtype='bool'), x, 0.0) for a vector"
@@ -142,6 +146,7 @@ TENSOR_NAMES = EXPRESSIONS | _ON_THE_HOST | {
     "retains_grad": "x.grad after the backward pass, which is None unless x is a leaf or was told to retain it",
     "register_post_accumulate_grad_hook": "x.grad after the backward pass; x.register_hook runs before it is added",
     "split_with_sizes": "x.split(ends, axis)",
+    "bfloat16": f"{_BF16}; Tensors stay float32",
     "gelu": "tl.gelu(x)", "silu": "tl.silu(x)", "nbytes": "x.data.nbytes", "itemsize": "x.dtype.itemsize",
 }  # fmt: skip
 
@@ -193,7 +198,12 @@ FUNCTION_NAMES = EXPRESSIONS | ACTIVATIONS | LAYER_EXPRESSIONS | _ON_THE_HOST | 
     "detect_anomaly": "tl.debug(), in a with statement", "set_detect_anomaly": "tl.debug(), in a with statement",
     "linalg": "tl.norm, tl.matmul, or numpy.linalg on x.numpy(), without a gradient", "jacrev": "tl.jacobian(f, x)",
     "embedding_bag": "tl.embedding(weight, ids).mean(axis=-2)", "from_file": "tl.load", "to_dlpack": "x.__dlpack__()",
-    "GradScaler": "the optimizer itself, whose state is float32 also for float16",
+    "GradScaler": "nn.optim.LossScale, which products in fp16 need", "autocast": _BF16, "is_autocast_enabled": _BF16,
+    "amp": f"{_BF16}; for fp16 also nn.optim.LossScale", "set_autocast_dtype": _BF16,
+    "bfloat16": f"{_BF16}; Tensors stay float32", "BFloat16Tensor": f"{_BF16}; Tensors stay float32",
+    "set_float32_matmul_precision": _TF32, "get_float32_matmul_precision": _TF32,
+    "backends": f"{_TF32}; tl.get_backend for devices", "jit": _CAPTURE, "CUDAGraph": _CAPTURE,
+    "make_graphed_callables": _CAPTURE,
     "bilinear": "tl.einsum('...i,ijk,...j->...k', x, weight, y)", "atleast_1d": "x.reshape((1,)) for a number",
     "interpolate": "x.repeat(2, axis=2).repeat(2, axis=3), for a scale of 2 by nearest neighbours",
     "utils": "nn.optim, tl.checkpoint",
@@ -206,7 +216,7 @@ FUNCTION_NAMES = EXPRESSIONS | ACTIVATIONS | LAYER_EXPRESSIONS | _ON_THE_HOST | 
     "autograd": "tl.grad, tl.jacobian, tl.hessian, tl.Function; tl.debug() for its detect_anomaly",
     "Size": "a tuple", "binary_cross_entropy": "tl.binary_cross_entropy_with_logits, on logits",
     "gumbel_softmax": "tl.softmax(logits + tl.gumbel(logits.shape))",
-    "multi_head_attention_forward": "nn.MultiHeadAttention", "compile": "the function itself: there is no compiler",
+    "multi_head_attention_forward": "nn.MultiHeadAttention", "compile": f"{_CAPTURE}; there is no compiler",
     "dtype": "a name such as 'float32', or numpy's dtypes",
 }  # fmt: skip
 
@@ -223,6 +233,7 @@ _KEYWORDS = {
     "embed_dim": "width", "d_model": "width", "num_heads": "heads", "nhead": "heads", "dim_feedforward": "hidden_width",
     "eps": "step", "atol": "tolerance",
     "normalized_shape": "width", "max_len": "longest", "params": "parameters", "lr": "learning_rate",
+    "init_scale": "first", "growth_interval": "grow_after",
 }  # fmt: skip
 
 # Keywords with no counterpart, or with one elsewhere.
@@ -245,6 +256,10 @@ _ADVICE = {
     "raise_exception": "leave it out: it always raises", "nondet_tol": "leave it out",
     "padding_idx": "leave it out; ignore_index of the loss and `visible` of attention leave out padding",
     "amsgrad": "leave it out", "foreach": "leave it out", "fused": "leave it out", "maximize": "negate the loss",
+    "growth_factor": "leave it out: the scale is doubled", "backoff_factor": "leave it out: the scale is halved",
+    "enabled": "leave it out", "capturable": "leave it out: each optimizer may be captured",
+    "differentiable": "leave it out", "non_blocking": "leave it out", "fullgraph": "leave it out: there is no compiler",
+    "mode": "leave it out", "dynamic": "leave it out: each shape is recorded by itself",
     "dampening": "leave it out", "set_to_none": "leave it out: gradients become None", "scale": "scale q instead",
 }  # fmt: skip
 
@@ -303,7 +318,7 @@ def answer_keywords(names: dict[str, Any], tensor: type) -> None:
     A function is replaced in its own module too, so that there is only one of it, as pickle requires.
     """
     options = {"axis", "start_axis", "backend", "targets", "visible", "num", "p", "eps", "classes", "source"}
-    options |= {"create_graph", "tolerance"}
+    options |= {"create_graph", "tolerance", "most"}
     wrapped = {}
     for name, function in list(names.items()):
         if isfunction(function) and options & signature(function).parameters.keys() and not name.startswith("_"):

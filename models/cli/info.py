@@ -38,11 +38,12 @@ def info() -> int:
     print(f"tensorlib {tl.__version__}, Python {platform.python_version()}, {platform.platform()}")
     print("packages: " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
     print("backend numpy: yes")
-    print(f"backend cupy: {_gpu()}")
+    gpu = _gpu()
+    print(f"backend cupy: {gpu}")
     print(f"kernels: {_kernels()}")
     print(f"precision bf16: {_precision('bf16', 'numpy')}")
     for name in ("tf32", "bf16", "fp16"):
-        print(f"precision {name} on a GPU: {_precision(name, 'cupy')}")
+        print(f"precision {name} on a GPU: {_precision(name, 'cupy') if gpu.startswith('yes') else 'no (no GPU)'}")
     for pool in threadpool_info():
         kernels = f", {pool['architecture']} kernels" if "architecture" in pool else ""
         name = f"{pool['internal_api']} {pool.get('version') or ''}".strip()
@@ -77,6 +78,7 @@ def _gpu() -> str:
     try:
         backend = tl.get_backend("cupy")
     except RuntimeError as error:
-        return f"no ({error})"
+        reason = str(error).removeprefix("backend: 'cupy' ")
+        return f"no ({reason})"
     device = backend.xp.cuda.runtime.getDeviceProperties(0)
     return f"yes, {device['name'].decode()}, {device['totalGlobalMem'] / 2**30:.0f} GiB"

@@ -104,6 +104,8 @@ def _parse_problem(error: CycloptsError, argv: list[str]) -> str:
     if argv and given.startswith("-"):
         name = given.partition("=")[0]
         known = name in _options(argv[0])  # as in --dry-run=3
+        if known and name == given and _opposite(name) in argv:
+            return f"{name} and {_opposite(name)} contradict each other; give one of them."
         return f"{name} takes no value." if known else f"Unknown option: {name}.{_suggestion(given, argv[0])}"
     if unused and argv:
         return _unexpected(unused[0], argv)

@@ -21,7 +21,7 @@ from models.runs.config import TrainConfig
 from models.runs.directory import CONFIG, find_run, newest_run, read_config
 from models.system.errors import CheckpointError, UserError
 from models.text.subwords import Tokenizer
-from tensorlib.kernels.precision import refusal
+from tensorlib.kernels.precision import GPU_ONLY, refusal
 
 __all__ = ["Loaded", "load_run", "model_config", "open_backend", "require_precision"]
 
@@ -84,15 +84,22 @@ def open_backend(name: str) -> str:
     try:
         return tl.get_backend(name).name
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"--backend {name}: {error}") from None
+        reason = str(error).removeprefix("backend: ").removeprefix("'cupy' ")
+        raise UserError(f"--backend {name}: {reason}") from None
 
 
 def require_precision(config: TrainConfig) -> None:
     """Raise `UserError` if this machine, or the config's backend, does not multiply in the config's precision."""
-    problem = refusal(config.precision, open_backend(config.backend))
-    if problem is not None:
-        reason = str(problem).removeprefix("precision: ").removeprefix(f"{config.precision} ")
-        raise UserError(f"--precision {config.precision}: {reason}")
+    name, backend = config.precision, open_backend(config.backend)
+    problem = refusal(name, backend)
+    if problem is None:
+        return
+    reason = str(problem).removeprefix("precision: ").removeprefix(f"{name} ")
+    if backend == "numpy" and name in GPU_ONLY:
+        reason = "needs --backend cupy; a CPU has float32 and bf16"
+    elif backend == "numpy" and name == "bf16":
+        reason += "; on a GPU, add --backend cupy"
+    raise UserError(f"--precision {name}: {reason}")
 
 
 def model_config(config: TrainConfig, tokenizer: Tokenizer) -> Config:

@@ -146,6 +146,10 @@ def get_backend(name: str | Backend) -> Backend:
         return name
     if not isinstance(name, str) or name not in _NAMES:
         remedy = "; x.astype(dtype) converts to a dtype" if "float" in str(name) or "int" in str(name) else ""
+        kind, _, number = str(name).partition(":")  # of PyTorch's devices, such as "cuda:0"
+        if kind in _NAMES and number.isdecimal():
+            which = "" if kind == "cpu" else f", and CUDA_VISIBLE_DEVICES={number} to choose the GPU"
+            remedy = f"; use {kind!r}{which}"
         raise ValueError(f"backend: must be one of {', '.join(_NAMES)}; got {shown(name)}{remedy}")
     return _NUMPY if _NAMES[name] == "numpy" else _loaded(_NAMES[name])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 from tensorlib.arrays.backend import get_backend
@@ -14,6 +15,13 @@ __all__ = ["precision"]
 # The compute capability of the first GPUs that multiply numbers of this format.
 CAPABILITY = {"tf32": 80, "bf16": 80, "fp16": 70}
 NAMES = ("float32", *CAPABILITY)
+GPU_ONLY = ("tf32", "fp16")
+OTHER_NAMES = {  # of other libraries, in lower case; the last three are those of PyTorch's float32_matmul_precision
+    **dict.fromkeys(("fp32", "f32", "float", "single", "full", "32", "highest"), "float32"),
+    **dict.fromkeys(("tfloat32", "tensorfloat32", "tf-32", "tensorfloat-32", "high"), "tf32"),
+    **dict.fromkeys(("bfloat16", "bf-16", "bfp16", "medium"), "bf16"),
+    **dict.fromkeys(("float16", "half", "f16", "16"), "fp16"),
+}
 
 
 def precision(name: str) -> Scope:
@@ -52,8 +60,10 @@ def refusal(name: Any, backend: str | None = None) -> Exception | None:
 
     backend: "numpy" or "cupy"; None accepts what either has, and names what the CPU lacks if no GPU answers.
     """
-    if name not in NAMES:
-        return ValueError(f"precision: must be {', '.join(NAMES[:-1])} or {NAMES[-1]}, got {shown(name)}")
+    if not isinstance(name, str) or name not in NAMES:
+        meant = _meant(name)
+        remedy = f"; did you mean {meant!r}?" if meant else ""
+        return ValueError(f"precision: must be {', '.join(NAMES[:-1])} or {NAMES[-1]}, got {shown(name)}{remedy}")
     if name == "float32":
         return None
     if backend == "cupy":
@@ -68,8 +78,15 @@ def refusal(name: Any, backend: str | None = None) -> Exception | None:
     return _refused_by_gpu(name)
 
 
+def _meant(name: Any) -> str:
+    """Return the precision that a name of another library, or a dtype, probably means; "" if it is unclear."""
+    word = str(name.__name__ if isinstance(name, type) else name).lower().rpartition(".")[2]  # torch.bfloat16
+    close = get_close_matches(word, NAMES, 1, cutoff=0.75)
+    return word if word in NAMES else OTHER_NAMES.get(word) or (close[0] if close else "")
+
+
 def _refused_by_cpu(name: str) -> Exception | None:
-    if name != "bf16":
+    if name in GPU_ONLY:
         return ValueError(f"precision: {name} requires a GPU, because CPUs do not multiply it; use float32 or bf16")
     if chosen() != "numba":
         return RuntimeError(

@@ -7,6 +7,7 @@ import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import update_wrapper
 from threading import RLock
 from types import MethodType
@@ -15,7 +16,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from tensorlib.arrays.backend import Backend, backend_of, get_backend
 from tensorlib.arrays.capturing import current_capture
 from tensorlib.arrays.recorder import Recorder
-from tensorlib.engine.recording import STATE, recording
+from tensorlib.engine.recording import STATE, State, recording
 from tensorlib.engine.value import wrap
 from tensorlib.messages import shown
 from tensorlib.tensor import Tensor
@@ -27,6 +28,8 @@ __all__ = ["capture"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_RUNNING: ContextVar[bool] = ContextVar("tensorlib_captured_step", default=False)  # within one, on any backend
 
 MANY = 4  # recordings that differ in a number only, after which a warning says so
 
@@ -73,9 +76,10 @@ def capture(step: Callable[P, R], *, backend: str | Backend | None = None, most:
     most: how many recordings are kept, each with its memory; the one that was used the longest ago is dropped first.
     ``step.clear()`` drops all. Shapes share memory best if the largest is recorded first.
 
-    Raises RuntimeError, naming the line, for something that cannot be recorded; within `debug`, which needs all
-    values; and within another captured step. Raises ValueError for an argument with history, through which no
-    gradient could flow.
+    Raises RuntimeError within another captured step, and ValueError for an argument with history, through which no
+    gradient could flow. Only a GPU raises RuntimeError for something that cannot be recorded, naming the line, and
+    within `debug`, which needs all values; and only there calls that differ in a number are warned of. On NumPy a step
+    that waits, such as one with ``item()``, runs.
     """
     if not callable(step):
         raise TypeError(f"capture: needs a function, as in capture(step); got {shown(step)}")
@@ -104,11 +108,19 @@ class Captured(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run, record or replay the step."""
         state = STATE.get()
-        if current_capture() is not None or isinstance(state.tape, LeafTape):
+        if current_capture() is not None or _RUNNING.get():
             raise RuntimeError("capture: a captured step cannot call another; capture only the outer one")
         if state.tape is not None:  # within `checkpoint`, which repeats ops and draws itself
             return self._step(*args, **kwargs)
         signature = Signature(args, kwargs)
+        _check_arguments(signature.arrays)
+        token = _RUNNING.set(True)
+        try:
+            return self._run(state, signature, args, kwargs)
+        finally:
+            _RUNNING.reset(token)
+
+    def _run(self, state: State, signature: Signature, args: Any, kwargs: Any) -> Any:
         backend = self._home(signature.arrays)
         if not backend.records:
             return self._on_host(backend, signature, args, kwargs)
@@ -170,7 +182,6 @@ class Captured(Generic[P, R]):
     # ---- on a device ----
 
     def _on_device(self, backend: Backend, signature: Signature, args: Any, kwargs: Any) -> Any:
-        _check_arguments(signature.arrays)
         key = self._key(signature, backend)
         steps = self._recordings.get(key)
         if steps is None:
@@ -253,7 +264,7 @@ class Captured(Generic[P, R]):
                 warnings.warn(
                     f"capture: {MANY} calls of {getattr(self._step, '__name__', 'the step')} cannot share a recording, "
                     f"because {place} was {values}; pass a number that changes as a 0-d array, such as np.asarray(x)",
-                    stacklevel=4,
+                    stacklevel=5,
                 )
 
 

@@ -226,6 +226,10 @@ KEYWORDS = [
     (lambda: ATTENTION(X, need_weights=True), "'need_weights'; it is called return_weights here"),
     (lambda: optim.Adam(params=[nn.Parameter([1.0])]), r"Adam\(\) .* 'params'; it is called parameters here"),
     (lambda: optim.Adam([nn.Parameter([1.0])], amsgrad=True), "'amsgrad'; leave it out"),
+    (lambda: optim.Adam([nn.Parameter([1.0])], capturable=True), "'capturable'; leave it out: each optimizer may be"),
+    (lambda: optim.LossScale(init_scale=8.0), r"LossScale.__init__\(\) .* 'init_scale'; it is called first here"),
+    (lambda: optim.LossScale(growth_interval=9), "'growth_interval'; it is called grow_after here"),
+    (lambda: tl.capture(len, mode="max-autotune"), r"capture\(\) .* 'mode'; leave it out"),
     (lambda: leaf().sum().backward(create_graph=True), r"backward\(\) .* 'create_graph'; call tl\.grad\(y, xs, create"),
     (lambda: leaf().sum().backward(inputs=[leaf()]), r"backward\(\) .* 'inputs'; call tl\.grad\(y, inputs\)"),
     (lambda: tl.grad(leaf().sum(), leaf(), is_grads_batched=True), "'is_grads_batched'; call tl.grad for each"),
@@ -239,6 +243,53 @@ def test_a_keyword_of_pytorch_leads_to_the_one_here(use, message):
     with pytest.raises(TypeError, match=message) as caught:
         use()
     assert (caught.value.__cause__ is None and caught.value.__suppress_context__) or caught.value.__context__ is None
+
+
+NAMES_FOR_GPUS = [
+    (lambda: tl.autocast, "tensorlib has no attribute 'autocast'; use tl.precision, as in `with tl.precision"),
+    (lambda: tl.amp, "'amp'; use tl.precision, .*for fp16 also nn.optim.LossScale"),
+    (lambda: tl.bfloat16, "'bfloat16'; use tl.precision, .*Tensors stay float32"),
+    (lambda: X.bfloat16(), "'bfloat16'; use tl.precision, .*Tensors stay float32"),
+    (lambda: nn.Linear(2, 2).bfloat16(), "'bfloat16'; use tl.precision, .*weights stay float32"),
+    (lambda: tl.backends, r"'backends'; use tl.precision, as in `with tl.precision\('tf32'\)"),
+    (lambda: tl.set_float32_matmul_precision, r"use tl.precision, as in `with tl.precision\('tf32'\)"),
+    (lambda: tl.GradScaler, "'GradScaler'; use nn.optim.LossScale"),
+    (lambda: optim.GradScaler, "nn.optim has no attribute 'GradScaler'; use optim.LossScale"),
+    (lambda: optim.AveragedModel, "'AveragedModel'; use nn.averaging.ExponentialMovingAverage"),
+    (
+        lambda: optim.LossScale().step,
+        r"LossScale has no attribute 'step'; use optim.guarded_step\(optimizer, loss, loss_",
+    ),
+    (lambda: optim.LossScale().unscale_, "'unscale_'; use optim.guarded_step, which clips"),
+    (lambda: optim.LossScale().get_scale(), "'get_scale'; use scale.value"),
+    (lambda: optim.LossScale().vaule, "'vaule'; did you mean value"),
+    (lambda: tl.jit, "'jit'; use tl.capture, which records"),
+    (lambda: tl.compile, "'compile'; use tl.capture, .*; there is no compiler"),
+    (lambda: nn.Linear(2, 2).compile(), "'compile'; use tl.capture, which records"),
+    (lambda: tl.CUDAGraph, "'CUDAGraph'; use tl.capture, which records"),
+]
+
+
+@pytest.mark.parametrize(("use", "message"), NAMES_FOR_GPUS)
+def test_a_name_of_pytorch_for_gpus_leads_to_the_one_here(use, message):
+    with pytest.raises(AttributeError, match=message):
+        use()
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("cuda:0", "; use 'cuda', and CUDA_VISIBLE_DEVICES=0 to choose the GPU"),
+        ("cuda:12", "; use 'cuda', and CUDA_VISIBLE_DEVICES=12 to choose the GPU"),
+        ("cpu:0", "; use 'cpu'"),
+        ("mps:0", ""),
+        ("cuda:x", ""),
+    ],
+)
+def test_a_device_of_pytorch_leads_to_a_backend(name, remedy):
+    for use in (tl.get_backend, X.to, nn.Linear(2, 2).to, lambda name: tl.zeros(2, backend=name)):
+        with pytest.raises(ValueError, match=rf"^backend: must be one of .*; got '{name}'{remedy}$"):
+            use(name)
 
 
 class Dimensional(nn.Module):

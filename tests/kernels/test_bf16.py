@@ -87,6 +87,25 @@ def test_other_names_are_refused(name):
         tl.precision(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("fp32", "float32"), ("float16", "fp16"), ("TF32", "tf32"), ("bfloat16", "bf16"), ("torch.bfloat16", "bf16"),
+        ("half", "fp16"), (np.float16, "fp16"), (np.dtype("float32"), "float32"), ("high", "tf32"), ("tf_32", "tf32"),
+        ("Float32", "float32"),
+    ],
+)  # fmt: skip
+def test_names_of_other_libraries_are_recognized(name, meant):
+    with pytest.raises(ValueError, match=rf"^precision: must be .* got .*; did you mean '{meant}'\?$"):
+        tl.precision(name)
+
+
+@pytest.mark.parametrize("name", ["", None, 8, "int8", "float64", [], np.ones(2)])
+def test_nothing_is_suggested_where_it_is_unclear_what_is_meant(name):
+    with pytest.raises(ValueError, match=r"^precision: must be float32, tf32, bf16 or fp16, got [^;]*$"):
+        tl.precision(name)
+
+
 @pytest.mark.parametrize("name", ["tf32", "fp16"])
 def test_a_cpu_refuses_what_it_does_not_multiply(name):
     with recording(precision=name):

@@ -7,13 +7,13 @@ from typing import Any
 import cupy
 
 from tensorlib.arrays.cuda import THREADS
-from tensorlib.kernels.cuda.launch import (, kernel
-    HERE,
+from tensorlib.kernels.cuda.launch import (
     NOT_SERVED,
     WARP,
     contiguous,
     fits,
     fits_by_rows,
+    kernel,
     on_current_device,
     overrides,
 )

@@ -297,6 +297,14 @@ BAD = {
     "a value too many": ("train --resume=there", "tensorlib: --resume takes no value. See `"),
     "an option of the parser": ("train --optim.empty-betas", "--optim.empty-betas. Did you mean --optim.betas?"),
     "an option twice": ("train --model.norm pre --seed 3 --model.norm post", "--model.norm is given twice. See"),
+    "a switch and its opposite": (
+        "train --no-capture --capture",
+        "-capture contradict each other; give one of them. See `tensorlib train --help`",
+    ),
+    "a switch of a section and its opposite": (
+        "train --model.tie-embeddings --seed 3 --model.no-tie-embeddings",
+        "tie-embeddings contradict each other; give one of them.",
+    ),
     "not a number": ("train --steps many", "--steps"),
     "nothing after an option": ("average --last", "tensorlib: --last needs a value. See `"),
     "a comma between two values": ("train --optim.betas 0.9,0.98", "needs 2 values, with a space between them. See `"),
@@ -461,7 +469,8 @@ def test_cupy_without_a_gpu_is_one_line(here, capsys):
     try:
         tl.get_backend("cupy")
     except RuntimeError:
-        assert "--backend cupy: backend: 'cupy' needs" in refusal(capsys, "train", "--backend", "cupy")
+        for command in ("train", "check"):
+            assert refusal(capsys, command, "--backend", "cupy").startswith("tensorlib: --backend cupy: needs ")
         assert not (here / "runs").exists()
     else:
         pytest.skip("there is a GPU")

@@ -36,9 +36,11 @@ def test_a_step_multiplies_in_bf16_and_keeps_float32_weights(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("tf32", "--precision tf32: requires a GPU, because CPUs do not multiply it; use float32 or bf16"),
-        ("half", "--precision half: must be float32, tf32, bf16 or fp16, got 'half'"),
-        ("bf16", "--precision bf16: requires what is missing"),
+        ("tf32", "--precision tf32: needs --backend cupy; a CPU has float32 and bf16"),
+        ("fp16", "--precision fp16: needs --backend cupy; a CPU has float32 and bf16"),
+        ("half", "--precision half: must be float32, tf32, bf16 or fp16, got 'half'; did you mean 'fp16'?"),
+        ("none", "--precision none: must be float32, tf32, bf16 or fp16, got 'none'"),
+        ("bf16", "--precision bf16: requires what is missing; on a GPU, add --backend cupy"),
     ],
 )
 def test_what_cannot_be_had_is_refused_in_one_line(name, message, tmp_path, monkeypatch, capsys):
@@ -62,3 +64,15 @@ def test_info_says_whether_there_is_bf16(capsys):
     assert main(["info"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("precision bf16: "))
     assert line == "precision bf16: yes" or line.startswith("precision bf16: no (requires ")
+
+
+def test_info_gives_the_reason_why_no_gpu_answers_once(monkeypatch, capsys):
+    def none_answers(name):
+        raise RuntimeError("backend: 'cupy' needs a CUDA GPU, found 0; use 'numpy'")
+
+    monkeypatch.setattr(tl, "get_backend", none_answers)
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "backend cupy: no (needs a CUDA GPU, found 0; use 'numpy')" in lines
+    for name in ("tf32", "bf16", "fp16"):
+        assert f"precision {name} on a GPU: no (no GPU)" in lines
