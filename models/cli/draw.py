@@ -88,18 +88,16 @@ def draw(
     out = out or Path("steps.html" if step else "graph.svg")
     require_writable(out, "draw --out")
     drawn = build_model(SMALL[model]) if model else load_run(run, "numpy").model
-    opened = 2 if depth is None else depth
     try:
         with tl.record_formulas():
             loss = _small_loss(drawn.train(), PAIRS[:1] if step else PAIRS)
         if step:
             tl.step_through(loss, out, names={"loss": loss}, depth=depth)
         else:
-            tl.draw(loss, out, depth=opened, **look)
+            tl.draw(loss, out, depth=2 if depth is None else depth, **look)
     except (ValueError, RuntimeError) as error:  # an invalid suffix, or no renderer
         raise UserError(str(error)) from None
     what = "one sentence pair, forward and backward" if step else "two sentences"
-    what += f", opened to depth {opened}" if not step and size is None else ""
     print(f"{out}: the loss of {drawn.parameter_count():,} parameters on {what}")
     return 0
 

@@ -86,16 +86,16 @@ class DeviceSearch:
                 self._step()
                 steps += 1
             looks.append(self._look())
-            if len(looks) > 1 and not self._any_open(looks.popleft()):  # while the device computes the next tokens
+            if len(looks) > 1 and not self._continues(looks.popleft()):  # while the device computes the next tokens
                 break
         for look in looks:
-            self._any_open(look)
+            self._continues(look)
         return steps
 
     def _look(self) -> Any:
         return self.backend.fetch_later(self.xp.stack([self.open.any(axis=1).astype("int64"), self.spoilt]))
 
-    def _any_open(self, look: Any) -> bool:
+    def _continues(self, look: Any) -> bool:
         open_B, spoilt_B = look.value()
         if (first := spoilt_B.min()) < NEVER:
             raise NonFiniteLogits(int(np.flatnonzero(spoilt_B == first)[0]))

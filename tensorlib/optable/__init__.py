@@ -21,7 +21,14 @@ from tensorlib.optable.row import Row, Sample, sample
 __all__ = ["ROWS", "Row", "Sample", "function_names", "sample"]
 
 _NOT_ROWS = ("check", "row")
-_NOT_OPS = ("arguments", "next_position", "plain", "update")  # files of ops/ without public functions of Tensors
+_NOT_OPS = (
+    "arguments",
+    "loss_scale",
+    "next_position",
+    "plain",
+    "update",
+    "update_in_place",
+)  # files of ops/ without public functions of Tensors
 
 
 def _rows() -> list[Row]:

@@ -10,7 +10,9 @@ import sys
 import numpy as np
 import pytest
 
+import nn
 import tensorlib as tl
+from nn import optim
 from tensorlib.engine.function import Function
 from tensorlib.graphs.held_arrays import arrays_in, held_arrays, own_attributes
 from tensorlib.kernels import chosen, enabled, numba, overridable
@@ -43,7 +45,9 @@ def test_a_method_of_a_tensor_has_an_example(name):
 
 # ---- examples ----------------------------------------------------------------------------------------------------
 
-NEEDS_CUPY = ("tensorlib/arrays/cuda.py", "tensorlib/arrays/cupy.py", "tensorlib/kernels/cuda/")
+NEEDS_CUPY = (
+    "tensorlib/arrays/cuda.py", "tensorlib/arrays/cupy.py", "tensorlib/arrays/cupy_graphs.py", "tensorlib/kernels/cuda/"
+)  # fmt: skip
 FILES = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "tensorlib").rglob("*.py"))]
 MODULES = [
     file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
@@ -55,7 +59,7 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_run(name, capsys):
-    results = doctest.testmod(importlib.import_module(name), extraglobs={"tl": tl, "np": np})
+    results = doctest.testmod(importlib.import_module(name), extraglobs={"tl": tl, "np": np, "nn": nn, "optim": optim})
     assert results.failed == 0, capsys.readouterr().out
 
 
