@@ -58,6 +58,13 @@ def cupy_is_initialized():
         (gpu.asarray([1.0]) + 1).sum()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def numba_is_imported():
+    """Import Numba once, where its kernels run: it changes the environment then."""
+    if chosen() == "numba":
+        import numba  # noqa: F401
+
+
 @pytest.fixture(params=["numpy", "strict", "cupy"])
 def backend(request):
     """Each array kind: NumPy, a stand-in that refuses what CuPy refuses, and CuPy if a GPU answers."""
