@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import check_fraction, check_size
+from nn.checks import check_fraction, check_size, flag_on
 from nn.device_updates import depend_all
 from nn.parameter_lists import named_tensors
 from nn.states import fitting_arrays, shape_mismatches
-from tensorlib.arrays.backend import Array
+from tensorlib.arrays.backend import Array, backend_of
 from tensorlib.arrays.capturing import current_capture, note_read
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
-from tensorlib.messages import kind_of, shown
+from tensorlib.messages import kind_of
 from tensorlib.ops.update import average_update
 from tensorlib.ops.update_in_place import average_steps
 
@@ -63,13 +63,14 @@ class ExponentialMovingAverage:
         """Start again from a copy of the current parameters."""
         self.arrays: dict[str, Array] = {name: p.data.astype(sum_dtype(p)) for name, p in self.parameters.items()}
 
-    def update(self, step: int | Callable[[], int], unless: Array | None = None) -> None:
+    def update(self, step: int | Callable[[], int], unless: bool | Array | tl.Tensor | None = None) -> None:
         """Include the parameters as they are after step number `step`, counted from 1.
 
-        unless: a bool of shape () on their backend, such as ``optimizer.skipped``; if it is true, nothing changes. In
-        a captured step, `step` must be a function, which is called at each replay.
+        unless: ``optimizer.skipped``, or another bool of shape (), on their backend; if it is true, nothing changes.
+        In a captured step, `step` must be a function, which is called at each replay.
 
-        Raises ValueError for a number below 1, and TypeError for a number in a captured step.
+        Raises ValueError for a number below 1, also of a function, and TypeError for a number in a captured step, for
+        another `unless`, and for one on another backend.
         """
         if not callable(step):
             if current_capture() is not None:
@@ -80,23 +81,26 @@ class ExponentialMovingAverage:
             check_size("ExponentialMovingAverage", step=step)
         on_host = [name for name, array in self.arrays.items() if isinstance(array, np.ndarray)]
         on_device = [name for name in self.arrays if name not in on_host]
+        there = backend_of(self.arrays[on_device[0]]) if on_device else None
+        flag = False if unless is None else flag_on("ExponentialMovingAverage", "unless", unless, there)
+        if flag is True:
+            return
         if on_device:
-            self._update_on_device(on_device, step, unless)
-        if on_host and not (unless is not None and bool(unless)):
+            self._update_on_device(on_device, step, None if flag is False else flag)
+        if on_host and not bool(flag):
             decay = self._decay_at(step)
             for name in on_host:
                 average_update(self.arrays[name], self.parameters[name].data, decay)
 
     def _decay_at(self, step: int | Callable[[], int]) -> float:
         t = step() if callable(step) else step
+        check_size("ExponentialMovingAverage", step=t)
         return min(self.decay, (1 + t) / (10 + t))
 
     def _update_on_device(self, names: list[str], step: int | Callable[[], int], unless: Array | None) -> None:
         """Update these averages in a few launches, without waiting for the device."""
         averages, weights = [self.arrays[name] for name in names], [self.parameters[name].array for name in names]
         kind = type(averages[0])
-        if unless is not None and type(unless) is not kind:
-            raise TypeError(f"ExponentialMovingAverage: unless must be on the average's backend, got {shown(unless)}")
         moved = [name for name, w in zip(names, weights, strict=True) if type(w) is not kind]
         if moved:
             raise TypeError(

@@ -7,8 +7,12 @@ from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import tensorlib as tl
-from tensorlib.messages import kind_of
+from tensorlib.arrays.backend import Array, Backend, backend_of, is_backend_array
+from tensorlib.arrays.capturing import note_read
+from tensorlib.messages import kind_of, shown
 
 if TYPE_CHECKING:
     from nn.module import Module
@@ -19,6 +23,7 @@ __all__ = [
     "check_generator",
     "check_number",
     "check_size",
+    "flag_on",
     "refuse_several",
     "with_width",
 ]
@@ -68,6 +73,27 @@ def check_generator(where: str, generator: Any) -> None:
     if generator is not None and not isinstance(generator, tl.Generator):
         remedy = f"tl.Generator({generator})" if isinstance(generator, int) else "tl.Generator(seed)"
         raise TypeError(f"{where}: generator must be a tl.Generator, got {_shown(generator)}; pass {remedy}")
+
+
+def flag_on(where: str, name: str, flag: Any, backend: Backend | None) -> bool | Array:
+    """Return whether a step was skipped as a bool or, if that is an array or a Tensor, as an array of shape ().
+
+    Raises TypeError unless the flag is boolean, of shape () and, if it is no bool, on `backend`; None accepts any.
+    """
+    array = flag
+    if isinstance(flag, tl.Tensor):
+        note_read(flag)
+        array = flag.array
+    if isinstance(array, bool | np.bool_):
+        return bool(array)
+    if not is_backend_array(array) or array.shape != () or array.dtype != bool:
+        raise TypeError(f"{where}: {name} must be a bool of shape (), got {shown(flag)}; pass optimizer.skipped")
+    if backend is not None and backend_of(array) is not backend:
+        raise TypeError(
+            f"{where}: {name} must be on the backend {backend.name}, got {shown(flag)} on {backend_of(array).name}; "
+            "pass a bool, or optimizer.skipped of a model on that backend"
+        )
+    return array
 
 
 def with_width(

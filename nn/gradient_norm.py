@@ -11,12 +11,13 @@ import numpy as np
 import tensorlib as tl
 from nn.checks import check_number
 from nn.device_updates import depend, skip_flag
+from nn.loss_scale import LossScale
 from nn.optimizer import Optimizer
 from nn.parameter_lists import parameter_list
 from tensorlib.arrays.backend import Array, Backend, backend_of
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
 from tensorlib.engine.value import wrap
-from tensorlib.messages import kind_of
+from tensorlib.messages import kind_of, shown
 from tensorlib.ops.update_in_place import Guard, scaled, step_guard
 
 __all__ = ["clip_grad_norm", "guarded_step"]
@@ -62,7 +63,7 @@ def guarded_step(
     optimizer: Optimizer,
     loss: tl.Tensor,
     max_norm: float | None = None,
-    loss_scale: float | tl.Tensor | Callable[[], float] = 1.0,
+    loss_scale: float | LossScale | tl.Tensor | Callable[[], float] = 1.0,
 ) -> tl.Tensor:
     """Clip the gradients to a joint norm of `max_norm` and take a step, unless the loss or a gradient is not finite.
 
@@ -76,7 +77,8 @@ def guarded_step(
         loss: the loss, of one element, on that backend.
         max_norm: None does not clip.
         loss_scale: the number by which the loss was multiplied before its backward pass, of which the norm and the step
-            are free. In a captured step that is to read it anew, a function or a Tensor of one element.
+            are free: a `LossScale`, or a positive number. In a captured step that is to read it anew, a function or a
+            Tensor of one element; on a GPU nothing checks the value of a Tensor.
 
     Returns the norm before clipping, float64 of shape (), on that backend.
 
@@ -94,16 +96,15 @@ def guarded_step(
 
     Raises what `Optimizer.step` raises, and TypeError or ValueError for a loss or numbers that do not fit.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"guarded_step: needs an optimizer first, got {kind_of(optimizer)}; call guarded_step(optimizer, loss)"
+        )
     most = math.inf if max_norm is None else max_norm
     check_number("guarded_step", above=True, finite=False, max_norm=most)
     gradients = optimizer.checked_gradients()
     backend = _common_backend(gradients, loss)
-    scale: Any = loss_scale
-    if isinstance(loss_scale, tl.Tensor):
-        scale = loss_scale.array
-        depend(lambda: loss_scale.array)
-    elif not callable(loss_scale):
-        scale = lambda: loss_scale  # noqa: E731
+    scale = _checked_scale(loss_scale, backend)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # what is not finite is skipped
         if not all(optimizer.is_in_place(optimizer.parameters[name]) for name in gradients):
             return _guarded_by_host(optimizer, gradients, loss, most, scale, backend)
@@ -113,11 +114,42 @@ def guarded_step(
         return wrap(norm)
 
 
+def _checked_scale(given: Any, backend: Backend) -> Array | Callable[[], float]:
+    """Return a loss scale as an array of one element on `backend`, or as a function that checks the number."""
+    if isinstance(given, LossScale):
+        given = given.value
+    if not isinstance(given, tl.Tensor):
+        get = given if callable(given) else lambda: given
+
+        def number() -> float:
+            value = get()
+            check_number("guarded_step", above=True, loss_scale=value)
+            return float(value)
+
+        if not callable(given):
+            number()
+        return number
+    if given.size != 1 or given.dtype.kind not in "fiu":
+        raise ValueError(
+            f"guarded_step: loss_scale must be one number, got {shown(given)}; pass a LossScale, a number or a Tensor "
+            "of one element"
+        )
+    if given.backend is not backend:
+        raise ValueError(
+            f"guarded_step: loss_scale must be on the loss's backend, {backend.name}, got a Tensor on "
+            f"{given.backend.name}; use LossScale(backend={backend.name!r})"
+        )
+    if backend.xp is np:
+        check_number("guarded_step", above=True, loss_scale=given.item())
+    depend(lambda: given.array)
+    return given.array.reshape(())
+
+
 def _guarded_by_host(
     optimizer: Optimizer, gradients: dict[str, Array], loss: tl.Tensor, most: float, scale: Any, backend: Backend
 ) -> tl.Tensor:
     """Take a guarded step after deciding on the host."""
-    divisor = float(scale.item() if hasattr(scale, "dtype") else scale())
+    divisor = float(scale() if callable(scale) else scale.item())
     arrays = list(gradients.values())
     norm = (_joint_norm(arrays) if backend.xp is np else _norm_on_device(arrays)) / divisor
     skip = not (math.isfinite(norm) and math.isfinite(loss.item()))

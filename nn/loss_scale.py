@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import tensorlib as tl
-from nn.checks import check_number, check_size
+from nn.checks import check_number, check_size, flag_on
 from nn.states import fitting_arrays
 from tensorlib.arrays.backend import Array, Backend, get_backend
 from tensorlib.engine.value import wrap
+from tensorlib.messages import kind_of
 from tensorlib.ops.loss_scale import loss_scale_update
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class LossScale:
         with tl.precision("fp16"):
             loss = model.loss(...)
         scale(loss).backward()
-        optim.guarded_step(optimizer, loss, max_norm=1.0, loss_scale=scale.value)
+        optim.guarded_step(optimizer, loss, max_norm=1.0, loss_scale=scale)
         scale.update(optimizer.skipped)
 
     `guarded_step` divides the gradients by the scale, and changes nothing if one of them is not finite. Where losses
@@ -74,11 +75,17 @@ class LossScale:
 
     def __call__(self, loss: tl.Tensor) -> tl.Tensor:
         """Return the loss times the scale, for `backward`."""
+        if not isinstance(loss, tl.Tensor):
+            raise TypeError(f"LossScale: the loss must be a Tensor, got {kind_of(loss)}; call scale(loss).backward()")
         return loss * self.value
 
     def update(self, skipped: bool | Array | tl.Tensor) -> None:
-        """Adjust the scale after a step. skipped: ``optimizer.skipped``, or a bool: whether the step was skipped."""
-        loss_scale_update(self._scale, self._good, getattr(skipped, "array", skipped), self.grow_after, MOST)
+        """Adjust the scale after a step. skipped: ``optimizer.skipped``, or a bool: whether the step was skipped.
+
+        Raises TypeError for anything else, and for a flag on another backend.
+        """
+        flag = flag_on("LossScale", "skipped", skipped, self.backend)
+        loss_scale_update(self._scale, self._good, flag, self.grow_after, MOST)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return the scale and the count of good steps on the host, for a checkpoint; this waits for the GPU."""

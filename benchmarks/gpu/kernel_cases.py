@@ -14,7 +14,7 @@ from gpu.case import DROP, SMOOTHING, Arrays, Build, Case, run
 from nn import optim
 from tensorlib.kernels import overridable
 
-__all__ = ["BEYOND", "CASES"]
+__all__ = ["BEYOND", "CASES", "ON_A_GPU"]
 
 
 # ---- rows --------------------------------------------------------------------------------------------------------
@@ -178,6 +178,41 @@ def random_bits(make: Arrays) -> Case:
     return Case(lambda: make.backend.random_bits(5, 7, count), written=0)
 
 
+def split_heads(make: Arrays) -> Case:
+    """Lay out queries, keys and values by heads, with the bias."""
+    from tensorlib.kernels.cuda.multi_head_attention import split_heads
+
+    batch, heads, length, width = make.scale.long
+    z, bias = make.normal(batch, length, 3 * heads * width), make.normal(3 * heads * width)
+    return Case(lambda: split_heads(z, bias, 3, heads), (z, bias))
+
+
+def join_heads(make: Arrays) -> Case:
+    """Lay heads side by side again, and add up the gradient of the bias."""
+    from tensorlib.kernels.cuda.multi_head_attention import join_heads
+
+    batch, heads, length, width = make.scale.long
+    split, db = make.normal(3, batch, heads, length, width), make.normal(3 * heads * width)
+    return Case(lambda: join_heads(split, db), (split,), written=db.nbytes)
+
+
+def rounded(make: Arrays, precision: str) -> Case:
+    """Round both operands of a product to 16 bits."""
+    from tensorlib.kernels.cuda.rounding import rounded_pair
+
+    x, y = make.rows(2)
+    return Case(lambda: rounded_pair(x, y, precision), (x, y))
+
+
+def copies(make: Arrays, number: int) -> Case:
+    """Copy arrays in one launch."""
+    from tensorlib.arrays.cuda import copy_arrays
+
+    sources = [make.normal(make.scale.rows // number, make.scale.width) for _ in range(number)]
+    pairs = [(make.xp.empty_like(source), source) for source in sources]
+    return Case(lambda: copy_arrays(pairs), (sources,), written=bytes_of(sources))
+
+
 CASES: dict[str, dict[str, Build]] = {
     **product_cases.CASES,
     "softmax_formula": {"": lambda make: run("softmax_formula", *make.rows(1), -1, None)},
@@ -216,3 +251,13 @@ BEYOND: dict[str, Build] = {
     "random bits": random_bits,
 }
 """Kernels that override no formula."""
+
+ON_A_GPU: dict[str, Build] = {
+    "split heads": split_heads,
+    "join heads": join_heads,
+    "round operands to bf16": partial(rounded, precision="bf16"),
+    "round operands to fp16": partial(rounded, precision="fp16"),
+    "copy one array": partial(copies, number=1),
+    "copy 64 arrays": partial(copies, number=64),
+}
+"""Kernels that only a GPU has."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from gpu.case import TINY, Arrays, Build, Scale
 from gpu.device import open_backend, seconds_of
-from gpu.kernel_cases import BEYOND, CASES
+from gpu.kernel_cases import BEYOND, CASES, ON_A_GPU
 from gpu.ours import in_precision
 from gpu.part import Turn, problem
 from gpu.step import OURS
@@ -46,6 +46,8 @@ def cases(make: Arrays, turn: Turn) -> Iterator[tuple[str, Build]]:
         for variant, build in CASES[name].items():
             yield f"{name}{variant and f', {variant}'}", build
     yield from BEYOND.items()
+    if turn.backend == "cupy":
+        yield from ON_A_GPU.items()
 
 
 def measured(build: Build, make: Arrays, turn: Turn) -> dict[str, dict[str, Any]]:

@@ -33,6 +33,7 @@ SMALL: dict[str, Config] = {
 
 LOOK = Parameter(group="Pictures")
 SWITCH = Parameter(negative="", show_default=False)
+SEVERAL = Parameter(negative="", show_default=False, consume_multiple=True)
 PLAIN: dict[str, Any] = {
     "passes": "forward", "show": (), "color": "kind", "direction": "down", "size": None, "formulas": False,
     "fold_repeats": None,
@@ -49,7 +50,7 @@ def draw(
     depth: Whole | None = None,
     passes: Annotated[Literal["forward", "backward", "both"], LOOK] = "forward",
     show: Annotated[
-        tuple[Literal["values", "gradients", "statistics", "memory", "operations"], ...], LOOK, SWITCH
+        tuple[Literal["values", "gradients", "statistics", "memory", "operations"], ...], LOOK, SEVERAL
     ] = (),
     color: Annotated[Literal["kind", "gradient"], LOOK] = "kind",
     formulas: Annotated[bool, LOOK, SWITCH] = False,
@@ -67,8 +68,8 @@ def draw(
             renderer. Of --step: the page, whose suffix is html. [graph.svg, or steps.html with --step]
         depth: modules are drawn open down to this depth; each deeper module is one box. [2; with --step, as many
             levels as fit]
-        passes: what is drawn; in the backward pass gradients flow upwards.
-        show: what boxes say besides shapes; may be given several times.
+        passes: what is drawn; in the backward pass gradients flow upwards, or to the left.
+        show: what boxes say besides shapes, one or more.
         color: the kind of a box, or the norm of its gradient, from blue, where it vanishes, to red.
         formulas: open attention, softmax, layer norm and losses, too: draw the ops of their formulas.
         fold_repeats: draw one of several equal layers, as "layers ×2".
@@ -81,7 +82,9 @@ def draw(
     look: dict[str, Any] = {"passes": passes, "show": show, "color": color, "direction": direction, "size": size}
     look |= {"formulas": formulas, "fold_repeats": fold_repeats or None}
     if step and look != PLAIN:
-        raise UserError("draw: --step takes no option of pictures; leave it out, or keep only --run, --out and --depth")
+        raise UserError(
+            "draw: --step takes no option of pictures; leave it out, or keep only --run, --model, --out and --depth"
+        )
     out = out or Path("steps.html" if step else "graph.svg")
     require_writable(out, "draw --out")
     drawn = build_model(SMALL[model]) if model else load_run(run, "numpy").model
@@ -95,7 +98,8 @@ def draw(
             tl.draw(loss, out, depth=opened, **look)
     except (ValueError, RuntimeError) as error:  # an invalid suffix, or no renderer
         raise UserError(str(error)) from None
-    what = "one sentence pair, forward and backward" if step else f"two sentences, opened to depth {opened}"
+    what = "one sentence pair, forward and backward" if step else "two sentences"
+    what += f", opened to depth {opened}" if not step and size is None else ""
     print(f"{out}: the loss of {drawn.parameter_count():,} parameters on {what}")
     return 0
 

@@ -18,12 +18,22 @@ from tensorlib.arrays.capturing import RecordedDraw
 from tensorlib.arrays.philox import WORD
 
 __all__ = [
-    "C_NAMES", "THREADS", "concatenate", "copy_arrays", "inlined", "kernel", "options", "random_bits", "seeds",
+    "C_NAMES", "THREADS", "allocate", "compiled", "concatenate", "copy_arrays", "inlined", "options", "random_bits",
+    "seeds",
 ]  # fmt: skip
 
 HERE = Path(__file__).parent
 THREADS = 256
 C_NAMES = {"f": "float", "d": "double"}
+
+
+def allocate(size: int) -> Any:
+    """Return `size` bytes of the current device, not from the common pool, which returns what it does not use first."""
+    try:
+        return cupy.cuda.Memory(size)
+    except (cupy.cuda.runtime.CUDARuntimeError, MemoryError):
+        cupy.get_default_memory_pool().free_all_blocks()  # what other work has freed
+        return cupy.cuda.Memory(size)
 
 
 def inlined(path: Path) -> str:
@@ -48,9 +58,8 @@ def options(kind: str) -> tuple[str, ...]:
     return f"-Dreal={C_NAMES[kind]}", "--fmad=false"
 
 
-@cache
-def kernel(path: Path, name: str, kind: str = "f") -> Any:
-    """Return the function `name` of a source, compiled for a dtype, "f" or "d".
+def compiled(path: Path, name: str, kind: str = "f") -> Any:
+    """Return the function `name` of a source, compiled for a dtype, "f" or "d", on its first call.
 
     Call it as ``f(blocks, threads, arguments)``. An argument is one of
 
@@ -58,8 +67,16 @@ def kernel(path: Path, name: str, kind: str = "f") -> Any:
     - a Python int, which is passed as long long or bool; 0 also serves as a null pointer;
     - a Python float, which is passed as double;
     - a NumPy scalar, if the parameter has another type.
+
+    Keep what is returned. Those who launch cache it by the name of the file, because making and hashing a Path for each
+    launch takes longer than the launch.
     """
     return cupy.RawKernel(inlined(path), name, options(kind))
+
+
+@cache
+def _kernel(file: str, name: str) -> Any:
+    return compiled(HERE / file, name)
 
 
 def random_bits(key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
@@ -68,7 +85,7 @@ def random_bits(key: int, draw: int, count: int, dtype: str = "uint16") -> Any:
     words = cupy.empty(4 * blocks, cupy.uint64)
     if blocks:  # a grid of no threads cannot be launched
         grid = (-(-blocks // THREADS),)
-        kernel(HERE / "philox.cu", "philox")(grid, (THREADS,), (*seeds(key, draw), blocks, words))
+        _kernel("philox.cu", "philox")(grid, (THREADS,), (*seeds(key, draw), blocks, words))
     return words.view(cupy.dtype(dtype))[:count]
 
 
@@ -85,7 +102,7 @@ def seeds(key: int, draw: int) -> tuple[Any, ...]:
 
 _MOST_COPIES = 160  # of copies.cu
 _COPIES = np.dtype([("source", "u8", _MOST_COPIES), ("target", "u8", _MOST_COPIES), ("bytes", "i8", _MOST_COPIES)])
-_MOST_BLOCKS = 256  # for each copy: together with those of a few other arrays, they fill every GPU
+_MOST_BLOCKS = 256  # for each copy: with 64 bytes of each thread on their way, one alone fills every GPU
 
 
 def copy_arrays(pairs: Sequence[tuple[Any, Any]]) -> None:
@@ -107,8 +124,8 @@ def copy_arrays(pairs: Sequence[tuple[Any, Any]]) -> None:
         table["source"][: len(some)] = [source.data.ptr for _, source in some]
         table["target"][: len(some)] = [target.data.ptr for target, _ in some]
         table["bytes"][: len(some)] = sizes = [source.nbytes for _, source in some]
-        blocks = min(_MOST_BLOCKS, -(-max(sizes) // (THREADS * 32)))
-        kernel(HERE / "copies.cu", "copy_arrays")((blocks, len(some)), (THREADS,), (table,))
+        blocks = min(_MOST_BLOCKS, -(-max(sizes) // (THREADS * 64)))
+        _kernel("copies.cu", "copy_arrays")((blocks, len(some)), (THREADS,), (table,))
 
 
 _SMALL = 2 << 20  # bytes, below which a launch takes longer than moving an array

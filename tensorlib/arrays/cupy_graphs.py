@@ -18,7 +18,7 @@ import cupy
 import numpy as np
 
 from tensorlib.arrays.backend import Pending
-from tensorlib.arrays.cuda import copy_arrays
+from tensorlib.arrays.cuda import allocate, copy_arrays
 
 __all__ = ["CudaRecorder", "fetch_later", "upload_beside"]
 
@@ -51,11 +51,7 @@ class CudaRecorder:
         self._last: Any = None  # the stream of the last launch
 
     def _allocate(self, size: int) -> Any:
-        try:
-            memory = cupy.cuda.Memory(size)
-        except (cupy.cuda.runtime.CUDARuntimeError, MemoryError):
-            cupy.get_default_memory_pool().free_all_blocks()  # what other work has freed
-            memory = cupy.cuda.Memory(size)
+        memory = allocate(size)
         self._kept.append(memory)
         insort(self._places, (memory.ptr, size))
         return cupy.cuda.MemoryPointer(memory, 0)

@@ -45,7 +45,7 @@ class _Backward:
         leaves = list(graph.leaves) if keeps_forward else []
         outputs = graph.outputs if keeps_forward else ()
         kept = (dict(graph.values), dict(graph.gradients)) if keeps_forward else ({}, {})
-        self.result = Graph(nodes, leaves, outputs, *kept)
+        self.result = Graph(nodes, leaves, outputs, *kept, passes=True)
         self.arriving: dict[Slot, list[ValueRef]] = {}  # the contributions to the gradient of each value
 
     def run(self) -> None:
@@ -91,13 +91,15 @@ class _Backward:
     def finish(self, slot: Slot, name: str) -> None:
         """Name the gradient of a leaf, and count it among the results."""
         users = [self.result.nodes[ref.node] for ref in self.arriving[slot] if ref.node is not None]
-        around = common_levels([levels_of(node.path) for node in users])
+        around = common_levels([levels_of(node.path) for node in users]) if users else ()
         ref = self.total(slot, ".".join(around[1:]))  # in the innermost module around all contributions
         if ref.node is not None:
             node = self.result.nodes[ref.node]
             names = node.names or ("",) * len(node.outputs)
             node.names = (*names[: ref.output], name, *names[ref.output + 1 :])
             self.result.outputs = (*self.result.outputs, ref)
+        elif ref.leaf is not None:  # the leaf is itself a result
+            self.result.leaves[ref.leaf].name = name
 
     def add(self, node: GraphNode) -> int:
         node.number, node.path = len(self.result.nodes), _inside("backward", node.path)

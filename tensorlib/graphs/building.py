@@ -17,7 +17,7 @@ from tensorlib.graphs.graph import Graph, GraphLeaf, GraphNode, GraphValue, Valu
 from tensorlib.graphs.held_arrays import held_arrays
 from tensorlib.graphs.measured_graph import measured_gradients, measured_values
 from tensorlib.graphs.opening import opened
-from tensorlib.graphs.replay import Slot
+from tensorlib.graphs.replay import Slot, require_same
 from tensorlib.messages import kind_of
 from tensorlib.tensor import Tensor
 
@@ -106,6 +106,10 @@ def recorded_graph(
     nodes = recorded_nodes(outputs, "graph")[::-1]
     if formulas:
         _, tensors = opened(nodes, "graph")
+        if values or gradients:  # which are measured with the data that leaves have now
+            for y in outputs:
+                if y.node is not None:
+                    require_same([y], (id(y.node), y.output_index), _now(y, tensors).array, "graph")
         outputs = [_now(y, tensors) for y in outputs]
         names = {name: _now(x, tensors) for name, x in names.items()}
         nodes = recorded_nodes(outputs, "graph")[::-1]  # not those of results that nothing uses

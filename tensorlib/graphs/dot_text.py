@@ -57,7 +57,9 @@ class _Picture:
         dot.attr("edge", color=FAINT, fontname="Helvetica", fontsize="9", fontcolor=FAINT, arrowsize="0.6")
         self.write_frame(dot, self.view.root, 0)
         for arrow in self.view.arrows:
-            if is_backward(arrow.head.path):  # gradients flow upwards, beside the forward pass that flows down
+            if self.graph.passes and is_backward(
+                arrow.head.path
+            ):  # gradients flow upwards, beside the forward pass that flows down
                 dot.edge(arrow.head.key, arrow.tail.key, dir="back", **self.arrow_attributes(arrow))
             else:
                 dot.edge(arrow.tail.key, arrow.head.key, **self.arrow_attributes(arrow))

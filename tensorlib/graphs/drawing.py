@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorlib.exchange.safetensors import write_atomically
-from tensorlib.graphs.backward_graph import PASSES, is_backward, with_passes
+from tensorlib.graphs.backward_graph import PASSES, with_passes
 from tensorlib.graphs.building import graph
 from tensorlib.graphs.dot_text import digraph
 from tensorlib.graphs.folding import fold, levels_of
@@ -23,6 +23,7 @@ from tensorlib.graphs.rendering import find_renderer, render
 from tensorlib.graphs.rolling import rolled_up
 from tensorlib.graphs.titles import crossed_titles
 from tensorlib.graphs.viewing import page, readable_everywhere
+from tensorlib.ops.arguments import check_flag
 from tensorlib.tensor import Tensor
 
 __all__ = ["draw"]
@@ -68,8 +69,8 @@ def draw(
         inputs: what to call a module or function with; see `graph`.
         formulas: draw a fused op, such as softmax or a sub-layer, as a frame around the ops of its formula, and, in the
             graph of a module or function, also a function such as `mean`; see `graph`.
-        passes: "forward", "backward", or "both" side by side: in the backward pass gradients flow upwards, from the
-            result to the leaves, each op is replaced by its gradient, and contributions to one gradient are added.
+        passes: "forward", "backward", or "both" side by side: in the backward pass gradients flow against the data,
+            each op is replaced by its gradient, and contributions to one gradient are added.
         fold_repeats: True draws one of several equal steps of a loop or equal layers, marked with their number, such as
             "layers ×6"; its numbers are ranges over all of them. False draws all. None folds only pictures of more than
             60 boxes, unless `depth` is None: the first step, the last, and one box for those between them.
@@ -97,9 +98,10 @@ def draw(
     ('softmax.dot', 1)
     """
     target = Path(path)
-    if depth is not None and (not isinstance(depth, int) or depth < 0):
+    if depth is not None and (isinstance(depth, bool) or not isinstance(depth, int) or depth < 0):
         raise ValueError(f"draw: depth must be a whole number from 0, or None for everything; got {depth!r}")
     look = look_of(show, color, direction, size)
+    check_flag("draw", "formulas", formulas)
     if passes not in PASSES:
         raise ValueError(f"draw: passes must be one of {', '.join(map(repr, PASSES))}; got {passes!r}")
     command = None if target.suffix.lower() in _DOT_SUFFIXES else _renderer_for(target)
@@ -123,6 +125,9 @@ def _graph_of(y: Any, inputs: Sequence[Any], names: Mapping[str, Any] | None, fo
     gradients = "gradients" in look.show or look.color == "gradient"
     if not isinstance(y, Graph):
         return graph(y, *inputs, names=names, formulas=formulas, values=values, gradients=gradients)
+    if formulas or names or inputs:
+        given = "formulas=True" if formulas else "names" if names else "inputs"
+        raise ValueError(f"draw: a Graph is drawn as it is, got {given}; pass the Tensor, or give them to tl.graph")
     missing = [what for what, wanted in (("values", values), ("gradients", gradients)) if wanted and not vars(y)[what]]
     if missing:
         raise ValueError(
@@ -155,7 +160,7 @@ class _View:
 
 def _frames_around(drawn: Graph) -> int:
     """Return 1 if each pass is a frame around its modules, otherwise 0."""
-    return int(any(is_backward(node.path) for node in drawn.nodes[-1:]))
+    return int(drawn.passes)
 
 
 def _coarser(drawn: Graph, first: _View) -> Iterator[_View]:

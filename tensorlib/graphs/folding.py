@@ -114,6 +114,9 @@ def calls_of(graph: Graph, depth: int | None) -> list[tuple[Call, ...]]:
                 if ref.node is not None and len(other) >= level and own[:level] == other[:level]:
                     a, b = _find_root(parents, ref.node), _find_root(parents, node.number)
                     parents[max(a, b)] = min(a, b)
+        if graph.passes and level == 1:  # a pass is one frame, whatever is in it
+            first: dict[tuple[str, ...], int] = {}
+            parents = [first.setdefault(own[:1], number) for number, own in enumerate(levels)]
         for number, own in enumerate(levels):
             if len(own) >= level:
                 calls[number] += ((level, _find_root(parents, number)),)
@@ -227,7 +230,7 @@ class _Folding:
                 path = ".".join(levels_of(node.path)[: self.depth + 1])
                 self.add(call, Box(f"m{call[1]}", "module", frame, path))
         box = self.boxes[call]
-        box.ops += 1
+        box.ops += node.times
         box.saved_bytes += node.saved_bytes
         box.flops += node.flops
         box.node = node if box.ops == 1 else None
@@ -238,7 +241,7 @@ class _Folding:
         call = self.folded(calls)
         if call is not None:
             box = self.boxes[call]
-            box.parameters += leaf.value.size if leaf.kind == "parameter" else 0
+            box.parameters += leaf.value.size * leaf.times if leaf.kind == "parameter" else 0
             box.hidden[leaf.kind] += 1
             box.leaves += [leaf.number] if leaf.kind == "parameter" else []
             return box
@@ -272,8 +275,8 @@ class _Folding:
         """Return for each leaf the calls in which it is drawn, and the path of a module inside them.
 
         A parameter is drawn in the innermost module around all its users, so a shared one is outside each user.
-        Inputs and named constants are drawn outside all modules, other constants one level outside their users, and
-        what only one repeat uses inside it.
+        Inputs and named constants are drawn outside all modules, other constants one level outside their users, but
+        those of an op's formula inside it, and what only one repeat uses inside it.
         """
         homes: list[tuple[tuple[Call, ...], str] | None] = [None] * len(self.graph.leaves)
         for node in self.graph.nodes:
@@ -285,7 +288,9 @@ class _Folding:
         for leaf, home in zip(self.graph.leaves, homes, strict=True):
             calls, path = home or ((), "")
             if leaf.kind != "parameter" and not (calls and isinstance(calls[-1], Repeat)):
-                calls = () if leaf.kind == "input" or leaf.name else calls[:-1]
+                frame = levels_of(path)[: len(calls)][-1:]
+                outside = calls if frame and frame[0].endswith("()") else calls[:-1]
+                calls = () if leaf.kind == "input" or leaf.name else outside
             result.append((calls, path))
         return result
 
@@ -304,6 +309,8 @@ class _Folding:
 
     def replace_single_op_frames(self) -> None:
         for frame in self.frames.values():
+            if frame.parent is self.root and self.graph.passes:
+                continue
             if frame.parent and not frame.frames and len(frame.boxes) == 1 and frame.boxes[0].kind == "op":
                 (box,) = frame.boxes
                 box.kind, box.path, box.ops, box.frame = "module", frame.path, 1, frame.parent

@@ -79,6 +79,7 @@ class GraphNode:
         attributes: the options of the op, such as its axis or shape, as short texts.
         flops: the floating-point operations of its forward pass, as `tensorlib/graphs/flops.py` counts them.
         names: for each output, the name that ``names`` gave to the Tensor, or ""; empty if no output has one.
+        times: how many equal ops it stands for, after steps of a loop or layers were folded into one.
 
     >>> x = tl.Tensor([[0.0, 1.0]], requires_grad=True)
     >>> exp, total = tl.graph(tl.exp(x).sum(axis=1))
@@ -96,6 +97,7 @@ class GraphNode:
     attributes: dict[str, str] = field(default_factory=dict)
     flops: int = 0
     names: tuple[str, ...] = ()
+    times: int = 1
 
 
 @dataclass(slots=True)
@@ -108,6 +110,7 @@ class GraphLeaf:
         name: the parameter's name, as "encoder.layers.0.attention.weight", or the name given to `graph`; otherwise "".
         value: shape and dtype.
         scalar: the number in a constant without axes; otherwise None.
+        times: how many leaves it stands for, one for each of several equal layers.
 
     >>> x = tl.Tensor(2.0, requires_grad=True)
     >>> leaf, three = tl.graph(x * tl.Tensor(3.0), names={"x": x}).leaves
@@ -120,6 +123,7 @@ class GraphLeaf:
     name: str
     value: GraphValue
     scalar: float | None = None
+    times: int = 1
 
 
 class GraphEdge(NamedTuple):
@@ -161,6 +165,7 @@ class Graph:
         outputs: references to the Tensors that `graph` was called with.
         values, gradients: what was measured of each value and of its gradient, if `graph` was asked for it, by
             `ValueRef.slot`. The gradient is that of the sum of all outputs.
+        passes: whether the first level of all paths is a pass, "forward" or "backward".
 
     >>> x = tl.Tensor([1.0, 2.0], requires_grad=True)
     >>> tl.graph(tl.softmax(x * 3))
@@ -172,6 +177,7 @@ class Graph:
     outputs: tuple[ValueRef, ...] = ()
     values: dict[Slot, Measured] = field(default_factory=dict)
     gradients: dict[Slot, Measured] = field(default_factory=dict)
+    passes: bool = False
 
     show: ClassVar[Callable[[Graph], str]]
     """Returns the picture in a notebook as HTML; set by notebook.py, which draws and so imports this file."""

@@ -48,6 +48,7 @@ def value_lines(values: Sequence[GraphValue], common_dtype: str) -> list[str]:
     return lines if len(lines) <= 4 else [*lines[:3], f"and {len(lines) - 3} other shapes"]
 
 
+_WHERE = ("condition", "index", "visible")  # arrays that say which elements are meant
 _ARRAY = re.compile(r"\) (bool|u?int|float)\d*$")
 _NOT_SHOWN = {"key", "draw", "shape", "sizes", "heads", "pattern", "targets", "counted", "drop", "grid"}
 
@@ -58,7 +59,8 @@ def attribute_line(node: GraphNode) -> str:
     return ", ".join(
         f"{name}={text}"
         for name, text in shown
-        if text not in ("None", "False", "0.0") and len(text) <= 24 and not _ARRAY.search(text)
+        if text not in ("None", "False", "0.0")
+        and (len(text) <= 36 if name in _WHERE else len(text) <= 24 and not _ARRAY.search(text))
     )
 
 
@@ -66,9 +68,9 @@ def extra_lines(box: Box, graph: Graph, show: frozenset[str]) -> list[str]:
     """Return the lines about numbers, memory and operations in a box."""
     lines = []
     if show & {"values", "statistics"}:
-        lines += _measured_lines("data", _measured_in(box, graph.values), show)
+        lines += _measured_lines("data", _measured_in(box, graph.values), show, _numbers(box, graph.values))
     if "gradients" in show or ("statistics" in show and graph.gradients):
-        lines += _measured_lines("grad", _measured_in(box, graph.gradients), show)
+        lines += _measured_lines("grad", _measured_in(box, graph.gradients), show, _numbers(box, graph.gradients))
         if own := [m for leaf in box.leaves if (m := graph.gradients.get(("leaf", leaf, 0)))]:
             several = any(m.arrays > 1 for m in own) or (box.repeat is not None and len(own) > 1)
             both = min(m.least_norm for m in own), max(m.norm for m in own)
@@ -91,6 +93,12 @@ def refs_of(box: Box) -> list[ValueRef]:
     return [ValueRef(None, box.leaf.number, 0, box.leaf.value)] if box.leaf else box.refs
 
 
+def _numbers(box: Box, found: Mapping[tuple[str, int | None, int], Measured]) -> list[int]:
+    """Return the numbers of an op's outputs of which something is known, if it has several outputs."""
+    several = box.kind == "op" and box.node is not None and len(box.node.outputs) > 1
+    return [ref.output for ref in refs_of(box) if ref.slot in found] if several else []
+
+
 def _measured_in(box: Box, found: Mapping[tuple[str, int | None, int], Measured]) -> list[Measured]:
     """Return what is known of the values that leave a box; of a repeat, one range over the results of all its steps."""
     if box.repeat and box.repeat.nodes:
@@ -101,10 +109,14 @@ def _measured_in(box: Box, found: Mapping[tuple[str, int | None, int], Measured]
     return [found[ref.slot] for ref in refs_of(box) if ref.slot in found]
 
 
-def _measured_lines(title: str, known: Sequence[Measured], show: frozenset[str]) -> list[str]:
+def _measured_lines(
+    title: str, known: Sequence[Measured], show: frozenset[str], numbers: Sequence[int] = ()
+) -> list[str]:
+    """Return the lines about what is known; `numbers` are those of an op's outputs, if it has several."""
     if not known:
         return []
-    lines = [f"{title} {measured_text(one, title)}" for one in known[:3]]
+    marks = [f" [{number}]" for number in numbers] or [""] * len(known)
+    lines = [f"{title}{mark} {measured_text(one, title)}" for mark, one in zip(marks[:3], known[:3], strict=True)]
     lines += [f"and {len(known) - 3} others"] if len(known) > 3 else []
     if "statistics" in show:
         lines += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 
+from tensorlib.graphs.backward_graph import is_backward
 from tensorlib.graphs.colors import SCALE, color_of_norm, ink_on
 from tensorlib.graphs.folding import View
 from tensorlib.graphs.graph import Graph
@@ -47,7 +48,9 @@ def legend(graph: Graph, view: View, look: Look, dtype: str) -> str:
     about = [f"{look.headline or graph.headline()}; {dtype} unless marked"]
     if "operations" in look.show:
         about.append(f"{count_text(graph.flops)} floating-point operations forward")
-    if look.measures and graph.gradients and (graph.outputs[1:] or any(y.value.shape for y in graph.outputs)):
+    backward = [graph.passes and y.node is not None and is_backward(graph.nodes[y.node].path) for y in graph.outputs]
+    results = [y for y, of_backward in zip(graph.outputs, backward, strict=True) if not of_backward]
+    if look.measures and graph.gradients and (results[1:] or any(y.value.shape for y in results)):
         about.append("gradients are those of the sum of all results")
     about += [look.note] if look.note else []
     rows += [cell(html.escape(line).replace("\\", "\\\\"), width_of(line, _SIZE)) for line in about]

@@ -35,7 +35,8 @@ def _runs(graph: Graph) -> list[Run]:
     for same_shapes in (True, False):
         runs = find_runs(graph, calls, deepest, same_shapes=same_shapes, fewest=2)
         whole = [run._replace(stop=run.start + run.steps * run.period) for run in runs]
-        if chosen := sorted(run for run in whole if run.steps >= 3 or _numbered(graph, run)):
+        looped = [run for run in whole if _numbered(graph, run) or (run.steps >= 3 and _feeds_the_next(graph, run))]
+        if chosen := sorted(looped):
             return chosen
     return []
 
@@ -45,6 +46,12 @@ def _numbered(graph: Graph, run: Run) -> bool:
     return all(
         graph.nodes[n].path != graph.nodes[n + run.period].path for n in range(run.start, run.start + run.period)
     )
+
+
+def _feeds_the_next(graph: Graph, run: Run) -> bool:
+    """Return whether a step uses what the one before it has computed: others only happen to be equal ops."""
+    before = range(run.start, run.start + run.period)
+    return any(ref.node in before for n in before for ref in graph.nodes[n + run.period].inputs)
 
 
 class _Rolling:
@@ -110,7 +117,7 @@ class _Rolling:
         return {(n - run.start) // run.period for n in users}
 
     def run(self) -> Graph:
-        graph = Graph()
+        graph = Graph(passes=self.graph.passes)
         inputs: dict[int, list[ValueRef]] = {n: [] for n in self.numbers}
         for node in self.graph.nodes:
             inputs[self.kept[node.number]] += self.inputs_of(node, inputs[self.kept[node.number]])
@@ -130,6 +137,7 @@ class _Rolling:
             refs = tuple([moved(ref) for ref in inputs[n]])
             bytes_, flops = node.saved_bytes * times, node.flops * times
             changed = replace(node, number=number, path=self.paths[n], inputs=refs, saved_bytes=bytes_, flops=flops)
+            changed.times *= times
             graph.nodes.append(changed)
         graph.outputs = tuple(dict.fromkeys(moved(ref) for ref in self.graph.outputs))
         graph.values = self.measured(self.graph.values, leaf_numbers)
@@ -152,7 +160,8 @@ class _Rolling:
         ]
 
     def leaf(self, leaf: GraphLeaf, number: int) -> GraphLeaf:
-        return replace(leaf, number=number, name=self.leaf_names[leaf.number])
+        times = sum(self.graph.leaves[n].times for n, kept in enumerate(self.leaf_for) if kept == leaf.number)
+        return replace(leaf, number=number, name=self.leaf_names[leaf.number], times=times)
 
     def measured(self, found: dict[Slot, Measured], leaf_numbers: dict[int | None, int | None]) -> dict[Slot, Measured]:
         parts: dict[Slot, list[Measured]] = {}

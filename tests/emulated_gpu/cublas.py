@@ -130,10 +130,19 @@ class Cublas:
         operands = self._operands(ta, tb, m, n, k, a_type, lda, b_type, ldb, c_type, ldc, compute, algorithm)
         a, b, c, count = map(value, (a, b, c, count))
         assert count >= 1
+        if any(x % 16 for x in (a, b, c)):  # the lists of addresses; newer versions refuse them
+            return 15
+
+        on_tensor_cores = compute in (75, 77) or operands[0].letter in "eH"
+        if on_tensor_cores:
+            for own in operands:
+                assert own.leading * np.dtype(own.letter).itemsize % 16 == 0, f"misaligned leading dimension: {own}"
 
         def places() -> list[tuple[int, ...]]:  # the addresses are on the device when the product runs
             arrays = [np.frombuffer((ctypes.c_char * (8 * count)).from_address(x), np.uint64) for x in (a, b, c)]
             assert len(set(arrays[2].tolist())) == count, "the matrices of the result must differ"
+            if on_tensor_cores:  # a GPU would end the context
+                assert not any((x % 16).any() for x in arrays), "misaligned address"
             return [tuple(int(x[i]) for x in arrays) for i in range(count)]
 
         return self._run("gemm_batched", handle, operands, (ta, tb), compute, alpha, beta, places)

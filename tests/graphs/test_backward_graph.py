@@ -86,3 +86,36 @@ def test_a_picture_of_both_passes_that_has_to_fit_keeps_them_apart(tmp_path):
 def test_an_unknown_pass_is_refused(tmp_path):
     with pytest.raises(ValueError, match="draw: passes must be one of 'forward', 'backward', 'both'; got 'all'"):
         tl.draw(leaf(1.0) * 2, tmp_path / "y.dot", passes="all")
+
+
+def test_a_pass_of_one_op_is_a_frame_and_one_of_several_results_is_one_frame(tmp_path):
+    x, z = leaf(1.0, 2.0), leaf(3.0)
+    for y in (tl.tanh(x), [tl.tanh(x), tl.exp(z)]):
+        text = tl.draw(y, tmp_path / "y.dot", 0, names={"x": x}, passes="both").read_text()
+        assert text.count("<b>forward</b>") == text.count("<b>backward</b>") == 1
+        assert "<b>dx = tanh backward</b>" in text and "folded module" not in text
+
+
+def test_a_leaf_that_is_a_result_has_the_gradient_one(tmp_path):
+    x = leaf(2.0)
+    graph = with_passes(tl.graph([x], names={"x": x}), "backward")
+    assert not graph.nodes and [(one.name, one.scalar) for one in graph.leaves] == [("dx", 1.0)]
+
+
+def test_one_number_is_not_called_a_sum_of_results(tmp_path):
+    x = leaf(1.0, 2.0)
+    text = tl.draw(tl.exp(x).sum(), tmp_path / "y.dot", passes="both", show="gradients").read_text()
+    assert "those of the sum" not in text
+    assert "those of the sum" in tl.draw(tl.exp(x), tmp_path / "z.dot", passes="both", show="gradients").read_text()
+
+
+def test_gradients_of_several_inputs_say_which(tmp_path):
+    x, w = leaf([[1.0, 2.0]]), leaf([[3.0], [4.0]])
+    text = tl.draw(x @ w, tmp_path / "y.dot", passes="backward", show="gradients", names={"x": x, "w": w}).read_text()
+    assert "grad [0] norm 5<" in text and "grad [1] norm 2.236<" in text
+
+
+def test_a_module_called_backward_is_drawn_downwards(tmp_path):
+    with tl.module_scope("backward"):
+        y = tl.exp(tl.exp(leaf(1.0)))
+    assert "dir=back" not in tl.draw(y, tmp_path / "y.dot").read_text()

@@ -99,3 +99,25 @@ def test_a_transformer_with_values_and_gradients():
     assert not {node.op for node in graph} & {"self_attention", "cross_attention", "feed_forward", "add_norm"}
     assert "decoder.layers.0.attention.self_attention().attention().softmax()" in {node.path for node in graph}
     np.testing.assert_allclose(graph.values[graph.outputs[0].slot].elements, [loss.item()], rtol=1e-5)
+
+
+def test_values_of_an_opened_graph_are_those_of_recording():
+    x = tensor(3)
+    y = tl.softmax(x)
+    x.data = np.zeros(3)
+    for measured in ({"values": True}, {"gradients": True}):
+        with pytest.raises(RuntimeError, match="data of a Tensor had been replaced since"):
+            tl.graph(y, formulas=True, **measured)
+
+
+def test_a_constant_of_a_formula_is_in_its_frame(tmp_path):
+    y = tl.softmax(tensor(3))
+    text = tl.draw(y, tmp_path / "y.dot", None, formulas=True).read_text()
+    assert text.index("subgraph") < text.index("l1 [")  # the ones that take the place of a sum of zero
+
+
+def test_a_graph_is_drawn_as_it_is(tmp_path):
+    with pytest.raises(ValueError, match="a Graph is drawn as it is, got formulas=True"):
+        tl.draw(tl.graph(tensor(3) * 2), tmp_path / "y.dot", formulas=True)
+    with pytest.raises(TypeError, match="formulas must be True or False, got 'yes'"):
+        tl.draw(tensor(3) * 2, tmp_path / "y.dot", formulas="yes")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import tensorlib as tl
+from models import Transformer, TransformerConfig
 from tensorlib.graphs.folding import PAGE, fold
+from tensorlib.graphs.rolling import rolled_up
 from tests.recorded import leaf, linear
 
 
@@ -241,3 +243,21 @@ def is_acyclic(view):
     while ready := {key for key, tails in waits_for.items() if not tails}:
         waits_for = {key: tails - ready for key, tails in waits_for.items() if key not in ready}
     return not waits_for
+
+
+def test_equal_ops_that_do_not_feed_each_other_are_no_loop():
+    v = tl.Tensor(np.arange(5.0), requires_grad=True)
+    y = sum(v[i] * (i + 2) for i in range(5))
+    assert not any("×" in node.path for node in rolled_up(tl.graph(tl.stack([v[i] * 2 for i in range(5)]))))
+    assert any("×" in node.path for node in rolled_up(tl.graph(y)))  # each sum needs the one before it
+
+
+def test_a_folded_box_counts_all_layers():
+    model = Transformer(TransformerConfig(20, 20, layers=3, width=8, heads=2, feed_forward=16))
+    ids = np.full((2, 3), 4)
+    graph = tl.graph(model.loss(ids, ids, ids, 0.0, "sum"))
+    plain, rolled = fold(graph, 0, repeats=False), fold(rolled_up(graph), 0, repeats=False)
+    counts = [
+        {box.path: (box.ops, box.parameters) for box in view.boxes if box.kind == "module"} for view in (plain, rolled)
+    ]
+    assert counts[0]["encoder"] == counts[1]["encoder"] and counts[0]["decoder"] == counts[1]["decoder"]

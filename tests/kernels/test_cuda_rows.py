@@ -122,6 +122,45 @@ def test_sorting_by_comparisons_equals_a_stable_argsort(gpu):
         np.testing.assert_array_equal(ordered, np.sort(ids))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("parts", "batch", "length", "heads", "width"),
+    [(3, 2, 17, 2, 5), (1, 40, 1, 1, 3), (2, 3, 50, 3, 8), (1, 3, 700, 1, 2)],
+)
+def test_heads_are_laid_out_and_joined_again(parts, batch, length, heads, width, dtype, gpu):
+    """A thread reads four rows at once, of one or several sentences; the last rows of a chunk may be fewer."""
+    from tensorlib.kernels.cuda.multi_head_attention import join_heads, split_heads
+
+    z = normal(batch, length, parts * heads * width, dtype=dtype)
+    bias = normal(z.shape[2], dtype=dtype)
+    for added in (None, bias):
+        expected = (z if added is None else z + added).reshape(batch, length, parts, heads, width)
+        expected = expected.transpose(2, 0, 3, 1, 4)
+        split = split_heads(gpu.asarray(z), None if added is None else gpu.asarray(added), parts, heads)
+        np.testing.assert_array_equal(gpu.to_numpy(split), expected)
+    db = gpu.xp.empty(z.shape[2], dtype)
+    for sums in (None, db):
+        joined = gpu.to_numpy(join_heads(split, sums))
+        np.testing.assert_array_equal(joined, z + bias)
+    np.testing.assert_allclose(gpu.to_numpy(db), joined.astype(float).sum((0, 1)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_many_ids_are_sorted_by_cupy_except_in_a_recorded_step(recorded, gpu, monkeypatch):
+    from tensorlib.kernels.cuda import indexing
+
+    monkeypatch.setattr(indexing, "MOST_COMPARED", 100)
+    monkeypatch.setattr(indexing, "current_capture", lambda: object() if recorded else None)
+    sorts, argsort = [], gpu.xp.argsort
+    monkeypatch.setattr(gpu.xp, "argsort", lambda *given, **named: sorts.append(1) or argsort(*given, **named))
+    for count in (100, 101):
+        ids = RNG.integers(-3, 9, count)
+        order, ordered = (gpu.to_numpy(a) for a in indexing.sort_ids(gpu.asarray(ids), 7))
+        np.testing.assert_array_equal(order, np.argsort(ids % 7, kind="stable"))
+        np.testing.assert_array_equal(ordered, np.sort(ids % 7))
+        assert len(sorts) == (count > 100 and not recorded)
+
+
 # ---- the likeliest tokens ----------------------------------------------------------------------------------------
 
 

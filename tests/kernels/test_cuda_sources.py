@@ -55,7 +55,7 @@ def test_every_header_that_a_source_includes_exists(path):
 def test_every_kernel_that_python_launches_is_in_the_source_named(room):
     folder = ROOT / "tensorlib" / room
     code = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
-    launched = re.findall(r'(?:kernel\(HERE / |by_rows\()f?"(\w+)(\{\w+[^"]*\})?\.cu", "(\w+)"', code)
+    launched = re.findall(r'(?:kernel\(|by_rows\()f?"(\w+)(\{\w+[^"]*\})?\.cu", "(\w+)"', code)
     files = {path.stem for path in folder.glob("*.cu")}
     named = {  # by file; the end of a file's name may be computed, such as a width
         (path, name)
@@ -65,6 +65,16 @@ def test_every_kernel_that_python_launches_is_in_the_source_named(room):
     }
     assert {path for path, _ in named} == files and {file for file, end, _ in launched if not end} <= files
     assert all(name in kernels_in(folder / f"{path}.cu") for path, name in named)
+
+
+def test_a_launch_finds_its_kernel_by_names_alone(monkeypatch):
+    cuda()
+    from tensorlib.kernels.cuda import launch
+
+    found = launch.kernel("heads.cu", "split_heads", "f")
+    monkeypatch.setattr(launch, "HERE", None)  # no path is made again
+    assert launch.kernel("heads.cu", "split_heads", "f") is found
+    assert launch.kernel.cache_info().maxsize is None
 
 
 @pytest.mark.parametrize("target", TARGETS)

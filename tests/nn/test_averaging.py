@@ -5,6 +5,7 @@ import pytest
 
 import nn
 import tensorlib as tl
+from nn import optim
 from nn.averaging import ExponentialMovingAverage, average
 
 
@@ -125,6 +126,46 @@ def test_the_average_refuses_other_things_than_parameters(given, message):
 def test_steps_are_counted_from_one():
     with pytest.raises(ValueError, match="step must be an integer of at least 1, got 0"):
         ExponentialMovingAverage([("w", parameter_of(1.0))], 0.9).update(0)
+    for step, got in ((-5, "-5"), (0, "0"), (2.5, "2.5"), (None, "None")):
+        average = ExponentialMovingAverage([("w", parameter_of(1.0))], 0.9)
+        with pytest.raises((TypeError, ValueError), match=f"step must be an integer of at least 1, got {got}$"):
+            average.update(lambda step=step: step)
+
+
+@pytest.mark.parametrize("form", ["bool", "numpy.bool", "array", "Tensor"])
+def test_a_flag_that_skips_a_step_may_be_a_bool_an_array_or_a_tensor(form, backend):
+    w = parameter_of(0.0, backend=backend)
+    average = ExponentialMovingAverage([("w", w)], 0.5)
+    w.replace(backend.asarray(np.ones(1, "float32")))
+    for skipped, expected in ((True, 0.0), (False, 1 - 2 / 11)):
+        array = backend.asarray(np.array(skipped))
+        flag = {"bool": skipped, "numpy.bool": np.bool_(skipped), "array": array, "Tensor": tl.Tensor(array)}[form]
+        average.update(1, unless=flag)
+        np.testing.assert_allclose(average.state_dict()["w"], expected, rtol=1e-6)
+
+
+NOT_FLAGS = [
+    ("yes", "'yes'"),
+    (optim.SGD([parameter_of(1.0)], 0.1), "SGD"),
+    (1, "1"),
+    (np.zeros(2, bool), r"a ndarray of shape \(2,\) and dtype bool"),
+    (np.zeros((), "float32"), r"a ndarray of shape \(\) and dtype float32"),
+    (tl.Tensor([True]), r"a Tensor of shape \(1,\) and dtype bool"),
+]
+
+
+@pytest.mark.parametrize(("flag", "got"), NOT_FLAGS, ids=[got for _, got in NOT_FLAGS])
+def test_other_flags_are_refused_and_change_nothing(flag, got):
+    w = parameter_of(0.0)
+    average, scale = ExponentialMovingAverage([("w", w)], 0.5), optim.LossScale(8.0, grow_after=1)
+    w.replace(np.ones(1, "float32"))
+    with pytest.raises(
+        TypeError, match=rf"^ExponentialMovingAverage: unless must be a bool of shape \(\), got .*{got}"
+    ):
+        average.update(1, unless=flag)
+    with pytest.raises(TypeError, match=rf"^LossScale: skipped must be a bool of shape \(\), got .*{got}"):
+        scale.update(flag)
+    assert average.state_dict()["w"] == 0 and scale.value.item() == 8
 
 
 # ---- over several states ----

@@ -129,10 +129,16 @@ def give_gradients(optimizer, seed=0):
         p.grad = tl.Tensor(rng.standard_normal(p.shape), dtype=p.dtype, backend=p.backend)
 
 
-@pytest.mark.parametrize("scale", [1024.0, lambda: 1024.0, tl.Tensor(1024.0)])
+@pytest.mark.parametrize(
+    "scale", [1024.0, np.float32(1024), lambda: 1024.0, tl.Tensor(1024.0), tl.Tensor([1024.0]), "LossScale"]
+)
 def test_the_step_and_the_norm_are_free_of_the_scale_of_the_loss(scale, backend):
+    if isinstance(scale, tl.Tensor):
+        scale = scale.to(backend)
+    elif scale == "LossScale":
+        scale = optim.LossScale(1024.0, backend=backend)
     norms, weights = [], []
-    for factor, given in ((1.0, 1.0), (1024.0, scale.to(backend) if isinstance(scale, tl.Tensor) else scale)):
+    for factor, given in ((1.0, 1.0), (1024.0, scale)):
         optimizer = MAKE["momentum"](Model(backend).named_parameters())
         give_gradients(optimizer)
         for p in optimizer.parameters.values():
@@ -233,6 +239,26 @@ def test_an_update_of_a_user_makes_new_arrays_and_may_be_guarded(backend):
         (tl.ones(2), {}, ValueError, r"guarded_step: the loss must have one element, got shape \(2,\); use .sum\(\)"),
         (tl.ones(()), {"max_norm": -1.0}, ValueError, "guarded_step: max_norm must .* got -1.0"),
         (tl.Tensor(1.0, backend=STRICT), {}, ValueError, "on one backend, got numpy and strict; use model.to"),
+        *[
+            (tl.ones(()), {"loss_scale": scale}, error, f"guarded_step: loss_scale must .*{message}")
+            for scale, error, message in [
+                (0, ValueError, "be positive, got 0$"),
+                (-1.0, ValueError, "be positive, got -1.0$"),
+                (math.inf, ValueError, "be finite, got inf$"),
+                ("a", TypeError, "got 'a', which is not a number"),
+                (None, TypeError, "got None, which is not a number"),
+                (lambda: -8.0, ValueError, "be positive, got -8.0$"),
+                (lambda: tl.Tensor(8.0), TypeError, "got Tensor, which is not a number"),
+                (tl.Tensor(-2.0), ValueError, "be positive, got -2.0$"),
+                (tl.ones(2), ValueError, r"be one number, got a Tensor of shape \(2,\) .*; pass a LossScale, a number"),
+                (tl.Tensor(True), ValueError, r"be one number, got a Tensor of shape \(\) and dtype bool"),
+                (
+                    optim.LossScale(backend=STRICT),
+                    ValueError,
+                    "loss's backend, numpy, got a Tensor on strict; use Loss",
+                ),
+            ]
+        ],
     ],
 )
 def test_a_loss_or_a_norm_that_does_not_fit_is_refused(loss, options, error, message):
@@ -245,10 +271,19 @@ def test_a_loss_or_a_norm_that_does_not_fit_is_refused(loss, options, error, mes
     assert optimizer.steps == {"0": 0}
 
 
+@pytest.mark.parametrize("first", [tl.ones(()), nn.Linear(2, 1), None])
+def test_a_guarded_step_needs_an_optimizer_first(first):
+    message = (
+        f"^guarded_step: needs an optimizer first, got {type(first).__name__}; call guarded_step\\(optimizer, loss"
+    )
+    with pytest.raises(TypeError, match=message):
+        optim.guarded_step(first, tl.ones(()))
+
+
 def test_a_moving_average_refuses_a_flag_or_a_model_on_another_backend():
     model = Model(STRICT)
     average = ExponentialMovingAverage(model.named_parameters(), 0.9)
-    with pytest.raises(TypeError, match="unless must be on the average's backend, got"):
+    with pytest.raises(TypeError, match=r"unless must be on the backend strict, got .* on numpy; pass a bool"):
         average.update(1, unless=np.zeros((), bool))
     model.to("numpy")
     with pytest.raises(TypeError, match=r"on another backend than weight; make it after model\.to"):

@@ -8,6 +8,7 @@ import tensorlib as tl
 from nn import optim
 from tensorlib.engine.recording import recording
 from tests.conftest import backend_named
+from tests.strict import STRICT
 
 
 @pytest.fixture(params=["numpy", "cupy"])
@@ -101,6 +102,20 @@ def test_first_scales_out_of_range_are_refused(first):
         optim.LossScale(first)
     with pytest.raises(ValueError, match=r"^LossScale: grow_after must be an integer of at least 1, got 0"):
         optim.LossScale(grow_after=0)
+
+
+def test_a_loss_scale_needs_a_flag_on_its_backend():
+    scale = optim.LossScale(8.0, backend=STRICT)
+    with pytest.raises(
+        TypeError, match=r"^LossScale: skipped must be on the backend strict, got a ndarray of .* on numpy"
+    ):
+        scale.update(np.zeros((), bool))
+    with pytest.raises(
+        TypeError, match=r"^LossScale: skipped must be a bool of shape \(\), got None; pass optimizer.skip"
+    ):
+        scale.update(None)
+    with pytest.raises(TypeError, match=r"^LossScale: the loss must be a Tensor, got float; call scale\(loss\)"):
+        scale(1.0)
 
 
 def test_an_update_is_one_launch_and_waits_for_nothing():

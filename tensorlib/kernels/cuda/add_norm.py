@@ -9,10 +9,9 @@ from typing import Any
 
 import cupy
 
-from tensorlib.arrays.cuda import kernel
 from tensorlib.kernels.cuda.columns import sum_parts
 from tensorlib.kernels.cuda.dropout import draw_arguments
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, WARP, contiguous, fits_by_rows, overrides
+from tensorlib.kernels.cuda.launch import NOT_SERVED, WARP, contiguous, fits_by_rows, kernel, overrides
 from tensorlib.ops.add_norm import add_norm_formula, add_norm_gradient
 
 __all__ = ["NO_DROPOUT", "WIDEST", "gradient_pass", "norm_pass"]
@@ -41,7 +40,7 @@ def norm_pass(x: Any, s: Any, weight: Any, bias: Any, eps: float, drop: Drop) ->
         contiguous(x), 0 if s is None else contiguous(s), contiguous(weight), contiguous(bias), rows, width, float(eps),
         *draw_arguments(*drop), y, mean, rstd,
     )  # fmt: skip
-    kernel(HERE / "add_norm.cu", "add_norm", x.dtype.char)((-(-rows // block[1]),), block, arguments)
+    kernel("add_norm.cu", "add_norm", x.dtype.char)((-(-rows // block[1]),), block, arguments)
     return y, (mean, rstd)
 
 
@@ -62,7 +61,7 @@ def gradient_pass(
         *[contiguous(k) for k in kept], rows, width, chunk, *draw_arguments(*drop),
         *[0 if a is None else a for a in (dx, ds, parts)],
     )  # fmt: skip
-    kernel(HERE / "add_norm.cu", "add_norm_gradient", kind)((chunks,), block, arguments)
+    kernel("add_norm.cu", "add_norm_gradient", kind)((chunks,), block, arguments)
     dweight, dbias = (None, None) if parts is None else sum_parts(parts).reshape(2, width)
     return (
         dx if needs[0] else None,

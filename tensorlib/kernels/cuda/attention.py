@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, cast
 import cupy
 import numpy as np
 
-from tensorlib.arrays.cuda import kernel, seeds
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, contiguous, fits, on_current_device, overrides
+from tensorlib.arrays.cuda import seeds
+from tensorlib.kernels.cuda.launch import NOT_SERVED, contiguous, fits, kernel, on_current_device, overrides
 from tensorlib.kernels.cuda.products import gemm
 from tensorlib.ops.attention import AttentionPattern, attention_formula, attention_gradient
 from tensorlib.ops.dropout import dropout_scale, dropped_levels
@@ -104,7 +104,7 @@ def _attend_short(q: Any, k: Any, v: Any, pattern: AttentionPattern) -> tuple[An
         kept = Kept(*(cupy.empty((*shape, 1), q.dtype) for _ in range(2)))
     before = kept.weights if pattern.p else None
     arguments = _pattern(pattern, q, k), *(0 if a is None else a for a in (before, kept.tops, kept.totals))
-    _by_warps(kernel(HERE / f"attention_rows_{_at_once(keys)}.cu", "weights", q.dtype.char), weights, arguments)
+    _by_warps(kernel(f"attention_rows_{_at_once(keys)}.cu", "weights", q.dtype.char), weights, arguments)
     return gemm(weights, v), kept
 
 
@@ -125,7 +125,7 @@ def _short_gradient(
         dropped if needs[2] and (pattern.p or again) else 0,
     )  # fmt: skip
     held = _at_once(weights.shape[3])
-    _by_warps(kernel(HERE / f"attention_rows_{held}.cu", "weights_gradient", q.dtype.char), weights, arguments)
+    _by_warps(kernel(f"attention_rows_{held}.cu", "weights_gradient", q.dtype.char), weights, arguments)
     dq = gemm(dweights, k, out[0], _scale(q)) if needs[0] else None
     dk = gemm(dweights.swapaxes(-1, -2), q, out[1], _scale(q)) if needs[1] else None
     return dq, dk, gemm(dropped.swapaxes(-1, -2), dy, out[2]) if needs[2] else None
@@ -152,7 +152,7 @@ def _attend_long(q: Any, k: Any, v: Any, pattern: AttentionPattern) -> tuple[Any
     y = cupy.empty((batch, queries, heads, v.shape[-1]), q.dtype).transpose(0, 2, 1, 3)
     tops, totals = (cupy.empty((batch, heads, queries, 1), q.dtype) for _ in range(2))
     arguments = (*_operands(q, k, v), _pattern(pattern, q, k), y, *_steps(y), tops, totals)
-    launch = kernel(HERE / f"attention_tiles_{_width(q, v)}.cu", "attend", q.dtype.char)
+    launch = kernel(f"attention_tiles_{_width(q, v)}.cu", "attend", q.dtype.char)
     launch((_tiles(q),), (THREADS,), arguments)
     return y, Kept(tops, totals, None, y)
 
@@ -166,20 +166,20 @@ def _long_gradient(
     deltas, kind, width = cupy.empty(q.shape[:3], q.dtype), q.dtype.char, _width(q, v)
     if kept.y is None:
         arguments: tuple[Any, ...] = (dy, *operands, read, *statistics, deltas)
-        kernel(HERE / "attention_deltas.cu", "deltas_of_weights", kind)((_tiles(q),), (THREADS,), arguments)
+        kernel("attention_deltas.cu", "deltas_of_weights", kind)((_tiles(q),), (THREADS,), arguments)
     else:
         blocks = -(-deltas.size // (THREADS // 32))
         arguments = (dy, kept.y, deltas.size, cupy.int32(v.shape[-1]), read, *_steps(kept.y), deltas)
-        kernel(HERE / "attention_deltas.cu", "deltas_of_outputs", kind)((blocks,), (THREADS,), arguments)
+        kernel("attention_deltas.cu", "deltas_of_outputs", kind)((blocks,), (THREADS,), arguments)
     dq, dk, dv = (
         cupy.empty(x.shape, x.dtype) if given is None else given for x, given in zip((q, k, v), out, strict=True)
     )
     arguments = dy, *operands, read, *statistics, deltas
     if needs[0]:
-        launch = kernel(HERE / f"attention_tiles_{width}.cu", "gradient_of_queries", kind)
+        launch = kernel(f"attention_tiles_{width}.cu", "gradient_of_queries", kind)
         launch((_tiles(q),), (THREADS,), (*arguments, dq))
     if needs[1] or needs[2]:
-        launch = kernel(HERE / f"attention_tiles_{width}.cu", "gradient_of_keys", kind)
+        launch = kernel(f"attention_tiles_{width}.cu", "gradient_of_keys", kind)
         launch((_tiles(k),), (THREADS,), (*arguments, dk, dv))
     return tuple(d if needed else None for d, needed in zip((dq, dk, dv), needs, strict=True))
 

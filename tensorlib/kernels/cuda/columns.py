@@ -6,8 +6,7 @@ from typing import Any
 
 import cupy
 
-from tensorlib.arrays.cuda import kernel
-from tensorlib.kernels.cuda.launch import HERE, WARP, contiguous
+from tensorlib.kernels.cuda.launch import WARP, contiguous, kernel
 
 __all__ = ["chunks_of", "column_sums", "relu_gradient", "sum_parts"]
 
@@ -27,7 +26,7 @@ def column_sums(x: Any) -> Any:
     rows, width = x.shape
     grid, chunk = chunks_of(rows, width)
     parts = cupy.empty((grid[1], width), x.dtype)
-    launch = kernel(HERE / "columns.cu", "column_sums", x.dtype.char)
+    launch = kernel("columns.cu", "column_sums", x.dtype.char)
     launch(grid, (WARP, 8), (contiguous(x), rows, width, chunk, parts))
     return sum_parts(parts)
 
@@ -41,7 +40,7 @@ def relu_gradient(dy: Any, y: Any, scale: float, out: Any = None, sums: bool = F
     grid, chunk = chunks_of(rows, width)
     parts = cupy.empty((grid[1], width), y.dtype) if sums else None
     arguments = (dy, y, float(scale), rows, width, chunk, dz, parts if sums else 0)
-    kernel(HERE / "columns.cu", "relu_gradient", y.dtype.char)(grid, (WARP, 8), arguments)
+    kernel("columns.cu", "relu_gradient", y.dtype.char)(grid, (WARP, 8), arguments)
     return dz, sum_parts(parts) if sums else None
 
 
@@ -52,5 +51,5 @@ def sum_parts(parts: Any, out: Any = None, more: bool = False) -> Any:
         return parts[0]
     total = cupy.empty(width, parts.dtype) if out is None else out
     arguments = (parts, count, width, more, total)
-    kernel(HERE / "columns.cu", "sum_parts", parts.dtype.char)((-(-width // WARP),), (WARP, WARP), arguments)
+    kernel("columns.cu", "sum_parts", parts.dtype.char)((-(-width // WARP),), (WARP, WARP), arguments)
     return total

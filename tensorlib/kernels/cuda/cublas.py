@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import cupy
 
 from tensorlib.arrays.capturing import Capture, current_capture
+from tensorlib.arrays.cuda import allocate
 
 __all__ = ["COMPUTE", "TYPES", "Library", "check", "current_handle", "library"]
 
@@ -108,7 +109,7 @@ class _Handle:
         """Run what follows on a stream. Setting the stream resets the workspace, so it is set again (2.4.7)."""
         workspace = self.workspaces.pop(stream, None)  # a key may be another object for the same stream
         if workspace is None:
-            workspace = cupy.cuda.MemoryPointer(cupy.cuda.Memory(WORKSPACE), 0)
+            workspace = cupy.cuda.MemoryPointer(allocate(WORKSPACE), 0)
         self.workspaces[stream] = workspace
         self.stream = None  # if one of the calls fails, the next product tries again
         check(self.calls.set_stream(self.value, ctypes.c_void_p(stream.ptr)), "products: a stream")

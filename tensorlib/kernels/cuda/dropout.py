@@ -6,8 +6,8 @@ from typing import Any
 
 import cupy
 
-from tensorlib.arrays.cuda import THREADS, kernel, seeds
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, contiguous, fits, overrides
+from tensorlib.arrays.cuda import THREADS, seeds
+from tensorlib.kernels.cuda.launch import NOT_SERVED, contiguous, fits, kernel, overrides
 from tensorlib.ops.dropout import add_dropout_formula, dropout_formula, dropout_scale, dropped_levels
 
 __all__ = ["draw_arguments", "dropout_pass"]
@@ -29,7 +29,7 @@ def dropout_pass(
         x, x.size, 0 if bias is None else contiguous(bias), width, THREADS % width, relu, *draw_arguments(p, key, draw),
         0 if residual is None else contiguous(residual), y,
     )  # fmt: skip
-    kernel(HERE / "dropout.cu", "dropout", x.dtype.char)((-(-x.size // ELEMENTS),), (THREADS,), arguments)
+    kernel("dropout.cu", "dropout", x.dtype.char)((-(-x.size // ELEMENTS),), (THREADS,), arguments)
     return y
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import cupy
 
-from tensorlib.arrays.cuda import kernel
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, WARP, contiguous, fits, on_current_device, overrides
+from tensorlib.arrays.capturing import current_capture
+from tensorlib.kernels.cuda.launch import NOT_SERVED, WARP, contiguous, fits, kernel, on_current_device, overrides
 from tensorlib.ops.indexing import as_tuple, scatter_add_formula, sum_rows_formula
 
-MOST_COMPARED = 1 << 16  # ids sorted by comparing all pairs; above, sorting proper is faster
+MOST_COMPARED = 12_288  # ids sorted by comparing all pairs; above, sorting proper is faster (an estimate)
+MOST_RECORDED = 1 << 16  # in a recorded step, since CuPy does not promise that its own sort can be captured
 RANKED = 16  # positions of a block of 4 warps; as in indexing.cu, like the next two
 CHUNK = 16
 COLUMNS = 128
@@ -61,10 +62,10 @@ def sum_by_id(x: Any, ids: Any, rows: int) -> Any:
     order, ordered = sort_ids(contiguous(ids, cupy.int64), rows)
     chunks = -(-count // CHUNK)
     parts = cupy.empty((chunks, 2, width), x.dtype)
-    launch = kernel(HERE / "indexing.cu", "sum_chunks", kind)
+    launch = kernel("indexing.cu", "sum_chunks", kind)
     launch((chunks, -(-width // COLUMNS)), (COLUMNS,), (x, order, ordered, count, width, y, parts))
     if chunks > 1:
-        launch = kernel(HERE / "indexing.cu", "join_chunks", kind)
+        launch = kernel("indexing.cu", "join_chunks", kind)
         launch((chunks, -(-width // WARP)), (WARP, 8), (parts, ordered, count, width, y))
     return y
 
@@ -72,11 +73,11 @@ def sum_by_id(x: Any, ids: Any, rows: int) -> Any:
 def sort_ids(ids: Any, rows: int) -> tuple[Any, Any]:
     """Return a stable argsort of ids, flattened, and the ids in this order."""
     count = ids.size
-    if count > MOST_COMPARED:
+    if count > (MOST_COMPARED if current_capture() is None else MOST_RECORDED):
         flat = ids.reshape(-1) % rows
         order = cupy.argsort(flat, kind="stable")
         return order, flat[order]
     order, ordered = cupy.empty(count, cupy.int64), cupy.empty(count, cupy.int64)
-    launch = kernel(HERE / "indexing.cu", "sort_ids")
+    launch = kernel("indexing.cu", "sort_ids")
     launch((-(-count // RANKED),), (4 * WARP,), (ids, count, rows, order, ordered))
     return order, ordered

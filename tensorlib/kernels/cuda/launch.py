@@ -9,10 +9,10 @@ from typing import Any
 
 import cupy
 
-from tensorlib.arrays.cuda import C_NAMES, kernel
+from tensorlib.arrays.cuda import C_NAMES, compiled
 
 __all__ = [
-    "HERE", "NOT_SERVED", "WARP", "by_rows", "contiguous", "elementwise", "fits", "fits_by_rows", "on_current_device",
+    "NOT_SERVED", "WARP", "by_rows", "contiguous", "elementwise", "fits", "fits_by_rows", "kernel", "on_current_device",
     "overrides",
 ]  # fmt: skip
 
@@ -41,10 +41,16 @@ def overrides(formula: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]
     return register
 
 
+@cache
+def kernel(file: str, name: str, kind: str = "f") -> Any:
+    """Return the function `name` of a source in this folder, compiled for a dtype, "f" or "d"; see `compiled`."""
+    return compiled(HERE / file, name, kind)
+
+
 def by_rows(file: str, name: str, kind: str, rows: int, width: int, arguments: tuple[Any, ...]) -> None:
     """Launch one block of threads for each row: one warp for a row of up to 32 elements, several for longer rows."""
     threads = min(_MOST_THREADS, -(-width // WARP) * WARP)
-    kernel(HERE / file, name, kind)((rows,), (threads,), arguments)
+    kernel(file, name, kind)((rows,), (threads,), arguments)
 
 
 @cache

@@ -14,9 +14,8 @@ from typing import Any
 
 import cupy
 
-from tensorlib.arrays.cuda import kernel
 from tensorlib.kernels.cuda.columns import chunks_of, sum_parts
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, WARP, contiguous, fits, on_current_device, overrides
+from tensorlib.kernels.cuda.launch import NOT_SERVED, WARP, contiguous, fits, kernel, on_current_device, overrides
 from tensorlib.kernels.cuda.products import gemm, rounded
 from tensorlib.ops.linear_cross_entropy import linear_cross_entropy_formula, linear_cross_entropy_gradient
 
@@ -59,7 +58,7 @@ class _Loss:
         for n in blocks:
             self._block(n, room[: n.stop - n.start])
         total = cupy.empty((), dtype)
-        kernel(HERE / "linear_cross_entropy.cu", "loss_total", dtype.char)((1,), (1024,), (self.losses, rows, total))
+        kernel("linear_cross_entropy.cu", "loss_total", dtype.char)((1,), (1024,), (self.losses, rows, total))
         dweight = self.dweight.T if self.dweight is not None and self.transposed else self.dweight
         return total, (self.dx, dweight, *([] if self.bias is None else [self.dbias]))
 
@@ -71,7 +70,7 @@ class _Loss:
         choice = (self.targets[n], self.counted[n], float(self.smoothing))
         gemm(self.x_operand[n], self.weight, out=z)
         threads = min(THREADS, -(-width // WARP) * WARP)
-        kernel(HERE / "linear_cross_entropy.cu", "row_losses", kind)(
+        kernel("linear_cross_entropy.cu", "row_losses", kind)(
             (rows,), (threads,), (z, bias, width, *choice, self.losses[n], *of_row)
         )
         if not self.wanted:
@@ -79,7 +78,7 @@ class _Loss:
         grid, chunk = chunks_of(rows, width)
         parts = None if self.dbias is None else cupy.empty((grid[1], width), z.dtype)
         arguments = (z, bias, *of_row, *choice, rows, width, chunk, 0 if parts is None else parts)
-        kernel(HERE / "linear_cross_entropy.cu", "logit_gradient", kind)(grid, (WARP, 8), arguments)
+        kernel("linear_cross_entropy.cu", "logit_gradient", kind)(grid, (WARP, 8), arguments)
         if parts is not None:
             sum_parts(parts, self.dbias, more=n.start > 0)
         self._products(n, rounded(z))

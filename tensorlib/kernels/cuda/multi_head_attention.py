@@ -10,10 +10,9 @@ from typing import Any
 
 import cupy
 
-from tensorlib.arrays.cuda import kernel
 from tensorlib.kernels.cuda.attention import attend, attend_gradient, serves_pattern
 from tensorlib.kernels.cuda.columns import column_sums, sum_parts
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, WARP, contiguous, fits, overrides
+from tensorlib.kernels.cuda.launch import NOT_SERVED, WARP, contiguous, fits, kernel, overrides
 from tensorlib.kernels.cuda.products import gemm, rounded
 from tensorlib.ops.attention import AttentionPattern
 from tensorlib.ops.linalg import rows
@@ -42,7 +41,7 @@ def split_heads(z_BLC: Any, bias: Any, parts: int, heads: int) -> Any:
     arguments = (
         contiguous(z_BLC), 0 if bias is None else contiguous(bias), batch, length, heads, width, columns, chunk, split
     )  # fmt: skip
-    kernel(HERE / "heads.cu", "split_heads", split.dtype.char)(_grid(columns, batch * length, chunk), BLOCK, arguments)
+    kernel("heads.cu", "split_heads", split.dtype.char)(_grid(columns, batch * length, chunk), BLOCK, arguments)
     return split
 
 
@@ -58,7 +57,7 @@ def join_heads(split_PBHLK: Any, db: Any = None) -> Any:
     grid = _grid(columns, count, chunk)
     sums = None if db is None else cupy.empty((grid[1], columns), z.dtype)
     arguments = (contiguous(split_PBHLK), batch, length, heads, width, columns, chunk, z, 0 if sums is None else sums)
-    kernel(HERE / "heads.cu", "join_heads", z.dtype.char)(grid, BLOCK, arguments)
+    kernel("heads.cu", "join_heads", z.dtype.char)(grid, BLOCK, arguments)
     if sums is not None:
         sum_parts(sums, out=db)
     return z

@@ -7,10 +7,9 @@ from typing import Any
 
 import cupy
 
-from tensorlib.arrays.cuda import kernel
 from tensorlib.kernels.cuda.add_norm import NO_DROPOUT, WIDEST, gradient_pass, norm_pass
 from tensorlib.kernels.cuda.columns import sum_parts
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, WARP, by_rows, contiguous, fits_by_rows, overrides
+from tensorlib.kernels.cuda.launch import NOT_SERVED, WARP, by_rows, contiguous, fits_by_rows, kernel, overrides
 from tensorlib.ops.normalize import layer_norm_formula, layer_norm_gradient
 
 
@@ -45,7 +44,7 @@ def _layer_norm_gradient(dy: Any, x: Any, weight: Any, mean: Any, rstd: Any, nee
         chunk = max(32, math.isqrt(rows))
         chunks = -(-rows // chunk)
         parts = cupy.empty((chunks, 2 * width), x.dtype)
-        columns = kernel(HERE / "layer_norm.cu", "layer_norm_columns", kind)
+        columns = kernel("layer_norm.cu", "layer_norm_columns", kind)
         columns((-(-width // WARP), chunks), (WARP, 8), (dy, x, mean, rstd, rows, width, chunk, parts))
         sums = sum_parts(parts).reshape(2, width)
     return dx, sums[0] if needs[1] else None, sums[1] if needs[2] else None

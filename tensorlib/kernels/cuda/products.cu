@@ -14,17 +14,18 @@ struct View {
     }
 };
 
-// address_i = base + sum over axes of index * stride, for each of the three operands of a batch of products
+// address_i = base + sum over axes of index * stride, for each of the three operands of a batch of products, whose lists
+// begin `apart` addresses one after the other
 extern "C" __global__ void matrix_addresses(
-    unsigned long long base0, unsigned long long base1, unsigned long long base2, long long count, long long size1,
-    long long size2, long long a0, long long a1, long long a2, long long b0, long long b1, long long b2, long long c0,
-    long long c1, long long c2, unsigned long long* addresses) {
+    unsigned long long base0, unsigned long long base1, unsigned long long base2, long long count, long long apart,
+    long long size1, long long size2, long long a0, long long a1, long long a2, long long b0, long long b1,
+    long long b2, long long c0, long long c1, long long c2, unsigned long long* addresses) {
     const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (i >= count) return;
     const long long middle = i / size2 % size1, first = i / size2 / size1, last = i % size2;
     addresses[i] = base0 + first * a0 + middle * a1 + last * a2;
-    addresses[count + i] = base1 + first * b0 + middle * b1 + last * b2;
-    addresses[2 * count + i] = base2 + first * c0 + middle * c1 + last * c2;
+    addresses[apart + i] = base1 + first * b0 + middle * b1 + last * b2;
+    addresses[2 * apart + i] = base2 + first * c0 + middle * c1 + last * c2;
 }
 
 #define ITEMS 8  // elements for each thread

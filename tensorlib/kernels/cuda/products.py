@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import cupy
 import numpy as np
 
-from tensorlib.arrays.blas import GemmPlan, View, plan_gemm
-from tensorlib.arrays.cuda import THREADS, kernel
+from tensorlib.arrays.blas import GemmPlan, View, contiguous_strides, plan_gemm
+from tensorlib.arrays.cuda import THREADS
 from tensorlib.engine.recording import STATE
 from tensorlib.kernels.cuda import cublas
 from tensorlib.kernels.cuda.cublas import COMPUTE, TYPES, check, current_handle
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, on_current_device, overrides
+from tensorlib.kernels.cuda.launch import NOT_SERVED, kernel, on_current_device, overrides
 from tensorlib.kernels.cuda.rounding import rounded, rounded_pair
 from tensorlib.ops.linalg import product
 
@@ -23,6 +23,7 @@ __all__ = ["gemm", "rounded"]
 
 RESULTS = {"f": "f", "d": "d", "e": "fe", "H": "fH"}  # by the letter of the operands' dtype, that of the result
 INTEGER = 2**31 - 1  # larger sizes need the functions whose names end in _64
+ALIGNED = 16  # bytes: what the tensor cores' instructions read at once
 
 
 def gemm(
@@ -46,7 +47,9 @@ def gemm(
 
     They may be any views. Only these are copied: negative strides, broadcasting within a matrix, no axis of the matrix
     with stride 1, overlapping rows. So pass ``weight.swapaxes(0, 1)``, columns of a wider matrix, or heads (B, H, T, K)
-    that are views of (B, T, 3D). Batch axes that do not merge, as these heads, cost one more small kernel.
+    that are views of (B, T, 3D). Batch axes that do not merge, as these heads, cost one more small kernel; except in
+    float32 and float64 they are copied too if a matrix of either operand or of the result does not begin at a multiple
+    of 16 bytes, or its rows are not so far apart.
 
     out: where the result is written; it is returned. Any view that does not overlap itself or the operands; without
     one, a new contiguous array is returned, of dtype `dtype`. beta = 1 accumulates; with beta = 0 `out` is not read.
@@ -65,7 +68,7 @@ def gemm(
             a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, precision, dtype, out.shape, out.strides,
             out.dtype,
         )  # fmt: skip
-    name, shape, kind, swapped, batched, double, head, of_first, of_second, of_out, _ = call
+    name, shape, kind, swapped, batched, double, head, of_first, of_second, of_out, *_ = call
     device, handle = current_handle()
     memory_a, memory_b = a.data, b.data
     if memory_a.device_id != device or memory_b.device_id != device:
@@ -76,9 +79,10 @@ def gemm(
     first, second = (memory_b.ptr, memory_a.ptr) if swapped else (memory_a.ptr, memory_b.ptr)
     target = result.data.ptr
     if batched:
-        addresses = _addresses(call.plan, first, second, target, a.itemsize, result.itemsize)
-        first = addresses.data.ptr
-        second, target = first + 8 * batched, first + 16 * batched
+        if call.unaligned is not None and (first | second | target) % ALIGNED:
+            return _by_steps(call.unaligned, a, b, out, alpha, beta, precision)
+        lists = _addresses(call.plan, first, second, target, a.itemsize, result.itemsize)
+        first, second, target = (lists.data.ptr + i * lists.strides[0] for i in range(3))
     status = getattr(cublas.library(), name)(
         handle, *head, _scalar(alpha, double), c_void_p(first), *of_first, c_void_p(second), *of_second,
         _scalar(beta, double), c_void_p(target), *of_out,
@@ -117,6 +121,7 @@ class _Call(NamedTuple):
     second: tuple[Any, ...] = ()
     out: tuple[Any, ...] = ()
     plan: Any = None
+    unaligned: _Call | None = None  # what is called instead if an array does not begin at a multiple of 16 bytes
 
 
 @lru_cache(maxsize=8192)
@@ -135,7 +140,11 @@ def _prepared(
     several = any(plan.copied) or plan.expanded or 0 in (*plan.shape, a_shape[-1]) or a_dtype != b_dtype
     if several or (a_dtype.char == "f" and _is_rounded(precision, plan.sizes)):
         return _Call(None, plan.shape, kind, plan=plan)
-    return _described(plan, a_dtype.char, kind, precision)
+    call = _described(plan, a_dtype.char, kind, precision)
+    if not call.batched or a_dtype.char == "d" or (a_dtype.char == "f" and precision == "float32"):
+        return call
+    copied = _in_one_batch(plan, kind, out)
+    return call._replace(unaligned=copied) if _is_aligned(plan, a_dtype.itemsize, kind.itemsize) else copied
 
 
 def _result_dtype(a: np.dtype, b: np.dtype, dtype: np.dtype | None, out: np.dtype | None) -> np.dtype:
@@ -160,6 +169,23 @@ def _is_rounded(precision: str, sizes: tuple[int, int, int]) -> bool:
     """
     m, n, _ = sizes
     return precision == "fp16" or (precision == "bf16" and m * n >= 1536 * (m + n))
+
+
+def _is_aligned(plan: GemmPlan, item: int, out_item: int) -> bool:
+    """Return whether all steps from matrix to matrix, and from row to row, are multiples of 16 bytes.
+
+    cuBLAS chooses the instructions for tensor cores from what it sees on the host. Where the addresses lie on the
+    device it takes them for aligned (manual of cublasGemmBatchedEx), and an error there ends the process's use of CUDA.
+    """
+    items = (item, item, out_item)
+    distances = ((*steps, leading) for steps, leading in zip(plan.steps, plan.leading, strict=True))
+    return not any(n * size % ALIGNED for own, size in zip(distances, items, strict=True) for n in own)
+
+
+def _in_one_batch(plan: GemmPlan, kind: np.dtype, out: View | None) -> _Call:
+    """Return how operands and result are copied so that one step is left, which cuBLAS sees on the host."""
+    copied = out is not None and out.strides != contiguous_strides(plan.shape)
+    return _Call(None, plan.shape, kind, plan=GemmPlan(plan.shape, (False, False, copied), expanded=True))
 
 
 def _described(plan: GemmPlan, operand: str, result: np.dtype, precision: str) -> _Call:
@@ -190,7 +216,10 @@ def _scalar(value: float, double: bool) -> Any:
 
 
 def _addresses(plan: GemmPlan, first: int, second: int, out: int, item: int, out_item: int) -> Any:
-    """Return the addresses of the matrices in the batches of first, second and out, computed on the device."""
+    """Return the addresses of the matrices in the batches of first, second and out, computed on the device.
+
+    Each of the three lists begins at a multiple of 16 bytes, which newer cuBLAS requires.
+    """
     missing = (1,) * (3 - len(plan.counts))
     sizes = (*missing, *plan.counts)
     count = math.prod(sizes)
@@ -200,10 +229,11 @@ def _addresses(plan: GemmPlan, first: int, second: int, out: int, item: int, out
         for steps, size in zip(plan.steps, (item, item, out_item), strict=True)
         for step in (*(0 for _ in missing), *steps)
     ]
-    addresses = cupy.empty(3 * count, cupy.uint64)
+    apart = count + count % 2
+    addresses = cupy.empty((3, apart), cupy.uint64)
     blocks = -(-count // THREADS)
-    kernel(HERE / "products.cu", "matrix_addresses")(
-        (blocks,), (THREADS,), (*bases, count, sizes[1], sizes[2], *bytes_, addresses)
+    kernel("products.cu", "matrix_addresses")(
+        (blocks,), (THREADS,), (*bases, count, apart, sizes[1], sizes[2], *bytes_, addresses)
     )
     return addresses
 

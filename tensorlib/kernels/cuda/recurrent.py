@@ -11,8 +11,8 @@ from typing import Any
 
 import cupy
 
-from tensorlib.arrays.cuda import THREADS, kernel
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, contiguous, fits, on_current_device, overrides
+from tensorlib.arrays.cuda import THREADS
+from tensorlib.kernels.cuda.launch import NOT_SERVED, contiguous, fits, kernel, on_current_device, overrides
 from tensorlib.kernels.cuda.products import gemm
 from tensorlib.ops.recurrent import (
     gru_steps,
@@ -45,7 +45,7 @@ def _rnn_steps(u: Any, weight_h: Any, h: Any, relu: bool, visible: Any, reverse:
     if not _serves(visible, u, weight_h, h):
         return NOT_SERVED
     (sentences, length, units), u, h, mask = u.shape, contiguous(u), contiguous(h), _mask(visible)
-    hs, last, launch = cupy.empty(u.shape, u.dtype), -1, kernel(HERE / "recurrent.cu", "rnn_step", u.dtype.char)
+    hs, last, launch = cupy.empty(u.shape, u.dtype), -1, kernel("recurrent.cu", "rnn_step", u.dtype.char)
     for t in steps(length, reverse):
         q = _product(h if last < 0 else hs[:, last], weight_h)
         _launch(launch, sentences, units, (u, q, h, mask, sentences, length, units, t, last, bool(relu), hs))
@@ -60,7 +60,7 @@ def _rnn_steps_gradient(dhs: Any, hs: Any, weight_h: Any, relu: bool, visible: A
     (sentences, length, units), mask = dhs.shape, _mask(visible)
     dhs, hs, dzs = contiguous(dhs), contiguous(hs), cupy.empty(dhs.shape, dhs.dtype)
     dh = cupy.zeros((sentences, units), dhs.dtype)
-    launch = kernel(HERE / "recurrent.cu", "rnn_step_gradient", dhs.dtype.char)
+    launch = kernel("recurrent.cu", "rnn_step_gradient", dhs.dtype.char)
     for t in steps(length, not reverse):
         _launch(launch, sentences, units, (dhs, hs, mask, sentences, length, units, t, bool(relu), dh, dzs))
         _product(dzs[:, t], weight_h.T, out=dh, beta=_more(visible))
@@ -80,7 +80,7 @@ def _lstm_steps(u: Any, weight_h: Any, h: Any, c: Any, visible: Any, reverse: bo
     u, h, c = contiguous(u), contiguous(h), contiguous(c)
     hs, cs = (cupy.empty((sentences, length, units), u.dtype) for _ in range(2))
     gates, last = cupy.empty(u.shape, u.dtype), -1
-    launch = kernel(HERE / "recurrent.cu", "lstm_step", u.dtype.char)
+    launch = kernel("recurrent.cu", "lstm_step", u.dtype.char)
     for t in steps(length, reverse):
         q = _product(h if last < 0 else hs[:, last], weight_h)
         _launch(launch, sentences, units, (u, q, h, c, mask, sentences, length, units, t, last, hs, cs, gates))
@@ -98,7 +98,7 @@ def _lstm_steps_gradient(
     arrays = [contiguous(a) for a in (dhs, dcs, cs, cs_before, gates)]
     dzs = cupy.empty(gates.shape, dhs.dtype)
     dh, dc = (cupy.zeros((sentences, units), dhs.dtype) for _ in range(2))
-    launch = kernel(HERE / "recurrent.cu", "lstm_step_gradient", dhs.dtype.char)
+    launch = kernel("recurrent.cu", "lstm_step_gradient", dhs.dtype.char)
     for t in steps(length, not reverse):
         _launch(launch, sentences, units, (*arrays, mask, sentences, length, units, t, dh, dc, dzs))
         _product(dzs[:, t], weight_h.T, out=dh, beta=_more(visible))
@@ -113,7 +113,7 @@ def _gru_steps(u: Any, weight_h: Any, bias_h: Any, h: Any, visible: Any, reverse
     u, bias, h = contiguous(u), contiguous(bias_h), contiguous(h)
     hs, ms = (cupy.empty((sentences, length, units), u.dtype) for _ in range(2))
     gates, last = cupy.empty(u.shape, u.dtype), -1
-    launch = kernel(HERE / "recurrent.cu", "gru_step", u.dtype.char)
+    launch = kernel("recurrent.cu", "gru_step", u.dtype.char)
     for t in steps(length, reverse):
         q = _product(h if last < 0 else hs[:, last], weight_h)
         _launch(launch, sentences, units, (u, q, bias, h, mask, sentences, length, units, t, last, hs, gates, ms))
@@ -131,7 +131,7 @@ def _gru_steps_gradient(
     arrays = [contiguous(a) for a in (dhs, hs_before, gates, ms)]
     dus, dqs = (cupy.empty(gates.shape, dhs.dtype) for _ in range(2))
     dh = cupy.zeros((sentences, units), dhs.dtype)
-    launch = kernel(HERE / "recurrent.cu", "gru_step_gradient", dhs.dtype.char)
+    launch = kernel("recurrent.cu", "gru_step_gradient", dhs.dtype.char)
     for t in steps(length, not reverse):
         _launch(launch, sentences, units, (*arrays, mask, sentences, length, units, t, dh, dus, dqs))
         _product(dqs[:, t], weight_h.T, out=dh, beta=1.0)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import cupy
 import numpy as np
 
-from tensorlib.arrays.cuda import THREADS, kernel
+from tensorlib.arrays.cuda import THREADS
 from tensorlib.engine.recording import STATE
-from tensorlib.kernels.cuda.launch import HERE
+from tensorlib.kernels.cuda.launch import kernel
 
 __all__ = ["rounded", "rounded_pair"]
 
@@ -61,7 +61,7 @@ def _launched(arrays: list[Any], precision: str) -> list[Any]:
     if len(arrays) == 1:
         arguments += [cupy.uint64(0), *(0,) * 8, cupy.uint64(0)]
     if blocks:
-        kernel(HERE / "products.cu", "round_operands")((blocks,), (THREADS,), (*arguments, precision == "fp16"))
+        kernel("products.cu", "round_operands")((blocks,), (THREADS,), (*arguments, precision == "fp16"))
     return results
 
 

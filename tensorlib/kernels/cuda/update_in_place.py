@@ -9,9 +9,9 @@ import cupy
 import numpy as np
 
 from tensorlib.arrays.capturing import step_value
-from tensorlib.arrays.cuda import THREADS, kernel
+from tensorlib.arrays.cuda import THREADS
 from tensorlib.arrays.shapes import as_dtype, sum_dtype
-from tensorlib.kernels.cuda.launch import HERE, NOT_SERVED, contiguous, on_current_device, overrides
+from tensorlib.kernels.cuda.launch import NOT_SERVED, contiguous, kernel, on_current_device, overrides
 from tensorlib.kernels.cuda.tables import LONG_CHUNK, Writable, counters, groups, tables
 from tensorlib.ops.update_in_place import Guard, adam_steps, average_steps, scaled, sgd_steps, step_guard
 
@@ -34,11 +34,7 @@ def _step_guard(
     start = 0
     for char, chunks, table in launches:
         half = char == "e"
-        run = (
-            kernel(HERE / "update_in_place.cu", "squares_half")
-            if half
-            else kernel(HERE / "update_in_place.cu", "squares", char)
-        )
+        run = kernel("update_in_place.cu", "squares_half") if half else kernel("update_in_place.cu", "squares", char)
         run((chunks,), (THREADS,), (table, partials[start:]))
         start += chunks
     narrow = any(g.dtype.char != "d" for g in gradients)
@@ -47,7 +43,7 @@ def _step_guard(
     norm, factor = cupy.empty((), np.float64), cupy.empty((), np.float64)
     value_of_loss = 0 if loss is None else as_dtype(loss, np.dtype(float))
     arguments = (partials, start, value_of_loss, float(max_norm), limit, slot, value, norm, factor, skip)
-    kernel(HERE / "update_in_place.cu", "decide")((1,), (THREADS,), arguments)
+    kernel("update_in_place.cu", "decide")((1,), (THREADS,), arguments)
     return norm, factor
 
 
@@ -58,11 +54,7 @@ def _scaled(gradients: Sequence[Any], factor: float) -> Any:
     results = [cupy.empty(g.shape, g.dtype) for g in gradients]
     for char, chosen in groups(gradients):
         half = char == "e"
-        run = (
-            kernel(HERE / "update_in_place.cu", "scale_half")
-            if half
-            else kernel(HERE / "update_in_place.cu", "scale", char)
-        )
+        run = kernel("update_in_place.cu", "scale_half") if half else kernel("update_in_place.cu", "scale", char)
         columns = [[contiguous(gradients[i]) for i in chosen], [results[i] for i in chosen]]
         for _, chunks, table in tables(columns):
             run((chunks,), (THREADS,), (table, float(factor)))
@@ -81,11 +73,7 @@ def _adam_steps(
     columns = _prepared(own, ps, gs, ms, vs)
     for char, chosen in groups(columns[0]):
         half = char == "e"
-        run = (
-            kernel(HERE / "update_in_place.cu", "adam_half")
-            if half
-            else kernel(HERE / "update_in_place.cu", "adam", char)
-        )
+        run = kernel("update_in_place.cu", "adam_half") if half else kernel("update_in_place.cu", "adam", char)
         rates = cupy.empty((len(chosen), 2), np.float64)
         _advance([counts[i] for i in chosen], skip, beta1, beta2, slot, value, rates)
         for start, chunks, table in tables([[column[i] for i in chosen] for column in columns]):
@@ -107,11 +95,7 @@ def _sgd_steps(
     _advance(counts, skip, 0.0, 0.0, slot, value, 0)
     for char, chosen in groups(columns[0]):
         half = char == "e"
-        run = (
-            kernel(HERE / "update_in_place.cu", "sgd_half")
-            if half
-            else kernel(HERE / "update_in_place.cu", "sgd", char)
-        )
+        run = kernel("update_in_place.cu", "sgd_half") if half else kernel("update_in_place.cu", "sgd", char)
         for _, chunks, table in tables([[column[i] for i in chosen] for column in columns]):
             numbers = (slot, value, float(momentum), float(weight_decay), nesterov)
             run((chunks,), (THREADS,), (table, factor, skip, *numbers))
@@ -128,11 +112,7 @@ def _average_steps(es: Sequence[Any], ws: Sequence[Any], skip: Any, decay: Calla
     weights = [w if w.dtype.char == "e" else as_dtype(w, e.dtype) for e, w in zip(es, ws, strict=True)]
     for char, chosen in groups(weights):
         half = char == "e"
-        run = (
-            kernel(HERE / "update_in_place.cu", "average_half")
-            if half
-            else kernel(HERE / "update_in_place.cu", "average", char)
-        )
+        run = kernel("update_in_place.cu", "average_half") if half else kernel("update_in_place.cu", "average", char)
         columns = [[averages[i] for i in chosen], [contiguous(weights[i]) for i in chosen]]
         for _, chunks, table in tables(columns):
             run((chunks,), (THREADS,), (table, 0 if skip is None else skip, slot, value))
@@ -151,4 +131,4 @@ def _advance(counts: Sequence[Any], skip: Any, beta1: float, beta2: float, slot:
     """Count a step of each parameter, and write Adam's rates at that step, unless it is skipped."""
     for start, number, table in counters(counts):
         arguments = (table, skip, beta1, beta2, slot, value, rates if isinstance(rates, int) else rates[start:])
-        kernel(HERE / "update_in_place.cu", "advance")((-(-number // THREADS),), (THREADS,), arguments)
+        kernel("update_in_place.cu", "advance")((-(-number // THREADS),), (THREADS,), arguments)
