@@ -6,14 +6,14 @@ from typing import Any
 
 import cupy
 
-from tensorlib.arrays.cuda import THREADS, kernel
+from tensorlib.arrays.cuda import THREADS
 from tensorlib.kernels.cuda.launch import (
-    HERE,
     NOT_SERVED,
     WARP,
     contiguous,
     fits,
     fits_by_rows,
+    kernel,
     on_current_device,
     overrides,
 )
@@ -33,7 +33,7 @@ def _largest_and_total(logits_RV: Any, count: int) -> Any:
     dtype = logits_RV.dtype
     best_RC, columns_RC = (cupy.empty((rows, count), kind) for kind in (dtype, "int64"))
     total_R = cupy.empty(rows, dtype)
-    largest = kernel(HERE / "next_position.cu", "largest_and_total", dtype.char)
+    largest = kernel("next_position.cu", "largest_and_total", dtype.char)
     threads = min(_THREADS, -(-width // WARP) * WARP)
     largest((rows,), (threads,), (contiguous(logits_RV), width, count, best_RC, columns_RC, total_R))
     return best_RC, columns_RC, total_R
@@ -48,7 +48,7 @@ def _reorder_rows(kept_RHLK: Any, row_R: Any, position: Any, beam: int) -> Any:
         fits(kept_RHLK) and indices and kept_RHLK.flags.c_contiguous and beam <= _MOST_ROWS and sources <= _MOST_SOURCES
     ):
         return NOT_SERVED
-    reorder = kernel(HERE / "next_position.cu", "reorder_rows", kept_RHLK.dtype.char)
+    reorder = kernel("next_position.cu", "reorder_rows", kept_RHLK.dtype.char)
     arguments = (kept_RHLK, contiguous(row_R), contiguous(position), beam, positions, width, inner)
     reorder((-(-inner // THREADS), sources), (THREADS,), arguments)
     return None
