@@ -90,10 +90,6 @@ class Cublas:
         self.handles[handle._obj.value] = _Handle()
         return 0
 
-    def destroy(self, handle: Any) -> int:
-        del self.handles[handle.value]
-        return 0
-
     def set_stream(self, handle: Any, stream: Any) -> int:
         own = self.handles[handle.value]
         own.stream, own.workspace, own.size = value(stream), 0, 0  # resets the workspace

@@ -456,6 +456,24 @@ def test_threads_and_streams_have_handles_of_their_own(gpu, gemm):
         gemm(x, x)
 
 
+def test_the_handle_of_a_thread_that_has_ended_goes_to_the_next_one(gpu, gemm):
+    from tensorlib.kernels.cuda.cublas import current_handle
+
+    found, x = [], gpu.asarray(normal(8, 8))
+
+    def work():
+        with gpu.xp.cuda.Stream(non_blocking=True):
+            y = gemm(x, x)
+        found.append((current_handle()[1].value, gpu.to_numpy(y)))
+
+    for _ in range(4):
+        thread = threading.Thread(target=work)
+        thread.start(), thread.join()
+    assert len({handle for handle, _ in found}) == 1 and found[0][0] != current_handle()[1].value
+    for _, y in found:
+        assert_near(gpu, gpu.asarray(y), gpu.to_numpy(x) @ gpu.to_numpy(x), 1e-5)
+
+
 def test_a_workspace_lives_as_long_as_its_stream(gpu, gemm):
     from tensorlib.kernels.cuda.cublas import _THREAD
 

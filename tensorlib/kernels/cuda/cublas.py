@@ -38,7 +38,6 @@ class Library(NamedTuple):
     """
 
     create: Callable[..., int]
-    destroy: Callable[..., int]
     set_stream: Callable[..., int]
     set_workspace: Callable[..., int]
     gemm: Callable[..., int]
@@ -73,7 +72,7 @@ def find_library() -> Library:
             f"products: cuBLAS is required, and it was not found ({reason}); pip install 'tensorlib[cuda]' again"
         ) from None
     products = ("Gemm", "GemmStridedBatched", "GemmBatched")
-    names = ["Create_v2", "Destroy_v2", "SetStream_v2", "SetWorkspace_v2"]
+    names = ["Create_v2", "SetStream_v2", "SetWorkspace_v2"]
     names += [f"{product}Ex{suffix}" for suffix in ("", "_64") for product in products]
     return Library(*(getattr(loaded, f"cublas{name}") for name in names))
 
@@ -92,6 +91,9 @@ def check(status: int, what: str) -> None:
 class _Handle:
     """A handle of one thread and device, with a workspace for each of its streams, because streams run at once.
 
+    It is never destroyed, because that waits for the device and may break a capture in another thread: when its thread
+    ends, the next new thread gets it.
+
     Workspaces are not from CuPy's pool: memory of a pool belongs to the graph that is being captured from it.
     """
 
@@ -102,7 +104,6 @@ class _Handle:
         self.stream: Any = None
         self.workspace: Any = None
         self.workspaces: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # as long as their streams
-        weakref.finalize(self, calls.destroy, created).atexit = False  # at exit the driver may be gone already
 
     def move(self, stream: Any) -> None:
         """Run what follows on a stream. Setting the stream resets the workspace, so it is set again (2.4.7)."""
@@ -117,7 +118,12 @@ class _Handle:
         self.stream, self.workspace = stream, workspace
 
 
+class _Owner:
+    """A thread, as long as it lives."""
+
+
 _THREAD = threading.local()
+_FREE: dict[tuple[int, Library], list[_Handle]] = {}  # by device: the handles of threads that have ended
 _WORKSPACES: weakref.WeakKeyDictionary[Capture, Any] = weakref.WeakKeyDictionary()
 """The workspace of each captured step, which its replays use, even after its stream or thread has ended."""
 
@@ -141,6 +147,12 @@ def current_handle() -> tuple[int, ctypes.c_void_p]:
 
 def _opened(device: int) -> _Handle:
     if not hasattr(_THREAD, "handles"):
-        _THREAD.handles = {}
-    handle = _THREAD.handles[device] = _Handle(library())
+        _THREAD.handles, _THREAD.owner = {}, _Owner()
+    free = _FREE.setdefault((device, library()), [])
+    try:
+        handle = free.pop()  # in one step, because other threads do so too
+    except IndexError:
+        handle = _Handle(library())
+    weakref.finalize(_THREAD.owner, free.append, handle).atexit = False
+    _THREAD.handles[device] = handle
     return handle
