@@ -25,20 +25,25 @@ def decoding(size: list[int], batches: list[list[list[int]]], beam: int = 1) -> 
     def step() -> int:
         count = 0
         for ids, visible in padded:
-            length = ids.shape[1]
-            made = model.generate(
-                input_ids=ids,
-                attention_mask=visible,
-                num_beams=beam,
-                do_sample=False,
-                use_cache=True,
-                max_new_tokens=length,
-                min_new_tokens=length,
-            )
-            count += made[:, 1:].numel()  # the first is the start token
+            count += generate(model, ids, visible, beam)
         return count
 
     return Contestant(f"PyTorch {torch.__version__}, transformers {transformers.__version__}", {"step": step})
+
+
+def generate(model: MarianMTModel, ids: torch.Tensor, visible: torch.Tensor, beam: int) -> int:
+    """Generate targets as long as the sources (B, S), and return the number of their tokens."""
+    length = ids.shape[1]
+    made = model.generate(
+        input_ids=ids,
+        attention_mask=visible,
+        num_beams=beam,
+        do_sample=False,
+        use_cache=True,
+        max_new_tokens=length,
+        min_new_tokens=length,
+    )
+    return made[:, 1:].numel()  # the first is the start token
 
 
 def config_of(size: Size, positions: int) -> MarianConfig:

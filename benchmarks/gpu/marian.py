@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 import transformers
-from contestants.marian import config_of, tensors
+from contestants.marian import config_of, generate, tensors
 from sizes import Size
 from transformers import MarianMTModel
 
@@ -31,20 +31,7 @@ def decoding(
         padded = [[x.to(device) for x in tensors(sources)] for sources in given]
 
         def run() -> int:
-            count = 0
-            for ids, visible in padded:
-                length = ids.shape[1]
-                made = model.generate(
-                    input_ids=ids,
-                    attention_mask=visible,
-                    num_beams=beam,
-                    do_sample=False,
-                    use_cache=True,
-                    max_new_tokens=length,
-                    min_new_tokens=length,
-                )
-                count += made[:, 1:].numel()  # the first is the start token
-            return count
+            return sum(generate(model, ids, visible, beam) for ids, visible in padded)
 
         return run
 
