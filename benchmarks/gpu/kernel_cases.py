@@ -77,6 +77,19 @@ def scatter_add(make: Arrays) -> Case:
     return run("scatter_add_formula", *make.rows(1), words_of(make), (make.scale.words, make.scale.width))
 
 
+def largest(make: Arrays) -> Case:
+    """Find the likeliest tokens of a beam of 4."""
+    return run("largest_and_total", make.normal(make.scale.tokens, make.scale.words), 5)
+
+
+def reorder(make: Arrays) -> Case:
+    """Let all rows of a beam of 4 continue another one, over 16 positions."""
+    rows = 4 * max(1, make.scale.rows // 64)
+    kept = make.normal(rows, 1, 16, make.scale.width)
+    before = make.array([row ^ 3 for row in range(rows)])
+    return run("reorder_rows", kept, before, make.array([16]), 4, written=kept.nbytes)
+
+
 def words_of(make: Arrays) -> Any:
     """Return an id for each row, as frequent as words: the k-th about 1/k."""
     words = make.scale.words
@@ -231,6 +244,8 @@ CASES: dict[str, dict[str, Build]] = {
     "erf_formula": {"": lambda make: run("erf_formula", *make.rows(1))},
     "sum_rows_formula": {"": sum_rows},
     "scatter_add_formula": {"": scatter_add},
+    "largest_and_total": {"": largest},
+    "reorder_rows": {"": reorder},
     "adam_update": {"": adam},
     "sgd_update": {"": sgd},
     "average_update": {"": average},
